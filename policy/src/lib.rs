@@ -1,0 +1,13 @@
+//! What a bottle may reach, in the words that the orchestrator and the bundle share.
+//!
+//! The orchestrator writes a [`Policy`] (no secret in it) to the bottle's private directory and hands the daemon its
+//! [`EgressInput`] (all secrets) over standard input. Both are versioned JSON.
+
+mod route;
+mod secret;
+
+pub use route::{
+    HostPattern, HostPatternError, Inject, Method, MethodError, PathPattern, PathPatternError, Policy, Route, Scheme, TokenName,
+    TokenNameError,
+};
+pub use secret::{EgressInput, Secret};
