@@ -1,0 +1,248 @@
+//! The manifest as the rest of the program sees it: every text checked, every path resolved, every default filled in.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bottle_policy::{Route, TokenName};
+use serde::{Deserialize, Serialize};
+
+use super::{Bytes, EnvName, GitUrl, Location, Slug};
+
+/// A whole manifest: what `bottle.toml` and `agents/*.md` say, and the built-in agents they do not redefine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// The file it came from; `None`: only built-ins.
+    pub file: Option<PathBuf>,
+    /// The directory that relative paths are relative to; `None`: only built-ins.
+    pub dir: Option<PathBuf>,
+    /// Agents by name.
+    pub agents: BTreeMap<Slug, Agent>,
+    /// Bottles by name; each agent's `bottle` is one of them.
+    pub bottles: BTreeMap<Slug, Bottle>,
+}
+
+/// What runs in a bottle.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// Where it is defined.
+    pub at: Location,
+    /// The bottle it runs in.
+    pub bottle: Slug,
+    /// What kind of agent it is.
+    pub provider: Provider,
+    /// System prompt; `None`: none.
+    pub prompt: Option<String>,
+    /// Skills that the agent gets.
+    pub skills: Vec<Skill>,
+    /// Command line for provider `command`; empty for the others.
+    pub command: Vec<String>,
+}
+
+/// Who makes the agent, and so how it is started, configured and authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// The table of live checks that shows what a bottle is.
+    Demo,
+    /// Any command.
+    Command,
+    /// Claude Code.
+    Claude,
+    /// Codex.
+    Codex,
+}
+
+impl Provider {
+    /// All providers, in the order of messages.
+    pub const ALL: [Self; 4] = [Self::Demo, Self::Command, Self::Claude, Self::Codex];
+
+    /// The word for it in manifests.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Demo => "demo",
+            Self::Command => "command",
+            Self::Claude => "claude",
+            Self::Codex => "codex",
+        }
+    }
+}
+
+impl std::fmt::Display for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A directory with a `SKILL.md`, found when the manifest was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Skill {
+    /// Name of the skill and of its directory.
+    pub name: Slug,
+    /// The directory on the host, symbolic links resolved.
+    pub dir: PathBuf,
+}
+
+/// A machine, what it may reach, and what is put into it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bottle {
+    /// Where it is defined.
+    pub at: Location,
+    /// Image name in the closure; `None`: the provider's own.
+    pub image: Option<(Slug, Location)>,
+    /// Guest environment.
+    pub env: BTreeMap<EnvName, EnvEntry>,
+    /// Whether the agent may propose changes to the operator.
+    pub supervise: Option<Location>,
+    /// What of the host's project is put into the guest.
+    pub workspace: Workspace,
+    /// Size of the machine.
+    pub resources: Resources,
+    /// Routes, in order; the first match decides.
+    pub egress: Vec<EgressRoute>,
+    /// Git upstreams.
+    pub git: Vec<GitUpstream>,
+    /// Settings by provider.
+    pub provider: BTreeMap<Provider, ProviderSettings>,
+}
+
+/// One entry of a bottle's `env`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvEntry {
+    /// Where its value is written.
+    pub at: Location,
+    /// What it says.
+    pub value: EnvValue,
+}
+
+/// Where a guest variable's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvValue {
+    /// `?question`: the operator is asked at launch.
+    Ask(String),
+    /// Text with `${HOST_VAR}` parts; a literal is one text part.
+    Template(Vec<EnvPart>),
+}
+
+/// A piece of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvPart {
+    /// Literal text.
+    Text(String),
+    /// The value of a variable of the host, which must be set.
+    HostVar(EnvName),
+}
+
+/// What of the host's project is put into the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// How.
+    pub mode: WorkspaceMode,
+    /// The host's directory.
+    pub path: PathBuf,
+    /// Where it is asked for; `None`: the default.
+    pub at: Option<Location>,
+}
+
+/// How the guest gets the project's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkspaceMode {
+    /// A filtered snapshot of the directory.
+    Copy,
+    /// A clone through git-gate.
+    Clone,
+    /// An empty directory.
+    None,
+}
+
+/// Size of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Virtual CPUs, 1 to 64.
+    pub cpus: u8,
+    /// Guest memory in bytes, whole MiB.
+    pub memory: Bytes,
+    /// Private writable disk in bytes, whole MiB.
+    pub disk: Bytes,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { cpus: 2, memory: Bytes::mib(2048), disk: Bytes::mib(10 * 1024) }
+    }
+}
+
+/// A route, and where its token comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EgressRoute {
+    /// Where it is defined.
+    pub at: Location,
+    /// The route, complete.
+    pub route: Route,
+    /// The injected token's source; `Some` exactly when `route.inject` is.
+    pub token: Option<TokenSource>,
+}
+
+/// Where the host finds a token's value at launch. Values are never kept here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenSource {
+    /// A variable of the host.
+    Env(EnvName),
+    /// A file of the host (absolute), whose content without the final newline is the value.
+    File(PathBuf),
+    /// A host command (argv, no shell), whose output without the final newline is the value.
+    Command(Vec<String>),
+    /// Made by the launch itself from random bytes (the demo's).
+    Generated,
+}
+
+/// A repository that the agent may use through git-gate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GitUpstream {
+    /// Where it is defined.
+    pub at: Location,
+    /// What it is.
+    pub spec: GitSpec,
+}
+
+/// A repository, and the host's means to reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GitSpec {
+    /// Name, unique in a bottle.
+    pub name: String,
+    /// The upstream's own URL, which the agent keeps using.
+    pub url: GitUrl,
+    /// ssh private key on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_file: Option<PathBuf>,
+    /// Pinned host keys (a known_hosts file on the host).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_hosts: Option<PathBuf>,
+    /// Token for an https upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<(TokenName, TokenSource)>,
+    /// Branches that the agent may push (`agent/*`); empty: none, read only.
+    pub branches: Vec<String>,
+}
+
+/// Settings of one provider in one bottle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderSettings {
+    /// Where they are.
+    pub at: Location,
+    /// Model to ask for; `None`: the provider's default.
+    pub model: Option<String>,
+    /// API endpoint other than the vendor's, `https://…`.
+    pub base_url: Option<String>,
+    /// The credential; `None`: the provider's usual variable.
+    pub token: Option<TokenSource>,
+    /// Use the host's own login instead of a token (read and refreshed on the host only).
+    pub forward_host_credentials: bool,
+    /// Keep the agent's own permission questions although it runs in a bottle.
+    pub ask: bool,
+}

@@ -1,0 +1,193 @@
+//! The plan's document.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bottle_policy::{Policy, TokenName};
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::{EnvName, GitSpec, Provider, Resources, Skill, Slug, TokenSource, WorkspaceMode};
+
+/// Format version of [`LaunchPlan`].
+pub const VERSION: u32 = 1;
+
+/// All that a launch will do, decided before anything is done. No token value is in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaunchPlan {
+    /// Format version, [`VERSION`].
+    pub version: u32,
+    /// Agent name.
+    pub agent: Slug,
+    /// Bottle definition's name.
+    pub bottle: Slug,
+    /// Name of this instance: state directory, `bottle list`.
+    pub slug: Slug,
+    /// Kind of agent.
+    pub provider: Provider,
+    /// The manifest it came from; `None`: built in.
+    pub manifest: Option<PathBuf>,
+    /// Command line in the guest: the operator's (`-- CMD…`), the manifest's or the provider's. Never empty.
+    pub command: Vec<String>,
+    /// System prompt.
+    pub prompt: Option<PlannedPrompt>,
+    /// Skills.
+    pub skills: Vec<Skill>,
+    /// Image.
+    pub image: PlannedImage,
+    /// VM engine and why it.
+    pub engine: Engine,
+    /// Size of the machine.
+    pub resources: Resources,
+    /// Guest variables whose values are known; what the launch itself sets (proxy, trust stores) is not among them.
+    pub env: BTreeMap<EnvName, String>,
+    /// Guest variables that the operator is asked for (those with an answer in [`super::Options`] are in `env`).
+    pub questions: Vec<Question>,
+    /// Bundle daemons to start, in order.
+    pub daemons: Vec<Daemon>,
+    /// What the bottle may reach.
+    pub policy: Policy,
+    /// `policy.digest()`.
+    pub policy_digest: String,
+    /// Where each token that the policy (or git) names comes from; never a value.
+    pub tokens: BTreeMap<TokenName, TokenSource>,
+    /// Git upstreams.
+    pub git: Vec<GitSpec>,
+    /// Whether the agent may propose changes.
+    pub supervise: bool,
+    /// What of the project is put into the guest.
+    pub workspace: PlannedWorkspace,
+    /// The guest's fixed loopback ports, one a daemon.
+    pub endpoints: Vec<Endpoint>,
+    /// Keys that are understood but whose feature is not built yet. A launch refuses when there is any.
+    pub unsupported: Vec<Unsupported>,
+    /// What the operator should know; a launch goes on.
+    pub warnings: Vec<String>,
+}
+
+/// A system prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedPrompt {
+    /// SHA-256 of `text`, lower hex.
+    pub sha256: String,
+    /// Length of `text` in bytes.
+    pub bytes: u64,
+    /// The prompt.
+    pub text: String,
+}
+
+/// An image of the closure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedImage {
+    /// Name in the closure.
+    pub name: Slug,
+    /// What the closure says about it.
+    #[serde(flatten)]
+    pub facts: ImageFacts,
+}
+
+/// What the closure says about an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// The image file (store path).
+    pub image: PathBuf,
+    /// User that the agent runs as.
+    pub user: String,
+    /// Its user id.
+    pub uid: u32,
+    /// Its group id.
+    pub gid: u32,
+    /// Its home in the guest.
+    pub home: String,
+    /// Working directory in the guest.
+    pub workdir: String,
+    /// `PATH` in the guest.
+    pub path: String,
+}
+
+/// The VM engine that was chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    /// `qemu` or `smolvm`.
+    pub name: String,
+    /// Why, for the operator.
+    pub reason: String,
+}
+
+/// A question to the operator, whose answer becomes a guest variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// The variable.
+    pub name: EnvName,
+    /// The manifest's text; neutralise it before printing.
+    pub question: String,
+}
+
+/// A bundle daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Daemon {
+    /// HTTP(S) proxy.
+    Egress,
+    /// Git server.
+    GitGate,
+    /// MCP server.
+    Supervise,
+}
+
+impl Daemon {
+    /// Its name in code, docs and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::GitGate => "git-gate",
+            Self::Supervise => "supervise",
+        }
+    }
+
+    /// The guest's loopback port for it, the same on every engine.
+    #[must_use]
+    pub const fn guest_port(self) -> u16 {
+        match self {
+            Self::Egress => 9099,
+            Self::GitGate => 9420,
+            Self::Supervise => 9100,
+        }
+    }
+}
+
+/// A loopback port of the guest that reaches a daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// The daemon.
+    pub daemon: Daemon,
+    /// The guest's port on 127.0.0.1.
+    pub port: u16,
+}
+
+/// What of the project is put into the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedWorkspace {
+    /// How.
+    pub mode: WorkspaceMode,
+    /// The host's directory; `None` with mode `none`.
+    pub path: Option<PathBuf>,
+}
+
+/// A key whose feature is not built yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unsupported {
+    /// Where it is asked for: `bottle.toml:12:3`.
+    pub at: String,
+    /// Dotted path of the key.
+    pub key: String,
+    /// The feature that is missing.
+    pub feature: String,
+}
