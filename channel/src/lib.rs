@@ -1,1 +1,32 @@
-//! See Cargo.toml.
+//! The one byte stream between the host and a bottle: mutual authentication, then named streams.
+//!
+//! On the host side every byte that arrives is hostile: the guest's root controls them. So the host parses nothing
+//! but fixed-size hellos before the guest has proved the per-launch key, can parse only [`GuestOpen`] headers after
+//! that, holds at most [`mux::MAX_BUFFERED`] bytes for the guest, and never waits for the guest in order to serve
+//! another stream.
+//!
+//! The order of use is [`host_handshake`] → [`Session::host`] → spawn the [`Driver`] → [`Session::open`].
+
+pub mod copy;
+pub mod exec;
+pub mod frame;
+pub mod handshake;
+mod header;
+mod key;
+pub mod mux;
+mod open;
+mod run;
+pub mod untar;
+
+pub use handshake::{HandshakeError, guest_handshake, host_handshake};
+pub use header::{HeaderError, read_header, write_header};
+pub use key::Key;
+pub use mux::{ChannelError, ChannelStream, Driver, Incoming, Session};
+pub use open::{
+    Chown, CopyInRequest, CopyOutRequest, Endpoint, EndpointName, ExecRequest, GuestConfig, GuestOpen, HostOpen, MakeDir, MakeFile, Pong,
+    Reply, SELF, TtySize,
+};
+pub use run::{CallError, Capture, Control, ExecFailure, call, exec_capture, run_exec};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! What a host does with a stream: run a process, or ask one question.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use crate::copy::REPLY_LIMIT;
+use crate::exec::{ExitStatus, FromGuest, SpawnError, ToGuest};
+use crate::frame::{FrameError, FrameReader, FrameWriter};
+use crate::{ChannelError, ExecRequest, GuestConfig, HeaderError, HostOpen, Pong, Reply, Session, TtySize, read_header};
+
+/// Why a question to the guest has no good answer.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// No stream.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The stream ended before the answer, or carried something else.
+    #[error("no valid answer from the guest: {0}")]
+    Header(#[from] HeaderError),
+    /// As above, inside a stream of frames.
+    #[error("no valid answer from the guest: {0}")]
+    Frame(#[from] FrameError),
+    /// The guest says no. Control characters are already replaced.
+    #[error("the guest reports: {0}")]
+    Guest(String),
+    /// The host's own end of a copy failed.
+    #[error("local end of the copy: {0}")]
+    Local(#[source] std::io::Error),
+}
+
+impl<T> Reply<T> {
+    /// The answer, or the guest's complaint made safe to print.
+    ///
+    /// # Errors
+    /// [`CallError::Guest`].
+    pub fn into_result(self) -> Result<T, CallError> {
+        match self {
+            Self::Ok(value) => Ok(value),
+            Self::Error(message) => Err(CallError::Guest(printable(&message))),
+        }
+    }
+}
+
+/// Replaces control characters, and cuts at 500 characters.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().take(500).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Opens a stream for `request` and reads the one reply. The caller sets the deadline.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn call<T: DeserializeOwned>(session: &Session<HostOpen>, request: &HostOpen) -> Result<T, CallError> {
+    let mut stream = session.open(request).await?;
+    read_header::<Reply<T>, _>(&mut stream, REPLY_LIMIT).await?.into_result()
+}
+
+impl Session<HostOpen> {
+    /// Applies `config` in the guest.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn configure(&self, config: GuestConfig) -> Result<(), CallError> {
+        call(self, &HostOpen::Configure(config)).await
+    }
+
+    /// Asks whether the guest answers.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn ping(&self) -> Result<Pong, CallError> {
+        call(self, &HostOpen::Ping).await
+    }
+
+    /// Powers the guest off; returns when it has written its disk, a moment before the power goes.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn shutdown(&self) -> Result<(), CallError> {
+        call(self, &HostOpen::Shutdown).await
+    }
+
+    /// Runs `request` to its end without a terminal and without stdin. See [`exec_capture`].
+    ///
+    /// # Errors
+    /// See [`ExecFailure`].
+    pub async fn exec(&self, request: ExecRequest, limit: usize, deadline: Duration) -> Result<Capture, ExecFailure> {
+        let started = tokio::time::Instant::now();
+        let stream = tokio::time::timeout(deadline, self.open(&HostOpen::Exec(request)))
+            .await
+            .map_err(|_| ExecFailure::Deadline(deadline))?
+            .map_err(ExecFailure::Channel)?;
+        exec_capture(stream, limit, deadline.saturating_sub(started.elapsed())).await
+    }
+}
+
+/// What can be done to a running process from outside its stdin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// The terminal has a new size.
+    Resize(TtySize),
+    /// Send this signal number to the foreground process group.
+    Signal(i32),
+}
+
+/// Why a process has no exit status.
+#[derive(Debug, Error)]
+pub enum ExecFailure {
+    /// No stream.
+    #[error(transparent)]
+    Channel(ChannelError),
+    /// It never started.
+    #[error("{}", printable(&.0.message))]
+    Spawn(SpawnError),
+    /// The stream ended or broke before its exit status.
+    #[error("lost the process in the bottle: {0}")]
+    Stream(#[from] FrameError),
+    /// The host's stdout or stderr failed; the process was hung up.
+    #[error("cannot write the process's output: {0}")]
+    Output(#[source] std::io::Error),
+    /// Still running at the deadline; it was hung up.
+    #[error("still running after {0:?}")]
+    Deadline(Duration),
+    /// Wrote more than the caller keeps; it was hung up.
+    #[error("wrote more than {0} bytes")]
+    TooMuchOutput(usize),
+}
+
+/// Joins the process behind `stream`, whose header is already written, to local ends. Returns its status when all output is
+/// written out, whether or not stdin has come to an end. Dropping this future hangs the process up.
+///
+/// # Errors
+/// See [`ExecFailure`].
+pub async fn run_exec<S, I, O, E>(
+    stream: S,
+    stdin: I,
+    mut stdout: O,
+    mut stderr: E,
+    controls: mpsc::Receiver<Control>,
+) -> Result<ExitStatus, ExecFailure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    I: AsyncRead + Unpin,
+    O: AsyncWrite + Unpin,
+    E: AsyncWrite + Unpin,
+{
+    let (from, to) = tokio::io::split(stream);
+    let mut from = FrameReader::new(from);
+    let output = async {
+        loop {
+            match FromGuest::recv(&mut from).await?.ok_or(FrameError::Truncated)? {
+                FromGuest::Stdout(bytes) => write_out(&mut stdout, bytes).await?,
+                FromGuest::Stderr(bytes) => write_out(&mut stderr, bytes).await?,
+                FromGuest::Exit(status) => return Ok(status),
+                FromGuest::Error(error) => return Err(ExecFailure::Spawn(error)),
+            }
+        }
+    };
+    // Input never ends the run: it stops when the guest takes no more, and only the output side knows the outcome.
+    let input = async {
+        let _ = send_input(FrameWriter::new(to), stdin, controls).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        status = output => status,
+        () = input => unreachable!("input never completes"),
+    }
+}
+
+async fn write_out<W: AsyncWrite + Unpin>(to: &mut W, bytes: &[u8]) -> Result<(), ExecFailure> {
+    to.write_all(bytes).await.map_err(ExecFailure::Output)?;
+    to.flush().await.map_err(ExecFailure::Output)
+}
+
+async fn send_input<W: AsyncWrite + Unpin, I: AsyncRead + Unpin>(
+    mut to: FrameWriter<W>,
+    mut stdin: I,
+    mut controls: mpsc::Receiver<Control>,
+) -> Result<(), FrameError> {
+    let mut buf = vec![0; 16 * 1024];
+    let (mut open, mut listening) = (true, true);
+    while open || listening {
+        tokio::select! {
+            read = stdin.read(&mut buf), if open => match read {
+                Ok(n) if n > 0 => ToGuest::Stdin(&buf[..n]).send(&mut to).await?,
+                _ => {
+                    open = false;
+                    ToGuest::StdinEof.send(&mut to).await?;
+                }
+            },
+            control = controls.recv(), if listening => match control {
+                Some(Control::Resize(size)) => ToGuest::Resize(size).send(&mut to).await?,
+                Some(Control::Signal(signal)) => ToGuest::Signal(signal).send(&mut to).await?,
+                None => listening = false,
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Everything a finished process wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capture {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its stdout. Hostile.
+    pub stdout: Vec<u8>,
+    /// Its stderr. Hostile.
+    pub stderr: Vec<u8>,
+}
+
+/// Collects the output of the process behind `stream`, at most `limit` bytes of stdout and stderr together, for at most `deadline`.
+///
+/// # Errors
+/// See [`ExecFailure`]; after one, the process has been hung up.
+pub async fn exec_capture<S: AsyncRead + AsyncWrite + Unpin>(stream: S, limit: usize, deadline: Duration) -> Result<Capture, ExecFailure> {
+    let (from, to) = tokio::io::split(stream);
+    let mut from = FrameReader::new(from);
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let run = async {
+        // So that a process that reads stdin ends; the guest needs none when the request has no stdin.
+        let _ = ToGuest::StdinEof.send(&mut FrameWriter::new(to)).await;
+        loop {
+            let (into, bytes) = match FromGuest::recv(&mut from).await?.ok_or(FrameError::Truncated)? {
+                FromGuest::Stdout(bytes) => (&mut stdout, bytes),
+                FromGuest::Stderr(bytes) => (&mut stderr, bytes),
+                FromGuest::Exit(status) => return Ok(status),
+                FromGuest::Error(error) => return Err(ExecFailure::Spawn(error)),
+            };
+            into.extend_from_slice(bytes);
+            if stdout.len() + stderr.len() > limit {
+                return Err(ExecFailure::TooMuchOutput(limit));
+            }
+        }
+    };
+    let status = tokio::time::timeout(deadline, run).await.map_err(|_| ExecFailure::Deadline(deadline))??;
+    Ok(Capture { status, stdout, stderr })
+}
