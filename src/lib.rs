@@ -1,1 +1,18 @@
-//! The orchestrator.
+//! The orchestrator: plans, launches and tears down bottles.
+//!
+//! Dependencies point downward only: `cli` → `launch` → {`plan`, `provision`, `machine`, `bundle`, `provider`} →
+//! {`manifest`, `closure`, `state`, `pki`}. docs/architecture.md has the map.
+
+pub mod bundle;
+pub mod cli;
+pub mod closure;
+pub mod error;
+pub mod launch;
+pub mod machine;
+pub mod manifest;
+pub mod pki;
+pub mod plan;
+pub mod process;
+pub mod provider;
+pub mod provision;
+pub mod state;

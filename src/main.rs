@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! Parse, dispatch, exit code; nothing else.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bottle::cli::main()
+}

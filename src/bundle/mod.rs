@@ -1,0 +1,56 @@
+//! The bundle: the sidecar daemons of one bottle, and the runtimes that can run them.
+
+mod process;
+
+use bottle_policy::{EgressInput, Policy};
+
+pub use process::HostProcesses;
+
+use crate::error::{Error, Result};
+use crate::process::Daemon;
+use crate::state::{BottleDir, Journal};
+
+/// What a bundle is started with.
+#[derive(Debug)]
+pub struct BundleSpec<'a> {
+    /// Where its sockets, policy and logs go.
+    pub dir: &'a BottleDir,
+    /// What the agent may reach.
+    pub policy: &'a Policy,
+    /// CA and token values, handed over by pipe.
+    pub egress: EgressInput,
+}
+
+/// A way to run the daemons.
+pub trait BundleRuntime {
+    /// Starts the daemons without waiting for them.
+    ///
+    /// # Errors
+    /// `Engine` when one cannot be started; what was started is in the journal.
+    fn spawn(&self, spec: BundleSpec<'_>, journal: &mut Journal) -> impl Future<Output = Result<Bundle>>;
+}
+
+/// Daemons that were started.
+#[derive(Debug)]
+pub struct Bundle {
+    daemons: Vec<Daemon>,
+}
+
+impl Bundle {
+    /// Waits until every daemon answers on its socket.
+    ///
+    /// # Errors
+    /// `Engine` when one ends or is not ready in time.
+    pub async fn ready(&mut self) -> Result<()> {
+        for daemon in &mut self.daemons {
+            daemon.first_line(process::READY).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the first daemon that ends while the bottle runs: without it the bottle reaches nothing.
+    pub async fn failure(&mut self) -> Error {
+        let waits = self.daemons.iter_mut().map(|d| Box::pin(async move { d.failure().await }));
+        futures_util::future::select_all(waits).await.0
+    }
+}

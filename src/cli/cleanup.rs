@@ -1,0 +1,38 @@
+//! `bottle cleanup`, and the sweep that other commands begin with.
+
+use crate::error::Result;
+use crate::state::Roots;
+
+/// Tear down what crashed launches left.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+impl Args {
+    #[allow(clippy::unused_self, reason = "every command is called alike")]
+    pub(super) fn run(&self) -> Result<u8> {
+        let roots = Roots::from_environment()?;
+        let mut failure = None;
+        for bottle in roots.bottles()? {
+            match bottle.recover() {
+                Ok(true) => println!("{}: torn down", bottle.slug()),
+                Ok(false) => {}
+                Err(e) => {
+                    eprintln!("bottle: {}: {e}", bottle.slug());
+                    failure = Some(e);
+                }
+            }
+        }
+        failure.map_or(Ok(0), Err)
+    }
+}
+
+/// Tears down what crashed launches left; what cannot be is said, and does not stop the command.
+pub(super) fn sweep(roots: &Roots) {
+    for bottle in roots.bottles().unwrap_or_default() {
+        match bottle.recover() {
+            Ok(true) => eprintln!("bottle: {} had crashed and was torn down", bottle.slug()),
+            Ok(false) => {}
+            Err(e) => eprintln!("bottle: {}: {e}", bottle.slug()),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `bottle doctor`: whether bottles can run here.
+
+use serde::Serialize;
+
+use crate::closure::Closure;
+use crate::error::{Error, Kind, Result};
+use crate::machine::{Virtualisation, virtualisation};
+use crate::state::Roots;
+
+/// Say whether bottles can run here, and what to do if not.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Warning,
+    Failed,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    level: Level,
+    detail: String,
+    hint: Option<String>,
+}
+
+fn finding(what: &'static str, level: Level, detail: impl Into<String>, hint: Option<&str>) -> Finding {
+    Finding { what, level, detail: detail.into(), hint: hint.map(str::to_owned) }
+}
+
+fn failed(what: &'static str, error: &Error) -> Finding {
+    finding(what, Level::Failed, error.to_string(), error.hint_text())
+}
+
+impl Args {
+    pub(super) fn run(&self) -> Result<u8> {
+        let findings = [state(), closure(), engine(), namespaces(), landlock()];
+        if self.json {
+            super::print_json(&findings)?;
+        } else {
+            for f in &findings {
+                let mark = match f.level {
+                    Level::Ok => "ok     ",
+                    Level::Warning => "warning",
+                    Level::Failed => "FAILED ",
+                };
+                println!("{mark} {:<12} {}", f.what, f.detail);
+                if let Some(hint) = &f.hint {
+                    println!("{:>21}hint: {hint}", "");
+                }
+            }
+        }
+        if findings.iter().any(|f| f.level == Level::Failed) {
+            return Err(Error::new(Kind::Engine, "bottles cannot run here").hint("see FAILED above"));
+        }
+        Ok(0)
+    }
+}
+
+fn state() -> Finding {
+    match Roots::from_environment() {
+        Ok(roots) => match roots.bottle("a").map(|b| b.runtime().display().to_string()) {
+            Ok(path) => finding("state", Level::Ok, format!("private, sockets below {}", path.trim_end_matches("/a")), None),
+            Err(e) => failed("state", &e),
+        },
+        Err(e) => failed("state", &e),
+    }
+}
+
+fn closure() -> Finding {
+    let verified = || -> Result<String> {
+        let closure = Closure::load()?;
+        let roots = Roots::from_environment()?;
+        for image in closure.images.values() {
+            closure.verify(image, &roots.verified())?;
+        }
+        let images: Vec<&str> = closure.images.keys().map(String::as_str).collect();
+        Ok(format!("{}, qemu {}, images: {}", closure.system, closure.engines.qemu.version, images.join(", ")))
+    };
+    verified().map_or_else(|e| failed("closure", &e), |detail| finding("closure", Level::Ok, detail, None))
+}
+
+fn engine() -> Finding {
+    match virtualisation() {
+        Virtualisation::Kvm => finding("engine", Level::Ok, "qemu with KVM", None),
+        Virtualisation::None(why) => finding("engine", Level::Warning, format!("qemu with software emulation, slower: {why}"), None),
+    }
+}
+
+fn namespaces() -> Finding {
+    let file = "/proc/sys/user/max_user_namespaces";
+    let limit = std::fs::read_to_string(file).ok().and_then(|t| t.trim().parse::<u64>().ok());
+    match limit {
+        Some(0) => finding(
+            "namespaces",
+            Level::Failed,
+            "user namespaces are off, so the engine cannot be confined",
+            Some("sysctl user.max_user_namespaces=10000"),
+        ),
+        _ => finding("namespaces", Level::Ok, "user namespaces are on", None),
+    }
+}
+
+fn landlock() -> Finding {
+    // landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION)
+    // SAFETY: with a null pointer and size 0 the call only returns the ABI version.
+    let abi = unsafe { nix::libc::syscall(nix::libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, 1_u32) };
+    if abi > 0 {
+        finding("landlock", Level::Ok, format!("ABI {abi}: daemons see only their own files"), None)
+    } else {
+        finding(
+            "landlock",
+            Level::Failed,
+            "the kernel has no Landlock, so daemons cannot be confined",
+            Some("boot with lsm=landlock,… (Linux 5.13 or newer)"),
+        )
+    }
+}

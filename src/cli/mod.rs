@@ -1,0 +1,128 @@
+//! The command line: one file a command, each parse → call → print.
+
+mod cleanup;
+mod completions;
+mod doctor;
+mod exec;
+mod launch;
+mod list;
+mod plan;
+mod planning;
+mod preflight;
+mod rm;
+mod stop;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// Run AI coding agents in micro-VMs that can reach nothing but their own sidecars.
+///
+/// A bottle has no network device. What it may reach, its manifest (bottle.toml) says; credentials are added outside,
+/// where the agent cannot see them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bottle",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 2 usage, 3 configuration, 4 no engine, \
+5 self-test failed, 70 internal; 128+n ended by signal n; launch and exec pass the command's own code on.\n\nStart with: bottle launch demo"
+)]
+pub struct Cli {
+    /// Say more on standard error (-v: steps, -vv: everything).
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boot a bottle, run its agent, tear everything down.
+    Launch(launch::Args),
+    /// Show what a launch would do, without doing it.
+    Plan(plan::Args),
+    /// Show the bottles of this user.
+    List(list::Args),
+    /// Run a command in a running bottle.
+    Exec(exec::Args),
+    /// Tear a running bottle down.
+    Stop(stop::Args),
+    /// Forget a bottle that is not running (its audit log too).
+    Rm(rm::Args),
+    /// Tear down what crashed launches left.
+    Cleanup(cleanup::Args),
+    /// Say whether bottles can run here, and what to do if not.
+    Doctor(doctor::Args),
+    /// Print shell completions.
+    Completions(completions::Args),
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.verbose);
+    let ran = match cli.command {
+        Command::Launch(args) => args.run(),
+        Command::Plan(args) => args.run(),
+        Command::List(args) => args.run(),
+        Command::Exec(args) => args.run(),
+        Command::Stop(args) => args.run(),
+        Command::Rm(args) => args.run(),
+        Command::Cleanup(args) => args.run(),
+        Command::Doctor(args) => args.run(),
+        Command::Completions(args) => args.run(&mut Cli::command()),
+    };
+    match ran {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            report(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn report(error: &Error) {
+    let (red, dim, plain) = if colour() { ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
+    eprintln!("{red}bottle: {plain}{error}");
+    if let Some(hint) = error.hint_text() {
+        eprintln!("{dim}  hint: {hint}{plain}");
+    }
+}
+
+/// Colour only on a terminal, and never against NO_COLOR.
+fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "bottle=debug,bottle_channel=info",
+        _ => "trace",
+    };
+    let filter = EnvFilter::new(level);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour()).without_time().init();
+}
+
+/// Runs `future` on this thread. Children must be spawned by the main thread: the kernel ties their lives to it.
+fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context(Kind::Internal, || "cannot start the runtime".into())?;
+    let result = runtime.block_on(future);
+    // A thread may still sit in a read of standard input; it must not hold the exit up.
+    runtime.shutdown_background();
+    result
+}
+
+/// Prints `value` as one JSON document.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_string_pretty(value).context(Kind::Internal, || "cannot write JSON".into())?;
+    println!("{json}");
+    Ok(())
+}

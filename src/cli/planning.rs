@@ -1,0 +1,101 @@
+//! Gathers the facts that a plan needs and makes it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::closure::Closure;
+use crate::error::{Context, Error, Kind, Result};
+use crate::machine::Qemu;
+use crate::manifest::{self, EnvName, Search, Slug};
+use crate::plan::{self, Engine, Host, ImageFacts, LaunchPlan, Options, PlanError};
+
+/// What `plan` and `launch` share.
+#[derive(Debug, clap::Args)]
+pub(super) struct PlanArgs {
+    /// The agent, out of bottle.toml or built in (demo).
+    agent: String,
+    /// Use this manifest instead of the nearest bottle.toml.
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// Name this bottle, to run an agent more than once at a time (default: the agent's name).
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Engine to run on.
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
+    engine: EngineChoice,
+    /// Set a variable in the guest, or answer a question of the manifest.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_env)]
+    env: Vec<(EnvName, String)>,
+    /// Run this instead of the agent's own command.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum EngineChoice {
+    /// The best one that works here.
+    Auto,
+    /// QEMU: with KVM where it is usable, else emulation.
+    Qemu,
+    /// smolvm (libkrun).
+    Smolvm,
+}
+
+fn parse_env(text: &str) -> Result<(EnvName, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.parse().map_err(|e| format!("{e}"))?, value.to_owned()))
+}
+
+impl PlanArgs {
+    /// Reads the manifest and plans against this host.
+    pub(super) fn plan(&self, closure: &Closure, answers: &BTreeMap<EnvName, String>) -> Result<LaunchPlan> {
+        let start = std::env::current_dir().context(Kind::Config, || "cannot tell the current directory".into())?;
+        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|h| h.is_absolute());
+        let user_skills = home.as_ref().map(|h| h.join(".config/bottle/skills"));
+        let manifest = manifest::load(&Search { start, file: self.manifest.clone(), home, user_skills })
+            .map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+        let mut env: BTreeMap<EnvName, String> = self.env.iter().cloned().collect();
+        env.extend(answers.iter().map(|(n, v)| (n.clone(), v.clone())));
+        let slug = match &self.name {
+            None => None,
+            Some(name) => Some(name.parse::<Slug>().map_err(|e| Error::new(Kind::Usage, e.to_string()))?),
+        };
+        let host = Host { env: &|name| std::env::var(name).ok(), engine: self.engine(closure)?, images: images(closure)? };
+        let options = Options { slug, command: self.command.clone(), env };
+        plan::plan(&manifest, &self.agent, &host, &options).map_err(|e| match e {
+            PlanError::UnknownAgent { name, hint } => {
+                let error = Error::new(Kind::Config, format!("no agent {name}"));
+                error.hint(hint.unwrap_or_else(|| "bottle launch demo".into()))
+            }
+            PlanError::Manifest(errors) => Error::new(Kind::Config, errors.to_string()),
+        })
+    }
+
+    fn engine(&self, closure: &Closure) -> Result<Engine> {
+        if self.engine == EngineChoice::Smolvm {
+            return Err(Error::new(Kind::Engine, "smolvm is not in this closure").hint("--engine qemu"));
+        }
+        Ok(Engine { name: "qemu".into(), reason: Qemu::new(closure).reason() })
+    }
+}
+
+fn images(closure: &Closure) -> Result<BTreeMap<Slug, ImageFacts>> {
+    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    closure
+        .images
+        .iter()
+        .map(|(name, image)| {
+            let slug = name.parse().map_err(|e| Error::new(Kind::Engine, format!("the closure's image {name:?}: {e}")))?;
+            let facts = ImageFacts {
+                image: image.erofs.path.clone(),
+                user: image.user.clone(),
+                uid: image.uid,
+                gid: image.gid,
+                home: text(&image.home),
+                workdir: text(&image.workdir),
+                path: image.path.clone(),
+            };
+            Ok((slug, facts))
+        })
+        .collect()
+}

@@ -1,0 +1,81 @@
+//! Preflight: the operator reads the plan, answers its questions and says yes or no.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, IsTerminal, Write};
+use std::os::fd::AsFd;
+
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::manifest::{EnvName, neutral};
+use crate::plan::{LaunchPlan, Question, diff, render};
+use crate::state::BottleDir;
+
+/// Prints the plan (and what changed since this bottle's previous launch) and asks.
+pub(super) fn agree(plan: &LaunchPlan, dir: &BottleDir, yes: bool, quiet: bool) -> Result<()> {
+    if !quiet {
+        eprint!("{}", render(plan));
+        let previous = std::fs::read(dir.plan()).ok().and_then(|json| serde_json::from_slice::<LaunchPlan>(&json).ok());
+        let changes = previous.map(|p| diff(&p, plan)).unwrap_or_default();
+        if !changes.is_empty() {
+            eprintln!("Changed since the previous launch:");
+            changes.iter().for_each(|line| eprintln!("  {line}"));
+        }
+    }
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::new(Kind::Usage, "there is no terminal to agree on").hint(format!("bottle launch {} --yes", plan.agent)));
+    }
+    eprint!("Launch? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context(Kind::Internal, || "cannot read the answer".into())?;
+    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        Ok(())
+    } else {
+        Err(Error::new(Kind::Declined, "not launched"))
+    }
+}
+
+/// Asks the manifest's questions without echo: answers may be secrets.
+pub(super) fn ask(questions: &[Question]) -> Result<BTreeMap<EnvName, String>> {
+    if !std::io::stdin().is_terminal() {
+        let names: Vec<String> = questions.iter().map(|q| format!("--env {}=…", q.name)).collect();
+        return Err(Error::new(Kind::Usage, "the manifest asks questions and there is no terminal").hint(names.join(" ")));
+    }
+    questions.iter().map(|q| Ok((q.name.clone(), ask_one(q)?))).collect()
+}
+
+fn ask_one(question: &Question) -> Result<String> {
+    let what = || "cannot read the answer".to_owned();
+    eprint!("{} ({}): ", neutral(&question.question), question.name);
+    std::io::stderr().flush().context(Kind::Internal, what)?;
+    let hidden = Hidden::new()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context(Kind::Internal, what)?;
+    drop(hidden);
+    eprintln!();
+    Ok(answer.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// The terminal without echo; dropping this brings it back.
+struct Hidden(Termios);
+
+impl Hidden {
+    fn new() -> Result<Self> {
+        let what = || "cannot set the terminal up".to_owned();
+        let stdin = std::io::stdin();
+        let saved = tcgetattr(&stdin).context(Kind::Internal, what)?;
+        let mut silent = saved.clone();
+        silent.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(stdin.as_fd(), SetArg::TCSAFLUSH, &silent).context(Kind::Internal, what)?;
+        Ok(Self(saved))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let _ = tcsetattr(std::io::stdin().as_fd(), SetArg::TCSANOW, &self.0);
+    }
+}

@@ -1,0 +1,22 @@
+//! `bottle rm`: forgets a bottle.
+
+use crate::error::Result;
+use crate::state::Roots;
+
+/// Forget a bottle that is not running (its audit log too).
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The bottles.
+    #[arg(required = true)]
+    names: Vec<String>,
+}
+
+impl Args {
+    pub(super) fn run(&self) -> Result<u8> {
+        let roots = Roots::from_environment()?;
+        for name in &self.names {
+            roots.bottle(name)?.remove()?;
+        }
+        Ok(0)
+    }
+}

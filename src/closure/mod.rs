@@ -1,0 +1,163 @@
+//! The store paths that a launch is made of.
+//!
+//! `closure.json` is built by Nix (nix/packages/closure.nix) and names every file with its SHA-256, so that a file that
+//! is missing or was altered is refused before anything starts.
+
+mod verify;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// Environment variable that names another closure.json (the dev shell and tests set it).
+pub const VARIABLE: &str = "BOTTLE_CLOSURE";
+
+/// The format of `closure.json`, version 1.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Closure {
+    /// Format version, 1.
+    pub version: u32,
+    /// The Nix system it is for, such as `x86_64-linux`.
+    pub system: String,
+    /// The sidecar daemons.
+    pub bundle: Bundle,
+    /// Host tools.
+    pub tools: Tools,
+    /// Engines by name.
+    pub engines: Engines,
+    /// Agent images by name.
+    pub images: BTreeMap<String, Image>,
+}
+
+/// A file of the closure.
+#[derive(Debug, Clone, Deserialize, Serialize, PartialEq, Eq)]
+pub struct StoreFile {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// SHA-256 of its content, lower hex.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// The bundle's files.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Bundle {
+    /// `bottle-bundle`.
+    pub binary: StoreFile,
+}
+
+/// Host tools.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Tools {
+    /// `mke2fs`, which formats a bottle's disk.
+    pub mke2fs: StoreFile,
+}
+
+/// The engines in the closure.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Engines {
+    /// QEMU.
+    pub qemu: Qemu,
+}
+
+/// QEMU's files.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Qemu {
+    /// Its version.
+    pub version: String,
+    /// `qemu-system-x86_64`.
+    pub binary: StoreFile,
+    /// Directory of firmware images (`-L`).
+    pub firmware: PathBuf,
+    /// Uncompressed kernel with a PVH entry.
+    pub kernel: StoreFile,
+    /// Initial RAM disk whose /init is `bottle-guest`.
+    pub initrd: StoreFile,
+}
+
+/// An agent image.
+#[derive(Debug, Clone, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Image {
+    /// Root file system.
+    pub erofs: StoreFile,
+    /// The agent's user.
+    pub user: String,
+    /// Its user id.
+    pub uid: u32,
+    /// Its group id.
+    pub gid: u32,
+    /// Its home directory.
+    pub home: PathBuf,
+    /// Where it works.
+    pub workdir: PathBuf,
+    /// PATH in the guest.
+    pub path: String,
+}
+
+impl Closure {
+    /// Reads the closure that `$BOTTLE_CLOSURE` names, or the one installed with this executable.
+    ///
+    /// # Errors
+    /// `Engine` when there is none or it cannot be read.
+    pub fn load() -> Result<Self> {
+        Self::read(&Self::location()?)
+    }
+
+    fn location() -> Result<PathBuf> {
+        if let Some(path) = std::env::var_os(VARIABLE) {
+            return Ok(path.into());
+        }
+        let exe = std::env::current_exe().context(Kind::Internal, || "cannot tell where this program is".into())?;
+        let installed = exe.parent().and_then(Path::parent).map(|p| p.join("share/bottle/closure.json"));
+        installed.filter(|p| p.exists()).ok_or_else(|| {
+            Error::new(Kind::Engine, format!("{} has no closure.json beside it, so there is nothing to boot", exe.display()))
+                .hint(format!("nix/bootstrap run .#bottle -- …   # or export {VARIABLE}=/path/to/closure.json"))
+        })
+    }
+
+    /// Reads the closure in `path`.
+    ///
+    /// # Errors
+    /// `Engine` when it cannot be read or has another version.
+    pub fn read(path: &Path) -> Result<Self> {
+        let rebuild = "nix/bootstrap build .#bottle   # builds it anew";
+        let text = std::fs::read(path)
+            .context(Kind::Engine, || format!("cannot read the closure {}", path.display()))
+            .map_err(|e| e.hint(rebuild))?;
+        let closure: Self = serde_json::from_slice(&text)
+            .context(Kind::Engine, || format!("{} is not a closure", path.display()))
+            .map_err(|e| e.hint(rebuild))?;
+        if closure.version != 1 {
+            return Err(
+                Error::new(Kind::Engine, format!("{} has version {}, this bottle reads 1", path.display(), closure.version)).hint(rebuild)
+            );
+        }
+        Ok(closure)
+    }
+
+    /// The image `name`.
+    ///
+    /// # Errors
+    /// `Config` when there is no such image.
+    pub fn image(&self, name: &str) -> Result<&Image> {
+        self.images.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.images.keys().map(String::as_str).collect();
+            Error::new(Kind::Config, format!("there is no image {name:?}")).hint(format!("one of: {}", known.join(", ")))
+        })
+    }
+
+    /// Checks that every file which a launch of `image` needs is there and unaltered.
+    ///
+    /// A file is hashed once; afterwards `cache` remembers its inode, size and change time, which only root can forge.
+    ///
+    /// # Errors
+    /// `Engine` naming the first file that is missing or altered.
+    pub fn verify(&self, image: &Image, cache: &Path) -> Result<()> {
+        let qemu = &self.engines.qemu;
+        verify::files(&[&self.bundle.binary, &self.tools.mke2fs, &qemu.binary, &qemu.kernel, &qemu.initrd, &image.erofs], cache)
+    }
+}

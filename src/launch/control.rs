@@ -1,0 +1,165 @@
+//! The control socket: how other `bottle` commands reach the orchestrator that owns a running bottle.
+//!
+//! A client connects to `RUNTIME/SLUG/control.sock` (private to the user), writes one header, and for [`Request::Exec`]
+//! then speaks the guest's exec frames, which are passed on byte for byte.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bottle_channel::{CopyInRequest, CopyOutRequest, ExecRequest, HostOpen, Session, TtySize, read_header, write_header};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::LaunchPlan;
+use crate::state::BottleDir;
+
+const HEADER_LIMIT: usize = 1 << 20;
+const HEADER_DEADLINE: Duration = Duration::from_secs(5);
+const BUFFER: usize = 64 * 1024;
+
+/// What a client asks for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Run a command as the agent's user (or root) in the agent's environment.
+    Exec {
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// A terminal of this size.
+        tty: Option<TtySize>,
+        /// The client's TERM.
+        term: Option<String>,
+        /// Whether standard input follows.
+        stdin: bool,
+        /// Working directory; none: the agent's.
+        cwd: Option<String>,
+        /// As the guest's root.
+        root: bool,
+    },
+    /// Write a tar stream below a directory of the guest.
+    CopyIn {
+        /// Absolute path of a directory.
+        dest_dir: String,
+    },
+    /// Read a file or directory of the guest as tar.
+    CopyOut {
+        /// Absolute path.
+        path: String,
+    },
+    /// Tear the bottle down. The connection closes when nothing is left.
+    Stop,
+}
+
+/// Serves clients for as long as the launch lives.
+pub(super) struct Control {
+    listener: UnixListener,
+    session: Session<HostOpen>,
+    plan: Arc<LaunchPlan>,
+    env: BTreeMap<String, String>,
+    stop: Arc<Notify>,
+}
+
+impl Control {
+    pub(super) fn listen(
+        dir: &BottleDir,
+        session: Session<HostOpen>,
+        plan: Arc<LaunchPlan>,
+        env: BTreeMap<String, String>,
+        stop: Arc<Notify>,
+    ) -> Result<Self> {
+        let path = dir.control_socket();
+        let listener = UnixListener::bind(&path).context(Kind::Config, || format!("cannot listen on {}", path.display()))?;
+        Ok(Self { listener, session, plan, env, stop })
+    }
+
+    pub(super) async fn serve(self) {
+        let shared = Arc::new(self);
+        while let Ok((client, _)) = shared.listener.accept().await {
+            let control = Arc::clone(&shared);
+            tokio::spawn(async move {
+                if let Err(e) = control.answer(client).await {
+                    tracing::debug!("control: {e}");
+                }
+            });
+        }
+    }
+
+    async fn answer(&self, mut client: UnixStream) -> Result<()> {
+        let what = || "a client's request cannot be read".to_owned();
+        // The directory is private already; this holds even if somebody opens it.
+        let own = client.peer_cred().is_ok_and(|c| c.uid() == nix::unistd::geteuid().as_raw());
+        if !own {
+            return Err(Error::new(Kind::Usage, "a client of another user was turned away"));
+        }
+        let request = tokio::time::timeout(HEADER_DEADLINE, read_header(&mut client, HEADER_LIMIT)).await;
+        let open = match request.context(Kind::Usage, what)?.context(Kind::Usage, what)? {
+            Request::Stop => {
+                self.stop.notify_one();
+                let _ = client.read_u8().await; // until this process ends, or the client does not care any more
+                return Ok(());
+            }
+            Request::Exec { argv, tty, term, stdin, cwd, root } => HostOpen::Exec(self.exec(argv, tty, term, stdin, cwd, root)),
+            Request::CopyIn { dest_dir } => {
+                let image = &self.plan.image.facts;
+                HostOpen::CopyIn(CopyInRequest { dest_dir, uid: Some(image.uid), gid: Some(image.gid) })
+            }
+            Request::CopyOut { path } => HostOpen::CopyOut(CopyOutRequest { path }),
+        };
+        let mut stream = self.session.open(&open).await.context(Kind::Engine, || "the guest does not answer".into())?;
+        let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut stream, BUFFER, BUFFER).await;
+        Ok(())
+    }
+
+    fn exec(
+        &self,
+        argv: Vec<String>,
+        tty: Option<TtySize>,
+        term: Option<String>,
+        stdin: bool,
+        cwd: Option<String>,
+        root: bool,
+    ) -> ExecRequest {
+        let image = &self.plan.image.facts;
+        let mut env = self.env.clone();
+        if let Some(term) = term {
+            env.insert("TERM".into(), term);
+        }
+        let (uid, gid) = if root { (0, 0) } else { (image.uid, image.gid) };
+        if root {
+            env.insert("HOME".into(), "/root".into());
+            env.insert("USER".into(), "root".into());
+        }
+        ExecRequest { argv, env, cwd: cwd.or_else(|| Some(image.workdir.clone())), uid, gid, tty, stdin }
+    }
+}
+
+/// Connects to the orchestrator of a running bottle and sends `request`.
+///
+/// # Errors
+/// `Usage` when no such bottle runs.
+pub async fn connect(dir: &BottleDir, request: &Request) -> Result<UnixStream> {
+    let absent = || {
+        Error::new(Kind::Usage, format!("bottle {:?} is not running", dir.slug()))
+            .hint(format!("bottle list   # then: bottle launch {}", dir.slug()))
+    };
+    let mut stream = UnixStream::connect(dir.control_socket()).await.map_err(|_| absent())?;
+    write_header(&mut stream, request).await.map_err(|_| absent())?;
+    stream.flush().await.map_err(|_| absent())?;
+    Ok(stream)
+}
+
+/// Asks the orchestrator to tear the bottle down and waits until it has, at most `deadline`.
+///
+/// # Errors
+/// `Usage` when no such bottle runs, `Internal` when it is not gone in time.
+pub async fn stop(dir: &BottleDir, deadline: Duration) -> Result<()> {
+    let mut stream = connect(dir, &Request::Stop).await?;
+    let mut byte = [0];
+    tokio::time::timeout(deadline, stream.read(&mut byte)).await.map(drop).map_err(|_| {
+        Error::new(Kind::Internal, format!("bottle {:?} is not gone after {} s", dir.slug(), deadline.as_secs())).hint("bottle cleanup")
+    })
+}

@@ -1,0 +1,54 @@
+//! What the operator sees while a bottle comes up: one moving line on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Steps of a launch, on standard error.
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    begun: Instant,
+    quiet: bool,
+}
+
+impl Progress {
+    pub(super) fn new(quiet: bool) -> Self {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed:.dim}") {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Self { bar, begun: Instant::now(), quiet }
+    }
+
+    pub(super) fn step(&self, what: &str) {
+        tracing::debug!(ms = self.begun.elapsed().as_millis(), "{what}");
+        match &self.bar {
+            Some(bar) => bar.set_message(what.to_owned()),
+            None if !self.quiet => eprintln!("bottle: {what}"),
+            None => {}
+        }
+    }
+
+    /// Clears the moving line: what follows is the agent's.
+    pub(super) fn done(&self, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        if !self.quiet {
+            eprintln!("bottle: {what} ({:.1} s)", self.begun.elapsed().as_secs_f64());
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Child processes: argv only, an empty environment, their own process group, and a deadline or an owner.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::OpenOptions;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::state::{Journal, ProcessId, Step};
+
+/// A program to start.
+#[derive(Debug)]
+pub struct Program {
+    name: String,
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(&'static str, OsString)>,
+    keep: Vec<OwnedFd>,
+}
+
+/// A started daemon. Dropping it kills it.
+#[derive(Debug)]
+pub struct Daemon {
+    name: String,
+    log: PathBuf,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Program {
+    /// `name` is what the operator reads, `program` the file to run.
+    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
+        Self { name: name.into(), program: program.into(), args: Vec::new(), env: Vec::new(), keep: Vec::new() }
+    }
+
+    /// Adds one argument. Arguments are public: every user of the machine can read them.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable of its otherwise empty environment.
+    #[must_use]
+    pub fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name, value.as_ref().to_owned()));
+        self
+    }
+
+    /// Hands `fd` to the program under the same number, which is returned.
+    pub fn keep_fd(&mut self, fd: OwnedFd) -> RawFd {
+        let number = fd.as_raw_fd();
+        self.keep.push(fd);
+        number
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).env_clear().envs(self.env.iter().map(|(n, v)| (n, v))).process_group(0).kill_on_drop(true);
+        let kept: Vec<RawFd> = self.keep.iter().map(AsRawFd::as_raw_fd).collect();
+        if !kept.is_empty() {
+            let inherit = move || {
+                for fd in &kept {
+                    // SAFETY: the descriptor is open: `self.keep` owns it and outlives the spawn.
+                    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(*fd) };
+                    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(std::io::Error::from)?;
+                }
+                Ok(())
+            };
+            // SAFETY: between fork and exec only fcntl(2) is called, which is async-signal-safe; nothing is allocated.
+            unsafe { command.pre_exec(inherit) };
+        }
+        tracing::debug!(program = %self.program.display(), args = ?self.args, "spawn {}", self.name);
+        command
+    }
+
+    /// Runs to the end and returns standard output.
+    ///
+    /// # Errors
+    /// `kind` when it cannot start, fails (with the last line of its standard error) or takes longer than `deadline`.
+    pub async fn run(self, deadline: Duration, kind: Kind) -> Result<Vec<u8>> {
+        let name = &self.name;
+        let running = self.command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
+        let output = tokio::time::timeout(deadline, running)
+            .await
+            .map_err(|_| Error::new(kind, format!("{name} did not finish in {} s", deadline.as_secs())))?
+            .context(kind, || format!("cannot run {name}"))?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(Error::new(kind, format!("{name} failed ({}): {}", output.status, last_line(&said))))
+    }
+
+    /// Starts a daemon whose standard error goes to `log` (mode 0600, truncated), and journals it.
+    ///
+    /// # Errors
+    /// `Engine` when it cannot start.
+    pub fn spawn(self, log: &Path, journal: &mut Journal) -> Result<Daemon> {
+        let stderr = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(log)
+            .context(Kind::Config, || format!("cannot write {}", log.display()))?;
+        let mut child = self
+            .command()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .context(Kind::Engine, || format!("cannot start {} ({})", self.name, self.program.display()))?;
+        if let Some(id) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(ProcessId::of) {
+            journal.record(&Step::Process { name: self.name.clone(), id })?;
+        }
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().ok_or_else(|| Error::new(Kind::Internal, "a child has no standard output"))?;
+        Ok(Daemon { name: self.name, log: log.to_owned(), child, stdin, stdout: BufReader::new(stdout) })
+    }
+}
+
+impl Daemon {
+    /// Its process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Writes one line to its standard input, which stays open: the daemon ends when it closes.
+    ///
+    /// # Errors
+    /// As [`Daemon::first_line`].
+    pub async fn send_line(&mut self, line: &[u8]) -> Result<()> {
+        let Some(stdin) = self.stdin.as_mut() else { return Ok(()) };
+        let sent = async {
+            stdin.write_all(line).await?;
+            stdin.write_all(b"\n").await?;
+            stdin.flush().await
+        };
+        match sent.await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.failure().await),
+        }
+    }
+
+    /// Waits for the line by which it says that it is ready.
+    ///
+    /// # Errors
+    /// `Engine`, with what it said on standard error, when it ends first or says nothing within `deadline`.
+    pub async fn first_line(&mut self, deadline: Duration) -> Result<String> {
+        let mut line = String::new();
+        match tokio::time::timeout(deadline, self.stdout.read_line(&mut line)).await {
+            Ok(Ok(n)) if n > 0 => Ok(line.trim_end().to_owned()),
+            Ok(_) => Err(self.failure().await),
+            Err(_) => Err(Error::new(Kind::Engine, format!("{} was not ready after {} s", self.name, deadline.as_secs()))
+                .hint(format!("cat {}", self.log.display()))),
+        }
+    }
+
+    /// Waits until it ends.
+    pub async fn ended(&mut self) -> String {
+        match self.child.wait().await {
+            Ok(status) => format!("{} ended ({status})", self.name),
+            Err(e) => format!("{} is lost: {e}", self.name),
+        }
+    }
+
+    /// The error of a daemon that ended too early.
+    pub async fn failure(&mut self) -> Error {
+        let status = tokio::time::timeout(Duration::from_secs(2), self.child.wait()).await;
+        let how = match status {
+            Ok(Ok(status)) => status.to_string(),
+            _ => "no exit status".to_owned(),
+        };
+        let said = std::fs::read(&self.log).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said[said.len().saturating_sub(4096)..]).into_owned();
+        Error::new(Kind::Engine, format!("{} failed ({how}): {}", self.name, last_line(&said))).hint(format!("cat {}", self.log.display()))
+    }
+}
+
+fn last_line(text: &str) -> &str {
+    text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing")
+}

@@ -1,0 +1,260 @@
+//! One bottle's directory: its lock, its metadata, and where its files are.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::{Journal, private_dir, write_private};
+use crate::error::{Context, Error, Kind, Result};
+
+/// The paths of one bottle.
+#[derive(Debug, Clone)]
+pub struct BottleDir {
+    slug: String,
+    state: PathBuf,
+    runtime: PathBuf,
+}
+
+/// Where a bottle is in its life, as its orchestrator last wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Being brought up.
+    Starting,
+    /// Self-tested and provisioned; the agent runs or can be run.
+    Running,
+    /// Ended and torn down.
+    Exited,
+    /// Its orchestrator died; somebody else tore it down.
+    Crashed,
+}
+
+/// What is known of a bottle without talking to it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Format version, 1.
+    pub version: u32,
+    /// The bottle's name.
+    pub slug: String,
+    /// The agent it runs.
+    pub agent: String,
+    /// The engine it runs on.
+    pub engine: String,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// The orchestrator's process id.
+    pub pid: u32,
+    /// When the launch began, ms since the epoch.
+    pub started_ms: u64,
+    /// When it ended, ms since the epoch.
+    pub ended_ms: Option<u64>,
+    /// The agent's exit code, when it ran to an end.
+    pub exit_code: Option<u8>,
+    /// Digest of the policy it was launched with.
+    pub policy_digest: String,
+}
+
+/// A bottle's directory and whether somebody holds its lock.
+#[derive(Debug)]
+pub struct BottleStatus {
+    /// As last written.
+    pub metadata: Metadata,
+    /// An orchestrator is alive and owns it.
+    pub alive: bool,
+}
+
+/// Milliseconds since the epoch.
+#[must_use]
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Metadata {
+    /// Metadata of a launch that begins now in this process.
+    #[must_use]
+    pub fn starting(slug: &str, agent: &str, engine: &str, policy_digest: &str) -> Self {
+        Self {
+            version: 1,
+            slug: slug.to_owned(),
+            agent: agent.to_owned(),
+            engine: engine.to_owned(),
+            phase: Phase::Starting,
+            pid: std::process::id(),
+            started_ms: now_ms(),
+            ended_ms: None,
+            exit_code: None,
+            policy_digest: policy_digest.to_owned(),
+        }
+    }
+
+    /// The same bottle, ended now.
+    #[must_use]
+    pub fn ended(mut self, phase: Phase, exit_code: Option<u8>) -> Self {
+        self.phase = phase;
+        self.ended_ms = Some(now_ms());
+        self.exit_code = exit_code;
+        self
+    }
+}
+
+impl BottleDir {
+    pub(super) fn new(slug: String, state: PathBuf, runtime: PathBuf) -> Self {
+        Self { slug, state, runtime }
+    }
+
+    /// The bottle's name.
+    #[must_use]
+    pub fn slug(&self) -> &str {
+        &self.slug
+    }
+
+    /// Sockets and the policy file while the bottle runs.
+    #[must_use]
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// The socket through which `bottle exec` and others reach the orchestrator that owns this bottle.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.runtime.join("control.sock")
+    }
+
+    /// The socket of the daemon `name`.
+    #[must_use]
+    pub fn daemon_socket(&self, name: &str) -> PathBuf {
+        self.runtime.join(format!("{name}.sock"))
+    }
+
+    /// The writable disk.
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        self.state.join("disk.img")
+    }
+
+    /// The hash-chained audit log, which outlives the launch.
+    #[must_use]
+    pub fn audit(&self) -> PathBuf {
+        self.state.join("audit.jsonl")
+    }
+
+    /// The plan of the latest launch.
+    #[must_use]
+    pub fn plan(&self) -> PathBuf {
+        self.state.join("plan.json")
+    }
+
+    /// What the daemon or engine `name` said on standard error in the latest launch.
+    #[must_use]
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.state.join(format!("{name}.log"))
+    }
+
+    /// The launch journal.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.state.join("journal.jsonl")
+    }
+
+    fn metadata_file(&self) -> PathBuf {
+        self.state.join("metadata.json")
+    }
+
+    /// Creates the directory and takes its lock, which is held until the returned value is dropped (or its process dies).
+    ///
+    /// # Errors
+    /// `Usage` when an orchestrator has it already, `Config` when it cannot be created.
+    pub fn lock(&self) -> Result<Lock> {
+        private_dir(&self.state)?;
+        loop {
+            let Some(lock) = self.try_lock()? else {
+                return Err(Error::new(Kind::Usage, format!("bottle {:?} is running already", self.slug))
+                    .hint(format!("bottle stop {0}   # or launch a second one with --name {0}-2", self.slug)));
+            };
+            // `bottle rm` may have removed the directory between our open and our lock: then we hold a dead file.
+            let on_disk = std::fs::metadata(self.state.join("lock")).map(|m| m.ino()).ok();
+            if on_disk == lock.0.metadata().map(|m| m.ino()).ok() {
+                return Ok(lock);
+            }
+            private_dir(&self.state)?;
+        }
+    }
+
+    /// The lock when it is free; `None` when an orchestrator holds it.
+    fn try_lock(&self) -> Result<Option<Lock>> {
+        let path = self.state.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .context(Kind::Config, || format!("cannot open {}", path.display()))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Lock(lock))),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, e)) => Err(Error::new(Kind::Config, format!("cannot lock {}: {e}", path.display()))),
+        }
+    }
+
+    /// Writes the metadata atomically.
+    ///
+    /// # Errors
+    /// `Config` when it cannot be written.
+    pub fn write_metadata(&self, metadata: &Metadata) -> Result<()> {
+        let json = serde_json::to_vec_pretty(metadata).context(Kind::Internal, || "cannot write metadata".into())?;
+        write_private(&self.metadata_file(), &json)
+    }
+
+    /// Metadata and liveness; `None` when there is no such bottle (or its metadata is unreadable).
+    #[must_use]
+    pub fn status(&self) -> Option<BottleStatus> {
+        let metadata = serde_json::from_slice(&std::fs::read(self.metadata_file()).ok()?).ok()?;
+        let alive = self.state.join("lock").exists() && matches!(self.try_lock(), Ok(None));
+        Some(BottleStatus { metadata, alive })
+    }
+
+    /// Tears down what a dead orchestrator left; does nothing while one is alive or when nothing is left.
+    ///
+    /// # Errors
+    /// What could not be undone. The journal is kept then, so that the next command tries again.
+    pub fn recover(&self) -> Result<bool> {
+        if !self.journal().exists() {
+            return Ok(false);
+        }
+        let Some(_lock) = self.try_lock()? else { return Ok(false) };
+        if !self.journal().exists() {
+            return Ok(false);
+        }
+        Journal::unwind(&self.journal())?;
+        if let Some(status) = self.status_unlocked() {
+            self.write_metadata(&status.ended(Phase::Crashed, None))?;
+        }
+        Ok(true)
+    }
+
+    fn status_unlocked(&self) -> Option<Metadata> {
+        serde_json::from_slice(&std::fs::read(self.metadata_file()).ok()?).ok()
+    }
+
+    /// Removes all that is known of a bottle that is not running.
+    ///
+    /// # Errors
+    /// `Usage` when it runs or does not exist.
+    pub fn remove(&self) -> Result<()> {
+        if !self.state.exists() {
+            return Err(Error::new(Kind::Usage, format!("there is no bottle {:?}", self.slug)).hint("bottle list"));
+        }
+        self.recover()?;
+        let _lock = self.lock()?;
+        std::fs::remove_dir_all(&self.state).context(Kind::Config, || format!("cannot remove {}", self.state.display()))
+    }
+}
+
+/// The right to bring a bottle up or tear it down.
+#[derive(Debug)]
+pub struct Lock(Flock<File>);

@@ -1,0 +1,198 @@
+//! The launch journal: each thing that outlives a crash is written down before it exists, so that anyone can undo it.
+//!
+//! One JSON object a line. The journal *is* the teardown stack: an orderly teardown and a clean-up after `kill -9` undo
+//! the same lines in reverse order.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// How long a process may take to end after SIGTERM.
+const TERM_GRACE: Duration = Duration::from_secs(3);
+
+/// One thing to undo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// A private directory for sockets.
+    RuntimeDir {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A file of this launch only.
+    File {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A child process. Written right after the spawn; until then (and after a crash) the kernel ends the child with
+    /// its parent (`PR_SET_PDEATHSIG`).
+    Process {
+        /// What it is.
+        name: String,
+        /// Which one it is.
+        #[serde(flatten)]
+        id: ProcessId,
+    },
+}
+
+/// A process id that cannot mean another process later: with its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Process id.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat: start time in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+impl ProcessId {
+    /// The identity of a process that exists now; `None` when it does not.
+    #[must_use]
+    pub fn of(pid: i32) -> Option<Self> {
+        Self::read(pid).map(|(id, _)| id)
+    }
+
+    fn read(pid: i32) -> Option<(Self, char)> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The command name is in parentheses and may hold anything, so fields are counted after the last one.
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let start_ticks = fields.nth(18)?.parse().ok()?;
+        Some((Self { pid, start_ticks }, state))
+    }
+
+    /// Whether this very process still runs (a zombie does not).
+    #[must_use]
+    pub fn runs(self) -> bool {
+        Self::read(self.pid).is_some_and(|(id, state)| id == self && state != 'Z' && state != 'X')
+    }
+}
+
+/// An open journal.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Begins an empty journal at `path`.
+    ///
+    /// # Errors
+    /// `Config` when the file cannot be created.
+    pub fn begin(path: PathBuf) -> Result<Self> {
+        let file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .context(Kind::Config, || format!("cannot create {}", path.display()))?;
+        Ok(Self { path, file })
+    }
+
+    /// Writes a step down.
+    ///
+    /// # Errors
+    /// `Config` when the line cannot be written: then the step must not be taken.
+    pub fn record(&mut self, step: &Step) -> Result<()> {
+        let mut line = serde_json::to_vec(step).context(Kind::Internal, || "cannot write the journal".into())?;
+        line.push(b'\n');
+        self.file.write_all(&line).context(Kind::Config, || format!("cannot write {}", self.path.display()))
+    }
+
+    /// Undoes every step, newest first, and removes the journal when nothing is left.
+    ///
+    /// # Errors
+    /// All that could not be undone, in one error; the other steps were undone all the same.
+    pub fn unwind(path: &Path) -> Result<()> {
+        let text = fs::read_to_string(path).context(Kind::Config, || format!("cannot read {}", path.display()))?;
+        // A line cut short by a crash describes a step that was not taken.
+        let steps: Vec<Step> = text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        let failed: Vec<String> = steps.iter().rev().filter_map(|s| undo(s).err()).collect();
+        if !failed.is_empty() {
+            return Err(Error::new(Kind::Internal, format!("teardown is not complete: {}", failed.join("; "))).hint("bottle cleanup"));
+        }
+        fs::remove_file(path).context(Kind::Config, || format!("cannot remove {}", path.display()))
+    }
+}
+
+fn undo(step: &Step) -> Result<(), String> {
+    let gone = |r: std::io::Result<()>, path: &Path| match r {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("cannot remove {}: {e}", path.display())),
+        _ => Ok(()),
+    };
+    match step {
+        Step::RuntimeDir { path } => gone(fs::remove_dir_all(path), path),
+        Step::File { path } => gone(fs::remove_file(path), path),
+        Step::Process { name, id } => terminate(name, *id),
+    }
+}
+
+/// Ends a process: SIGTERM, then SIGKILL after a grace of 3 s.
+///
+/// # Errors
+/// A message when it still runs after SIGKILL.
+pub fn terminate(name: &str, id: ProcessId) -> Result<(), String> {
+    for (signal, grace) in [(Signal::SIGTERM, TERM_GRACE), (Signal::SIGKILL, TERM_GRACE)] {
+        if !id.runs() {
+            return Ok(());
+        }
+        let _ = kill(Pid::from_raw(id.pid), signal);
+        let deadline = Instant::now() + grace;
+        while id.runs() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    if id.runs() { Err(format!("{name} (process {}) does not end", id.pid)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unwind_ends_processes_and_removes_files_in_reverse_order() {
+        let dir = tempfile::tempdir().expect("dir");
+        let runtime = dir.path().join("run");
+        fs::create_dir(&runtime).expect("run");
+        let disk = dir.path().join("disk");
+        fs::write(&disk, b"x").expect("disk");
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().expect("sleep");
+        let id = ProcessId::of(i32::try_from(child.id()).expect("pid")).expect("runs");
+        let path = dir.path().join("journal.jsonl");
+        let mut journal = Journal::begin(path.clone()).expect("journal");
+        journal.record(&Step::RuntimeDir { path: runtime.clone() }).expect("record");
+        journal.record(&Step::File { path: disk.clone() }).expect("record");
+        journal.record(&Step::Process { name: "sleep".into(), id }).expect("record");
+        journal.file.write_all(b"{\"step\":\"fi").expect("a line cut short");
+        Journal::unwind(&path).expect("unwind");
+        assert!(!runtime.exists() && !disk.exists() && !path.exists() && !id.runs());
+        child.wait().expect("reaped");
+    }
+
+    #[test]
+    fn a_reused_process_id_is_left_alone() {
+        let own = ProcessId::of(i32::try_from(std::process::id()).expect("pid")).expect("runs");
+        let other = ProcessId { start_ticks: own.start_ticks + 1, ..own };
+        assert!(own.runs() && !other.runs());
+        terminate("other", other).expect("nothing to end");
+    }
+
+    #[test]
+    fn what_cannot_be_undone_keeps_the_journal() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("journal.jsonl");
+        let mut journal = Journal::begin(path.clone()).expect("journal");
+        // A directory is not removed as a file.
+        journal.record(&Step::File { path: dir.path().to_owned() }).expect("record");
+        assert!(Journal::unwind(&path).is_err() && path.exists());
+    }
+}
