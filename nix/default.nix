@@ -1,0 +1,33 @@
+# Everything the flake gives, in one scope: a file's arguments are filled in from here by name.
+{ self ? null, system ? "x86_64-linux" }:
+let
+  call = file: let f = import file; in f (builtins.intersectAttrs (builtins.functionArgs f) scope);
+  scope = {
+    inherit self system;
+    fixed = call ./fixed.nix;
+    lock = call ./lock.nix;
+    bare = call ./bare.nix;
+    debian = call ./debian.nix;
+    in-root = call ./in-root.nix;
+    relocate = call ./relocate.nix;
+
+    toolchain = call ./packages/toolchain.nix;
+    engine-root = call ./packages/engine-root.nix;
+    qemu = call ./packages/qemu.nix;
+    tools = call ./packages/tools.nix;
+    kernel = call ./packages/kernel.nix;
+
+    vendor = call ./vendor.nix;
+    workspace = call ./workspace.nix;
+    rust = call ./rust.nix;
+    inherit (call ./packages/binaries.nix) deps-release orchestrator bottle-bundle bottle-guest;
+    initrd = call ./packages/initrd.nix;
+
+    guest-root = call ./images/guest-root.nix;
+    erofs = call ./images/erofs.nix;
+    image-demo = call ./images/demo.nix;
+
+    closure = call ./packages/closure.nix;
+    bottle = call ./packages/bottle.nix;
+  };
+in scope

@@ -1,0 +1,40 @@
+# Run a script with a Debian root as /, inside Nix's own sandbox: no host path, no network, no privilege.
+# In the script: $out is a directory or file to leave behind, $final the store path it will have, the work
+# directory /build, and `env` is in the environment.
+{ bare }:
+{ name, root, script, env ? { }, after ? "" }:
+let
+  exports = builtins.concatStringsSep "" (map
+    (key: "export ${key}='${builtins.replaceStrings [ "'" ] [ "'\\''" ] (toString env.${key})}'\n")
+    (builtins.attrNames env));
+in bare {
+  inherit name;
+  env.body = exports + script;
+  # The root and the store are remounted read-only: the builder owns its inputs, and python or cargo would
+  # write into them.
+  script = ''
+    printf '%s' "$body" > body
+    unset body
+    export TOP=$PWD
+    status=0
+    busybox unshare -m -U -r sh -euc '
+      R=$TOP/root
+      mkdir -p $R $TOP/build
+      mount -o bind ${root} $R
+      mount -o remount,ro,bind $R
+      for m in /proc /dev; do mount -o rbind $m $R$m; done
+      mount -o rbind /nix/store $R/nix/store
+      grep " $R/nix/store" /proc/self/mounts | while read -r d m t o; do mount -o remount,ro,bind $m; done
+      mount -o bind $TOP/build $R/build
+      mount -t tmpfs tmpfs $R/tmp
+      cp $TOP/body $R/tmp/.body
+      cd /
+      exec env -i PATH=/usr/bin:/usr/sbin HOME=/build TMPDIR=/tmp SOURCE_DATE_EPOCH=1 LC_ALL=C \
+        out=/build/out final=$out NIX_BUILD_CORES="$NIX_BUILD_CORES" \
+        chroot $R /bin/bash -euo pipefail -c "cd /build; . /tmp/.body"
+    ' || status=$?
+    ${after}
+    [ $status = 0 ] || exit $status
+    mv build/out $out
+  '';
+}

@@ -1,0 +1,148 @@
+# shellcheck shell=bash
+# What nix/bootstrap, nix/fetch and nix/relock share. Sourced, never run.
+# Only bash, coreutils, sed, awk and Debian's own tools: a fresh machine has nothing else.
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+lockdir=$top/nix/lock
+cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/bot-bottle/fetch
+
+# die WHAT [NEXT…]: one error, then what to do about it.
+die() {
+  local next
+  printf 'error: %s\n' "$1" >&2
+  shift
+  for next in "$@"; do printf '  hint: %s\n' "$next" >&2; done
+  exit 1
+}
+
+# On a terminal one line that rewrites itself; elsewhere plain lines, so that a log can be followed.
+say() {
+  if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ]; then printf '\r\033[K%s' "$*" >&2; else printf '%s\n' "$*" >&2; fi
+}
+said() { if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ]; then printf '\r\033[K%s\n' "$*" >&2; else printf '%s\n' "$*" >&2; fi; }
+
+# The lines of a lock, without comments: KIND NAME VERSION FILE HASH, tab-separated.
+lock_lines() { grep -v '^#' "$lockdir/$1.lock" | grep . || true; }
+
+# The Debian mirror this machine is configured for, whatever it is. No file of ours names one.
+debian_mirror() {
+  if [ -n "${BOTTLE_DEBIAN_MIRROR:-}" ]; then
+    printf '%s\n' "$BOTTLE_DEBIAN_MIRROR"
+    return
+  fi
+  # Suites with a dash (bookworm-security, -updates, -backports) live in other archives.
+  # The placeholders are apt's, not the shell's.
+  # shellcheck disable=SC2016
+  apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI) $(SITE)' 'Created-By: Packages' 2>/dev/null |
+    awk '$2 == "main" && $1 !~ /-/ {
+           uri = $3 ~ /:/ ? $3 : $4
+           if ($1 == "bookworm") { print uri; found = 1; exit }
+           if (uri ~ /debian\/?$/ && !other) other = uri
+         }
+         END { if (!found && other) print other }'
+}
+
+# An apt of our own: its own lists, cache and (empty) dpkg status, bookworm main only, because that suite is
+# frozen while bookworm-updates and -security drop old versions. The machine's proxy settings still apply.
+# Leaves APT_CONFIG set; touches nothing of the machine's apt state.
+private_apt() {
+  local dir=$cache/apt mirror signed=
+  command -v apt-get >/dev/null || die "apt-get is missing: the sources of bottles are Debian packages" \
+    "run this on Debian (or in a Debian container)"
+  mkdir -p "$dir"/{lists/partial,archives/partial}
+  : >"$dir/status"
+  [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] &&
+    signed='[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]'
+  mirror=$(debian_mirror)
+  [ -n "$mirror" ] || die "no Debian mirror in this machine's apt sources" \
+    "set BOTTLE_DEBIAN_MIRROR to the address of a Debian archive that carries bookworm"
+  printf 'deb %s %s bookworm main\n' "$signed" "${mirror%/}" >"$dir/sources.list"
+  cat >"$dir/apt.conf" <<CONF
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear APT::Default-Release;
+#clear APT::Architectures;
+APT::Architecture "amd64";
+APT::Architectures { "amd64"; };
+APT::Install-Recommends "false";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::Retries "3";
+Dir::Etc::sourcelist "$dir/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::State "$dir";
+Dir::State::lists "$dir/lists";
+Dir::State::status "$dir/status";
+Dir::State::extended_states "$dir/extended_states";
+Dir::Cache "$dir";
+Dir::Cache::archives "$dir/archives";
+CONF
+  export APT_CONFIG=$dir/apt.conf
+}
+
+# Refresh the private lists (8 MB, two seconds).
+private_apt_update() {
+  apt-get update -qq >"$cache/apt/update.log" 2>&1 ||
+    die "the Debian registry cannot be reached: $(grep -m1 '^[EW]:' "$cache/apt/update.log" || tail -n1 "$cache/apt/update.log")" \
+      "check that 'apt-get update' works on this machine, then run the same command again"
+}
+
+# Where builds happen, and NIX_CONFIG for it. Sets store_root: what precedes /nix/store on this disk.
+nix_env() {
+  local mode=
+  store_root=
+  if [ -S /nix/var/nix/daemon-socket/socket ]; then
+    : # an installed multi-user Nix does the building
+  elif [ "$(id -u)" = 0 ] || [ -w /nix/var/nix ]; then
+    mode='build-users-group ='
+  else
+    # An ordinary user gets a store of their own; builds and runs see it as /nix/store in a user namespace.
+    store_root=${XDG_DATA_HOME:-$HOME/.local/share}/nix/root
+    mode="store = $store_root"
+  fi
+  # flake-registry: no look-up of flake names. sandbox-paths: Debian's default differs by version, we want none.
+  # sandbox-fallback: rather no build than one that sees the host. What the user has set comes last and wins.
+  NIX_CONFIG="experimental-features = nix-command flakes
+$mode
+substituters =
+sandbox = true
+sandbox-fallback = false
+sandbox-paths =
+flake-registry = /dev/null
+warn-dirty = false
+max-jobs = auto
+${NIX_CONFIG:-}"
+  export NIX_CONFIG
+}
+
+# The sources of a group as lock lines; the crates' lock is Cargo.lock itself.
+sources() {
+  if [ "$1" = crates ]; then
+    awk -v OFS='\t' -F'"' '
+      /^name = / { n = $2 } /^version = / { v = $2 }
+      /^checksum = / { print "crate", n, v, n "-" v ".crate", $2 }' "$top/Cargo.lock"
+  else
+    [ -e "$lockdir/$1.lock" ] || die "no such group of sources: $1" \
+      "there are: crates $(cd "$lockdir" && printf '%s ' *.lock | sed 's/\.lock//g')"
+    lock_lines "$1"
+  fi
+}
+
+# Lock lines of the groups that are not in the store. The index remembers hash → store path, so that this
+# needs no process per source.
+missing() {
+  local group kind name version file hash path
+  local -A at=()
+  if [ -e "$cache/index" ]; then
+    while read -r hash path; do at[$hash]=$path; done <"$cache/index"
+  fi
+  for group in "$@"; do
+    while IFS=$'\t' read -r kind name version file hash; do
+      path=${at[$hash]:-}
+      [ -n "$path" ] && [ -e "$store_root$path" ] || printf '%s\t%s\t%s\t%s\t%s\n' "$kind" "$name" "$version" "$file" "$hash"
+      at[$hash]=$store_root/ # listed once is enough
+    done < <(sources "$group")
+  done
+}

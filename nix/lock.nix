@@ -1,0 +1,25 @@
+# The sources of a group, as { kind; name; version; src; } in the order of nix/lock/GROUP.lock.
+{ fixed }:
+group:
+let
+  split = separator: text: builtins.filter builtins.isString (builtins.split separator text);
+  lines = builtins.filter (line: line != "" && builtins.substring 0 1 line != "#")
+    (split "\n" (builtins.readFile (./lock + "/${group}.lock")));
+  source = line:
+    let
+      fields = split "\t" line;
+      field = builtins.elemAt fields;
+      kind = field 0;
+    in {
+      inherit kind;
+      name = field 1;
+      version = field 2;
+      src = fixed {
+        # nix/fetch renames in the same way: a store name may not hold % or ~.
+        name = builtins.replaceStrings [ "%3a" "~" ] [ "-" "-" ] (field 3);
+        hash = field 4;
+        algo = if kind == "npm" then "sri" else "sha256";
+        mode = if kind == "tree" then "recursive" else "flat";
+      };
+    };
+in map source lines

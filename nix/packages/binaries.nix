@@ -1,0 +1,19 @@
+# The three programs. Each is a derivation of its own over the crates it is made of, so that a change to the
+# bundle does not make a new guest image.
+{ rust }:
+let
+  layer = rust.layer { name = "deps-release"; command = "build --release"; };
+  program = name: members: rust.build {
+    inherit name layer members;
+    script = ''
+      cargo build --release --frozen --workspace --bin ${name}
+      mkdir -p $out/bin
+      cp ../target/${rust.target}/release/${name} $out/bin/
+    '';
+  };
+in {
+  deps-release = layer;
+  orchestrator = program "bottle" [ "." "policy" "channel" ];
+  bottle-bundle = program "bottle-bundle" [ "bundle" "policy" ];
+  bottle-guest = program "bottle-guest" [ "guest" "channel" ];
+}

@@ -1,0 +1,19 @@
+# closure.json: every path a launch needs, with its hash, so that a launch can check what it is about to run.
+{ bare, bottle-bundle, tools, qemu, kernel, initrd, image-demo, system }:
+bare {
+  name = "closure.json";
+  script = ''
+    file() { # PATH
+      printf '{"path":"%s","sha256":"%s","bytes":%s}' "$1" "$(sha256sum "$1" | cut -d' ' -f1)" "$(stat -c %s "$1")"
+    }
+    cat > $out <<END
+    {"version":1,"system":"${system}",
+     "bundle":{"binary":$(file ${bottle-bundle}/bin/bottle-bundle)},
+     "tools":{"mke2fs":$(file ${tools}/bin/mke2fs)},
+     "engines":{"qemu":{"version":"${qemu.version}","binary":$(file ${qemu}/bin/qemu-system-x86_64),"firmware":"${qemu}/share/qemu",
+      "kernel":$(file ${kernel}/vmlinux),"initrd":$(file ${initrd}/initrd)}},
+     "images":{"demo":{"erofs":$(file ${image-demo}/root.erofs),"user":"node","uid":1000,"gid":1000,"home":"/home/node",
+      "workdir":"/home/node/workspace","path":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}}
+    END
+  '';
+}

@@ -1,0 +1,16 @@
+# The embedded VM engine: Debian's QEMU, its libraries, and the firmware a q35 machine with a PVH kernel loads.
+{ relocate, engine-root, lock }:
+let
+  version = (builtins.head (builtins.filter (s: s.name == "qemu-system-x86") (lock "engine"))).version;
+in
+relocate {
+  name = "qemu";
+  root = engine-root;
+  programs = [ "usr/bin/qemu-system-x86_64" ];
+  setup = ''
+    mkdir -p $out/share/qemu
+    for f in qemu/pvh.bin qemu/linuxboot_dma.bin qemu/kvmvapic.bin seabios/bios-256k.bin; do
+      cp -L $from/usr/share/$f $out/share/qemu/
+    done
+  '';
+} // { inherit version; }

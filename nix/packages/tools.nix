@@ -1,0 +1,7 @@
+# Host tools a launch runs.
+{ relocate, engine-root }:
+relocate {
+  name = "bottle-tools";
+  root = engine-root;
+  programs = [ "usr/sbin/mke2fs" ];
+}

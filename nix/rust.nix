@@ -1,0 +1,41 @@
+# Cargo in the toolchain root, offline, on a layer of dependencies that are compiled once: only a change to
+# Cargo.lock or a Cargo.toml compiles them again.
+#   rust.layer { name, command }                 what `cargo COMMAND` leaves in target/ for empty members
+#   rust.build { name, layer, members, script }  script after laying down the real sources of members
+{ in-root, toolchain, vendor, workspace }:
+let
+  target = "x86_64-unknown-linux-gnu";
+  # Static, so that a binary runs on any distribution and in any guest; and without the paths it was built at.
+  setup = ''
+    export CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never
+    export CARGO_BUILD_TARGET=${target} CARGO_BUILD_JOBS=$NIX_BUILD_CORES CARGO_NET_OFFLINE=true
+    export RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=${vendor}=/vendor --remap-path-prefix=/build/ws=/src"
+    mkdir -p $CARGO_HOME
+    printf '[source.crates-io]\nreplace-with = "vendor"\n[source.vendor]\ndirectory = "%s"\n' ${vendor} > $CARGO_HOME/config.toml
+  '';
+  # Artefacts of empty members must not pass for those of the real ones: store files are all equally old.
+  forget = builtins.concatStringsSep "" (map (name:
+    let crate = builtins.replaceStrings [ "-" ] [ "_" ] name; in ''
+      find $out -depth \( -path '*/.fingerprint/${name}-*' -o -path '*/deps/${crate}-*' -o -path '*/deps/lib${crate}-*' \
+        -o -path '*/build/${name}-*' -o -name '${name}' -o -name '${name}.d' -o -name 'lib${crate}.*' \) -delete
+    '') workspace.names);
+in {
+  inherit target;
+  layer = { name, command }: in-root {
+    inherit name;
+    root = toolchain;
+    script = setup + workspace.stage [ ] + ''
+      (cd ws && cargo ${command} --frozen --workspace)
+      mv target $out
+      ${forget}
+    '';
+  };
+  build = { name, layer, members ? workspace.members, root ? toolchain, script, env ? { }, after ? "" }: in-root {
+    inherit name root env after;
+    script = setup + workspace.stage members + ''
+      cp -a ${layer} target
+      chmod -R u+w target
+      cd ws
+    '' + script;
+  };
+}
