@@ -25,12 +25,14 @@ pub enum FrameError {
     Malformed(u8),
 }
 
-/// Takes one frame off the front of `buf`: the kind, the payload, and how many bytes both took. `None` means that more
-/// bytes are needed.
+/// A frame at the front of a buffer: the kind, the payload, and how many bytes all of it took.
+pub type Front<'a> = (u8, &'a [u8], usize);
+
+/// Looks at the front of `buf`. `None` means that more bytes are needed.
 ///
 /// # Errors
 /// [`FrameError::TooLong`], as soon as the length is known.
-pub fn parse_frame(buf: &[u8]) -> Result<Option<(u8, &[u8], usize)>, FrameError> {
+pub fn parse_frame(buf: &[u8]) -> Result<Option<Front<'_>>, FrameError> {
     let Some((head, rest)) = buf.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
     let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
     if len > MAX_PAYLOAD {

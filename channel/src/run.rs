@@ -163,12 +163,12 @@ where
     // Input never ends the run: it stops when the guest takes no more, and only the output side knows the outcome.
     let input = async {
         let _ = send_input(FrameWriter::new(to), stdin, controls).await;
-        std::future::pending::<()>().await;
+        std::future::pending::<std::convert::Infallible>().await
     };
     tokio::select! {
         biased;
         status = output => status,
-        () = input => unreachable!("input never completes"),
+        never = input => match never {},
     }
 }
 

@@ -3,9 +3,19 @@
 //! Regular files, directories and symlinks that stay inside, nothing else. Every path is walked from a directory handle
 //! without following links, so that neither an earlier entry nor another process can redirect a later one.
 
+use std::ffi::OsStr;
 use std::io::{self, Read};
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{self, OFlag};
+use nix::sys::stat::{self, Mode};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{self, UnlinkatFlags};
+use tar::EntryType;
 use thiserror::Error;
 
 use crate::copy::CopyReport;
@@ -39,10 +49,266 @@ pub enum UntarError {
     Limit(String),
 }
 
-/// Unpacks `tar` below `dest`, which must exist.
+/// Longest path or link target in bytes, and longest set of pax records.
+const MAX_NAME: u64 = 4096;
+const MAX_PAX: u64 = 16 * 1024;
+/// Open directory handles stay few: paths deeper than this are refused.
+const MAX_DEPTH: usize = 128;
+
+/// Unpacks `tar` below `dest`, which must exist. Files and links that are in the way are replaced, directories are kept. Modes are
+/// kept without setuid, setgid and sticky bits; owners are not.
 ///
 /// # Errors
 /// See [`UntarError`].
-pub fn extract_hostile<R: Read>(_tar: R, _dest: &Path, _limits: Limits) -> Result<CopyReport, UntarError> {
-    Err(io::Error::from(io::ErrorKind::Unsupported).into())
+pub fn extract_hostile<R: Read>(tar: R, dest: &Path, limits: Limits) -> Result<CopyReport, UntarError> {
+    let root = fcntl::open(dest, DIR_FLAGS, Mode::empty()).map_err(io::Error::from)?;
+    let mut archive = tar::Archive::new(tar);
+    let mut report = CopyReport::default();
+    let (mut long_path, mut long_link) = (None, None);
+    // Raw entries, because the tar crate reads long names and pax records into memory whatever their size.
+    for entry in archive.entries()?.raw(true) {
+        let mut entry = entry?;
+        let kind = entry.header().entry_type();
+        match kind {
+            EntryType::GNULongName => long_path = Some(extension(&mut entry, MAX_NAME)?),
+            EntryType::GNULongLink => long_link = Some(extension(&mut entry, MAX_NAME)?),
+            EntryType::XHeader => {
+                let records = extension(&mut entry, MAX_PAX)?;
+                for record in tar::PaxExtensions::new(&records) {
+                    let record = record?;
+                    match record.key_bytes() {
+                        b"path" => long_path = Some(record.value_bytes().to_vec()),
+                        b"linkpath" => long_link = Some(record.value_bytes().to_vec()),
+                        b"size" => return Err(UntarError::Kind("pax".into(), "a size outside of the header".into())),
+                        _ => {}
+                    }
+                }
+            }
+            EntryType::XGlobalHeader => drop(extension(&mut entry, MAX_PAX)?),
+            _ => {
+                let path = long_path.take().unwrap_or_else(|| entry.header().path_bytes().into_owned());
+                let link = long_link.take().or_else(|| entry.header().link_name_bytes().map(std::borrow::Cow::into_owned));
+                report.files += 1;
+                if report.files > limits.entries {
+                    return Err(UntarError::Limit(format!("{} entries", limits.entries)));
+                }
+                report.bytes = report.bytes.saturating_add(entry.header().entry_size()?);
+                if report.bytes > limits.bytes {
+                    return Err(UntarError::Limit(format!("{} bytes", limits.bytes)));
+                }
+                unpack(&root, &mut entry, kind, &path, link.as_deref())?;
+            }
+        }
+    }
+    Ok(report)
+}
+
+const DIR_FLAGS: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// The content of an entry that only describes the next one.
+fn extension<R: Read>(entry: &mut tar::Entry<'_, R>, limit: u64) -> Result<Vec<u8>, UntarError> {
+    if entry.header().entry_size()? > limit {
+        return Err(UntarError::Limit(format!("{limit} bytes of name")));
+    }
+    let mut bytes = Vec::new();
+    entry.take(limit).read_to_end(&mut bytes)?;
+    while bytes.last() == Some(&0) {
+        bytes.pop();
+    }
+    Ok(bytes)
+}
+
+fn unpack<R: Read>(
+    root: &OwnedFd,
+    entry: &mut tar::Entry<'_, R>,
+    kind: EntryType,
+    path: &[u8],
+    link: Option<&[u8]>,
+) -> Result<(), UntarError> {
+    let shown = || String::from_utf8_lossy(path).into_owned();
+    let mut names = Vec::new();
+    for component in Path::new(OsStr::from_bytes(path)).components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::CurDir => {}
+            _ => return Err(UntarError::Path(shown())),
+        }
+    }
+    if names.len() > MAX_DEPTH {
+        return Err(UntarError::Path(shown()));
+    }
+    let mode = Mode::from_bits_truncate(entry.header().mode()? & 0o777);
+    let Some((name, parents)) = names.split_last() else {
+        // The destination itself.
+        return if kind.is_dir() { Ok(()) } else { Err(UntarError::Path(shown())) };
+    };
+    let mut dir = root.try_clone()?;
+    for parent in parents {
+        dir = descend(&dir, parent).map_err(|e| refused(e, &shown))?;
+    }
+    match kind {
+        EntryType::Directory => {
+            let made = descend(&dir, name).map_err(|e| refused(e, &shown))?;
+            // The owner keeps access, or the entries below could not be written.
+            stat::fchmod(&made, mode | Mode::S_IRWXU).map_err(io::Error::from)?;
+        }
+        EntryType::Regular | EntryType::Continuous => {
+            clear(&dir, name)?;
+            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let file = fcntl::openat(&dir, *name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| refused(e, &shown))?;
+            let mut file = std::fs::File::from(file);
+            let expected = entry.header().entry_size()?;
+            if io::copy(entry, &mut file)? != expected {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            stat::fchmod(&file, mode).map_err(io::Error::from)?;
+            let modified = TimeSpec::from_duration(Duration::from_secs(entry.header().mtime()?.min(u32::MAX.into())));
+            stat::futimens(&file, &modified, &modified).map_err(io::Error::from)?;
+        }
+        EntryType::Symlink => {
+            let target = link.unwrap_or_default();
+            if !stays_inside(target, parents.len()) {
+                return Err(UntarError::Link(shown(), String::from_utf8_lossy(target).into_owned()));
+            }
+            clear(&dir, name)?;
+            unistd::symlinkat(OsStr::from_bytes(target), &dir, *name).map_err(|e| refused(e, &shown))?;
+        }
+        other => return Err(UntarError::Kind(shown(), format!("{other:?}"))),
+    }
+    Ok(())
+}
+
+/// Opens the directory `name` in `dir`, making it when it is missing.
+fn descend(dir: &OwnedFd, name: &OsStr) -> nix::Result<OwnedFd> {
+    match fcntl::openat(dir, name, DIR_FLAGS, Mode::empty()) {
+        Err(Errno::ENOENT) => {
+            stat::mkdirat(dir, name, Mode::from_bits_truncate(0o755))?;
+            fcntl::openat(dir, name, DIR_FLAGS, Mode::empty())
+        }
+        other => other,
+    }
+}
+
+/// Removes a file or link of that name; a directory stays, and the caller's exclusive creation then fails.
+fn clear(dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    match unistd::unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+        // Linux says EISDIR for a directory, POSIX EPERM.
+        Ok(()) | Err(Errno::ENOENT | Errno::EISDIR | Errno::EPERM) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn refused(error: Errno, path: &dyn Fn() -> String) -> UntarError {
+    match error {
+        Errno::ELOOP | Errno::ENOTDIR | Errno::EEXIST | Errno::EISDIR => UntarError::Path(path()),
+        other => io::Error::from(other).into(),
+    }
+}
+
+/// Whether a link in a directory `depth` levels below the destination leads to something inside. Going up is allowed only at the
+/// start: after a name, which may itself be a link to somewhere higher, `..` could leave the tree.
+fn stays_inside(target: &[u8], depth: usize) -> bool {
+    let (mut ups, mut names) = (0, 0);
+    for component in Path::new(OsStr::from_bytes(target)).components() {
+        match component {
+            Component::ParentDir if names == 0 => ups += 1,
+            Component::Normal(_) => names += 1,
+            Component::CurDir => {}
+            _ => return false,
+        }
+    }
+    !target.is_empty() && ups <= depth
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits { entries: 10, bytes: 1000 }
+    }
+
+    /// A tar whose names are written raw, as no honest builder would.
+    fn tar(entries: &[(EntryType, &str, &str, &[u8])]) -> Vec<u8> {
+        let mut out = tar::Builder::new(Vec::new());
+        for (kind, path, link, data) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(0o4755);
+            header.set_size(data.len() as u64);
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+            header.set_cksum();
+            out.append(&header, *data).unwrap();
+        }
+        out.into_inner().unwrap()
+    }
+
+    fn unpack_all(entries: &[(EntryType, &str, &str, &[u8])]) -> (tempfile::TempDir, Result<CopyReport, UntarError>) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("in")).unwrap();
+        let result = extract_hostile(&tar(entries)[..], &dir.path().join("in"), limits());
+        (dir, result)
+    }
+
+    #[test]
+    fn files_directories_and_inner_links_arrive_without_setuid() {
+        use std::os::unix::fs::PermissionsExt;
+        let (dir, result) = unpack_all(&[
+            (EntryType::Directory, "d/e", "", b""),
+            (EntryType::Regular, "d/e/f", "", b"hello"),
+            (EntryType::Symlink, "d/l", "../d/e/f", b""),
+            (EntryType::Regular, "d/e/f", "", b"again"),
+        ]);
+        assert_eq!(result.unwrap(), CopyReport { files: 4, bytes: 10 });
+        assert_eq!(std::fs::read(dir.path().join("in/d/l")).unwrap(), b"again");
+        assert_eq!(std::fs::metadata(dir.path().join("in/d/e/f")).unwrap().permissions().mode() & 0o7777, 0o755);
+    }
+
+    #[test]
+    fn every_way_out_is_refused() {
+        let outside: &[&[(EntryType, &str, &str, &[u8])]] = &[
+            &[(EntryType::Regular, "../x", "", b"x")],
+            &[(EntryType::Regular, "/x", "", b"x")],
+            &[(EntryType::Regular, "a/../../x", "", b"x")],
+            &[(EntryType::Symlink, "l", "/etc", b"")],
+            &[(EntryType::Symlink, "l", "..", b"")],
+            &[(EntryType::Symlink, "l", "", b"")],
+            &[(EntryType::Symlink, "d/l", "../..", b"")],
+            // The second link is inside by its letters only.
+            &[(EntryType::Symlink, "d/e/up", "../..", b""), (EntryType::Symlink, "out", "d/e/up/..", b"")],
+            // A link as a directory on the way, even one that stays inside.
+            &[(EntryType::Directory, "d", "", b""), (EntryType::Symlink, "l", "d", b""), (EntryType::Regular, "l/x", "", b"x")],
+            &[(EntryType::Symlink, "l", "d", b""), (EntryType::Directory, "l", "", b"")],
+            &[(EntryType::Directory, "d", "", b""), (EntryType::Regular, "d", "", b"x")],
+            &[(EntryType::Link, "h", "/etc/passwd", b"")],
+            &[(EntryType::Char, "c", "", b"")],
+            &[(EntryType::Block, "b", "", b"")],
+            &[(EntryType::Fifo, "p", "", b"")],
+            &[(EntryType::GNUSparse, "s", "", b"")],
+        ];
+        for entries in outside {
+            let (dir, result) = unpack_all(entries);
+            assert!(result.is_err(), "{entries:?}");
+            let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(names, ["in"], "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_for_entries_bytes_and_names() {
+        let many: Vec<_> = (0..11).map(|_| (EntryType::Regular, "f", "", &b""[..])).collect();
+        assert!(matches!(unpack_all(&many).1, Err(UntarError::Limit(_))));
+        assert!(matches!(unpack_all(&[(EntryType::Regular, "f", "", &[0; 1001])]).1, Err(UntarError::Limit(_))));
+        assert!(matches!(unpack_all(&[(EntryType::GNULongName, "f", "", &[b'a'; 5000])]).1, Err(UntarError::Limit(_))));
+        assert!(matches!(unpack_all(&[(EntryType::XHeader, "f", "", &[b'a'; 20000])]).1, Err(UntarError::Limit(_))));
+    }
+
+    #[test]
+    fn a_cut_stream_is_an_error() {
+        let whole = tar(&[(EntryType::Regular, "f", "", &[1; 900])]);
+        let dir = tempfile::tempdir().unwrap();
+        assert!(extract_hostile(&whole[..1000], dir.path(), limits()).is_err());
+    }
 }

@@ -27,6 +27,8 @@ pub struct Driver<S, I> {
     end: usize,
     output: Vec<u8>,
     written: usize,
+    /// The transport took no more: what it still holds for us is read to its end.
+    broken: bool,
 }
 
 impl<S, I> std::fmt::Debug for Driver<S, I> {
@@ -37,7 +39,7 @@ impl<S, I> std::fmt::Debug for Driver<S, I> {
 
 impl<S, I> Driver<S, I> {
     pub(super) fn new(io: S, shared: Arc<Shared>, incoming: UnboundedSender<(I, ChannelStream)>, limits: Limits) -> Self {
-        Self { io, shared, incoming, limits, input: vec![0; READ_BUFFER], start: 0, end: 0, output: Vec::new(), written: 0 }
+        Self { io, shared, incoming, limits, input: vec![0; READ_BUFFER], start: 0, end: 0, output: Vec::new(), written: 0, broken: false }
     }
 }
 
@@ -100,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
     }
 
     /// Writes until nothing is due or the transport is full. `Ready` when nothing is due.
-    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.written == self.output.len() {
                 self.output.clear();
@@ -112,22 +114,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
                     break;
                 }
             }
+            if self.broken {
+                self.written = self.output.len();
+                continue;
+            }
             match Pin::new(&mut self.io).poll_write(cx, &self.output[self.written..]) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(n)) if n > 0 => self.written += n,
-                Poll::Ready(Ok(_)) => return Poll::Ready(Err(ChannelError::Io("the transport takes no more bytes".into()))),
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(ChannelError::Io(e.to_string()))),
+                Poll::Ready(_) => {
+                    self.broken = true;
+                    self.written = self.output.len();
+                }
             }
         }
         if self.output.capacity() > 4 * READ_BUFFER {
             self.output = Vec::new();
         }
-        Pin::new(&mut self.io).poll_flush(cx).map_err(|e| ChannelError::Io(e.to_string()))
+        if self.broken {
+            return Poll::Ready(());
+        }
+        Pin::new(&mut self.io).poll_flush(cx).map(|flushed| self.broken |= flushed.is_err())
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
         loop {
-            let output = self.poll_output(cx)?;
+            let output = self.poll_output(cx);
             if output.is_ready() {
                 let inner = self.shared.lock();
                 if inner.closing && inner.drained() {

@@ -82,7 +82,7 @@ pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, ChannelEr
 }
 
 /// Appends a frame header. `len` is at most [`super::MAX_HOST_HEADER`], hence fits 24 bits.
-pub(super) fn put_header(out: &mut Vec<u8>, kind: u8, len: usize, id: u32) {
+pub(crate) fn put_header(out: &mut Vec<u8>, kind: u8, len: usize, id: u32) {
     #[allow(clippy::cast_possible_truncation)]
     let [a, b, c, _] = (len as u32).to_le_bytes();
     out.extend_from_slice(&[kind, a, b, c]);
