@@ -15,4 +15,5 @@ pub mod plan;
 pub mod process;
 pub mod provider;
 pub mod provision;
+pub mod sabotage;
 pub mod state;

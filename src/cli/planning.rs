@@ -63,10 +63,7 @@ impl PlanArgs {
         let host = Host { env: &|name| std::env::var(name).ok(), engine: self.engine(closure)?, images: images(closure)? };
         let options = Options { slug, command: self.command.clone(), env };
         plan::plan(&manifest, &self.agent, &host, &options).map_err(|e| match e {
-            PlanError::UnknownAgent { name, hint } => {
-                let error = Error::new(Kind::Config, format!("no agent {name}"));
-                error.hint(hint.unwrap_or_else(|| "bottle launch demo".into()))
-            }
+            PlanError::UnknownAgent { name, hint } => Error::new(Kind::Config, format!("no agent {name}")).hint(hint),
             PlanError::Manifest(errors) => Error::new(Kind::Config, errors.to_string()),
         })
     }

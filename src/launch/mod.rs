@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bottle_channel::{ExecRequest, HostOpen, SELF};
-use bottle_policy::{EgressInput, Secret, TokenName};
+use bottle_policy::{EgressInput, Route, Secret, TokenName};
 use tokio::sync::Notify;
 
 pub use attach::attach;
@@ -29,6 +29,7 @@ use crate::pki::Authority;
 use crate::plan::{DEMO_COMMAND, DEMO_HOST, DEMO_TOKEN, LaunchPlan};
 use crate::provider::{self, demo::DemoUpstream};
 use crate::provision;
+use crate::sabotage::breaks;
 use crate::state::{BottleDir, Journal, Metadata, Phase, Roots, Step, write_private};
 use progress::Progress;
 use selftest::Canary;
@@ -113,6 +114,11 @@ impl Launch<'_> {
         write_private(&dir.plan(), &json)?;
         let authority = Authority::new(&format!("bottle {}", dir.slug()))?;
         let egress = EgressInput { ca_cert: authority.certificate.clone(), ca_key: authority.key.clone(), tokens: tokens.clone() };
+        if breaks("open-egress") {
+            let routes = &mut plan.policy.routes;
+            let open = routes.first().cloned().and_then(|r| Some(Route { host: selftest::DENIED_HOST.parse().ok()?, ..r }));
+            routes.extend(open.map(|r| Route { name: "sabotage".into(), ..r }));
+        }
         let bundle = HostProcesses(self.closure).spawn(BundleSpec { dir, policy: &plan.policy, egress }, journal).await?;
         let bundle = parts.bundle.insert(bundle);
 
@@ -127,7 +133,10 @@ impl Launch<'_> {
 
         progress.step("self-test");
         let canary = Canary::new()?;
-        let env = selftest::agent_environment(&plan);
+        let mut env = selftest::agent_environment(&plan);
+        if breaks("leak-token") {
+            env.extend(tokens.iter().map(|(name, value)| (name.to_string(), value.expose().to_owned())));
+        }
         let secrets: Vec<&Secret> = tokens.values().chain([&authority.key]).collect();
         let proofs = selftest::run(&session, &plan, &env, &canary, &secrets).await?;
         drop(tokens);

@@ -13,7 +13,7 @@ use crate::plan::{Daemon, LaunchPlan};
 use crate::provision;
 
 /// A host that no policy can name: RFC 6761 keeps `.invalid` from ever existing.
-const DENIED_HOST: &str = "denied.bottle.invalid";
+pub(super) const DENIED_HOST: &str = "denied.bottle.invalid";
 /// Longest time for the whole self-test.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Longest report, in bytes: the guest wrote it.

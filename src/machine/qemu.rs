@@ -18,6 +18,7 @@ use super::{Engine, MachineSpec, Running, Virtualisation, virtualisation};
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::{Daemon, Program};
+use crate::sabotage::breaks;
 use crate::state::{Journal, Step};
 
 /// Longest time from the start of QEMU to an answering agent. Booting takes 1.5 s under TCG on an idle machine.
@@ -106,6 +107,7 @@ impl<'a> Qemu<'a> {
             .args(["-fw_cfg", &format!("name=opt/bottle/key,file=/proc/self/fd/{key}")])
             .args(["-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng"])
             .args(["-device", "virtio-balloon-pci,free-page-reporting=on"])
+            .args(if breaks("network-device") { &["-nic", "user,model=virtio-net-pci,romfile="][..] } else { &[] })
     }
 }
 

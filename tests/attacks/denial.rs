@@ -1,0 +1,83 @@
+//! A guest that tries to hurt its host, or to make itself unstoppable.
+
+use super::Case;
+use crate::support::{Home, Running, assert_code, eventually, processes_naming, stdout};
+
+pub const CASES: &[Case] = &[
+    ("attacks::denial::a_fork_bomb_can_be_stopped", fork_bomb),
+    ("attacks::denial::a_console_flood_costs_no_memory_and_blocks_nothing", console_flood),
+    ("attacks::denial::two_thousand_connections_leave_the_bottle_usable", connection_flood),
+    ("attacks::denial::output_that_nobody_reads_blocks_nothing_else", unread_output),
+    ("attacks::denial::a_guest_that_powers_off_ends_the_launch_with_4", power_off),
+    ("attacks::denial::a_guest_that_panics_ends_the_launch_with_4", panic_guest),
+];
+
+/// Resident memory of the host's side of a bottle (all but QEMU), in KiB.
+fn resident(bottle: &Running<'_>) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bottle.pid())).expect("status");
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("VmRSS");
+    line.split_ascii_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB")
+}
+
+fn fork_bomb() {
+    let home = Home::new();
+    let bottle = home.up("bomb", &["demo"]);
+    bottle.sh(false, "b() { b | b & }; b; true");
+    bottle.stop();
+}
+
+fn console_flood() {
+    let home = Home::new();
+    let bottle = home.up("flood", &["demo"]);
+    let before = resident(&bottle);
+    assert_code(&bottle.sh(true, "timeout 3 cat /dev/zero > /dev/ttyS0; echo still here > /dev/ttyS0"), 0);
+    assert_code(&bottle.sh(false, "true"), 0);
+    let grown = resident(&bottle).saturating_sub(before);
+    assert!(grown < 8 * 1024, "the orchestrator grew by {grown} KiB");
+    bottle.stop();
+}
+
+fn connection_flood() {
+    let home = Home::new();
+    let bottle = home.up("connections", &["demo"]);
+    let script = "ulimit -n 4096; perl -MSocket -e 'for (1..2000) { socket(my $s, AF_INET, SOCK_STREAM, 0) or last; \
+                  connect($s, sockaddr_in(9099, inet_aton(\"127.0.0.1\"))); push @s, $s } print scalar(@s), \"\\n\"; sleep 2'";
+    let output = bottle.sh(true, script);
+    assert_eq!(stdout(&output).trim(), "2000", "{output:?}");
+    let ask = "curl -sm20 -o /dev/null -w '%{http_connect}' https://hello.demo.test/whoami";
+    eventually("egress answers again", || stdout(&bottle.sh(false, ask)).trim() == "200");
+    bottle.stop();
+}
+
+fn unread_output() {
+    let home = Home::new();
+    let bottle = home.up("unread", &["demo"]);
+    let mut endless = home.bottle(&["exec", "unread", "--", "cat", "/dev/zero"]);
+    let mut endless = endless.stdout(std::process::Stdio::piped()).spawn().expect("exec");
+    std::thread::sleep(std::time::Duration::from_secs(1)); // let every buffer on the way fill up
+    for _ in 0..5 {
+        assert_code(&bottle.sh(false, "head -c 1000000 /dev/zero | wc -c"), 0);
+    }
+    endless.kill().expect("kill");
+    endless.wait().expect("wait");
+    // The guest's process is gone with its reader.
+    eventually("cat ends", || !stdout(&bottle.sh(true, "pgrep -x cat || true")).contains(char::is_numeric));
+    bottle.stop();
+}
+
+fn ends_with_4(name: &str, script: &str) {
+    let home = Home::new();
+    let mut bottle = home.up(name, &["demo"]);
+    bottle.sh(true, script);
+    assert_eq!(bottle.wait().code(), Some(4), "{}", bottle.said());
+    assert_eq!(home.leftovers(name), Vec::<String>::new());
+    assert!(processes_naming(home.path()).is_empty());
+}
+
+fn power_off() {
+    ends_with_4("poweroff", "echo o > /proc/sysrq-trigger; sleep 5");
+}
+
+fn panic_guest() {
+    ends_with_4("panic", "echo c > /proc/sysrq-trigger; sleep 5");
+}

@@ -1,0 +1,48 @@
+//! Real bottles, booted by the real binary: lifecycle, bad input, secrets, and attacks from inside.
+//!
+//! Needs `BOTTLE_CLOSURE`; `nix/bootstrap develop -c cargo test --test bottles` sets it, and so does the flake's check.
+
+mod attacks;
+mod lifecycle;
+mod support;
+
+use std::sync::{Mutex, PoisonError};
+
+use libtest_mimic::{Arguments, Trial};
+use support::Home;
+
+fn main() {
+    let args = Arguments::from_args();
+    // One bottle serves all attacks from inside: each is an exec in it.
+    let home: &'static Home = Box::leak(Box::new(Home::new()));
+    let shared: &'static Mutex<Option<support::Running<'static>>> = Box::leak(Box::new(Mutex::new(None)));
+    let mut trials: Vec<Trial> = attacks::isolation::ATTACKS
+        .iter()
+        .map(|attack| {
+            Trial::test(format!("attacks::isolation::{}", attack.name), move || {
+                let mut bottle = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                let bottle = bottle.get_or_insert_with(|| home.up("attacked", &["demo"]));
+                attack.run(bottle);
+                Ok(())
+            })
+        })
+        .collect();
+    let cases = attacks::secrets::CASES.iter().chain(attacks::denial::CASES).chain(lifecycle::CASES);
+    trials.extend(cases.map(|(name, run)| {
+        Trial::test(*name, move || {
+            run();
+            Ok(())
+        })
+    }));
+    trials.extend(lifecycle::input::CASES.iter().map(|case| {
+        Trial::test(format!("lifecycle::input::{}", case.name), move || {
+            case.run();
+            Ok(())
+        })
+    }));
+    let conclusion = libtest_mimic::run(&args, trials);
+    if let Some(bottle) = shared.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        bottle.stop();
+    }
+    conclusion.exit();
+}

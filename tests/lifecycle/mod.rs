@@ -1,0 +1,242 @@
+//! From launch to teardown, whatever happens in between.
+
+pub mod input;
+mod terminal;
+
+use std::io::Write;
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+
+use crate::attacks::Case;
+use crate::support::{Home, PATIENCE, assert_code, eventually, output_within, processes_naming, stderr, stdout};
+
+pub const CASES: &[Case] = &[
+    ("lifecycle::the_demo_prints_its_table_and_exits_0", demo),
+    ("lifecycle::the_exit_code_is_the_commands", exit_codes),
+    ("lifecycle::exec_passes_streams_code_directory_and_user", exec),
+    ("lifecycle::exec_passes_large_input_and_output_unchanged", bulk),
+    ("lifecycle::fifty_execs_at_once", many_execs),
+    ("lifecycle::a_terminal_has_its_size_and_follows_a_resize", terminal::size),
+    ("lifecycle::ctrl_c_reaches_the_agent_and_not_the_launch", terminal::interrupt),
+    ("lifecycle::a_terminal_that_goes_away_ends_the_launch", terminal::hangup),
+    ("lifecycle::the_terminal_is_restored", terminal::restored),
+    ("lifecycle::preflight_asks_and_no_means_no", terminal::declined),
+    ("lifecycle::sigterm_tears_down_at_any_moment", sigterm),
+    ("lifecycle::sigint_tears_down", sigint),
+    ("lifecycle::stop_tears_down", stop),
+    ("lifecycle::kill_9_leaves_nothing_running_and_the_next_command_cleans_up", kill_9),
+    ("lifecycle::four_launches_at_once", concurrent),
+    ("lifecycle::a_second_launch_of_the_same_name_is_refused", same_name),
+    ("lifecycle::a_launch_that_loses_egress_ends", lost_egress),
+    ("lifecycle::a_launch_that_loses_its_vmm_ends", lost_vmm),
+    ("lifecycle::a_bottle_that_is_not_shut_in_does_not_run_its_agent", open_egress),
+    ("lifecycle::a_bottle_with_a_network_device_does_not_run_its_agent", network_device),
+    ("lifecycle::the_guest_trusts_the_bottles_authority_everywhere", trust),
+];
+
+fn demo() {
+    let home = Home::new();
+    let output = home.run(&["launch", "demo", "--yes"]);
+    assert_code(&output, 0);
+    let table = stdout(&output);
+    assert!(table.lines().count() >= 6 && table.contains("403"), "{table}");
+    assert_eq!(home.leftovers("demo"), Vec::<String>::new());
+    assert_eq!(home.listed("demo").as_deref(), Some("exited"));
+    assert_code(&home.run(&["rm", "demo"]), 0);
+    assert_eq!(home.listed("demo"), None);
+}
+
+fn exit_codes() {
+    let home = Home::new();
+    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)] {
+        let output = home.run(&["launch", "demo", "--yes", "--quiet", "--", "bash", "-c", script]);
+        assert_code(&output, code);
+        assert_eq!(stderr(&output), "", "--quiet is quiet");
+    }
+    assert_code(&home.run(&["launch", "demo", "--yes", "--", "/no/such/program"]), 127);
+    assert_code(&home.run(&["launch", "demo", "--yes", "--", "/etc/passwd"]), 126);
+}
+
+fn exec() {
+    let home = Home::new();
+    let bottle = home.up("exec", &["demo"]);
+    let mut cat = home.bottle(&["exec", "exec", "--", "sh", "-c", "cat; echo to-stderr >&2; exit 3"]);
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("exec");
+    cat.stdin.take().expect("stdin").write_all(b"through the bottle").expect("write");
+    let output = cat.wait_with_output().expect("wait");
+    assert_code(&output, 3);
+    assert_eq!((stdout(&output).as_str(), stderr(&output).as_str()), ("through the bottle", "to-stderr\n"));
+    let output = home.run(&["exec", "-C", "/usr", "exec", "--", "sh", "-c", "pwd; id -u"]);
+    assert_eq!(stdout(&output), "/usr\n1000\n");
+    let output = home.run(&["exec", "--root", "exec", "--", "id", "-u"]);
+    assert_eq!(stdout(&output), "0\n");
+    assert_code(&home.run(&["exec", "exec", "--", "/no/such/program"]), 127);
+    assert_code(&home.run(&["exec", "nobody", "--", "true"]), 2);
+    bottle.stop();
+    assert_code(&home.run(&["exec", "exec", "--", "true"]), 2);
+}
+
+fn bulk() {
+    let home = Home::new();
+    let bottle = home.up("bulk", &["demo"]);
+    let data: Vec<u8> = (0..8_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut cat = home.bottle(&["exec", "bulk", "--", "cat"]);
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("exec");
+    let mut stdin = cat.stdin.take().expect("stdin");
+    let sent = data.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&sent).expect("write"));
+    let output = cat.wait_with_output().expect("wait");
+    writer.join().expect("writer");
+    assert!(output.stdout == data, "{} bytes came back", output.stdout.len());
+    bottle.stop();
+}
+
+fn many_execs() {
+    let home = Home::new();
+    let bottle = home.up("many", &["demo"]);
+    let children: Vec<_> = (0..50)
+        .map(|i| {
+            let mut command = home.bottle(&["exec", "many", "--", "sh", "-c", &format!("echo {i}; exit {i}")]);
+            command.stdout(Stdio::piped()).spawn().expect("exec")
+        })
+        .collect();
+    for (i, child) in children.into_iter().enumerate() {
+        let output = child.wait_with_output().expect("wait");
+        assert_eq!((output.status.code(), stdout(&output)), (i32::try_from(i).ok(), format!("{i}\n")));
+    }
+    bottle.stop();
+}
+
+fn sigterm() {
+    // At moments from before the first step to after the boot.
+    for ms in [0, 20, 60, 200, 700, 1500] {
+        let home = Home::new();
+        let mut bottle = home.start("demo", &["demo", "--", "sleep", "1000"]);
+        std::thread::sleep(std::time::Duration::from_millis(ms));
+        bottle.signal(Signal::SIGTERM);
+        let status = bottle.wait();
+        // Before signals are caught the default action applies: the code of a shell is the same.
+        use std::os::unix::process::ExitStatusExt;
+        assert!(status.code() == Some(143) || status.signal() == Some(15), "{ms} ms: {status}\n{}", bottle.said());
+        assert_eq!(home.leftovers("demo"), Vec::<String>::new(), "{ms} ms");
+    }
+    let home = Home::new();
+    let bottle = home.up("term", &["demo"]);
+    bottle.stop();
+}
+
+fn sigint() {
+    let home = Home::new();
+    let mut bottle = home.up("int", &["demo"]);
+    bottle.signal(Signal::SIGINT);
+    assert_eq!(bottle.wait().code(), Some(130));
+    assert_eq!(home.leftovers("int"), Vec::<String>::new());
+}
+
+fn stop() {
+    let home = Home::new();
+    let mut bottle = home.up("stop", &["demo"]);
+    assert_code(&home.run(&["stop", "stop"]), 0);
+    assert_eq!(home.leftovers("stop"), Vec::<String>::new());
+    bottle.wait();
+    assert_code(&home.run(&["stop", "stop"]), 2);
+}
+
+fn kill_9() {
+    for ms in [100, 900] {
+        let home = Home::new();
+        let mut bottle = home.start("demo", &["demo", "--", "sleep", "1000"]);
+        std::thread::sleep(std::time::Duration::from_millis(ms));
+        bottle.signal(Signal::SIGKILL);
+        bottle.wait();
+        eventually("the children die with the orchestrator", || processes_naming(home.path()).is_empty());
+        home.run(&["list"]);
+        assert_eq!(home.leftovers("demo"), Vec::<String>::new(), "{ms} ms");
+    }
+    let home = Home::new();
+    let mut bottle = home.up("dead", &["demo"]);
+    assert!(!processes_naming(home.path()).is_empty());
+    bottle.signal(Signal::SIGKILL);
+    bottle.wait();
+    eventually("the children die with the orchestrator", || processes_naming(home.path()).is_empty());
+    assert_eq!(home.listed("dead").as_deref(), Some("crashed"));
+    assert_eq!(home.leftovers("dead"), Vec::<String>::new());
+    // And the name is free again.
+    assert_code(&home.run(&["launch", "demo", "--yes", "--name", "dead", "--", "true"]), 0);
+}
+
+fn concurrent() {
+    let home = Home::new();
+    let mut all: Vec<_> = (0..4).map(|i| home.start(&format!("c{i}"), &["demo", "--name", &format!("c{i}")])).collect();
+    for bottle in &mut all {
+        assert_eq!(bottle.wait().code(), Some(0), "{}", bottle.said());
+        assert_eq!(home.leftovers(&bottle.slug), Vec::<String>::new());
+    }
+}
+
+fn same_name() {
+    let home = Home::new();
+    let bottle = home.up("twice", &["demo"]);
+    let second = home.run(&["launch", "demo", "--yes", "--name", "twice", "--", "true"]);
+    assert_code(&second, 2);
+    assert!(stderr(&second).contains("running already"), "{second:?}");
+    assert_code(&bottle.sh(false, "true"), 0);
+    bottle.stop();
+}
+
+fn child_named(bottle: &crate::support::Running<'_>, word: &str) -> i32 {
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", bottle.pid())).expect("children");
+    let named = children
+        .split_ascii_whitespace()
+        .find(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|argv| String::from_utf8_lossy(&argv).contains(word)));
+    named.and_then(|pid| pid.parse().ok()).expect("the child")
+}
+
+fn lost(word: &str, name: &str) {
+    let home = Home::new();
+    let mut bottle = home.up(name, &["demo"]);
+    let pid = nix::unistd::Pid::from_raw(child_named(&bottle, word));
+    nix::sys::signal::kill(pid, Signal::SIGKILL).expect("kill");
+    assert_eq!(bottle.wait().code(), Some(4), "{}", bottle.said());
+    assert_eq!(home.leftovers(name), Vec::<String>::new());
+}
+
+fn lost_egress() {
+    lost("--policy", "lost-egress");
+}
+
+fn lost_vmm() {
+    lost("qemu-system", "lost-vmm");
+}
+
+fn sabotage(how: &str, said: &str) {
+    let home = Home::sabotaged();
+    // The twin: the same build, unsabotaged, runs the agent.
+    assert_code(&home.run(&["launch", "demo", "--yes"]), 0);
+    let mut command = home.bottle(&["launch", "demo", "--yes", "--", "echo", "the agent ran"]);
+    command.env("BOTTLE_SABOTAGE", how);
+    let output = output_within(command, PATIENCE);
+    assert_code(&output, 5);
+    assert!(stderr(&output).contains(said) && !stdout(&output).contains("the agent ran"), "{output:?}");
+    assert_eq!(home.leftovers("demo"), Vec::<String>::new());
+}
+
+fn open_egress() {
+    sabotage("open-egress", "denied");
+}
+
+fn network_device() {
+    sabotage("network-device", "device");
+}
+
+fn trust() {
+    let home = Home::new();
+    let bottle = home.up("trust", &["demo"]);
+    // Variables, the system bundle alone, and no trust at all: the last must fail.
+    let ask = "curl -so /dev/null -w '%{ssl_verify_result}' https://hello.demo.test/whoami";
+    assert_eq!(stdout(&bottle.sh(false, ask)), "0");
+    assert_eq!(stdout(&bottle.sh(false, &format!("unset SSL_CERT_FILE CURL_CA_BUNDLE; {ask}"))), "0");
+    assert_ne!(stdout(&bottle.sh(false, &format!("CURL_CA_BUNDLE=/etc/hostname SSL_CERT_FILE=/etc/hostname {ask}; echo"))).trim(), "0");
+    bottle.stop();
+}

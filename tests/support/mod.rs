@@ -1,0 +1,253 @@
+//! Real `bottle` processes in homes of their own.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Longest time for anything that these tests wait for: emulation on a loaded machine is slow.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A home directory with its own XDG directories and a project in it.
+pub struct Home {
+    dir: TempDir,
+    binary: PathBuf,
+}
+
+impl Home {
+    /// An empty home.
+    pub fn new() -> Self {
+        // Short: socket paths are limited to 107 bytes.
+        let dir = tempfile::Builder::new().prefix("b").tempdir().expect("a home");
+        for name in ["state", "run", "project"] {
+            std::fs::create_dir(dir.path().join(name)).expect("its directories");
+        }
+        Self { dir, binary: env!("CARGO_BIN_EXE_bottle").into() }
+    }
+
+    /// A home whose `bottle` is the build with broken guards.
+    pub fn sabotaged() -> Self {
+        let binary = std::env::var_os("BOTTLE_SABOTAGED").expect("BOTTLE_SABOTAGED names a `bottle` built with --features sabotage");
+        Self { binary: binary.into(), ..Self::new() }
+    }
+
+    /// A home with this `bottle.toml`.
+    pub fn with_manifest(text: &str) -> Self {
+        let home = Self::new();
+        std::fs::write(home.project().join("bottle.toml"), text).expect("a manifest");
+        home
+    }
+
+    pub fn project(&self) -> PathBuf {
+        self.dir.path().join("project")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state/bottle")
+    }
+
+    pub fn runtime(&self, slug: &str) -> PathBuf {
+        self.dir.path().join("run/bottle").join(slug)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `bottle ARGS…` in the project, with nothing of this process's environment but the closure and PATH.
+    pub fn bottle(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(args).current_dir(self.project()).env_clear().stdin(Stdio::null());
+        command.env("HOME", self.path()).env("XDG_STATE_HOME", self.path().join("state")).env("XDG_RUNTIME_DIR", self.path().join("run"));
+        for name in ["BOTTLE_CLOSURE", "PATH"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command
+    }
+
+    /// Runs `bottle ARGS…` to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        output_within(self.bottle(args), PATIENCE)
+    }
+
+    /// Starts `bottle launch --yes ARGS…` without waiting.
+    pub fn start(&self, slug: &str, args: &[&str]) -> Running<'_> {
+        let mut all = vec!["launch", "--yes"];
+        all.extend_from_slice(args);
+        let mut command = self.bottle(&all);
+        // Files, not pipes: nobody reads while the bottle runs.
+        let log = std::fs::File::create(self.path().join(format!("{slug}.out"))).expect("a log");
+        command.stdin(Stdio::piped()).stdout(log.try_clone().expect("its copy")).stderr(log);
+        let child = command.spawn().expect("bottle starts");
+        Running { home: self, slug: slug.to_owned(), child }
+    }
+
+    /// Starts a launch that does nothing, and waits until it is up.
+    pub fn up(&self, slug: &str, args: &[&str]) -> Running<'_> {
+        let mut all = args.to_vec();
+        all.extend(["--name", slug, "--", "sleep", "1000"]);
+        let mut running = self.start(slug, &all);
+        running.wait_until_up();
+        running
+    }
+
+    /// The state that `bottle list` gives for `slug`.
+    pub fn listed(&self, slug: &str) -> Option<String> {
+        let rows: serde_json::Value = serde_json::from_slice(&self.run(&["list", "--json"]).stdout).ok()?;
+        let row = rows.as_array()?.iter().find(|r| r["name"] == slug)?.clone();
+        row["state"].as_str().map(str::to_owned)
+    }
+
+    /// What must never be left after a teardown: sockets, the disk, the journal, processes that name this home.
+    pub fn leftovers(&self, slug: &str) -> Vec<String> {
+        let mut left: Vec<String> = processes_naming(self.path()).iter().map(|(pid, argv)| format!("process {pid}: {argv}")).collect();
+        let state = self.state().join("bottles").join(slug);
+        for path in [self.runtime(slug), state.join("disk.img"), state.join("journal.jsonl")] {
+            if path.exists() {
+                left.push(path.display().to_string());
+            }
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        left.extend(mounts.lines().filter(|l| l.contains(&*self.path().to_string_lossy())).map(str::to_owned));
+        left
+    }
+}
+
+/// A bottle that was started.
+pub struct Running<'h> {
+    pub home: &'h Home,
+    pub slug: String,
+    child: Child,
+}
+
+impl Running<'_> {
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("pid")
+    }
+
+    /// Waits until the agent runs.
+    pub fn wait_until_up(&mut self) {
+        let began = Instant::now();
+        while self.home.listed(&self.slug).as_deref() != Some("running") {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                panic!("the launch ended ({status}):\n{}", self.said());
+            }
+            assert!(began.elapsed() < PATIENCE, "not up:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Standard output and error so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.home.path().join(format!("{}.out", self.slug))).unwrap_or_default()
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).expect("signal");
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "does not end:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// `bottle exec SLUG sh -c SCRIPT`, as root or as the agent.
+    pub fn sh(&self, root: bool, script: &str) -> Output {
+        let mut args = vec!["exec"];
+        if root {
+            args.push("--root");
+        }
+        args.extend([self.slug.as_str(), "--", "bash", "-c", script]);
+        self.home.run(&args)
+    }
+
+    /// Tears it down and requires that nothing is left.
+    pub fn stop(mut self) {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        self.wait();
+        assert_eq!(self.home.leftovers(&self.slug), Vec::<String>::new());
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if self.child.try_wait().ok().flatten().is_none() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), nix::sys::signal::Signal::SIGTERM);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Processes whose command line names `path`, other than this one.
+pub fn processes_naming(path: &Path) -> Vec<(i32, String)> {
+    let needle = path.to_string_lossy().into_owned();
+    let pids = std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|&pid| pid != i32::try_from(std::process::id()).expect("pid"))
+        .filter_map(|pid| {
+            let argv = String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).ok()?).replace('\0', " ");
+            argv.contains(&needle).then_some((pid, argv))
+        })
+        .collect()
+}
+
+/// The standard output as text.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The standard error as text.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Asserts an exit code, with everything that was said when it differs.
+pub fn assert_code(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "stdout:\n{}\nstderr:\n{}", stdout(output), stderr(output));
+}
+
+/// Polls until `done`, at most [`PATIENCE`].
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs a command, killing it after `limit`.
+pub fn output_within(mut command: Command, limit: Duration) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let drain = |mut from: Box<dyn Read + Send>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = from.read_to_end(&mut bytes);
+            bytes
+        })
+    };
+    let out = drain(Box::new(child.stdout.take().expect("stdout")));
+    let err = drain(Box::new(child.stderr.take().expect("stderr")));
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("wait") {
+            break status;
+        }
+        if began.elapsed() > limit {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{command:?} took longer than {limit:?}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    Output { status, stdout: out.join().expect("stdout"), stderr: err.join().expect("stderr") }
+}
