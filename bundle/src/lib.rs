@@ -1,1 +1,7 @@
-//! The sidecar daemons.
+//! The sidecar daemons of a bottle, and the `confine` launcher.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod confine;
+pub mod demo;
+pub mod egress;
+pub mod lifeline;

@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! Entry point of the bundle: parse, confine, run, exit code.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

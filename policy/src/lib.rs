@@ -3,6 +3,7 @@
 //! The orchestrator writes a [`Policy`] (no secret in it) to the bottle's private directory and hands the daemon its
 //! [`EgressInput`] (all secrets) over standard input. Both are versioned JSON.
 
+pub mod audit;
 mod route;
 mod secret;
 

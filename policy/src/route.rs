@@ -133,8 +133,8 @@ impl FromStr for HostPattern {
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let bad = || HostPatternError(s.to_owned());
         let lower = s.to_ascii_lowercase();
-        if lower.parse::<std::net::IpAddr>().is_ok() {
-            return Ok(Self(lower));
+        if let Ok(ip) = lower.parse::<std::net::IpAddr>() {
+            return Ok(Self(ip.to_string())); // one spelling: `0:0::1` and `::1` are the same host
         }
         let name = lower.strip_prefix("*.").unwrap_or(&lower);
         let label_ok = |l: &str| {
@@ -282,7 +282,7 @@ mod tests {
         {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
         }
-        assert!("127.0.0.1".parse::<HostPattern>().is_ok() && "::1".parse::<HostPattern>().is_ok());
+        assert!("127.0.0.1".parse::<HostPattern>().is_ok() && "0:0::1".parse::<HostPattern>().is_ok_and(|p| p.matches("::1")));
     }
 
     #[test]

@@ -1,0 +1,132 @@
+//! The command line. Exit codes: 0 ended as told, 1 could not start or failed, 2 usage, 4 cannot be confined.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bottle_bundle::{confine, demo, egress};
+use clap::{Args, Parser, Subcommand};
+
+/// Sidecar daemons of a bottle. `bottle` starts them; there is seldom a reason to do it by hand.
+#[derive(Parser)]
+#[command(name = "bottle-bundle", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// HTTP proxy: TLS interception, routes, credential injection, audit.
+    Egress(Egress),
+    /// Confine this process, then become CMD.
+    Confine(Confine),
+    /// The TLS server on loopback that `bottle launch demo` talks to.
+    DemoUpstream(Demo),
+}
+
+#[derive(Args)]
+struct Egress {
+    /// Unix socket to listen at (its directory stays writable).
+    #[arg(long)]
+    socket: PathBuf,
+    /// Policy, JSON.
+    #[arg(long)]
+    policy: PathBuf,
+    /// Audit log, JSONL, appended to.
+    #[arg(long)]
+    audit: PathBuf,
+    /// The bottle's name, for log lines.
+    #[arg(long)]
+    slug: Option<String>,
+    /// Process id of the parent; die with it.
+    #[arg(long)]
+    parent: Option<u32>,
+}
+
+#[derive(Args)]
+struct Confine {
+    /// Files or directories that CMD may read.
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    ro: Vec<PathBuf>,
+    /// Files or directories that CMD may read and execute (its own file and loader always).
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    rx: Vec<PathBuf>,
+    /// Files, devices or directories that CMD may read and write.
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    rw: Vec<PathBuf>,
+    /// No network: no socket but Unix ones, and a network namespace of its own where possible.
+    #[arg(long)]
+    no_network: bool,
+    /// Process id of the parent; CMD dies with it.
+    #[arg(long)]
+    parent: Option<u32>,
+    /// Open file descriptors that CMD inherits, beside 0 to 2.
+    #[arg(long, num_args = 1.., value_name = "N")]
+    keep_fd: Vec<i32>,
+    /// Go on where the kernel cannot confine.
+    #[arg(long)]
+    best_effort: bool,
+    /// Program and arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+#[derive(Args)]
+struct Demo {
+    /// Process id of the parent; die with it.
+    #[arg(long)]
+    parent: Option<u32>,
+}
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Egress(a) => {
+            let args = egress::Args { socket: a.socket, policy: a.policy, audit: a.audit, slug: a.slug };
+            daemon("egress", a.parent, || egress::run(&args))
+        }
+        Command::DemoUpstream(a) => daemon("demo-upstream", a.parent, demo::run),
+        Command::Confine(a) => become_command(a),
+    }
+}
+
+/// Confines as far as it goes before the start, runs, and says in one line what went wrong.
+fn daemon(name: &str, parent: Option<u32>, run: impl FnOnce() -> Result<(), String>) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("BOTTLE_LOG").unwrap_or_else(|_| "warn,bottle_bundle=info".into()))
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    if let Err(e) = confine::begin(parent, &[]) {
+        eprintln!("bottle-bundle {name}: {e}");
+        return ExitCode::from(4);
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("bottle-bundle {name}: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn become_command(a: Confine) -> ExitCode {
+    let grants = confine::Grants { ro: a.ro, rx: a.rx, rw: a.rw, skip_missing: false };
+    let (no_network, best_effort) = (a.no_network, a.best_effort);
+    let spec = confine::exec::ExecSpec { grants, no_network, parent: a.parent, keep_fds: a.keep_fd, best_effort, command: a.command };
+    match confine::exec::run(spec) {
+        Ok(never) => match never {},
+        Err(e) => {
+            eprintln!("bottle-bundle confine: {e}");
+            ExitCode::from(4)
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn become_command(_: Confine) -> ExitCode {
+    eprintln!("bottle-bundle confine: only on Linux");
+    ExitCode::from(4)
+}

@@ -1,0 +1,134 @@
+//! A process gives up what it does not need, before it handles anything from a guest.
+//!
+//! In order: [`begin`] first thing in `main`, then open what is needed, then [`seal`] before any thread is started
+//! (Landlock and seccomp bind to the calling thread and its future children). What the kernel lacks is left out and
+//! said in the [`Report`].
+
+#[cfg(target_os = "linux")]
+mod landlock;
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
+mod seccomp;
+#[cfg(target_os = "linux")]
+mod userns;
+
+#[cfg(target_os = "linux")]
+pub mod exec;
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Why a process could not be confined.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfineError {
+    /// The parent that was to be followed into death is gone already.
+    #[error("parent process {0} is gone")]
+    ParentGone(u32),
+    /// A path that was to be granted cannot be opened.
+    #[error("cannot grant {path}: {why}")]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// The kernel refused a step.
+    #[error("{step}: {why}")]
+    Kernel {
+        /// The step, such as `seccomp`.
+        step: &'static str,
+        /// What the kernel said.
+        why: String,
+    },
+}
+
+/// Files that stay reachable; everything else is closed, whatever the file modes say.
+#[derive(Debug, Default, Clone)]
+pub struct Grants {
+    /// Read.
+    pub ro: Vec<PathBuf>,
+    /// Read and execute.
+    pub rx: Vec<PathBuf>,
+    /// Read, write, create, remove; device ioctls on a device.
+    pub rw: Vec<PathBuf>,
+    /// Whether a path that does not exist is left out rather than an error.
+    pub skip_missing: bool,
+}
+
+/// What network a process keeps. Sockets that are open already are not affected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// New outgoing internet connections; no TCP listening, no other socket family, no Unix sockets.
+    Outgoing,
+    /// No new socket of any kind.
+    Nothing,
+    /// Unix sockets only.
+    UnixOnly,
+    /// Not restricted.
+    Unrestricted,
+}
+
+/// How far confinement went, for the log and for `bottle doctor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Landlock ABI in force, 0: none.
+    pub landlock: u32,
+    /// Whether the system call filter is in force.
+    pub seccomp: bool,
+    /// Whether the process has a network namespace of its own.
+    pub netns: bool,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.landlock {
+            0 => f.write_str("no landlock")?,
+            abi => write!(f, "landlock abi {abi}")?,
+        }
+        f.write_str(if self.seccomp { ", seccomp" } else { ", no seccomp" })?;
+        if self.netns { f.write_str(", own network namespace") } else { Ok(()) }
+    }
+}
+
+/// First step: no core dump, no debugger, no new privileges, private files, no inherited file descriptors above 2
+/// but `keep`; with `parent`, death when that process dies.
+///
+/// # Errors
+/// [`ConfineError::ParentGone`] when the process that started this one is not `parent` any more.
+#[cfg(target_os = "linux")]
+pub fn begin(parent: Option<u32>, keep: &[i32]) -> Result<(), ConfineError> {
+    process::close_fds_except(keep);
+    process::harden()?;
+    parent.map_or(Ok(()), process::die_with)
+}
+
+/// Last step: file access, network and system calls. `may_exec` leaves execve to Landlock.
+///
+/// # Errors
+/// A granted path that cannot be opened, or a kernel that refuses a filter it has.
+#[cfg(target_os = "linux")]
+pub fn seal(grants: &Grants, network: Network, may_exec: bool) -> Result<Report, ConfineError> {
+    let landlock = landlock::restrict(grants, network)?;
+    let seccomp = seccomp::install(network, may_exec)?;
+    Ok(Report { landlock, seccomp, netns: false })
+}
+
+/// Elsewhere than on Linux only the umask is set.
+///
+/// # Errors
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub fn begin(_parent: Option<u32>, _keep: &[i32]) -> Result<(), ConfineError> {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    Ok(())
+}
+
+/// Elsewhere than on Linux nothing is sealed, and the report says so.
+///
+/// # Errors
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub fn seal(_grants: &Grants, _network: Network, _may_exec: bool) -> Result<Report, ConfineError> {
+    Ok(Report { landlock: 0, seccomp: false, netns: false })
+}

@@ -1,0 +1,33 @@
+//! A user and network namespace of one's own, without being root.
+
+use std::fs;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getegid, geteuid};
+
+use super::ConfineError;
+use super::process::kernel;
+
+/// Leaves the host's network: afterwards not even loopback is up. The user and group ids stay what they are, and the
+/// capabilities of the new user namespace are given up for good.
+pub(super) fn leave_network() -> Result<(), ConfineError> {
+    let (uid, gid) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).map_err(kernel("unshare(user, network)"))?;
+    let write = |file: &str, text: String| {
+        fs::write(format!("/proc/self/{file}"), text)
+            .map_err(|e| ConfineError::Kernel { step: "user namespace maps", why: format!("{file}: {e}") })
+    };
+    write("setgroups", "deny".to_owned())?; // required before an unprivileged gid_map, user_namespaces(7)
+    write("uid_map", format!("{uid} {uid} 1"))?;
+    write("gid_map", format!("{gid} {gid} 1"))?;
+    drop_bounding_set();
+    Ok(())
+}
+
+/// Nothing executed later gets a capability, not even as uid 0 of the namespace.
+pub(super) fn drop_bounding_set() {
+    for capability in 0..64 {
+        // SAFETY: prctl with integer arguments only. Unknown capabilities give EINVAL, no right to drop gives EPERM.
+        let _ = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+}

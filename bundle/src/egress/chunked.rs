@@ -1,0 +1,94 @@
+//! Chunked coding, read strictly: no extensions, no trailers, CRLF only.
+
+/// Where in a chunked body the reader is.
+#[derive(Debug)]
+pub enum Chunked {
+    /// In a size line: value so far and digits so far.
+    Size(u64, u8),
+    /// After the size's CR.
+    SizeLf(u64),
+    /// In data, bytes left.
+    Data(u64),
+    /// Before the CR that ends data.
+    DataCr,
+    /// Before the LF that ends data.
+    DataLf,
+    /// Before the CR that ends the body.
+    LastCr,
+    /// Before the LF that ends the body.
+    LastLf,
+}
+
+impl Default for Chunked {
+    fn default() -> Self {
+        Self::Size(0, 0)
+    }
+}
+
+impl Chunked {
+    /// How many bytes of `input` belong to the body, and whether it ends with them.
+    pub fn feed(&mut self, input: &[u8]) -> Result<(usize, bool), ()> {
+        let mut at = 0;
+        while let Some(b) = input.get(at) {
+            *self = match (&*self, b) {
+                (Self::Data(left), _) => {
+                    let rest = input.len() - at;
+                    let n = usize::try_from(*left).unwrap_or(usize::MAX).min(rest);
+                    at += n;
+                    *self = if n as u64 == *left { Self::DataCr } else { Self::Data(*left - n as u64) };
+                    continue;
+                }
+                (Self::Size(n, digits), b) if b.is_ascii_hexdigit() && *digits < 15 => {
+                    Self::Size(n * 16 + u64::from(char::from(*b).to_digit(16).unwrap_or(0)), digits + 1)
+                }
+                (Self::Size(n, 1..), b'\r') => Self::SizeLf(*n),
+                (Self::SizeLf(0), b'\n') => Self::LastCr,
+                (Self::SizeLf(n), b'\n') => Self::Data(*n),
+                (Self::DataCr, b'\r') => Self::DataLf,
+                (Self::DataLf, b'\n') => Self::default(),
+                (Self::LastCr, b'\r') => Self::LastLf,
+                (Self::LastLf, b'\n') => return Ok((at + 1, true)),
+                _ => return Err(()),
+            };
+            at += 1;
+        }
+        Ok((at, false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_ends_where_it_says_however_it_is_cut() {
+        let body = b"5\r\nhello\r\n0A\r\n0123456789\r\n0\r\n\r\n";
+        let more = [&body[..], b"GET"].concat();
+        assert_eq!(Chunked::default().feed(&more), Ok((body.len(), true)));
+        let mut c = Chunked::default();
+        for (n, b) in body.iter().enumerate() {
+            assert_eq!(c.feed(&[*b]), Ok((1, n + 1 == body.len())), "{n}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_an_error() {
+        for bad in [
+            &b"\r\n"[..],
+            b"5;x=y\r\n",
+            b"5 \r\n",
+            b" 5\r\n",
+            b"+5\r\n",
+            b"0x5\r\n",
+            b"-1\r\n",
+            b"5\n",
+            b"1\r\nab",
+            b"1\r\na\n",
+            b"0\r\nx: y\r\n",
+            b"0\r\n\n",
+            b"1111111111111111\r\n",
+        ] {
+            assert_eq!(Chunked::default().feed(bad), Err(()), "{:?}", String::from_utf8_lossy(bad));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! `bottle-bundle egress`: the one way out of a bottle.
+//!
+//! A request passes, in this order: [`wire`] (one reading of its bytes), [`authority`] and [`routes`] at CONNECT,
+//! [`connect`] (TLS for that host, by a certificate of [`tls`]), [`wire`] again inside the tunnel, [`proxy`] (Host,
+//! [`path`], method, route), [`headers`] (credential), [`upstream`] ([`resolve`], [`address`], verified TLS), and
+//! [`ticket`] writes its audit line when the last byte of the answer has passed.
+
+pub mod address;
+pub mod authority;
+pub mod body;
+pub mod chunked;
+pub mod connect;
+pub mod head;
+pub mod headers;
+pub mod path;
+pub mod proxy;
+pub mod refusal;
+pub mod resolve;
+pub mod routes;
+pub mod server;
+pub mod ticket;
+pub mod tls;
+pub mod upstream;
+pub mod wire;
+
+#[cfg(test)]
+mod attacks;
+#[cfg(test)]
+mod behaviour;
+#[cfg(test)]
+mod harness;
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bottle_policy::audit::AuditWriter;
+use bottle_policy::{EgressInput, Policy};
+
+use crate::confine::{self, Grants};
+use crate::lifeline;
+
+/// Times and numbers that bound what a guest can hold.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections from the guest at once; more wait.
+    pub connections: usize,
+    /// For a whole head, and for a connection without a request.
+    pub head: Duration,
+    /// For TLS after CONNECT.
+    pub handshake: Duration,
+    /// For lookup, TCP and TLS with an upstream.
+    pub connect: Duration,
+    /// Without an answer from the upstream after the request's last byte.
+    pub response_head: Duration,
+    /// Without a byte inside a response.
+    pub silence: Duration,
+    /// An unused connection to an upstream is kept.
+    pub pool_idle: Duration,
+    /// For open requests when the daemon ends.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            head: Duration::from_secs(120),
+            handshake: Duration::from_secs(20),
+            connect: Duration::from_secs(10),
+            response_head: Duration::from_secs(300),
+            silence: Duration::from_secs(600),
+            pool_idle: Duration::from_secs(60),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Arguments of the daemon.
+#[derive(Debug)]
+pub struct Args {
+    /// Socket to listen at; its directory is the bottle's own.
+    pub socket: PathBuf,
+    /// The policy, JSON.
+    pub policy: PathBuf,
+    /// The audit log, appended to.
+    pub audit: PathBuf,
+    /// The bottle's name, for this daemon's log.
+    pub slug: Option<String>,
+}
+
+/// Runs the daemon until its standard input ends or it is told to stop. [`confine::begin`] has run.
+///
+/// # Errors
+/// One line that says what could not be started.
+pub fn run(args: &Args) -> Result<(), String> {
+    let at = |path: &Path| {
+        let path = path.display().to_string();
+        move |e: io::Error| format!("{path}: {e}")
+    };
+    let text = fs::read(&args.policy).map_err(at(&args.policy))?;
+    let policy: Policy = serde_json::from_slice(&text).map_err(|e| format!("{}: {e}", args.policy.display()))?;
+    let log = Arc::new(AuditWriter::open(&args.audit, "egress").map_err(|e| e.to_string())?);
+    let listener = bind(&args.socket).map_err(at(&args.socket))?;
+    let _unlink = Unlink(args.socket.clone());
+
+    let line = lifeline::first_line().map_err(|e| e.to_string())?;
+    // serde's message could quote a value: say only where.
+    let input: EgressInput =
+        serde_json::from_slice(&line).map_err(|e| format!("standard input is no egress input (column {})", e.column()))?;
+    drop(line);
+    let network = Arc::new(upstream::Network::default());
+    let leaves = tls::Leaves::new(&input.ca_cert, &input.ca_key).map_err(|e| e.to_string())?;
+    let routes = routes::Routes::new(policy, &input.tokens, &network).map_err(|e| e.to_string())?;
+    drop(input);
+
+    let report = confine::seal(&grants(args), confine::Network::Outgoing, false).map_err(|e| e.to_string())?;
+    let slug = args.slug.as_deref().unwrap_or("-");
+    tracing::info!(bottle = slug, "egress: {report}");
+
+    // Threads start here, after the seal, and so inherit it.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| e.to_string())?;
+    let served = runtime.block_on(async {
+        let ending = lifeline::end()?;
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let roots = network.clone();
+        tokio::task::spawn_blocking(move || roots.roots().len());
+        println!("ready");
+        io::stdout().flush()?;
+        server::serve(Arc::new(proxy::Proxy { routes, leaves, log, network, tasks: Default::default(), ending }), listener).await
+    });
+    // Requests that are still open write their lines as they are dropped here.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    served.map_err(|e| e.to_string())
+}
+
+/// Listens at `path`, mode 0600. A socket that nobody answers any more is replaced.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    if path.as_os_str().len() > 107 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "longer than the 107 bytes that a socket's path can have"));
+    }
+    let listener = match UnixListener::bind(path) {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
+            fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        other => other,
+    }?;
+    // The umask 077 of confine::begin has made it private from its first moment.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+struct Unlink(PathBuf);
+
+impl Drop for Unlink {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// What egress reads and writes after its start.
+fn grants(args: &Args) -> Grants {
+    let mut ro: Vec<PathBuf> = [
+        // name lookup; resolv.conf is often a link into /run
+        "/etc/resolv.conf",
+        "/etc/hosts",
+        "/etc/nsswitch.conf",
+        "/etc/localtime",
+        // CA certificates of Debian, Fedora, SUSE, Arch, Alpine and NixOS
+        "/etc/ssl",
+        "/etc/pki",
+        "/etc/ca-certificates",
+        "/etc/static/ssl",
+        "/usr/share/ca-certificates",
+        "/usr/local/share/ca-certificates",
+        "/usr/share/pki",
+        "/var/lib/ca-certificates",
+        // the files themselves, where they are links to somewhere else
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/ssl/certs/ca-bundle.crt",
+        "/etc/ssl/cert.pem",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+    ]
+    .iter()
+    .map(PathBuf::from)
+    .collect();
+    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        ro.extend(std::env::var_os(name).iter().flat_map(std::env::split_paths).filter(|p| p.is_absolute()));
+    }
+    let dir = args.socket.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Grants { ro, rx: Vec::new(), rw: vec![args.audit.clone(), dir.to_owned()], skip_missing: true }
+}

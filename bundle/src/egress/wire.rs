@@ -1,0 +1,162 @@
+//! A strict reader of HTTP/1 framing in front of hyper.
+//!
+//! hyper repairs what it can (it drops Content-Length beside Transfer-Encoding, joins equal Content-Lengths, takes a
+//! bare LF), which is right for a server and wrong for a guard: what is repaired is not seen, and not audited. This
+//! reader passes on only heads that have one reading. In place of any other head hyper gets [`SENTINEL`], a request
+//! that no guest can send, and the handler answers it with the rule that it names.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::chunked::Chunked;
+use super::head::{Framing, Head};
+use super::refusal::Guards;
+
+/// Method of the request that stands for a refused head; its path is `/` and the rule's code. Methods from the guest
+/// are letters and `-` only.
+pub const SENTINEL: &str = "~REFUSED";
+
+/// Longest head, in bytes.
+pub const MAX_HEAD: usize = 60 * 1024;
+
+const READ: usize = 16 * 1024;
+
+/// The bytes of `io`, in which every head was checked.
+pub struct Wire<S> {
+    io: S,
+    guards: Guards,
+    state: State,
+    head: Head,
+    /// Read, not yet understood.
+    input: BytesMut,
+    /// Understood, not yet passed on.
+    output: BytesMut,
+    eof: bool,
+}
+
+enum State {
+    Head,
+    Sized(u64),
+    Chunked(Chunked),
+    /// After CONNECT or a refused head nothing more is HTTP; hyper has to hand the connection back or close it.
+    Held,
+    Broken,
+}
+
+impl<S> Wire<S> {
+    /// Guards `io` from a head on.
+    pub fn new(io: S, guards: Guards) -> Self {
+        let (input, output) = (BytesMut::new(), BytesMut::new());
+        Self { io, guards, state: State::Head, head: Head::default(), input, output, eof: false }
+    }
+
+    /// The connection after CONNECT, and what the guest sent behind that head.
+    pub fn into_parts(self) -> (S, BytesMut) {
+        (self.io, self.input)
+    }
+
+    /// Moves what can be passed on from `input` to `output`.
+    fn understand(&mut self) {
+        match &mut self.state {
+            State::Head => match self.head.feed(&self.input, &self.guards) {
+                Ok(None) => {}
+                Ok(Some((len, framing))) => {
+                    self.output = self.input.split_to(len);
+                    self.head = Head::default();
+                    self.state = match framing {
+                        Framing::Empty => State::Head,
+                        Framing::Sized(n) => State::Sized(n),
+                        Framing::Chunked => State::Chunked(Chunked::default()),
+                        Framing::Tunnel => State::Held,
+                    };
+                }
+                Err(refusal) => {
+                    self.input.clear();
+                    let code = refusal.rule.code();
+                    let text = format!("{SENTINEL} /{code} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n");
+                    self.output.extend_from_slice(text.as_bytes());
+                    self.state = State::Held;
+                }
+            },
+            State::Sized(left) => {
+                let n = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
+                self.output = self.input.split_to(n);
+                *left -= n as u64;
+                if *left == 0 {
+                    self.state = State::Head;
+                }
+            }
+            State::Chunked(chunked) => match chunked.feed(&self.input) {
+                Ok((n, done)) => {
+                    self.output = self.input.split_to(n);
+                    if done {
+                        self.state = State::Head;
+                    }
+                }
+                Err(()) => self.state = State::Broken,
+            },
+            State::Held | State::Broken => {}
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        loop {
+            if me.output.is_empty() && !me.input.is_empty() {
+                me.understand();
+            }
+            if !me.output.is_empty() {
+                let n = me.output.len().min(buf.remaining());
+                buf.put_slice(&me.output[..n]);
+                me.output.advance(n);
+                return Poll::Ready(Ok(()));
+            }
+            match me.state {
+                // No waker is kept: what hyper waits for then is its own answer to be written.
+                State::Held => return Poll::Pending,
+                State::Broken => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, BAD_CHUNK))),
+                _ if me.eof => return Poll::Ready(Ok(())),
+                _ => {}
+            }
+            let start = me.input.len();
+            me.input.resize(start + READ, 0);
+            let mut part = ReadBuf::new(&mut me.input[start..]);
+            let polled = Pin::new(&mut me.io).poll_read(cx, &mut part);
+            let n = part.filled().len();
+            me.input.truncate(start + n);
+            ready!(polled)?;
+            me.eof = n == 0;
+        }
+    }
+}
+
+/// Text of the error for a body whose chunks are not in order.
+pub const BAD_CHUNK: &str = "bad chunk";
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
