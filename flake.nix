@@ -1,15 +1,36 @@
 {
   description = "bot-bottle: AI coding agents in micro-VMs that reach nothing but their own sidecars";
 
-  outputs = { self }:
+  # Locked and optional: only overlays, legacyPackages and lib use it, and what is not used is not fetched.
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+
+  outputs = { self, nixpkgs }:
     let
       system = "x86_64-linux";
       parts = import ./nix { inherit self system; };
+      optional = import ./nix/nixpkgs.nix { inherit parts nixpkgs system; };
+      app = program: { type = "app"; inherit program; };
     in {
       packages.${system} = {
-        inherit (parts) bottle orchestrator bottle-bundle bottle-guest qemu kernel initrd tools image-demo closure
-          toolchain engine-root guest-root vendor deps-release;
         default = parts.bottle;
-      };
+        inherit (parts)
+          bottle bottle-bundle bottle-guest
+          qemu kernel initrd tools image-demo closure
+          # Intermediate, but worth building by name when one of them is what changed.
+          toolchain vendor orchestrator guest-root engine-root deps-release deps-test deps-check;
+      } // parts.bench-packages;
+
+      apps.${system} = rec {
+        default = bottle;
+        bottle = app "${parts.bottle}/bin/bottle";
+      } // builtins.mapAttrs (name: package: app "${package}/bin/${package.name}") parts.bench-apps;
+
+      checks.${system} = parts.checks;
+      devShells.${system}.default = parts.shell;
+      formatter.${system} = parts.fmt;
+
+      overlays.default = optional.overlay;
+      legacyPackages.${system} = optional.legacyPackages;
+      inherit (optional) lib;
     };
 }

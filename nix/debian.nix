@@ -3,7 +3,9 @@
 { bare, lock }:
 { name, groups, drop ? [ ], setup ? "" }:
 let
-  debs = builtins.filter (s: s.kind == "deb") (builtins.concatMap lock groups);
+  # Groups overlap; a package is unpacked once.
+  debs = builtins.attrValues (builtins.listToAttrs (map (s: { inherit (s) name; value = s; })
+    (builtins.filter (s: s.kind == "deb") (builtins.concatMap lock groups))));
   documentation = [ "usr/share/doc" "usr/share/man" "usr/share/locale" "usr/share/info" "usr/share/lintian" "usr/share/bug" ];
 in bare {
   inherit name;

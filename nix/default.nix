@@ -6,11 +6,13 @@ let
     inherit self system;
     fixed = call ./fixed.nix;
     lock = call ./lock.nix;
+    seed = (builtins.head (builtins.filter (s: s.kind == "tree") (scope.lock "seed"))).src;
     bare = call ./bare.nix;
     debian = call ./debian.nix;
     in-root = call ./in-root.nix;
     relocate = call ./relocate.nix;
 
+    toolchain-setup = call ./packages/toolchain-setup.nix;
     toolchain = call ./packages/toolchain.nix;
     engine-root = call ./packages/engine-root.nix;
     qemu = call ./packages/qemu.nix;
@@ -20,7 +22,7 @@ let
     vendor = call ./vendor.nix;
     workspace = call ./workspace.nix;
     rust = call ./rust.nix;
-    inherit (call ./packages/binaries.nix) deps-release orchestrator bottle-bundle bottle-guest;
+    inherit (call ./packages/binaries.nix) deps-release deps-test deps-check orchestrator bottle-bundle bottle-guest bottle-bench;
     initrd = call ./packages/initrd.nix;
 
     guest-root = call ./images/guest-root.nix;
@@ -29,5 +31,20 @@ let
 
     closure = call ./packages/closure.nix;
     bottle = call ./packages/bottle.nix;
+
+    inherit (call ./checks/roots.nix) lint-root test-root;
+    tests = call ./checks/tests.nix;
+    checks = {
+      unit = call ./checks/unit.nix;
+      lint = call ./checks/lint.nix;
+      boot = call ./checks/boot.nix;
+    } // (if scope.workspace.root-tests == [ ] then { } else { bottles = call ./checks/bottles.nix; });
+
+    dev-tools = call ./packages/dev-tools.nix;
+    fmt = call ./packages/fmt.nix;
+    shell = call ./shell.nix;
+    # The benchmark crate, once there is one.
+    bench-apps = if builtins.elem "bench" scope.workspace.members then { bench = scope.bottle-bench; } else { };
+    bench-packages = if scope.bench-apps == { } then { } else { inherit (scope) bottle-bench; };
   };
 in scope

@@ -38,8 +38,16 @@ let
   real = dir:
     (if dir == "." then "cp ${file "Cargo.toml"} ws/Cargo.toml\n" else "")
     + builtins.concatStringsSep "" (map (e: "rm -rf ws/${e}; cp -r ${source e} ws/${e}\n") (entries dir));
+  tests = dir:
+    let path = ../. + "/${dir}/tests";
+    in if !builtins.pathExists path then [ ]
+    else map (f: builtins.head (builtins.match "(.*)\\.rs" f))
+      (builtins.filter (f: builtins.match ".*\\.rs" f != null) (builtins.attrNames (builtins.readDir path)));
 in {
   inherit members;
+  # Integration tests by name: the members', and the root package's, which boot bottles.
+  member-tests = builtins.concatMap tests top.workspace.members;
+  root-tests = tests ".";
   # Names of the packages, as cargo -p takes them.
   names = map (dir: (if dir == "." then top else read dir).package.name) members;
   stage = wanted: ''

@@ -1,6 +1,6 @@
 # The three programs. Each is a derivation of its own over the crates it is made of, so that a change to the
 # bundle does not make a new guest image.
-{ rust }:
+{ rust, workspace }:
 let
   layer = rust.layer { name = "deps-release"; command = "build --release"; };
   program = name: members: rust.build {
@@ -13,7 +13,11 @@ let
   };
 in {
   deps-release = layer;
+  # For the checks: with the dependencies of tests, unoptimised; and what clippy reads.
+  deps-test = rust.layer { name = "deps-test"; command = "test --no-run"; };
+  deps-check = rust.layer { name = "deps-check"; command = "check --all-targets"; };
   orchestrator = program "bottle" [ "." "policy" "channel" ];
   bottle-bundle = program "bottle-bundle" [ "bundle" "policy" ];
   bottle-guest = program "bottle-guest" [ "guest" "channel" ];
+  bottle-bench = program "bottle-bench" workspace.members;
 }

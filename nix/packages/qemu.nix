@@ -7,6 +7,8 @@ relocate {
   name = "qemu";
   root = engine-root;
   programs = [ "usr/bin/qemu-system-x86_64" ];
+  # Found relative to the program, as in /usr.
+  modules = [ "lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so" ];
   setup = ''
     mkdir -p $out/share/qemu
     for f in qemu/pvh.bin qemu/linuxboot_dma.bin qemu/kvmvapic.bin seabios/bios-256k.bin; do

@@ -1,5 +1,5 @@
 # The root in which everything is compiled and packed.
-{ debian }:
+{ debian, toolchain-setup }:
 debian {
   name = "toolchain";
   groups = [ "toolchain" ];
@@ -8,10 +8,5 @@ debian {
     "usr/lib/gcc/x86_64-linux-gnu/12/lto1" "usr/lib/gcc/x86_64-linux-gnu/12/lto-wrapper" "usr/bin/lto-dump-12" "usr/bin/x86_64-linux-gnu-lto-dump-12"
     "usr/share/perl5" "usr/share/zsh" "usr/share/bash-completion"
   ];
-  setup = ''
-    ln -sf gcc usr/bin/cc
-    [ -e usr/bin/awk ] || ln -s mawk usr/bin/awk
-    echo 'root:x:0:0:root:/build:/bin/bash' > etc/passwd
-    echo 'root:x:0:' > etc/group
-  '';
+  setup = toolchain-setup;
 }

@@ -1,0 +1,33 @@
+# Formatting, clippy with warnings as errors, and shellcheck.
+{ rust, deps-check, lint-root, workspace }:
+let
+  script = name: path: { inherit name; path = builtins.path { inherit path name; }; };
+  scripts = [
+    (script "bootstrap" ../bootstrap) (script "fetch" ../fetch) (script "relock" ../relock)
+    (script "lib.sh" ../lib.sh) (script "seed.sh" ../seed.sh) (script "ci-run" ../../.ci/run)
+  ];
+in
+rust.build {
+  name = "check-lint";
+  root = lint-root;
+  layer = deps-check;
+  script = ''
+    failed=0 passed=0
+    check() { # NAME COMMAND…
+      local name=$1
+      shift
+      if "$@"; then passed=$((passed + 1)); echo "$name: ok" >> /build/summary; else failed=$((failed + 1)); echo "$name: FAILED" >> /build/summary; fi
+    }
+    cp ${builtins.path { path = ../../rustfmt.toml; name = "rustfmt.toml"; }} rustfmt.toml
+    check rustfmt cargo fmt --all --check
+    check clippy cargo clippy --frozen --workspace --all-targets -- -D warnings
+    mkdir -p shell/nix
+    ${builtins.concatStringsSep "\n" (map (s: "cp ${s.path} shell/nix/${s.name}") scripts)}
+    check shellcheck sh -c 'cd shell && shellcheck -x nix/*'
+    echo "$passed passed, $failed failed" >> /build/summary
+    mv /build/summary $out
+    echo 'summary of lint:'
+    sed 's/^/  /' $out
+    [ $failed = 0 ]
+  '';
+}

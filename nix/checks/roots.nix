@@ -1,0 +1,21 @@
+# The toolchain with what single checks add to it.
+{ debian, toolchain-setup }:
+{
+  # clippy, rustfmt, shellcheck
+  lint-root = debian { name = "lint-root"; groups = [ "toolchain" "lint" ]; setup = toolchain-setup; };
+  # git, ssh, curl: the other ends of what the tests run
+  test-root = debian {
+    name = "test-root";
+    groups = [ "toolchain" "test" ];
+    setup = toolchain-setup + ''
+      # sshd insists on its own user and directory, and every program on finding the uid it runs as.
+      echo 'sshd:x:100:65534::/run/sshd:/usr/sbin/nologin' >> etc/passwd
+      echo 'nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin' >> etc/passwd
+      echo 'nogroup:x:65534:' >> etc/group
+      mkdir -p run/sshd etc/ssl/certs
+      printf '127.0.0.1\tlocalhost\n' > etc/hosts
+      printf 'passwd: files\ngroup: files\nhosts: files\n' > etc/nsswitch.conf
+      cat usr/share/ca-certificates/mozilla/*.crt > etc/ssl/certs/ca-certificates.crt
+    '';
+  };
+}
