@@ -139,8 +139,8 @@ pub enum EnvPart {
 pub struct Workspace {
     /// How.
     pub mode: WorkspaceMode,
-    /// The host's directory.
-    pub path: PathBuf,
+    /// The host's directory (absolute, inside the manifest's); `None` with mode `none`.
+    pub path: Option<PathBuf>,
     /// Where it is asked for; `None`: the default.
     pub at: Option<Location>,
 }

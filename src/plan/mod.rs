@@ -1,12 +1,24 @@
 //! Manifest + host → [`LaunchPlan`]. Pure: no process, no file, no clock; the same input gives the same plan.
 
+mod contribution;
+mod render;
+mod secrets;
 mod types;
+mod warn;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use bottle_policy::{Policy, TokenName};
+pub use render::{diff, render};
+pub use secrets::looks_secret;
+use sha2::{Digest, Sha256};
 pub use types::*;
 
-use crate::manifest::{EnvName, Manifest, ManifestError, ManifestErrors, Slug};
+use crate::manifest::{
+    Agent, Bottle, EnvName, EnvPart, EnvValue, Location, Manifest, ManifestError, ManifestErrors, Slug, TokenSource, WorkspaceMode,
+    nearest, quote,
+};
 
 /// Name of the demo's token.
 pub const DEMO_TOKEN: &str = "DEMO_TOKEN";
@@ -17,7 +29,7 @@ pub const DEMO_COMMAND: &[&str] = &["bottle-demo"];
 
 /// Facts about this host, gathered by the caller.
 pub struct Host<'a> {
-    /// The host's variables: `|name| std::env::var(name).ok()`.
+    /// The host's variables: `&|name| std::env::var(name).ok()`.
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// The engine that was chosen, and why.
     pub engine: Engine,
@@ -32,7 +44,7 @@ pub struct Options {
     pub slug: Option<Slug>,
     /// `-- CMD…`, replaces the agent's command; empty: no replacement.
     pub command: Vec<String>,
-    /// `--env K=V`: answers to questions, and further guest variables.
+    /// `--env K=V`: answers to questions, replacements, and further guest variables.
     pub env: BTreeMap<EnvName, String>,
 }
 
@@ -40,12 +52,12 @@ pub struct Options {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// No agent of that name.
-    #[error("no agent {name}{}", hint.as_ref().map(|h| format!("\n  hint: {h}")).unwrap_or_default())]
+    #[error("no agent {name}\n  hint: {hint}")]
     UnknownAgent {
         /// What was asked for, quoted and neutralised.
         name: String,
-        /// Nearest or all names.
-        hint: Option<String>,
+        /// The nearest name, or all.
+        hint: String,
     },
     /// The manifest does not fit this host (unset variable, unknown image, …).
     #[error(transparent)]
@@ -57,20 +69,178 @@ pub enum PlanError {
 /// # Errors
 /// No such agent, or the manifest does not fit this host; every fault is reported, not only the first.
 pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options) -> Result<LaunchPlan, PlanError> {
-    let _ = (manifest, agent, host, options);
-    Err(ManifestErrors::from(ManifestError::new(&crate::manifest::Location::built_in(), "", "not written yet", None)).into())
+    let found = manifest.agents.iter().find(|(name, _)| name.as_str() == agent);
+    let (name, agent) = found.ok_or_else(|| unknown_agent(manifest, agent))?;
+    let Some(bottle) = manifest.bottles.get(&agent.bottle) else {
+        // The parser checked the reference; this is for manifests put together by hand.
+        return Err(ManifestErrors::from(error(&agent.at, "bottle", format!("no bottle `{}`", agent.bottle), None)).into());
+    };
+    let mut faults = Vec::new();
+    let ours = contribution::contribution(agent.provider);
+    let image = image(agent, bottle, host, &mut faults);
+    let (env, questions) = guest_env(bottle, host, options, &mut faults);
+    let command = [&options.command, &agent.command, &ours.command].into_iter().find(|c| !c.is_empty()).cloned();
+    if command.is_none() {
+        let hint = "write command = [\"…\"], or name one: bottle launch NAME -- CMD".to_owned();
+        faults.push(error(&agent.at, "command", format!("agent `{name}` has no command"), Some(hint)));
+    }
+    let tokens = tokens(bottle, &ours.tokens, &mut faults);
+    let (Some(image), Some(command), true) = (image, command, faults.is_empty()) else {
+        return Err(ManifestErrors(faults).into());
+    };
+
+    let policy = Policy::new(bottle.egress.iter().map(|r| r.route.clone()).chain(ours.routes).collect());
+    let mut daemons = vec![Daemon::Egress];
+    daemons.extend((!bottle.git.is_empty()).then_some(Daemon::GitGate));
+    daemons.extend(bottle.supervise.is_some().then_some(Daemon::Supervise));
+    let mut plan = LaunchPlan {
+        version: VERSION,
+        agent: name.clone(),
+        bottle: agent.bottle.clone(),
+        slug: options.slug.clone().unwrap_or_else(|| name.clone()),
+        provider: agent.provider,
+        manifest: manifest.file.clone().filter(|_| agent.at != Location::built_in() || bottle.at != Location::built_in()),
+        command,
+        prompt: agent.prompt.as_ref().map(|text| PlannedPrompt {
+            sha256: hex::encode(Sha256::digest(text)),
+            bytes: text.len() as u64,
+            text: text.clone(),
+        }),
+        skills: agent.skills.clone(),
+        image,
+        engine: host.engine.clone(),
+        resources: bottle.resources,
+        env,
+        questions,
+        endpoints: daemons.iter().map(|d| Endpoint { daemon: *d, port: d.guest_port() }).collect(),
+        daemons,
+        policy_digest: policy.digest(),
+        policy,
+        tokens,
+        git: bottle.git.iter().map(|g| g.spec.clone()).collect(),
+        supervise: bottle.supervise.is_some(),
+        workspace: PlannedWorkspace { mode: bottle.workspace.mode, path: bottle.workspace.path.clone() },
+        unsupported: unsupported(name, agent, bottle, ours.built),
+        warnings: Vec::new(),
+    };
+    plan.warnings = warn::warnings(&plan, &|name| (host.env)(name).is_some_and(|value| !value.is_empty()));
+    Ok(plan)
 }
 
-/// The plan for a person: aligned sections, nothing in it that could drive a terminal.
-#[must_use]
-pub fn render(plan: &LaunchPlan) -> String {
-    let _ = plan;
-    String::new()
+impl LaunchPlan {
+    /// The plan for printing (`--json`): guest values and command words that look like secrets are replaced by what they are.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        let mut plan = self.clone();
+        plan.env.values_mut().chain(&mut plan.command).for_each(|value| *value = render::hide(value));
+        for source in plan.tokens.values_mut() {
+            if let TokenSource::Command(argv) = source {
+                argv.iter_mut().for_each(|word| *word = render::hide(word));
+            }
+        }
+        plan
+    }
 }
 
-/// What changed since `previous`: lines that start with `+ ` or `- `; empty when nothing did.
-#[must_use]
-pub fn diff(previous: &LaunchPlan, current: &LaunchPlan) -> Vec<String> {
-    let _ = (previous, current);
-    Vec::new()
+fn error(at: &Location, key: &str, message: String, hint: Option<String>) -> ManifestError {
+    ManifestError::new(at, key, message, hint)
+}
+
+fn unknown_agent(manifest: &Manifest, asked: &str) -> PlanError {
+    let known = || manifest.agents.keys().map(Slug::as_str);
+    let hint = match nearest(asked, known()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("agents here: {}", known().collect::<Vec<_>>().join(", ")),
+    };
+    PlanError::UnknownAgent { name: quote(asked), hint }
+}
+
+fn image(agent: &Agent, bottle: &Bottle, host: &Host<'_>, faults: &mut Vec<ManifestError>) -> Option<PlannedImage> {
+    let default = contribution::default_image(agent.provider);
+    let (wanted, at) = bottle.image.as_ref().map_or((default, &bottle.at), |(name, at)| (name.as_str(), at));
+    if let Some((name, facts)) = host.images.iter().find(|(name, _)| name.as_str() == wanted) {
+        return Some(PlannedImage { name: name.clone(), facts: facts.clone() });
+    }
+    let known = || host.images.keys().map(Slug::as_str);
+    let hint = match nearest(wanted, known()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("images of this closure: {}", known().collect::<Vec<_>>().join(", ")),
+    };
+    faults.push(error(at, "image", format!("no image `{wanted}`"), Some(hint)));
+    None
+}
+
+type GuestEnv = (BTreeMap<EnvName, String>, Vec<Question>);
+
+fn guest_env(bottle: &Bottle, host: &Host<'_>, options: &Options, faults: &mut Vec<ManifestError>) -> GuestEnv {
+    let (mut env, mut questions) = (BTreeMap::new(), Vec::new());
+    let command_line = Location::whole(Path::new("--env"));
+    for (name, value) in &options.env {
+        if name.is_reserved() {
+            faults.push(error(&command_line, "env", format!("the variable {name} is reserved: the launch sets it in every guest"), None));
+        } else if value.contains('\0') {
+            faults.push(error(&command_line, "env", format!("the value of {name} has a NUL character"), None));
+        } else {
+            env.insert(name.clone(), value.clone());
+        }
+    }
+    for (name, entry) in bottle.env.iter().filter(|(name, _)| !options.env.contains_key(name)) {
+        match &entry.value {
+            EnvValue::Ask(question) => questions.push(Question { name: name.clone(), question: question.clone() }),
+            EnvValue::Template(parts) => {
+                let mut value = String::new();
+                for part in parts {
+                    match part {
+                        EnvPart::Text(text) => value.push_str(text),
+                        EnvPart::HostVar(variable) => match (host.env)(variable.as_str()) {
+                            Some(text) => value.push_str(&text),
+                            None => {
+                                let hint = format!("export {variable}=…, or pass --env {name}=…");
+                                let message = format!("the variable {variable} is not set on this host");
+                                faults.push(error(&entry.at, &format!("env.{name}"), message, Some(hint)));
+                            }
+                        },
+                    }
+                }
+                env.insert(name.clone(), value);
+            }
+        }
+    }
+    (env, questions)
+}
+
+fn tokens(bottle: &Bottle, ours: &BTreeMap<TokenName, TokenSource>, faults: &mut Vec<ManifestError>) -> BTreeMap<TokenName, TokenSource> {
+    let mut tokens = ours.clone();
+    let routes = bottle.egress.iter().filter_map(|r| Some((&r.at, &r.route.inject.as_ref()?.token, r.token.as_ref()?)));
+    let git = bottle.git.iter().filter_map(|g| g.spec.token.as_ref().map(|(name, source)| (&g.at, name, source)));
+    for (at, name, source) in routes.chain(git) {
+        if ours.contains_key(name) {
+            let hint = "take it from a variable or a route of another name".to_owned();
+            faults.push(error(at, "token", format!("the token name {name} belongs to the agent's provider"), Some(hint)));
+        }
+        tokens.insert(name.clone(), source.clone());
+    }
+    tokens
+}
+
+fn unsupported(name: &Slug, agent: &Agent, bottle: &Bottle, provider_built: bool) -> Vec<Unsupported> {
+    let mut out = Vec::new();
+    let mut add =
+        |at: &Location, key: String, feature: &str| out.push(Unsupported { at: at.to_string(), key, feature: feature.to_owned() });
+    if !provider_built {
+        add(&agent.at, format!("agents.{name}.provider"), &format!("provider {}", agent.provider));
+    }
+    if !agent.skills.is_empty() {
+        add(&agent.at, format!("agents.{name}.skills"), "skills");
+    }
+    if let Some(g) = bottle.git.first() {
+        add(&g.at, format!("bottles.{}.git", agent.bottle), "git-gate");
+    }
+    if let Some(at) = &bottle.supervise {
+        add(at, format!("bottles.{}.supervise", agent.bottle), "supervise");
+    }
+    if let (Some(at), WorkspaceMode::Copy | WorkspaceMode::Clone) = (&bottle.workspace.at, bottle.workspace.mode) {
+        add(at, format!("bottles.{}.workspace", agent.bottle), "workspace");
+    }
+    out
 }

@@ -1,0 +1,297 @@
+//! `[bottles.X]`.
+
+use std::collections::BTreeMap;
+
+use bottle_policy::TokenName;
+
+use super::files::{Files, host_path, inside};
+use super::tokens::{self, TokenNames};
+use super::walk::{Tab, Val};
+use super::{
+    Bottle, Bytes, EnvEntry, EnvName, EnvPart, EnvValue, GitSpec, GitUpstream, GitUrl, Location, Provider, ProviderSettings, Resources,
+    Slug, TokenSource, Workspace, WorkspaceMode, egress, quote,
+};
+
+const MOST_ENV: usize = 256;
+const MOST_GIT: usize = 64;
+const MIN_MEMORY: Bytes = Bytes::mib(256);
+const MAX_MEMORY: Bytes = Bytes::mib(1 << 20);
+const MIN_DISK: Bytes = Bytes::mib(64);
+const MAX_DISK: Bytes = Bytes::mib(16 << 20);
+
+/// Reads one bottle.
+pub(super) fn bottle(t: &Tab<'_>, files: &dyn Files) -> Option<Bottle> {
+    let image = t.opt("image").map_or(Some(None), |v| v.parse::<Slug>().map(|name| Some((name, v.at.clone()))));
+    let env = t.opt("env").map_or(Some(BTreeMap::new()), |v| Some(env(&v.table()?)));
+    let supervise = t.opt("supervise").map_or(Some(None), |v| v.bool().map(|on| on.then(|| v.at.clone())));
+    let workspace = t.opt("workspace").map_or_else(|| Some(no_workspace()), |v| workspace(&v.table()?, files));
+    let resources = t.opt("resources").map_or_else(|| Some(Resources::default()), |v| resources(&v.table()?));
+    let egress_list = t.opt("egress");
+    let drafts = egress_list.as_ref().map(|v| egress::drafts(v, files)).unwrap_or_default();
+    let git_list = t.opt("git");
+    let git = git_list.as_ref().map(|v| git(v, files)).unwrap_or_default();
+    let provider = t.opt("provider").map_or(Some(BTreeMap::new()), |v| providers(&v.table()?, files));
+    t.finish();
+
+    let mut names = TokenNames::default();
+    let git_sources = git.iter().filter_map(|g| g.token.as_ref().map(|(source, _)| source));
+    names.reserve(drafts.iter().filter_map(egress::Draft::source).chain(git_sources));
+    let egress = egress_list.map(|v| egress::finish(&v, drafts, &mut names)).unwrap_or_default();
+    let git = git.into_iter().filter_map(|g| g.finish(t, &mut names)).collect();
+    Some(Bottle {
+        at: t.at.clone(),
+        image: image?,
+        env: env?,
+        supervise: supervise?,
+        workspace: workspace?,
+        resources: resources?,
+        egress,
+        git,
+        provider: provider?,
+    })
+}
+
+/// The default: an empty directory in the guest.
+pub(super) fn no_workspace() -> Workspace {
+    Workspace { mode: WorkspaceMode::None, path: None, at: None }
+}
+
+fn env(t: &Tab<'_>) -> BTreeMap<EnvName, EnvEntry> {
+    let mut out = BTreeMap::new();
+    for (key, key_at, v) in t.entries(MOST_ENV) {
+        let name = match key.parse::<EnvName>() {
+            Ok(name) if name.is_reserved() => {
+                let hint = "the launch sets it in every guest".to_owned();
+                t.src.faults.push(&key_at, &v.path, format!("the variable {name} is reserved"), Some(hint));
+                None
+            }
+            Ok(name) => Some(name),
+            Err(e) => {
+                t.src.faults.push(&key_at, &v.path, e.to_string(), None);
+                None
+            }
+        };
+        let entry = v.str().and_then(|text| env_value(text).map_err(|(why, hint)| v.fail(format!("`{}` {why}", v.path), hint)).ok());
+        if let (Some(name), Some(value)) = (name, entry) {
+            out.insert(name, EnvEntry { at: v.at, value });
+        }
+    }
+    out
+}
+
+/// `?question`, or text with `${NAME}`; `??` and `$${` are a literal `?` and `${`.
+fn env_value(text: &str) -> Result<EnvValue, (String, Option<String>)> {
+    if text.len() > 64 * 1024 {
+        return Err(("is longer than 64 KiB".to_owned(), None));
+    }
+    if let Some(c) = text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
+        return Err((format!("has a control character ({})", c.escape_default()), None));
+    }
+    let text = match text.strip_prefix('?') {
+        Some(rest) if rest.starts_with('?') => rest,
+        Some(question) if question.trim().is_empty() => {
+            return Err(("asks nothing".to_owned(), Some("write the question after the ?, or ?? for a literal ?".to_owned())));
+        }
+        Some(question) => return Ok(EnvValue::Ask(question.trim().to_owned())),
+        None => text,
+    };
+    let (mut parts, mut literal, mut rest) = (Vec::new(), String::new(), text);
+    while let Some(at) = rest.find("${") {
+        let (before, after) = (&rest[..at], &rest[at + 2..]);
+        if let Some(before) = before.strip_suffix('$') {
+            literal.push_str(before);
+            literal.push_str("${");
+            rest = after;
+            continue;
+        }
+        literal.push_str(before);
+        let Some((name, tail)) = after.split_once('}') else {
+            return Err(("has a ${ without }".to_owned(), Some("write $${ for a literal ${".to_owned())));
+        };
+        let name =
+            name.parse().map_err(|e: super::NameError| (format!("has a ${{…}}: {e}"), Some("write $${ for a literal ${".to_owned())))?;
+        if !literal.is_empty() {
+            parts.push(EnvPart::Text(std::mem::take(&mut literal)));
+        }
+        parts.push(EnvPart::HostVar(name));
+        rest = tail;
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        parts.push(EnvPart::Text(literal));
+    }
+    Ok(EnvValue::Template(parts))
+}
+
+fn workspace(t: &Tab<'_>, files: &dyn Files) -> Option<Workspace> {
+    let modes = [("copy", WorkspaceMode::Copy), ("clone", WorkspaceMode::Clone), ("none", WorkspaceMode::None)];
+    let mode = t.req("mode").and_then(|v| v.choice(&modes));
+    let path = t.opt("path");
+    t.finish();
+    let mode = mode?;
+    if mode == WorkspaceMode::None {
+        if let Some(v) = path {
+            return v.none(format!("`{}` has no use with mode = \"none\"", v.path), None);
+        }
+        return Some(Workspace { mode, path: None, at: Some(t.at.clone()) });
+    }
+    let text = path.as_ref().map_or(Some("."), |v| v.line(4096))?;
+    match inside(text).and_then(|p| files.subdir(&p)) {
+        Ok(dir) => Some(Workspace { mode, path: Some(dir), at: Some(t.at.clone()) }),
+        Err(why) => {
+            let (at, key) = path.map_or((t.at.clone(), t.path.clone()), |v| (v.at, v.path));
+            t.src.faults.push(&at, &key, format!("`{key}`: {why}"), None);
+            None
+        }
+    }
+}
+
+fn resources(t: &Tab<'_>) -> Option<Resources> {
+    let default = Resources::default();
+    let cpus = t.opt("cpus").map_or(Some(default.cpus), |v| v.int(1, 64).and_then(|n| u8::try_from(n).ok()));
+    let memory = t.opt("memory").map_or(Some(default.memory), |v| size(&v, MIN_MEMORY, MAX_MEMORY));
+    let disk = t.opt("disk").map_or(Some(default.disk), |v| size(&v, MIN_DISK, MAX_DISK));
+    t.finish();
+    Some(Resources { cpus: cpus?, memory: memory?, disk: disk? })
+}
+
+fn size(v: &Val<'_>, min: Bytes, max: Bytes) -> Option<Bytes> {
+    let size = v.parse::<Bytes>()?;
+    if size < min || size > max {
+        return v.none(format!("`{}` must be between {min} and {max}, not {size}", v.path), None);
+    }
+    if size.get() % Bytes::mib(1).get() != 0 {
+        return v.none(format!("`{}` must be whole MiB", v.path), None);
+    }
+    Some(size)
+}
+
+/// An upstream whose token has no name yet.
+struct GitDraft {
+    at: Location,
+    spec: GitSpec,
+    token: Option<(TokenSource, (Location, String))>,
+}
+
+impl GitDraft {
+    fn finish(mut self, t: &Tab<'_>, names: &mut TokenNames) -> Option<GitUpstream> {
+        if let Some((source, (at, path))) = self.token {
+            let named: Result<TokenName, String> = names.name(&source, &format!("{}_GIT", self.spec.name));
+            let name = named.map_err(|why| t.src.faults.push(&at, &path, why, None)).ok()?;
+            self.spec.token = Some((name, source));
+        }
+        Some(GitUpstream { at: self.at, spec: self.spec })
+    }
+}
+
+fn git(list: &Val<'_>, files: &dyn Files) -> Vec<GitDraft> {
+    let elements = list.list(MOST_GIT).unwrap_or_default();
+    let drafts: Vec<GitDraft> = elements.iter().filter_map(|e| upstream(&e.table()?, files)).collect();
+    for (i, d) in drafts.iter().enumerate() {
+        if let Some(first) = drafts[..i].iter().find(|f| f.spec.name == d.spec.name) {
+            let hint = format!("the first is at {}; give each a `name` of its own", first.at);
+            list.src.faults.push(&d.at, &list.path, format!("two upstreams are called {}", quote(&d.spec.name)), Some(hint));
+        }
+    }
+    drafts
+}
+
+fn upstream(t: &Tab<'_>, files: &dyn Files) -> Option<GitDraft> {
+    let url = t.req("url").and_then(|v| v.parse::<GitUrl>());
+    let path = |v: Val<'_>| host_path(files, v.line(4096)?).map_err(|why| v.fail(format!("`{}` {why}", v.path), None)).ok();
+    let identity_file = t.opt("identity_file").map(|v| (v.at.clone(), path(v)));
+    let known_hosts = t.opt("known_hosts").map_or(Some(None), |v| path(v).map(Some));
+    let token = t.opt("token").map(|v| (tokens::source(&v, files), (v.at.clone(), v.path)));
+    let branches = t.opt("branches").map_or(Some(Vec::new()), |v| branches(&v));
+    let name = match t.opt("name") {
+        Some(v) => v.parse::<Slug>().map(|s| s.as_str().to_owned()),
+        None => url.as_ref().map(default_name),
+    };
+    t.finish();
+    if let Some(url) = &url {
+        if let (Some((at, _)), false) = (&identity_file, url.is_ssh()) {
+            t.src.faults.push(at, &t.path, "an https upstream has no identity_file", Some("use token = { env = \"…\" }".to_owned()));
+        }
+        if let (Some((_, (at, path))), true) = (&token, url.is_ssh()) {
+            t.src.faults.push(at, path, "an ssh upstream has no token", Some("use identity_file = \"~/.ssh/…\"".to_owned()));
+        }
+    }
+    let identity_file = match identity_file {
+        Some((_, path)) => Some(path?),
+        None => None,
+    };
+    let token = match token {
+        Some((source, place)) => Some((source?, place)),
+        None => None,
+    };
+    let spec = GitSpec { name: name?, url: url?, identity_file, known_hosts: known_hosts?, token: None, branches: branches? };
+    Some(GitDraft { at: t.at.clone(), spec, token })
+}
+
+/// `x` of `…/me/x.git`.
+fn default_name(url: &GitUrl) -> String {
+    let last = url.as_str().trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
+    last.strip_suffix(".git").filter(|n| !n.is_empty()).unwrap_or(last).to_owned()
+}
+
+fn branches(v: &Val<'_>) -> Option<Vec<String>> {
+    let elements = v.list(64)?;
+    let patterns = elements.iter().map(|e| {
+        let text = e.line(200)?;
+        let ok = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._/-*{}".contains(&b))
+            && !text.starts_with(['/', '-', '.'])
+            && !text.ends_with(['/', '.'])
+            && !["..", "//", "/.", ".lock"].iter().any(|bad| text.contains(bad))
+            && !text.replace("{agent}", "").replace("{slug}", "").contains(['{', '}']);
+        if ok {
+            Some(text.to_owned())
+        } else {
+            e.none(format!("not a branch pattern: {}", quote(text)), Some("such as main, agent/* or {agent}/*".to_owned()))
+        }
+    });
+    patterns.collect::<Vec<_>>().into_iter().collect()
+}
+
+fn providers(t: &Tab<'_>, files: &dyn Files) -> Option<BTreeMap<Provider, ProviderSettings>> {
+    let mut out = BTreeMap::new();
+    let mut whole = true;
+    for (key, provider) in [("claude", Provider::Claude), ("codex", Provider::Codex)] {
+        if let Some(v) = t.opt(key) {
+            match v.table().and_then(|t| settings(&t, files)) {
+                Some(settings) => drop(out.insert(provider, settings)),
+                None => whole = false,
+            }
+        }
+    }
+    t.finish();
+    whole.then_some(out)
+}
+
+fn settings(t: &Tab<'_>, files: &dyn Files) -> Option<ProviderSettings> {
+    let model = t.opt("model").map_or(Some(None), |v| v.line(128).map(|m| Some(m.to_owned())));
+    let base_url = t.opt("base_url").map_or(Some(None), |v| base_url(&v).map(Some));
+    let token = t.opt("token").map_or(Some(None), |v| tokens::source(&v, files).map(Some));
+    let forward = t.opt("forward_host_credentials").map_or(Some(false), |v| v.bool());
+    let ask = t.opt("ask").map_or(Some(false), |v| v.bool());
+    t.finish();
+    let (token, forward) = (token?, forward?);
+    if forward && token.is_some() {
+        t.fail(format!("`{}` has both token and forward_host_credentials", t.path), Some("keep one of them".to_owned()));
+        return None;
+    }
+    let at = t.at.clone();
+    Some(ProviderSettings { at, model: model?, base_url: base_url?, token, forward_host_credentials: forward, ask: ask? })
+}
+
+fn base_url(v: &Val<'_>) -> Option<String> {
+    let text = v.line(2048)?;
+    let authority = text.strip_prefix("https://").map(|rest| rest.split('/').next().unwrap_or_default());
+    let (host, port) = authority.map_or(("", None), |a| a.split_once(':').map_or((a, None), |(h, p)| (h, Some(p))));
+    let host_ok = !host.contains('*') && host.parse::<bottle_policy::HostPattern>().is_ok();
+    let port_ok = port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
+    if host_ok && port_ok && text.bytes().all(|b| b.is_ascii_graphic()) && !text.contains(['?', '#', '\\']) {
+        Some(text.to_owned())
+    } else {
+        v.none(format!("`{}` is not an https URL: {}", v.path, quote(text)), Some("such as https://api.example.com/v1".to_owned()))
+    }
+}

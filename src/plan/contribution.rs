@@ -1,0 +1,67 @@
+//! What a provider adds to the plan of every bottle that it runs in.
+
+use std::collections::BTreeMap;
+
+use bottle_policy::{HostPattern, Inject, Route, Scheme, TokenName};
+
+use super::{DEMO_COMMAND, DEMO_HOST, DEMO_TOKEN};
+use crate::manifest::{Provider, TokenSource};
+
+/// A provider's part of a plan.
+#[derive(Debug, Default)]
+pub(super) struct Contribution {
+    /// Routes, after the manifest's own.
+    pub routes: Vec<Route>,
+    /// Where their tokens come from.
+    pub tokens: BTreeMap<TokenName, TokenSource>,
+    /// Command line, where the provider and not the manifest says it.
+    pub command: Vec<String>,
+    /// Whether the provider works in this version.
+    pub built: bool,
+}
+
+/// The image for bottles that name none. The others' own images come with their providers.
+pub(super) fn default_image(_: Provider) -> &'static str {
+    "demo"
+}
+
+/// What `provider` adds.
+pub(super) fn contribution(provider: Provider) -> Contribution {
+    match provider {
+        Provider::Demo => demo(),
+        Provider::Command => Contribution { built: true, ..Contribution::default() },
+        Provider::Claude | Provider::Codex => Contribution { command: vec![provider.as_str().to_owned()], ..Contribution::default() },
+    }
+}
+
+fn demo() -> Contribution {
+    let mut out = Contribution { command: DEMO_COMMAND.iter().map(|s| (*s).to_owned()).collect(), built: true, ..Contribution::default() };
+    // Both constants parse (a test says so). The name's colon keeps it apart from all that a manifest may call a route.
+    if let (Ok(host), Ok(token)) = (DEMO_HOST.parse::<HostPattern>(), DEMO_TOKEN.parse::<TokenName>()) {
+        out.tokens.insert(token.clone(), TokenSource::Generated);
+        out.routes.push(Route {
+            name: "demo:hello".to_owned(),
+            host,
+            port: 443,
+            methods: Vec::new(),
+            paths: Vec::new(),
+            inject: Some(Inject { header: "authorization".to_owned(), scheme: Scheme::Bearer, token }),
+            tls: true,
+            allow_private: false,
+            connect: None,
+            ca: None,
+        });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_has_its_route_and_token() {
+        let demo = contribution(Provider::Demo);
+        assert_eq!((demo.routes.len(), demo.tokens.len()), (1, 1));
+    }
+}

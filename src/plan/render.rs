@@ -1,0 +1,178 @@
+//! The plan for a person, and what changed since the last one. Both are made from the same lines.
+
+use bottle_policy::{Method, PathPattern, Route, Scheme};
+
+use super::LaunchPlan;
+use super::secrets::looks_secret;
+use crate::manifest::{TokenSource, WorkspaceMode, neutral};
+
+/// Longest cell in characters.
+const LONGEST: usize = 160;
+/// Columns wider than this do not widen the others of their section.
+const WIDEST: usize = 44;
+
+/// One line of the plan.
+struct Line {
+    section: &'static str,
+    cells: Vec<String>,
+}
+
+/// The plan for a person: aligned sections, nothing in it that could drive a terminal.
+#[must_use]
+pub fn render(plan: &LaunchPlan) -> String {
+    let lines = lines(plan);
+    let mut out = String::new();
+    for (i, line) in lines.iter().enumerate() {
+        let same = |l: &&Line| l.section == line.section;
+        let label = if i > 0 && same(&&lines[i - 1]) { "" } else { line.section };
+        let mut text = format!("{label:<10}");
+        for (column, cell) in line.cells.iter().enumerate() {
+            let width =
+                lines.iter().filter(same).filter_map(|l| l.cells.get(column)).map(|c| c.chars().count()).filter(|w| *w <= WIDEST).max();
+            let width = width.unwrap_or(0);
+            text.push_str(&format!(" {cell:<width$} "));
+        }
+        out.push_str(text.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// What changed since `previous`: lines that start with `+ ` or `- `; empty when nothing did.
+#[must_use]
+pub fn diff(previous: &LaunchPlan, current: &LaunchPlan) -> Vec<String> {
+    let flat = |plan| lines(plan).into_iter().map(|l| format!("{}: {}", l.section, l.cells.join("  "))).collect::<Vec<_>>();
+    let (before, after) = (flat(previous), flat(current));
+    let missing = |from: &[String], to: &[String], sign: char| {
+        from.iter().filter(|line| !to.contains(line)).map(|line| format!("{sign} {line}")).collect::<Vec<_>>()
+    };
+    let mut out = missing(&before, &after, '-');
+    out.extend(missing(&after, &before, '+'));
+    // Routes are tried in order, so the same routes in another order are another policy.
+    if out.is_empty() && previous.policy != current.policy {
+        out.push("- reach: the previous order or details of the routes".to_owned());
+        out.push("+ reach: a new order or new details of the routes (the first match decides)".to_owned());
+    }
+    out
+}
+
+fn lines(plan: &LaunchPlan) -> Vec<Line> {
+    let mut out = Vec::new();
+    let mut add = |section, cells: Vec<String>| out.push(Line { section, cells: cells.iter().map(|c| cell(c)).collect() });
+    let named = if plan.slug == plan.agent { String::new() } else { format!(", as {}", plan.slug) };
+    add("agent", vec![format!("{} (provider {}, bottle {}){named}", plan.agent, plan.provider, plan.bottle)]);
+    add("engine", vec![format!("{}: {}", plan.engine.name, plan.engine.reason)]);
+    add("image", vec![plan.image.name.to_string(), plan.image.facts.image.display().to_string()]);
+    let facts = &plan.image.facts;
+    add("user", vec![format!("{} ({}:{}), in {}", facts.user, facts.uid, facts.gid, facts.workdir)]);
+    let r = &plan.resources;
+    add("resources", vec![format!("{} CPU{}, {} memory, {} disk", r.cpus, if r.cpus == 1 { "" } else { "s" }, r.memory, r.disk)]);
+    add("command", vec![plan.command.iter().map(|w| word(w)).collect::<Vec<_>>().join(" ")]);
+    if let Some(p) = &plan.prompt {
+        add("prompt", vec![format!("{} bytes, sha256 {}", p.bytes, p.sha256.get(..12).unwrap_or(&p.sha256))]);
+    }
+    for skill in &plan.skills {
+        add("skills", vec![skill.name.to_string(), skill.dir.display().to_string()]);
+    }
+    match (&plan.workspace.mode, &plan.workspace.path) {
+        (WorkspaceMode::Copy, Some(path)) => add("workspace", vec![format!("a copy of {}", path.display())]),
+        (WorkspaceMode::Clone, Some(path)) => add("workspace", vec![format!("a clone of {}", path.display())]),
+        _ => {}
+    }
+    if plan.policy.routes.is_empty() {
+        add("reach", vec!["nothing".to_owned()]);
+    }
+    for r in &plan.policy.routes {
+        add("reach", route(r));
+    }
+    for (name, source) in &plan.tokens {
+        add("tokens", vec![name.to_string(), token(source)]);
+    }
+    for git in &plan.git {
+        let push = if git.branches.is_empty() { "read only".to_owned() } else { format!("push {}", git.branches.join(", ")) };
+        let key = git.identity_file.as_ref().map(|p| format!("key {}", p.display()));
+        let key = key.or_else(|| git.token.as_ref().map(|(name, _)| format!("token {name}")));
+        add("git", vec![git.url.to_string(), push, key.unwrap_or_default()]);
+    }
+    for (name, value) in &plan.env {
+        add("env", vec![name.to_string(), hide(value)]);
+    }
+    for q in &plan.questions {
+        add("env", vec![q.name.to_string(), format!("(asked: {})", q.question)]);
+    }
+    if plan.supervise {
+        add("supervise", vec!["the agent may propose changes".to_owned()]);
+    }
+    for u in &plan.unsupported {
+        add("not yet", vec![u.key.clone(), u.feature.clone(), u.at.clone()]);
+    }
+    for w in &plan.warnings {
+        out.push(Line { section: "warning", cells: vec![neutral(w)] });
+    }
+    out
+}
+
+fn route(r: &Route) -> Vec<String> {
+    let host = if r.host.as_str().contains(':') { format!("[{}]", r.host) } else { r.host.to_string() };
+    let methods =
+        if r.methods.is_empty() { "any method".to_owned() } else { r.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(",") };
+    let paths = if r.paths.is_empty() { "/*".to_owned() } else { r.paths.iter().map(PathPattern::as_str).collect::<Vec<_>>().join(" ") };
+    let mut notes = Vec::new();
+    if let Some(i) = &r.inject {
+        let scheme = match i.scheme {
+            Scheme::Raw => "",
+            Scheme::Bearer => "bearer ",
+            Scheme::Basic => "basic ",
+        };
+        notes.push(format!("{}: {scheme}<{}>", i.header, i.token));
+    }
+    if r.name != r.host.as_str() {
+        notes.push(format!("route {}", r.name));
+    }
+    if !r.tls {
+        notes.push("PLAIN HTTP".to_owned());
+    }
+    if r.allow_private {
+        notes.push("PRIVATE ADDRESSES".to_owned());
+    }
+    if let Some(connect) = r.connect {
+        notes.push(format!("via {connect}"));
+    }
+    if r.ca.is_some() {
+        notes.push("own CA".to_owned());
+    }
+    vec![format!("{host}:{}", r.port), methods, paths, notes.join(", ")]
+}
+
+fn token(source: &TokenSource) -> String {
+    match source {
+        TokenSource::Env(name) => format!("from variable {name}"),
+        TokenSource::File(path) => format!("from file {}", path.display()),
+        TokenSource::Command(argv) => format!("from command {}", argv.iter().map(|w| word(w)).collect::<Vec<_>>().join(" ")),
+        TokenSource::Generated => "made for this launch".to_owned(),
+    }
+}
+
+/// A command's word as a shell would want it, hidden when it looks like a secret.
+fn word(w: &str) -> String {
+    let plain = !w.is_empty() && w.chars().all(|c| c.is_alphanumeric() || "-_./:=@,+%".contains(c));
+    let shown = hide(w);
+    if plain || shown != w { shown } else { format!("'{}'", w.replace('\'', "'\\''")) }
+}
+
+/// `value`, or what it looks like when it looks like a secret.
+pub(super) fn hide(value: &str) -> String {
+    match looks_secret(value) {
+        Some(what) => format!("(looks like {what}: {} characters, not shown)", value.chars().count()),
+        None => value.to_owned(),
+    }
+}
+
+fn cell(text: &str) -> String {
+    let total = text.chars().count();
+    if total <= LONGEST {
+        return neutral(text);
+    }
+    let head: String = text.chars().take(LONGEST).collect();
+    format!("{}… ({total} characters)", neutral(&head))
+}
