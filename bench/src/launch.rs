@@ -1,0 +1,164 @@
+//! `bench launch`: what a bottle costs beyond the machine itself.
+
+use std::path::Path;
+use std::time::Instant;
+
+use bottle::closure::Closure;
+use bottle::launch::{Request, connect};
+use bottle::state::{Metadata, Phase, Roots};
+use bottle_channel::copy::copy_in_stream;
+
+use crate::home::Home;
+use crate::peer;
+use crate::report::Against::{AtLeast, AtMost, Peer};
+use crate::report::{Report, median};
+
+const BENCH: &str = "launch";
+/// Bytes that are copied in.
+const COPY: usize = 200_000_000;
+
+/// Runs all cases.
+pub fn run(report: &mut Report, binary: &Path, runs: u32, soak: u32) -> Result<(), String> {
+    let home = Home::new(binary).map_err(|e| e.to_string())?;
+    let closure = Closure::load().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    cold_start(report, &home, runs)?;
+    launches(report, &home, &closure, &runtime, runs)?;
+    {
+        let bottle = home.up("bench")?;
+        memory(report, &bottle)?;
+        execs(report, &home, runs)?;
+        copy(report, &home, &runtime)?;
+    }
+    endurance(report, &home, soak)
+}
+
+fn cold_start(report: &mut Report, home: &Home, runs: u32) -> Result<(), String> {
+    let version = repeat(runs, || home.timed(&["--version"]))?;
+    report.figure(BENCH, "bottle --version", "wall", "ms", version, Some(AtMost(10.0)));
+    let roots = Roots::at(home.path().join("state/bottle"), home.path().join("run/bottle")).map_err(|e| e.to_string())?;
+    for i in 0..100 {
+        let slug = format!("dead-{i}");
+        let bottle = roots.bottle(&slug).map_err(|e| e.to_string())?;
+        drop(bottle.lock().map_err(|e| e.to_string())?);
+        let metadata = Metadata::starting(&slug, "demo", "qemu", "").ended(Phase::Exited, Some(0));
+        bottle.write_metadata(&metadata).map_err(|e| e.to_string())?;
+    }
+    let list = repeat(runs, || home.timed(&["list"]))?;
+    report.figure(BENCH, "bottle list, 100 dead", "wall", "ms", list, Some(AtMost(30.0)));
+    for i in 0..100 {
+        roots.bottle(&format!("dead-{i}")).and_then(|b| b.remove()).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+fn launches(
+    report: &mut Report,
+    home: &Home,
+    closure: &Closure,
+    runtime: &tokio::runtime::Runtime,
+    runs: u32,
+) -> Result<(), String> {
+    let disk = home.path().join("peer.img");
+    peer::disk(closure, &disk)?;
+    let launch = || home.timed(&["launch", "demo", "--yes", "--quiet", "--", "true"]);
+    launch()?; // verifies the closure once and warms the page cache
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        bare.push(runtime.block_on(peer::boot(closure, &disk))?);
+        ours.push(launch()?);
+    }
+    let beyond = median(ours.iter().zip(&bare).map(|(o, b)| o - b).collect());
+    let (ours, bare) = (median(ours), median(bare));
+    report.figure(BENCH, "launch demo -- true", "wall", "ms", ours, Some(AtMost(3000.0)));
+    report.figure(BENCH, "launch against bare QEMU", "wall", "ms", ours, Some(Peer(bare)));
+    report.figure(BENCH, "launch beyond bare QEMU", "wall", "ms", beyond, Some(AtMost(700.0)));
+    Ok(())
+}
+
+fn execs(report: &mut Report, home: &Home, runs: u32) -> Result<(), String> {
+    let exec = || home.timed(&["exec", "bench", "--", "true"]);
+    exec()?;
+    report.figure(BENCH, "exec true", "wall", "ms", repeat(runs, exec)?, Some(AtMost(40.0)));
+    let fifty = repeat(runs.min(3), || {
+        let began = Instant::now();
+        let spawn = |_| home.bottle(&["exec", "bench", "--", "true"]).spawn().map_err(|e| e.to_string());
+        let children: Vec<_> = (0..50).map(spawn).collect::<Result<_, _>>()?;
+        for mut child in children {
+            if !child.wait().map_err(|e| e.to_string())?.success() {
+                return Err("one of 50 execs failed".into());
+            }
+        }
+        Ok(began.elapsed().as_secs_f64() * 1e3)
+    })?;
+    report.figure(BENCH, "50 execs at once", "wall", "ms", fifty, Some(AtMost(1500.0)));
+    Ok(())
+}
+
+fn copy(report: &mut Report, home: &Home, runtime: &tokio::runtime::Runtime) -> Result<(), String> {
+    let roots = Roots::at(home.path().join("state/bottle"), home.path().join("run/bottle")).map_err(|e| e.to_string())?;
+    let dir = roots.bottle("bench").map_err(|e| e.to_string())?;
+    let tar = one_file(COPY);
+    let rate = repeat(3, || {
+        runtime.block_on(async {
+            let request = Request::CopyIn { dest_dir: "/dev/shm/copy".into() };
+            let stream = connect(&dir, &request).await.map_err(|e| e.to_string())?;
+            let began = Instant::now();
+            copy_in_stream(stream, tar.as_slice()).await.map_err(|e| e.to_string())?;
+            Ok(COPY as f64 / 1e6 / began.elapsed().as_secs_f64())
+        })
+    })?;
+    report.figure(BENCH, "copy in, one 200 MB file", "rate", "MB/s", rate, Some(AtLeast(50.0)));
+    Ok(())
+}
+
+/// A tar of one file of `bytes` zeros: a 512-byte ustar header, the content, two zero blocks.
+fn one_file(bytes: usize) -> Vec<u8> {
+    let mut header = [0_u8; 512];
+    header[..4].copy_from_slice(b"data");
+    header[100..107].copy_from_slice(b"0000644");
+    header[124..135].copy_from_slice(format!("{bytes:011o}").as_bytes());
+    header[136..147].copy_from_slice(b"00000000000");
+    header[156] = b'0';
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|&b| u32::from(b)).sum();
+    header[148..154].copy_from_slice(format!("{sum:06o}").as_bytes());
+    header[154] = 0;
+    let mut tar = header.to_vec();
+    tar.resize(512 + bytes.next_multiple_of(512) + 1024, 0);
+    tar
+}
+
+fn memory(report: &mut Report, bottle: &crate::home::Up) -> Result<(), String> {
+    let pid = bottle.0.id();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).map_err(|e| e.to_string())?;
+    let others = children.split_ascii_whitespace().filter_map(|p| p.parse::<u32>().ok());
+    let argv = |p: u32| std::fs::read(format!("/proc/{p}/cmdline")).unwrap_or_default();
+    let not_qemu = others.filter(|&p| !String::from_utf8_lossy(&argv(p)).contains("qemu-system"));
+    let kib: f64 = not_qemu.chain([pid]).map(resident_kib).sum();
+    report.figure(BENCH, "host memory beyond QEMU", "RSS", "MiB", kib / 1024.0, Some(AtMost(30.0)));
+    Ok(())
+}
+
+fn resident_kib(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0.0)
+}
+
+fn endurance(report: &mut Report, home: &Home, soak: u32) -> Result<(), String> {
+    let failed = (0..soak).filter(|_| home.timed(&["launch", "demo", "--yes", "--quiet", "--", "true"]).is_err()).count();
+    report.figure(BENCH, &format!("{soak} launches in a row"), "failed", "", failed as f64, Some(AtMost(0.0)));
+    let names: Vec<String> = (0..4).map(|i| format!("at-once-{i}")).collect();
+    let start = |n: &String| home.bottle(&["launch", "demo", "--yes", "--quiet", "--name", n, "--", "true"]).spawn();
+    let children = names.iter().map(start).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+    let failed = children.into_iter().filter_map(|mut c| c.wait().ok()).filter(|s| !s.success()).count();
+    report.figure(BENCH, "4 launches at once", "failed", "", failed as f64, Some(AtMost(0.0)));
+    report.figure(BENCH, "left behind by all of them", "count", "", home.leftovers() as f64, Some(AtMost(0.0)));
+    Ok(())
+}
+
+fn repeat(runs: u32, mut once: impl FnMut() -> Result<f64, String>) -> Result<f64, String> {
+    Ok(median((0..runs).map(|_| once()).collect::<Result<Vec<_>, _>>()?))
+}

@@ -1,0 +1,56 @@
+//! Benchmarks. Every figure is printed beside its peer's figure, or its limit, from the same run.
+
+mod home;
+mod launch;
+mod peer;
+mod report;
+
+use clap::{Parser, Subcommand};
+use report::Report;
+
+/// Measure bottles against their peers and limits, in one run.
+#[derive(Debug, Parser)]
+#[command(name = "bottle-bench", version)]
+struct Cli {
+    /// One JSON object a line: {"bench","case","metric","unit","value","baseline"}.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Runs of which the median is taken.
+    #[arg(long, global = true, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// The orchestrator (default: `bottle` beside this program, or on PATH).
+    #[arg(long, global = true, value_name = "FILE")]
+    bottle: Option<std::path::PathBuf>,
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Launch, exec, copy, memory; against a bare QEMU with the same kernel and image.
+    Launch {
+        /// Launches in a row, none of which may fail or leave anything behind.
+        #[arg(long, default_value_t = 30)]
+        soak: u32,
+    },
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let mut report = Report::new(cli.json);
+    let binary = cli.bottle.unwrap_or_else(home::beside_this_program);
+    let ran = match cli.bench {
+        Bench::Launch { soak } => launch::run(&mut report, &binary, cli.runs, soak),
+    };
+    match ran {
+        Ok(()) if report.within_limits() => std::process::ExitCode::SUCCESS,
+        Ok(()) => {
+            eprintln!("bottle-bench: a figure is beyond its limit");
+            std::process::ExitCode::FAILURE
+        }
+        Err(e) => {
+            eprintln!("bottle-bench: {e}");
+            std::process::ExitCode::from(70)
+        }
+    }
+}

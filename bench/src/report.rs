@@ -1,0 +1,84 @@
+//! Figures, one a line.
+
+use serde::Serialize;
+
+/// One figure.
+#[derive(Debug, Serialize)]
+pub struct Figure<'a> {
+    /// The benchmark.
+    pub bench: &'a str,
+    /// What was done.
+    pub case: &'a str,
+    /// What was measured.
+    pub metric: &'a str,
+    /// Its unit.
+    pub unit: &'a str,
+    /// The measured value.
+    pub value: f64,
+    /// The peer's value in the same run, or the limit's, or none.
+    pub baseline: Option<f64>,
+}
+
+/// What a figure is held to.
+#[derive(Debug, Clone, Copy)]
+pub enum Against {
+    /// A peer measured in the same run; only shown.
+    Peer(f64),
+    /// At most this.
+    AtMost(f64),
+    /// At least this.
+    AtLeast(f64),
+}
+
+/// Prints figures and remembers whether all were within their limits.
+pub struct Report {
+    json: bool,
+    within: bool,
+}
+
+impl Report {
+    /// A report as JSON lines or as a table.
+    pub fn new(json: bool) -> Self {
+        Self { json, within: true }
+    }
+
+    /// Prints one figure.
+    pub fn figure(&mut self, bench: &str, case: &str, metric: &str, unit: &str, value: f64, against: Option<Against>) {
+        let baseline = against.map(|a| match a {
+            Against::Peer(v) | Against::AtMost(v) | Against::AtLeast(v) => v,
+        });
+        let within = match against {
+            Some(Against::AtMost(limit)) => value <= limit,
+            Some(Against::AtLeast(limit)) => value >= limit,
+            _ => true,
+        };
+        self.within &= within;
+        if self.json {
+            let figure = Figure { bench, case, metric, unit, value, baseline };
+            println!("{}", serde_json::to_string(&figure).unwrap_or_default());
+            return;
+        }
+        let held = match against {
+            Some(Against::Peer(v)) => format!("peer {v:.1} (ratio {:.2})", value / v),
+            Some(Against::AtMost(v)) => format!("limit ≤ {v:.1} {}", if within { "ok" } else { "EXCEEDED" }),
+            Some(Against::AtLeast(v)) => format!("limit ≥ {v:.1} {}", if within { "ok" } else { "MISSED" }),
+            None => String::new(),
+        };
+        println!("{case:<28} {metric:<12} {value:>10.1} {unit:<6} {held}");
+    }
+
+    /// Whether every limit was kept.
+    pub fn within_limits(&self) -> bool {
+        self.within
+    }
+}
+
+/// The median; 0 for none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => values[n / 2],
+        n => (values[n / 2 - 1] + values[n / 2]) / 2.0,
+    }
+}
