@@ -41,7 +41,8 @@ pub fn render(plan: &LaunchPlan) -> String {
 /// What changed since `previous`: lines that start with `+ ` or `- `; empty when nothing did.
 #[must_use]
 pub fn diff(previous: &LaunchPlan, current: &LaunchPlan) -> Vec<String> {
-    let flat = |plan| lines(plan).into_iter().map(|l| format!("{}: {}", l.section, l.cells.join("  "))).collect::<Vec<_>>();
+    let flat =
+        |plan| lines(plan).into_iter().map(|l| format!("{}: {}", l.section, l.cells.join("  ")).trim_end().to_owned()).collect::<Vec<_>>();
     let (before, after) = (flat(previous), flat(current));
     let missing = |from: &[String], to: &[String], sign: char| {
         from.iter().filter(|line| !to.contains(line)).map(|line| format!("{sign} {line}")).collect::<Vec<_>>()

@@ -1,0 +1,280 @@
+//! What the plan decides, how it is shown, and that it is a function of its input.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bottle::manifest::{Manifest, MemFiles, TokenSource, parse};
+use bottle::plan::{DEMO_HOST, Daemon, Engine, Host, ImageFacts, LaunchPlan, Options, PlanError, diff, plan, render};
+
+fn facts() -> ImageFacts {
+    ImageFacts {
+        image: "/nix/store/abc-demo.erofs".into(),
+        user: "node".into(),
+        uid: 1000,
+        gid: 1000,
+        home: "/home/node".into(),
+        workdir: "/home/node/workspace".into(),
+        path: "/usr/bin:/bin".into(),
+    }
+}
+
+fn with_env<T>(env: &[(&str, &str)], run: impl FnOnce(&Host<'_>) -> T) -> T {
+    let lookup = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+    let images = BTreeMap::from([("demo".parse().unwrap(), facts())]);
+    let engine = Engine { name: "qemu".into(), reason: "TCG, as /dev/kvm is not usable".into() };
+    run(&Host { env: &lookup, engine, images })
+}
+
+fn read(text: &str) -> Manifest {
+    let mut files = MemFiles::default();
+    for name in ["prompts/x.md", "skills/review/SKILL.md"] {
+        files.files.insert(name.into(), b"Be brief.\n".to_vec());
+    }
+    files.files.insert("ca.pem".into(), b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".to_vec());
+    parse(text.as_bytes(), Path::new("bottle.toml"), &files).unwrap()
+}
+
+fn plan_of(text: &str, agent: &str, env: &[(&str, &str)], options: &Options) -> Result<LaunchPlan, PlanError> {
+    with_env(env, |host| plan(&read(text), agent, host, options))
+}
+
+/// A plan for agent `a` in a bottle of these keys.
+fn bottle(keys: &str) -> LaunchPlan {
+    let text = format!("version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.d]\n{keys}\n");
+    plan_of(&text, "a", &[("SET", "value")], &Options::default()).unwrap()
+}
+
+#[test]
+fn the_demo_needs_no_manifest() {
+    let plan = with_env(&[], |host| plan(&Manifest::built_in(), "demo", host, &Options::default())).unwrap();
+    assert_eq!(plan.manifest, None);
+    assert_eq!(plan.daemons, [Daemon::Egress]);
+    assert_eq!((plan.endpoints.len(), plan.endpoints[0].port), (1, 9099));
+    let route = &plan.policy.routes[0];
+    assert_eq!((route.host.as_str(), route.port, route.connect, route.allow_private), (DEMO_HOST, 443, None, false));
+    assert_eq!(plan.tokens.values().collect::<Vec<_>>(), [&TokenSource::Generated]);
+    assert!(plan.unsupported.is_empty() && plan.warnings.is_empty());
+    assert_eq!(plan.policy_digest, plan.policy.digest());
+    assert_eq!(
+        render(&plan),
+        "\
+agent      demo (provider demo, bottle demo)
+engine     qemu: TCG, as /dev/kvm is not usable
+image      demo  /nix/store/abc-demo.erofs
+user       node (1000:1000), in /home/node/workspace
+resources  1 CPU, 512 MiB memory, 1 GiB disk
+command    bottle-demo
+reach      hello.demo.test:443  any method  /*  authorization: bearer <DEMO_TOKEN>, route demo:hello
+tokens     DEMO_TOKEN  made for this launch
+"
+    );
+}
+
+#[test]
+fn everything_is_shown() {
+    let env = [("HOST_VAR", "/srv"), ("GITHUB_TOKEN", "never shown")];
+    let plan = plan_of(include_str!("data/full.toml"), "dev", &env, &Options::default()).unwrap();
+    assert_eq!(
+        render(&plan),
+        "\
+agent      dev (provider command, bottle dev)
+engine     qemu: TCG, as /dev/kvm is not usable
+image      demo  /nix/store/abc-demo.erofs
+user       node (1000:1000), in /home/node/workspace
+resources  4 CPUs, 2 GiB memory, 10 GiB disk
+command    sh -c 'echo hi'
+prompt     10 bytes, sha256 96fb1c7f068c
+skills     review  /project/skills/review
+workspace  a copy of /project
+reach      api.github.com:443           GET         /repos/*  authorization: bearer <GITHUB_TOKEN>, route github, via 127.0.0.1:8443, own CA
+           1pkg.example.com:443         any method  /*        x-api-key: <T_1PKG_EXAMPLE_COM_TOKEN>
+           *.githubusercontent.com:443  any method  /*        authorization: bearer <GH_TOKEN>, route gh
+           deb.debian.org:80            any method  /*        PLAIN HTTP
+tokens     GH_TOKEN                  from command gh auth token
+           GITHUB_TOKEN              from variable GITHUB_TOKEN
+           T_1PKG_EXAMPLE_COM_TOKEN  from file /home/op/.token
+git        git@github.com:me/x.git    push agent/*, {agent}/*  key /home/op/.ssh/id
+           https://github.com/me/lib  read only                token GITHUB_TOKEN
+env        A  literal
+           C  /srv/x ${not}
+           D  ?really
+           B  (asked: What is B)
+supervise  the agent may propose changes
+not yet    agents.dev.skills      skills     bottle.toml:4:9
+           bottles.dev.git        git-gate   bottle.toml:43:1
+           bottles.dev.supervise  supervise  bottle.toml:14:13
+           bottles.dev.workspace  workspace  bottle.toml:15:1
+warning    route gh sends token GH_TOKEN to every name below githubusercontent.com
+"
+    );
+    assert_eq!(plan.daemons, [Daemon::Egress, Daemon::GitGate, Daemon::Supervise]);
+    assert_eq!(plan.endpoints.iter().map(|e| e.port).collect::<Vec<_>>(), [9099, 9420, 9100]);
+    assert_eq!(plan.questions[0].question, "What is B");
+}
+
+#[test]
+fn a_plan_survives_json_and_holds_no_token_value() {
+    let env = [("HOST_VAR", "/srv"), ("GITHUB_TOKEN", "planted-value")];
+    let plan = plan_of(include_str!("data/full.toml"), "dev", &env, &Options::default()).unwrap();
+    let json = serde_json::to_string_pretty(&plan).unwrap();
+    assert!(!json.contains("planted-value"));
+    assert_eq!(serde_json::from_str::<LaunchPlan>(&json).unwrap(), plan);
+}
+
+#[test]
+fn unknown_agents_images_and_variables_are_named() {
+    let fails = |text: &str, agent: &str| plan_of(text, agent, &[], &Options::default()).unwrap_err().to_string();
+    assert_eq!(fails("version = 1", "dmeo"), "no agent `dmeo`\n  hint: did you mean `demo`?");
+    assert_eq!(fails("version = 1", "\u{1b}x/../y"), "no agent `\\u{1b}x/../y`\n  hint: agents here: demo");
+    let bottle = "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"command\"\n[bottles.d]\nimage = \"dmo\"\nenv.A = \"${NOPE}\"\n";
+    assert_eq!(
+        fails(bottle, "a"),
+        "bottle.toml:6:9: no image `dmo`\n  hint: did you mean `demo`?\n\
+         bottle.toml:7:9: the variable NOPE is not set on this host\n  hint: export NOPE=…, or pass --env A=…\n\
+         bottle.toml:2:9: agent `a` has no command\n  hint: write command = [\"…\"], or name one: bottle launch NAME -- CMD"
+    );
+}
+
+#[test]
+fn providers_that_are_not_built_are_planned_and_marked() {
+    let plan =
+        plan_of("version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"claude\"\n[bottles.d]\n", "a", &[], &Options::default()).unwrap();
+    assert_eq!((plan.unsupported[0].key.as_str(), plan.unsupported[0].feature.as_str()), ("agents.a.provider", "provider claude"));
+}
+
+#[test]
+fn a_token_of_the_provider_cannot_be_redefined() {
+    let text = "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"demo\"\n[[bottles.d.egress]]\nhost = \"a.b\"\n\
+                inject = { token = { env = \"DEMO_TOKEN\" } }\n";
+    let error = plan_of(text, "a", &[], &Options::default()).unwrap_err().to_string();
+    assert!(error.starts_with("bottle.toml:5:1: the token name DEMO_TOKEN belongs to"), "{error}");
+}
+
+#[test]
+fn the_command_line_answers_and_replaces() {
+    let options = Options {
+        slug: Some("other".parse().unwrap()),
+        command: vec!["make".into(), "a b".into()],
+        env: BTreeMap::from([("B".parse().unwrap(), "answer".to_owned()), ("C".parse().unwrap(), "mine".to_owned())]),
+    };
+    let plan = plan_of(include_str!("data/full.toml"), "dev", &[], &options).unwrap();
+    assert!(plan.questions.is_empty());
+    assert_eq!((plan.env[&"B".parse().unwrap()].as_str(), plan.env[&"C".parse().unwrap()].as_str()), ("answer", "mine"));
+    assert!(render(&plan).contains("command    make 'a b'\n") && render(&plan).contains("(provider command, bottle dev), as other\n"));
+    let reserved = Options { env: BTreeMap::from([("HOME".parse().unwrap(), "/".to_owned())]), ..Options::default() };
+    assert!(plan_of("version = 1", "demo", &[], &reserved).unwrap_err().to_string().starts_with("--env: the variable HOME is reserved"));
+}
+
+#[test]
+fn warnings_point_to_the_safer_way() {
+    let warned = |keys: &str| bottle(keys).warnings.join("\n");
+    let key = "sk-ant-api03-abcdefghijklmnop";
+    assert!(
+        warned(&format!("env.KEY = \"{key}\""))
+            .starts_with("KEY looks like an API key and would be readable in the guest; let a route inject")
+    );
+    assert_eq!(warned("env.KEY = \"production\""), "");
+    let route = |more: &str| format!("[[bottles.d.egress]]\nhost = \"a.b\"\n{more}");
+    assert!(warned(&route("tls = false\ninject = { token = { env = \"SET\" } }")).contains("over plain http"));
+    assert!(warned(&route("inject = { token = { env = \"UNSET\" } }")).contains("UNSET, source of token UNSET, is not set"));
+    assert_eq!(warned(&route("inject = { token = { env = \"SET\" } }")), "");
+    assert!(
+        warned(&route("[[bottles.d.egress]]\nname = \"x\"\nhost = \"a.b\"\npaths = [\"/y\"]"))
+            .contains("route x is never used: a.b before it")
+    );
+    let wild = "[[bottles.d.egress]]\nhost = \"*.a.b\"\n[[bottles.d.egress]]\nhost = \"*.x.a.b\"\n";
+    assert!(warned(wild).contains("route *.x.a.b is never used"));
+    assert_eq!(warned("[[bottles.d.egress]]\nhost = \"*.x.a.b\"\n[[bottles.d.egress]]\nhost = \"*.a.b\"\n"), "");
+    assert_eq!(warned(&route("paths = [\"/y/*\"]\n[[bottles.d.egress]]\nname = \"x\"\nhost = \"a.b\"\npaths = [\"/y\"]")), "");
+    let workspace = "workspace = { mode = \"copy\" }\n[[bottles.d.egress]]\nhost = \"a.b\"\ninject = { token = { file = \"token\" } }";
+    assert!(warned(workspace).contains("the file of token A_B_TOKEN is in the workspace"));
+}
+
+#[test]
+fn secret_looking_values_are_not_printed() {
+    let key = "ghp_abcdefghijklmnopqrstuvwxyz0123456789";
+    let plan = bottle(&format!(
+        "env.KEY = \"{key}\"\n[[bottles.d.egress]]\nhost = \"a.b\"\ninject = {{ token = {{ command = [\"get\", \"{key}\"] }} }}"
+    ));
+    assert_eq!(plan.env[&"KEY".parse().unwrap()], key);
+    assert!(!render(&plan).contains(key), "{}", render(&plan));
+    assert!(!serde_json::to_string(&plan.redacted()).unwrap().contains(key));
+    assert!(render(&plan).contains("KEY  (looks like a GitHub token: 40 characters, not shown)"));
+}
+
+#[test]
+fn nothing_from_a_file_drives_the_terminal() {
+    let keys = "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"demo\"\n[bottles.d]\n\
+                env = { A = \"\\u202ex\\u200b\\ny\", B = \"?ask\\u2066\", C = \"${EVIL}\" }\n";
+    let plan = plan_of(keys, "a", &[("EVIL", "\u{1b}[2J\u{7}\r")], &Options::default()).unwrap();
+    let text = render(&plan);
+    assert!(text.contains("\\u{202e}x\\u{200b}\\ny") && text.contains("ask\\u{2066}") && text.contains("\\u{1b}[2J\\u{7}\\r"), "{text}");
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    let long = bottle(&format!("env.A = \"{}\"", "a".repeat(5000)));
+    assert!(render(&long).contains("… (5000 characters)") && render(&long).len() < 2000);
+}
+
+#[test]
+fn the_diff_shows_what_a_launch_would_gain_and_lose() {
+    let a = bottle("[[bottles.d.egress]]\nhost = \"a.b\"\n[[bottles.d.egress]]\nhost = \"c.d\"\n");
+    let b = bottle("resources.cpus = 4\n[[bottles.d.egress]]\nhost = \"a.b\"\n[[bottles.d.egress]]\nhost = \"e.f\"\nmethods = [\"GET\"]\n");
+    assert_eq!(
+        diff(&a, &b),
+        [
+            "- resources: 2 CPUs, 2 GiB memory, 10 GiB disk",
+            "- reach: c.d:443  any method  /*",
+            "+ resources: 4 CPUs, 2 GiB memory, 10 GiB disk",
+            "+ reach: e.f:443  GET  /*",
+        ]
+    );
+    assert!(diff(&a, &a).is_empty());
+    let swapped = bottle("[[bottles.d.egress]]\nhost = \"c.d\"\n[[bottles.d.egress]]\nhost = \"a.b\"\n");
+    assert_eq!(diff(&a, &swapped).len(), 2);
+    assert_ne!(a.policy_digest, swapped.policy_digest);
+}
+
+/// Random manifests from a seed: any valid one must plan to the same bytes each time, whatever the order of its tables.
+#[test]
+fn planning_is_deterministic() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |n: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % n
+    };
+    let mut planned = 0;
+    for round in 0..300 {
+        let mut tables = Vec::new();
+        let mut env: Vec<String> =
+            (0..next(6)).map(|i| format!("E{i} = \"{}\"", ["x", "?ask", "${SET}", "$${y}"][next(4) as usize])).collect();
+        env.push("SET_TOO = \"1\"".to_owned());
+        let routes: String = (0..next(8))
+            .map(|i| {
+                let inject =
+                    ["", "inject = { token = { env = \"SET\" } }\n", "inject = { token = { file = \"~/t\" } }\n"][next(3) as usize];
+                let paths = ["", "paths = [\"/a/*\", \"/b\"]\n"][next(2) as usize];
+                format!("[[bottles.d.egress]]\nname = \"r{i}\"\nhost = \"h{}.example\"\nport = {}\n{paths}{inject}", next(4), 440 + next(3))
+            })
+            .collect();
+        tables.push("[agents.a]\nbottle = \"d\"\nprovider = \"demo\"\n".to_owned());
+        tables.push("[agents.b]\nbottle = \"d\"\nprovider = \"command\"\ncommand = [\"x\"]\n".to_owned());
+        tables.push(format!("[bottles.d.env]\n{}\n", env.join("\n")));
+        tables.push(format!("[bottles.d.resources]\ncpus = {}\nmemory = \"{}MiB\"\n", 1 + next(64), 256 + next(1024)));
+        let text = |tables: &[String]| format!("version = 1\n{}{routes}", tables.concat());
+        let forward = text(&tables);
+        tables.reverse();
+        let backward = text(&tables);
+        let Ok(manifest) = parse(forward.as_bytes(), Path::new("bottle.toml"), &MemFiles::default()) else { continue };
+        let other = parse(backward.as_bytes(), Path::new("bottle.toml"), &MemFiles::default()).unwrap();
+        for agent in ["a", "b"] {
+            let json =
+                |m: &Manifest| with_env(&[("SET", "v")], |host| serde_json::to_string(&plan(m, agent, host, &Options::default()).unwrap()));
+            assert_eq!(json(&manifest).unwrap(), json(&manifest).unwrap(), "round {round}");
+            assert_eq!(json(&manifest).unwrap(), json(&other).unwrap(), "round {round}:\n{forward}");
+            planned += 1;
+        }
+    }
+    assert!(planned > 200, "only {planned} random manifests were valid");
+}
