@@ -73,10 +73,10 @@ impl<'a> Qemu<'a> {
         for fd in [channel, console, key] {
             confine = confine.arg("--keep-fd").arg(fd.to_string());
         }
-        for path in [store_path(&qemu.binary.path), &qemu.firmware, &qemu.kernel.path, &qemu.initrd.path, &spec.image.erofs.path] {
+        for path in [&qemu.firmware, &qemu.kernel.path, &qemu.initrd.path, &spec.image.erofs.path] {
             confine = confine.arg("--ro").arg(path);
         }
-        confine = confine.arg("--rw").arg(&spec.disk);
+        confine = confine.arg("--rx").arg(store_path(&qemu.binary.path)).arg("--rw").arg(&spec.disk);
         if kvm {
             confine = confine.arg("--rw").arg("/dev/kvm");
         }
