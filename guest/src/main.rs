@@ -1,2 +1,67 @@
-//! Entry point.
-fn main() {}
+//! The bottle's own binary: PID 1 of a qemu guest, and everything that the host runs in a guest through it.
+//!
+//! It is static and takes its arguments apart by hand: it is loaded at every boot and for every self-test, and under emulation each page counts.
+
+mod demo;
+mod net;
+mod pid1;
+mod proxy;
+mod relay;
+mod self_test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: bottle-guest relay --map PORT=SOCKET...
+       bottle-guest self-test [--canary PORT] [--denied-host HOST] [--endpoint NAME=PORT]...
+       bottle-guest demo [--json] [--canary PORT] [--denied-host HOST] [--allowed-host HOST[:PORT]] [--host-kernel RELEASE] [--workspace DIR]
+As PID 1 it boots the guest.";
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        pid1::main();
+    }
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.split_first() {
+        Some((role, rest)) => match role.as_str() {
+            "relay" => relay::main(rest),
+            "self-test" => self_test::main(rest),
+            "demo" => demo::main(rest),
+            "--help" | "-h" | "help" => {
+                println!("{USAGE}");
+                Ok(ExitCode::SUCCESS)
+            }
+            other => Err(format!("unknown role {other}")),
+        },
+        None => Err("no role".into()),
+    };
+    result.unwrap_or_else(|e| {
+        eprintln!("bottle-guest: {e}\n{USAGE}");
+        ExitCode::from(2)
+    })
+}
+
+/// `--name value` pairs and bare flags, in order.
+///
+/// # Errors
+/// When an argument does not start with `--`, or a name that is not in `flags` has no value.
+fn options(args: &[String], flags: &[&str]) -> Result<Vec<(String, String)>, String> {
+    let mut found = Vec::new();
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let name = arg.strip_prefix("--").ok_or_else(|| format!("unexpected argument {arg}"))?;
+        if flags.contains(&name) {
+            found.push((name.to_owned(), String::new()));
+        } else if let Some((name, value)) = name.split_once('=').filter(|(name, _)| !name.is_empty()) {
+            found.push((name.to_owned(), value.to_owned()));
+        } else {
+            let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
+            found.push((name.to_owned(), value.clone()));
+        }
+    }
+    Ok(found)
+}
+
+fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("--{name}: {value} is not a number in range"))
+}

@@ -1,0 +1,239 @@
+//! Serving one exec stream.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use bottle_channel::exec::{ExitStatus, FromGuest, ToGuest};
+use bottle_channel::frame::{FrameError, FrameReader, FrameWriter};
+use bottle_channel::{ChannelStream, ExecRequest};
+use nix::libc;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tokio::io::{ReadHalf, WriteHalf};
+use tokio::sync::oneshot;
+
+use super::port::Port;
+use super::reaper::Reaper;
+use super::spawn::{Ends, resize, spawn};
+
+/// Between SIGHUP and SIGKILL when the host hangs up.
+const HANGUP_GRACE: Duration = Duration::from_secs(2);
+/// For the rest of a terminal's output when something else still holds it open after the process ended.
+const TERMINAL_DRAIN: Duration = Duration::from_millis(200);
+/// Stdin bytes kept for a process that does not read, so that signals behind them still arrive.
+const STDIN_BACKLOG: usize = 256 * 1024;
+/// Control-D: what a terminal's reader takes for the end.
+const END_OF_INPUT: u8 = 4;
+const BUFFER: usize = 32 * 1024;
+
+type Reader = FrameReader<ReadHalf<ChannelStream>>;
+type Writer = FrameWriter<WriteHalf<ChannelStream>>;
+
+pub async fn serve(request: ExecRequest, stream: ChannelStream, reaper: &Reaper) {
+    let (from, to) = tokio::io::split(stream);
+    let (mut from, mut to) = (FrameReader::new(from), FrameWriter::new(to));
+    // No await between these two: see Reaper.
+    let spawned = spawn(&request).map(|spawned| (reaper.watch(spawned.pid), spawned));
+    let (mut exit, spawned) = match spawned {
+        Ok(started) => started,
+        Err(error) => {
+            let _ = FromGuest::Error(error).send(&mut to).await;
+            let _ = to.shutdown().await;
+            return;
+        }
+    };
+    let ends = match spawned.ends {
+        Ends::Terminal(master) => Port::new(master).map(|terminal| (Io::Terminal(terminal), None)),
+        Ends::Pipes { stdin, stdout, stderr } => Io::pipes(stdin, stdout, stderr),
+    };
+    let (done, ends) = match ends {
+        Ok((io, stdin)) => {
+            let done = tokio::select! {
+                done = output(&io, &mut to, &mut exit) => done,
+                () = input(&io, stdin, spawned.pid, &mut from) => Err(None),
+            };
+            (done, Some(io))
+        }
+        Err(_) => (Err(None), None),
+    };
+    match done {
+        Ok(status) => {
+            let _ = FromGuest::Exit(status).send(&mut to).await;
+            let _ = to.shutdown().await;
+        }
+        Err(status) => {
+            // Closing a terminal hangs its session up too.
+            drop(ends);
+            if status.is_none() {
+                hang_up(spawned.pid, exit).await;
+            }
+        }
+    }
+}
+
+/// Our ends, except for a piped stdin.
+enum Io {
+    Terminal(Port),
+    Pipes { stdout: Port, stderr: Port },
+}
+
+impl Io {
+    fn pipes(stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<(Self, Option<Port>)> {
+        let port = |fd: OwnedFd| {
+            nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+            Port::new(fd)
+        };
+        Ok((Self::Pipes { stdout: port(stdout)?, stderr: port(stderr)? }, stdin.map(port).transpose()?))
+    }
+}
+
+/// `None` for a stream that has ended; an error of a terminal (EIO) is its end.
+async fn read(port: &Port, buf: &mut Vec<u8>) -> Option<usize> {
+    buf.resize(BUFFER, 0);
+    let mut into = tokio::io::ReadBuf::new(buf);
+    match std::future::poll_fn(|cx| port.poll_read(cx, &mut into)).await {
+        Ok(()) if !into.filled().is_empty() => Some(into.filled().len()),
+        _ => None,
+    }
+}
+
+/// Sends output until the process has ended and all that it wrote is sent. `Err(Some)` is a process that ended while the host was
+/// gone, `Err(None)` one that still runs.
+async fn output(io: &Io, to: &mut Writer, exit: &mut oneshot::Receiver<ExitStatus>) -> Result<ExitStatus, Option<ExitStatus>> {
+    let (first, second) = match io {
+        Io::Terminal(terminal) => (terminal, None),
+        Io::Pipes { stdout, stderr } => (stdout, Some(stderr)),
+    };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let (mut first_open, mut second_open) = (true, second.is_some());
+    let status = loop {
+        tokio::select! {
+            n = read(first, &mut out), if first_open => match n {
+                Some(n) => FromGuest::Stdout(&out[..n]).send(to).await.map_err(|_| None)?,
+                None => first_open = false,
+            },
+            n = async { match second { Some(port) => read(port, &mut err).await, None => None } }, if second_open => match n {
+                Some(n) => FromGuest::Stderr(&err[..n]).send(to).await.map_err(|_| None)?,
+                None => second_open = false,
+            },
+            status = &mut *exit => break status.unwrap_or(ExitStatus::Code(255)),
+        }
+    };
+    let gone = |_: FrameError| Some(status);
+    if let Io::Terminal(terminal) = io {
+        // The end of a session leader hangs the terminal up: what it wrote comes, then EIO.
+        while first_open {
+            match tokio::time::timeout(TERMINAL_DRAIN, read(terminal, &mut out)).await {
+                Ok(Some(n)) => FromGuest::Stdout(&out[..n]).send(to).await.map_err(gone)?,
+                _ => first_open = false,
+            }
+        }
+        return Ok(status);
+    }
+    // What the process wrote is in the pipes now. Descendants that hold them open may write for ever: take this much and no more.
+    for (port, open, stdout) in [(Some(first), first_open, true), (second, second_open, false)] {
+        let Some(port) = port.filter(|_| open) else { continue };
+        let mut left = pending(port);
+        while left > 0 {
+            let Some(n) = read(port, &mut out).await else { break };
+            let part = &out[..n];
+            if stdout { FromGuest::Stdout(part) } else { FromGuest::Stderr(part) }.send(to).await.map_err(gone)?;
+            left = left.saturating_sub(n);
+        }
+    }
+    Ok(status)
+}
+
+/// Bytes that can be read now.
+fn pending(port: &Port) -> usize {
+    let mut n: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int, and `n` outlives the call.
+    let result = unsafe { libc::ioctl(port.file().as_raw_fd(), libc::FIONREAD, &raw mut n) };
+    if result == 0 { usize::try_from(n).unwrap_or(0) } else { 0 }
+}
+
+/// Passes the host's frames to the process. Returns when the host hangs up.
+async fn input(io: &Io, mut pipe: Option<Port>, pid: i32, from: &mut Reader) {
+    let mut backlog: VecDeque<u8> = VecDeque::new();
+    let mut ended = false;
+    loop {
+        if ended && backlog.is_empty() {
+            pipe = None;
+        }
+        let writer = match io {
+            Io::Terminal(terminal) => Some(terminal),
+            Io::Pipes { .. } => pipe.as_ref(),
+        };
+        let takes = writer.is_some() && !ended;
+        tokio::select! {
+            n = async {
+                match writer {
+                    Some(port) => std::future::poll_fn(|cx| port.poll_write(cx, backlog.as_slices().0)).await,
+                    None => std::future::pending().await,
+                }
+            }, if !backlog.is_empty() => match n {
+                Ok(n) => drop(backlog.drain(..n)),
+                Err(_) => {
+                    // It reads no more.
+                    backlog.clear();
+                    ended = true;
+                }
+            },
+            frame = ToGuest::recv(from), if backlog.len() < STDIN_BACKLOG => match frame {
+                Ok(Some(ToGuest::Stdin(bytes))) => if takes { backlog.extend(bytes) },
+                Ok(Some(ToGuest::StdinEof)) => {
+                    if takes && matches!(io, Io::Terminal(_)) {
+                        backlog.push_back(END_OF_INPUT);
+                    }
+                    ended = true;
+                }
+                Ok(Some(ToGuest::Resize(size))) => {
+                    if let Io::Terminal(terminal) = io {
+                        resize(terminal.file(), size);
+                    }
+                }
+                Ok(Some(ToGuest::Signal(number))) => signal(io, pid, number),
+                Ok(None) | Err(_) => return,
+            },
+        }
+    }
+}
+
+fn signal(io: &Io, pid: i32, number: i32) {
+    let Ok(signal) = Signal::try_from(number) else { return };
+    let foreground = match io {
+        Io::Terminal(terminal) => nix::unistd::tcgetpgrp(terminal.file()).ok().filter(|group| group.as_raw() > 1),
+        Io::Pipes { .. } => None,
+    };
+    let _ = killpg(foreground.unwrap_or(Pid::from_raw(pid)), signal);
+}
+
+/// SIGHUP to the process's group, and after a grace SIGKILL to its whole session.
+async fn hang_up(pid: i32, mut exit: oneshot::Receiver<ExitStatus>) {
+    let leader = Pid::from_raw(pid);
+    let _ = killpg(leader, Signal::SIGHUP);
+    let _ = killpg(leader, Signal::SIGCONT);
+    if tokio::time::timeout(HANGUP_GRACE, &mut exit).await.is_err() {
+        let _ = killpg(leader, Signal::SIGKILL);
+        for member in session(pid) {
+            let _ = kill(member, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Processes of the session `id`.
+fn session(id: i32) -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // After the name, which may hold anything: state, parent, group, session.
+            let session: i32 = stat.rsplit_once(')')?.1.split_whitespace().nth(3)?.parse().ok()?;
+            (session == id).then_some(Pid::from_raw(pid))
+        })
+        .collect()
+}

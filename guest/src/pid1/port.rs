@@ -1,0 +1,63 @@
+//! The virtio-serial port as a tokio stream.
+
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Any non-blocking descriptor that epoll knows: the channel's port, or a terminal.
+pub struct Port(AsyncFd<std::fs::File>);
+
+impl Port {
+    /// Takes a descriptor that is non-blocking already.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: the File is never handed out by value, and nothing replaces its descriptor while it is registered.
+        unsafe { AsyncFd::register(std::fs::File::from(fd)) }.map(Self).map_err(|e| e.into_parts().1)
+    }
+
+    pub fn file(&self) -> &std::fs::File {
+        self.0.get_ref()
+    }
+
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut guard = ready!(self.0.poll_read_ready(cx))?;
+            if let Ok(result) = guard.try_io(|fd| fd.get_ref().read(buf.initialize_unfilled())) {
+                buf.advance(result?);
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.0.poll_write_ready(cx))?;
+            if let Ok(result) = guard.try_io(|fd| fd.get_ref().write(bytes)) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+}
+
+impl AsyncRead for Port {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Port::poll_read(&self, cx, buf)
+    }
+}
+
+impl AsyncWrite for Port {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Port::poll_write(&self, cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,69 @@
+//! The end of a guest.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Between SIGTERM and SIGKILL for everything.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Ends every process but this one.
+pub async fn stop_processes() {
+    let all = Pid::from_raw(-1);
+    if kill(all, Signal::SIGTERM).is_err() {
+        return;
+    }
+    // The reaper runs meanwhile. No process left is what ends the wait.
+    let gone = async {
+        while kill(all, None).is_ok() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    if tokio::time::timeout(GRACE, gone).await.is_err() {
+        let _ = kill(all, Signal::SIGKILL);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Writes the private disk out and makes it read-only.
+pub fn sync(disk: &File) {
+    // SAFETY: syncfs takes a descriptor that `disk` keeps open.
+    unsafe { libc::syncfs(disk.as_raw_fd()) };
+    let path = format!("/proc/self/fd/{}", disk.as_raw_fd());
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    // Refused while a file is open for writing: then the journal does it at the next mount.
+    let _ = mount(None::<&str>, "/", None::<&str>, flags, None::<&str>);
+    let _ = mount(None::<&str>, &*path, None::<&str>, flags, None::<&str>);
+}
+
+/// Powers off now.
+pub fn off() -> ! {
+    // The call returns only with an error, and without power management there is nothing better than to stop.
+    let _ = reboot(RebootMode::RB_POWER_OFF);
+    let _ = reboot(RebootMode::RB_HALT_SYSTEM);
+    loop {
+        std::thread::park();
+    }
+}
+
+/// One line on the console for the host's log, then power off.
+pub fn fatal(message: &str) -> ! {
+    let line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line = format!("bottle-guest: fatal: {line}\n");
+    for console in ["/dev/console", "/dev/ttyS0"] {
+        if let Ok(mut file) = std::fs::OpenOptions::new().write(true).open(console) {
+            if std::io::Write::write_all(&mut file, line.as_bytes()).is_ok() {
+                // Wait for the last byte to leave the port.
+                let _ = nix::sys::termios::tcdrain(&file);
+                break;
+            }
+        }
+    }
+    off()
+}

@@ -1,0 +1,71 @@
+//! Listeners on the guest's 127.0.0.1 that lead to the bundle, and the one way in which bytes are passed on.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+/// Bytes in flight each way and connection, beyond what the sockets hold.
+const BUFFER: usize = 16 * 1024;
+
+/// Passes bytes both ways until both ends have closed; each end of stream is passed on as a half-close, and an error ends both.
+pub async fn splice<B: AsyncRead + AsyncWrite + Unpin>(mut a: TcpStream, mut b: B) {
+    let _ = a.set_nodelay(true);
+    // An error has no one to be told to: dropping both ends is the message.
+    let _ = tokio::io::copy_bidirectional_with_sizes(&mut a, &mut b, BUFFER, BUFFER).await;
+}
+
+/// Listens on 127.0.0.1:`port`.
+///
+/// # Errors
+/// When the port is taken.
+pub async fn listen(port: u16) -> Result<TcpListener, String> {
+    TcpListener::bind(("127.0.0.1", port)).await.map_err(|e| format!("cannot listen on 127.0.0.1:{port}: {e}"))
+}
+
+/// Connections of `listener`, for ever. Running out of file descriptors is waited out: connections end.
+pub async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((connection, _)) => return connection,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// `bottle-guest relay`: for engines that mount the bundle's sockets into the guest. Prints `ready` when all ports are open.
+pub fn main(args: &[String]) -> Result<ExitCode, String> {
+    let mut maps = Vec::new();
+    for (name, value) in crate::options(args, &[])? {
+        match (name.as_str(), value.split_once('=')) {
+            ("map", Some((port, socket))) => maps.push((crate::number::<u16>("map", port)?, PathBuf::from(socket))),
+            _ => return Err(format!("--{name} {value}: expected --map PORT=SOCKET")),
+        }
+    }
+    if maps.is_empty() {
+        return Err("nothing to relay".into());
+    }
+    // Some engines start without a loopback interface; where we may not change that, it is up already.
+    let _ = crate::net::loopback_up();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(async {
+        for (port, socket) in maps {
+            let listener = listen(port).await?;
+            tokio::spawn(async move {
+                loop {
+                    let connection = accept(&listener).await;
+                    let socket = socket.clone();
+                    tokio::spawn(async move {
+                        if let Ok(upstream) = UnixStream::connect(socket).await {
+                            splice(connection, upstream).await;
+                        }
+                    });
+                }
+            });
+        }
+        println!("ready");
+        std::future::pending::<Result<ExitCode, String>>().await
+    })
+}

@@ -1,0 +1,3 @@
+pub fn main(_args: &[String]) -> Result<std::process::ExitCode, String> {
+    Err("todo".into())
+}
