@@ -1,14 +1,15 @@
 {
   description = "bot-bottle: AI coding agents in micro-VMs that reach nothing but their own sidecars";
 
-  # Locked and optional: only overlays, legacyPackages and lib use it, and what is not used is not fetched.
-  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+  # Locked and optional: only overlays, legacyPackages and lib use it, and what is not used is not fetched. The
+  # name is not "nixpkgs" because `nix develop` would look there for a bash of its own.
+  inputs.optional-nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
 
-  outputs = { self, nixpkgs }:
+  outputs = { self, optional-nixpkgs }:
     let
       system = "x86_64-linux";
       parts = import ./nix { inherit self system; };
-      optional = import ./nix/nixpkgs.nix { inherit parts nixpkgs system; };
+      optional = import ./nix/nixpkgs.nix { inherit parts system; nixpkgs = optional-nixpkgs; };
       app = program: { type = "app"; inherit program; };
     in {
       packages.${system} = {
