@@ -2,11 +2,13 @@
 //!
 //! It is static and takes its arguments apart by hand: it is loaded at every boot and for every self-test, and under emulation each page counts.
 
+mod checks;
 mod demo;
 mod net;
 mod pid1;
 mod proxy;
 mod relay;
+mod secret_search;
 mod self_test;
 
 use std::process::ExitCode;

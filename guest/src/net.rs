@@ -14,7 +14,7 @@ pub fn loopback_up() -> io::Result<()> {
     // SAFETY: ifreq is plain data; all zero is a valid value of it.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     // IFF_UP and IFF_RUNNING fit a c_short.
     #[allow(clippy::cast_possible_truncation)]
@@ -43,11 +43,11 @@ pub fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Connects a vsock stream socket to the host's context, without waiting.
+/// Starts to connect a vsock stream socket to the host's context.
 ///
 /// # Errors
-/// As connect(2); `EINPROGRESS` means that something is there.
-pub fn vsock_connect(port: u32) -> io::Result<()> {
+/// When that fails at once.
+pub fn vsock_connect(port: u32) -> io::Result<OwnedFd> {
     let socket = socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0)?;
     // SAFETY: sockaddr_vm is plain data; all zero is a valid value of it.
     let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
@@ -62,8 +62,10 @@ pub fn vsock_connect(port: u32) -> io::Result<()> {
     let len = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
     // SAFETY: `address` is a sockaddr_vm of `len` bytes that outlives the call.
     if unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+        return Ok(socket);
+    }
+    match io::Error::last_os_error() {
+        e if e.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
+        e => Err(e),
     }
 }

@@ -62,7 +62,7 @@ pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
         },
         message: format!("{program}: {e}"),
     })?;
-    let pid = process.id().cast_signed();
+    let pid = i32::try_from(process.id()).map_err(|_| refused(SpawnErrorKind::Other, "pid out of range"))?;
     let ends = match (terminal, process.stdout.take(), process.stderr.take()) {
         (Some((master, _)), _, _) => Ends::Terminal(master),
         (None, Some(stdout), Some(stderr)) => {

@@ -1,0 +1,223 @@
+//! What can be seen from inside a bottle: each check looks for one way out, or for one thing that must work.
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::libc;
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::{net, proxy};
+
+/// For something that must not answer. Without a network device each of these fails at once.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// One line of a report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// Stable, for machines.
+    pub name: String,
+    /// Whether the bottle is as it must be.
+    pub passed: bool,
+    /// One line for people.
+    pub detail: String,
+}
+
+impl Check {
+    pub fn new(name: impl Into<String>, result: Result<String, String>) -> Self {
+        let passed = result.is_ok();
+        Self { name: name.into(), passed, detail: result.unwrap_or_else(|e| e) }
+    }
+}
+
+/// Only `lo` exists.
+pub fn network_devices() -> Result<String, String> {
+    let mut names: Vec<String> = std::fs::read_dir("/sys/class/net")
+        .map(|dir| dir.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+        // Without sysfs, the older list.
+        .or_else(|_| {
+            std::fs::read_to_string("/proc/net/dev")
+                .map(|text| text.lines().filter_map(|l| l.split_once(':')).map(|(name, _)| name.trim().to_owned()).collect())
+        })
+        .map_err(|e| format!("cannot list devices: {e}"))?;
+    names.retain(|name| name != "lo");
+    if names.is_empty() { Ok("only lo".into()) } else { Err(format!("found {}", names.join(", "))) }
+}
+
+/// No IPv4 route, and no IPv6 route but those of `lo`.
+pub fn routes() -> Result<String, String> {
+    let read = |path: &str| match std::fs::read_to_string(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(String::new()),
+        other => other.map_err(|e| format!("{path}: {e}")),
+    };
+    let v4 = read("/proc/net/route")?;
+    let v6 = read("/proc/net/ipv6_route")?;
+    let mut found: Vec<&str> = v4.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    found.extend(v6.lines().filter_map(|line| line.split_whitespace().last()).filter(|device| *device != "lo"));
+    if found.is_empty() { Ok("none".into()) } else { Err(format!("routes through {}", found.join(", "))) }
+}
+
+/// Addresses that answer in other set-ups: the internet, clouds' metadata, and the gateways of slirp, libkrun and docker.
+const ADDRESSES: [(IpAddr, u16); 12] = [
+    (v4(1, 1, 1, 1), 443),
+    (v4(8, 8, 8, 8), 53),
+    (IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1111)), 443),
+    (v4(169, 254, 169, 254), 80),
+    (v4(10, 0, 2, 2), 80),
+    (v4(10, 0, 2, 3), 53),
+    (IpAddr::V6(Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 2)), 80),
+    (v4(100, 96, 0, 1), 80),
+    (v4(172, 17, 0, 1), 80),
+    (v4(192, 168, 0, 1), 80),
+    (v4(192, 168, 1, 1), 80),
+    (v4(192, 168, 127, 1), 80),
+];
+
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+/// No TCP connection leaves. Silence is as good as an error, but a refusal came from somewhere.
+pub async fn direct_tcp() -> Result<String, String> {
+    all(ADDRESSES.map(|(ip, port)| async move {
+        let address = SocketAddr::new(ip, port);
+        match timeout(SILENCE, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => Err(format!("connected to {address}")),
+            Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused => Err(format!("{address} refused, so something answers there")),
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
+    }))
+    .await
+    .map(|n| format!("{n} addresses unreachable"))
+}
+
+/// No datagram leaves.
+pub fn direct_udp() -> Result<String, String> {
+    for (ip, _) in ADDRESSES {
+        let any: SocketAddr = if ip.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+        let sent = UdpSocket::bind(any).and_then(|socket| socket.send_to(b"bottle self-test", SocketAddr::new(ip, 53)));
+        if sent.is_ok() {
+            return Err(format!("sent a datagram to {ip}"));
+        }
+    }
+    Ok(format!("{} addresses unreachable", ADDRESSES.len()))
+}
+
+/// No ICMP, raw IP or Ethernet packet leaves: the socket is not to be had, or sending fails.
+pub fn raw_sockets() -> Result<String, String> {
+    let icmp = [8, 0, 0xf7, 0xff, 0, 0, 0, 0];
+    for (what, family, kind, protocol) in [
+        ("ICMP", libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+        ("raw ICMP", libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
+        ("raw IP", libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW),
+    ] {
+        let Ok(socket) = net::socket(family, kind, protocol) else { continue };
+        let address = nix::sys::socket::SockaddrIn::new(1, 1, 1, 1, 0);
+        if nix::sys::socket::sendto(socket.as_raw_fd(), &icmp, &address, nix::sys::socket::MsgFlags::empty()).is_ok() {
+            return Err(format!("sent a packet through a {what} socket"));
+        }
+    }
+    // Packets on `lo` harm nobody; on another device they would leave, and `network_devices` finds that.
+    Ok("none usable".into())
+}
+
+/// Nobody on the other side of a virtual socket takes a connection.
+pub async fn vsock() -> Result<String, String> {
+    all([22, 80, 1024, 9099].map(|port| async move {
+        let Ok(socket) = net::vsock_connect(port) else { return Ok(()) };
+        match timeout(SILENCE, connected(socket)).await {
+            Ok(Ok(())) => Err(format!("connected to CID 2 port {port}")),
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
+    }))
+    .await
+    .map(|_| "no connection to CID 2".into())
+}
+
+/// Waits for the outcome of a connect that was started.
+async fn connected(socket: OwnedFd) -> io::Result<()> {
+    // SAFETY: the descriptor is owned by the AsyncFd alone and never replaced.
+    let socket = unsafe { tokio::io::unix::AsyncFd::register(socket) }.map_err(|e| e.into_parts().1)?;
+    let _ready = socket.writable().await?;
+    match nix::sys::socket::getsockopt(socket.get_ref(), nix::sys::socket::sockopt::SocketError)? {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// A listener on the host's loopback at `port` cannot be reached under any address that other set-ups give the host.
+pub async fn host_loopback(port: u16) -> Result<String, String> {
+    let hosts =
+        [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST), v4(10, 0, 2, 2), v4(100, 96, 0, 1), v4(192, 168, 127, 254)];
+    all(hosts.map(|ip| async move {
+        match timeout(SILENCE, TcpStream::connect((ip, port))).await {
+            Ok(Ok(_)) => Err(format!("connected to {ip} port {port}")),
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
+    }))
+    .await
+    .map(|_| format!("port {port} unreachable"))
+}
+
+/// No name server answers: neither those the guest is configured with nor public ones.
+pub async fn name_lookup() -> Result<String, String> {
+    let mut servers: Vec<IpAddr> = std::fs::read_to_string("/etc/resolv.conf")
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok())
+        .collect();
+    // Without a line, resolvers ask the local host.
+    servers.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), v4(127, 0, 0, 53), v4(10, 0, 2, 3), v4(1, 1, 1, 1), v4(8, 8, 8, 8)]);
+    all(servers.into_iter().map(|server| async move {
+        match timeout(SILENCE, lookup(server)).await {
+            Ok(Ok(())) => Err(format!("{server} answered")),
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
+    }))
+    .await
+    .map(|n| format!("{n} name servers silent"))
+}
+
+/// Asks `server` for the address of example.com.
+async fn lookup(server: IpAddr) -> io::Result<()> {
+    const QUERY: &[u8] = b"\xb0\x77\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x03com\x00\x00\x01\x00\x01";
+    let any: SocketAddr = if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = tokio::net::UdpSocket::bind(any).await?;
+    socket.connect((server, 53)).await?;
+    socket.send(QUERY).await?;
+    let mut answer = [0; 512];
+    socket.recv(&mut answer).await.map(drop)
+}
+
+/// The proxy refuses `host` with 403; the text is its reason.
+pub async fn denied_host(host: &str) -> Result<String, String> {
+    let answer = proxy::ask(9099, &proxy::connect(&format!("{host}:443"))).await.map_err(|e| format!("proxy: {e}"))?;
+    if answer.status == 403 { Ok(format!("403 {}", answer.reason)) } else { Err(format!("{host}: the proxy answered {}", answer.status)) }
+}
+
+/// Something that speaks HTTP is behind the port. (The relay takes every connection, so connecting alone proves nothing.)
+pub async fn endpoint(port: u16) -> Result<String, String> {
+    proxy::ask(port, &proxy::get(port)).await.map(|answer| format!("answers on port {port} ({})", answer.status))
+}
+
+/// Runs all at once; the number of them, or the first complaint.
+async fn all<F: Future<Output = Result<(), String>>>(checks: impl IntoIterator<Item = F>) -> Result<usize, String> {
+    let mut checks: Vec<_> = checks.into_iter().map(Box::pin).collect();
+    let count = checks.len();
+    std::future::poll_fn(|cx| {
+        let mut index = 0;
+        while let Some(check) = checks.get_mut(index) {
+            match check.as_mut().poll(cx) {
+                std::task::Poll::Ready(Err(complaint)) => return std::task::Poll::Ready(Err(complaint)),
+                std::task::Poll::Ready(Ok(())) => drop(checks.swap_remove(index)),
+                std::task::Poll::Pending => index += 1,
+            }
+        }
+        if checks.is_empty() { std::task::Poll::Ready(Ok(count)) } else { std::task::Poll::Pending }
+    })
+    .await
+}
