@@ -441,3 +441,36 @@ mod on_disk {
         assert!(load(&Search { start: p, file: Some("bottle.toml".into()), ..Search::default() }).is_ok());
     }
 }
+
+const DOCS: &str = include_str!("../docs/manifest.md");
+
+#[test]
+fn the_documented_example_parses() {
+    let example = DOCS.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let mut files = files();
+    files.files.insert("prompts/dev.md".into(), b"x".to_vec());
+    parse(example.as_bytes(), Path::new("bottle.toml"), &files).unwrap();
+}
+
+/// The parser names all keys of a table when one is far from any: each must be in the documentation, and so in its tables.
+#[test]
+fn every_key_is_documented() {
+    let tables = ["", "[agents.a]\n", "[bottles.d]\n", "[bottles.d.resources]\n", "[bottles.d.workspace]\n", "[[bottles.d.egress]]\n"];
+    let more = [
+        "[bottles.d.provider]\n",
+        "[bottles.d.provider.claude]\n",
+        "[[bottles.d.git]]\n",
+        "[[bottles.d.egress]]\ninject.token.env = \"A\"\ninject.",
+    ];
+    let mut keys = 0;
+    for table in tables.iter().chain(&more) {
+        let errors = read(&format!("version = 1\n{table}zzzzzzzzzz = 1\n")).unwrap_err().to_string();
+        let known = errors.split("known keys: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+        for key in known.split(", ") {
+            let shown = [format!("`{key}`"), format!("`{key}."), format!(".{key}`")];
+            assert!(shown.iter().any(|s| DOCS.contains(s.as_str())), "`{key}` of {table:?} is not in docs/manifest.md");
+            keys += 1;
+        }
+    }
+    assert!(keys > 40, "{keys}");
+}

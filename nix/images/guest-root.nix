@@ -8,6 +8,7 @@ debian {
   setup = ''
     mkdir -p home/node/workspace root mnt usr/lib/bottle usr/local/bin usr/local/sbin etc/ssl/certs var/tmp var/log var/lib var/cache
     ln -sf mawk usr/bin/awk
+    [ -e usr/bin/sh ] || ln -s bash usr/bin/sh
     rm -rf var/run var/lock
     ln -s /run var/run
     ln -s /run/lock var/lock

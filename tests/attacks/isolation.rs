@@ -79,10 +79,10 @@ pub const ATTACKS: &[Attack] = &[
         twin: Means("cat /sys/bus/pci/devices/*/class | grep -qi '^0x01' && echo OPEN"),
     },
     Attack {
-        name: "no_network_module_can_be_loaded",
+        name: "no_network_device_can_be_made",
         root: true,
-        script: "for m in virtio_net e1000 vsock vmw_vsock_virtio_transport tun dummy veth 9p virtiofs; do modprobe $m 2>/dev/null && { echo OPEN; exit; }; done; ip link add d0 type dummy 2>/dev/null && echo OPEN || echo SHUT",
-        twin: Means("grep -q ^virtio_blk /proc/modules && echo OPEN"),
+        script: "for t in dummy veth tun bridge; do ip link add d0 type $t 2>/dev/null && { echo OPEN; exit; }; done; echo SHUT",
+        twin: Means("ip link set lo down && ip link set lo up && echo OPEN"),
     },
     Attack {
         name: "the_image_cannot_be_written",
@@ -105,8 +105,8 @@ pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "host_directories_cannot_be_mounted",
         root: true,
-        script: "mkdir -p /tmp/m; for t in 9p virtiofs nfs cifs; do mount -t $t host /tmp/m 2>/dev/null && { echo OPEN; exit; }; done; echo SHUT",
-        twin: Means("mkdir -p /tmp/m; mount -t tmpfs tmpfs /tmp/m && umount /tmp/m && echo OPEN"),
+        script: "mkdir -p /tmp/m; for t in 9p virtiofs nfs cifs; do perl -e \"exit(syscall(165, 'host', '/tmp/m', '$t', 0, 0) != 0)\" && { echo OPEN; exit; }; done; echo SHUT",
+        twin: Means("mkdir -p /tmp/m; perl -e \"exit(syscall(165, 'x', '/tmp/m', 'tmpfs', 0, 0) != 0)\" && echo OPEN"),
     },
     Attack {
         name: "the_agent_is_not_root_and_cannot_become_it",
