@@ -51,6 +51,7 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
             }};
         }
         check!("network-devices", checks::network_devices());
+        check!("hardware", checks::hardware());
         check!("routes", checks::routes());
         check!("direct-tcp", checks::direct_tcp().await);
         check!("direct-udp", checks::direct_udp());
