@@ -360,6 +360,9 @@ mod on_disk {
         assert!(load_in(&deep).unwrap().bottles.contains_key(&"dev".parse().unwrap()));
         assert_eq!(find(&deep, Some(&dir.path().join("p/sub"))), None);
         assert_eq!(find(&deep, Some(&dir.path().join("p"))), Some(dir.path().join("p/bottle.toml")));
+        let real = dir.path().canonicalize().unwrap();
+        symlink("p/sub", real.join("home")).unwrap();
+        assert_eq!(find(&real.join("p/sub/deep"), Some(&real.join("home"))), None);
     }
 
     #[test]

@@ -25,12 +25,14 @@ pub struct Search {
 /// The nearest `bottle.toml` in `start` and its parents up to and including `home` (or the root).
 #[must_use]
 pub fn find(start: &Path, home: Option<&Path>) -> Option<PathBuf> {
+    // The current directory has its links resolved, `$HOME` may not.
+    let real_home = home.and_then(|h| h.canonicalize().ok());
     for dir in start.ancestors() {
         let candidate = dir.join(FILE_NAME);
         if candidate.symlink_metadata().is_ok() {
             return Some(candidate);
         }
-        if Some(dir) == home {
+        if Some(dir) == home || Some(dir) == real_home.as_deref() {
             break;
         }
     }
