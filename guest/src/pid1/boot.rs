@@ -105,8 +105,9 @@ fn read_key() -> Result<Key, String> {
     let mut file = File::open(KEY_FILE).map_err(|e| format!("the launch key ({KEY_FILE}): {e}"))?;
     file.read_exact(&mut bytes).map_err(|e| format!("the launch key: {e}"))?;
     drop(file);
-    // Built in or busy: then root can still read it, and can do with it only what root can do anyway.
-    let _ = delete_module(c"qemu_fw_cfg", DeleteModuleFlags::O_NONBLOCK);
+    // Built in or busy: then root can still read it, and can do with it only what root can do anyway. On a thread, because the
+    // kernel waits for a grace period, and the boot need not.
+    std::thread::spawn(|| delete_module(c"qemu_fw_cfg", DeleteModuleFlags::O_NONBLOCK));
     Ok(Key::from_bytes(bytes))
 }
 

@@ -23,9 +23,8 @@ pub async fn receive(request: CopyInRequest, stream: ChannelStream) {
     let work = tokio::task::spawn_blocking(move || unpack(&request, Input { chunks: receiver, chunk: Vec::new(), at: 0, ended: false }));
     // A cut stream must not look like the end of the tar: only a clean end sends the empty chunk.
     loop {
-        let mut chunk = vec![0; CHUNK];
-        let Ok(n) = from.read(&mut chunk).await else { break };
-        chunk.truncate(n);
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let Ok(n) = from.read_buf(&mut chunk).await else { break };
         if sender.send(chunk).await.is_err() || n == 0 {
             break;
         }

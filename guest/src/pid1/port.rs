@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+const PAGE: usize = 4096;
+
 /// Any non-blocking descriptor that epoll knows: the channel's port, or a terminal.
 pub struct Port(AsyncFd<std::fs::File>);
 
@@ -22,12 +24,26 @@ impl Port {
         self.0.get_ref()
     }
 
+    /// Reads until the buffer is nearly full or nothing is there: one read of a virtio port gives a page at most.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         loop {
-            let mut guard = ready!(self.0.poll_read_ready(cx))?;
-            if let Ok(result) = guard.try_io(|fd| fd.get_ref().read(buf.initialize_unfilled())) {
-                buf.advance(result?);
-                return Poll::Ready(Ok(()));
+            let mut guard = match self.0.poll_read_ready(cx) {
+                Poll::Ready(guard) => guard?,
+                Poll::Pending if buf.filled().len() > before => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+            };
+            match guard.try_io(|fd| fd.get_ref().read(buf.initialize_unfilled())) {
+                Ok(Ok(n)) => {
+                    buf.advance(n);
+                    if n == 0 || buf.remaining() < PAGE {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                // An end or an error shows up again, after what came before it.
+                Ok(Err(e)) if buf.filled().len() == before => return Poll::Ready(Err(e)),
+                Ok(Err(_)) => return Poll::Ready(Ok(())),
+                Err(_would_block) => {}
             }
         }
     }

@@ -4,10 +4,12 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 /// Between SIGTERM and SIGKILL for everything.
@@ -19,15 +21,18 @@ pub async fn stop_processes() {
     if kill(all, Signal::SIGTERM).is_err() {
         return;
     }
-    // The reaper runs meanwhile. No process left is what ends the wait.
-    let gone = async {
-        while kill(all, None).is_ok() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    if tokio::time::timeout(GRACE, gone).await.is_err() {
+    if tokio::time::timeout(GRACE, no_children()).await.is_err() {
         let _ = kill(all, Signal::SIGKILL);
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        // A process that even this does not end is stuck in the kernel: go on without it.
+        let _ = tokio::time::timeout(GRACE, no_children()).await;
+    }
+}
+
+/// Waits until the reaper has reaped everything: a process whose parent ends becomes our child, so then none is left.
+async fn no_children() {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while waitid(Id::All, look) != Err(Errno::ECHILD) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
