@@ -1,7 +1,7 @@
 //! Boots a guest the way the qemu engine does, and measures the channel. For work on channel and guest; not a part of bottle.
 //!
 //! `cargo run --release -p bottle-channel --example boot -- QEMU FIRMWARE KERNEL INITRD IMAGE MKE2FS [-- COMMAND...]`
-//! With a command, runs it with this terminal's stdin and its output, as uid 1000 on a pty when `TTY=1`.
+//! With the command `check`, checks what exec, copy and the relay promise. With another command, runs it with this terminal's stdin and its output, as uid 1000 on a pty when `TTY=1`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_precision_loss)]
 
 use std::collections::BTreeMap;
@@ -129,6 +129,8 @@ async fn main() {
     eprintln!("qemu used {:.2} s of processor time", cpu(pid));
     if command.is_empty() {
         measure(&session, pid).await;
+    } else if command == ["check"] {
+        check(&session).await;
     } else {
         let mut request = exec(&command.iter().map(String::as_str).collect::<Vec<_>>());
         request.stdin = true;
@@ -235,4 +237,159 @@ async fn measure(session: &Session<HostOpen>, pid: u32) {
     let began = Instant::now();
     run_exec(stream, tokio::io::repeat(b'x').take(200 << 20), tokio::io::sink(), tokio::io::sink(), controls).await.unwrap();
     eprintln!("stdin to cat: {:.0} MB/s", 209.7 / began.elapsed().as_secs_f64());
+}
+
+/// What only a real guest shows.
+async fn check(session: &Session<HostOpen>) {
+    let limit = Duration::from_secs(20);
+    let run = async |request: ExecRequest| {
+        let began = Instant::now();
+        let done = session.exec(request, 1 << 20, limit).await;
+        (done, began.elapsed())
+    };
+    let sh = |script: &str| exec(&["bash", "-c", script]);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\r', "").trim().to_owned();
+    let code = async |request: ExecRequest| match run(request).await.0 {
+        Ok(done) => done.status.code(),
+        Err(bottle_channel::ExecFailure::Spawn(e)) => e.code(),
+        Err(e) => panic!("{e}"),
+    };
+    assert_eq!(code(sh("exit 7")).await, 7);
+    assert_eq!(code(exec(&["no-such-program"])).await, 127);
+    assert_eq!(code(exec(&["/etc/passwd"])).await, 126);
+    assert_eq!(code(sh("kill -TERM $$")).await, 143);
+    assert_eq!(code(ExecRequest { uid: 1000, gid: 1000, cwd: Some("/root/none".into()), ..exec(&["true"]) }).await, 126);
+    eprintln!("ok: exit codes");
+
+    let (done, _) = run(ExecRequest {
+        uid: 1000,
+        gid: 1000,
+        cwd: Some("/tmp".into()),
+        ..sh("id -u; pwd; grep NoNewPrivs /proc/self/status; env | sort")
+    })
+    .await;
+    let out = text(&done.unwrap().stdout);
+    assert!(out.starts_with("1000\n/tmp\nNoNewPrivs:\t1\nHOME=/tmp\n"), "{out}");
+    eprintln!("ok: user, directory, no new privileges, the environment and no more");
+
+    let (done, took) = run(sh("sleep 30 & echo started")).await;
+    assert_eq!(text(&done.unwrap().stdout), "started");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    eprintln!("ok: a background process delays no exit ({took:?})");
+
+    let tty = Some(TtySize { rows: 33, cols: 101 });
+    let (done, took) = run(ExecRequest { tty, ..sh("stty size; tty; seq 5000") }).await;
+    let out = text(&done.unwrap().stdout);
+    assert!(out.starts_with("33 101\n/dev/pts/0\n1\n") && out.ends_with("\n5000"), "{out}");
+    eprintln!("ok: terminal size, and its output to the end ({took:?})");
+
+    let interactive = async |request: ExecRequest, input: &'static [u8], controls: &[Control]| {
+        let stream = session.open(&HostOpen::Exec(request)).await.unwrap();
+        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+        for control in controls {
+            sender.send(*control).await.unwrap();
+        }
+        let (mut end, stdin) = tokio::io::duplex(1024);
+        let mut out = Vec::new();
+        let feed = async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            end.write_all(input).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let began = Instant::now();
+        let status = tokio::select! {
+            status = tokio::time::timeout(limit, run_exec(stream, stdin, &mut out, tokio::io::sink(), receiver)) => status.unwrap().unwrap(),
+            () = feed => unreachable!(),
+        };
+        drop(sender);
+        (status.code(), text(&out), began.elapsed())
+    };
+    let (status, out, _) =
+        interactive(ExecRequest { tty, stdin: true, ..sh("trap 'echo caught; exit 5' INT; while :; do sleep 0.1; done") }, b"\x03", &[])
+            .await;
+    assert!(status == 5 && out.ends_with("caught"), "{status} {out}");
+    let (status, out, _) = interactive(
+        ExecRequest { tty, stdin: true, ..sh("read -r; stty size; exit 4") },
+        b"\n",
+        &[Control::Resize(TtySize { rows: 50, cols: 60 })],
+    )
+    .await;
+    assert!(status == 4 && out.ends_with("50 60"), "{status} {out}");
+    let (status, _, took) = interactive(ExecRequest { stdin: true, ..exec(&["sleep", "30"]) }, b"", &[Control::Signal(2)]).await;
+    assert!(status == 130 && took < Duration::from_secs(5), "{status} {took:?}");
+    eprintln!("ok: control-C, resize, signal");
+
+    // Each of these is dropped while it runs; none may survive.
+    for script in ["trap '' HUP; sleep 4321", "sleep 4321 & wait", "setsid -w sleep 4321 & wait", "yes"] {
+        for tty in [None, tty] {
+            assert!(matches!(
+                session.exec(ExecRequest { tty, ..sh(script) }, usize::MAX, Duration::from_millis(700)).await,
+                Err(bottle_channel::ExecFailure::Deadline(_))
+            ));
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    let (done, _) = run(sh("for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done | grep -E '^(sleep 4321|yes)' || true")).await;
+    eprintln!("left after hang-up (a process that made its own session may): {:?}", text(&done.unwrap().stdout));
+
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |kind: tar::EntryType, path: &str, link: &str, data: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o640);
+        header.set_uid(1);
+        header.set_gid(2);
+        header.set_mtime(1);
+        header.set_size(data.len() as u64);
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_cksum();
+        tar.append(&header, data).unwrap();
+    };
+    add(tar::EntryType::Regular, "a/b/file", "", b"content");
+    add(tar::EntryType::Symlink, "link", "a/b/file", b"");
+    let good = tar.get_ref().clone();
+    let mut add = |path: &str, link: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(if link.is_empty() { tar::EntryType::Regular } else { tar::EntryType::Symlink });
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        header.set_size(0);
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_cksum();
+        tar.append(&header, &b""[..]).unwrap();
+    };
+    add("out", "/etc");
+    add("out/escaped", "");
+    let bad = tar.get_ref().clone();
+    let zeros = [0; 1024];
+    let request = CopyInRequest { dest_dir: "/home/node/in".into(), uid: Some(1000), gid: Some(1000) };
+    let report = copy::copy_in(session, request, &[&good[..], &zeros].concat()[..]).await.unwrap();
+    assert_eq!((report.files, report.bytes), (2, 7));
+    let (done, _) = run(sh("cd /home/node/in; stat -c '%u %g %a %n' . a a/b a/b/file link; cat link")).await;
+    assert_eq!(
+        text(&done.unwrap().stdout),
+        "1000 1000 755 .\n1000 1000 755 a\n1000 1000 755 a/b\n1000 1000 640 a/b/file\n1000 1000 777 link\ncontent"
+    );
+    let request = CopyInRequest { dest_dir: "/home/node/kept".into(), uid: None, gid: None };
+    copy::copy_in(session, request.clone(), &[&good[..], &zeros].concat()[..]).await.unwrap();
+    assert_eq!(text(&run(sh("stat -c '%u %g' /home/node/kept/a/b/file")).await.0.unwrap().stdout), "1 2");
+    let refused = copy::copy_in(session, request.clone(), &[&bad[..], &zeros].concat()[..]).await;
+    assert!(refused.is_err());
+    assert_eq!(code(exec(&["test", "-e", "/etc/escaped"])).await, 1);
+    assert!(copy::copy_in(session, request, &good[..600]).await.is_err());
+    let mut back = Vec::new();
+    copy::copy_out(session, CopyOutRequest { path: "/home/node/in".into() }, &mut back).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    bottle_channel::untar::extract_hostile(&back[..], dir.path(), bottle_channel::untar::Limits { entries: 100, bytes: 1000 }).unwrap();
+    assert_eq!(std::fs::read(dir.path().join("in/link")).unwrap(), b"content");
+    assert!(copy::copy_out(session, CopyOutRequest { path: "/nowhere".into() }, tokio::io::sink()).await.is_err());
+    eprintln!("ok: copy in and out");
+
+    let (done, _) = run(sh("for i in $(seq 40); do curl -s -o /dev/null -w '%{http_code}\\n' http://127.0.0.1:9420/ & done; wait")).await;
+    assert_eq!(text(&done.unwrap().stdout).lines().filter(|l| *l == "403").count(), 40);
+    eprintln!("ok: relay");
 }

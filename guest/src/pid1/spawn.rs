@@ -60,7 +60,8 @@ pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
             io::ErrorKind::PermissionDenied => SpawnErrorKind::PermissionDenied,
             _ => SpawnErrorKind::Other,
         },
-        message: format!("{program}: {e}"),
+        // The directory may be what is missing or forbidden: the error does not tell.
+        message: format!("{program} (in {}): {e}", request.cwd.as_deref().unwrap_or("/")),
     })?;
     let pid = i32::try_from(process.id()).map_err(|_| refused(SpawnErrorKind::Other, "pid out of range"))?;
     let ends = match (terminal, process.stdout.take(), process.stderr.take()) {
