@@ -18,7 +18,7 @@
           bottle bottle-bundle bottle-guest
           qemu kernel initrd tools image-demo closure
           # Intermediate, but worth building by name when one of them is what changed.
-          toolchain vendor orchestrator guest-root engine-root deps-release deps-test deps-check;
+          toolchain vendor orchestrator guest-root engine-root deps-release deps-test deps-check check-root dev-tools;
       } // parts.bench-packages;
 
       apps.${system} = rec {

@@ -32,7 +32,7 @@ let
     closure = call ./packages/closure.nix;
     bottle = call ./packages/bottle.nix;
 
-    inherit (call ./checks/roots.nix) lint-root test-root;
+    check-root = call ./checks/root.nix;
     tests = call ./checks/tests.nix;
     checks = {
       unit = call ./checks/unit.nix;

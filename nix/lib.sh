@@ -84,7 +84,8 @@ CONF
 
 # Refresh the private lists (8 MB, two seconds).
 private_apt_update() {
-  apt-get update -qq >"$cache/apt/update.log" 2>&1 ||
+  # By default apt calls it a success when no list could be fetched.
+  apt-get update -qq -o APT::Update::Error-Mode=any >"$cache/apt/update.log" 2>&1 ||
     die "the Debian registry cannot be reached: $(grep -m1 '^[EW]:' "$cache/apt/update.log" || tail -n1 "$cache/apt/update.log")" \
       "check that 'apt-get update' works on this machine, then run the same command again"
 }
@@ -124,10 +125,16 @@ sources() {
       /^name = / { n = $2 } /^version = / { v = $2 }
       /^checksum = / { print "crate", n, v, n "-" v ".crate", $2 }' "$top/Cargo.lock"
   else
-    [ -e "$lockdir/$1.lock" ] || die "no such group of sources: $1" \
-      "there are: crates $(cd "$lockdir" && printf '%s ' *.lock | sed 's/\.lock//g')"
     lock_lines "$1"
   fi
+}
+
+check_groups() {
+  local group
+  for group in "$@"; do
+    [ "$group" = crates ] || [ -e "$lockdir/$group.lock" ] || die "no such group of sources: $group" \
+      "there are: crates $(cd "$lockdir" && printf '%s ' *.lock | sed 's/\.lock//g')"
+  done
 }
 
 # Lock lines of the groups that are not in the store. The index remembers hash → store path, so that this
@@ -141,8 +148,11 @@ missing() {
   for group in "$@"; do
     while IFS=$'\t' read -r kind name version file hash; do
       path=${at[$hash]:-}
-      [ -n "$path" ] && [ -e "$store_root$path" ] || printf '%s\t%s\t%s\t%s\t%s\n' "$kind" "$name" "$version" "$file" "$hash"
-      at[$hash]=$store_root/ # listed once is enough
+      [ "$path" != listed ] || continue
+      if [ -z "$path" ] || [ ! -e "$store_root$path" ]; then
+        printf '%s\t%s\t%s\t%s\t%s\n' "$kind" "$name" "$version" "$file" "$hash"
+        at[$hash]=listed
+      fi
     done < <(sources "$group")
   done
 }

@@ -1,5 +1,5 @@
 # Formatting, clippy with warnings as errors, and shellcheck.
-{ rust, deps-check, lint-root, workspace }:
+{ rust, deps-check, check-root, workspace }:
 let
   script = name: path: { inherit name; path = builtins.path { inherit path name; }; };
   scripts = [
@@ -9,7 +9,7 @@ let
 in
 rust.build {
   name = "check-lint";
-  root = lint-root;
+  root = check-root;
   layer = deps-check;
   script = ''
     failed=0 passed=0

@@ -1,11 +1,11 @@
 # A check that runs tests: the output of `command` (cargo test's format) goes to the build's log, and its
 # summary is the check's output, ending in `N passed, N failed`, so that .ci/run can print it when the check
 # was built long ago.
-{ rust, deps-test, test-root, workspace }:
+{ rust, deps-test, check-root, workspace }:
 { name, command, members ? workspace.members, env ? { } }:
 rust.build {
   name = "check-${name}";
-  root = test-root;
+  root = check-root;
   layer = deps-test;
   inherit members;
   env = env // { check = name; inherit command; };

@@ -1,40 +1,42 @@
 # cargo, rustc and friends of the locked toolchain, as commands for the development shell: each runs in a
 # user namespace whose /usr is the locked root and whose every other directory is the machine's own. So the
 # compiler is the one the builds use, on any distribution, over the files one edits.
-{ bare, lint-root, seed }:
+{ bare, check-root, seed }:
 bare {
   name = "dev-tools";
   env.enter = ''
-    #!/bin/sh
+    #!${seed}/bin/sh
     # Written by nix/packages/dev-tools.nix.
     set -eu
     export BOTTLE_DEV_DIR="$PWD" BOTTLE_DEV_TOOL="''${0##*/}"
-    exec ${seed}/bin/busybox unshare -m -U -r ${seed}/bin/sh -euc '
-      PATH=${seed}/bin
-      r=/tmp
-      busybox mount -t tmpfs tmpfs $r
+    # An empty directory to put the new root on; inside the namespace only.
+    export BOTTLE_DEV_ROOT="''${XDG_CACHE_HOME:-$HOME/.cache}/bot-bottle/root"
+    busybox=${seed}/bin/busybox
+    $busybox mkdir -p "$BOTTLE_DEV_ROOT"
+    exec $busybox unshare -m -U -r ${seed}/bin/sh -euc '
+      busybox=${seed}/bin/busybox
+      r=$BOTTLE_DEV_ROOT
+      $busybox mount -t tmpfs tmpfs "$r"
       for d in /*; do
-        case $d in
-          /usr|/bin|/sbin|/lib*) continue ;;
-          /tmp) busybox mkdir $r/tmp; continue ;;
-        esac
-        if [ -L "$d" ]; then busybox cp -P "$d" $r/
-        elif [ -d "$d" ]; then busybox mkdir "$r$d"; busybox mount -o rbind "$d" "$r$d"
+        case $d in /usr|/bin|/sbin|/lib*) continue ;; esac
+        if [ -L "$d" ]; then $busybox cp -P "$d" "$r/"
+        elif [ -d "$d" ]; then $busybox mkdir "$r$d"; $busybox mount -o rbind "$d" "$r$d"
         fi
       done
-      busybox mkdir $r/usr
-      busybox mount -o bind ${lint-root}/usr $r/usr
-      for l in bin sbin lib lib64; do busybox ln -s usr/$l $r/$l; done
-      export PATH=/usr/bin:/usr/sbin
-      exec busybox chroot $r /bin/sh -c "cd \"\$BOTTLE_DEV_DIR\"; exec \"\$BOTTLE_DEV_TOOL\" \"\$@\"" - "$@"
+      $busybox mkdir "$r/usr"
+      $busybox mount -o bind ${check-root}/usr "$r/usr"
+      for l in bin sbin lib lib64; do $busybox ln -s usr/$l "$r/$l"; done
+      # The commands of this shell first would find these wrappers again.
+      PATH=/usr/bin:/usr/sbin:$PATH
+      exec $busybox chroot "$r" /bin/sh -c "cd \"\$BOTTLE_DEV_DIR\"; tool=\$BOTTLE_DEV_TOOL; unset BOTTLE_DEV_DIR BOTTLE_DEV_TOOL BOTTLE_DEV_ROOT; exec \"\$tool\" \"\$@\"" - "$@"
     ' - "$@"
   '';
   script = ''
     mkdir -p $out/bin
     printf '%s' "$enter" > $out/bin/cargo
     chmod 0755 $out/bin/cargo
-    for tool in rustc rustdoc rustfmt cargo-fmt cargo-clippy clippy-driver cc; do
-      [ $tool = cc ] || [ -e ${lint-root}/usr/bin/$tool ] || continue
+    for tool in rustc rustdoc rustfmt cargo-fmt cargo-clippy clippy-driver cc shellcheck; do
+      [ -e ${check-root}/usr/bin/$tool ] || [ -L ${check-root}/usr/bin/$tool ] || continue
       ln -s cargo $out/bin/$tool
     done
   '';

@@ -1,0 +1,17 @@
+# The toolchain with what the checks and the development shell add: clippy, rustfmt, shellcheck, and git, ssh
+# and curl as the other ends of what the tests run.
+{ debian, toolchain-setup }:
+debian {
+  name = "check-root";
+  groups = [ "toolchain" "check" ];
+  setup = toolchain-setup + ''
+    # sshd insists on a user and a directory, and every program on finding the uid it runs as.
+    echo 'sshd:x:100:65534::/run/sshd:/usr/sbin/nologin' >> etc/passwd
+    echo 'nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin' >> etc/passwd
+    echo 'nogroup:x:65534:' >> etc/group
+    mkdir -p run/sshd etc/ssl/certs
+    printf '127.0.0.1\tlocalhost\n' > etc/hosts
+    printf 'passwd: files\ngroup: files\nhosts: files\n' > etc/nsswitch.conf
+    cat usr/share/ca-certificates/mozilla/*.crt > etc/ssl/certs/ca-certificates.crt
+  '';
+}
