@@ -97,6 +97,7 @@ fn daemon(name: &str, parent: Option<u32>, run: impl FnOnce() -> Result<(), Stri
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("BOTTLE_LOG").unwrap_or_else(|_| "warn,bottle_bundle=info".into()))
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_ansi(false)
         .init();
     if let Err(e) = confine::begin(parent, &[]) {
         eprintln!("bottle-bundle {name}: {e}");

@@ -1,1 +1,200 @@
+//! What the proxy does for requests that are allowed, and when things fail.
 
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::Limits;
+use super::harness::{Bench, Options, TOKEN, Upstream, bearer, response};
+
+async fn two_hosts() -> (Upstream, Bench) {
+    let upstream = Upstream::start(&["api.test", "other.test"], true).await;
+    let mut api = upstream.route("api", "api.test");
+    api.inject = bearer();
+    let bench = Bench::start(vec![api, upstream.route("other", "other.test")]);
+    (upstream, bench)
+}
+
+#[tokio::test]
+async fn injection_replaces_what_the_guest_sent_and_only_on_its_route() {
+    let (upstream, bench) = two_hosts().await;
+    for host in ["api.test", "other.test"] {
+        let mut io = bench.tls(host).await;
+        let head = format!("GET /?q=hidden HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer a\r\nauthorization: Bearer b\r\n");
+        io.write_all(format!("{head}Connection: authorization\r\n\r\n").as_bytes()).await.unwrap();
+        assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
+    }
+    let seen = upstream.seen();
+    let sent = |n: usize| seen[n].headers.get_all("authorization").iter().collect::<Vec<_>>();
+    assert_eq!(sent(0), [&format!("Bearer {TOKEN}")]);
+    assert!(sent(1).is_empty(), "a header named by Connection is the guest's own loss");
+    let lines = bench.audit(2).await;
+    assert!(!bench.audit_text().contains(TOKEN) && !bench.audit_text().contains("hidden"));
+    assert_eq!((lines[0]["route"].as_str(), lines[0]["query_bytes"].as_u64()), (Some("api"), Some(8)));
+    assert_eq!((lines[0]["status"].as_u64(), lines[0]["bytes_down"].as_u64()), (Some(200), Some(16)));
+}
+
+#[tokio::test]
+async fn one_route_keeps_its_connection_and_never_lends_it() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let route = |name: &str, path: &str| {
+        let mut r = upstream.route(name, "api.test");
+        r.paths = vec![path.parse().unwrap()];
+        r
+    };
+    let mut first = route("one", "/one");
+    first.inject = bearer();
+    let bench = Bench::start(vec![first, route("two", "/two")]);
+    for _ in 0..5 {
+        assert!(bench.get("api.test", "/one").await.contains("ok from upstream"));
+    }
+    assert_eq!(*upstream.connections.lock().unwrap(), 1);
+    assert!(bench.get("api.test", "/two").await.contains("ok from upstream"));
+    assert_eq!(*upstream.connections.lock().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn the_normalised_path_is_what_is_sent_on() {
+    let (upstream, bench) = two_hosts().await;
+    for (asked, sent) in [
+        ("/a/%2e%2e/b//c?x=../%2e", "/b/c?x=../%2e"),
+        ("/%7Euser/./%c3%a4", "/~user/%C3%A4"),
+        ("/@scope%2fname", "/@scope%2Fname"), // npm; no route here looks at paths
+        ("/a?", "/a?"),
+    ] {
+        assert!(bench.get("other.test", asked).await.contains("ok from upstream"), "{asked}");
+        assert_eq!(upstream.seen().last().unwrap().uri, sent);
+    }
+}
+
+#[tokio::test]
+async fn headers_of_a_connection_stop_at_the_proxy_both_ways() {
+    let (upstream, bench) = two_hosts().await;
+    let mut io = bench.tls("other.test").await;
+    let own = "Connection: X-Mine\r\nX-Mine: 1\r\nTE: trailers\r\nProxy-Authorization: Basic x\r\nKeep-Alive: 1\r\nX-Keep: 1\r\n";
+    io.write_all(format!("GET /hop HTTP/1.1\r\nHost: other.test\r\n{own}\r\n").as_bytes()).await.unwrap();
+    let answer = response(&mut io).await.to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.1 200"), "{answer}");
+    for gone in ["x-secret-hop", "keep-alive", "proxy-authenticate", "alt-svc"] {
+        assert!(!answer.contains(gone), "{gone}: {answer}");
+    }
+    let mut names: Vec<String> = upstream.seen()[0].headers.keys().map(ToString::to_string).collect();
+    names.sort();
+    assert_eq!(names, ["host", "x-keep"]);
+}
+
+#[tokio::test]
+async fn events_arrive_one_by_one() {
+    let (_upstream, bench) = two_hosts().await;
+    let mut io = bench.tls("other.test").await;
+    io.write_all(b"GET /events HTTP/1.1\r\nHost: other.test\r\n\r\n").await.unwrap();
+    let (mut text, mut at) = (String::new(), Vec::new());
+    while at.len() < 5 {
+        let mut part = [0; 1024];
+        let n = timeout(Duration::from_secs(5), io.read(&mut part)).await.unwrap().unwrap();
+        text.push_str(&String::from_utf8_lossy(&part[..n]));
+        while text.contains(&format!("data: {}", at.len())) {
+            at.push(Instant::now());
+        }
+    }
+    // The upstream sends one every 100 ms; a proxy that collects would give them all at once.
+    assert!(at.windows(2).all(|w| w[1] - w[0] > Duration::from_millis(50)), "{at:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_connections_at_once() {
+    let (upstream, bench) = two_hosts().await;
+    let all = (0..200).map(|n| {
+        let bench = &bench;
+        async move {
+            let answer = bench.get(if n % 2 == 0 { "api.test" } else { "other.test" }, &format!("/{n}")).await;
+            assert!(answer.contains("ok from upstream"), "{answer}");
+        }
+    });
+    futures_util::future::join_all(all).await;
+    assert_eq!(upstream.seen().len(), 200);
+    bench.audit(200).await;
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_wait_their_turn() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { limits, ..Options::default() });
+    let (a, _b) = (bench.tls("api.test").await, bench.tls("api.test").await);
+    let third = timeout(Duration::from_millis(300), bench.tls("api.test")).await;
+    assert!(third.is_err(), "a third connection was served");
+    drop(a);
+    timeout(Duration::from_secs(5), bench.tls("api.test")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_that_never_finishes_its_head_is_dropped() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let limits = Limits { head: Duration::from_millis(200), handshake: Duration::from_millis(200), ..Limits::default() };
+    let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { limits, ..Options::default() });
+    for first in ["GET http://a", ""] {
+        let mut io = bench.connect().await;
+        io.write_all(first.as_bytes()).await.unwrap();
+        timeout(Duration::from_secs(3), io.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    }
+    let mut io = bench.tunnel("api.test:443").await.unwrap();
+    io.write_all(b"\x16\x03").await.unwrap();
+    timeout(Duration::from_secs(3), io.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_upstream_is_502_and_a_silent_one_504() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let mut dead = upstream.route("dead", "dead.test");
+    dead.connect = Some(closed);
+    let limits = Limits { response_head: Duration::from_millis(200), ..Limits::default() };
+    let bench = Bench::with(vec![dead, upstream.route("api", "api.test")], Options { limits, ..Options::default() });
+    let answer = bench.get("dead.test", "/").await;
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("[connect]"), "{answer}");
+    let answer = bench.get("api.test", "/never").await;
+    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("[upstream-timeout]"), "{answer}");
+    let lines = bench.audit(2).await;
+    assert!(lines.iter().all(|l| l["verdict"] == "allow" && l["event"] == "request"), "the policy allowed both: {lines:?}");
+}
+
+#[tokio::test]
+async fn a_guest_that_leaves_is_recorded() {
+    let (_upstream, bench) = two_hosts().await;
+    let mut io = bench.tls("other.test").await;
+    io.write_all(b"GET /never HTTP/1.1\r\nHost: other.test\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(io);
+    assert_eq!(bench.audit(1).await[0]["rule"], "aborted");
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_is_one_line_too() {
+    let (_upstream, bench) = two_hosts().await;
+    assert!(bench.get("other.test", "/empty").await.starts_with("HTTP/1.1 204"));
+    let mut io = bench.tls("other.test").await;
+    io.write_all(b"HEAD /x HTTP/1.1\r\nHost: other.test\r\n\r\n").await.unwrap();
+    let mut head = [0; 4096];
+    let n = io.read(&mut head).await.unwrap();
+    assert!(String::from_utf8_lossy(&head[..n]).starts_with("HTTP/1.1 200"));
+    assert!(bench.audit(2).await.iter().all(|l| l.get("rule").is_none()));
+}
+
+#[tokio::test]
+async fn at_the_end_open_requests_finish_and_idle_connections_close() {
+    let (_upstream, bench) = two_hosts().await;
+    let mut idle = bench.tls("other.test").await;
+    let mut busy = bench.tls("other.test").await;
+    busy.write_all(b"GET /events HTTP/1.1\r\nHost: other.test\r\n\r\n").await.unwrap();
+    let mut first = [0; 64];
+    let n = busy.read(&mut first).await.unwrap();
+    bench.end();
+    let mut rest = String::from_utf8_lossy(&first[..n]).into_owned().into_bytes();
+    let _ = busy.read_to_end(&mut rest).await;
+    assert!(String::from_utf8_lossy(&rest).contains("data: 4"), "cut off");
+    let _ = timeout(Duration::from_secs(1), idle.read_to_end(&mut Vec::new())).await.unwrap();
+    let server = bench.server;
+    timeout(Duration::from_secs(3), server).await.unwrap().unwrap().unwrap();
+}

@@ -123,7 +123,7 @@ pub enum Reply {
     /// A short text.
     Text(Full<Bytes>),
     /// A body from upstream.
-    Stream(Download),
+    Stream(Box<Download>),
 }
 
 impl Body for Reply {

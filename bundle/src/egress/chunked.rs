@@ -19,6 +19,10 @@ pub enum Chunked {
     LastLf,
 }
 
+/// The body is not strictly formed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadChunk;
+
 impl Default for Chunked {
     fn default() -> Self {
         Self::Size(0, 0)
@@ -27,7 +31,10 @@ impl Default for Chunked {
 
 impl Chunked {
     /// How many bytes of `input` belong to the body, and whether it ends with them.
-    pub fn feed(&mut self, input: &[u8]) -> Result<(usize, bool), ()> {
+    ///
+    /// # Errors
+    /// [`BadChunk`].
+    pub fn feed(&mut self, input: &[u8]) -> Result<(usize, bool), BadChunk> {
         let mut at = 0;
         while let Some(b) = input.get(at) {
             *self = match (&*self, b) {
@@ -48,7 +55,7 @@ impl Chunked {
                 (Self::DataLf, b'\n') => Self::default(),
                 (Self::LastCr, b'\r') => Self::LastLf,
                 (Self::LastLf, b'\n') => return Ok((at + 1, true)),
-                _ => return Err(()),
+                _ => return Err(BadChunk),
             };
             at += 1;
         }
@@ -88,7 +95,7 @@ mod tests {
             b"0\r\n\n",
             b"1111111111111111\r\n",
         ] {
-            assert_eq!(Chunked::default().feed(bad), Err(()), "{:?}", String::from_utf8_lossy(bad));
+            assert_eq!(Chunked::default().feed(bad), Err(BadChunk), "{:?}", String::from_utf8_lossy(bad));
         }
     }
 }

@@ -1,1 +1,333 @@
+//! A proxy, an upstream and a guest in one test process, over real sockets on loopback.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bottle_policy::audit::{AuditWriter, verify};
+use bottle_policy::{Inject, Policy, Route, Scheme, Secret};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use super::proxy::Proxy;
+use super::refusal::{Guards, Rule};
+use super::routes::Routes;
+use super::tls::{Leaves, provider};
+use super::upstream::Network;
+use super::{Limits, server};
+
+pub const TOKEN: &str = "tok-3c5f0a-real-value";
+
+pub struct Ca {
+    pub cert: String,
+    pub key: String,
+}
+
+impl Ca {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut p = CertificateParams::default();
+        p.distinguished_name.push(DnType::CommonName, "test CA");
+        p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        p.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        Self { cert: p.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+    }
+
+    pub fn acceptor(&self, names: &[&str]) -> tokio_rustls::TlsAcceptor {
+        let issuer = Issuer::from_ca_cert_pem(&self.cert, KeyPair::from_pem(&self.key).unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let cert = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        Arc::new(config).into()
+    }
+
+    pub fn connector(&self, sni: bool) -> tokio_rustls::TlsConnector {
+        use rustls_pki_types::pem::PemObject;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap()).unwrap();
+        let mut config = rustls::ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.enable_sni = sni;
+        Arc::new(config).into()
+    }
+}
+
+/// What an upstream was sent.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub uri: String,
+    pub headers: http::HeaderMap,
+    pub body: usize,
+}
+
+pub struct Upstream {
+    pub address: SocketAddr,
+    pub ca: Ca,
+    pub seen: Arc<Mutex<Vec<Seen>>>,
+    pub connections: Arc<Mutex<usize>>,
+}
+
+type Answer = Response<BoxBody<Bytes, Infallible>>;
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut r = Response::new(Full::new(text.into()).boxed());
+    *r.status_mut() = status;
+    r
+}
+
+/// The path says how to behave.
+async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Result<Answer, Infallible> {
+    let (head, mut body) = request.into_parts();
+    let (mut n, mut broken) = (0, false);
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(f) => n += f.data_ref().map_or(0, Bytes::len),
+            Err(_) => broken = true,
+        }
+    }
+    if broken {
+        return Ok(text(StatusCode::BAD_REQUEST, "broken body"));
+    }
+    let path = head.uri.path().to_owned();
+    seen.lock().unwrap().push(Seen { uri: head.uri.to_string(), headers: head.headers.clone(), body: n });
+    Ok(match path.as_str() {
+        _ if head.method == "TRACE" => {
+            text(StatusCode::OK, format!("{:?}", head.headers.get("authorization").map(|v| v.to_str().unwrap().to_owned())))
+        }
+        "/never" => std::future::pending().await,
+        "/hop" => {
+            let mut r = text(StatusCode::OK, "x");
+            for (k, v) in
+                [("connection", "x-secret-hop"), ("x-secret-hop", "1"), ("keep-alive", "5"), ("proxy-authenticate", "z"), ("alt-svc", "h3")]
+            {
+                r.headers_mut().insert(k, v.parse().unwrap());
+            }
+            r
+        }
+        "/events" => {
+            let ticks = futures_util::stream::unfold(0, |n| async move {
+                (n < 5).then_some(())?;
+                tokio::time::sleep(Duration::from_millis(if n == 0 { 0 } else { 100 })).await;
+                Some((Ok(Frame::data(Bytes::from(format!("data: {n}\n\n")))), n + 1))
+            });
+            let mut r = Response::new(BodyExt::boxed(StreamBody::new(SyncStream(Box::pin(ticks)))));
+            r.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+            r
+        }
+        "/big" => {
+            let block = Bytes::from(vec![b'x'; 64 * 1024]);
+            let blocks = futures_util::stream::iter((0..1600).map(move |_| Ok(Frame::data(block.clone()))));
+            Response::new(BodyExt::boxed(StreamBody::new(SyncStream(Box::pin(blocks)))))
+        }
+        "/empty" => text(StatusCode::NO_CONTENT, ""),
+        _ => text(StatusCode::OK, "ok from upstream"),
+    })
+}
+
+/// Lets a stream that is only `Send` be boxed as a body.
+struct SyncStream<T>(std::pin::Pin<Box<dyn futures_util::Stream<Item = T> + Send>>);
+// SAFETY: the only method takes &mut self, so a shared reference gives access to nothing.
+unsafe impl<T> Sync for SyncStream<T> {}
+impl<T> futures_util::Stream for SyncStream<T> {
+    type Item = T;
+    fn poll_next(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<T>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl Upstream {
+    pub async fn start(names: &[&str], tls: bool) -> Self {
+        let ca = Ca::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = ca.acceptor(names);
+        let (seen, connections) = (Arc::new(Mutex::default()), Arc::new(Mutex::new(0)));
+        let (s, c) = (Arc::clone(&seen), Arc::clone(&connections));
+        tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let (acceptor, seen) = (acceptor.clone(), Arc::clone(&s));
+                *c.lock().unwrap() += 1;
+                tokio::spawn(async move {
+                    let service = hyper::service::service_fn(move |r| behave(r, seen.clone()));
+                    let mut http = hyper::server::conn::http1::Builder::new();
+                    let http = http.timer(hyper_util::rt::TokioTimer::new());
+                    if tls {
+                        let Ok(io) = acceptor.accept(tcp).await else { return };
+                        let _ = http.serve_connection(TokioIo::new(io), service).await;
+                    } else {
+                        let _ = http.serve_connection(TokioIo::new(tcp), service).await;
+                    }
+                });
+            }
+        });
+        Self { address, ca, seen, connections }
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// A route to here for `host`.
+    pub fn route(&self, name: &str, host: &str) -> Route {
+        Route {
+            name: name.into(),
+            host: host.parse().unwrap(),
+            port: 443,
+            methods: vec![],
+            paths: vec![],
+            inject: None,
+            tls: true,
+            allow_private: false,
+            connect: Some(self.address),
+            ca: Some(self.ca.cert.clone()),
+        }
+    }
+}
+
+/// Injection of the test token.
+pub fn bearer() -> Option<Inject> {
+    Some(Inject { header: "authorization".into(), scheme: Scheme::Bearer, token: "TOKEN".parse().unwrap() })
+}
+
+pub struct Bench {
+    pub ca: Ca,
+    dir: tempfile::TempDir,
+    end: watch::Sender<bool>,
+    pub server: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+pub struct Options {
+    pub off: Vec<Rule>,
+    pub limits: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { off: vec![], limits: Limits { drain: Duration::from_secs(2), ..Limits::default() } }
+    }
+}
+
+impl Bench {
+    pub fn start(routes: Vec<Route>) -> Self {
+        Self::with(routes, Options::default())
+    }
+
+    pub fn with(routes: Vec<Route>, options: Options) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = Ca::new();
+        let network = Arc::new(Network { limits: options.limits, guards: Guards { off: options.off }, ..Network::default() });
+        let tokens = BTreeMap::from([("TOKEN".parse().unwrap(), Secret::new(TOKEN.into()))]);
+        let (end, ending) = watch::channel(false);
+        let proxy = Proxy {
+            routes: Routes::new(Policy::new(routes), &tokens, &network).unwrap(),
+            leaves: Leaves::new(&ca.cert, &Secret::new(ca.key.clone())).unwrap(),
+            log: Arc::new(AuditWriter::open(&dir.path().join("audit"), "egress").unwrap()),
+            network,
+            tasks: Default::default(),
+            ending,
+        };
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+        let server = tokio::spawn(server::serve(Arc::new(proxy), listener));
+        Self { ca, dir, end, server }
+    }
+
+    pub fn end(&self) {
+        self.end.send(true).unwrap();
+    }
+
+    pub async fn connect(&self) -> UnixStream {
+        UnixStream::connect(self.dir.path().join("s")).await.unwrap()
+    }
+
+    /// A connection after CONNECT, or the refusal's response.
+    pub async fn tunnel(&self, authority: &str) -> Result<UnixStream, String> {
+        let mut io = self.connect().await;
+        io.write_all(format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n").as_bytes()).await.unwrap();
+        let answer = response(&mut io).await;
+        if answer.starts_with("HTTP/1.1 200 ") { Ok(io) } else { Err(answer) }
+    }
+
+    /// TLS with `host` through a tunnel.
+    pub async fn tls(&self, host: &str) -> TlsStream<UnixStream> {
+        self.tls_as(&format!("{host}:443"), host, true).await.unwrap()
+    }
+
+    pub async fn tls_as(&self, authority: &str, name: &str, sni: bool) -> std::io::Result<TlsStream<UnixStream>> {
+        let io = self.tunnel(authority).await.unwrap();
+        self.ca.connector(sni).connect(ServerName::try_from(name.to_owned()).unwrap(), io).await
+    }
+
+    /// One request in a tunnel of its own.
+    pub async fn get(&self, host: &str, path: &str) -> String {
+        let mut io = self.tls(host).await;
+        io.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await.unwrap();
+        io.flush().await.unwrap(); // many of these in one task run into tokio's budget, and the TLS layer keeps the rest
+        response(&mut io).await
+    }
+
+    pub fn audit_text(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("audit")).unwrap()
+    }
+
+    /// The audit log once it has `n` lines, verified.
+    pub async fn audit(&self, n: usize) -> Vec<serde_json::Value> {
+        let mut text = String::new();
+        for _ in 0..200 {
+            text = self.audit_text();
+            if text.lines().count() >= n {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        verify(text.as_bytes()).unwrap();
+        let lines: Vec<_> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(lines.len(), n, "{text}");
+        lines
+    }
+}
+
+/// One response as text: head, blank line, body (by Content-Length, or what came until the end).
+pub async fn response(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
+    let mut got = Vec::new();
+    let mut part = [0; 8192];
+    loop {
+        let all = String::from_utf8_lossy(&got).into_owned();
+        if let Some((head, body)) = all.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ").and_then(|n| n.parse().ok()));
+            let connected = head.starts_with("HTTP/1.1 200") && !head.contains("\r\n");
+            let chunked = head.to_ascii_lowercase().contains("transfer-encoding");
+            if body.len() >= length.unwrap_or(if connected || !chunked { 0 } else { usize::MAX }) || body.ends_with("0\r\n\r\n") {
+                return all;
+            }
+        }
+        match timeout(Duration::from_secs(6), io.read(&mut part)).await {
+            Ok(Ok(n)) if n > 0 => got.extend_from_slice(&part[..n]),
+            Ok(_) => return all,
+            Err(_) => return format!("TIMEOUT after {all:?}"),
+        }
+    }
+}

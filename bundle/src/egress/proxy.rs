@@ -8,7 +8,7 @@ use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::task::TaskTracker;
 
 use super::authority::Authority;
@@ -42,8 +42,8 @@ pub struct Proxy {
 /// Where a request came in.
 #[derive(Clone)]
 pub enum Via {
-    /// At the proxy's socket.
-    Socket,
+    /// At the proxy's socket. The slot is one of [`super::Limits::connections`].
+    Socket(Arc<OwnedSemaphorePermit>),
     /// In the tunnel to this host.
     Tunnel(Arc<Authority>),
 }
@@ -85,16 +85,19 @@ impl Proxy {
         ticket.asks("CONNECT", None, None);
         let checked = match via {
             Via::Tunnel(_) => Err(Refusal::new(Rule::NestedConnect, "CONNECT inside a tunnel")),
-            Via::Socket => tunnel_authority(request.uri()).and_then(|to| {
+            Via::Socket(slot) => tunnel_authority(request.uri()).and_then(|to| {
                 ticket.to(&to);
-                self.routes.check_tunnel(&to, self.guards()).map(|()| to)
+                self.routes.check_tunnel(&to, self.guards()).map(|()| (to, slot.clone()))
             }),
         };
         match checked {
-            Ok(to) => {
+            Ok((to, slot)) => {
                 let upgrade = hyper::upgrade::on(&mut request);
                 let tasks = self.tasks.clone();
-                tasks.spawn(connect::tunnel(self, upgrade, to, ticket));
+                tasks.spawn(async move {
+                    connect::tunnel(self, upgrade, to, ticket).await;
+                    drop(slot); // a tunnel is the same connection still
+                });
                 Response::new(Reply::Text(Full::default()))
             }
             Err(refusal) => {
@@ -158,18 +161,18 @@ fn destination(via: &Via, uri: &Uri, ticket: &mut Ticket) -> Result<Destination,
             }
             Ok(Destination { to: named, tls: true, target: target()? })
         }
-        (Via::Socket, Some("http"), Some(named)) => {
+        (Via::Socket(_), Some("http"), Some(named)) => {
             let to = Authority::parse(named.as_str(), Some(80))?;
             ticket.to(&to);
             Ok(Destination { to, tls: false, target: target()? })
         }
-        (Via::Socket, Some("https"), Some(named)) => {
+        (Via::Socket(_), Some("https"), Some(named)) => {
             if let Ok(to) = Authority::parse(named.as_str(), Some(443)) {
                 ticket.to(&to);
             }
             Err(Refusal::new(Rule::HttpsAbsolute, "https:// goes through CONNECT, not in the request line"))
         }
-        (Via::Socket, None, None) => {
+        (Via::Socket(_), None, None) => {
             Err(Refusal::new(Rule::NotProxyForm, "this is a proxy: set HTTPS_PROXY to it, do not ask it for pages"))
         }
         _ => Err(Refusal::new(Rule::RequestLine, "the request line's target has a form that is not supported")),
@@ -210,7 +213,7 @@ fn stream(response: Response<Incoming>, mut ticket: Ticket, silence: std::time::
         ticket.finish(); // hyper does not poll an empty body
         return Response::from_parts(head, Reply::Text(Full::default()));
     }
-    Response::from_parts(head, Reply::Stream(Download::new(body, ticket, silence)))
+    Response::from_parts(head, Reply::Stream(Box::new(Download::new(body, ticket, silence))))
 }
 
 /// A refusal as a response, and its line.

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use bottle_policy::{Policy, Route, Secret, TokenName};
+use bottle_policy::{PathPattern, Policy, Route, Secret, TokenName};
 
 use super::authority::Authority;
 use super::headers::{Credential, CredentialError};
 use super::path::Target;
 use super::refusal::{Guards, Refusal, Rule};
-use super::upstream::{Network, Upstream};
+use super::upstream::{Network, NoCertificate, Upstream};
 
 /// Why a policy cannot be enforced.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,7 @@ impl Routes {
                     Some(Credential::new(inject, token).map_err(bad)?)
                 }
             };
-            let upstream = Upstream::new(&route, network.clone()).map_err(|()| PolicyError::Ca(route.name.clone()))?;
+            let upstream = Upstream::new(&route, network.clone()).map_err(|NoCertificate| PolicyError::Ca(route.name.clone()))?;
             live.push(Arc::new(LiveRoute { route, credential, upstream }));
         }
         Ok(Self(live))
@@ -142,18 +142,21 @@ impl Routes {
     }
 }
 
-/// The route in bottle.toml that would allow a request. The guest's text is quoted as TOML wants it.
+/// The route in bottle.toml that would allow a request, as TOML.
 fn route_hint(to: &Authority, tls: bool, request: Option<(&str, &str)>) -> String {
-    let mut text = format!("to allow it, in bottle.toml: [[bottles.NAME.egress]] host = \"{}\"", to.host);
+    let mut route = format!("host = \"{}\"", to.host);
     if to.port != 443 {
-        text.push_str(&format!(", port = {}", to.port));
+        route.push_str(&format!(", port = {}", to.port));
     }
     if let Some((method, path)) = request {
-        // Method and path are printable ASCII without quotes or backslashes by now, but for `"` in a path.
-        text.push_str(&format!(", methods = [\"{method}\"], paths = [\"{}\"]", path.replace('"', "%22")));
+        route.push_str(&format!(", methods = [\"{method}\"]"));
+        // Not every path can be a rule; one that can has no escape, and `"` is all that TOML minds in it.
+        if path.parse::<PathPattern>().is_ok() && !path.contains('"') {
+            route.push_str(&format!(", paths = [\"{path}\"]"));
+        }
     }
     if !tls {
-        text.push_str(", tls = false");
+        route.push_str(", tls = false");
     }
-    text
+    format!("to allow it, in bottle.toml under [bottles.NAME]: egress = [{{ {route} }}]")
 }

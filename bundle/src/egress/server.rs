@@ -9,7 +9,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::proxy::{Proxy, Via};
@@ -40,8 +40,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: UnixListener) -> io::Result<()> 
         let (proxy, tasks) = (proxy.clone(), proxy.tasks.clone());
         tasks.spawn(async move {
             let wire = Wire::new(io, proxy.guards().clone());
-            serve_socket(proxy, wire).await;
-            drop(slot);
+            serve_socket(proxy, wire, Arc::new(slot)).await;
         });
     }
     drop(listener);
@@ -52,7 +51,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: UnixListener) -> io::Result<()> 
     Ok(())
 }
 
-async fn accept(listener: &UnixListener, slots: &Arc<Semaphore>) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(listener: &UnixListener, slots: &Arc<Semaphore>) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
     let slot = slots.clone().acquire_owned().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
     Ok((listener.accept().await?.0, slot))
 }
@@ -90,11 +89,11 @@ macro_rules! run {
 }
 
 /// HTTP at the proxy's socket, CONNECT included.
-async fn serve_socket(proxy: Arc<Proxy>, io: Wire<UnixStream>) {
+async fn serve_socket(proxy: Arc<Proxy>, io: Wire<UnixStream>, slot: Arc<OwnedSemaphorePermit>) {
     let handler = proxy.clone();
     let service = service_fn(move |request| {
-        let proxy = handler.clone();
-        async move { Ok::<_, Infallible>(proxy.handle(Via::Socket, request).await) }
+        let (proxy, via) = (handler.clone(), Via::Socket(slot.clone()));
+        async move { Ok::<_, Infallible>(proxy.handle(via, request).await) }
     });
     run!(proxy, builder(&proxy).serve_connection(TokioIo::new(io), service).with_upgrades());
 }

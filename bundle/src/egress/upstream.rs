@@ -36,7 +36,7 @@ use super::tls::provider;
 pub struct Network {
     /// Name lookup.
     pub resolver: Resolver,
-    roots: OnceLock<RootCertStore>,
+    pub(super) roots: OnceLock<RootCertStore>,
     /// Deadlines.
     pub limits: Limits,
     /// Rules in force.
@@ -61,6 +61,10 @@ impl Network {
     }
 }
 
+/// A route's `ca` holds no PEM certificate.
+#[derive(Debug)]
+pub struct NoCertificate;
+
 /// The connections of one route.
 pub struct Upstream {
     client: Client<Connector, Upload>,
@@ -72,14 +76,14 @@ impl Upstream {
     ///
     /// # Errors
     /// `route.ca` holds no certificate.
-    pub fn new(route: &Route, network: Arc<Network>) -> Result<Self, ()> {
+    pub fn new(route: &Route, network: Arc<Network>) -> Result<Self, NoCertificate> {
         let mut cas = Vec::new();
         if let Some(pem) = &route.ca {
             for ca in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                cas.push(ca.map_err(drop)?);
+                cas.push(ca.map_err(|_| NoCertificate)?);
             }
             if cas.is_empty() {
-                return Err(());
+                return Err(NoCertificate);
             }
         }
         let limits = network.limits.clone();

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::chunked::Chunked;
+use super::chunked::{BadChunk, Chunked};
 use super::head::{Framing, Head};
 use super::refusal::Guards;
 
@@ -97,7 +97,7 @@ impl<S> Wire<S> {
                         self.state = State::Head;
                     }
                 }
-                Err(()) => self.state = State::Broken,
+                Err(BadChunk) => self.state = State::Broken,
             },
             State::Held | State::Broken => {}
         }
