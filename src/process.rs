@@ -181,6 +181,12 @@ impl Daemon {
         }
     }
 
+    /// Waits until it ends, which it should not, and says what it said.
+    pub async fn lost(&mut self) -> Error {
+        self.ended().await;
+        self.failure().await
+    }
+
     /// The error of a daemon that ended too early.
     pub async fn failure(&mut self) -> Error {
         let status = tokio::time::timeout(Duration::from_secs(2), self.child.wait()).await;

@@ -49,8 +49,8 @@ impl Bundle {
     }
 
     /// Waits for the first daemon that ends while the bottle runs: without it the bottle reaches nothing.
-    pub async fn failure(&mut self) -> Error {
-        let waits = self.daemons.iter_mut().map(|d| Box::pin(async move { d.failure().await }));
+    pub async fn lost(&mut self) -> Error {
+        let waits = self.daemons.iter_mut().map(|d| Box::pin(async move { d.lost().await }));
         futures_util::future::select_all(waits).await.0
     }
 }

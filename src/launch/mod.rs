@@ -101,6 +101,8 @@ impl Launch<'_> {
         let progress = Progress::new(self.quiet);
         progress.step("resolving tokens");
         let tokens = tokens::resolve(plan).await?;
+        let json = serde_json::to_vec_pretty(plan).context(Kind::Internal, || "cannot write the plan".into())?;
+        write_private(&dir.plan(), &json)?;
         dir.write_metadata(metadata)?;
         journal.record(&Step::RuntimeDir { path: dir.runtime().to_owned() })?;
         crate::state::private_dir(dir.runtime())?;
@@ -110,8 +112,6 @@ impl Launch<'_> {
             let token = demo_token(&tokens)?;
             parts.upstream = Some(DemoUpstream::start(self.closure, dir, token, &mut plan.policy, journal).await?);
         }
-        let json = serde_json::to_vec_pretty(plan).context(Kind::Internal, || "cannot write the plan".into())?;
-        write_private(&dir.plan(), &json)?;
         let authority = Authority::new(&format!("bottle {}", dir.slug()))?;
         let egress = EgressInput { ca_cert: authority.certificate.clone(), ca_key: authority.key.clone(), tokens: tokens.clone() };
         if breaks("open-egress") {
@@ -154,7 +154,7 @@ impl Launch<'_> {
         tokio::select! {
             code = attach(stream, tty, true) => code,
             ended = machine.vmm.ended() => Err(machine_lost(&ended)),
-            failed = bundle.failure() => Err(failed),
+            failed = bundle.lost() => Err(failed),
         }
     }
 
@@ -190,7 +190,7 @@ fn agent(plan: &LaunchPlan, env: BTreeMap<String, String>, canary: &Canary) -> R
         let host_kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
         argv = vec![SELF.to_owned(), "demo".into()];
         argv.extend(["--host-kernel".into(), host_kernel, "--canary".into(), canary.port()?.to_string()]);
-        argv.extend(["--allowed-host".into(), DEMO_HOST.into()]);
+        argv.extend(["--allowed-host".into(), DEMO_HOST.into(), "--denied-host".into(), "example.com".into()]);
     }
     let tty = interactive().then(size);
     Ok(ExecRequest { argv, env, cwd: Some(image.workdir.clone()), uid: image.uid, gid: image.gid, tty, stdin: true })

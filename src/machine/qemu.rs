@@ -107,7 +107,11 @@ impl<'a> Qemu<'a> {
             .args(["-fw_cfg", &format!("name=opt/bottle/key,file=/proc/self/fd/{key}")])
             .args(["-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng"])
             .args(["-device", "virtio-balloon-pci,free-page-reporting=on"])
-            .args(if breaks("network-device") { &["-nic", "user,model=virtio-net-pci,romfile="][..] } else { &[] })
+            .args(if breaks("network-device") {
+                &["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="][..]
+            } else {
+                &[]
+            })
     }
 }
 

@@ -23,7 +23,7 @@ command = ["sleep", "1000"]
 image = "demo"
 [[bottles.dev.egress]]
 host = "api.example.com"
-inject = { header = "authorization", scheme = "bearer", token = { file = "../token" } }
+inject = { header = "authorization", scheme = "bearer", token = { file = "~/token" } }
 "#;
 
 fn holds_token(bytes: &[u8]) -> bool {

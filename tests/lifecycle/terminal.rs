@@ -107,18 +107,18 @@ pub fn size() {
 
 pub fn interrupt() {
     let home = Home::new();
-    let script = "trap 'echo got-int; exit 5' INT; echo ready-now; while :; do sleep 0.1; done";
+    let script = "trap 'echo got-$((1+1)); exit 5' INT; echo ready-$((1+1)); while :; do sleep 0.1; done";
     let mut terminal = Terminal::start(&home, &["launch", "demo", "--yes", "--", "bash", "-c", script]);
-    terminal.expect("ready-now");
+    terminal.expect("ready-2");
     terminal.type_keys("\x03");
-    terminal.expect("got-int");
+    terminal.expect("got-2");
     assert_eq!(terminal.code(), Some(5));
 }
 
 pub fn hangup() {
     let home = Home::new();
-    let mut terminal = Terminal::start(&home, &["launch", "demo", "--yes", "--", "bash", "-c", "echo ready-now; sleep 1000"]);
-    terminal.expect("ready-now");
+    let mut terminal = Terminal::start(&home, &["launch", "demo", "--yes", "--", "bash", "-c", "echo ready-$((1+1)); sleep 1000"]);
+    terminal.expect("ready-2");
     let Terminal { keys, screen, line, mut child, .. } = terminal;
     drop((keys, screen, line));
     // The reader thread holds the last end of the terminal; a hangup is what the kernel sends when it is gone.
@@ -130,10 +130,10 @@ pub fn hangup() {
 
 pub fn restored() {
     let home = Home::new();
-    let mut terminal = Terminal::start(&home, &["launch", "demo", "--yes", "--", "bash", "-c", "echo ready-now; read x"]);
+    let mut terminal = Terminal::start(&home, &["launch", "demo", "--yes", "--", "bash", "-c", "echo ready-$((1+1)); read x"]);
     let cooked = |t: &Terminal| tcgetattr(t.line.as_fd()).expect("modes").local_flags.contains(LocalFlags::ECHO | LocalFlags::ICANON);
     assert!(cooked(&terminal));
-    terminal.expect("ready-now");
+    terminal.expect("ready-2");
     assert!(!cooked(&terminal), "raw while the agent has it");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(terminal.child.id()).expect("pid")), nix::sys::signal::Signal::SIGTERM)
         .expect("term");
@@ -148,9 +148,9 @@ pub fn declined() {
     terminal.type_keys("\r");
     assert_eq!(terminal.code(), Some(1));
     assert!(!home.runtime("demo").exists());
-    let mut terminal = Terminal::start(&home, &["launch", "demo", "--", "echo", "the agent ran"]);
+    let mut terminal = Terminal::start(&home, &["launch", "demo", "--", "bash", "-c", "echo the agent ran $((1+1))"]);
     terminal.expect("[y/N]");
     terminal.type_keys("y\r");
-    terminal.expect("the agent ran");
+    terminal.expect("the agent ran 2");
     assert_eq!(terminal.code(), Some(0));
 }
