@@ -29,7 +29,7 @@ use Twin::{Means, Outside};
 
 const TCP: &str = "if timeout 2 bash -c \"exec 3<>/dev/tcp/$ADDRESS/$PORT\" 2>/dev/null; then echo OPEN; else echo SHUT; fi";
 const UDP: &str = "if timeout 2 bash -c \"echo x > /dev/udp/$ADDRESS/$PORT\" 2>/dev/null; then echo OPEN; else echo SHUT; fi";
-const CURL: &str = "if curl --noproxy '*' -sm2 -o /dev/null telnet://$ADDRESS:$PORT </dev/null; then echo OPEN; else echo SHUT; fi";
+const CURL: &str = "curl --noproxy '*' -sm2 -o /dev/null -w '%{num_connects}' http://$ADDRESS:$PORT | grep -qx 1 && echo OPEN || echo SHUT";
 /// Prints OPEN when socket(2) with these numbers works and reaches $ADDRESS.
 const RAW_IP: &str = "perl -MSocket -e 'socket(S, AF_INET, SOCK_RAW, 1) && send(S, \"\\x08\\x00\\xf7\\xff\\0\\0\\0\\0\", 0, \
     sockaddr_in(0, inet_aton($ENV{ADDRESS}))) ? print \"OPEN\\n\" : print \"SHUT\\n\"'";
@@ -105,8 +105,11 @@ pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "host_directories_cannot_be_mounted",
         root: true,
-        script: "mkdir -p /tmp/m; for t in 9p virtiofs nfs cifs; do perl -e \"exit(syscall(165, 'host', '/tmp/m', '$t', 0, 0) != 0)\" && { echo OPEN; exit; }; done; echo SHUT",
-        twin: Means("mkdir -p /tmp/m; perl -e \"exit(syscall(165, 'x', '/tmp/m', 'tmpfs', 0, 0) != 0)\" && echo OPEN"),
+        // mount(2) by number: there is no mount(8) in the image.
+        script: "mkdir -p /tmp/m; for t in 9p virtiofs nfs cifs; do perl -e 'my ($s, $t, $k) = @ARGV; exit(syscall(165, $s, $t, $k, 0, 0) != 0)' host /tmp/m $t && { echo OPEN; exit; }; done; echo SHUT",
+        twin: Means(
+            "mkdir -p /tmp/m; perl -e 'my ($s, $t, $k) = @ARGV; exit(syscall(165, $s, $t, $k, 0, 0) != 0)' x /tmp/m tmpfs && echo OPEN",
+        ),
     },
     Attack {
         name: "the_agent_is_not_root_and_cannot_become_it",

@@ -29,7 +29,26 @@ inject = { header = "authorization", scheme = "bearer", token = { file = "~/toke
 fn holds_token(bytes: &[u8]) -> bool {
     // Base64 at each of its three alignments would need the daemon to have encoded it: only `basic` routes do.
     let hex: String = TOKEN.bytes().map(|b| format!("{b:02x}")).collect();
-    [TOKEN.as_bytes(), hex.as_bytes()].iter().any(|needle| bytes.windows(needle.len()).any(|w| w == *needle))
+    [TOKEN.as_bytes(), hex.as_bytes()].iter().any(|needle| memchr::memmem::find(bytes, needle).is_some())
+}
+
+/// Whether a file, which may be a sparse disk of many GiB, holds the token.
+fn file_holds_token(path: &Path) -> bool {
+    use nix::unistd::{Whence, lseek};
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::open(path).expect("a file of the launch");
+    let mut at = 0;
+    // An extent of data, then a hole, and so on; ENXIO after the last.
+    while let Ok(begin) = lseek(&file, at, Whence::SeekData) {
+        let end = lseek(&file, begin, Whence::SeekHole).expect("its end");
+        let mut extent = vec![0; usize::try_from(end - begin).expect("its length")];
+        let _ = file.read_exact_at(&mut extent, u64::try_from(begin).expect("its place"));
+        if holds_token(&extent) {
+            return true;
+        }
+        at = end;
+    }
+    false
 }
 
 fn files_below(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
@@ -53,13 +72,13 @@ fn planted_token() {
     bottle.sh(false, "curl -sm10 https://api.example.com/ -o /dev/null; true");
 
     // The twin: the search finds the token where it is.
-    assert!(holds_token(&std::fs::read(&token_file).expect("the token")));
+    assert!(file_holds_token(&token_file));
     let mut files = Vec::new();
     files_below(&home.state(), &mut files);
     files_below(&home.path().join("run"), &mut files);
     assert!(files.iter().any(|f| f.ends_with("disk.img")) && files.iter().any(|f| f.ends_with("policy.json")), "{files:?}");
     for file in &files {
-        assert!(!holds_token(&std::fs::read(file).expect("a file of the launch")), "the token is in {}", file.display());
+        assert!(!file_holds_token(file), "the token is in {}", file.display());
     }
     // Argument vectors and environments of every process of the launch.
     let processes = processes_naming(home.path());
@@ -93,7 +112,7 @@ fn planted_token() {
     files_below(&home.state(), &mut files);
     assert!(files.iter().any(|f| f.ends_with("audit.jsonl")), "{files:?}");
     for file in files {
-        assert!(!holds_token(&std::fs::read(&file).expect("a file")), "the token is in {}", file.display());
+        assert!(!file_holds_token(&file), "the token is in {}", file.display());
     }
 }
 
