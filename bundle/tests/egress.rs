@@ -154,3 +154,23 @@ fn it_is_ready_at_once() {
     // 15 ms is the aim (see the benches); a debug build on a busy machine gets some slack.
     assert!(times.iter().min().unwrap() < &Duration::from_millis(60), "{times:?}");
 }
+
+#[test]
+fn confined_it_still_reads_the_systems_cas_and_hosts() {
+    let upstream = Upstream::start(2);
+    let cas = tempfile::tempdir().unwrap();
+    let file = cas.path().join("cas.pem");
+    fs::write(&file, upstream.certificate()).unwrap();
+    let mut policy: serde_json::Value = serde_json::from_str(&upstream.policy()).unwrap();
+    policy["routes"][0].as_object_mut().unwrap().remove("ca");
+    policy["routes"].as_array_mut().unwrap().push(serde_json::json!({"name": "local", "host": "localhost"}));
+    let start = |file: &std::path::Path| {
+        let dir = tempfile::tempdir().unwrap();
+        let env = [("SSL_CERT_FILE", file)];
+        Egress::spawn_in(dir, &policy.to_string(), &Egress::input(), std::process::id(), &env).ready()
+    };
+    let egress = start(&file);
+    assert!(egress.get("up.test", "/", "").starts_with("HTTP/1.1 200"));
+    assert!(egress.get("localhost", "/", "").contains("[address]"));
+    assert!(start(&cas.path().join("none.pem")).get("up.test", "/", "").contains("[upstream-tls]"));
+}

@@ -198,3 +198,35 @@ async fn at_the_end_open_requests_finish_and_idle_connections_close() {
     let server = bench.server;
     timeout(Duration::from_secs(3), server).await.unwrap().unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn what_cannot_be_recorded_is_not_let_through() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    // Every write to /dev/full fails as on a full disk.
+    let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { log: Some("/dev/full".into()), ..Options::default() });
+    bench.get("api.test", "/first").await;
+    let mut io = bench.connect().await;
+    io.write_all(b"GET http://x.test/ HTTP/1.1\r\nHost: x.test\r\n\r\n").await.unwrap();
+    assert!(response(&mut io).await.starts_with("HTTP/1.1 503"));
+    let mut io = bench.connect().await;
+    io.write_all(b"CONNECT api.test:443 HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
+    assert!(response(&mut io).await.starts_with("HTTP/1.1 503"));
+    assert_eq!(upstream.seen().len(), 1, "only the one whose line could not be foreseen to fail");
+}
+
+#[tokio::test]
+async fn a_certificate_is_for_one_host_by_the_bottles_ca_backdated_and_reused() {
+    let (_upstream, bench) = two_hosts().await;
+    let first = bench.tls("api.test").await.get_ref().1.peer_certificates().unwrap()[0].clone();
+    let again = bench.tls("api.test").await.get_ref().1.peer_certificates().unwrap()[0].clone();
+    assert_eq!(first, again);
+    let (_, x509) = x509_parser::parse_x509_certificate(&first).unwrap();
+    let now = time::OffsetDateTime::now_utc();
+    let age = now - x509.validity().not_before.to_datetime();
+    let left = x509.validity().not_after.to_datetime() - now;
+    assert!(age >= time::Duration::hours(23) && age < time::Duration::hours(25), "{age}");
+    assert!(left > time::Duration::days(7) && left < time::Duration::days(9), "{left}");
+    let names = &x509.subject_alternative_name().unwrap().unwrap().value.general_names;
+    assert_eq!(format!("{names:?}"), "[DNSName(\"api.test\")]");
+    assert!(!x509.is_ca());
+}

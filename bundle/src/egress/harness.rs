@@ -222,12 +222,14 @@ pub struct Bench {
 
 pub struct Options {
     pub off: Vec<Rule>,
+    /// Instead of a file in the bench's own directory.
+    pub log: Option<std::path::PathBuf>,
     pub limits: Limits,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { off: vec![], limits: Limits { drain: Duration::from_secs(2), ..Limits::default() } }
+        Self { off: vec![], log: None, limits: Limits { drain: Duration::from_secs(2), ..Limits::default() } }
     }
 }
 
@@ -245,7 +247,7 @@ impl Bench {
         let proxy = Proxy {
             routes: Routes::new(Policy::new(routes), &tokens, &network).unwrap(),
             leaves: Leaves::new(&ca.cert, &Secret::new(ca.key.clone())).unwrap(),
-            log: Arc::new(AuditWriter::open(&dir.path().join("audit"), "egress").unwrap()),
+            log: Arc::new(AuditWriter::open(&options.log.unwrap_or_else(|| dir.path().join("audit")), "egress").unwrap()),
             network,
             tasks: Default::default(),
             ending,

@@ -67,13 +67,10 @@ impl Proxy {
         if let Via::Tunnel(to) = &via {
             ticket.to(to);
         }
-        let outcome = if self.log.failed() {
-            Err(Refusal::new(Rule::Audit, "the audit log cannot be written, so nothing is let through"))
-        } else if request.method() == Method::CONNECT {
+        if request.method() == Method::CONNECT {
             return self.connect(&via, request, ticket);
-        } else {
-            self.request(&via, request, &mut ticket).await
-        };
+        }
+        let outcome = if self.log.failed() { Err(unrecorded()) } else { self.request(&via, request, &mut ticket).await };
         match outcome {
             Ok(response) => stream(response, ticket, self.network.limits.silence),
             Err(refusal) => refuse(&refusal, ticket),
@@ -84,6 +81,7 @@ impl Proxy {
     fn connect(self: Arc<Self>, via: &Via, mut request: Request<Incoming>, mut ticket: Ticket) -> Response<Reply> {
         ticket.asks("CONNECT", None, None);
         let checked = match via {
+            _ if self.log.failed() => Err(unrecorded()),
             Via::Tunnel(_) => Err(Refusal::new(Rule::NestedConnect, "CONNECT inside a tunnel")),
             Via::Socket(slot) => tunnel_authority(request.uri()).and_then(|to| {
                 ticket.to(&to);
@@ -137,6 +135,11 @@ impl Proxy {
         }
         Ok(response)
     }
+}
+
+/// What cannot be recorded is not let through.
+fn unrecorded() -> Refusal {
+    Refusal::new(Rule::Audit, "the audit log cannot be written, so nothing is let through")
 }
 
 /// The authority of CONNECT.

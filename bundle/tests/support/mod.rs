@@ -100,10 +100,15 @@ impl Egress {
     }
 
     pub fn spawn_with(dir: tempfile::TempDir, policy: &str, input: &str, parent: u32) -> Self {
+        Self::spawn_in(dir, policy, input, parent, &[])
+    }
+
+    pub fn spawn_in(dir: tempfile::TempDir, policy: &str, input: &str, parent: u32, env: &[(&str, &std::path::Path)]) -> Self {
         let run = dir.path().join("run");
         let _ = fs::DirBuilder::new().mode(0o700).create(&run);
         fs::write(dir.path().join("policy.json"), policy).unwrap();
         let mut process = Command::new(BIN)
+            .envs(env.iter().copied())
             .args(["egress", "--slug", "test", "--parent", &parent.to_string()])
             .arg("--socket")
             .arg(run.join("s"))
@@ -120,7 +125,7 @@ impl Egress {
         Self { process, dir }
     }
 
-    fn ready(mut self) -> Self {
+    pub fn ready(mut self) -> Self {
         let mut said = String::new();
         BufReader::new(self.process.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
         if said != "ready\n" {
@@ -242,7 +247,9 @@ impl Upstream {
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || {
             for tcp in listener.incoming() {
-                let io = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), tcp.unwrap());
+                let tcp = tcp.unwrap();
+                tcp.set_nodelay(true).unwrap();
+                let io = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), tcp);
                 std::thread::spawn(move || serve(io, size));
             }
         });
@@ -251,6 +258,11 @@ impl Upstream {
 
     pub fn policy(&self) -> String {
         policy("up.test", self.port, &self.cert, false)
+    }
+
+    /// The certificate to be trusted, PEM.
+    pub fn certificate(&self) -> &str {
+        &self.cert
     }
 }
 

@@ -133,7 +133,7 @@ fn tail(file: &mut File) -> io::Result<(Option<Vec<u8>>, u64)> {
     let len = file.metadata()?.len();
     file.seek(SeekFrom::Start(len.saturating_sub(2 * LINE_MAX)))?;
     let mut end = Vec::new();
-    file.take(2 * LINE_MAX).read_to_end(&mut end)?;
+    file.take(len.min(2 * LINE_MAX)).read_to_end(&mut end)?;
     let Some(newline) = end.iter().rposition(|b| *b == b'\n') else {
         return Ok((None, end.len() as u64));
     };
