@@ -24,8 +24,10 @@ fn pair() -> (Session<HostOpen>, Incoming<GuestOpen>, Session<GuestOpen>, Incomi
     (host, from_guest, guest, from_host)
 }
 
+type Running = tokio::task::JoinHandle<Result<(), ChannelError>>;
+
 /// A host against raw bytes.
-fn exposed() -> (Session<HostOpen>, Incoming<GuestOpen>, DuplexStream, tokio::task::JoinHandle<Result<(), ChannelError>>) {
+fn exposed() -> (Session<HostOpen>, Incoming<GuestOpen>, DuplexStream, Running) {
     let (h, raw) = duplex(1024 * 1024);
     let (host, incoming, driver) = Session::host(h);
     (host, incoming, raw, tokio::spawn(driver))

@@ -229,8 +229,10 @@ mod tests {
         Limits { entries: 10, bytes: 1000 }
     }
 
+    type Raw<'a> = (EntryType, &'a str, &'a str, &'a [u8]);
+
     /// A tar whose names are written raw, as no honest builder would.
-    fn tar(entries: &[(EntryType, &str, &str, &[u8])]) -> Vec<u8> {
+    fn tar(entries: &[Raw]) -> Vec<u8> {
         let mut out = tar::Builder::new(Vec::new());
         for (kind, path, link, data) in entries {
             let mut header = tar::Header::new_gnu();
@@ -245,7 +247,7 @@ mod tests {
         out.into_inner().unwrap()
     }
 
-    fn unpack_all(entries: &[(EntryType, &str, &str, &[u8])]) -> (tempfile::TempDir, Result<CopyReport, UntarError>) {
+    fn unpack_all(entries: &[Raw]) -> (tempfile::TempDir, Result<CopyReport, UntarError>) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("in")).unwrap();
         let result = extract_hostile(&tar(entries)[..], &dir.path().join("in"), limits());
@@ -268,7 +270,7 @@ mod tests {
 
     #[test]
     fn every_way_out_is_refused() {
-        let outside: &[&[(EntryType, &str, &str, &[u8])]] = &[
+        let outside: &[&[Raw]] = &[
             &[(EntryType::Regular, "../x", "", b"x")],
             &[(EntryType::Regular, "/x", "", b"x")],
             &[(EntryType::Regular, "a/../../x", "", b"x")],
