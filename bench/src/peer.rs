@@ -36,7 +36,7 @@ pub async fn boot(closure: &Closure, disk: &Path) -> Result<f64, String> {
     let mut command = Command::new(&qemu.binary.path);
     command
         .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-M", "q35", "-smp", "1", "-m", "512"])
-        .args(if kvm { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg", "-cpu", "max"] })
+        .args(if kvm { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg", "-cpu", "max,-erms"] })
         .arg("-L")
         .arg(&qemu.firmware)
         .arg("-kernel")

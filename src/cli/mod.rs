@@ -67,6 +67,9 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
+    if !matches!(cli.command, Command::Launch(_) | Command::Exec(_)) {
+        end_with_a_closed_pipe();
+    }
     let ran = match cli.command {
         Command::Launch(args) => args.run(),
         Command::Plan(args) => args.run(),
@@ -98,6 +101,13 @@ fn report(error: &Error) {
 /// Colour only on a terminal, and never against NO_COLOR.
 fn colour() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// What is piped into `head` ends quietly, as other programs do.
+fn end_with_a_closed_pipe() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: the default action runs no code of ours.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
 
 fn log_to_stderr(verbose: u8) {

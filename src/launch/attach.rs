@@ -33,6 +33,9 @@ pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(stream: S, tty: bool, std
             eprintln!("bottle: {}", crate::manifest::neutral(&failed.message));
             Ok(failed.code())
         }
+        // Like a program that writes into a closed pipe: 128 + SIGPIPE, and nothing to report.
+        Err(ExecFailure::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(141),
+        Err(ExecFailure::Output(e)) => Err(Error::new(Kind::Internal, format!("the agent's output cannot be written: {e}"))),
         Err(lost) => Err(Error::new(Kind::Engine, format!("the agent's machine is lost: {lost}")).hint("bottle list")),
     }
 }

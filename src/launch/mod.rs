@@ -60,6 +60,7 @@ impl Launch<'_> {
     /// Every failure comes after a full unwind. `SelfTest` when the bottle was not shut in; `Signal` when one ended it.
     pub async fn run<E: Engine>(&self, mut plan: LaunchPlan, engine: &E) -> Result<u8> {
         provider::supported(&plan)?;
+        keep_memory_private()?;
         self.closure.verify(self.closure.image(plan.image.name.as_str())?, &self.roots.verified())?;
         let dir = self.roots.bottle(plan.slug.as_str())?;
         let _lock = dir.lock()?;
@@ -140,9 +141,10 @@ impl Launch<'_> {
         let secrets: Vec<&Secret> = tokens.values().chain([&authority.key]).collect();
         let proofs = selftest::run(&session, &plan, &env, &canary, &secrets).await?;
         drop(tokens);
+        let Authority { certificate, .. } = authority;
 
         progress.step("provisioning");
-        provision::provision(&session, &plan, &authority.certificate).await?;
+        provision::provision(&session, &plan, &certificate).await?;
         let control = control::Control::listen(dir, session.clone(), Arc::clone(&plan), env.clone(), Arc::clone(stop))?;
         tokio::spawn(control.serve());
         dir.write_metadata(&Metadata { phase: Phase::Running, ..metadata.clone() })?;
@@ -169,6 +171,15 @@ impl Launch<'_> {
             log: dir.log("engine"),
         })
     }
+}
+
+/// No core dump and no debugger of another process: token values pass through this one.
+fn keep_memory_private() -> Result<()> {
+    let what = || "cannot keep this process's memory private".to_owned();
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0).context(Kind::Internal, what)?;
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_dumpable(false).context(Kind::Internal, what)?;
+    Ok(())
 }
 
 fn machine_lost(how: &str) -> Error {

@@ -66,12 +66,6 @@ impl Roots {
         self.state.join("verified.json")
     }
 
-    /// Where roots that keep store paths from garbage collection are linked.
-    #[must_use]
-    pub fn gc_roots(&self) -> PathBuf {
-        self.state.join("gcroots")
-    }
-
     /// The directory of the bottle `slug`, which need not exist yet.
     ///
     /// # Errors

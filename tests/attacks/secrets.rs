@@ -63,6 +63,8 @@ fn files_below(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
 }
 
 fn planted_token() {
+    let store = || -> Vec<_> { std::fs::read_dir("/nix/store").into_iter().flatten().flatten().map(|e| e.file_name()).collect() };
+    let before = store();
     let home = Home::with_manifest(MANIFEST);
     let token_file = home.path().join("token");
     std::fs::write(&token_file, format!("{TOKEN}\n")).expect("the token");
@@ -107,6 +109,7 @@ fn planted_token() {
     let said = bottle.said();
     assert!(!holds_token(said.as_bytes()), "{said}");
     bottle.stop();
+    assert!(store().iter().all(|path| before.contains(path)), "a launch added to the store");
     // What outlives the launch.
     let mut files = Vec::new();
     files_below(&home.state(), &mut files);

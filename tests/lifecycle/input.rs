@@ -148,6 +148,7 @@ pub const CASES: &[Case] = &[
         code: 3,
         said: "cannot create",
     },
+    Case { name: "the_disk_is_full", manifest: "", args: &["launch", "demo", "--yes"], prepare: full_disk, code: 4, said: "mke2fs" },
     Case {
         name: "socket_path_too_long",
         manifest: "",
@@ -177,6 +178,19 @@ fn altered_kernel(home: &Home, command: &mut std::process::Command) {
     bytes[middle] ^= 1;
     std::fs::write(&copy, bytes).expect("a copy");
     edited_closure(home, command, &kernel, &copy.to_string_lossy());
+}
+
+/// The same command with a state directory on a file system of 128 KiB.
+fn full_disk(home: &Home, command: &mut std::process::Command) {
+    let state = home.path().join("state");
+    let script = format!("mount -t tmpfs -o size=128k,mode=0700 tmpfs {} && exec \"$0\" \"$@\"", state.display());
+    let mut full = std::process::Command::new("unshare");
+    full.args(["-m", "sh", "-c", &script]).arg(command.get_program()).args(command.get_args());
+    full.env_clear()
+        .envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))))
+        .current_dir(home.project())
+        .stdin(std::process::Stdio::null());
+    *command = full;
 }
 
 fn long_runtime(home: &Home, command: &mut std::process::Command) {
