@@ -1,6 +1,6 @@
 //! The stream multiplexer.
 //!
-//! Why not yamux: read as a parser of hostile bytes, yamux 0.13.10 and 0.14.1 let the peer (1) panic the driver with an overflowing credit
+//! Why not yamux: read as a parser of hostile bytes, yamux 0.13.10 lets the peer (1) panic the driver with an overflowing credit
 //! in a SYN (debug builds; `connection.rs`, `frame.header().credit() + DEFAULT_CREDIT`), (2) grow memory without limit
 //! with empty data frames on a stream nobody reads, and 60-fold with one-byte frames, (3) leave a writer waiting
 //! for ever when the other end half-closed and then dropped a stream, and they deadlock when both ends owe a pong while both
