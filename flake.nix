@@ -15,16 +15,17 @@
       packages.${system} = {
         default = parts.bottle;
         inherit (parts)
-          bottle bottle-bundle bottle-guest
+          bottle bottle-bundle bottle-guest bench
           qemu kernel initrd tools image-demo closure
           # Intermediate, but worth building by name when one of them is what changed.
           toolchain vendor orchestrator guest-root engine-root deps-release deps-test deps-check check-root dev-tools;
-      } // parts.bench-packages;
+      };
 
       apps.${system} = rec {
         default = bottle;
         bottle = app "${parts.bottle}/bin/bottle";
-      } // builtins.mapAttrs (name: package: app "${package}/bin/${package.name}") parts.bench-apps;
+        bench = app "${parts.bench}/bin/bottle-bench";
+      };
 
       checks.${system} = parts.checks;
       devShells.${system}.default = parts.shell;

@@ -38,13 +38,11 @@ let
       unit = call ./checks/unit.nix;
       lint = call ./checks/lint.nix;
       boot = call ./checks/boot.nix;
-    } // (if scope.workspace.root-tests == [ ] then { } else { bottles = call ./checks/bottles.nix; });
+    } // (if scope.workspace.bottle-tests == [ ] then { } else { bottles = call ./checks/bottles.nix; });
 
     dev-tools = call ./packages/dev-tools.nix;
     fmt = call ./packages/fmt.nix;
     shell = call ./shell.nix;
-    # The benchmark crate, once there is one.
-    bench-apps = if builtins.elem "bench" scope.workspace.members then { bench = scope.bottle-bench; } else { };
-    bench-packages = if scope.bench-apps == { } then { } else { inherit (scope) bottle-bench; };
+    bench = call ./packages/bench.nix;
   };
 in scope

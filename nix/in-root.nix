@@ -1,7 +1,7 @@
 # Run a script with a Debian root as /, inside Nix's own sandbox: no host path, no network, no privilege.
 # In the script: $out is a directory or file to leave behind, $final the store path it will have, the work
 # directory /build, and `env` is in the environment.
-{ bare }:
+{ bare, seed }:
 { name, root, script, env ? { }, after ? "" }:
 let
   exports = builtins.concatStringsSep "" (map
@@ -28,10 +28,13 @@ in bare {
       mount -o bind $TOP/build $R/build
       mount -t tmpfs tmpfs $R/tmp
       cp $TOP/body $R/tmp/.body
-      cd /
-      exec env -i PATH=/usr/bin:/usr/sbin HOME=/build TMPDIR=/tmp SOURCE_DATE_EPOCH=1 LC_ALL=C \
+      # Not chroot: the kernel lets no chrooted process make a user namespace, as the tests do.
+      cd $R
+      pivot_root . .
+      ${seed}/bin/busybox umount -l .
+      exec ${seed}/bin/busybox env -i PATH=/usr/bin:/usr/sbin HOME=/build TMPDIR=/tmp SOURCE_DATE_EPOCH=1 LC_ALL=C \
         out=/build/out final=$out NIX_BUILD_CORES="$NIX_BUILD_CORES" \
-        chroot $R /bin/bash -euo pipefail -c "cd /build; . /tmp/.body"
+        /bin/bash -euo pipefail -c "cd /build; . /tmp/.body"
     ' || status=$?
     ${after}
     [ $status = 0 ] || exit $status

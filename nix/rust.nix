@@ -1,7 +1,7 @@
 # Cargo in the toolchain root, offline, on a layer of dependencies that are compiled once: only a change to
 # Cargo.lock or a Cargo.toml compiles them again.
 #   rust.layer { name, command }                 what `cargo COMMAND` leaves in target/ for empty members
-#   rust.build { name, layer, members, script }  script after laying down the real sources of members
+#   rust.build { name, layer, members, tests, script }  script after laying down the real sources of members
 { in-root, toolchain, vendor, workspace }:
 let
   target = "x86_64-unknown-linux-gnu";
@@ -24,15 +24,15 @@ in {
   layer = { name, command }: in-root {
     inherit name;
     root = toolchain;
-    script = setup + workspace.stage [ ] + ''
+    script = setup + workspace.stage { } + ''
       (cd ws && cargo ${command} --frozen --workspace)
       mv target $out
       ${forget}
     '';
   };
-  build = { name, layer, members ? workspace.members, root ? toolchain, script, env ? { }, after ? "" }: in-root {
+  build = { name, layer, members ? workspace.members, tests ? false, root ? toolchain, script, env ? { }, after ? "" }: in-root {
     inherit name root env after;
-    script = setup + workspace.stage members + ''
+    script = setup + workspace.stage { inherit members tests; } + ''
       cp -a ${layer} target
       chmod -R u+w target
       cd ws

@@ -1,15 +1,22 @@
-# The Cargo workspace as sources that change only when what they name changes: `stage MEMBERS` is a shell
-# script that lays down, in ./ws, the real sources of those members and empty ones of all others. Every build
-# sees the whole workspace, because Cargo unifies features over it: so one layer of compiled dependencies
-# serves them all.
+# The Cargo workspace as sources that change only when what they name changes: `stage { members, tests }` is a
+# shell script that lays down, in ./ws, the real sources of those members (with their tests and what tests read,
+# or without) and empty ones of all others. Every build sees the whole workspace, because Cargo unifies features
+# over it: so one layer of compiled dependencies serves them all.
 { }:
 let
   top = builtins.fromTOML (builtins.readFile ../Cargo.toml);
   read = dir: builtins.fromTOML (builtins.readFile (../. + "/${dir}/Cargo.toml"));
-  members = [ "." ] ++ top.workspace.members;
+  all = [ "." ] ++ top.workspace.members;
   exists = dir: builtins.pathExists (../. + "/${dir}");
-  # A store path of its own for each directory: what is next to it does not count.
-  source = dir: builtins.path { path = ../. + "/${dir}"; name = baseNameOf dir; };
+  # A store path of its own for each directory: what is next to it does not count, and a program is not built
+  # again for a test.
+  source = tests: dir:
+    let path = ../. + "/${dir}";
+    in builtins.path {
+      inherit path;
+      name = baseNameOf dir;
+      filter = file: _type: tests || !builtins.elem file (map (d: toString (path + "/${d}")) [ "tests" "benches" "examples" ]);
+    };
   file = path: builtins.path { path = ../. + "/${path}"; name = baseNameOf path; };
 
   # Files a manifest names; an empty member must have them too.
@@ -22,9 +29,10 @@ let
     in [ "src/lib.rs" "src/main.rs" ] ++ of "bin" "src/bin" ++ of "test" "tests" ++ of "bench" "benches"
       ++ of "example" "examples" ++ (if builtins.isString build then [ build ] else [ ]);
 
-  # Entries of a member that are sources; of the root package only its own, not the other members.
-  entries = dir:
-    if dir == "." then builtins.filter exists [ "src" "tests" "benches" "build.rs" "assets" ]
+  # Entries of a member that are sources; of the root package only its own, not the other members. Its tests
+  # read the documents.
+  entries = tests: dir:
+    if dir == "." then builtins.filter exists ([ "src" "build.rs" ] ++ (if tests then [ "tests" "docs" "README.md" ] else [ ]))
     else [ dir ];
 
   empty = dir: ''
@@ -35,24 +43,30 @@ let
       case $f in */lib.rs) : > ws/${dir}/$f ;; *) echo 'fn main() {}' > ws/${dir}/$f ;; esac
     done
   '';
-  real = dir:
-    (if dir == "." then "cp ${file "Cargo.toml"} ws/Cargo.toml\n" else "")
-    + builtins.concatStringsSep "" (map (e: "rm -rf ws/${e}; cp -r ${source e} ws/${e}\n") (entries dir));
+  # Over the empty member: where the manifest names a test that was left out, the empty one stays.
+  real = tests: dir: empty dir + builtins.concatStringsSep "" (map
+    (entry: ''
+      rm -rf ws/${if dir == "." then entry else "${dir}/src"}
+      cp -r --no-preserve=mode ${source tests entry} ws/${entry}.new
+      if [ -d ws/${entry} ]; then cp -r ws/${entry}.new/. ws/${entry}/; rm -rf ws/${entry}.new; else mv ws/${entry}.new ws/${entry}; fi
+    '')
+    (entries tests dir));
   tests = dir:
     let path = ../. + "/${dir}/tests";
     in if !builtins.pathExists path then [ ]
     else map (f: builtins.head (builtins.match "(.*)\\.rs" f))
       (builtins.filter (f: builtins.match ".*\\.rs" f != null) (builtins.attrNames (builtins.readDir path)));
+  boots = name: builtins.match "bottles.*" name != null;
 in {
-  inherit members;
-  # Integration tests by name: the members', and the root package's, which boot bottles.
-  member-tests = builtins.concatMap tests top.workspace.members;
-  root-tests = tests ".";
+  members = all;
+  # Integration tests by name: those that boot bottles are called so, and are the root package's.
+  bottle-tests = builtins.filter boots (tests ".");
+  other-tests = builtins.filter (name: !boots name) (builtins.concatMap tests all);
   # Names of the packages, as cargo -p takes them.
-  names = map (dir: (if dir == "." then top else read dir).package.name) members;
-  stage = wanted: ''
+  names = map (dir: (if dir == "." then top else read dir).package.name) all;
+  stage = { members ? [ ], tests ? false }: ''
     mkdir -p ws
     cp ${file "Cargo.lock"} ws/Cargo.lock
-  '' + builtins.concatStringsSep "" (map (dir: if builtins.elem dir wanted then real dir else empty dir) members)
+  '' + builtins.concatStringsSep "" (map (dir: (if builtins.elem dir members then real tests dir else empty dir)) all)
     + "chmod -R u+w ws\n";
 }

@@ -1,9 +1,15 @@
-# The root package's tests/: the real programs, booting real bottles under QEMU inside Nix's sandbox.
+# The root package's tests/bottles*: the real programs, booting real bottles under QEMU inside Nix's sandbox.
 { tests, workspace, closure }:
 tests {
   name = "bottles";
   env.BOTTLE_CLOSURE = closure;
+  # A build whose guards the tests break, to see that each is what refuses.
+  before = ''
+    cargo build --frozen --workspace --features bottle/sabotage --bin bottle
+    cp $CARGO_TARGET_DIR/$CARGO_BUILD_TARGET/debug/bottle /build/bottle-sabotaged
+    export BOTTLE_SABOTAGED=/build/bottle-sabotaged
+  '';
   # One at a time: each boots machines of its own.
   command = "cargo test --frozen --workspace --no-fail-fast "
-    + toString (map (name: "--test ${name}") workspace.root-tests) + " -- --test-threads=1";
+    + toString (map (name: "--test ${name}") workspace.bottle-tests) + " -- --test-threads=1";
 }

@@ -1,5 +1,5 @@
 # Formatting, clippy with warnings as errors, and shellcheck.
-{ rust, deps-check, check-root, workspace }:
+{ rust, deps-check, check-root }:
 let
   script = name: path: { inherit name; path = builtins.path { inherit path name; }; };
   scripts = [
@@ -11,6 +11,7 @@ rust.build {
   name = "check-lint";
   root = check-root;
   layer = deps-check;
+  tests = true;
   script = ''
     failed=0 passed=0
     check() { # NAME COMMAND…

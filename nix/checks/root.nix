@@ -10,6 +10,8 @@ debian {
     echo 'nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin' >> etc/passwd
     echo 'nogroup:x:65534:' >> etc/group
     mkdir -p run/sshd etc/ssl/certs
+    # Nothing answers there, but a resolver may ask.
+    echo 'nameserver 127.0.0.1' > etc/resolv.conf
     printf '127.0.0.1\tlocalhost\n' > etc/hosts
     printf 'passwd: files\ngroup: files\nhosts: files\n' > etc/nsswitch.conf
     cat usr/share/ca-certificates/mozilla/*.crt > etc/ssl/certs/ca-certificates.crt

@@ -1,18 +1,19 @@
-# A check that runs tests: the output of `command` (cargo test's format) goes to the build's log, and its
+# A check that runs tests, after the script `before`: the output of `command` (cargo test's format) goes to the build's log, and its
 # summary is the check's output, ending in `N passed, N failed`, so that .ci/run can print it when the check
 # was built long ago.
-{ rust, deps-test, check-root, workspace }:
-{ name, command, members ? workspace.members, env ? { } }:
+{ rust, deps-test, check-root }:
+{ name, command, before ? "", env ? { } }:
 rust.build {
   name = "check-${name}";
   root = check-root;
   layer = deps-test;
-  inherit members;
+  tests = true;
   env = env // { check = name; inherit command; };
   script = ''
     export XDG_RUNTIME_DIR=/tmp/run XDG_STATE_HOME=/build/state XDG_CACHE_HOME=/build/cache XDG_CONFIG_HOME=/build/config XDG_DATA_HOME=/build/data
     export SHELL=/bin/bash USER=root LOGNAME=root TERM=xterm RUST_BACKTRACE=1
     mkdir -m 0700 -p $XDG_RUNTIME_DIR $XDG_STATE_HOME $XDG_CACHE_HOME $XDG_CONFIG_HOME $XDG_DATA_HOME
+    ${before}
     status=0
     eval "$command" 2>&1 | tee /build/log || status=$?
     awk -v check="$check" '

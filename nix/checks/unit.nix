@@ -1,7 +1,7 @@
-# Every crate's own tests; what needs a bottle is in the root package's tests/ and runs in checks.bottles.
+# Every test that boots no bottle: the crates' own, and the root package's of manifests and plans.
 { tests, workspace }:
 tests {
   name = "unit";
   command = "cargo test --frozen --workspace --no-fail-fast --lib --bins "
-    + toString (map (name: "--test ${name}") workspace.member-tests);
+    + toString (map (name: "--test ${name}") workspace.other-tests);
 }

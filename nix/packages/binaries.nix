@@ -1,6 +1,6 @@
 # The three programs. Each is a derivation of its own over the crates it is made of, so that a change to the
 # bundle does not make a new guest image.
-{ rust, workspace }:
+{ rust }:
 let
   layer = rust.layer { name = "deps-release"; command = "build --release"; };
   program = name: members: rust.build {
@@ -19,5 +19,5 @@ in {
   orchestrator = program "bottle" [ "." "policy" "channel" ];
   bottle-bundle = program "bottle-bundle" [ "bundle" "policy" ];
   bottle-guest = program "bottle-guest" [ "guest" "channel" ];
-  bottle-bench = program "bottle-bench" workspace.members;
+  bottle-bench = program "bottle-bench" [ "." "policy" "channel" "bench" ];
 }

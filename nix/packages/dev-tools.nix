@@ -28,7 +28,11 @@ bare {
       for l in bin sbin lib lib64; do $busybox ln -s usr/$l "$r/$l"; done
       # The commands of this shell first would find these wrappers again.
       PATH=/usr/bin:/usr/sbin:$PATH
-      exec $busybox chroot "$r" /bin/sh -c "cd \"\$BOTTLE_DEV_DIR\"; tool=\$BOTTLE_DEV_TOOL; unset BOTTLE_DEV_DIR BOTTLE_DEV_TOOL BOTTLE_DEV_ROOT; exec \"\$tool\" \"\$@\"" - "$@"
+      # Not chroot: the kernel lets no chrooted process make a user namespace.
+      cd "$r"
+      $busybox pivot_root . .
+      $busybox umount -l .
+      exec /bin/sh -c "cd \"\$BOTTLE_DEV_DIR\"; tool=\$BOTTLE_DEV_TOOL; unset BOTTLE_DEV_DIR BOTTLE_DEV_TOOL BOTTLE_DEV_ROOT; exec \"\$tool\" \"\$@\"" - "$@"
     ' - "$@"
   '';
   script = ''
