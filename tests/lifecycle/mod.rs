@@ -171,6 +171,8 @@ fn concurrent() {
     let mut all: Vec<_> = (0..4).map(|i| home.start(&format!("c{i}"), &["demo", "--name", &format!("c{i}")])).collect();
     for bottle in &mut all {
         assert_eq!(bottle.wait().code(), Some(0), "{}", bottle.said());
+    }
+    for bottle in &all {
         assert_eq!(home.leftovers(&bottle.slug), Vec::<String>::new());
     }
 }
