@@ -3,6 +3,8 @@
 //! Dependencies point downward only: `cli` → `launch` → {`plan`, `provision`, `machine`, `bundle`, `provider`} →
 //! {`manifest`, `closure`, `state`, `pki`}. docs/architecture.md has the map.
 
+#![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used))]
+
 pub mod bundle;
 pub mod cli;
 pub mod closure;

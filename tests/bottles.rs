@@ -2,6 +2,8 @@
 //!
 //! Needs `BOTTLE_CLOSURE`; `nix/bootstrap develop -c cargo test --test bottles` sets it, and so does the flake's check.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod attacks;
 mod lifecycle;
 mod support;

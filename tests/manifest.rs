@@ -100,6 +100,8 @@ fn agent_files_are_checked_like_tables() {
 const BAD: &[(&str, &str, u32, &str)] = &[
     ("syntax", "x = ", 2, ""),
     ("unclosed", "x = \"", 2, ""),
+    // toml_edit 0.23.10 panicked here ("all items have spans"); 0.25.18 does not. Found by fuzzing.
+    ("unclosed_inline_table", "bottles = ={ A \"?q\" }\n[[bottles.d.egv", 2, "extra `=`"),
     ("duplicate_key", "[bottles.d]\nimage = \"a\"\nimage = \"b\"", 4, "duplicate key"),
     ("unknown_top_key", "agent = 1", 2, "unknown key `agent`\n  hint: did you mean `agents`?"),
     ("unknown_key_far", "[bottles.d]\nxyzzy = 1", 3, "unknown key `xyzzy` in `bottles.d`\n  hint: known keys: image, env"),

@@ -32,15 +32,17 @@ impl Args {
         let closure = Closure::load()?;
         let roots = Roots::from_environment()?;
         let mut plan = self.plan.plan(&closure, &BTreeMap::new())?;
+        let mut given = self.plan.given();
         provider::supported(&plan)?;
         if !plan.questions.is_empty() {
             let answers = preflight::ask(&plan.questions)?;
+            given.extend(answers.keys().cloned());
             plan = self.plan.plan(&closure, &answers)?;
         }
         super::cleanup::sweep(&roots);
         preflight::agree(&plan, &roots.bottle(plan.slug.as_str())?, self.yes, self.quiet)?;
         let engine = Qemu::new(&closure);
-        let launch = Launch { roots: &roots, closure: &closure, quiet: self.quiet };
+        let launch = Launch { roots: &roots, closure: &closure, given, quiet: self.quiet };
         block_on(launch.run(plan, &engine))
     }
 }

@@ -21,7 +21,7 @@ impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let plan = self.plan.plan(&Closure::load()?, &BTreeMap::new())?;
         if self.json {
-            super::print_json(&plan)?;
+            super::print_json(&plan.redacted())?;
         } else {
             print!("{}", render(&plan));
         }

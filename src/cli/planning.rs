@@ -1,6 +1,6 @@
 //! Gathers the facts that a plan needs and makes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::closure::Closure;
@@ -47,6 +47,11 @@ fn parse_env(text: &str) -> Result<(EnvName, String), String> {
 }
 
 impl PlanArgs {
+    /// The variables that `--env` sets.
+    pub(super) fn given(&self) -> BTreeSet<EnvName> {
+        self.env.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     /// Reads the manifest and plans against this host.
     pub(super) fn plan(&self, closure: &Closure, answers: &BTreeMap<EnvName, String>) -> Result<LaunchPlan> {
         let start = std::env::current_dir().context(Kind::Config, || "cannot tell the current directory".into())?;

@@ -16,7 +16,7 @@ pub(super) fn agree(plan: &LaunchPlan, dir: &BottleDir, yes: bool, quiet: bool) 
     if !quiet {
         eprint!("{}", render(plan));
         let previous = std::fs::read(dir.plan()).ok().and_then(|json| serde_json::from_slice::<LaunchPlan>(&json).ok());
-        let changes = previous.map(|p| diff(&p, plan)).unwrap_or_default();
+        let changes = previous.map(|p| diff(&p, &plan.redacted())).unwrap_or_default();
         if !changes.is_empty() {
             eprintln!("Changed since the previous launch:");
             changes.iter().for_each(|line| eprintln!("  {line}"));

@@ -9,7 +9,7 @@ mod signals;
 mod terminal;
 mod tokens;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bottle_channel::{ExecRequest, HostOpen, SELF};
@@ -24,7 +24,7 @@ use crate::bundle::{Bundle, BundleRuntime, BundleSpec, HostProcesses};
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
 use crate::machine::{Engine, MachineSpec, Running};
-use crate::manifest::Provider;
+use crate::manifest::{EnvName, Provider};
 use crate::pki::Authority;
 use crate::plan::{DEMO_COMMAND, DEMO_HOST, DEMO_TOKEN, LaunchPlan};
 use crate::provider::{self, demo::DemoUpstream};
@@ -41,6 +41,8 @@ pub struct Launch<'a> {
     pub roots: &'a Roots,
     /// What they are made of.
     pub closure: &'a Closure,
+    /// Guest variables that the operator gave for this launch: their values stay out of every file.
+    pub given: BTreeSet<EnvName>,
     /// No progress lines.
     pub quiet: bool,
 }
@@ -102,7 +104,9 @@ impl Launch<'_> {
         let progress = Progress::new(self.quiet);
         progress.step("resolving tokens");
         let tokens = tokens::resolve(plan).await?;
-        let json = serde_json::to_vec_pretty(plan).context(Kind::Internal, || "cannot write the plan".into())?;
+        let mut remembered = plan.redacted();
+        remembered.env.retain(|name, _| !self.given.contains(name));
+        let json = serde_json::to_vec_pretty(&remembered).context(Kind::Internal, || "cannot write the plan".into())?;
         write_private(&dir.plan(), &json)?;
         dir.write_metadata(metadata)?;
         journal.record(&Step::RuntimeDir { path: dir.runtime().to_owned() })?;
