@@ -18,4 +18,5 @@ pub mod process;
 pub mod provider;
 pub mod provision;
 pub mod sabotage;
+pub mod say;
 pub mod state;

@@ -9,11 +9,18 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::{Journal, ProcessId, Step};
+
+/// Most that is kept of what a daemon says on standard error, in bytes.
+const LOG_LIMIT: usize = 1 << 20;
+/// Room for one hand-over, in bytes.
+const SECRETS_LIMIT: usize = 1 << 20;
 
 /// A program to start.
 #[derive(Debug)]
@@ -30,6 +37,7 @@ pub struct Program {
 pub struct Daemon {
     name: String,
     log: PathBuf,
+    said: Option<JoinHandle<()>>,
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
@@ -72,6 +80,7 @@ impl Program {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.args).env_clear().envs(self.env.iter().map(|(n, v)| (n, v))).process_group(0).kill_on_drop(true);
+        die_with_parent(&mut command);
         let kept: Vec<RawFd> = self.keep.iter().map(AsRawFd::as_raw_fd).collect();
         if !kept.is_empty() {
             let inherit = move || {
@@ -112,7 +121,7 @@ impl Program {
     /// # Errors
     /// `Engine` when it cannot start.
     pub fn spawn(self, log: &Path, journal: &mut Journal) -> Result<Daemon> {
-        let stderr = OpenOptions::new()
+        let file = OpenOptions::new()
             .create(true)
             .write(true)
             .truncate(true)
@@ -123,15 +132,16 @@ impl Program {
             .command()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(stderr)
+            .stderr(Stdio::piped())
             .spawn()
             .context(Kind::Engine, || format!("cannot start {} ({})", self.name, self.program.display()))?;
         if let Some(id) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(ProcessId::of) {
             journal.record(&Step::Process { name: self.name.clone(), id })?;
         }
         let stdin = child.stdin.take();
+        let said = child.stderr.take().map(|said| tokio::spawn(keep_log(said, file.into())));
         let stdout = child.stdout.take().ok_or_else(|| Error::new(Kind::Internal, "a child has no standard output"))?;
-        Ok(Daemon { name: self.name, log: log.to_owned(), child, stdin, stdout: BufReader::new(stdout) })
+        Ok(Daemon { name: self.name, log: log.to_owned(), said, child, stdin, stdout: BufReader::new(stdout) })
     }
 }
 
@@ -142,14 +152,18 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Writes one line to its standard input, which stays open: the daemon ends when it closes.
+    /// Writes `secrets` as one line of JSON to its standard input, which stays open: the daemon ends when it closes.
+    /// The copy made on the way is wiped.
     ///
     /// # Errors
     /// As [`Daemon::first_line`].
-    pub async fn send_line(&mut self, line: &[u8]) -> Result<()> {
+    pub async fn hand_over(&mut self, secrets: &impl serde::Serialize) -> Result<()> {
+        // Room from the start: a vector that grows leaves copies behind.
+        let mut line = Zeroizing::new(Vec::with_capacity(SECRETS_LIMIT));
+        serde_json::to_writer(&mut *line, secrets).context(Kind::Internal, || format!("cannot hand the secrets to {}", self.name))?;
         let Some(stdin) = self.stdin.as_mut() else { return Ok(()) };
         let sent = async {
-            stdin.write_all(line).await?;
+            stdin.write_all(&line).await?;
             stdin.write_all(b"\n").await?;
             stdin.flush().await
         };
@@ -187,6 +201,11 @@ impl Daemon {
         self.failure().await
     }
 
+    /// Kills it and waits until it is gone, with all its files closed.
+    pub async fn kill(&mut self) {
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.child.kill()).await;
+    }
+
     /// The error of a daemon that ended too early.
     pub async fn failure(&mut self) -> Error {
         let status = tokio::time::timeout(Duration::from_secs(2), self.child.wait()).await;
@@ -194,9 +213,33 @@ impl Daemon {
             Ok(Ok(status)) => status.to_string(),
             _ => "no exit status".to_owned(),
         };
+        if let Some(said) = self.said.take() {
+            let _ = tokio::time::timeout(Duration::from_millis(500), said).await;
+        }
         let said = std::fs::read(&self.log).unwrap_or_default();
         let said = String::from_utf8_lossy(&said[said.len().saturating_sub(4096)..]).into_owned();
         Error::new(Kind::Engine, format!("{} failed ({how}): {}", self.name, last_line(&said))).hint(format!("cat {}", self.log.display()))
+    }
+}
+
+/// The kernel ends the child when the thread that starts it does: the main thread, here.
+pub fn die_with_parent(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe; nothing is allocated.
+    unsafe {
+        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(std::io::Error::from));
+    }
+}
+
+/// Copies what a child says into its log, up to [`LOG_LIMIT`]; what is more is thrown away. A guest can make its VMM talk.
+async fn keep_log(mut said: ChildStderr, mut log: tokio::fs::File) {
+    let (mut buffer, mut left) = ([0; 4096], LOG_LIMIT);
+    while let Ok(n @ 1..) = said.read(&mut buffer).await {
+        let kept = n.min(left);
+        left -= kept;
+        if kept > 0 && (log.write_all(&buffer[..kept]).await.is_err() || log.flush().await.is_err()) {
+            left = 0;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `bottle` processes in a home of their own.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ impl Home {
     pub fn new(binary: &Path) -> std::io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("bench").tempdir()?;
         for name in ["state", "run"] {
-            std::fs::create_dir(dir.path().join(name))?;
+            std::fs::DirBuilder::new().mode(0o700).create(dir.path().join(name))?;
         }
         Ok(Self { dir, binary: binary.to_owned() })
     }

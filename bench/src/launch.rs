@@ -41,7 +41,7 @@ fn cold_start(report: &mut Report, home: &Home, runs: u32) -> Result<(), String>
         let slug = format!("dead-{i}");
         let bottle = roots.bottle(&slug).map_err(|e| e.to_string())?;
         drop(bottle.lock().map_err(|e| e.to_string())?);
-        let metadata = Metadata::starting(&slug, "demo", "qemu", "").ended(Phase::Exited, Some(0));
+        let metadata = Metadata::starting(&bottle, "demo", "qemu", "").ended(Phase::Exited, Some(0));
         bottle.write_metadata(&metadata).map_err(|e| e.to_string())?;
     }
     let list = repeat(runs, || home.timed(&["list"]))?;
@@ -52,13 +52,7 @@ fn cold_start(report: &mut Report, home: &Home, runs: u32) -> Result<(), String>
     Ok(())
 }
 
-fn launches(
-    report: &mut Report,
-    home: &Home,
-    closure: &Closure,
-    runtime: &tokio::runtime::Runtime,
-    runs: u32,
-) -> Result<(), String> {
+fn launches(report: &mut Report, home: &Home, closure: &Closure, runtime: &tokio::runtime::Runtime, runs: u32) -> Result<(), String> {
     let disk = home.path().join("peer.img");
     peer::disk(closure, &disk)?;
     let launch = || home.timed(&["launch", "demo", "--yes", "--quiet", "--", "true"]);

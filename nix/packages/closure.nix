@@ -6,11 +6,13 @@ bare {
     file() { # PATH
       printf '{"path":"%s","sha256":"%s","bytes":%s}' "$1" "$(sha256sum "$1" | cut -d' ' -f1)" "$(stat -c %s "$1")"
     }
+    firmware=
+    for f in ${qemu}/share/qemu/*; do firmware="$firmware''${firmware:+,}$(file $f)"; done
     cat > $out <<END
     {"version":1,"system":"${system}",
      "bundle":{"binary":$(file ${bottle-bundle}/bin/bottle-bundle)},
      "tools":{"mke2fs":$(file ${tools}/bin/mke2fs)},
-     "engines":{"qemu":{"version":"${qemu.version}","binary":$(file ${qemu}/bin/qemu-system-x86_64),"firmware":"${qemu}/share/qemu",
+     "engines":{"qemu":{"version":"${qemu.version}","binary":$(file ${qemu}/bin/qemu-system-x86_64),"firmware":"${qemu}/share/qemu","firmware_files":[$firmware],
       "kernel":$(file ${kernel}/vmlinux),"initrd":$(file ${initrd}/initrd)}},
      "images":{"demo":{"erofs":$(file ${image-demo}/root.erofs),"user":"node","uid":1000,"gid":1000,"home":"/home/node",
       "workdir":"/home/node/workspace","path":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}}

@@ -48,6 +48,13 @@ impl Bundle {
         Ok(())
     }
 
+    /// Waits until all of them are gone; they were told to end.
+    pub async fn gone(&mut self) {
+        for daemon in &mut self.daemons {
+            daemon.kill().await;
+        }
+    }
+
     /// Waits for the first daemon that ends while the bottle runs: without it the bottle reaches nothing.
     pub async fn lost(&mut self) -> Error {
         let waits = self.daemons.iter_mut().map(|d| Box::pin(async move { d.lost().await }));

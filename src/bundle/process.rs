@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use bottle_policy::EgressInput;
-use zeroize::Zeroizing;
-
 use super::{Bundle, BundleRuntime, BundleSpec};
 use crate::closure::Closure;
 use crate::error::{Context, Kind, Result};
-use crate::process::{Daemon, Program};
+use crate::process::Program;
 use crate::state::{Journal, write_private};
 
 /// Longest time from a daemon's start to its answering socket.
@@ -33,12 +30,7 @@ impl BundleRuntime for HostProcesses<'_> {
             .arg(spec.dir.audit())
             .args(["--slug", spec.dir.slug(), "--parent", &std::process::id().to_string()]);
         let mut egress = program.spawn(&spec.dir.log("egress"), journal)?;
-        hand_over(&mut egress, &spec.egress).await?;
+        egress.hand_over(&spec.egress).await?;
         Ok(Bundle { daemons: vec![egress] })
     }
-}
-
-async fn hand_over(daemon: &mut Daemon, input: &EgressInput) -> Result<()> {
-    let line = Zeroizing::new(serde_json::to_vec(input).context(Kind::Internal, || "cannot hand over the secrets".into())?);
-    daemon.send_line(&line).await
 }

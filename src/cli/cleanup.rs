@@ -1,6 +1,7 @@
 //! `bottle cleanup`, and the sweep that other commands begin with.
 
 use crate::error::Result;
+use crate::say::say;
 use crate::state::Roots;
 
 /// Tear down what crashed launches left.
@@ -17,7 +18,7 @@ impl Args {
                 Ok(true) => println!("{}: torn down", bottle.slug()),
                 Ok(false) => {}
                 Err(e) => {
-                    eprintln!("bottle: {}: {e}", bottle.slug());
+                    say(format_args!("bottle: {}: {e}", bottle.slug()));
                     failure = Some(e);
                 }
             }
@@ -30,9 +31,9 @@ impl Args {
 pub(super) fn sweep(roots: &Roots) {
     for bottle in roots.bottles().unwrap_or_default() {
         match bottle.recover() {
-            Ok(true) => eprintln!("bottle: {} had crashed and was torn down", bottle.slug()),
+            Ok(true) => say(format_args!("bottle: {} had crashed and was torn down", bottle.slug())),
             Ok(false) => {}
-            Err(e) => eprintln!("bottle: {}: {e}", bottle.slug()),
+            Err(e) => say(format_args!("bottle: {}: {e}", bottle.slug())),
         }
     }
 }

@@ -40,7 +40,7 @@ impl Args {
             plan = self.plan.plan(&closure, &answers)?;
         }
         super::cleanup::sweep(&roots);
-        preflight::agree(&plan, &roots.bottle(plan.slug.as_str())?, self.yes, self.quiet)?;
+        preflight::agree(&plan, &given, &roots.bottle(plan.slug.as_str())?, self.yes, self.quiet)?;
         let engine = Qemu::new(&closure);
         let launch = Launch { roots: &roots, closure: &closure, given, quiet: self.quiet };
         block_on(launch.run(plan, &engine))

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::say::say;
 use crate::state::{BottleStatus, Phase, Roots, now_ms};
 
 /// Show the bottles of this user.
@@ -58,7 +59,7 @@ impl Args {
         if self.json {
             super::print_json(&rows)?;
         } else if rows.is_empty() {
-            eprintln!("No bottles. Start one with: bottle launch demo");
+            say("No bottles. Start one with: bottle launch demo");
         } else {
             println!("{:<24} {:<16} {:<8} {:<9} {:>8}", "NAME", "AGENT", "ENGINE", "STATE", "AGE");
             for row in &rows {

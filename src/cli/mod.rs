@@ -19,6 +19,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::manifest::neutral;
+use crate::say::say;
 
 /// Run AI coding agents in micro-VMs that can reach nothing but their own sidecars.
 ///
@@ -92,9 +94,11 @@ pub fn main() -> ExitCode {
 
 fn report(error: &Error) {
     let (red, dim, plain) = if colour() { ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
-    eprintln!("{red}bottle: {plain}{error}");
+    // Messages may quote what a guest or a file said.
+    let clean = |text: &str| text.lines().map(neutral).collect::<Vec<_>>().join("\n");
+    say(format_args!("{red}bottle: {plain}{}", clean(&error.to_string())));
     if let Some(hint) = error.hint_text() {
-        eprintln!("{dim}  hint: {hint}{plain}");
+        say(format_args!("{dim}  hint: {}{plain}", clean(hint)));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Preflight: the operator reads the plan, answers its questions and says yes or no.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, IsTerminal, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, IsTerminal};
 use std::os::fd::AsFd;
 
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
@@ -9,17 +9,24 @@ use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use crate::error::{Context, Error, Kind, Result};
 use crate::manifest::{EnvName, neutral};
 use crate::plan::{LaunchPlan, Question, diff, render};
+use crate::say::{prompt, say};
 use crate::state::BottleDir;
 
-/// Prints the plan (and what changed since this bottle's previous launch) and asks.
-pub(super) fn agree(plan: &LaunchPlan, dir: &BottleDir, yes: bool, quiet: bool) -> Result<()> {
+/// Prints the plan (and what changed since this bottle's previous launch) and asks. What the operator has `given` for
+/// this launch is not shown: it may be secret.
+pub(super) fn agree(plan: &LaunchPlan, given: &BTreeSet<EnvName>, dir: &BottleDir, yes: bool, quiet: bool) -> Result<()> {
     if !quiet {
-        eprint!("{}", render(plan));
+        let mut shown = plan.redacted();
+        for (_, value) in shown.env.iter_mut().filter(|(name, _)| given.contains(name)) {
+            *value = "(given for this launch)".into();
+        }
+        prompt(render(&shown));
         let previous = std::fs::read(dir.plan()).ok().and_then(|json| serde_json::from_slice::<LaunchPlan>(&json).ok());
-        let changes = previous.map(|p| diff(&p, &plan.redacted())).unwrap_or_default();
+        shown.env.retain(|name, _| !given.contains(name));
+        let changes = previous.map(|p| diff(&p, &shown)).unwrap_or_default();
         if !changes.is_empty() {
-            eprintln!("Changed since the previous launch:");
-            changes.iter().for_each(|line| eprintln!("  {line}"));
+            say("Changed since the previous launch:");
+            changes.iter().for_each(|line| say(format_args!("  {line}")));
         }
     }
     if yes {
@@ -28,7 +35,7 @@ pub(super) fn agree(plan: &LaunchPlan, dir: &BottleDir, yes: bool, quiet: bool) 
     if !std::io::stdin().is_terminal() {
         return Err(Error::new(Kind::Usage, "there is no terminal to agree on").hint(format!("bottle launch {} --yes", plan.agent)));
     }
-    eprint!("Launch? [y/N] ");
+    prompt("Launch? [y/N] ");
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).context(Kind::Internal, || "cannot read the answer".into())?;
     if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
@@ -49,13 +56,12 @@ pub(super) fn ask(questions: &[Question]) -> Result<BTreeMap<EnvName, String>> {
 
 fn ask_one(question: &Question) -> Result<String> {
     let what = || "cannot read the answer".to_owned();
-    eprint!("{} ({}): ", neutral(&question.question), question.name);
-    std::io::stderr().flush().context(Kind::Internal, what)?;
+    prompt(format_args!("{} ({}): ", neutral(&question.question), question.name));
     let hidden = Hidden::new()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).context(Kind::Internal, what)?;
     drop(hidden);
-    eprintln!();
+    say("");
     Ok(answer.trim_end_matches(['\n', '\r']).to_owned())
 }
 

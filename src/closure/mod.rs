@@ -73,6 +73,8 @@ pub struct Qemu {
     pub binary: StoreFile,
     /// Directory of firmware images (`-L`).
     pub firmware: PathBuf,
+    /// The images in it: they run in the guest before its kernel.
+    pub firmware_files: Vec<StoreFile>,
     /// Uncompressed kernel with a PVH entry.
     pub kernel: StoreFile,
     /// Initial RAM disk whose /init is `bottle-guest`.
@@ -158,6 +160,7 @@ impl Closure {
     /// `Engine` naming the first file that is missing or altered.
     pub fn verify(&self, image: &Image, cache: &Path) -> Result<()> {
         let qemu = &self.engines.qemu;
-        verify::files(&[&self.bundle.binary, &self.tools.mke2fs, &qemu.binary, &qemu.kernel, &qemu.initrd, &image.erofs], cache)
+        let files = [&self.bundle.binary, &self.tools.mke2fs, &qemu.binary, &qemu.kernel, &qemu.initrd, &image.erofs];
+        verify::files(files.into_iter().chain(&qemu.firmware_files), cache)
     }
 }

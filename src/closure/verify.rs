@@ -23,7 +23,7 @@ struct Seen {
     changed: (i64, i64),
 }
 
-pub(super) fn files(files: &[&StoreFile], cache: &Path) -> Result<()> {
+pub(super) fn files<'a>(files: impl IntoIterator<Item = &'a StoreFile>, cache: &Path) -> Result<()> {
     let mut seen: BTreeMap<PathBuf, Seen> =
         std::fs::read(cache).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let mut news = false;
@@ -97,10 +97,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let cache = dir.path().join("verified.json");
         let file = store_file(&dir.path().join("kernel"), b"good");
-        files(&[&file], &cache).expect("verified");
+        files([&file], &cache).expect("verified");
         std::thread::sleep(std::time::Duration::from_millis(20)); // past the clock's granularity
         std::fs::write(&file.path, b"evil").expect("altered");
-        let error = files(&[&file], &cache).expect_err("refused");
+        let error = files([&file], &cache).expect_err("refused");
         assert!(error.to_string().contains("was altered") && error.kind() == Kind::Engine);
     }
 
@@ -109,6 +109,6 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let file = store_file(&dir.path().join("kernel"), b"good");
         std::fs::remove_file(&file.path).expect("removed");
-        assert!(files(&[&file], &dir.path().join("v")).expect_err("refused").to_string().contains("missing"));
+        assert!(files([&file], &dir.path().join("v")).expect_err("refused").to_string().contains("missing"));
     }
 }

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::terminal::{Raw, follow_size};
 use crate::error::{Error, Kind, Result};
+use crate::say::say;
 
 /// Exec frames over `stream` until the command has ended and all its output is written.
 ///
@@ -30,7 +31,7 @@ pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(stream: S, tty: bool, std
     match ended {
         Ok(status) => Ok(status.code()),
         Err(ExecFailure::Spawn(failed)) => {
-            eprintln!("bottle: {}", crate::manifest::neutral(&failed.message));
+            say(format_args!("bottle: {}", crate::manifest::neutral(&failed.message)));
             Ok(failed.code())
         }
         // Like a program that writes into a closed pipe: 128 + SIGPIPE, and nothing to report.

@@ -11,7 +11,7 @@ use bottle_channel::{CopyInRequest, CopyOutRequest, ExecRequest, HostOpen, Sessi
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::LaunchPlan;
@@ -54,26 +54,27 @@ pub enum Request {
     Stop,
 }
 
+/// What clients that run something in the guest must wait for.
+#[derive(Clone)]
+pub(super) struct Up {
+    pub(super) session: Session<HostOpen>,
+    pub(super) plan: Arc<LaunchPlan>,
+    pub(super) env: BTreeMap<String, String>,
+}
+
 /// Serves clients for as long as the launch lives.
 pub(super) struct Control {
     listener: UnixListener,
-    session: Session<HostOpen>,
-    plan: Arc<LaunchPlan>,
-    env: BTreeMap<String, String>,
+    up: watch::Receiver<Option<Up>>,
     stop: Arc<Notify>,
 }
 
 impl Control {
-    pub(super) fn listen(
-        dir: &BottleDir,
-        session: Session<HostOpen>,
-        plan: Arc<LaunchPlan>,
-        env: BTreeMap<String, String>,
-        stop: Arc<Notify>,
-    ) -> Result<Self> {
+    /// Listens from the launch's first moment; what needs a guest waits until `up` says that there is one.
+    pub(super) fn listen(dir: &BottleDir, up: watch::Receiver<Option<Up>>, stop: Arc<Notify>) -> Result<Self> {
         let path = dir.control_socket();
         let listener = UnixListener::bind(&path).context(Kind::Config, || format!("cannot listen on {}", path.display()))?;
-        Ok(Self { listener, session, plan, env, stop })
+        Ok(Self { listener, up, stop })
     }
 
     pub(super) async fn serve(self) {
@@ -96,24 +97,31 @@ impl Control {
             return Err(Error::new(Kind::Usage, "a client of another user was turned away"));
         }
         let request = tokio::time::timeout(HEADER_DEADLINE, read_header(&mut client, HEADER_LIMIT)).await;
-        let open = match request.context(Kind::Usage, what)?.context(Kind::Usage, what)? {
-            Request::Stop => {
-                self.stop.notify_one();
-                let _ = client.read_u8().await; // until this process ends, or the client does not care any more
-                return Ok(());
-            }
-            Request::Exec { argv, tty, term, stdin, cwd, root } => HostOpen::Exec(self.exec(argv, tty, term, stdin, cwd, root)),
+        let request = request.context(Kind::Usage, what)?.context(Kind::Usage, what)?;
+        if matches!(request, Request::Stop) {
+            self.stop.notify_one();
+            let _ = client.read_u8().await; // until this process ends, or the client does not care any more
+            return Ok(());
+        }
+        let mut news = self.up.clone();
+        let up = news.wait_for(Option::is_some).await.context(Kind::Engine, || "the bottle did not come up".into())?.clone();
+        let up = up.ok_or_else(|| Error::new(Kind::Internal, "a bottle that is up and is not"))?;
+        let open = match request {
+            Request::Stop => return Ok(()),
+            Request::Exec { argv, tty, term, stdin, cwd, root } => HostOpen::Exec(up.exec(argv, tty, term, stdin, cwd, root)),
             Request::CopyIn { dest_dir } => {
-                let image = &self.plan.image.facts;
+                let image = &up.plan.image.facts;
                 HostOpen::CopyIn(CopyInRequest { dest_dir, uid: Some(image.uid), gid: Some(image.gid) })
             }
             Request::CopyOut { path } => HostOpen::CopyOut(CopyOutRequest { path }),
         };
-        let mut stream = self.session.open(&open).await.context(Kind::Engine, || "the guest does not answer".into())?;
+        let mut stream = up.session.open(&open).await.context(Kind::Engine, || "the guest does not answer".into())?;
         let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut stream, BUFFER, BUFFER).await;
         Ok(())
     }
+}
 
+impl Up {
     fn exec(
         &self,
         argv: Vec<String>,
@@ -146,7 +154,7 @@ pub async fn connect(dir: &BottleDir, request: &Request) -> Result<UnixStream> {
         Error::new(Kind::Usage, format!("bottle {:?} is not running", dir.slug()))
             .hint(format!("bottle list   # then: bottle launch {}", dir.slug()))
     };
-    let mut stream = UnixStream::connect(dir.control_socket()).await.map_err(|_| absent())?;
+    let mut stream = UnixStream::connect(dir.recorded_control_socket()).await.map_err(|_| absent())?;
     write_header(&mut stream, request).await.map_err(|_| absent())?;
     stream.flush().await.map_err(|_| absent())?;
     Ok(stream)
@@ -159,7 +167,8 @@ pub async fn connect(dir: &BottleDir, request: &Request) -> Result<UnixStream> {
 pub async fn stop(dir: &BottleDir, deadline: Duration) -> Result<()> {
     let mut stream = connect(dir, &Request::Stop).await?;
     let mut byte = [0];
-    tokio::time::timeout(deadline, stream.read(&mut byte)).await.map(drop).map_err(|_| {
-        Error::new(Kind::Internal, format!("bottle {:?} is not gone after {} s", dir.slug(), deadline.as_secs())).hint("bottle cleanup")
-    })
+    let late =
+        || Error::new(Kind::Internal, format!("bottle {:?} is not gone after {} s", dir.slug(), deadline.as_secs())).hint("bottle cleanup");
+    tokio::time::timeout(deadline, stream.read(&mut byte)).await.map_err(|_| late())?.ok();
+    if dir.journal().exists() { Err(late()) } else { Ok(()) }
 }

@@ -10,11 +10,13 @@ mod terminal;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bottle_channel::{ExecRequest, HostOpen, SELF};
 use bottle_policy::{EgressInput, Route, Secret, TokenName};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 pub use attach::attach;
 pub use control::{Request, connect, stop};
@@ -30,10 +32,16 @@ use crate::plan::{DEMO_COMMAND, DEMO_HOST, DEMO_TOKEN, LaunchPlan};
 use crate::provider::{self, demo::DemoUpstream};
 use crate::provision;
 use crate::sabotage::breaks;
+use crate::say::say;
 use crate::state::{BottleDir, Journal, Metadata, Phase, Roots, Step, write_private};
+use control::{Control, Up};
+use endpoints::Splices;
 use progress::Progress;
 use selftest::Canary;
 use signals::Signals;
+
+/// Longest time for any single answer of a guest before its agent runs.
+const GUEST_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a launch needs besides its plan.
 pub struct Launch<'a> {
@@ -47,12 +55,34 @@ pub struct Launch<'a> {
     pub quiet: bool,
 }
 
-/// What lives as long as the bottle; dropped after the journal was unwound.
+/// What lives as long as the bottle.
 #[derive(Default)]
 struct Parts {
     upstream: Option<DemoUpstream>,
     bundle: Option<Bundle>,
     machine: Option<Running>,
+    splices: Option<Splices>,
+}
+
+/// One launch under way.
+struct Underway<'a> {
+    dir: BottleDir,
+    metadata: Metadata,
+    journal: Journal,
+    progress: Progress,
+    up: watch::Sender<Option<Up>>,
+    launch: &'a Launch<'a>,
+}
+
+/// Unwinds the journal when a panic gets past the orderly teardown.
+struct LastResort(PathBuf);
+
+impl Drop for LastResort {
+    fn drop(&mut self) {
+        if self.0.exists() {
+            let _ = Journal::unwind(&self.0);
+        }
+    }
 }
 
 impl Launch<'_> {
@@ -60,7 +90,7 @@ impl Launch<'_> {
     ///
     /// # Errors
     /// Every failure comes after a full unwind. `SelfTest` when the bottle was not shut in; `Signal` when one ended it.
-    pub async fn run<E: Engine>(&self, mut plan: LaunchPlan, engine: &E) -> Result<u8> {
+    pub async fn run<E: Engine>(&self, plan: LaunchPlan, engine: &E) -> Result<u8> {
         provider::supported(&plan)?;
         keep_memory_private()?;
         self.closure.verify(self.closure.image(plan.image.name.as_str())?, &self.roots.verified())?;
@@ -69,74 +99,67 @@ impl Launch<'_> {
         if dir.journal().exists() {
             Journal::unwind(&dir.journal())?;
         }
+        dir.require_space()?;
         // Caught from here on: whatever is interrupted is unwound.
         let mut signals = Signals::catch()?;
         let stop = Arc::new(Notify::new());
-        let metadata = Metadata::starting(dir.slug(), plan.agent.as_str(), engine.name(), &plan.policy_digest);
-        let mut journal = Journal::begin(dir.journal())?;
+        let metadata = Metadata::starting(&dir, plan.agent.as_str(), engine.name(), &plan.policy_digest);
+        let (up, news) = watch::channel(None);
+        let journal = Journal::begin(dir.journal())?;
+        let _last_resort = LastResort(dir.journal());
+        let progress = Progress::new(self.quiet);
+        let mut underway = Underway { dir, metadata, journal, progress, up, launch: self };
         let mut parts = Parts::default();
         let outcome = tokio::select! {
-            ran = self.bring_up(&mut plan, engine, &dir, &metadata, &mut journal, &mut parts, &stop) => ran,
+            ran = underway.bring_up(plan, engine, &mut parts, (news, Arc::clone(&stop))) => ran,
             signal = signals.next() => Err(Error::new(Kind::Signal(signal), format!("ended by signal {signal}"))),
             () = stop.notified() => Err(Error::new(Kind::Signal(nix::libc::SIGTERM), "stopped by `bottle stop`")),
         };
-        let unwound = Journal::unwind(&dir.journal());
-        drop(parts);
-        dir.write_metadata(&metadata.ended(Phase::Exited, outcome.as_ref().ok().copied()))?;
-        match (outcome, unwound) {
-            (outcome, Ok(())) => outcome,
-            (Ok(_), Err(unwind)) => Err(unwind),
-            (Err(outcome), Err(unwind)) => Err(Error::new(outcome.kind(), format!("{outcome}; and then {unwind}")).hint("bottle cleanup")),
-        }
+        underway.tear_down(parts, outcome).await
     }
+}
 
-    #[allow(clippy::too_many_arguments, reason = "the parts outlive this future, so that an interrupt can unwind them")]
+impl Underway<'_> {
     async fn bring_up<E: Engine>(
-        &self,
-        plan: &mut LaunchPlan,
+        &mut self,
+        mut plan: LaunchPlan,
         engine: &E,
-        dir: &BottleDir,
-        metadata: &Metadata,
-        journal: &mut Journal,
         parts: &mut Parts,
-        stop: &Arc<Notify>,
+        (news, stop): (watch::Receiver<Option<Up>>, Arc<Notify>),
     ) -> Result<u8> {
-        let progress = Progress::new(self.quiet);
-        progress.step("resolving tokens");
-        let tokens = tokens::resolve(plan).await?;
-        let mut remembered = plan.redacted();
-        remembered.env.retain(|name, _| !self.given.contains(name));
-        let json = serde_json::to_vec_pretty(&remembered).context(Kind::Internal, || "cannot write the plan".into())?;
-        write_private(&dir.plan(), &json)?;
-        dir.write_metadata(metadata)?;
-        journal.record(&Step::RuntimeDir { path: dir.runtime().to_owned() })?;
-        crate::state::private_dir(dir.runtime())?;
+        let Launch { closure, given, .. } = self.launch;
+        self.dir.write_metadata(&self.metadata)?;
+        self.journal.record(&Step::RuntimeDir { path: self.dir.runtime().to_owned() })?;
+        crate::state::private_dir(self.dir.runtime())?;
+        tokio::spawn(Control::listen(&self.dir, news, stop)?.serve());
 
-        progress.step("starting the bundle");
-        if provider::needs_demo_upstream(plan) {
+        self.progress.step("resolving tokens");
+        let tokens = tokens::resolve(&plan).await?;
+        remember(&self.dir, &plan, given)?;
+
+        self.progress.step("starting the bundle");
+        if provider::needs_demo_upstream(&plan) {
             let token = demo_token(&tokens)?;
-            parts.upstream = Some(DemoUpstream::start(self.closure, dir, token, &mut plan.policy, journal).await?);
+            parts.upstream = Some(DemoUpstream::start(closure, &self.dir, token, &mut plan.policy, &mut self.journal).await?);
         }
-        let authority = Authority::new(&format!("bottle {}", dir.slug()))?;
-        let egress = EgressInput { ca_cert: authority.certificate.clone(), ca_key: authority.key.clone(), tokens: tokens.clone() };
+        let authority = Authority::new(&format!("bottle {}", self.dir.slug()))?;
         if breaks("open-egress") {
-            let routes = &mut plan.policy.routes;
-            let open = routes.first().cloned().and_then(|r| Some(Route { host: selftest::DENIED_HOST.parse().ok()?, ..r }));
-            routes.extend(open.map(|r| Route { name: "sabotage".into(), ..r }));
+            open_egress(&mut plan);
         }
-        let bundle = HostProcesses(self.closure).spawn(BundleSpec { dir, policy: &plan.policy, egress }, journal).await?;
-        let bundle = parts.bundle.insert(bundle);
+        let egress = EgressInput { ca_cert: authority.certificate.clone(), ca_key: authority.key.clone(), tokens: tokens.clone() };
+        let spec = BundleSpec { dir: &self.dir, policy: &plan.policy, egress };
+        let bundle = parts.bundle.insert(HostProcesses(closure).spawn(spec, &mut self.journal).await?);
 
-        progress.step(&format!("booting {} on {}", plan.image.name, plan.engine.reason));
-        let machine = engine.start(&self.machine_spec(plan, dir)?, journal).await?;
+        self.progress.step(&format!("booting {} on {}", plan.image.name, plan.engine.reason));
+        let spec = self.launch.machine_spec(&plan, &self.dir)?;
+        let machine = parts.machine.insert(engine.start(&spec, &mut self.journal).await?);
         bundle.ready().await?;
         let plan = Arc::new(plan.clone());
-        let machine = parts.machine.insert(machine);
-        let (session, incoming) = (machine.session.clone(), machine.take_incoming()?);
-        tokio::spawn(endpoints::serve(incoming, dir.clone()));
-        provision::configure(&session, &plan).await.map_err(|e| machine.explain(e))?;
+        let session = machine.session.clone();
+        parts.splices = Some(Splices::serve(machine.take_incoming()?, self.dir.clone()));
+        in_time("set up", provision::configure(&session, &plan)).await.map_err(|e| machine.explain(e))?;
 
-        progress.step("self-test");
+        self.progress.step("self-test");
         let canary = Canary::new()?;
         let mut env = selftest::agent_environment(&plan);
         if breaks("leak-token") {
@@ -145,18 +168,20 @@ impl Launch<'_> {
         let secrets: Vec<&Secret> = tokens.values().chain([&authority.key]).collect();
         let proofs = selftest::run(&session, &plan, &env, &canary, &secrets).await?;
         drop(tokens);
-        let Authority { certificate, .. } = authority;
+        let certificate = authority.certificate.clone();
+        drop(authority);
 
-        progress.step("provisioning");
-        provision::provision(&session, &plan, &certificate).await?;
-        let control = control::Control::listen(dir, session.clone(), Arc::clone(&plan), env.clone(), Arc::clone(stop))?;
-        tokio::spawn(control.serve());
-        dir.write_metadata(&Metadata { phase: Phase::Running, ..metadata.clone() })?;
-        progress.done(&format!("{} is up, shut in by {proofs} proofs", dir.slug()));
+        self.progress.step("provisioning");
+        in_time("provisioned", provision::provision(&session, &plan, &certificate)).await?;
+        let request = agent(&plan, env.clone(), &canary)?;
+        self.up.send_replace(Some(Up { session: session.clone(), plan, env }));
+        self.dir.write_metadata(&Metadata { phase: Phase::Running, ..self.metadata.clone() })?;
+        self.progress.done(&format!("{} is up, shut in by {proofs} proofs", self.dir.slug()));
 
-        let request = agent(&plan, env, &canary)?;
         let tty = request.tty.is_some();
-        let stream = session.open(&HostOpen::Exec(request)).await.context(Kind::Engine, || "the agent cannot be started".into())?;
+        let open = HostOpen::Exec(request);
+        let opening = async { session.open(&open).await.context(Kind::Engine, || "the agent cannot be started".into()) };
+        let stream = in_time("asked to run the agent", opening).await?;
         tokio::select! {
             code = attach(stream, tty, true) => code,
             ended = machine.vmm.ended() => Err(machine_lost(&ended)),
@@ -164,6 +189,52 @@ impl Launch<'_> {
         }
     }
 
+    /// Undoes everything. Whatever goes wrong here does not hide how the launch itself ended.
+    async fn tear_down(self, mut parts: Parts, outcome: Result<u8>) -> Result<u8> {
+        if let Some(splices) = parts.splices.take() {
+            splices.shut().await;
+        }
+        let unwound = Journal::unwind(&self.dir.journal());
+        // Ended is not gone: the kernel may still be closing their files.
+        if let Some(machine) = &mut parts.machine {
+            machine.vmm.kill().await;
+        }
+        if let Some(bundle) = &mut parts.bundle {
+            bundle.gone().await;
+        }
+        if let Err(e) = self.dir.write_metadata(&self.metadata.ended(Phase::Exited, outcome.as_ref().ok().copied())) {
+            say(format_args!("bottle: {e}"));
+        }
+        match (outcome, unwound) {
+            (outcome, Ok(())) => outcome,
+            (Ok(_), Err(unwind)) => Err(unwind),
+            (Err(outcome), Err(unwind)) => Err(Error::new(outcome.kind(), format!("{outcome}; and then {unwind}")).hint("bottle cleanup")),
+        }
+    }
+}
+
+/// Waits at most 60 s for the guest: it is hostile, and may just not answer.
+async fn in_time<T>(what: &str, doing: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = || Error::new(Kind::Engine, format!("the guest did not answer when it was {what}")).hint("bottle doctor");
+    tokio::time::timeout(GUEST_DEADLINE, doing).await.map_err(|_| late())?
+}
+
+/// Keeps the plan for the next launch's preflight, without what was given for this one only.
+fn remember(dir: &BottleDir, plan: &LaunchPlan, given: &BTreeSet<EnvName>) -> Result<()> {
+    let mut remembered = plan.redacted();
+    remembered.env.retain(|name, _| !given.contains(name));
+    let json = serde_json::to_vec_pretty(&remembered).context(Kind::Internal, || "cannot write the plan".into())?;
+    write_private(&dir.plan(), &json)
+}
+
+/// For the tests: a policy that lets the self-test's denied host through.
+fn open_egress(plan: &mut LaunchPlan) {
+    let routes = &mut plan.policy.routes;
+    let open = routes.first().cloned().and_then(|r| Some(Route { host: selftest::DENIED_HOST.parse().ok()?, ..r }));
+    routes.extend(open.map(|r| Route { name: "sabotage".into(), ..r }));
+}
+
+impl Launch<'_> {
     fn machine_spec<'s>(&'s self, plan: &'s LaunchPlan, dir: &BottleDir) -> Result<MachineSpec<'s>> {
         Ok(MachineSpec {
             slug: plan.slug.as_str(),

@@ -9,11 +9,24 @@ use bottle_policy::Secret;
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::{Daemon, LaunchPlan};
+use crate::plan::LaunchPlan;
 use crate::provision;
 
 /// A host that no policy can name: RFC 6761 keeps `.invalid` from ever existing.
 pub(super) const DENIED_HOST: &str = "denied.bottle.invalid";
+/// What every report must hold, besides one `endpoint-NAME` an endpoint.
+const CHECKS: [&str; 10] = [
+    "network-devices",
+    "hardware",
+    "routes",
+    "direct-tcp",
+    "direct-udp",
+    "raw-sockets",
+    "vsock",
+    "name-lookup",
+    "host-loopback",
+    "denied-host",
+];
 /// Longest time for the whole self-test.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Longest report, in bytes: the guest wrote it.
@@ -65,6 +78,11 @@ pub(super) async fn run(
     canary: &Canary,
     secrets: &[&Secret],
 ) -> Result<usize> {
+    // Before anything is sent: what is in the guest has leaked already.
+    let leaking = leaks(env, secrets);
+    if !leaking.is_empty() {
+        return Err(refusal(&leaking));
+    }
     let image = &plan.image.facts;
     let mut argv = vec![SELF.to_owned(), "self-test".into(), "--canary".into(), canary.port()?.to_string()];
     argv.extend(["--denied-host".into(), DENIED_HOST.into()]);
@@ -83,9 +101,7 @@ pub(super) async fn run(
     if canary.was_reached() {
         failed.push("host-loopback: the guest reached a listener on the host's loopback".into());
     }
-    if report.checks.is_empty() || !plan.endpoints.iter().any(|e| e.daemon == Daemon::Egress) {
-        failed.push("report: nothing was checked".into());
-    }
+    failed.extend(missing(&report, plan, env));
     failed.extend(leaks(&report.environment, secrets));
     if failed.is_empty() && !captured.status.success() {
         failed.push(format!("exit: the self-test ended with {:?}", captured.status));
@@ -93,9 +109,23 @@ pub(super) async fn run(
     if failed.is_empty() {
         return Ok(report.checks.len());
     }
-    let failed: Vec<String> = failed.iter().map(|f| crate::manifest::neutral(f).to_string()).collect();
-    Err(Error::new(Kind::SelfTest, format!("the bottle is not shut in, so the agent does not run:\n  {}", failed.join("\n  ")))
-        .hint("report this: it is a bug in bot-bottle or in the engine"))
+    Err(refusal(&failed))
+}
+
+fn refusal(failed: &[String]) -> Error {
+    Error::new(Kind::SelfTest, format!("the bottle is not shut in, so the agent does not run:\n  {}", failed.join("\n  ")))
+        .hint("report this: it is a bug in bot-bottle or in the engine")
+}
+
+/// What a whole report would have and this one has not.
+fn missing(report: &Report, plan: &LaunchPlan, env: &BTreeMap<String, String>) -> Vec<String> {
+    let endpoints = plan.endpoints.iter().map(|e| format!("endpoint-{}", e.daemon.as_str()));
+    let wanted = CHECKS.iter().map(|&name| name.to_owned()).chain(endpoints);
+    let mut missing: Vec<String> =
+        wanted.filter(|name| !report.checks.iter().any(|c| c.name == *name)).map(|name| format!("{name}: was not checked")).collect();
+    let unseen = env.iter().filter(|(name, value)| report.environment.get(*name) != Some(*value));
+    missing.extend(unseen.map(|(name, _)| format!("environment: {name} is not what the agent is given")));
+    missing
 }
 
 fn leaks(environment: &BTreeMap<String, String>, secrets: &[&Secret]) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! The operator's terminal while an agent has it.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 
 use bottle_channel::{Control, TtySize};
@@ -15,6 +15,9 @@ use crate::error::{Context, Kind, Result};
 pub fn interactive() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
+
+/// Mouse reports, bracketed paste and application keys off; cursor on; plain text.
+const RESET: &[u8] = b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1l\x1b>\x1b[?25h\x1b[0m";
 
 /// A terminal in raw mode; dropping this restores it.
 pub(super) struct Raw(Termios);
@@ -34,7 +37,9 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        let _ = tcsetattr(std::io::stdin().as_fd(), SetArg::TCSANOW, &self.0);
+        // What the agent switched on goes off, and what its last questions made the terminal type goes away.
+        let _ = std::io::stdout().write_all(RESET).and_then(|()| std::io::stdout().flush());
+        let _ = tcsetattr(std::io::stdin().as_fd(), SetArg::TCSAFLUSH, &self.0);
     }
 }
 

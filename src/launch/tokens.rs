@@ -1,16 +1,20 @@
 //! Token values, resolved on the host and held in memory only.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use bottle_policy::{Secret, TokenName};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::manifest::TokenSource;
 use crate::plan::LaunchPlan;
+use crate::process::die_with_parent;
 
 /// Longest time that a token's command may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
@@ -49,26 +53,36 @@ fn secret(name: &TokenName, mut value: String) -> Result<Secret> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?.len();
-    if size > LIMIT as u64 {
+    let said = |e: std::io::Error| format!("{}: {e}", path.display());
+    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(said)?;
+    if !file.metadata().map_err(said)?.is_file() {
+        return Err(format!("{} is not a regular file", path.display()));
+    }
+    let mut text = Zeroizing::new(String::with_capacity(LIMIT + 1));
+    file.take(LIMIT as u64 + 1).read_to_string(&mut text).map_err(said)?;
+    if text.len() > LIMIT {
         return Err(format!("{} is larger than {LIMIT} bytes", path.display()));
     }
-    std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+    Ok(std::mem::take(&mut *text))
 }
 
 /// Runs the operator's own command with the operator's environment; its standard error stays the operator's.
 async fn run(argv: &[String]) -> Result<String, String> {
     let (program, args) = argv.split_first().ok_or("its command is empty")?;
-    let running =
-        tokio::process::Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output();
+    let mut command = tokio::process::Command::new(program);
+    command.args(args).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+    die_with_parent(&mut command);
+    let running = command.output();
     let output = tokio::time::timeout(COMMAND_DEADLINE, running)
         .await
         .map_err(|_| format!("{program} did not finish in {} s", COMMAND_DEADLINE.as_secs()))?
         .map_err(|e| format!("{program}: {e}"))?;
+    let printed = Zeroizing::new(output.stdout);
     if !output.status.success() {
         return Err(format!("{program} failed ({})", output.status));
     }
-    String::from_utf8(output.stdout).map_err(|_| format!("{program} printed what is not text"))
+    std::str::from_utf8(&printed).map(str::to_owned).map_err(|_| format!("{program} printed what is not text"))
 }
 
 /// 32 random bytes as hex: the demo's token.

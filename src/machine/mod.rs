@@ -25,7 +25,7 @@ pub struct MachineSpec<'a> {
     pub slug: &'a str,
     /// The agent image.
     pub image: &'a Image,
-    /// The private writable disk (made by the engine when it does not exist).
+    /// The private writable disk (made anew by the engine).
     pub disk: PathBuf,
     /// Its size in bytes.
     pub disk_bytes: u64,

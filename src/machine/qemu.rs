@@ -54,6 +54,11 @@ impl<'a> Qemu<'a> {
     async fn format(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<()> {
         let what = || format!("cannot create the disk {}", spec.disk.display());
         journal.record(&Step::File { path: spec.disk.clone() })?;
+        // Never the disk of an earlier launch: what is on it was written by a guest.
+        match std::fs::remove_file(&spec.disk) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context(Kind::Config, what),
+            _ => {}
+        }
         let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&spec.disk).context(Kind::Config, what)?;
         file.set_len(spec.disk_bytes).context(Kind::Config, what)?;
         Program::new("mke2fs", &self.closure.tools.mke2fs.path)
@@ -102,7 +107,7 @@ impl<'a> Qemu<'a> {
             .args(["-blockdev", &blockdev("image", &spec.image.erofs.path, true)])
             .args(["-device", "virtio-blk-pci,drive=image"])
             .args(["-blockdev", &blockdev("disk", &spec.disk, false)])
-            .args(["-device", "virtio-blk-pci,drive=disk"])
+            .args(["-device", "virtio-blk-pci,drive=disk,werror=report,rerror=report"])
             .args(["-chardev", &format!("socket,id=console,fd={console}"), "-serial", "chardev:console"])
             .args(["-chardev", &format!("socket,id=channel,fd={channel}")])
             .args(["-device", "virtio-serial-pci,max_ports=2", "-device", "virtserialport,chardev=channel,name=bottle"])
@@ -123,14 +128,13 @@ impl Engine for Qemu<'_> {
     }
 
     async fn start(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Running> {
-        if !spec.disk.exists() {
-            self.format(spec, journal).await?;
-        }
+        self.format(spec, journal).await?;
         match self.boot(spec, journal).await {
             Ok(running) => Ok(running),
             Err(BootFailure { error, kernel_ran: true }) => {
                 // Emulated on an overloaded host, a kernel now and then gives up on its clocks. Nothing has happened yet.
                 tracing::warn!("{error}; booting once more");
+                self.format(spec, journal).await?;
                 self.boot(spec, journal).await.map_err(|failure| failure.error)
             }
             Err(failure) => Err(failure.error),
@@ -169,12 +173,14 @@ impl Qemu<'_> {
                 Err(_) => {
                     let error = format!("the guest did not answer within {} s", BOOT_WATCHDOG.as_secs());
                     let error = console.explain(Error::new(Kind::Engine, error).hint("bottle doctor"));
+                    vmm.kill().await;
                     return Err(BootFailure { error, kernel_ran: true });
                 }
             },
             ended = vmm.ended() => Some(boot_failure(&mut vmm, &ended).await),
         };
         if let Some(error) = failed {
+            vmm.kill().await;
             return Err(BootFailure { error: console.explain(error), kernel_ran: !console.last_lines(1).is_empty() });
         }
         let (session, incoming, driver) = Session::host(channel);

@@ -4,16 +4,24 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bottle_policy::{Policy, Secret};
-use zeroize::Zeroizing;
+use serde::Serialize;
 
 use crate::closure::Closure;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::pki::Authority;
 use crate::plan::DEMO_HOST;
 use crate::process::{Daemon, Program};
 use crate::state::{BottleDir, Journal};
 
 const READY: Duration = Duration::from_secs(10);
+
+/// What the upstream reads from its standard input.
+#[derive(Serialize)]
+struct Input<'a> {
+    cert_chain: &'a str,
+    key: &'a Secret,
+    token: &'a Secret,
+}
 
 /// The running upstream.
 #[derive(Debug)]
@@ -29,13 +37,11 @@ impl DemoUpstream {
     pub async fn start(closure: &Closure, dir: &BottleDir, token: &Secret, policy: &mut Policy, journal: &mut Journal) -> Result<Self> {
         let authority = Authority::new("bottle demo upstream")?;
         let leaf = authority.leaf(DEMO_HOST)?;
-        let input = serde_json::json!({"cert_chain": leaf.chain, "key": leaf.key, "token": token});
-        let input = Zeroizing::new(serde_json::to_vec(&input).context(Kind::Internal, || "cannot start the demo's upstream".into())?);
         let program = Program::new("demo-upstream", &closure.bundle.binary.path)
             .arg("demo-upstream")
             .args(["--parent", &std::process::id().to_string()]);
         let mut daemon = program.spawn(&dir.log("demo-upstream"), journal)?;
-        daemon.send_line(&input).await?;
+        daemon.hand_over(&Input { cert_chain: &leaf.chain, key: &leaf.key, token }).await?;
         let line = daemon.first_line(READY).await?;
         let port: Option<u16> = line.strip_prefix("listening ").and_then(|p| p.parse().ok());
         let port = port.ok_or_else(|| Error::new(Kind::Internal, format!("the demo's upstream said {line:?}")))?;

@@ -3,13 +3,16 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::{Journal, private_dir, write_private};
 use crate::error::{Context, Error, Kind, Result};
+
+/// How long a lock may be held by somebody who only looks.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The paths of one bottle.
 #[derive(Debug, Clone)]
@@ -56,6 +59,8 @@ pub struct Metadata {
     pub exit_code: Option<u8>,
     /// Digest of the policy it was launched with.
     pub policy_digest: String,
+    /// Where its sockets are: not every command has the same XDG_RUNTIME_DIR.
+    pub runtime: PathBuf,
 }
 
 /// A bottle's directory and whether somebody holds its lock.
@@ -76,10 +81,11 @@ pub fn now_ms() -> u64 {
 impl Metadata {
     /// Metadata of a launch that begins now in this process.
     #[must_use]
-    pub fn starting(slug: &str, agent: &str, engine: &str, policy_digest: &str) -> Self {
+    pub fn starting(dir: &BottleDir, agent: &str, engine: &str, policy_digest: &str) -> Self {
         Self {
             version: 1,
-            slug: slug.to_owned(),
+            slug: dir.slug.clone(),
+            runtime: dir.runtime.clone(),
             agent: agent.to_owned(),
             engine: engine.to_owned(),
             phase: Phase::Starting,
@@ -118,10 +124,16 @@ impl BottleDir {
         &self.runtime
     }
 
-    /// The socket through which `bottle exec` and others reach the orchestrator that owns this bottle.
+    /// The socket on which this bottle's orchestrator listens for `bottle exec` and others.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
         self.runtime.join("control.sock")
+    }
+
+    /// The same as its orchestrator wrote it down, for whoever wants to connect.
+    #[must_use]
+    pub fn recorded_control_socket(&self) -> PathBuf {
+        self.read_metadata().map_or_else(|| self.control_socket(), |m| m.runtime.join("control.sock"))
     }
 
     /// The socket of the daemon `name`.
@@ -170,8 +182,14 @@ impl BottleDir {
     /// `Usage` when an orchestrator has it already, `Config` when it cannot be created.
     pub fn lock(&self) -> Result<Lock> {
         private_dir(&self.state)?;
+        let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
-            let Some(lock) = self.try_lock()? else {
+            let Some(lock) = self.try_lock(FlockArg::LockExclusiveNonblock)? else {
+                // `bottle list` looks with a shared lock, for a moment.
+                if Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(2));
+                    continue;
+                }
                 return Err(Error::new(Kind::Usage, format!("bottle {:?} is running already", self.slug))
                     .hint(format!("bottle stop {0}   # or launch a second one with --name {0}-2", self.slug)));
             };
@@ -185,7 +203,7 @@ impl BottleDir {
     }
 
     /// The lock when it is free; `None` when an orchestrator holds it.
-    fn try_lock(&self) -> Result<Option<Lock>> {
+    fn try_lock(&self, how: FlockArg) -> Result<Option<Lock>> {
         let path = self.state.join("lock");
         let file = OpenOptions::new()
             .create(true)
@@ -194,11 +212,26 @@ impl BottleDir {
             .mode(0o600)
             .open(&path)
             .context(Kind::Config, || format!("cannot open {}", path.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        match Flock::lock(file, how) {
             Ok(lock) => Ok(Some(Lock(lock))),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, e)) => Err(Error::new(Kind::Config, format!("cannot lock {}: {e}", path.display()))),
         }
+    }
+
+    /// Requires room for a launch before anything starts. (The disk itself is sparse; a guest that fills the host's file
+    /// system meets an error of its own.)
+    ///
+    /// # Errors
+    /// `Config` when less than 64 MiB are free.
+    pub fn require_space(&self) -> Result<()> {
+        let found = nix::sys::statvfs::statvfs(&self.state).context(Kind::Config, || format!("cannot read {}", self.state.display()))?;
+        let free_mib = (found.blocks_available() * found.fragment_size()) >> 20;
+        if free_mib < 64 {
+            return Err(Error::new(Kind::Config, format!("only {free_mib} MiB are free for {}", self.state.display()))
+                .hint("bottle list; bottle rm NAME   # or export XDG_STATE_HOME=/somewhere/with/room"));
+        }
+        Ok(())
     }
 
     /// Writes the metadata atomically.
@@ -213,8 +246,8 @@ impl BottleDir {
     /// Metadata and liveness; `None` when there is no such bottle (or its metadata is unreadable).
     #[must_use]
     pub fn status(&self) -> Option<BottleStatus> {
-        let metadata = serde_json::from_slice(&std::fs::read(self.metadata_file()).ok()?).ok()?;
-        let alive = self.state.join("lock").exists() && matches!(self.try_lock(), Ok(None));
+        let metadata = self.read_metadata()?;
+        let alive = self.state.join("lock").exists() && matches!(self.try_lock(FlockArg::LockSharedNonblock), Ok(None));
         Some(BottleStatus { metadata, alive })
     }
 
@@ -226,18 +259,18 @@ impl BottleDir {
         if !self.journal().exists() {
             return Ok(false);
         }
-        let Some(_lock) = self.try_lock()? else { return Ok(false) };
+        let Some(_lock) = self.try_lock(FlockArg::LockExclusiveNonblock)? else { return Ok(false) };
         if !self.journal().exists() {
             return Ok(false);
         }
         Journal::unwind(&self.journal())?;
-        if let Some(status) = self.status_unlocked() {
+        if let Some(status) = self.read_metadata() {
             self.write_metadata(&status.ended(Phase::Crashed, None))?;
         }
         Ok(true)
     }
 
-    fn status_unlocked(&self) -> Option<Metadata> {
+    fn read_metadata(&self) -> Option<Metadata> {
         serde_json::from_slice(&std::fs::read(self.metadata_file()).ok()?).ok()
     }
 
@@ -249,8 +282,11 @@ impl BottleDir {
         if !self.state.exists() {
             return Err(Error::new(Kind::Usage, format!("there is no bottle {:?}", self.slug)).hint("bottle list"));
         }
-        self.recover()?;
         let _lock = self.lock()?;
+        if self.journal().exists() && Journal::unwind(&self.journal()).is_err() {
+            // A journal that cannot be read any more: at least what has a fixed place goes.
+            let _ = std::fs::remove_dir_all(&self.runtime);
+        }
         std::fs::remove_dir_all(&self.state).context(Kind::Config, || format!("cannot remove {}", self.state.display()))
     }
 }

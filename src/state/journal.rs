@@ -108,14 +108,22 @@ impl Journal {
         self.file.write_all(&line).context(Kind::Config, || format!("cannot write {}", self.path.display()))
     }
 
+    /// The steps of a journal; `None` when it is damaged. A last line that a crash cut short is a step not taken.
+    fn steps(text: &str) -> Option<Vec<Step>> {
+        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+        whole.lines().map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     /// Undoes every step, newest first, and removes the journal when nothing is left.
     ///
     /// # Errors
     /// All that could not be undone, in one error; the other steps were undone all the same.
     pub fn unwind(path: &Path) -> Result<()> {
         let text = fs::read_to_string(path).context(Kind::Config, || format!("cannot read {}", path.display()))?;
-        // A line cut short by a crash describes a step that was not taken.
-        let steps: Vec<Step> = text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        let steps = Self::steps(&text).ok_or_else(|| {
+            Error::new(Kind::Internal, format!("{} is damaged, so nobody knows what is left to tear down", path.display()))
+                .hint("bottle rm NAME   # forgets the bottle and what has a fixed place")
+        })?;
         let failed: Vec<String> = steps.iter().rev().filter_map(|s| undo(s).err()).collect();
         if !failed.is_empty() {
             return Err(Error::new(Kind::Internal, format!("teardown is not complete: {}", failed.join("; "))).hint("bottle cleanup"));
@@ -176,6 +184,18 @@ mod tests {
         Journal::unwind(&path).expect("unwind");
         assert!(!runtime.exists() && !disk.exists() && !path.exists() && !id.runs());
         child.wait().expect("reaped");
+    }
+
+    #[test]
+    fn a_damaged_journal_is_kept_and_said() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("journal.jsonl");
+        for text in ["\0\0\0\n", "{\"step\":\"from-the-future\"}\n"] {
+            fs::write(&path, text).expect("journal");
+            assert!(Journal::unwind(&path).is_err_and(|e| e.to_string().contains("damaged")) && path.exists());
+        }
+        fs::write(&path, "{\"step\":\"fi").expect("cut short");
+        Journal::unwind(&path).expect("nothing was done");
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Roots {
                     .hint("export HOME=/path/to/your/home"));
             }
         };
-        let runtime = absolute("XDG_RUNTIME_DIR").filter(|d| d.is_dir()).map_or_else(|| state.join("run"), |d| d.join("bottle"));
+        let runtime = absolute("XDG_RUNTIME_DIR").filter(|d| is_private(d)).map_or_else(|| state.join("run"), |d| d.join("bottle"));
         Self::at(state, runtime)
     }
 
@@ -99,6 +99,11 @@ impl Roots {
         names.sort();
         Ok(names.iter().filter_map(|n| self.bottle(n).ok()).collect())
     }
+}
+
+/// Whether `path` is a directory that only this user can change: whoever can rename in it could swap a bottle's policy.
+fn is_private(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|m| m.is_dir() && m.uid() == nix::unistd::geteuid().as_raw() && m.mode() & 0o077 == 0)
 }
 
 /// Creates `path` with mode 0700 (parents too), or checks that it is this user's and makes it private.

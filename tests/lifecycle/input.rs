@@ -148,7 +148,7 @@ pub const CASES: &[Case] = &[
         code: 3,
         said: "cannot create",
     },
-    Case { name: "the_disk_is_full", manifest: "", args: &["launch", "demo", "--yes"], prepare: full_disk, code: 4, said: "mke2fs" },
+    Case { name: "the_disk_is_full", manifest: "", args: &["launch", "demo", "--yes"], prepare: full_disk, code: 3, said: "MiB are free" },
     Case {
         name: "socket_path_too_long",
         manifest: "",

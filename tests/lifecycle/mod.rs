@@ -25,6 +25,9 @@ pub const CASES: &[Case] = &[
     ("lifecycle::sigterm_tears_down_at_any_moment", sigterm),
     ("lifecycle::sigint_tears_down", sigint),
     ("lifecycle::stop_tears_down", stop),
+    ("lifecycle::stop_ends_a_launch_that_is_still_starting", stop_early),
+    ("lifecycle::a_closed_standard_error_stops_no_teardown", closed_stderr),
+    ("lifecycle::what_is_given_for_a_launch_is_in_no_file_and_not_shown", given),
     ("lifecycle::kill_9_leaves_nothing_running_and_the_next_command_cleans_up", kill_9),
     ("lifecycle::four_launches_at_once", concurrent),
     ("lifecycle::a_second_launch_of_the_same_name_is_refused", same_name),
@@ -141,6 +144,36 @@ fn stop() {
     assert_eq!(home.leftovers("stop"), Vec::<String>::new());
     bottle.wait();
     assert_code(&home.run(&["stop", "stop"]), 2);
+}
+
+fn stop_early() {
+    let home = Home::new();
+    let mut bottle = home.start("early", &["demo", "--name", "early", "--", "sleep", "1000"]);
+    eventually("it can be asked to stop", || home.runtime("early").join("control.sock").exists());
+    assert_code(&home.run(&["stop", "early"]), 0);
+    assert_eq!(home.leftovers("early"), Vec::<String>::new());
+    assert_eq!(bottle.wait().code(), Some(143));
+}
+
+fn closed_stderr() {
+    let home = Home::new();
+    let mut launch = home.bottle(&["launch", "demo", "--yes", "--", "true"]);
+    let mut launch = launch.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("launch");
+    drop(launch.stderr.take());
+    assert_eq!(launch.wait().expect("wait").code(), Some(0));
+    assert_eq!(home.leftovers("demo"), Vec::<String>::new());
+}
+
+fn given() {
+    let home = Home::with_manifest(
+        "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"printenv\", \"A\"]\n[bottles.dev]\nimage = \"demo\"\nenv = { A = \"?What is A\" }\n",
+    );
+    let output = home.run(&["launch", "worker", "--yes", "--env", "A=given-4711"]);
+    assert_code(&output, 0);
+    assert_eq!(stdout(&output), "given-4711\n", "the agent has it");
+    assert!(!stderr(&output).contains("given-4711"), "{}", stderr(&output));
+    let found = std::process::Command::new("grep").args(["-rl", "given-4711"]).arg(home.state()).output().expect("grep");
+    assert_eq!(stdout(&found), "");
 }
 
 fn kill_9() {

@@ -1,6 +1,7 @@
 //! Real `bottle` processes in homes of their own.
 
 use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ impl Home {
         // Short: socket paths are limited to 107 bytes.
         let dir = tempfile::Builder::new().prefix("b").tempdir().expect("a home");
         for name in ["state", "run", "project"] {
-            std::fs::create_dir(dir.path().join(name)).expect("its directories");
+            std::fs::DirBuilder::new().mode(0o700).create(dir.path().join(name)).expect("its directories");
         }
         Self { dir, binary: env!("CARGO_BIN_EXE_bottle").into() }
     }
