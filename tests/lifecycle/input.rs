@@ -1,5 +1,7 @@
 //! Bad input: a clear error with its exit code, before anything starts.
 
+use std::os::unix::fs::DirBuilderExt;
+
 use crate::support::{Home, PATIENCE, assert_code, output_within, stderr};
 
 pub struct Case {
@@ -195,7 +197,7 @@ fn full_disk(home: &Home, command: &mut std::process::Command) {
 
 fn long_runtime(home: &Home, command: &mut std::process::Command) {
     let dir = home.path().join("x".repeat(100));
-    std::fs::create_dir(&dir).expect("a directory");
+    std::fs::DirBuilder::new().mode(0o700).create(&dir).expect("a directory");
     command.env("XDG_RUNTIME_DIR", dir);
 }
 
