@@ -55,7 +55,7 @@ struct Confine {
     /// Files, devices or directories that CMD may read and write.
     #[arg(long, num_args = 1.., value_name = "PATH")]
     rw: Vec<PathBuf>,
-    /// No network: no socket but Unix ones, and a network namespace of its own where possible.
+    /// No network: a network namespace of its own, and no socket, Unix ones included, but those that are inherited.
     #[arg(long)]
     no_network: bool,
     /// Process id of the parent; CMD dies with it.

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
@@ -69,6 +69,25 @@ fn attack(name: &str) -> bool {
         "connect by tcp" => TcpStream::connect(("127.0.0.1", env("PORT").parse().unwrap())).is_ok(),
         "send by udp" => std::net::UdpSocket::bind("127.0.0.1:0").is_ok(),
         "connect to a unix socket" => UnixStream::connect(dir.join("sock")).is_ok(),
+        "make a unix socket" => std::os::unix::net::UnixDatagram::unbound().is_ok(),
+        // A descriptor that was inherited is no way out either.
+        "connect an inherited socket" => unsafe {
+            let mut to: libc::sockaddr_un = std::mem::zeroed();
+            to.sun_family = u16::try_from(libc::AF_UNIX).unwrap();
+            for (to, byte) in to.sun_path.iter_mut().zip(dir.join("sock").as_os_str().as_encoded_bytes()) {
+                *to = byte.cast_signed();
+            }
+            let size = u32::try_from(size_of::<libc::sockaddr_un>()).unwrap();
+            libc::connect(78, (&raw const to).cast(), size) == 0
+        },
+        "read and write an inherited socket" => unsafe {
+            // what QEMU does with the socket of a chardev
+            let (mut address, mut size) = ([0u8; 128], 128);
+            libc::getsockname(79, address.as_mut_ptr().cast(), &raw mut size) == 0
+                && libc::getpeername(79, address.as_mut_ptr().cast(), &raw mut size) == 0
+                && libc::send(79, c"x".as_ptr().cast(), 1, 0) == 1
+                && libc::recv(79, address.as_mut_ptr().cast(), 1, 0) == 1
+        },
         "connect to an abstract socket" => {
             UnixStream::connect_addr(&SocketAddr::from_abstract_name(dir.as_os_str().as_encoded_bytes()).unwrap()).is_ok()
         }
@@ -131,8 +150,7 @@ fn attacker() {
     if let Ok(network) = std::env::var("CONFINED") {
         let network = match network.as_str() {
             "outgoing" => Network::Outgoing,
-            "nothing" => Network::Nothing,
-            _ => Network::UnixOnly,
+            _ => Network::Nothing,
         };
         confine::begin(None, &[]).unwrap();
         let grants = Grants { rw: vec![env("OWN").into()], ..Grants::default() };
@@ -151,10 +169,15 @@ fn prepare(command: &mut Command, name: &str, targets: &Targets, own: &Path) {
     targets.aim(command);
     command.env("ATTACK", name).env("OWN", own).env_remove("CONFINED").stdout(Stdio::null()).stderr(Stdio::null());
     let file = fs::File::open("/dev/null").unwrap();
-    // SAFETY: dup2 and umask are async-signal-safe; the file lives until the closure, which owns it, is dropped.
+    let (near, far) = UnixStream::pair().unwrap();
+    (&far).write_all(b"x").unwrap();
+    // SAFETY: dup2, socket and umask are async-signal-safe; the files live until the closure, which owns them, is dropped.
     unsafe {
         command.pre_exec(move || {
             libc::dup2(file.as_raw_fd(), 77);
+            libc::dup2(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0), 78);
+            libc::dup2(near.as_raw_fd(), 79);
+            let _ = &far; // its other end stays open as long
             libc::umask(0o022);
             Ok(())
         });
@@ -174,9 +197,16 @@ fn run(name: &str, network: Option<&str>) -> i32 {
     command.status().unwrap().code().unwrap_or(-1)
 }
 
-/// Attacks that the machine itself may forbid to anyone (containers, hardened kernels).
-const MAYBE: &[&str] =
-    &["start io_uring", "ask for a keyring", "make a user namespace", "make a user namespace by clone", "trace a process"];
+/// Attacks that the machine itself may forbid to anyone (containers, hardened kernels; in a Nix build every process
+/// has "no new privileges").
+const MAYBE: &[&str] = &[
+    "start io_uring",
+    "ask for a keyring",
+    "make a user namespace",
+    "make a user namespace by clone",
+    "trace a process",
+    "gain privileges by setuid",
+];
 
 fn works_only_unconfined(name: &str, networks: &[&str]) {
     let free = run(name, None);
@@ -213,11 +243,11 @@ fn a_sealed_daemon_cannot_do_what_it_could_before() {
         "gain privileges by setuid",
         "leave a file that others read",
     ] {
-        works_only_unconfined(name, &["outgoing", "nothing", "unix"]);
+        works_only_unconfined(name, &["outgoing", "nothing"]);
     }
     works_only_unconfined("connect to a unix socket", &["outgoing", "nothing"]);
-    works_only_unconfined("connect by tcp", &["nothing", "unix"]);
-    works_only_unconfined("send by udp", &["nothing", "unix"]);
+    works_only_unconfined("connect by tcp", &["nothing"]);
+    works_only_unconfined("send by udp", &["nothing"]);
     assert_eq!(run("connect by tcp", Some("outgoing")), WORKS, "egress still reaches the internet");
 }
 
@@ -230,6 +260,11 @@ fn confine_command(own: &Path, more: &[&str]) -> Command {
     }
     command.args(more).arg("--");
     command
+}
+
+/// `--no-network`, with leave to do without the namespace where nobody can make one.
+fn no_network() -> &'static [&'static str] {
+    if run("make a user namespace", None) == WORKS { &["--no-network"] } else { &["--no-network", "--best-effort"] }
 }
 
 fn run_by_command(name: &str, more: &[&str]) -> i32 {
@@ -251,6 +286,8 @@ fn a_confined_command_cannot_do_what_it_could_before() {
         "connect by tcp",
         "send by udp",
         "connect to an abstract socket",
+        "connect to a unix socket",
+        "make a unix socket",
         "signal another process",
         "trace a process",
         "start io_uring",
@@ -267,8 +304,12 @@ fn a_confined_command_cannot_do_what_it_could_before() {
             continue;
         }
         assert_eq!(free, WORKS, "{name}: the attack does not work, so it shows nothing");
-        assert_eq!(run_by_command(name, &["--no-network"]), FAILS, "{name}");
+        assert_eq!(run_by_command(name, no_network()), FAILS, "{name}");
     }
+    let keep = |name, fd| run_by_command(name, &[no_network(), &["--keep-fd", fd]].concat());
+    assert_eq!(run_by_command("connect an inherited socket", &["--keep-fd", "78"]), WORKS);
+    assert_eq!(keep("connect an inherited socket", "78"), FAILS);
+    assert_eq!(keep("read and write an inherited socket", "79"), WORKS, "QEMU's chardevs");
     assert_eq!(run_by_command("connect by tcp", &[]), WORKS, "the network goes only by --no-network");
     assert_eq!(run_by_command("use an inherited descriptor", &["--keep-fd", "77"]), WORKS);
 }
@@ -309,10 +350,33 @@ fn what_cannot_be_granted_is_exit_code_4_and_a_reason() {
     assert_eq!(output.status.code(), Some(4), "a descriptor that is not open");
 }
 
+#[test]
+fn no_network_without_a_namespace_is_exit_code_4_unless_best_effort() {
+    // Inside another `confine`, unshare(2) is refused.
+    let own = tempfile::tempdir().unwrap();
+    let inner = |more: &str| {
+        shell(
+            &["--rx", BIN, "--rx", "/bin/true"],
+            own.path(),
+            &format!("exec {BIN} confine {} --no-network {more} -- /bin/true", libraries()),
+        )
+    };
+    let (code, text) = inner("");
+    assert_eq!(code, 4, "{text}");
+    assert!(text.contains("network namespace") && text.contains("--best-effort"), "{text}");
+    let (code, text) = inner("--best-effort");
+    assert_eq!(code, 0, "{text}");
+}
+
+/// `--ro` for what a program of this machine loads.
+fn libraries() -> String {
+    ["/lib", "/lib64", "/usr/lib", "/nix/store"].iter().filter(|d| Path::new(d).exists()).map(|d| format!("--ro {d} ")).collect()
+}
+
 /// A shell that starts a confined `sleep` and tells its process id.
 fn family(parent: &str) -> (Child, Pid) {
-    let ro = ["/lib", "/lib64", "/usr/lib"].iter().filter(|d| Path::new(d).exists()).map(|d| format!("--ro {d} ")).collect::<String>();
-    let script = format!("{BIN} confine {ro} {parent} --no-network -- /bin/sleep 60 & echo $!; wait");
+    let (ro, no_network) = (libraries(), no_network().join(" "));
+    let script = format!("{BIN} confine {ro} {parent} {no_network} -- /bin/sleep 60 & echo $!; wait");
     let mut shell = Command::new("/bin/sh").args([OsStr::new("-c"), script.as_ref()]).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(shell.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();

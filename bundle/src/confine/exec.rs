@@ -19,8 +19,7 @@ use super::{ConfineError, Grants, Network, Report, begin, landlock, process, sec
 pub struct ExecSpec {
     /// Files; CMD's own file and its loader are added.
     pub grants: Grants,
-    /// Whether CMD has no network: an empty network namespace when the kernel allows one, and in any case no socket
-    /// but Unix ones.
+    /// Whether CMD has no network: an empty network namespace, and no new socket of any kind; inherited ones work.
     pub no_network: bool,
     /// Process that CMD must not outlive.
     pub parent: Option<u32>,
@@ -47,11 +46,13 @@ pub fn run(mut spec: ExecSpec) -> Result<Infallible, ConfineError> {
 
     let mut netns = false;
     if spec.no_network {
-        // The socket filter below already means "no network"; the namespace is a second wall, and not every kernel
-        // lets users make one.
         match userns::leave_network() {
             Ok(()) => netns = true,
-            Err(e) => eprintln!("confine: no network namespace ({e}); sockets are filtered"),
+            Err(e) if spec.best_effort => eprintln!("confine: no network namespace ({e}); sockets are filtered"),
+            Err(e) => {
+                let why = format!("{e}; --best-effort goes on without");
+                return Err(ConfineError::Kernel { step: "network namespace", why });
+            }
         }
     }
     userns::drop_bounding_set();
@@ -60,7 +61,7 @@ pub fn run(mut spec: ExecSpec) -> Result<Infallible, ConfineError> {
     for fd in &spec.keep_fds {
         inherit(*fd)?;
     }
-    let network = if spec.no_network { Network::UnixOnly } else { Network::Unrestricted };
+    let network = if spec.no_network { Network::Nothing } else { Network::Unrestricted };
     let landlock = landlock::restrict(&spec.grants, network)?;
     let seccomp = match seccomp::install(network, true) {
         Err(e) if spec.best_effort => {

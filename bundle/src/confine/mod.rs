@@ -61,10 +61,9 @@ pub struct Grants {
 pub enum Network {
     /// New outgoing internet connections; no TCP listening, no other socket family, no Unix sockets.
     Outgoing,
-    /// No new socket of any kind.
+    /// No new socket of any kind, Unix sockets included, and no new use for one that was inherited: it is neither
+    /// connected nor bound. (`socketpair` stays: it reaches nobody.)
     Nothing,
-    /// Unix sockets only.
-    UnixOnly,
     /// Not restricted.
     Unrestricted,
 }

@@ -14,6 +14,9 @@ const X32: i64 = 0x4000_0000;
 
 const EXEC: &[i64] = &[libc::SYS_execve, libc::SYS_execveat];
 
+/// How a process gets to a peer that it was not given.
+const NEW_PEERS: &[i64] = &[libc::SYS_socket, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen];
+
 const DENIED: &[i64] = &[
     // other processes' memory and files
     libc::SYS_ptrace,
@@ -92,30 +95,17 @@ pub(super) fn install(network: Network, may_exec: bool) -> Result<bool, ConfineE
     // A user namespace gives capabilities back; clone3 hides its flags in memory, so it does "not exist" (glibc and
     // musl fall back to clone).
     rules.insert(libc::SYS_clone, vec![rule(&[masked(0, libc::CLONE_NEWUSER)?])?]);
-    match families(network) {
-        None => {}
-        Some([]) => {
-            rules.insert(libc::SYS_socket, vec![]);
-        }
-        Some(allowed) => {
-            let others = allowed.iter().map(|family| not(0, *family)).collect::<Result<Vec<_>, _>>()?;
-            rules.insert(libc::SYS_socket, vec![rule(&others)?]);
+    match network {
+        Network::Unrestricted => {}
+        Network::Nothing => rules.extend(NEW_PEERS.iter().map(|nr| (*nr, vec![]))),
+        Network::Outgoing => {
+            rules.insert(libc::SYS_socket, vec![rule(&[not(0, libc::AF_INET)?, not(0, libc::AF_INET6)?])?]);
         }
     }
     // Later filters see every call; the strictest answer wins.
     apply(BTreeMap::from([(libc::SYS_clone3, vec![])]), libc::ENOSYS, arch)?;
     apply(rules, libc::EPERM, arch)?;
     Ok(true)
-}
-
-/// Socket families that can still be opened; `None`: all.
-fn families(network: Network) -> Option<&'static [i32]> {
-    match network {
-        Network::Outgoing => Some(&[libc::AF_INET, libc::AF_INET6]),
-        Network::Nothing => Some(&[]),
-        Network::UnixOnly => Some(&[libc::AF_UNIX]),
-        Network::Unrestricted => None,
-    }
 }
 
 fn apply(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32, arch: TargetArch) -> Result<(), ConfineError> {
