@@ -42,6 +42,50 @@ fn sigterm_ends_it_as_well() {
     assert!(egress.wait().success());
 }
 
+/// A daemon with a request that has gone up and gets no answer.
+fn with_an_open_request() -> (Egress, impl Sized) {
+    let upstream = Upstream::start(0);
+    let egress = Egress::start(&upstream.policy());
+    let mut io = egress.tls("up.test");
+    write!(io, "POST /never HTTP/1.1\r\nHost: up.test\r\nContent-Length: 10\r\n\r\nexfiltrate").unwrap();
+    io.flush().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !fs::read_to_string(egress.audit()).unwrap().contains("admitted") {
+        assert!(Instant::now() < deadline, "not admitted");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    (egress, io)
+}
+
+#[test]
+fn a_request_that_is_open_at_kill_9_is_in_the_log() {
+    let (mut egress, _io) = with_an_open_request();
+    egress.process.kill().unwrap();
+    egress.wait();
+    let text = fs::read_to_string(egress.audit()).unwrap();
+    assert_eq!(verify(text.as_bytes()).unwrap().lines, 1);
+    assert!(text.contains("\"path\":\"/never\"") && text.contains("\"verdict\":\"allow\""), "{text}");
+}
+
+#[test]
+fn a_request_that_is_open_at_the_end_gets_its_line_within_a_second_and_a_half() {
+    for by_signal in [true, false] {
+        let (mut egress, _io) = with_an_open_request();
+        let start = Instant::now();
+        if by_signal {
+            let pid = nix::unistd::Pid::from_raw(egress.process.id().try_into().unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        } else {
+            drop(egress.process.stdin.take());
+        }
+        assert!(egress.wait().success());
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+        let text = egress.audit_lines(1);
+        assert_eq!(verify(text.as_bytes()).unwrap().lines, 2);
+        assert!(text.contains("cut off at teardown"), "{text}");
+    }
+}
+
 #[test]
 fn the_chain_goes_on_after_kill_9_and_a_flipped_byte_is_found() {
     let demo = support::Demo::start();
@@ -52,8 +96,8 @@ fn the_chain_goes_on_after_kill_9_and_a_flipped_byte_is_found() {
     let egress = egress.again(&demo.policy());
     egress.get("demo.bottle.test", "/b", "");
     let mut text = egress.audit_lines(2).into_bytes();
-    assert_eq!(verify(&text[..]).unwrap().lines, 2);
-    let at = text.len() / 4;
+    assert_eq!(verify(&text[..]).unwrap().lines, 4, "two for each");
+    let at = text.len() / 8;
     text[at] ^= 1;
     assert_eq!(verify(&text[..]).unwrap_err().line, 1);
 }

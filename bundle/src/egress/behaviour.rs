@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bottle_policy::audit::Bounds;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -204,14 +205,92 @@ async fn what_cannot_be_recorded_is_not_let_through() {
     let upstream = Upstream::start(&["api.test"], true).await;
     // Every write to /dev/full fails as on a full disk.
     let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { log: Some("/dev/full".into()), ..Options::default() });
-    bench.get("api.test", "/first").await;
+    assert!(bench.get("api.test", "/first").await.starts_with("HTTP/1.1 503"));
     let mut io = bench.connect().await;
     io.write_all(b"GET http://x.test/ HTTP/1.1\r\nHost: x.test\r\n\r\n").await.unwrap();
     assert!(response(&mut io).await.starts_with("HTTP/1.1 503"));
     let mut io = bench.connect().await;
     io.write_all(b"CONNECT api.test:443 HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
     assert!(response(&mut io).await.starts_with("HTTP/1.1 503"));
-    assert_eq!(upstream.seen().len(), 1, "only the one whose line could not be foreseen to fail");
+    assert!(upstream.seen().is_empty(), "not even the one before which nothing had failed");
+    assert_eq!(*upstream.connections.lock().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_is_let_through_is_recorded_before_it_leaves() {
+    let (upstream, bench) = two_hosts().await;
+    let mut io = bench.tls("api.test").await;
+    io.write_all(b"POST /never?q=hidden HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+    while upstream.seen().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let opening: serde_json::Value = serde_json::from_str(bench.audit_text().trim()).unwrap();
+    let text = |key: &str| opening[key].as_str().unwrap_or("").to_owned();
+    assert_eq!([text("event"), text("verdict"), text("method"), text("path")], ["admitted", "allow", "POST", "/never"]);
+    assert_eq!((text("host"), text("route"), opening["query_bytes"].as_u64()), ("api.test".into(), "api".into(), Some(8)));
+    drop(io);
+    let closing = &bench.audit(1).await[0];
+    assert_eq!((closing["event"].as_str(), &closing["admitted"]), (Some("request"), &opening["seq"]));
+}
+
+#[tokio::test]
+async fn a_host_that_is_refused_when_it_is_looked_up_was_admitted_before() {
+    let upstream = Upstream::start(&[], false).await;
+    let mut route = upstream.route("local", "localhost");
+    (route.tls, route.port, route.connect) = (false, upstream.address.port(), None);
+    let bench = Bench::start(vec![route]);
+    let mut io = bench.connect().await;
+    let to = format!("localhost:{}", upstream.address.port());
+    io.write_all(format!("GET http://{to}/ HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes()).await.unwrap();
+    assert!(response(&mut io).await.starts_with("HTTP/1.1 403"));
+    let closing = &bench.audit(1).await[0];
+    assert_eq!((closing["event"].as_str(), closing["admitted"].as_u64()), (Some("refused"), Some(1)), "a lookup is a message too");
+}
+
+#[tokio::test]
+async fn at_the_end_what_does_not_finish_is_cut_off_and_recorded() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let limits = Limits { drain: Duration::from_millis(100), ..Limits::default() };
+    let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { limits, ..Options::default() });
+    let mut io = bench.tls("api.test").await;
+    io.write_all(b"GET /never HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
+    while upstream.seen().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    bench.end();
+    let closing = &bench.audit(1).await[0];
+    assert_eq!((closing["rule"].as_str(), closing["reason"].as_str()), (Some("aborted"), Some("cut off at teardown")));
+    timeout(Duration::from_secs(1), bench.server).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_is_counted_and_a_spent_budget_closes_the_way_out() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let bounds = Bounds { bytes: 20_000, refusals_per_second: 1, refusal_burst: 5 };
+    let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { bounds, ..Options::default() });
+    let mut io = bench.connect().await;
+    for _ in 0..200 {
+        io.write_all(b"GET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n").await.unwrap();
+        assert!(response(&mut io).await.starts_with("HTTP/1.1 403"));
+    }
+    let text = bench.audit_text();
+    assert!(text.lines().count() < 30 && text.contains("refusals not written"), "{text}");
+    let mut answers = Vec::new();
+    while answers.len() < 100 {
+        answers.push(bench.get("api.test", "/").await);
+        if answers.last().unwrap().starts_with("HTTP/1.1 503") {
+            break;
+        }
+    }
+    let through = answers.len() - 1;
+    assert!(answers[..through].iter().all(|a| a.starts_with("HTTP/1.1 200")) && answers[through].contains("[audit]"), "{answers:?}");
+    let mut io = bench.connect().await;
+    io.write_all(b"CONNECT api.test:443 HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
+    assert!(response(&mut io).await.starts_with("HTTP/1.1 503"));
+    assert_eq!(upstream.seen().len(), through, "nothing unrecorded");
+    let text = bench.audit_text();
+    bottle_policy::audit::verify(text.as_bytes()).unwrap();
+    assert!(text.len() < 21_000 && text.matches("budget spent").count() == 1, "{text}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bottle_policy::audit::{AuditWriter, verify};
+use bottle_policy::audit::{AuditWriter, Bounds, verify};
 use bottle_policy::{Inject, Policy, Route, Scheme, Secret};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -28,6 +28,9 @@ use super::routes::Routes;
 use super::tls::{Leaves, provider};
 use super::upstream::Network;
 use super::{Limits, server};
+
+/// In the line that is written before a request leaves.
+pub const ADMITTED: &str = r#""event":"admitted""#;
 
 pub const TOKEN: &str = "tok-3c5f0a-real-value";
 
@@ -225,11 +228,12 @@ pub struct Options {
     /// Instead of a file in the bench's own directory.
     pub log: Option<std::path::PathBuf>,
     pub limits: Limits,
+    pub bounds: Bounds,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { off: vec![], log: None, limits: Limits { drain: Duration::from_secs(2), ..Limits::default() } }
+        Self { off: vec![], log: None, limits: Limits { drain: Duration::from_secs(2), ..Limits::default() }, bounds: Bounds::default() }
     }
 }
 
@@ -244,13 +248,15 @@ impl Bench {
         let network = Arc::new(Network { limits: options.limits, guards: Guards { off: options.off }, ..Network::default() });
         let tokens = BTreeMap::from([("TOKEN".parse().unwrap(), Secret::new(TOKEN.into()))]);
         let (end, ending) = watch::channel(false);
+        let log = options.log.unwrap_or_else(|| dir.path().join("audit"));
         let proxy = Proxy {
             routes: Routes::new(Policy::new(routes), &tokens, &network).unwrap(),
             leaves: Leaves::new(&ca.cert, &Secret::new(ca.key.clone())).unwrap(),
-            log: Arc::new(AuditWriter::open(&options.log.unwrap_or_else(|| dir.path().join("audit")), "egress").unwrap()),
+            log: Arc::new(AuditWriter::with_bounds(&log, "egress", options.bounds).unwrap()),
             network,
             tasks: Default::default(),
             ending,
+            cut: watch::Sender::new(false),
         };
         let listener = UnixListener::bind(dir.path().join("s")).unwrap();
         let server = tokio::spawn(server::serve(Arc::new(proxy), listener));
@@ -295,18 +301,18 @@ impl Bench {
         std::fs::read_to_string(self.dir.path().join("audit")).unwrap()
     }
 
-    /// The audit log once it has `n` lines, verified.
+    /// The audit log once it has `n` lines beside those of what was admitted, verified.
     pub async fn audit(&self, n: usize) -> Vec<serde_json::Value> {
         let mut text = String::new();
         for _ in 0..200 {
             text = self.audit_text();
-            if text.lines().count() >= n {
+            if text.lines().filter(|l| !l.contains(ADMITTED)).count() >= n {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         verify(text.as_bytes()).unwrap();
-        let lines: Vec<_> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let lines: Vec<_> = text.lines().filter(|l| !l.contains(ADMITTED)).map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(lines.len(), n, "{text}");
         lines
     }

@@ -3,7 +3,7 @@
 //! A request passes, in this order: [`wire`] (one reading of its bytes), [`authority`] and [`routes`] at CONNECT,
 //! [`connect`] (TLS for that host, by a certificate of [`tls`]), [`wire`] again inside the tunnel, [`proxy`] (Host,
 //! [`path`], method, route), [`headers`] (credential), [`upstream`] ([`resolve`], [`address`], verified TLS), and
-//! [`ticket`] writes its audit line when the last byte of the answer has passed.
+//! [`ticket`] writes an audit line before its first byte leaves and another when the last byte of the answer has passed.
 
 pub mod address;
 pub mod authority;
@@ -61,7 +61,7 @@ pub struct Limits {
     pub silence: Duration,
     /// An unused connection to an upstream is kept.
     pub pool_idle: Duration,
-    /// For open requests when the daemon ends.
+    /// For open requests when the daemon ends. All of its end must take less than the 3 s after which it is killed.
     pub drain: Duration,
 }
 
@@ -75,7 +75,7 @@ impl Default for Limits {
             response_head: Duration::from_secs(300),
             silence: Duration::from_secs(600),
             pool_idle: Duration::from_secs(60),
-            drain: Duration::from_secs(5),
+            drain: Duration::from_secs(1),
         }
     }
 }
@@ -132,11 +132,15 @@ pub fn run(args: &Args) -> Result<(), String> {
         tokio::task::spawn_blocking(move || roots.roots().len());
         println!("ready");
         io::stdout().flush()?;
-        server::serve(Arc::new(proxy::Proxy { routes, leaves, log, network, tasks: Default::default(), ending }), listener).await
+        let (tasks, cut) = (Default::default(), tokio::sync::watch::Sender::new(false));
+        let log = log.clone();
+        server::serve(Arc::new(proxy::Proxy { routes, leaves, log, network, tasks, ending, cut }), listener).await
     });
-    // Requests that are still open write their lines as they are dropped here.
+    // Requests that even now are open write their lines as they are dropped here.
     runtime.shutdown_timeout(Duration::from_millis(200));
-    served.map_err(|e| e.to_string())
+    let finished = log.finish();
+    served.map_err(|e| e.to_string())?;
+    finished.map_err(|e| e.to_string())
 }
 
 /// Listens at `path`, mode 0600. A socket that nobody answers any more is replaced.

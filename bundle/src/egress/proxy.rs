@@ -37,6 +37,8 @@ pub struct Proxy {
     pub tasks: TaskTracker,
     /// True once the daemon is to end.
     pub ending: watch::Receiver<bool>,
+    /// Made true when those that are still open then have had their time.
+    pub cut: watch::Sender<bool>,
 }
 
 /// Where a request came in.
@@ -63,14 +65,14 @@ impl Proxy {
 
     /// Answers one request; never fails, because a refusal is an answer.
     pub async fn handle(self: Arc<Self>, via: Via, request: Request<Incoming>) -> Response<Reply> {
-        let mut ticket = Ticket::new(self.log.clone());
+        let mut ticket = Ticket::new(self.log.clone(), self.cut.subscribe());
         if let Via::Tunnel(to) = &via {
             ticket.to(to);
         }
         if request.method() == Method::CONNECT {
             return self.connect(&via, request, ticket);
         }
-        let outcome = if self.log.failed() { Err(unrecorded()) } else { self.request(&via, request, &mut ticket).await };
+        let outcome = if self.log.closed() { Err(Refusal::unrecorded()) } else { self.request(&via, request, &mut ticket).await };
         match outcome {
             Ok(response) => stream(response, ticket, self.network.limits.silence),
             Err(refusal) => refuse(&refusal, ticket),
@@ -81,7 +83,7 @@ impl Proxy {
     fn connect(self: Arc<Self>, via: &Via, mut request: Request<Incoming>, mut ticket: Ticket) -> Response<Reply> {
         ticket.asks("CONNECT", None, None);
         let checked = match via {
-            _ if self.log.failed() => Err(unrecorded()),
+            _ if self.log.closed() => Err(Refusal::unrecorded()),
             Via::Tunnel(_) => Err(Refusal::new(Rule::NestedConnect, "CONNECT inside a tunnel")),
             Via::Socket(slot) => tunnel_authority(request.uri()).and_then(|to| {
                 ticket.to(&to);
@@ -129,17 +131,13 @@ impl Proxy {
         let live = self.routes.find(&to, tls, request.method().as_str(), &target, guards)?;
         ticket.route(&live.route.name);
         let upload = forward(request, &live, &to, &target, ticket)?;
+        ticket.admit()?;
         let response = live.upstream.send(upload, ticket.meter()).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Refusal::new(Rule::Upstream, "the upstream switched protocols unasked"));
         }
         Ok(response)
     }
-}
-
-/// What cannot be recorded is not let through.
-fn unrecorded() -> Refusal {
-    Refusal::new(Rule::Audit, "the audit log cannot be written, so nothing is let through")
 }
 
 /// The authority of CONNECT.

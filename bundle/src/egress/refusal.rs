@@ -148,6 +148,11 @@ impl Refusal {
         Self { rule, reason: reason.into(), hint: None }
     }
 
+    /// What cannot be recorded is not let through.
+    pub fn unrecorded() -> Self {
+        Self::new(Rule::Audit, "the audit log takes no more lines (disk full, or this launch's budget spent), so nothing is let through")
+    }
+
     /// The same with a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

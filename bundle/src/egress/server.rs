@@ -1,4 +1,4 @@
-//! Connections: accepted up to a number, served, and let finish at the end.
+//! Connections: accepted up to a number, served, and let finish at the end, for a moment.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,12 +10,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Duration, timeout};
 
 use super::proxy::{Proxy, Via};
 use super::wire::Wire;
 
-/// Accepts until the end is called, then lets what is under way finish, for a while.
+/// For what is cut off to be dropped, which writes its audit line.
+const CUT: Duration = Duration::from_millis(150);
+
+/// Accepts until the end is called, then lets what is under way finish, for a while, and cuts off the rest.
 ///
 /// # Errors
 /// The listener fails for good.
@@ -33,7 +36,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: UnixListener) -> io::Result<()> 
             Err(e) if is_fatal(&e) => return Err(e),
             Err(e) => {
                 tracing::warn!("accept: {e}");
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await; // out of descriptors; a pause, not a hope
+                tokio::time::sleep(Duration::from_millis(20)).await; // out of descriptors; a pause, not a hope
                 continue;
             }
         };
@@ -46,7 +49,9 @@ pub async fn serve(proxy: Arc<Proxy>, listener: UnixListener) -> io::Result<()> 
     drop(listener);
     proxy.tasks.close();
     if timeout(proxy.network.limits.drain, proxy.tasks.wait()).await.is_err() {
-        tracing::warn!("{} connections were cut off at the end", proxy.tasks.len());
+        tracing::warn!("{} connections are cut off at the end", proxy.tasks.len());
+        proxy.cut.send_replace(true);
+        let _ = timeout(CUT, proxy.tasks.wait()).await; // who is late is dropped with the runtime
     }
     Ok(())
 }
@@ -79,7 +84,11 @@ macro_rules! run {
             Some(done) => done,
             None => {
                 conn.as_mut().graceful_shutdown();
-                conn.await
+                let mut cut = $proxy.cut.subscribe();
+                tokio::select! {
+                    done = conn.as_mut() => done,
+                    _ = cut.wait_for(|cut| *cut) => Ok(()),
+                }
             }
         };
         if let Err(e) = done {

@@ -1,9 +1,11 @@
-//! One request, one audit line: whatever happens to the request, its ticket writes the line exactly once.
+//! The audit lines of one request: one before anything of it leaves, and one at its end, exactly once, whatever happens
+//! to it. Killed at any moment, the daemon has let nothing out that is not in the log.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use bottle_policy::audit::{AuditEvent, AuditWriter, Verdict};
+use bottle_policy::audit::{AuditError, AuditEvent, AuditWriter, Line, Verdict};
+use tokio::sync::watch;
 
 use super::authority::Authority;
 use super::body::Meter;
@@ -11,9 +13,10 @@ use super::refusal::{Refusal, Rule};
 
 const DAEMON: &str = "egress";
 
-/// The line-to-be of one request. Dropped before its end, it says that the bottle went away.
+/// The lines-to-be of one request. Dropped before its end, it says that the bottle went away, or that the daemon did.
 pub struct Ticket {
     log: Arc<AuditWriter>,
+    cut: watch::Receiver<bool>,
     event: AuditEvent,
     started: Instant,
     meter: Arc<Meter>,
@@ -21,10 +24,10 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Starts the clock.
-    pub fn new(log: Arc<AuditWriter>) -> Self {
+    /// Starts the clock. `cut` is true once the daemon ends open requests.
+    pub fn new(log: Arc<AuditWriter>, cut: watch::Receiver<bool>) -> Self {
         let event = AuditEvent::new(DAEMON, "request", Verdict::Allow);
-        Self { log, event, started: Instant::now(), meter: Arc::default(), done: false }
+        Self { log, cut, event, started: Instant::now(), meter: Arc::default(), done: false }
     }
 
     /// Where the request goes.
@@ -52,6 +55,24 @@ impl Ticket {
     /// Its counters.
     pub fn meter(&self) -> &Arc<Meter> {
         &self.meter
+    }
+
+    /// Records that the request is let through. Nothing of it may leave, not even a lookup of its host, before.
+    ///
+    /// # Errors
+    /// The line cannot be written.
+    pub fn admit(&mut self) -> Result<(), Refusal> {
+        let event = AuditEvent { event: "admitted".to_owned(), ..self.event.clone() };
+        match self.log.append(Line::Opening, event) {
+            Ok(seq) => {
+                self.event.admitted = seq;
+                Ok(())
+            }
+            Err(e) => {
+                complain(&e);
+                Err(Refusal::unrecorded())
+            }
+        }
     }
 
     /// The end of a request that got its answer.
@@ -83,16 +104,25 @@ impl Ticket {
         event.bytes_up = Some(self.meter.up());
         event.bytes_down = Some(self.meter.down());
         event.ms = Some(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
-        if let Err(e) = self.log.append(event) {
-            tracing::error!("{e}; no request is accepted any more");
+        let line = if event.admitted.is_some() { Line::Closing } else { Line::Refusal };
+        if let Err(e) = self.log.append(line, event) {
+            complain(&e);
         }
+    }
+}
+
+/// Says once why nothing is accepted any more: this log has no bounds of its own.
+fn complain(e: &AuditError) {
+    if !matches!(e, AuditError::Closed(_)) {
+        tracing::error!("{e}; no request is accepted any more");
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.done {
-            self.fail(&Refusal::new(Rule::Aborted, "the bottle closed the connection before the end"));
+            let why = if *self.cut.borrow() { "cut off at teardown" } else { "the bottle closed the connection before the end" };
+            self.fail(&Refusal::new(Rule::Aborted, why));
         }
     }
 }

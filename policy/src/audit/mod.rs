@@ -4,18 +4,26 @@
 //! bytes up to, and without, `,"hash":"…"}`. Nothing is parsed and written again to verify a line, so no question of
 //! canonical JSON arises and every flipped byte shows. The first line's `prev` is 64 zeros. What a chain cannot show
 //! is that lines were cut off its end: keep [`Verified::last_hash`] elsewhere to detect that.
+//!
+//! What is let through has two lines: `admitted`, written before its first byte goes on, and a closing one (`request`, or
+//! `refused` when it was stopped half-way) that names the first by `admitted`. What is refused at once has one. A writer
+//! keeps to [`Bounds`]: too many refusals are counted in a line `suppressed` instead, and a run that has spent its
+//! bytes writes `spent`, then only the closing lines of what it had admitted.
 
+mod bounds;
 mod verify;
 mod writer;
 
+pub use bounds::Bounds;
 pub use verify::{AuditBroken, Verified, verify};
-pub use writer::{AuditError, AuditWriter};
+pub use writer::{AuditError, AuditWriter, Line};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Longest text that one field keeps, in characters; what is longer ends in `…`.
-pub const FIELD_CAP: usize = 1024;
+/// Longest text that a field keeps, in characters after escaping; what is longer ends in `…`. This is for `path` and
+/// `reason`; the others are shorter.
+pub const FIELD_CAP: usize = 512;
 
 /// `prev` of the first line.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -35,10 +43,13 @@ pub enum Verdict {
 pub struct AuditEvent {
     /// Daemon that writes, such as `egress`.
     pub daemon: String,
-    /// What happened: `request`, `refused`, `recovered`, …
+    /// What happened: `admitted`, `request`, `refused`, `recovered`, `suppressed`, `spent`.
     pub event: String,
     /// The decision.
     pub verdict: Verdict,
+    /// Of a closing line: `seq` of the `admitted` line that it closes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admitted: Option<u64>,
     /// Stable name of the rule that decided against, or of what failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
@@ -85,6 +96,7 @@ impl AuditEvent {
             daemon: daemon.to_owned(),
             event: event.to_owned(),
             verdict,
+            admitted: None,
             rule: None,
             reason: None,
             method: None,
@@ -103,11 +115,20 @@ impl AuditEvent {
     /// The event with every text capped and without characters that a terminal or another tool would act on.
     pub(crate) fn cleaned(mut self) -> Self {
         for text in [&mut self.daemon, &mut self.event] {
-            *text = clean(text);
+            *text = clean(text, 64);
         }
-        let optional = [&mut self.rule, &mut self.reason, &mut self.method, &mut self.host, &mut self.path, &mut self.route];
-        for text in optional.into_iter().flatten() {
-            *text = clean(text);
+        let optional = [
+            (&mut self.rule, 64),
+            (&mut self.reason, FIELD_CAP),
+            (&mut self.method, 32),
+            (&mut self.host, 255),
+            (&mut self.path, FIELD_CAP),
+            (&mut self.route, 128),
+        ];
+        for (text, cap) in optional {
+            if let Some(text) = text {
+                *text = clean(text, cap);
+            }
         }
         self
     }
@@ -132,17 +153,20 @@ pub struct AuditRecord {
     pub hash: String,
 }
 
-/// `text` in at most [`FIELD_CAP`] characters, with control, format and line-separator characters as `\u{…}`.
-fn clean(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().min(FIELD_CAP));
-    for (n, c) in text.chars().enumerate() {
-        if n == FIELD_CAP {
-            out.push('…');
-            break;
-        }
+/// `text` in at most `cap` characters and a `…`, with control, format and line-separator characters as `\u{…}`.
+fn clean(text: &str, cap: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(cap));
+    let mut left = cap;
+    for c in text.chars() {
         // Bidirectional and zero-width characters can make a line look like another in a terminal.
         let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if c.is_control() || hidden {
+        let escape = c.is_control() || hidden;
+        let Some(rest) = left.checked_sub(if escape { c.escape_unicode().count() } else { 1 }) else {
+            out.push('…');
+            break;
+        };
+        left = rest;
+        if escape {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);

@@ -4,15 +4,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use nix::fcntl::{Flock, FlockArg};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::{AuditEvent, AuditRecord, GENESIS, Verdict, line_hash, split_line};
+use super::bounds::Refusals;
+use super::{AuditEvent, AuditRecord, Bounds, GENESIS, Verdict, line_hash, split_line};
 
-/// More than the longest line that a writer makes (8 fields of `FIELD_CAP` characters, each up to 10 bytes escaped).
+/// More than the longest line that any version's writer made: 8 fields of 1024 characters, each up to 10 bytes escaped.
 const LINE_MAX: u64 = 256 * 1024;
 
 /// Why a log cannot be opened or continued.
@@ -32,15 +34,36 @@ pub enum AuditError {
     /// Its last line is whole but not a link of a chain.
     #[error("audit log {0}: its last line was changed; keep the file as evidence, move it away and start again")]
     Damaged(PathBuf),
-    /// An earlier write failed, so nothing more is accepted.
-    #[error("audit log {0}: an earlier line could not be written")]
-    Failed(PathBuf),
+    /// This run has written what it may.
+    #[error("audit log {path}: the {bytes} bytes for this run are spent")]
+    Spent {
+        /// The log.
+        path: PathBuf,
+        /// [`Bounds::bytes`].
+        bytes: u64,
+    },
+    /// An earlier write failed, or the bytes were spent then, so nothing more is accepted.
+    #[error("audit log {0}: it takes no more lines")]
+    Closed(PathBuf),
+}
+
+/// What a line is to the request that it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// Written before something happens; it must not happen without.
+    Opening,
+    /// The end of what an opening line announced: written even when the bytes are spent.
+    Closing,
+    /// Nothing happened. May be only counted, see [`Bounds`].
+    Refusal,
 }
 
 /// The one writer of a log: appends lines, each with a single write(2), and continues the chain of an existing file.
 #[derive(Debug)]
 pub struct AuditWriter {
     path: PathBuf,
+    daemon: String,
+    bounds: Bounds,
     state: Mutex<State>,
 }
 
@@ -49,7 +72,12 @@ struct State {
     file: Flock<File>,
     seq: u64,
     prev: String,
+    left: u64,
+    refusals: Refusals,
+    /// A write failed.
     failed: bool,
+    /// The bytes are spent.
+    spent: bool,
 }
 
 impl AuditWriter {
@@ -61,6 +89,14 @@ impl AuditWriter {
     /// # Errors
     /// [`AuditError::Io`], [`AuditError::Busy`] or [`AuditError::Damaged`].
     pub fn open(path: &Path, daemon: &str) -> Result<Self, AuditError> {
+        Self::with_bounds(path, daemon, Bounds::default())
+    }
+
+    /// The same with other bounds than [`Bounds::default`].
+    ///
+    /// # Errors
+    /// As [`AuditWriter::open`].
+    pub fn with_bounds(path: &Path, daemon: &str, bounds: Bounds) -> Result<Self, AuditError> {
         let io = |source| AuditError::Io { path: path.to_owned(), source };
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(io)?;
         let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
@@ -76,55 +112,111 @@ impl AuditWriter {
             let len = file.metadata().map_err(io)?.len();
             file.set_len(len - torn).map_err(io)?;
         }
-        let writer = Self { path: path.to_owned(), state: Mutex::new(State { file, seq, prev, failed: false }) };
+        let refusals = Refusals::new(&bounds, Instant::now());
+        let state = State { file, seq, prev, left: bounds.bytes, refusals, failed: false, spent: false };
+        let writer = Self { path: path.to_owned(), daemon: daemon.to_owned(), bounds, state: Mutex::new(state) };
         if torn > 0 {
             let mut event = AuditEvent::new(daemon, "recovered", Verdict::Allow);
             event.reason = Some(format!("{torn} bytes of an unfinished line were removed"));
-            writer.append(event)?;
+            writer.append(Line::Opening, event)?;
         }
         Ok(writer)
     }
 
-    /// Appends one line.
+    /// Appends one line and gives its `seq`; `None` for a refusal that was only counted.
     ///
     /// # Errors
-    /// [`AuditError::Io`] when the write fails; from then on every call gives [`AuditError::Failed`], because a daemon
-    /// that cannot account for what it lets through must let nothing through.
-    pub fn append(&self, event: AuditEvent) -> Result<(), AuditError> {
-        let io = |source| AuditError::Io { path: self.path.clone(), source };
-        // A panic while the lock is held is impossible short of running out of memory; the state stays whole anyway.
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if state.failed {
-            return Err(AuditError::Failed(self.path.clone()));
+    /// [`AuditError::Io`] when the write fails, [`AuditError::Spent`] when the line would be too much; from then on every
+    /// call gives [`AuditError::Closed`] (after the latter, closing lines are still written), because a daemon that
+    /// cannot account for what it lets through must let nothing through.
+    pub fn append(&self, line: Line, event: AuditEvent) -> Result<Option<u64>, AuditError> {
+        let mut state = self.lock();
+        if state.failed || (state.spent && line != Line::Closing) {
+            return Err(AuditError::Closed(self.path.clone()));
         }
-        let record =
-            AuditRecord { v: 1, seq: state.seq + 1, time: now(), what: event.cleaned(), prev: state.prev.clone(), hash: String::new() };
-        let mut line = serde_json::to_vec(&record).map_err(|e| io(e.into()))?;
-        line.pop(); // the closing brace
-        let hash = line_hash(&record.prev, &line);
-        line.extend_from_slice(format!(",\"hash\":\"{hash}\"}}\n").as_bytes());
-        let wrote = state.file.write(&line);
-        match wrote {
-            Ok(n) if n == line.len() => {
-                state.seq += 1;
-                state.prev = hash;
-                Ok(())
-            }
-            Ok(_) => {
-                state.failed = true;
-                Err(io(io::Error::new(io::ErrorKind::WriteZero, "the disk is full")))
-            }
-            Err(e) => {
-                state.failed = true;
-                Err(io(e))
-            }
+        let now = Instant::now();
+        let written = line != Line::Refusal || state.refusals.take(&self.bounds, now);
+        if line != Line::Closing {
+            self.count_suppressed(&mut state, now, false)?;
         }
+        if written { self.write(&mut state, line, event).map(Some) } else { Ok(None) }
     }
 
-    /// Whether a write has failed, after which nothing is accepted.
+    /// Writes the count of refusals that had no line, if there were any. To be called when the daemon ends.
+    ///
+    /// # Errors
+    /// As [`AuditWriter::append`].
+    pub fn finish(&self) -> Result<(), AuditError> {
+        let mut state = self.lock();
+        if state.failed { Ok(()) } else { self.count_suppressed(&mut state, Instant::now(), true) }
+    }
+
+    /// Whether nothing more is accepted: a write has failed, or the bytes are spent.
     #[must_use]
-    pub fn failed(&self) -> bool {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).failed
+    pub fn closed(&self) -> bool {
+        let state = self.lock();
+        state.failed || state.spent
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock is held is impossible short of running out of memory; the state stays whole anyway.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_suppressed(&self, state: &mut State, now: Instant, at_once: bool) -> Result<(), AuditError> {
+        let Some(n) = state.refusals.due(now, at_once) else { return Ok(()) };
+        let mut event = AuditEvent::new(&self.daemon, "suppressed", Verdict::Deny);
+        event.reason = Some(format!("{n} refusals not written"));
+        // At most one a second, and it accounts for what had no line: never over budget.
+        self.write(state, Line::Closing, event).map(drop)
+    }
+
+    fn write(&self, state: &mut State, line: Line, event: AuditEvent) -> Result<u64, AuditError> {
+        let (text, hash) = self.link(state, event)?;
+        match state.left.checked_sub(text.len() as u64) {
+            Some(left) => state.left = left,
+            None if line == Line::Closing => state.left = 0,
+            None => {
+                state.spent = true;
+                let bytes = self.bounds.bytes;
+                let mut event = AuditEvent::new(&self.daemon, "spent", Verdict::Deny);
+                event.reason = Some(format!("budget spent: {bytes} bytes for this run; nothing more is let through"));
+                let (text, hash) = self.link(state, event)?;
+                self.put(state, &text, hash)?;
+                return Err(AuditError::Spent { path: self.path.clone(), bytes });
+            }
+        }
+        self.put(state, &text, hash)
+    }
+
+    /// The next line of the chain, and its hash.
+    fn link(&self, state: &State, event: AuditEvent) -> Result<(Vec<u8>, String), AuditError> {
+        let record =
+            AuditRecord { v: 1, seq: state.seq + 1, time: now(), what: event.cleaned(), prev: state.prev.clone(), hash: String::new() };
+        let mut text = serde_json::to_vec(&record).map_err(|e| self.io(e.into()))?;
+        text.pop(); // the closing brace
+        let hash = line_hash(&record.prev, &text);
+        text.extend_from_slice(format!(",\"hash\":\"{hash}\"}}\n").as_bytes());
+        Ok((text, hash))
+    }
+
+    fn put(&self, state: &mut State, text: &[u8], hash: String) -> Result<u64, AuditError> {
+        let wrote = match state.file.write(text) {
+            Ok(n) if n == text.len() => Ok(()),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::WriteZero, "the disk is full")),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = wrote {
+            state.failed = true;
+            return Err(self.io(e));
+        }
+        state.seq += 1;
+        state.prev = hash;
+        Ok(state.seq)
+    }
+
+    fn io(&self, source: io::Error) -> AuditError {
+        AuditError::Io { path: self.path.clone(), source }
     }
 }
 
@@ -168,7 +260,7 @@ mod tests {
         let path = dir.join("audit.jsonl");
         let w = AuditWriter::open(&path, "egress").unwrap();
         for n in 0..3 {
-            w.append(event(&format!("/{n}"))).unwrap();
+            w.append(Line::Opening, event(&format!("/{n}"))).unwrap();
         }
         path
     }
@@ -177,7 +269,7 @@ mod tests {
     fn a_second_writer_continues_the_chain() {
         let dir = tempfile::tempdir().unwrap();
         let path = log(dir.path());
-        AuditWriter::open(&path, "egress").unwrap().append(event("/again")).unwrap();
+        AuditWriter::open(&path, "egress").unwrap().append(Line::Opening, event("/again")).unwrap();
         let ok = verify(fs::File::open(&path).unwrap()).unwrap();
         assert_eq!(ok.lines, 4);
     }
@@ -240,10 +332,60 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         let w = AuditWriter::open(&path, "egress").unwrap();
-        w.append(event(&format!("/\n{{\"v\":1}}\u{1b}[2J\u{202e}{}", "x".repeat(100_000)))).unwrap();
+        w.append(Line::Opening, event(&format!("/\n{{\"v\":1}}\u{1b}[2J\u{202e}{}", "x".repeat(100_000)))).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 1);
-        assert!(text.len() < FIELD_CAP + 600 && !text.contains('\u{1b}') && !text.contains('\u{202e}'));
+        assert!(text.len() < FIELD_CAP + 450 && !text.contains('\u{1b}') && !text.contains('\u{202e}'));
         assert_eq!(verify(text.as_bytes()).unwrap().lines, 1);
+    }
+
+    fn reasons(path: &Path) -> Vec<(String, String)> {
+        let text = fs::read_to_string(path).unwrap();
+        verify(text.as_bytes()).unwrap();
+        let records = text.lines().map(|l| serde_json::from_str::<AuditRecord>(l).unwrap().what);
+        records.map(|e| (e.event, e.reason.unwrap_or_default())).collect()
+    }
+
+    #[test]
+    fn refusals_that_come_too_fast_are_counted_in_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let bounds = Bounds { refusals_per_second: 1, refusal_burst: 10, ..Bounds::default() };
+        let w = AuditWriter::with_bounds(&path, "egress", bounds).unwrap();
+        let refused = || AuditEvent::new("egress", "refused", Verdict::Deny);
+        let written = (0..1000).filter(|_| w.append(Line::Refusal, refused()).unwrap().is_some()).count();
+        assert!((10..15).contains(&written), "{written}");
+        w.append(Line::Opening, event("/")).unwrap();
+        w.finish().unwrap();
+        let lines = reasons(&path);
+        assert!(lines.len() < 30 && lines.iter().any(|(event, _)| event == "request"), "{lines:?}");
+        let told = lines.iter().filter_map(|(_, r)| r.strip_suffix(" refusals not written")?.parse::<usize>().ok());
+        assert_eq!(told.sum::<usize>(), 1000 - written, "none is forgotten");
+        w.finish().unwrap();
+        assert_eq!(reasons(&path).len(), lines.len(), "and none is told twice");
+    }
+
+    #[test]
+    fn a_run_that_has_spent_its_bytes_says_so_once_and_takes_only_closing_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let bounds = Bounds { bytes: 10_000, ..Bounds::default() };
+        let w = AuditWriter::with_bounds(&path, "egress", bounds.clone()).unwrap();
+        let spent = (0..1000).find_map(|_| w.append(Line::Opening, event("/")).err()).unwrap();
+        assert!(matches!(spent, AuditError::Spent { bytes: 10_000, .. }) && w.closed());
+        assert!(matches!(w.append(Line::Refusal, event("/")), Err(AuditError::Closed(_))));
+        assert!(matches!(w.append(Line::Opening, event("/")), Err(AuditError::Closed(_))));
+        w.append(Line::Closing, event("/end")).unwrap();
+        assert!(fs::metadata(&path).unwrap().len() < 11_000);
+        assert_eq!(reasons(&path).iter().filter(|(event, _)| event == "spent").count(), 1);
+        drop(w);
+        let next = AuditWriter::with_bounds(&path, "egress", bounds).unwrap();
+        next.append(Line::Opening, event("/")).unwrap();
+        assert!(!next.closed(), "the next run has bytes of its own");
+    }
+
+    #[test]
+    fn the_default_bounds_are_a_quarter_gigabyte_and_200_refusals_a_second() {
+        assert_eq!(Bounds::default(), Bounds { bytes: 268_435_456, refusals_per_second: 200, refusal_burst: 1000 });
     }
 }
