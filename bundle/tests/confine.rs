@@ -75,7 +75,7 @@ fn attack(name: &str) -> bool {
             let mut to: libc::sockaddr_un = std::mem::zeroed();
             to.sun_family = u16::try_from(libc::AF_UNIX).unwrap();
             for (to, byte) in to.sun_path.iter_mut().zip(dir.join("sock").as_os_str().as_encoded_bytes()) {
-                *to = byte.cast_signed();
+                *to = libc::c_char::from_ne_bytes([*byte]);
             }
             let size = u32::try_from(size_of::<libc::sockaddr_un>()).unwrap();
             libc::connect(78, (&raw const to).cast(), size) == 0
