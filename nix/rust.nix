@@ -9,7 +9,9 @@ let
   setup = ''
     export CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never
     export CARGO_BUILD_TARGET=${target} CARGO_BUILD_JOBS=$NIX_BUILD_CORES CARGO_NET_OFFLINE=true
-    export RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=${vendor}=/vendor --remap-path-prefix=/build/ws=/src"
+    # getrandom looks its system call up with dlsym, which a static program does not have, and then opens
+    # /dev/urandom, which a confined daemon may not (seen: getrandom 0.3 under rand 0.9): have it call directly.
+    export RUSTFLAGS="-C target-feature=+crt-static --cfg getrandom_backend=\"linux_getrandom\" --remap-path-prefix=${vendor}=/vendor --remap-path-prefix=/build/ws=/src"
     mkdir -p $CARGO_HOME
     printf '[source.crates-io]\nreplace-with = "vendor"\n[source.vendor]\ndirectory = "%s"\n' ${vendor} > $CARGO_HOME/config.toml
   '';
