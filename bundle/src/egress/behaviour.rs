@@ -100,7 +100,7 @@ async fn events_arrive_one_by_one() {
         }
     }
     // The upstream sends one every 100 ms; a proxy that collects would give them all at once.
-    assert!(at.windows(2).all(|w| w[1] - w[0] > Duration::from_millis(50)), "{at:?}");
+    assert!(at[4] - at[0] > Duration::from_millis(200), "{at:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
