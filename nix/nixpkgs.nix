@@ -6,5 +6,5 @@
 rec {
   overlay = _final: _prev: { inherit (parts) bottle bottle-bundle bottle-guest; };
   legacyPackages.nixpkgs = import nixpkgs { inherit system; overlays = [ overlay ]; };
-  inherit (nixpkgs) lib;
+  lib.nixpkgs = nixpkgs.lib;
 }
