@@ -41,7 +41,7 @@ fn failed(what: &'static str, error: &Error) -> Finding {
 
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
-        let findings = [state(), closure(), engine(), namespaces(), landlock()];
+        let findings = [state(), closure(), engine(), confinement(), landlock()];
         if self.json {
             super::print_json(&findings)?;
         } else {
@@ -94,17 +94,21 @@ fn engine() -> Finding {
     }
 }
 
-fn namespaces() -> Finding {
-    let file = "/proc/sys/user/max_user_namespaces";
-    let limit = std::fs::read_to_string(file).ok().and_then(|t| t.trim().parse::<u64>().ok());
-    match limit {
-        Some(0) => finding(
-            "namespaces",
+/// Confines a harmless command the way the engine is confined.
+fn confinement() -> Finding {
+    let Ok(closure) = Closure::load() else { return finding("confinement", Level::Failed, "not tried: there is no closure", None) };
+    let bundle = &closure.bundle.binary.path;
+    let mut command = std::process::Command::new(bundle);
+    command.args(["confine", "--no-network", "--rx"]).arg(bundle).arg("--").arg(bundle).arg("--version").env_clear();
+    match command.output() {
+        Ok(tried) if tried.status.success() => finding("confinement", Level::Ok, "the engine gets namespaces of its own", None),
+        Ok(tried) => finding(
+            "confinement",
             Level::Failed,
-            "user namespaces are off, so the engine cannot be confined",
-            Some("sysctl user.max_user_namespaces=10000"),
+            String::from_utf8_lossy(&tried.stderr).lines().last().unwrap_or("no reason given").to_owned(),
+            Some("allow user namespaces: sysctl user.max_user_namespaces=10000; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0"),
         ),
-        _ => finding("namespaces", Level::Ok, "user namespaces are on", None),
+        Err(e) => finding("confinement", Level::Failed, format!("{}: {e}", bundle.display()), None),
     }
 }
 

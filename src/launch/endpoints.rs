@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::state::BottleDir;
 
 /// Longest chunk a splice holds in each direction, in bytes.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 16 * 1024;
 
 /// The running splices of a bottle.
 pub(super) struct Splices {
