@@ -440,7 +440,9 @@ mod on_disk {
         if !nix::unistd::geteuid().is_root() {
             return; // Only root can make another user's file.
         }
-        nix::unistd::chown(&p.join("bottle.toml"), Some(nix::unistd::Uid::from_raw(12345)), None).unwrap();
+        if nix::unistd::chown(&p.join("bottle.toml"), Some(nix::unistd::Uid::from_raw(12345)), None) == Err(nix::errno::Errno::EINVAL) {
+            return; // A user namespace with one user has no other.
+        }
         let errors = load_in(&p).unwrap_err().to_string();
         assert!(errors.contains("belongs to another user (uid 12345)") && errors.contains("--manifest FILE"), "{errors}");
         assert!(load(&Search { start: p, file: Some("bottle.toml".into()), ..Search::default() }).is_ok());

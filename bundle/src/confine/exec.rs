@@ -119,7 +119,7 @@ fn interpreter_of_elf(program: &Path) -> Option<PathBuf> {
     File::open(program).ok()?.take(64 * 1024).read_to_end(&mut head).ok()?;
     let word = |at: usize, len: usize| -> Option<usize> {
         let bytes = head.get(at..at + len)?;
-        usize::try_from(bytes.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b))).ok()
+        usize::try_from(bytes.iter().rev().fold(0u64, |n, b| (n << 8) | u64::from(*b))).ok()
     };
     if head.get(..6)? != b"\x7fELF\x02\x01" {
         return None;
