@@ -176,6 +176,8 @@ fn grants(args: &Args) -> Grants {
         "/etc/hosts",
         "/etc/nsswitch.conf",
         "/etc/localtime",
+        // randomness, where a static program cannot find getrandom(2)'s wrapper
+        "/dev/urandom",
         // CA certificates of Debian, Fedora, SUSE, Arch, Alpine and NixOS
         "/etc/ssl",
         "/etc/pki",
