@@ -250,7 +250,7 @@ fn planning_is_deterministic() {
         let mut env: Vec<String> =
             (0..next(6)).map(|i| format!("E{i} = \"{}\"", ["x", "?ask", "${SET}", "$${y}"][next(4) as usize])).collect();
         env.push("SET_TOO = \"1\"".to_owned());
-        let routes: String = (0..next(8))
+        let routes: Vec<String> = (0..next(8))
             .map(|i| {
                 let inject =
                     ["", "inject = { token = { env = \"SET\" } }\n", "inject = { token = { file = \"~/t\" } }\n"][next(3) as usize];
@@ -258,6 +258,7 @@ fn planning_is_deterministic() {
                 format!("[[bottles.d.egress]]\nname = \"r{i}\"\nhost = \"h{}.example\"\nport = {}\n{paths}{inject}", next(4), 440 + next(3))
             })
             .collect();
+        let routes = routes.concat();
         tables.push("[agents.a]\nbottle = \"d\"\nprovider = \"demo\"\n".to_owned());
         tables.push("[agents.b]\nbottle = \"d\"\nprovider = \"command\"\ncommand = [\"x\"]\n".to_owned());
         tables.push(format!("[bottles.d.env]\n{}\n", env.join("\n")));

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use bottle_channel::{GuestOpen, HostOpen, Incoming, Session};
 
 pub use probe::{Virtualisation, virtualisation};
-pub use qemu::Qemu;
+pub use qemu::{FORMAT, Qemu};
 
 use crate::closure::Image;
 use crate::error::{Error, Kind, Result};

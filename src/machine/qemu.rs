@@ -25,6 +25,22 @@ use crate::state::{Journal, Step};
 const BOOT_WATCHDOG: Duration = Duration::from_secs(60);
 /// Emulated `rep movsb` goes a byte a step, so the guest must not believe that it is fast: copies are twice as quick without.
 const TCG: [&str; 4] = ["-accel", "tcg", "-cpu", "max,-erms"];
+/// Arguments of mke2fs, complete, so that no configuration file is needed: ext4 without a journal (a launch that dies
+/// takes its disk along) and without writing empty inode tables (228 kB of 10 GiB instead of 167 MB).
+pub const FORMAT: [&str; 12] = [
+    "-q",
+    "-F",
+    "-m",
+    "0",
+    "-I",
+    "256",
+    "-L",
+    "bottle",
+    "-O",
+    "extent,huge_file,flex_bg,dir_nlink,extra_isize,filetype,sparse_super,large_file,dir_index,ext_attr,64bit,uninit_bg,^resize_inode",
+    "-E",
+    "lazy_itable_init=1,nodiscard",
+];
 /// Longest time to format a disk.
 const FORMAT_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -62,7 +78,7 @@ impl<'a> Qemu<'a> {
         let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&spec.disk).context(Kind::Config, what)?;
         file.set_len(spec.disk_bytes).context(Kind::Config, what)?;
         Program::new("mke2fs", &self.closure.tools.mke2fs.path)
-            .args(["-q", "-F", "-t", "ext4", "-m", "0", "-L", "bottle", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"])
+            .args(FORMAT)
             .arg(&spec.disk)
             .env("MKE2FS_CONFIG", "/dev/null")
             .run(FORMAT_DEADLINE, Kind::Engine)

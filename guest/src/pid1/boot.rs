@@ -41,7 +41,7 @@ pub fn boot() -> Result<Booted, String> {
     }
     let guarded = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     attach("/dev/vda", "/lower", "erofs", MsFlags::MS_RDONLY | guarded, "")?;
-    attach("/dev/vdb", "/rw", "ext4", guarded | MsFlags::MS_NOATIME, "")?;
+    attach("/dev/vdb", "/rw", "ext4", guarded | MsFlags::MS_NOATIME, "noinit_itable")?;
     make_dir("/rw/upper", 0o755)?;
     make_dir("/rw/work", 0o700)?;
     let disk = File::open("/rw").map_err(|e| format!("open /rw: {e}"))?;
