@@ -314,7 +314,7 @@ fn huge_deep_and_binary_files_are_refused_quickly() {
     let mut deep = "version = 1\nx = ".to_owned();
     deep.push_str(&"[".repeat(400_000));
     let many = format!("version = 1\n{}", "[[bottles.d.egress]]\nhost = \"a.b\"\n".repeat(25_000));
-    let wrong = format!("version = 1\n{}", (0..60_000).map(|i| format!("k{i} = 1\n")).collect::<String>());
+    let wrong = format!("version = 1\n{}", (0..60_000).map(|i| format!("k{i} = 1\n")).collect::<Vec<_>>().concat());
     for (bytes, message) in [
         (vec![b'#'; (1 << 20) + 1], "longer than 1 MiB"),
         (deep.into_bytes(), "max recursion depth"),

@@ -370,7 +370,12 @@ fn no_network_without_a_namespace_is_exit_code_4_unless_best_effort() {
 
 /// `--ro` for what a program of this machine loads.
 fn libraries() -> String {
-    ["/lib", "/lib64", "/usr/lib", "/nix/store"].iter().filter(|d| Path::new(d).exists()).map(|d| format!("--ro {d} ")).collect()
+    ["/lib", "/lib64", "/usr/lib", "/nix/store"]
+        .iter()
+        .filter(|d| Path::new(d).exists())
+        .map(|d| format!("--ro {d} "))
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 /// A shell that starts a confined `sleep` and tells its process id.

@@ -322,7 +322,7 @@ mod tests {
         let text = fs::read_to_string(log(dir.path())).unwrap();
         let l: Vec<&str> = text.lines().collect();
         for order in [vec![1, 2], vec![0, 2], vec![0, 2, 1], vec![0, 0, 1]] {
-            let bad: String = order.iter().map(|n| format!("{}\n", l[*n])).collect();
+            let bad = order.iter().map(|n| format!("{}\n", l[*n])).collect::<Vec<_>>().concat();
             assert!(verify(bad.as_bytes()).is_err(), "{order:?}");
         }
     }
