@@ -9,7 +9,7 @@ mod route;
 mod secret;
 
 pub use route::{
-    HostPattern, HostPatternError, Inject, Method, MethodError, PathPattern, PathPatternError, Policy, Route, Scheme, TokenName,
-    TokenNameError,
+    Action, Budget, HostPattern, HostPatternError, Inject, Method, MethodError, PathPattern, PathPatternError, Place, Policy, Rate,
+    RateError, Route, Scan, Scheme, TokenName, TokenNameError,
 };
-pub use secret::{EgressInput, Secret};
+pub use secret::{EgressCommand, EgressInput, EgressReport, Secret};

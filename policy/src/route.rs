@@ -40,6 +40,9 @@ pub struct Route {
     pub name: String,
     /// Host that the request must name.
     pub host: HostPattern,
+    /// Whether `*.suffix` also means the suffix itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub apex: bool,
     /// TCP port that the request must name.
     #[serde(default = "https_port")]
     pub port: u16,
@@ -55,8 +58,12 @@ pub struct Route {
     /// Whether the upstream speaks TLS (plain http needs `tls = false` said out loud).
     #[serde(default = "yes")]
     pub tls: bool,
+    /// No interception: the tunnel's TLS goes through as it is, if it names this host. Excludes methods, paths, inject,
+    /// ca, `max_body` and scanning, none of which can be enforced then.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub passthrough: bool,
     /// Whether the upstream may be at a private, loopback or link-local address.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub allow_private: bool,
     /// Connect here instead of resolving the host (like curl's `--connect-to`); TLS still verifies `host`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +71,64 @@ pub struct Route {
     /// PEM of further CAs that this route's upstream may be signed by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// What is looked for in requests and responses, and what a find does.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scan: Scan,
+    /// Largest body of one request, bytes; absent: unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body: Option<u64>,
+    /// Most bytes of all requests, and of all responses, of this launch.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub budget: Budget,
+    /// Most requests in a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+}
+
+impl Route {
+    /// Any request over TLS to port 443 of `host`, scanned by the rules' own actions.
+    #[must_use]
+    pub fn to(name: impl Into<String>, host: HostPattern) -> Self {
+        Self {
+            name: name.into(),
+            host,
+            apex: false,
+            port: 443,
+            methods: Vec::new(),
+            paths: Vec::new(),
+            inject: None,
+            tls: true,
+            passthrough: false,
+            allow_private: false,
+            connect: None,
+            ca: None,
+            scan: Scan::default(),
+            max_body: None,
+            budget: Budget::default(),
+            rate: None,
+        }
+    }
+
+    /// Whether a request to `host` (lower case, no trailing dot, no brackets) and `port` is meant.
+    #[must_use]
+    pub fn names(&self, host: &str, port: u16) -> bool {
+        self.port == port && (self.host.matches(host) || (self.apex && self.host.as_str().strip_prefix("*.") == Some(host)))
+    }
+
+    /// What the route asks for that passthrough cannot enforce; empty when there is nothing of the kind.
+    #[must_use]
+    pub fn passthrough_conflicts(&self) -> Vec<&'static str> {
+        let all = [
+            ("methods", !self.methods.is_empty()),
+            ("paths", !self.paths.is_empty()),
+            ("inject", self.inject.is_some()),
+            ("ca", self.ca.is_some()),
+            ("max_body", self.max_body.is_some()),
+            ("scan", self.scan != Scan::default()),
+            ("tls = false", !self.tls),
+        ];
+        if self.passthrough { all.iter().filter(|(_, is)| *is).map(|(key, _)| *key).collect() } else { Vec::new() }
+    }
 }
 
 fn https_port() -> u16 {
@@ -74,20 +139,166 @@ fn yes() -> bool {
     true
 }
 
-/// A credential added to each request of a route, replacing what the guest sent under that header.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What a find of the scanner does to its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Nothing.
+    Off,
+    /// A line in the audit log.
+    Warn,
+    /// What was found is overwritten with `*`; where that cannot be done (a compressed body), as `Block`.
+    Redact,
+    /// The request is refused, or cut off before what was found has left.
+    Block,
+}
+
+/// Scanning of one route. Secrets that the bundle itself holds are always looked for, and always block.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct Scan {
+    /// Most that any rule may do; absent: each rule's own action. `warn` turns every block into a line, `off` switches the rules off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Action>,
+    /// Actions of single rules, by the rule's id; they win over `limit`.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub rules: std::collections::BTreeMap<String, Action>,
+    /// Whether responses are searched for text that tries to instruct the agent.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub responses: bool,
+}
+
+/// Bytes that a route may carry in one launch, bodies and request targets; absent: unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// To the upstream, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<u64>,
+    /// From the upstream, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<u64>,
+}
+
+/// So many requests in a time, written `60/m` (or `/s`, `/h`); up to that many may come at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Rate {
+    /// Requests in the period, at least 1.
+    pub requests: u32,
+    /// The period, seconds: 1, 60 or 3600.
+    pub seconds: u32,
+}
+
+/// Why a text is no rate.
+#[derive(Debug, thiserror::Error)]
+#[error("not a rate: {0:?} (requests per second, minute or hour, such as 10/s, 60/m or 1000/h)")]
+pub struct RateError(String);
+
+impl FromStr for Rate {
+    type Err = RateError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (number, unit) = s.split_once('/')?;
+            let requests = number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())??;
+            let seconds = match unit {
+                "s" => 1,
+                "m" => 60,
+                "h" => 3600,
+                _ => return None,
+            };
+            (1..=1_000_000).contains(&requests).then_some(Self { requests, seconds })
+        };
+        read().ok_or_else(|| RateError(s.to_owned()))
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.seconds {
+            1 => "s",
+            60 => "m",
+            _ => "h",
+        };
+        write!(f, "{}/{unit}", self.requests)
+    }
+}
+
+impl TryFrom<String> for Rate {
+    type Error = RateError;
+    fn try_from(s: String) -> Result<Self, Self::Error> {
+        s.parse()
+    }
+}
+
+impl From<Rate> for String {
+    fn from(rate: Rate) -> Self {
+        rate.to_string()
+    }
+}
+
+/// A credential added to each request of a route, replacing what the guest sent in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "InjectText", into = "InjectText")]
 pub struct Inject {
-    /// Header name, lower case.
-    pub header: String,
-    /// How the token becomes the header's value.
-    #[serde(default)]
+    /// Where it is written.
+    pub place: Place,
+    /// How the token becomes the value.
     pub scheme: Scheme,
     /// Name of the token; its value is known to the daemon only.
     pub token: TokenName,
 }
 
-/// How a token is written into a header.
+/// Where a credential is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The header of this name, lower case.
+    Header(String),
+    /// The query parameter of this name.
+    Query(String),
+}
+
+/// [`Inject`] as it is written.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InjectText {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    header: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
+    #[serde(default)]
+    scheme: Scheme,
+    token: TokenName,
+}
+
+impl TryFrom<InjectText> for Inject {
+    type Error = &'static str;
+    fn try_from(text: InjectText) -> Result<Self, Self::Error> {
+        let place = match (text.header, text.query) {
+            (Some(header), None) => Place::Header(header),
+            (None, Some(query)) => Place::Query(query),
+            _ => return Err("inject needs exactly one of header and query"),
+        };
+        Ok(Self { place, scheme: text.scheme, token: text.token })
+    }
+}
+
+impl From<Inject> for InjectText {
+    fn from(inject: Inject) -> Self {
+        let (header, query) = match inject.place {
+            Place::Header(name) => (Some(name), None),
+            Place::Query(name) => (None, Some(name)),
+        };
+        Self { header, query, scheme: inject.scheme, token: inject.token }
+    }
+}
+
+/// How a token is written into its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
@@ -181,24 +392,32 @@ impl FromStr for Method {
     }
 }
 
-/// An absolute path: exact, or a prefix when it ends in `/*` (`/v1/*` matches `/v1/` and below, not `/v10`).
+/// An absolute path. As its last segment `*` stands for everything below (`/v1/*` matches `/v1/` and `/v1/a/b`, not
+/// `/v10`); elsewhere `*` stands for any part of one segment (`/repos/*/issues`), and `**` for any number of segments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PathPattern(String);
 
 /// Why a text is no path pattern.
 #[derive(Debug, thiserror::Error)]
-#[error("not a path: {0:?} (it starts with /, has no query, no //, no . or .. segment, no escape, and * only as the last segment)")]
+#[error("not a path: {0:?} (it starts with /, has no query, no //, no . or .. segment, no escape, and ** only as a whole segment)")]
 pub struct PathPatternError(String);
 
 impl PathPattern {
     /// Whether the *normalised* path of a request is meant.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
-        match self.0.strip_suffix('*') {
-            Some(prefix) => path.starts_with(prefix),
-            None => self.0 == path,
+        let Some((pattern, path)) = self.0.strip_prefix('/').zip(path.strip_prefix('/')) else { return false };
+        if !pattern.contains('*') {
+            return pattern == path;
         }
+        let mut pattern: Vec<&str> = pattern.split('/').collect();
+        if let Some(last) = pattern.last_mut().filter(|last| matches!(**last, "*" | "**")) {
+            *last = "*"; // one segment, and then any number
+            pattern.push("**");
+        }
+        let path: Vec<&str> = path.split('/').collect();
+        wild(&pattern, &path, |p| *p == "**", |p, s| segment(p, s))
     }
 
     /// The pattern's text.
@@ -208,15 +427,47 @@ impl PathPattern {
     }
 }
 
+fn segment(pattern: &str, text: &str) -> bool {
+    wild(pattern.as_bytes(), text.as_bytes(), |b| *b == b'*', |a, b| a == b)
+}
+
+/// Whether `pattern` matches all of `items`, where an element that `is_star` stands for any number of items. Each star is
+/// tried once at each place, so this takes at most `pattern` × `items` steps.
+fn wild<P, T>(pattern: &[P], items: &[T], is_star: impl Fn(&P) -> bool, same: impl Fn(&P, &T) -> bool) -> bool {
+    let (mut p, mut i) = (0, 0);
+    let mut retry = None; // the last star, and the item up to which it has taken
+    while i < items.len() {
+        match pattern.get(p) {
+            Some(star) if is_star(star) => {
+                retry = Some((p, i));
+                p += 1;
+            }
+            Some(plain) if same(plain, &items[i]) => {
+                p += 1;
+                i += 1;
+            }
+            _ => match retry {
+                Some((star, taken)) => {
+                    retry = Some((star, taken + 1));
+                    p = star + 1;
+                    i = taken + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(is_star)
+}
+
 impl FromStr for PathPattern {
     type Err = PathPatternError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let body = s.strip_suffix("/*").map_or(s, |b| if b.is_empty() { "/" } else { b });
-        let ok = body.starts_with('/')
-            && body.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'*' | b'\\' | b'%'))
-            && !body.contains("//")
-            && !body.split('/').any(|seg| seg == "." || seg == "..");
+        let ok = s.starts_with('/')
+            && s.len() <= 1024
+            && s.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'\\' | b'%'))
+            && !s.contains("//")
+            && !s.split('/').any(|seg| seg == "." || seg == ".." || (seg.contains("**") && seg != "**"));
         if ok { Ok(Self(s.to_owned())) } else { Err(PathPatternError(s.to_owned())) }
     }
 }
@@ -286,30 +537,57 @@ mod tests {
     }
 
     #[test]
-    fn path_prefix_ends_at_a_segment() {
-        let p: PathPattern = "/v1/*".parse().expect("pattern");
-        assert!(p.matches("/v1/") && p.matches("/v1/x/y"));
-        assert!(!p.matches("/v1") && !p.matches("/v10/x"));
-        for bad in ["v1", "/a/../b", "/a//b", "/a%2f", "/a?b", "/*/a", "/a*"] {
+    fn path_patterns_match_what_they_say() {
+        for (pattern, yes, no) in [
+            ("/v1/*", &["/v1/", "/v1/x/y"][..], &["/v1", "/v10/x", "/"][..]),
+            ("/*", &["/", "/x", "/x/y"], &[]),
+            ("/**", &["/", "/x", "/x/y"], &[]),
+            ("/repos/*/issues", &["/repos/a/issues", "/repos//issues"], &["/repos/a/b/issues", "/repos/issues", "/repos/a/issues/1"]),
+            ("/repos/*/issues/*", &["/repos/a/issues/", "/repos/a/issues/1/2"], &["/repos/a/issues", "/repos/a/b/issues/1"]),
+            ("/a/**/z", &["/a/z", "/a/b/z", "/a/b/c/z", "/a/z/z"], &["/a/b", "/az", "/a/zz"]),
+            ("/a/**/y/*", &["/a/y/1", "/a/b/y/1/2", "/a/y/y/"], &["/a/y", "/a/b/1"]),
+            ("/x-*.json", &["/x-.json", "/x-1.json"], &["/x-1.jso", "/x-a/b.json", "/x.json"]),
+            ("/exact", &["/exact"], &["/exact/", "/exactly"]),
+        ] {
+            let p: PathPattern = pattern.parse().expect("pattern");
+            assert!(yes.iter().all(|path| p.matches(path)), "{pattern} {yes:?}");
+            assert!(!no.iter().any(|path| p.matches(path)), "{pattern} {no:?}");
+        }
+        for bad in ["v1", "/a/../b", "/a//b", "/a%2f", "/a?b", "/a**", "/**a/b", ""] {
             assert!(bad.parse::<PathPattern>().is_err(), "{bad}");
         }
-        assert!("/*".parse::<PathPattern>().expect("all").matches("/x"));
+        let slow: PathPattern = format!("/{}b", "a*".repeat(200)).parse().expect("pattern");
+        assert!(!slow.matches(&format!("/{}", "a".repeat(20_000))), "and in no time");
+    }
+
+    #[test]
+    fn rates_and_injects_have_one_spelling() {
+        for good in ["1/s", "60/m", "1000000/h"] {
+            assert_eq!(good.parse::<Rate>().expect("rate").to_string(), good);
+        }
+        for bad in ["", "0/s", "1", "1/d", "-1/s", "+1/s", "1/ s", "1000001/s", "99999999999/s"] {
+            assert!(bad.parse::<Rate>().is_err(), "{bad}");
+        }
+        for text in [r#"{"header":"x-key","scheme":"raw","token":"T"}"#, r#"{"query":"key","scheme":"raw","token":"T"}"#] {
+            let inject: Inject = serde_json::from_str(text).expect("inject");
+            assert_eq!(serde_json::to_string(&inject).expect("text"), text);
+        }
+        for bad in [r#"{"token":"T"}"#, r#"{"header":"a","query":"b","token":"T"}"#, r#"{"header":"a","token":"T","x":1}"#] {
+            assert!(serde_json::from_str::<Inject>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_apex_is_meant_only_when_said() {
+        let mut route = Route::to("a", "*.example.com".parse().expect("host"));
+        assert!(route.names("a.example.com", 443) && !route.names("a.example.com", 80) && !route.names("example.com", 443));
+        route.apex = true;
+        assert!(route.names("example.com", 443) && !route.names("evilexample.com", 443));
     }
 
     #[test]
     fn digest_changes_with_any_route() {
-        let route = |port| Route {
-            name: "a".into(),
-            host: "a.b".parse().expect("host"),
-            port,
-            methods: vec![],
-            paths: vec![],
-            inject: None,
-            tls: true,
-            allow_private: false,
-            connect: None,
-            ca: None,
-        };
+        let route = |port| Route { port, ..Route::to("a", "a.b".parse().expect("host")) };
         assert_ne!(Policy::new(vec![route(443)]).digest(), Policy::new(vec![route(444)]).digest());
     }
 }

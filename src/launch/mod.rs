@@ -146,7 +146,12 @@ impl Underway<'_> {
         if breaks("open-egress") {
             open_egress(&mut plan);
         }
-        let egress = EgressInput { ca_cert: authority.certificate.clone(), ca_key: authority.key.clone(), tokens: tokens.clone() };
+        let egress = EgressInput {
+            ca_cert: authority.certificate.clone(),
+            ca_key: authority.key.clone(),
+            tokens: tokens.clone(),
+            refreshable: std::collections::BTreeSet::new(),
+        };
         let spec = BundleSpec { dir: &self.dir, policy: &plan.policy, egress };
         let bundle = parts.bundle.insert(HostProcesses(closure).spawn(spec, &mut self.journal).await?);
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use bottle_policy::{HostPattern, Inject, Method, PathPattern, Route, Scheme};
+use bottle_policy::{HostPattern, Inject, Method, PathPattern, Place, Route, Scheme};
 
 use super::files::{Files, inside};
 use super::tokens::{self, TokenNames};
@@ -93,16 +93,14 @@ fn draft(t: &Tab<'_>, files: &dyn Files) -> Option<Draft> {
     let inject = t.opt("inject").map_or(Some(None), |v| inject(&v.table()?, files).map(Some));
     t.finish();
     let route = Route {
-        name: name?,
-        host: host?,
         port: port?,
         methods: methods?,
         paths: paths?,
-        inject: None,
         tls: tls?,
         allow_private: allow_private?,
         connect: connect?,
         ca: ca?,
+        ..Route::to(name?, host?)
     };
     Some(Draft { at: t.at.clone(), path: t.path.clone(), route, inject: inject? })
 }
@@ -220,7 +218,7 @@ pub(super) fn finish(list: &Val<'_>, drafts: Vec<Draft>, names: &mut TokenNames)
         };
         match names.name(&source, &route.name) {
             Ok(token) => {
-                route.inject = Some(Inject { header, scheme, token });
+                route.inject = Some(Inject { place: Place::Header(header), scheme, token });
                 Some(EgressRoute { at, route, token: Some(source) })
             }
             Err(why) => {

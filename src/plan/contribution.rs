@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bottle_policy::{HostPattern, Inject, Route, Scheme, TokenName};
+use bottle_policy::{HostPattern, Inject, Place, Route, Scheme, TokenName};
 
 use super::{DEMO_COMMAND, DEMO_HOST, DEMO_TOKEN};
 use crate::manifest::{Provider, TokenSource};
@@ -39,18 +39,8 @@ fn demo() -> Contribution {
     // Both constants parse (a test says so). The name's colon keeps it apart from all that a manifest may call a route.
     if let (Ok(host), Ok(token)) = (DEMO_HOST.parse::<HostPattern>(), DEMO_TOKEN.parse::<TokenName>()) {
         out.tokens.insert(token.clone(), TokenSource::Generated);
-        out.routes.push(Route {
-            name: "demo:hello".to_owned(),
-            host,
-            port: 443,
-            methods: Vec::new(),
-            paths: Vec::new(),
-            inject: Some(Inject { header: "authorization".to_owned(), scheme: Scheme::Bearer, token }),
-            tls: true,
-            allow_private: false,
-            connect: None,
-            ca: None,
-        });
+        let inject = Some(Inject { place: Place::Header("authorization".to_owned()), scheme: Scheme::Bearer, token });
+        out.routes.push(Route { inject, ..Route::to("demo:hello", host) });
     }
     out
 }

@@ -1,6 +1,6 @@
 //! The plan for a person, and what changed since the last one. Both are made from the same lines.
 
-use bottle_policy::{Method, PathPattern, Route, Scheme};
+use bottle_policy::{Method, PathPattern, Place, Route, Scheme};
 
 use super::LaunchPlan;
 use super::secrets::looks_secret;
@@ -125,7 +125,10 @@ fn route(r: &Route) -> Vec<String> {
             Scheme::Bearer => "bearer ",
             Scheme::Basic => "basic ",
         };
-        notes.push(format!("{}: {scheme}<{}>", i.header, i.token));
+        match &i.place {
+            Place::Header(name) => notes.push(format!("{name}: {scheme}<{}>", i.token)),
+            Place::Query(name) => notes.push(format!("?{name}={scheme}<{}>", i.token)),
+        }
     }
     if r.name != r.host.as_str() {
         notes.push(format!("route {}", r.name));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bottle_policy::audit::{AuditWriter, Bounds, verify};
-use bottle_policy::{Inject, Policy, Route, Scheme, Secret};
+use bottle_policy::{Inject, Place, Policy, Route, Scheme, Secret};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
@@ -196,24 +196,14 @@ impl Upstream {
 
     /// A route to here for `host`.
     pub fn route(&self, name: &str, host: &str) -> Route {
-        Route {
-            name: name.into(),
-            host: host.parse().unwrap(),
-            port: 443,
-            methods: vec![],
-            paths: vec![],
-            inject: None,
-            tls: true,
-            allow_private: false,
-            connect: Some(self.address),
-            ca: Some(self.ca.cert.clone()),
-        }
+        let host = host.parse().unwrap();
+        Route { connect: Some(self.address), ca: Some(self.ca.cert.clone()), ..Route::to(name, host) }
     }
 }
 
 /// Injection of the test token.
 pub fn bearer() -> Option<Inject> {
-    Some(Inject { header: "authorization".into(), scheme: Scheme::Bearer, token: "TOKEN".parse().unwrap() })
+    Some(Inject { place: Place::Header("authorization".into()), scheme: Scheme::Bearer, token: "TOKEN".parse().unwrap() })
 }
 
 pub struct Bench {

@@ -5,7 +5,7 @@ use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, Invalid
 use zeroize::Zeroizing;
 
 use base64::Engine as _;
-use bottle_policy::{Inject, Scheme, Secret};
+use bottle_policy::{Inject, Place, Scheme, Secret};
 
 use super::authority::Authority;
 
@@ -72,8 +72,9 @@ impl Credential {
     /// # Errors
     /// A header that must not be injected, or a token that is no header value.
     pub fn new(inject: &Inject, token: &Secret) -> Result<Self, CredentialError> {
-        let bad = || CredentialError::Header(inject.header.clone());
-        let name = HeaderName::from_bytes(inject.header.as_bytes()).map_err(|_| bad())?;
+        let Place::Header(header) = &inject.place else { return Err(CredentialError::Header("?".to_owned())) };
+        let bad = || CredentialError::Header(header.clone());
+        let name = HeaderName::from_bytes(header.as_bytes()).map_err(|_| bad())?;
         let routing = HOP.contains(&name.as_str()) || name.as_str().starts_with("proxy-");
         if routing || [HOST, http::header::CONTENT_LENGTH].contains(&name) {
             return Err(bad());
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     fn credential(header: &str, scheme: Scheme, token: &str) -> Result<Credential, CredentialError> {
-        Credential::new(&Inject { header: header.into(), scheme, token: "T".parse().unwrap() }, &Secret::new(token.into()))
+        Credential::new(&Inject { place: Place::Header(header.into()), scheme, token: "T".parse().unwrap() }, &Secret::new(token.into()))
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Routes {
     }
 
     fn named<'a>(&'a self, to: &'a Authority) -> impl Iterator<Item = &'a Arc<LiveRoute>> {
-        self.0.iter().filter(|l| l.route.port == to.port && l.route.host.matches(&to.host))
+        self.0.iter().filter(|l| l.route.names(&to.host, to.port))
     }
 }
 

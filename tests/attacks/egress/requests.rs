@@ -1,0 +1,106 @@
+//! Requests that egress must refuse. Each is run against both chains (bundle/tests/conformance.rs), and against our own
+//! without the one rule that stops it (bundle/src/egress/attacks.rs). The route is `api.test`, with the test's token, for
+//! GET, POST and TRACE of /v1/*; `other.test` has a route without a token, `plain.test:80` one without TLS.
+
+use super::Rule;
+
+/// Where the attack's bytes go in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    Socket,
+    Tunnel,
+}
+
+/// What happens without the rule.
+#[derive(Debug, Clone, Copy)]
+pub enum Without {
+    /// The request reaches the upstream.
+    Reaches,
+    /// It reaches the upstream once these rules are off too.
+    ReachesIfAlso(&'static [Rule]),
+    /// hyper stops it, and nothing is audited.
+    Unaudited(&'static [Rule]),
+    /// The tunnel opens.
+    Opens,
+    /// The check is a parser: there is no request without it.
+    Parser,
+}
+use Without::{Opens, Parser, Reaches, ReachesIfAlso, Unaudited};
+
+/// Name, the rule that stops it, where its bytes go in, the bytes, and what happens without the rule.
+#[derive(Debug)]
+pub struct Case(pub &'static str, pub Rule, pub At, pub &'static str, pub Without);
+
+#[rustfmt::skip]
+pub const CASES: &[Case] = &[
+    Case("lf without cr in the request line", Rule::BareLf, At::Tunnel, "GET /v1/a HTTP/1.1\nHost: api.test\r\n\r\n", Reaches),
+    Case("lf without cr in a header", Rule::BareLf, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\nX: y\r\n\r\n", Reaches),
+    Case("lf without cr at the end", Rule::BareLf, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\n\n", Reaches),
+    Case("obs-fold", Rule::ObsFold, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nX: a\r\n b: c\r\n\r\n", Unaudited(&[Rule::HeaderName])),
+    Case("obs-fold of transfer-encoding", Rule::ObsFold, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", Unaudited(&[Rule::HeaderName, Rule::TransferEncoding])),
+    Case("space before the colon", Rule::HeaderName, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length : 5\r\n\r\nhello", Unaudited(&[])),
+    Case("header without a name", Rule::HeaderName, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\n: x\r\n\r\n", Unaudited(&[])),
+    Case("header without a colon", Rule::HeaderName, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nx\r\n\r\n", Unaudited(&[])),
+    Case("nul in a value", Rule::HeaderValue, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nX: a\0b\r\n\r\n", Unaudited(&[])),
+    Case("cr in a value", Rule::HeaderValue, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nX: a\rY: b\r\n\r\n", Unaudited(&[])),
+    Case("te and cl", Rule::TeAndCl, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", Reaches),
+    Case("cl and te", Rule::TeAndCl, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Reaches),
+    Case("two lengths, equal", Rule::DuplicateLength, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", Reaches),
+    Case("two lengths, different", Rule::DuplicateLength, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", Unaudited(&[])),
+    Case("a list of lengths", Rule::Length, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5, 5\r\n\r\nhello", Unaudited(&[])),
+    Case("length with a sign", Rule::Length, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: +5\r\n\r\nhello", Unaudited(&[])),
+    Case("te of two codings", Rule::TransferEncoding, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", Reaches),
+    Case("te in two headers", Rule::TransferEncoding, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Reaches),
+    Case("te that only looks like chunked", Rule::TransferEncoding, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", Unaudited(&[])),
+    Case("te in http/1.0", Rule::TransferEncoding, At::Tunnel, "POST /v1/a HTTP/1.0\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Unaudited(&[])),
+    Case("lower-case method", Rule::RequestLine, At::Tunnel, "get /v1/a HTTP/1.1\r\nHost: api.test\r\n\r\n", ReachesIfAlso(&[Rule::NotAllowed])),
+    Case("the proxy's own sentinel", Rule::RequestLine, At::Tunnel, "~REFUSED /trace HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("http/0.9", Rule::RequestLine, At::Tunnel, "GET /v1/a\r\n\r\n", Parser),
+    Case("http/2 preface", Rule::RequestLine, At::Tunnel, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Unaudited(&[Rule::MissingHost])),
+    Case("two spaces in the request line", Rule::RequestLine, At::Tunnel, "GET  /v1/a HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("bytes that are not ascii in the target", Rule::RequestLine, At::Tunnel, "GET /v1/\u{e4} HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("two hosts", Rule::DuplicateHost, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nHost: other.test\r\n\r\n", Reaches),
+    Case("no host", Rule::MissingHost, At::Tunnel, "GET /v1/a HTTP/1.1\r\n\r\n", ReachesIfAlso(&[Rule::HostMismatch])),
+    Case("a body on connect", Rule::ConnectBody, At::Socket, "CONNECT api.test:443 HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello", Opens),
+    Case("too many headers", Rule::HeadTooLarge, At::Tunnel, "MANY", Unaudited(&[])),
+
+    Case("connect to a host without a route", Rule::NoRoute, At::Socket, "CONNECT evil.test:443 HTTP/1.1\r\nHost: evil.test\r\n\r\n", Opens),
+    Case("connect to another port", Rule::NoRoute, At::Socket, "CONNECT api.test:22 HTTP/1.1\r\nHost: api.test\r\n\r\n", Opens),
+    Case("connect to a lookalike", Rule::NoRoute, At::Socket, "CONNECT api.test.evil.test:443 HTTP/1.1\r\nHost: api.test\r\n\r\n", Opens),
+    Case("connect to a plain route", Rule::WrongScheme, At::Socket, "CONNECT plain.test:80 HTTP/1.1\r\nHost: plain.test\r\n\r\n", Opens),
+    Case("connect without a port", Rule::Authority, At::Socket, "CONNECT api.test HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("connect with a trailing dot", Rule::Authority, At::Socket, "CONNECT api.test.:443 HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("connect to a number", Rule::Authority, At::Socket, "CONNECT 2130706433:443 HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("connect with a user", Rule::Userinfo, At::Socket, "CONNECT a:b@api.test:443 HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("connect to a url", Rule::Authority, At::Socket, "CONNECT https://api.test/ HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("connect in a tunnel", Rule::NestedConnect, At::Tunnel, "CONNECT api.test:443 HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+
+    Case("host of another route", Rule::HostMismatch, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: other.test\r\n\r\n", Reaches),
+    Case("host with another port", Rule::HostMismatch, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test:8443\r\n\r\n", Reaches),
+    Case("host with a user", Rule::HostMismatch, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: x@api.test\r\n\r\n", Reaches),
+    Case("absolute form of another host in a tunnel", Rule::HostMismatch, At::Tunnel, "GET https://other.test/v1/a HTTP/1.1\r\nHost: other.test\r\n\r\n", Parser),
+    Case("http in the request line of a tunnel", Rule::RequestLine, At::Tunnel, "GET http://api.test/v1/a HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("user in absolute form", Rule::Userinfo, At::Socket, "GET http://u:p@plain.test/ HTTP/1.1\r\nHost: plain.test\r\n\r\n", Parser),
+    Case("https in absolute form", Rule::HttpsAbsolute, At::Socket, "GET https://api.test/v1/a HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("plain http to a tls route", Rule::WrongScheme, At::Socket, "GET http://api.test:443/v1/a HTTP/1.1\r\nHost: api.test:443\r\n\r\n", Parser),
+    Case("plain http to a host without a route", Rule::NoRoute, At::Socket, "GET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n", Parser),
+    Case("host of plain http differs", Rule::HostMismatch, At::Socket, "GET http://plain.test/ HTTP/1.1\r\nHost: other.test\r\n\r\n", Reaches),
+    Case("the proxy asked for a page", Rule::NotProxyForm, At::Socket, "GET / HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("options for the server", Rule::Path, At::Tunnel, "OPTIONS * HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+
+    Case("path outside the route", Rule::NotAllowed, At::Tunnel, "GET /admin HTTP/1.1\r\nHost: api.test\r\n\r\n", Reaches),
+    Case("path out by dots", Rule::NotAllowed, At::Tunnel, "GET /v1/../admin HTTP/1.1\r\nHost: api.test\r\n\r\n", Reaches),
+    Case("path out by escaped dots", Rule::NotAllowed, At::Tunnel, "GET /v1/%2e%2E/admin HTTP/1.1\r\nHost: api.test\r\n\r\n", Reaches),
+    Case("path out by double slash", Rule::NotAllowed, At::Tunnel, "GET //admin HTTP/1.1\r\nHost: api.test\r\n\r\n", Reaches),
+    Case("method outside the route", Rule::NotAllowed, At::Tunnel, "DELETE /v1/a HTTP/1.1\r\nHost: api.test\r\n\r\n", Reaches),
+    Case("escaped slash", Rule::Path, At::Tunnel, "GET /v1/..%2fadmin HTTP/1.1\r\nHost: api.test\r\n\r\n", Reaches),
+    Case("escaped backslash", Rule::Path, At::Tunnel, "GET /v1/..%5cadmin HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("backslash", Rule::Path, At::Tunnel, "GET /v1/..\\admin HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("escaped nul", Rule::Path, At::Tunnel, "GET /v1/a%00 HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("escaped line break", Rule::Path, At::Tunnel, "GET /v1/a%0d%0ax HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("bad escape", Rule::Path, At::Tunnel, "GET /v1/%zz HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("dots with a parameter", Rule::Path, At::Tunnel, "GET /v1/..;/admin HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
+    Case("fragment", Rule::Path, At::Tunnel, "GET /v1/a#b HTTP/1.1\r\nHost: api.test\r\n\r\n", Reaches),
+    Case("upgrade", Rule::Upgrade, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", Reaches),
+    Case("trace", Rule::Trace, At::Tunnel, "TRACE /v1/a HTTP/1.1\r\nHost: api.test\r\n\r\n", ReachesIfAlso(&[Rule::NotAllowed])),
+];
