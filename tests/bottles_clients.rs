@@ -1,0 +1,3 @@
+//! Real clients in a real bottle, through egress, to local TLS upstreams.
+
+fn main() {}
