@@ -25,6 +25,9 @@ use sha2::{Digest, Sha256};
 /// `reason`; the others are shorter.
 pub const FIELD_CAP: usize = 512;
 
+/// Most findings that a line keeps.
+pub const FINDINGS_CAP: usize = 8;
+
 /// `prev` of the first line.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -43,7 +46,7 @@ pub enum Verdict {
 pub struct AuditEvent {
     /// Daemon that writes, such as `egress`.
     pub daemon: String,
-    /// What happened: `admitted`, `request`, `refused`, `recovered`, `suppressed`, `spent`.
+    /// What happened: `admitted`, `request`, `refused`, `recovered`, `suppressed`, `spent`, `policy`.
     pub event: String,
     /// The decision.
     pub verdict: Verdict,
@@ -56,6 +59,12 @@ pub struct AuditEvent {
     /// The same for people, one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of a denial: the route that would allow it, or what else would, one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// What the scanner found: rule, place and a sample without the secret part, at most [`FINDINGS_CAP`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
     /// HTTP method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
@@ -99,6 +108,8 @@ impl AuditEvent {
             admitted: None,
             rule: None,
             reason: None,
+            hint: None,
+            findings: Vec::new(),
             method: None,
             host: None,
             port: None,
@@ -120,6 +131,7 @@ impl AuditEvent {
         let optional = [
             (&mut self.rule, 64),
             (&mut self.reason, FIELD_CAP),
+            (&mut self.hint, FIELD_CAP),
             (&mut self.method, 32),
             (&mut self.host, 255),
             (&mut self.path, FIELD_CAP),
@@ -129,6 +141,10 @@ impl AuditEvent {
             if let Some(text) = text {
                 *text = clean(text, cap);
             }
+        }
+        self.findings.truncate(FINDINGS_CAP);
+        for finding in &mut self.findings {
+            *finding = clean(finding, 160);
         }
         self
     }
