@@ -24,11 +24,44 @@ impl Policy {
         Self { version: 1, routes }
     }
 
+    /// Reads a policy file's text.
+    ///
+    /// # Errors
+    /// One line that names line, column and key.
+    pub fn from_json(text: &[u8]) -> Result<Self, PolicyTextError> {
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let read = serde_path_to_error::deserialize(&mut json).map_err(|e| PolicyTextError::new(&e.path().to_string(), e.inner()))?;
+        json.end().map_err(|e| PolicyTextError::new(".", &e))?;
+        Ok(read)
+    }
+
     /// SHA-256 (lower hex) of the canonical JSON: the policy's identity in proposals and preflight.
     #[must_use]
     pub fn digest(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
         hex::encode(Sha256::digest(json))
+    }
+}
+
+/// Why a text is no policy.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}, column {column}, key {key}: {why}")]
+pub struct PolicyTextError {
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+    /// Such as `routes[2].host`; `.` for the whole.
+    pub key: String,
+    /// What is wrong there.
+    pub why: String,
+}
+
+impl PolicyTextError {
+    fn new(key: &str, e: &serde_json::Error) -> Self {
+        let why = e.to_string();
+        let why = why.rsplit_once(" at line ").map_or(why.as_str(), |(why, _)| why).to_owned();
+        Self { line: e.line(), column: e.column(), key: key.to_owned(), why }
     }
 }
 
@@ -574,6 +607,19 @@ mod tests {
         }
         for bad in [r#"{"token":"T"}"#, r#"{"header":"a","query":"b","token":"T"}"#, r#"{"header":"a","token":"T","x":1}"#] {
             assert!(serde_json::from_str::<Inject>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bad_policy_is_named_by_line_and_key() {
+        for (text, want) in [
+            ("{\"version\": 1,\n \"routes\": [{\"name\": \"a\", \"host\": \"a b\"}]}", "line 2, column 40, key routes[0].host: not a host"),
+            ("{\"version\": 1, \"routes\": [{\"name\": \"a\", \"hots\": 1}]}", "key routes[0].hots: unknown field `hots`"),
+            ("{\"version\": 1, \"routes\": []} x", "line 1, column 30, key .: trailing characters"),
+            ("", "line 1, column 0, key .: EOF"),
+        ] {
+            let e = Policy::from_json(text.as_bytes()).expect_err(text).to_string();
+            assert!(e.contains(want), "{e}");
         }
     }
 
