@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use bottle::manifest::{
-    EnvPart, EnvValue, Manifest, ManifestErrors, MemFiles, Provider, Search, TokenSource, WorkspaceMode, find, load, neutral, parse,
+    EgressChain, EnvPart, EnvValue, Interval, Manifest, ManifestErrors, MemFiles, Provider, Search, TokenSource, WorkspaceMode, find, load,
+    neutral, parse,
 };
-use bottle_policy::Scheme;
+use bottle_policy::{Action, Budget, Place, Scheme};
 
 const CERT: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 
@@ -46,7 +47,23 @@ fn everything_parses() {
     assert_eq!(routes[0].inject.as_ref().unwrap().token.as_str(), "GITHUB_TOKEN");
     assert_eq!(routes[1].inject.as_ref().unwrap().token.as_str(), "T_1PKG_EXAMPLE_COM_TOKEN");
     assert_eq!(routes[1].inject.as_ref().unwrap().scheme, Scheme::Raw);
-    assert_eq!(bottle.egress[1].token, Some(TokenSource::File("/home/op/.token".into())));
+    assert_eq!(bottle.egress[1].token, Some(TokenSource::File { path: "/home/op/.token".into(), refresh: Some(Interval::seconds(90)) }));
+    let scan = &routes[1].scan;
+    assert_eq!(
+        (scan.limit, scan.rules["aws-key"], scan.rules["jwt"], scan.responses),
+        (Some(Action::Redact), Action::Warn, Action::Off, true)
+    );
+    assert_eq!((routes[1].max_body, routes[1].budget), (Some(1500), Budget { up: Some(50 << 20), down: Some(2_000_000_000) }));
+    assert!(routes[2].apex && routes[2].names("githubusercontent.com", 443));
+    assert_eq!(bottle.egress[2].token.as_ref().unwrap().refresh(), Some(Interval::seconds(600)));
+    assert_eq!((&routes[3].scan.limit, &routes[4].scan.limit), (&Some(Action::Off), &Some(Action::Warn)));
+    assert_eq!(routes[4].inject.as_ref().unwrap().place, Place::Query("api[key]".into()));
+    assert_eq!(routes[4].inject.as_ref().unwrap().scheme, Scheme::Raw);
+    assert_eq!((routes[4].max_body, routes[4].budget), (Some(10_000_000), Budget { up: Some(50_000_000), down: None }));
+    assert_eq!(routes[4].rate.unwrap().to_string(), "60/m");
+    assert!(routes[4].paths[0].matches("/v2/tiles/a/b/last"));
+    assert!(routes[5].passthrough && routes[5].passthrough_conflicts().is_empty());
+    assert_eq!(bottle.bundle_egress, EgressChain::MitmproxyPipelock);
     assert_eq!(routes[2].inject.as_ref().unwrap().token.as_str(), "GH_TOKEN");
     assert_eq!((routes[3].port, routes[3].tls), (80, false));
     // Of a file with a key and a certificate, only the certificate goes on.
@@ -251,6 +268,88 @@ const BAD: &[(&str, &str, u32, &str)] = &[
         6,
         "routes `a` and `b` disagree about the credential",
     ),
+    (
+        "apex_plain",
+        "[[bottles.d.egress]]\nhost = \"a.b\"\napex = true",
+        4,
+        "is for wildcards: a.b has no names below it\n  hint: write host = \"*.a.b\"",
+    ),
+    ("apex_word", "[[bottles.d.egress]]\nhost = \"*.a.b\"\napex = \"yes\"", 4, "must be true or false"),
+    (
+        "passthrough_paths",
+        "[[bottles.d.egress]]\nhost = \"a.b\"\npassthrough = true\npaths = [\"/x\"]",
+        4,
+        "excludes paths\n  hint: without",
+    ),
+    ("passthrough_methods", "[[bottles.d.egress]]\nhost = \"a.b\"\nmethods = [\"GET\"]\npassthrough = true", 5, "excludes methods"),
+    ("passthrough_http", "[[bottles.d.egress]]\nhost = \"a.b\"\ntls = false\npassthrough = true", 5, "excludes tls = false"),
+    ("passthrough_ca", "[[bottles.d.egress]]\nhost = \"a.b\"\npassthrough = true\nca_file = \"ca.pem\"", 4, "excludes ca_file"),
+    ("passthrough_body", "[[bottles.d.egress]]\nhost = \"a.b\"\npassthrough = true\nmax_body = 1", 4, "excludes max_body"),
+    ("passthrough_scan_off", "[[bottles.d.egress]]\nhost = \"a.b\"\npassthrough = true\nscan = \"off\"", 4, "excludes scan"),
+    ("passthrough_scan_default", "[[bottles.d.egress]]\nhost = \"a.b\"\npassthrough = true\nscan = \"block\"", 4, "excludes scan"),
+    (
+        "passthrough_inject",
+        "[[bottles.d.egress]]\nhost = \"a.b\"\npassthrough = true\npaths = [\"/x\"]\ninject = { token = { env = \"A\" } }",
+        4,
+        "excludes paths, inject",
+    ),
+    (
+        "passthrough_and_not",
+        "[[bottles.d.egress]]\nname = \"a\"\nhost = \"a.b\"\n[[bottles.d.egress]]\nhost = \"a.b\"\npassthrough = true",
+        5,
+        "routes `a` and `a.b` disagree about passthrough for a.b:443",
+    ),
+    ("scan_word", "[[bottles.d.egress]]\nhost = \"a.b\"\nscan = \"wran\"", 4, "did you mean `warn`?"),
+    ("scan_key", "[[bottles.d.egress]]\nhost = \"a.b\"\nscan = { rule = {} }", 4, "did you mean `rules`?"),
+    (
+        "scan_action",
+        "[[bottles.d.egress]]\nhost = \"a.b\"\nscan = { rules = { \"aws-key\" = \"drop\" } }",
+        4,
+        "is off or warn or redact or block",
+    ),
+    ("scan_rule_id", "[[bottles.d.egress]]\nhost = \"a.b\"\nscan = { rules = { \"a b\" = \"off\" } }", 4, "not a rule's id: `a b`"),
+    ("body_unit", "[[bottles.d.egress]]\nhost = \"a.b\"\nmax_body = \"10M\"", 4, "not an amount of data: `10M`"),
+    ("body_negative", "[[bottles.d.egress]]\nhost = \"a.b\"\nmax_body = -1", 4, "must not be negative"),
+    ("body_float", "[[bottles.d.egress]]\nhost = \"a.b\"\nmax_body = 1.5", 4, "must be an amount such as \"10MB\", or bytes"),
+    ("body_overflow", "[[bottles.d.egress]]\nhost = \"a.b\"\nmax_body = \"99999999999GiB\"", 4, "out of all bounds"),
+    ("budget_nothing", "[[bottles.d.egress]]\nhost = \"a.b\"\nbudget = 0", 4, "lets nothing through"),
+    ("budget_empty", "[[bottles.d.egress]]\nhost = \"a.b\"\nbudget = {}", 4, "needs up, down or both"),
+    ("budget_key", "[[bottles.d.egress]]\nhost = \"a.b\"\nbudget = { donw = 1 }", 4, "did you mean `down`?"),
+    ("rate", "[[bottles.d.egress]]\nhost = \"a.b\"\nrate = \"60/d\"", 4, "not a rate"),
+    ("rate_zero", "[[bottles.d.egress]]\nhost = \"a.b\"\nrate = \"0/s\"", 4, "not a rate"),
+    ("glob_in_segment", "[[bottles.d.egress]]\nhost = \"a.b\"\npaths = [\"/a**/b\"]", 4, "** only as a whole segment"),
+    (
+        "inject_both",
+        "[[bottles.d.egress]]\nhost = \"a.b\"\ninject = { header = \"x-a\", query = \"key\", token = { env = \"A\" } }",
+        4,
+        "has both header and query",
+    ),
+    (
+        "query_name",
+        "[[bottles.d.egress]]\nhost = \"a.b\"\ninject = { query = \"a&b\", token = { env = \"A\" } }",
+        4,
+        "not a query parameter: `a&b`",
+    ),
+    (
+        "refresh_env",
+        "[[bottles.d.egress]]\nhost = \"a.b\"\ninject = { token = { env = \"A\", refresh = \"10m\" } }",
+        4,
+        "has no use with env",
+    ),
+    (
+        "refresh_short",
+        "[[bottles.d.egress]]\nhost = \"a.b\"\ninject = { token = { command = [\"x\"], refresh = \"9s\" } }",
+        4,
+        "must be between 10s and 168h, not 9s",
+    ),
+    (
+        "refresh_unit",
+        "[[bottles.d.egress]]\nhost = \"a.b\"\ninject = { token = { file = \"~/t\", refresh = \"10min\" } }",
+        4,
+        "not a duration: `10min`",
+    ),
+    ("chain", "[bottles.d]\nbundle = { egress = \"mitmproxi\" }", 3, "did you mean `mitmproxy`?"),
+    ("chain_key", "[bottles.d]\nbundle = { egres = \"bottle\" }", 3, "did you mean `egress`?"),
     ("git_no_url", "[[bottles.d.git]]\nbranches = [\"x\"]", 2, "missing key `url`"),
     ("git_file", "[[bottles.d.git]]\nurl = \"file:///x\"", 3, "only ssh and https"),
     ("git_ext", "[[bottles.d.git]]\nurl = \"ext::sh -c x\"", 3, "not a git URL"),
@@ -467,7 +566,11 @@ fn every_key_is_documented() {
         "[bottles.d.provider]\n",
         "[bottles.d.provider.claude]\n",
         "[[bottles.d.git]]\n",
+        "[bottles.d.bundle]\n",
         "[[bottles.d.egress]]\ninject.token.env = \"A\"\ninject.",
+        "[[bottles.d.egress]]\ninject.token.command = [\"a\"]\ninject.token.",
+        "[[bottles.d.egress]]\nscan.limit = \"warn\"\nscan.",
+        "[[bottles.d.egress]]\nbudget.up = 1\nbudget.",
     ];
     let mut keys = 0;
     for table in tables.iter().chain(&more) {

@@ -87,13 +87,17 @@ command    sh -c 'echo hi'
 prompt     10 bytes, sha256 96fb1c7f068c
 skills     review  /project/skills/review
 workspace  a copy of /project
-reach      api.github.com:443           GET         /repos/*  authorization: bearer <GITHUB_TOKEN>, route github, via 127.0.0.1:8443, own CA
-           1pkg.example.com:443         any method  /*        x-api-key: <T_1PKG_EXAMPLE_COM_TOKEN>
-           *.githubusercontent.com:443  any method  /*        authorization: bearer <GH_TOKEN>, route gh
-           deb.debian.org:80            any method  /*        PLAIN HTTP
-tokens     GH_TOKEN                  from command gh auth token
+egress     by mitmproxy+pipelock
+reach      api.github.com:443           GET         /repos/*           authorization: bearer <GITHUB_TOKEN>, route github, via 127.0.0.1:8443, own CA
+           1pkg.example.com:443         any method  /*                 x-api-key: <T_1PKG_EXAMPLE_COM_TOKEN>, scan redacts at most, scan aws-key: warn, scan jwt: off, scan responses, ≤ 1500 B a body, budget 50 MiB up and 2 GB down
+           *.githubusercontent.com:443  any method  /*                 authorization: bearer <GH_TOKEN>, route gh, and githubusercontent.com itself
+           deb.debian.org:80            any method  /*                 PLAIN HTTP, SCAN OFF
+           maps.example.com:443         any method  /v*/tiles/**/last  ?api[key]=<MAPS_KEY>, scan only warns, ≤ 10 MB a body, budget 50 MB up, ≤ 60/m
+           pinned.example.com:443       any method  /*                 NO INTERCEPTION, budget 1 GiB down, ≤ 10/s
+tokens     GH_TOKEN                  from command gh auth token, again every 10m
            GITHUB_TOKEN              from variable GITHUB_TOKEN
-           T_1PKG_EXAMPLE_COM_TOKEN  from file /home/op/.token
+           MAPS_KEY                  from variable MAPS_KEY
+           T_1PKG_EXAMPLE_COM_TOKEN  from file /home/op/.token, again every 90s
 git        git@github.com:me/x.git    push agent/*, {agent}/*  key /home/op/.ssh/id
            https://github.com/me/lib  read only                token GITHUB_TOKEN
 env        A  literal
@@ -102,10 +106,14 @@ env        A  literal
            B  (asked: What is B)
 supervise  the agent may propose changes
 not yet    agents.dev.skills      skills     bottle.toml:4:9
-           bottles.dev.git        git-gate   bottle.toml:43:1
+           bottles.dev.git        git-gate   bottle.toml:64:1
            bottles.dev.supervise  supervise  bottle.toml:14:13
            bottles.dev.workspace  workspace  bottle.toml:15:1
-warning    route gh sends token GH_TOKEN to every name below githubusercontent.com
+warning    the variable MAPS_KEY, source of token MAPS_KEY, is not set on this host
+           route 1pkg.example.com is not scanned by jwt
+           route gh sends token GH_TOKEN to githubusercontent.com and every name below it
+           route deb.debian.org is not scanned: credentials that the agent finds can leave by it
+           route pinned.example.com is not intercepted: nobody sees, scans or limits the requests that go through it
 "
     );
     assert_eq!(plan.daemons, [Daemon::Egress, Daemon::GitGate, Daemon::Supervise]);
@@ -187,6 +195,26 @@ fn warnings_point_to_the_safer_way() {
     assert!(warned(wild).contains("route *.x.a.b is never used"));
     assert_eq!(warned("[[bottles.d.egress]]\nhost = \"*.x.a.b\"\n[[bottles.d.egress]]\nhost = \"*.a.b\"\n"), "");
     assert_eq!(warned(&route("paths = [\"/y/*\"]\n[[bottles.d.egress]]\nname = \"x\"\nhost = \"a.b\"\npaths = [\"/y\"]")), "");
+    assert!(warned(&route("passthrough = true")).contains("a.b is not intercepted"));
+    assert!(warned(&route("scan = \"off\"")).contains("a.b is not scanned: "));
+    assert_eq!(warned(&route("scan = \"warn\"")), "");
+    assert!(warned("[[bottles.d.egress]]\nhost = \"*.a.b\"\napex = true").contains("reaches a.b and every name below it"));
+    let two = |first: &str, second: &str| {
+        warned(&format!("[[bottles.d.egress]]\nname = \"1\"\n{first}\n[[bottles.d.egress]]\nname = \"2\"\n{second}"))
+    };
+    // An apex is covered by an apex only, a tunnel is opened or not by the first route that names its host, and `**` may be nothing.
+    for (first, second, never) in [
+        ("host = \"*.a.b\"\napex = true", "host = \"a.b\"", true),
+        ("host = \"*.a.b\"", "host = \"*.a.b\"\napex = true\nport = 443", false),
+        ("host = \"*.a.b\"\napex = true", "host = \"*.a.b\"", true),
+        ("host = \"*.a.b\"\npaths = [\"/x\"]", "host = \"c.a.b\"\npassthrough = true", true),
+        ("host = \"c.a.b\"\npassthrough = true", "host = \"*.a.b\"", false),
+        ("host = \"a.b\"\npaths = [\"/a/*/z/*\"]", "host = \"a.b\"\npaths = [\"/a/**/z/*\"]", false),
+        ("host = \"a.b\"\npaths = [\"/a/*\"]", "host = \"a.b\"\npaths = [\"/a/*/z\"]", true),
+        ("host = \"a.b\"\npaths = [\"/a*\"]", "host = \"a.b\"\npaths = [\"/a/*\"]", false),
+    ] {
+        assert_eq!(two(first, second).contains("route 2 is never used"), never, "{first} {second}: {}", two(first, second));
+    }
     let workspace = "workspace = { mode = \"copy\" }\n[[bottles.d.egress]]\nhost = \"a.b\"\ninject = { token = { file = \"token\" } }";
     assert!(warned(workspace).contains("the file of token A_B_TOKEN is in the workspace"));
 }
@@ -232,6 +260,19 @@ fn the_diff_shows_what_a_launch_would_gain_and_lose() {
     let swapped = bottle("[[bottles.d.egress]]\nhost = \"c.d\"\n[[bottles.d.egress]]\nhost = \"a.b\"\n");
     assert_eq!(diff(&a, &swapped).len(), 2);
     assert_ne!(a.policy_digest, swapped.policy_digest);
+}
+
+#[test]
+fn the_chain_is_in_the_digest_and_else_in_nothing() {
+    let route = "[[bottles.d.egress]]\nhost = \"a.b\"\n";
+    let of = |chain: &str| bottle(&format!("bundle = {{ egress = \"{chain}\" }}\n{route}"));
+    let (plain, ours, theirs, both) = (bottle(route), of("bottle"), of("mitmproxy"), of("mitmproxy+pipelock"));
+    assert_eq!(plain, ours);
+    assert!(!serde_json::to_string(&ours).unwrap().contains("bundle_egress"));
+    assert!(serde_json::to_string(&both).unwrap().contains("\"bundle_egress\":\"mitmproxy+pipelock\""));
+    assert_eq!(plain.policy_digest, plain.policy.digest());
+    assert!(plain.policy_digest != theirs.policy_digest && theirs.policy_digest != both.policy_digest);
+    assert_eq!(diff(&ours, &both), ["+ egress: by mitmproxy+pipelock"]);
 }
 
 /// Random manifests from a seed: any valid one must plan to the same bytes each time, whatever the order of its tables.

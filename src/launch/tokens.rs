@@ -28,8 +28,8 @@ pub(super) async fn resolve(plan: &LaunchPlan) -> Result<BTreeMap<TokenName, Sec
         let value = match source {
             TokenSource::Env(env) => std::env::var(env.to_string())
                 .map_err(|_| missing(name, &format!("the environment variable {env} is not set")).hint(format!("export {env}=…")))?,
-            TokenSource::File(file) => read(file).map_err(|e| missing(name, &e))?,
-            TokenSource::Command(command) => run(command).await.map_err(|e| missing(name, &e))?,
+            TokenSource::File { path, .. } => read(path).map_err(|e| missing(name, &e))?,
+            TokenSource::Command { argv, .. } => run(argv).await.map_err(|e| missing(name, &e))?,
             TokenSource::Generated => generated()?,
         };
         values.insert(name.clone(), secret(name, value)?);

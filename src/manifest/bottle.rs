@@ -8,8 +8,8 @@ use super::files::{Files, host_path, inside};
 use super::tokens::{self, TokenNames};
 use super::walk::{Tab, Val};
 use super::{
-    Bottle, Bytes, EnvEntry, EnvName, EnvPart, EnvValue, GitSpec, GitUpstream, GitUrl, Location, Provider, ProviderSettings, Resources,
-    Slug, TokenSource, Workspace, WorkspaceMode, egress, quote,
+    Bottle, Bytes, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, GitSpec, GitUpstream, GitUrl, Location, Provider, ProviderSettings,
+    Resources, Slug, TokenSource, Workspace, WorkspaceMode, egress, quote,
 };
 
 const MOST_ENV: usize = 256;
@@ -30,6 +30,7 @@ pub(super) fn bottle(t: &Tab<'_>, files: &dyn Files) -> Option<Bottle> {
     let drafts = egress_list.as_ref().map(|v| egress::drafts(v, files)).unwrap_or_default();
     let git_list = t.opt("git");
     let git = git_list.as_ref().map(|v| git(v, files)).unwrap_or_default();
+    let bundle_egress = t.opt("bundle").map_or(Some(EgressChain::default()), |v| bundle(&v.table()?));
     let provider = t.opt("provider").map_or(Some(BTreeMap::new()), |v| providers(&v.table()?, files));
     t.finish();
 
@@ -47,6 +48,7 @@ pub(super) fn bottle(t: &Tab<'_>, files: &dyn Files) -> Option<Bottle> {
         resources: resources?,
         egress,
         git,
+        bundle_egress: bundle_egress?,
         provider: provider?,
     })
 }
@@ -153,6 +155,13 @@ fn resources(t: &Tab<'_>) -> Option<Resources> {
     let disk = t.opt("disk").map_or(Some(default.disk), |v| size(&v, MIN_DISK, MAX_DISK));
     t.finish();
     Some(Resources { cpus: cpus?, memory: memory?, disk: disk? })
+}
+
+fn bundle(t: &Tab<'_>) -> Option<EgressChain> {
+    let chains = EgressChain::ALL.map(|c| (c.as_str(), c));
+    let egress = t.opt("egress").map_or(Some(EgressChain::default()), |v| v.choice(&chains));
+    t.finish();
+    egress
 }
 
 fn size(v: &Val<'_>, min: Bytes, max: Bytes) -> Option<Bytes> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::bottle::no_workspace;
-use super::{Agent, Bottle, Bytes, Location, Manifest, NameError, Provider, Resources};
+use super::{Agent, Bottle, Bytes, EgressChain, Location, Manifest, NameError, Provider, Resources};
 
 /// Built-in agents: name (its bottle's too), provider, resources. Claude and Codex join when their providers are built.
 const AGENTS: &[(&str, Provider, Resources)] =
@@ -34,6 +34,7 @@ impl Manifest {
                 resources: *resources,
                 egress: Vec::new(),
                 git: Vec::new(),
+                bundle_egress: EgressChain::default(),
                 provider: BTreeMap::new(),
             };
             manifest.agents.insert(name.clone(), agent);

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use bottle_policy::{HostPattern, Inject, Method, PathPattern, Place, Route, Scheme};
+use bottle_policy::{Budget, HostPattern, Inject, Method, PathPattern, Place, Rate, Route, Scan, Scheme};
 
 use super::files::{Files, inside};
 use super::tokens::{self, TokenNames};
 use super::walk::{Tab, Val};
-use super::{EgressRoute, Location, TokenSource, quote};
+use super::{EgressRoute, Location, TokenSource, limits, quote};
 
 /// Most routes of a bottle, most paths of a route, most methods of a route.
 const MOST: (usize, usize, usize) = (256, 256, 16);
@@ -22,7 +22,7 @@ pub(super) struct Draft {
     at: Location,
     path: String,
     route: Route,
-    inject: Option<(String, Scheme, TokenSource, Val2)>,
+    inject: Option<(Place, Scheme, TokenSource, Val2)>,
 }
 
 /// Where to report a fault of a token, kept after the document's borrow ends.
@@ -49,6 +49,7 @@ pub(super) fn drafts(list: &Val<'_>, files: &dyn Files) -> Vec<Draft> {
         }
     }
     clashes(list, &drafts);
+    mixed_tunnels(list, &drafts);
     drafts
 }
 
@@ -59,7 +60,7 @@ fn clashes(list: &Val<'_>, drafts: &[Draft]) {
         let r = &d.route;
         let methods = if r.methods.is_empty() { vec!["*"] } else { r.methods.iter().map(Method::as_str).collect() };
         let paths = if r.paths.is_empty() { vec!["/*"] } else { r.paths.iter().map(PathPattern::as_str).collect() };
-        let credential = |d: &Draft| d.inject.as_ref().map(|(header, scheme, source, _)| (header.clone(), *scheme, source.clone()));
+        let credential = |d: &Draft| d.inject.as_ref().map(|(place, scheme, source, _)| (place.clone(), *scheme, source.clone()));
         let keys = methods.iter().flat_map(|m| paths.iter().map(|p| (r.host.as_str(), r.port, *m, *p)));
         for key in keys {
             let first = *seen.entry(key).or_insert(d);
@@ -74,12 +75,27 @@ fn clashes(list: &Val<'_>, drafts: &[Draft]) {
     }
 }
 
+/// Reports a route that wants a tunnel left alone which another route wants opened: it is one or the other.
+fn mixed_tunnels(list: &Val<'_>, drafts: &[Draft]) {
+    let mut seen: HashMap<(&str, u16), &Draft> = HashMap::new();
+    for d in drafts {
+        let first = *seen.entry((d.route.host.as_str(), d.route.port)).or_insert(d);
+        if first.route.passthrough != d.route.passthrough {
+            let (a, b) = (quote(&first.route.name), quote(&d.route.name));
+            let message = format!("routes {a} and {b} disagree about passthrough for {}:{}", d.route.host, d.route.port);
+            let hint = format!("a tunnel is intercepted or it is not; the first is at {}", first.at);
+            list.src.faults.push(&d.at, &d.path, message, Some(hint));
+        }
+    }
+}
+
 fn draft(t: &Tab<'_>, files: &dyn Files) -> Option<Draft> {
     let host = t.req("host").and_then(|v| host(&v));
     let name = match t.opt("name") {
         Some(v) => route_name(&v),
         None => host.as_ref().map(|h| h.as_str().to_owned()),
     };
+    let apex = t.opt("apex").map_or(Some(false), |v| apex(&v, host.as_ref()));
     let tls = t.opt("tls").map_or(Some(true), |v| v.bool());
     let port = match t.opt("port") {
         Some(v) => v.int(1, 65535).and_then(|p| u16::try_from(p).ok()),
@@ -87,22 +103,66 @@ fn draft(t: &Tab<'_>, files: &dyn Files) -> Option<Draft> {
     };
     let methods = t.opt("methods").map_or(Some(Vec::new()), |v| v.parsed_list::<Method>(MOST.2));
     let paths = t.opt("paths").map_or(Some(Vec::new()), |v| v.parsed_list::<PathPattern>(MOST.1));
+    let passthrough_key = t.opt("passthrough");
+    let passthrough = passthrough_key.as_ref().map_or(Some(false), Val::bool);
     let allow_private = t.opt("allow_private").map_or(Some(false), |v| v.bool());
     let connect = t.opt("connect").map_or(Some(None), |v| connect(&v).map(Some));
     let ca = t.opt("ca_file").map_or(Some(None), |v| ca(&v, tls, files).map(Some));
-    let inject = t.opt("inject").map_or(Some(None), |v| inject(&v.table()?, files).map(Some));
+    let scan_key = t.opt("scan");
+    let scan = scan_key.as_ref().map_or(Some(Scan::default()), limits::scan);
+    let max_body = t.opt("max_body").map_or(Some(None), |v| limits::max_body(&v).map(Some));
+    let budget = t.opt("budget").map_or(Some(Budget::default()), |v| limits::budget(&v));
+    let rate = t.opt("rate").map_or(Some(None), |v| v.parse::<Rate>().map(Some));
+    let inject_key = t.opt("inject");
+    let inject = inject_key.as_ref().map_or(Some(None), |v| inject(&v.table()?, files).map(Some));
     t.finish();
     let route = Route {
+        apex: apex?,
         port: port?,
         methods: methods?,
         paths: paths?,
         tls: tls?,
+        passthrough: passthrough?,
         allow_private: allow_private?,
         connect: connect?,
         ca: ca?,
+        scan: scan?,
+        max_body: max_body?,
+        budget: budget?,
+        rate: rate?,
         ..Route::to(name?, host?)
     };
+    if let Some(v) = passthrough_key.filter(|_| route.passthrough) {
+        // Injection has no token name yet, and an explicit default of scan is a wish too.
+        let also = [("inject", inject_key.is_some()), ("scan", scan_key.is_some())];
+        not_with_passthrough(&v, &route, &also)?;
+    }
     Some(Draft { at: t.at.clone(), path: t.path.clone(), route, inject: inject? })
+}
+
+/// What is asked of requests that nobody sees is a fault, named by its keys.
+fn not_with_passthrough(v: &Val<'_>, route: &Route, also: &[(&'static str, bool)]) -> Option<()> {
+    let mut keys: Vec<&str> = route.passthrough_conflicts().into_iter().map(|key| if key == "ca" { "ca_file" } else { key }).collect();
+    for (key, given) in also {
+        if *given && !keys.contains(key) {
+            keys.push(key);
+        }
+    }
+    if keys.is_empty() {
+        return Some(());
+    }
+    let hint = "without interception nobody can enforce them: drop `passthrough`, or drop them".to_owned();
+    v.none(format!("`{}` excludes {}", v.path, keys.join(", ")), Some(hint))
+}
+
+fn apex(v: &Val<'_>, host: Option<&HostPattern>) -> Option<bool> {
+    let apex = v.bool()?;
+    match host.filter(|h| apex && !h.as_str().starts_with("*.")) {
+        Some(host) => {
+            v.none(format!("`{}` is for wildcards: {host} has no names below it", v.path), Some(format!("write host = \"*.{host}\"")))
+        }
+        None => Some(apex),
+    }
 }
 
 fn host(v: &Val<'_>) -> Option<HostPattern> {
@@ -182,15 +242,35 @@ fn certificates(text: &str) -> Option<String> {
     (!out.is_empty()).then_some(out)
 }
 
-fn inject(t: &Tab<'_>, files: &dyn Files) -> Option<(String, Scheme, TokenSource, Val2)> {
-    let header = t.opt("header").map_or(Some("authorization".to_owned()), |v| header(&v));
-    let default = if header.as_deref() == Some("authorization") { Scheme::Bearer } else { Scheme::Raw };
+fn inject(t: &Tab<'_>, files: &dyn Files) -> Option<(Place, Scheme, TokenSource, Val2)> {
+    let (header_key, query_key) = (t.opt("header"), t.opt("query"));
+    let place = match (header_key, query_key) {
+        (Some(_), Some(query)) => {
+            query.none(format!("`{}` has both header and query", t.path), Some("a token has one place: keep one of them".to_owned()))
+        }
+        (None, Some(v)) => query(&v).map(Place::Query),
+        (Some(v), None) => header(&v).map(Place::Header),
+        (None, None) => Some(Place::Header("authorization".to_owned())),
+    };
+    let default = if matches!(&place, Some(Place::Header(name)) if name == "authorization") { Scheme::Bearer } else { Scheme::Raw };
     let schemes = [("raw", Scheme::Raw), ("bearer", Scheme::Bearer), ("basic", Scheme::Basic)];
     let scheme = t.opt("scheme").map_or(Some(default), |v| v.choice(&schemes));
     let token = t.req("token");
     let source = token.as_ref().and_then(|v| tokens::source(v, files));
     t.finish();
-    Some((header?, scheme?, source?, token.map(|v| (v.at, v.path))?))
+    Some((place?, scheme?, source?, token.map(|v| (v.at, v.path))?))
+}
+
+fn query(v: &Val<'_>) -> Option<String> {
+    let text = v.str()?;
+    if (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.[]".contains(&b)) {
+        Some(text.to_owned())
+    } else {
+        v.none(
+            format!("not a query parameter: {} (letters, digits, -, _, ., [ and ], at most 64)", quote(text)),
+            Some("such as key".to_owned()),
+        )
+    }
 }
 
 fn header(v: &Val<'_>) -> Option<String> {
@@ -213,12 +293,12 @@ fn header(v: &Val<'_>) -> Option<String> {
 pub(super) fn finish(list: &Val<'_>, drafts: Vec<Draft>, names: &mut TokenNames) -> Vec<EgressRoute> {
     let named = drafts.into_iter().map(|d| {
         let Draft { at, mut route, inject, .. } = d;
-        let Some((header, scheme, source, (token_at, token_path))) = inject else {
+        let Some((place, scheme, source, (token_at, token_path))) = inject else {
             return Some(EgressRoute { at, route, token: None });
         };
         match names.name(&source, &route.name) {
             Ok(token) => {
-                route.inject = Some(Inject { place: Place::Header(header), scheme, token });
+                route.inject = Some(Inject { place, scheme, token });
                 Some(EgressRoute { at, route, token: Some(source) })
             }
             Err(why) => {

@@ -4,12 +4,14 @@
 //! each with file, line and column. docs/manifest.md is the user's side of this module.
 
 mod agent;
+mod amounts;
 mod bottle;
 mod builtin;
 mod egress;
 mod error;
 mod files;
 mod find;
+mod limits;
 mod names;
 mod tokens;
 mod types;
@@ -17,6 +19,7 @@ mod walk;
 
 use std::path::Path;
 
+pub use amounts::{Amount, Interval};
 pub use error::{Location, ManifestError, ManifestErrors, neutral};
 pub use files::{DirFiles, Files, MAX_FILE, MemFiles, host_path, inside};
 pub use find::{FILE_NAME, Search, find, load};

@@ -6,9 +6,12 @@ use bottle_policy::TokenName;
 
 use super::files::{Files, host_path};
 use super::walk::Val;
-use super::{EnvName, TokenSource};
+use super::{EnvName, Interval, TokenSource};
 
-/// Reads `{ env = "…" }`, `{ file = "…" }` or `{ command = […] }`.
+/// How often a token may be made anew, at most and at least.
+const REFRESH: (Interval, Interval) = (Interval::seconds(10), Interval::seconds(7 * 24 * 3600));
+
+/// Reads `{ env = "…" }`, `{ file = "…", refresh = "…" }` or `{ command = […], refresh = "…" }`.
 pub(super) fn source(value: &Val<'_>, files: &dyn Files) -> Option<TokenSource> {
     const HINT: &str = "token = { env = \"GITHUB_TOKEN\" }, { file = \"~/.token\" } or { command = [\"gh\", \"auth\", \"token\"] }";
     if !value.is_table() {
@@ -16,15 +19,31 @@ pub(super) fn source(value: &Val<'_>, files: &dyn Files) -> Option<TokenSource> 
     }
     let table = value.table()?;
     let (env, file, command) = (table.opt("env"), table.opt("file"), table.opt("command"));
+    let refresh = table.opt("refresh");
     table.finish();
+    let interval = refresh.as_ref().map_or(Some(None), |v| interval(v).map(Some));
     match (env, file, command) {
-        (Some(v), None, None) => v.parse::<EnvName>().map(TokenSource::Env),
+        (Some(v), None, None) => match refresh {
+            Some(refresh) => refresh.none(
+                format!("`{}` has no use with env: a variable stays what it was at launch", refresh.path),
+                Some("use file or command for a token that changes".to_owned()),
+            ),
+            None => v.parse::<EnvName>().map(TokenSource::Env),
+        },
         (None, Some(v), None) => match host_path(files, v.line(4096)?) {
-            Ok(path) => Some(TokenSource::File(path)),
+            Ok(path) => Some(TokenSource::File { path, refresh: interval? }),
             Err(why) => v.none(format!("`{}` {why}", v.path), None),
         },
-        (None, None, Some(v)) => v.argv().map(TokenSource::Command),
+        (None, None, Some(v)) => v.argv().and_then(|argv| Some(TokenSource::Command { argv, refresh: interval? })),
         _ => value.none(format!("`{}` needs exactly one of env, file and command", value.path), Some(HINT.to_owned())),
+    }
+}
+
+fn interval(v: &Val<'_>) -> Option<Interval> {
+    let (least, most) = REFRESH;
+    match v.parse::<Interval>()? {
+        interval if (least..=most).contains(&interval) => Some(interval),
+        interval => v.none(format!("`{}` must be between {least} and {most}, not {interval}", v.path), None),
     }
 }
 

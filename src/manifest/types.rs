@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bottle_policy::{Route, TokenName};
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, EnvName, GitUrl, Location, Slug};
+use super::{Bytes, EnvName, GitUrl, Interval, Location, Slug};
 
 /// A whole manifest: what `bottle.toml` and `agents/*.md` say, and the built-in agents they do not redefine.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,6 +103,8 @@ pub struct Bottle {
     pub egress: Vec<EgressRoute>,
     /// Git upstreams.
     pub git: Vec<GitUpstream>,
+    /// Which daemons stand between the bottle and its routes.
+    pub bundle_egress: EgressChain,
     /// Settings by provider.
     pub provider: BTreeMap<Provider, ProviderSettings>,
 }
@@ -192,12 +194,77 @@ pub struct EgressRoute {
 pub enum TokenSource {
     /// A variable of the host.
     Env(EnvName),
-    /// A file of the host (absolute), whose content without the final newline is the value.
-    File(PathBuf),
-    /// A host command (argv, no shell), whose output without the final newline is the value.
-    Command(Vec<String>),
+    /// A file of the host, whose content without the final newline is the value.
+    File {
+        /// Its absolute path.
+        path: PathBuf,
+        /// After this long it is read again; `None`: only when an upstream turns the value down.
+        #[serde(default, rename = "refresh_s", skip_serializing_if = "Option::is_none")]
+        refresh: Option<Interval>,
+    },
+    /// A host command, whose output without the final newline is the value.
+    Command {
+        /// Program and arguments; no shell reads them.
+        argv: Vec<String>,
+        /// After this long it is run again; `None`: only when an upstream turns the value down.
+        #[serde(default, rename = "refresh_s", skip_serializing_if = "Option::is_none")]
+        refresh: Option<Interval>,
+    },
     /// Made by the launch itself from random bytes (the demo's).
     Generated,
+}
+
+impl TokenSource {
+    /// Whether asking again can give another value while a bottle runs: a process's own variables do not change.
+    #[must_use]
+    pub const fn refreshable(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::Command { .. })
+    }
+
+    /// After how long a value is asked for again.
+    #[must_use]
+    pub const fn refresh(&self) -> Option<Interval> {
+        match self {
+            Self::File { refresh, .. } | Self::Command { refresh, .. } => *refresh,
+            Self::Env(_) | Self::Generated => None,
+        }
+    }
+}
+
+/// The daemons between a bottle and its routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum EgressChain {
+    /// Our own egress daemon.
+    #[default]
+    #[serde(rename = "bottle")]
+    Bottle,
+    /// mitmproxy with our addon.
+    #[serde(rename = "mitmproxy")]
+    Mitmproxy,
+    /// mitmproxy with our addon, and pipelock behind it.
+    #[serde(rename = "mitmproxy+pipelock")]
+    MitmproxyPipelock,
+}
+
+impl EgressChain {
+    /// All chains, in the order of messages.
+    pub const ALL: [Self; 3] = [Self::Bottle, Self::Mitmproxy, Self::MitmproxyPipelock];
+
+    /// The word for it in manifests.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bottle => "bottle",
+            Self::Mitmproxy => "mitmproxy",
+            Self::MitmproxyPipelock => "mitmproxy+pipelock",
+        }
+    }
+}
+
+impl std::fmt::Display for EgressChain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// A repository that the agent may use through git-gate.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use toml_edit::{ArrayOfTables, Item, TableLike, Value};
 
-use super::{Location, ManifestError, nearest, quote};
+use super::{Amount, Location, ManifestError, nearest, quote};
 
 /// Faults beyond this many are only counted.
 const MOST_ERRORS: usize = 100;
@@ -260,6 +260,18 @@ impl<'a> Val<'a> {
         match *n.value() {
             n if (min..=max).contains(&n) => Some(n),
             n => self.none(format!("`{}` must be between {min} and {max}, not {n}", self.path), None),
+        }
+    }
+
+    /// An amount of data: a whole number of bytes, or a text with a unit.
+    pub fn amount(&self) -> Option<Amount> {
+        match self.node {
+            Node::Value(Value::Integer(n)) => match u64::try_from(*n.value()) {
+                Ok(n) => Some(Amount::bytes(n)),
+                Err(_) => self.none(format!("`{}` must not be negative", self.path), None),
+            },
+            Node::Value(Value::String(_)) => self.parse(),
+            _ => self.wrong("an amount such as \"10MB\", or bytes"),
         }
     }
 

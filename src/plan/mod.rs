@@ -16,8 +16,8 @@ use sha2::{Digest, Sha256};
 pub use types::*;
 
 use crate::manifest::{
-    Agent, Bottle, EnvName, EnvPart, EnvValue, Location, Manifest, ManifestError, ManifestErrors, Slug, TokenSource, WorkspaceMode,
-    nearest, quote,
+    Agent, Bottle, EgressChain, EnvName, EnvPart, EnvValue, Location, Manifest, ManifestError, ManifestErrors, Slug, TokenSource,
+    WorkspaceMode, nearest, quote,
 };
 
 /// Name of the demo's token.
@@ -114,8 +114,9 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
         questions,
         endpoints: daemons.iter().map(|d| Endpoint { daemon: *d, port: d.guest_port() }).collect(),
         daemons,
-        policy_digest: policy.digest(),
+        policy_digest: policy_digest(&policy, bottle.bundle_egress),
         policy,
+        bundle_egress: bottle.bundle_egress,
         tokens,
         git: bottle.git.iter().map(|g| g.spec.clone()).collect(),
         supervise: bottle.supervise.is_some(),
@@ -134,11 +135,19 @@ impl LaunchPlan {
         let mut plan = self.clone();
         plan.env.values_mut().chain(&mut plan.command).for_each(|value| *value = render::hide(value));
         for source in plan.tokens.values_mut() {
-            if let TokenSource::Command(argv) = source {
+            if let TokenSource::Command { argv, .. } = source {
                 argv.iter_mut().for_each(|word| *word = render::hide(word));
             }
         }
         plan
+    }
+}
+
+/// The policy's own digest; another chain than ours enforces it in other ways, so it makes another one.
+fn policy_digest(policy: &Policy, chain: EgressChain) -> String {
+    match chain {
+        EgressChain::Bottle => policy.digest(),
+        other => hex::encode(Sha256::digest(format!("{other} {}", policy.digest()))),
     }
 }
 

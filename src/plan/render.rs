@@ -1,10 +1,10 @@
 //! The plan for a person, and what changed since the last one. Both are made from the same lines.
 
-use bottle_policy::{Method, PathPattern, Place, Route, Scheme};
+use bottle_policy::{Action, Method, PathPattern, Place, Route, Scan, Scheme};
 
 use super::LaunchPlan;
 use super::secrets::looks_secret;
-use crate::manifest::{TokenSource, WorkspaceMode, neutral};
+use crate::manifest::{Amount, EgressChain, TokenSource, WorkspaceMode, neutral};
 
 /// Longest cell in characters.
 const LONGEST: usize = 160;
@@ -80,6 +80,9 @@ fn lines(plan: &LaunchPlan) -> Vec<Line> {
         (WorkspaceMode::Clone, Some(path)) => add("workspace", vec![format!("a clone of {}", path.display())]),
         _ => {}
     }
+    if plan.bundle_egress != EgressChain::default() {
+        add("egress", vec![format!("by {}", plan.bundle_egress)]);
+    }
     if plan.policy.routes.is_empty() {
         add("reach", vec!["nothing".to_owned()]);
     }
@@ -133,6 +136,12 @@ fn route(r: &Route) -> Vec<String> {
     if r.name != r.host.as_str() {
         notes.push(format!("route {}", r.name));
     }
+    if r.apex {
+        notes.push(format!("and {} itself", r.host.as_str().trim_start_matches("*.")));
+    }
+    if r.passthrough {
+        notes.push("NO INTERCEPTION".to_owned());
+    }
     if !r.tls {
         notes.push("PLAIN HTTP".to_owned());
     }
@@ -145,16 +154,59 @@ fn route(r: &Route) -> Vec<String> {
     if r.ca.is_some() {
         notes.push("own CA".to_owned());
     }
+    scan(&r.scan, &mut notes);
+    limits(r, &mut notes);
     vec![format!("{host}:{}", r.port), methods, paths, notes.join(", ")]
 }
 
 fn token(source: &TokenSource) -> String {
     match source {
         TokenSource::Env(name) => format!("from variable {name}"),
-        TokenSource::File(path) => format!("from file {}", path.display()),
-        TokenSource::Command(argv) => format!("from command {}", argv.iter().map(|w| word(w)).collect::<Vec<_>>().join(" ")),
+        TokenSource::File { path, .. } => format!("from file {}{}", path.display(), again(source)),
+        TokenSource::Command { argv, .. } => {
+            format!("from command {}{}", argv.iter().map(|w| word(w)).collect::<Vec<_>>().join(" "), again(source))
+        }
         TokenSource::Generated => "made for this launch".to_owned(),
     }
+}
+
+/// How often a value is asked for again.
+fn again(source: &TokenSource) -> String {
+    source.refresh().map(|interval| format!(", again every {interval}")).unwrap_or_default()
+}
+
+/// What is looked for in a route's requests, as far as it differs from the usual.
+fn scan(scan: &Scan, notes: &mut Vec<String>) {
+    match scan.limit {
+        Some(Action::Off) => notes.push("SCAN OFF".to_owned()),
+        Some(Action::Warn) => notes.push("scan only warns".to_owned()),
+        Some(Action::Redact) => notes.push("scan redacts at most".to_owned()),
+        Some(Action::Block) | None => {}
+    }
+    for (rule, action) in &scan.rules {
+        let action = match action {
+            Action::Off => "off",
+            Action::Warn => "warn",
+            Action::Redact => "redact",
+            Action::Block => "block",
+        };
+        notes.push(format!("scan {rule}: {action}"));
+    }
+    if scan.responses {
+        notes.push("scan responses".to_owned());
+    }
+}
+
+/// How much a route carries.
+fn limits(r: &Route, notes: &mut Vec<String>) {
+    let amount = |bytes| Amount::bytes(bytes);
+    notes.extend(r.max_body.map(|n| format!("≤ {} a body", amount(n))));
+    let ways = [(r.budget.up, "up"), (r.budget.down, "down")];
+    let budget: Vec<String> = ways.iter().filter_map(|(n, way)| n.map(|n| format!("{} {way}", amount(n)))).collect();
+    if !budget.is_empty() {
+        notes.push(format!("budget {}", budget.join(" and ")));
+    }
+    notes.extend(r.rate.map(|rate| format!("≤ {rate}")));
 }
 
 /// A command's word as a shell would want it, hidden when it looks like a secret.

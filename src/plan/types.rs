@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bottle_policy::{Policy, TokenName};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{EnvName, GitSpec, Provider, Resources, Skill, Slug, TokenSource, WorkspaceMode};
+use crate::manifest::{EgressChain, EnvName, GitSpec, Provider, Resources, Skill, Slug, TokenSource, WorkspaceMode};
 
 /// Format version of [`LaunchPlan`].
 pub const VERSION: u32 = 1;
@@ -47,8 +47,11 @@ pub struct LaunchPlan {
     pub daemons: Vec<Daemon>,
     /// What the bottle may reach.
     pub policy: Policy,
-    /// `policy.digest()`.
+    /// Identity of what the bottle may reach: `policy.digest()`, and made from it for another chain than ours.
     pub policy_digest: String,
+    /// Which daemons enforce the policy.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub bundle_egress: EgressChain,
     /// Where each token that the policy (or git) names comes from; never a value.
     pub tokens: BTreeMap<TokenName, TokenSource>,
     /// Git upstreams.
@@ -63,6 +66,10 @@ pub struct LaunchPlan {
     pub unsupported: Vec<Unsupported>,
     /// What the operator should know; a launch goes on.
     pub warnings: Vec<String>,
+}
+
+fn is_default(chain: &EgressChain) -> bool {
+    *chain == EgressChain::default()
 }
 
 /// A system prompt.

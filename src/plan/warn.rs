@@ -1,6 +1,6 @@
 //! What the operator should know before saying yes.
 
-use bottle_policy::{HostPattern, PathPattern, Policy, Route};
+use bottle_policy::{Action, PathPattern, Policy, Route};
 
 use super::LaunchPlan;
 use super::secrets::looks_secret;
@@ -30,10 +30,10 @@ pub(super) fn warnings(plan: &LaunchPlan, env_is_set: &dyn Fn(&str) -> bool) -> 
             TokenSource::Env(variable) if !env_is_set(variable.as_str()) => {
                 out.push(format!("the variable {variable}, source of token {name}, is not set on this host"));
             }
-            TokenSource::Command(argv) if argv.iter().any(|word| looks_secret(word).is_some()) => {
+            TokenSource::Command { argv, .. } if argv.iter().any(|word| looks_secret(word).is_some()) => {
                 out.push(format!("the command of token {name} holds what looks like a secret, which every user can see while it runs"));
             }
-            TokenSource::File(path) if plan.workspace.path.as_ref().is_some_and(|dir| path.starts_with(dir)) => {
+            TokenSource::File { path, .. } if plan.workspace.path.as_ref().is_some_and(|dir| path.starts_with(dir)) => {
                 out.push(format!("the file of token {name} is in the workspace, which the guest gets"));
             }
             _ => {}
@@ -51,9 +51,23 @@ fn routes(policy: &Policy, out: &mut Vec<String>) {
             if !r.tls && !r.connect.is_some_and(|c| c.ip().is_loopback()) {
                 out.push(format!("route {name} sends token {} over plain http", inject.token));
             }
-            if r.host.as_str().starts_with("*.") {
-                out.push(format!("route {name} sends token {} to every name below {}", inject.token, &r.host.as_str()[2..]));
+            if let Some(suffix) = r.host.as_str().strip_prefix("*.") {
+                let names = if r.apex { format!("{suffix} and every name below it") } else { format!("every name below {suffix}") };
+                out.push(format!("route {name} sends token {} to {names}", inject.token));
             }
+        }
+        if r.passthrough {
+            out.push(format!("route {name} is not intercepted: nobody sees, scans or limits the requests that go through it"));
+        }
+        if r.scan.limit == Some(Action::Off) {
+            out.push(format!("route {name} is not scanned: credentials that the agent finds can leave by it"));
+        }
+        let off: Vec<String> = r.scan.rules.iter().filter(|(_, action)| **action == Action::Off).map(|(rule, _)| neutral(rule)).collect();
+        if !off.is_empty() {
+            out.push(format!("route {name} is not scanned by {}", off.join(", ")));
+        }
+        if let Some(suffix) = r.host.as_str().strip_prefix("*.").filter(|_| r.apex && r.inject.is_none()) {
+            out.push(format!("route {name} reaches {suffix} and every name below it"));
         }
         if let Some(first) = policy.routes[..i].iter().find(|first| covers(first, r, &mut budget)) {
             out.push(format!("route {name} is never used: {} before it matches all that it would", neutral(&first.name)));
@@ -63,8 +77,15 @@ fn routes(policy: &Policy, out: &mut Vec<String>) {
 
 /// Whether each request that `b` matches is matched by `a` too.
 fn covers(a: &Route, b: &Route, budget: &mut usize) -> bool {
+    if a.port != b.port || !covers_host(a, b) {
+        return false;
+    }
+    // The first route that names a host decides whether its tunnels are opened, whatever its paths are.
+    if a.passthrough != b.passthrough {
+        return true;
+    }
     let methods = a.methods.is_empty() || (!b.methods.is_empty() && b.methods.iter().all(|m| a.methods.contains(m)));
-    if a.port != b.port || !covers_host(&a.host, &b.host) || !methods {
+    if !methods {
         return false;
     }
     if a.paths.is_empty() {
@@ -78,11 +99,20 @@ fn covers(a: &Route, b: &Route, budget: &mut usize) -> bool {
     b.paths.iter().all(|pb| a.paths.iter().any(|pa| covers_path(pa, pb)))
 }
 
-fn covers_host(a: &HostPattern, b: &HostPattern) -> bool {
+fn covers_host(a: &Route, b: &Route) -> bool {
+    let (above, below) = (a.host.as_str(), b.host.as_str());
+    if b.apex && !b.host.as_str().strip_prefix("*.").is_some_and(|apex| a.names(apex, a.port)) {
+        return false;
+    }
     // A pattern is above another when it matches a name made from it; `*.x` itself stands for some label below x.
-    a == b || (a.as_str().starts_with("*.") && a.matches(&b.as_str().replacen('*', "x", 1)) && a.as_str().len() <= b.as_str().len())
+    a.host == b.host
+        || a.names(below, a.port)
+        || (above.starts_with("*.") && a.host.matches(&below.replacen('*', "x", 1)) && above.len() <= below.len())
 }
 
 fn covers_path(a: &PathPattern, b: &PathPattern) -> bool {
-    a == b || (a.as_str().ends_with('*') && a.matches(b.as_str().trim_end_matches('*')))
+    // A star of `b` can only be met by a star of `a`, so matching the pattern's own text is enough, but for `**`, which
+    // stands for no segment too.
+    let text = b.as_str().trim_end_matches('*');
+    a == b || (a.as_str().ends_with('*') && !text.contains("**") && a.matches(text))
 }

@@ -1,0 +1,84 @@
+//! What a route looks for in what it carries, and how much it carries.
+
+use std::collections::BTreeMap;
+
+use bottle_policy::{Action, Budget, Scan};
+
+use super::amounts::Amount;
+use super::quote;
+use super::walk::Val;
+
+/// Most rules that a route names.
+const MOST_RULES: usize = 256;
+
+const ACTIONS: [(&str, Action); 4] = [("off", Action::Off), ("warn", Action::Warn), ("redact", Action::Redact), ("block", Action::Block)];
+
+/// `"block"`, `"warn"`, `"off"`, or a table of the details.
+pub(super) fn scan(v: &Val<'_>) -> Option<Scan> {
+    if !v.is_table() {
+        let words = [("block", Action::Block), ("warn", Action::Warn), ("off", Action::Off)];
+        return Some(Scan { limit: limit(v.choice(&words)?), ..Scan::default() });
+    }
+    let t = v.table()?;
+    let most = t.opt("limit").map_or(Some(None), |v| v.choice(&ACTIONS).map(limit));
+    let rules = t.opt("rules").map_or(Some(BTreeMap::new()), |v| rules(&v));
+    let responses = t.opt("responses").map_or(Some(false), |v| v.bool());
+    t.finish();
+    Some(Scan { limit: most?, rules: rules?, responses: responses? })
+}
+
+/// Blocking is the most that any rule does, so it limits nothing.
+fn limit(action: Action) -> Option<Action> {
+    (action != Action::Block).then_some(action)
+}
+
+fn rules(v: &Val<'_>) -> Option<BTreeMap<String, Action>> {
+    let t = v.table()?;
+    let mut out = BTreeMap::new();
+    let mut whole = true;
+    for (id, at, action) in t.entries(MOST_RULES) {
+        let known_form = (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if !known_form {
+            t.src.faults.push(
+                &at,
+                &action.path,
+                format!("not a rule's id: {} (letters, digits, -, _ and ., at most 64)", quote(&id)),
+                None,
+            );
+        }
+        match (known_form, action.choice(&ACTIONS)) {
+            (true, Some(action)) => drop(out.insert(id, action)),
+            _ => whole = false,
+        }
+    }
+    whole.then_some(out)
+}
+
+/// `"50MB"` is what goes up; `{ up = …, down = … }` says both.
+pub(super) fn budget(v: &Val<'_>) -> Option<Budget> {
+    if !v.is_table() {
+        return Some(Budget { up: Some(some(v)?), down: None });
+    }
+    let t = v.table()?;
+    let (up, down) = (t.opt("up"), t.opt("down"));
+    t.finish();
+    if up.is_none() && down.is_none() {
+        return v.none(format!("`{}` needs up, down or both", v.path), Some("such as { up = \"50MB\", down = \"2GB\" }".to_owned()));
+    }
+    let read = |v: Option<Val<'_>>| v.map_or(Some(None), |v| some(&v).map(Some));
+    let (up, down) = (read(up), read(down));
+    Some(Budget { up: up?, down: down? })
+}
+
+/// An amount that lets something through: a request's target counts too, so a budget of nothing would be no route.
+fn some(v: &Val<'_>) -> Option<u64> {
+    match v.amount()?.get() {
+        0 => v.none(format!("`{}` lets nothing through", v.path), Some("leave the route out instead".to_owned())),
+        n => Some(n),
+    }
+}
+
+/// Bytes of one request's body; 0: only requests without one.
+pub(super) fn max_body(v: &Val<'_>) -> Option<u64> {
+    v.amount().map(Amount::get)
+}
