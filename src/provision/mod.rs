@@ -1,10 +1,11 @@
 //! What is put into a started guest: environment, certificate authority, prompt.
 
+mod keystore;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use bottle_channel::copy::copy_in;
-use bottle_channel::{CopyInRequest, Endpoint, EndpointName, ExecRequest, GuestConfig, HostOpen, MakeDir, Session, call};
+use bottle_channel::{Capture, CopyInRequest, Endpoint, EndpointName, ExecRequest, GuestConfig, HostOpen, MakeDir, Session, call};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{Daemon, LaunchPlan};
@@ -14,6 +15,12 @@ use crate::state::now_ms;
 pub const CA: &str = "/etc/ssl/bottle/ca.pem";
 /// The guest's system bundle, to which the CA is added.
 pub const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// The guest's Java trust store, where Debian's JVMs look by themselves.
+pub const JAVA_TRUST_STORE: &str = "/etc/ssl/certs/java/cacerts";
+/// What OpenSSL reads when no variable says otherwise; Debian's has no such file.
+const OPENSSL_DEFAULT: &str = "/usr/lib/ssl/cert.pem";
+/// Longest system bundle, in bytes; Debian's has 220 000.
+const BUNDLE_LIMIT: usize = 1 << 20;
 /// Where the prompt is, relative to the agent's home.
 const PROMPT: &str = ".bottle/prompt.md";
 
@@ -68,6 +75,8 @@ pub fn environment(plan: &LaunchPlan, term: Option<&str>) -> BTreeMap<String, St
                 }
                 set("NO_PROXY", "localhost,127.0.0.1,::1");
                 set("no_proxy", "localhost,127.0.0.1,::1");
+                // Without it node's fetch, alone among clients, takes no notice of the others (node 24 and newer).
+                set("NODE_USE_ENV_PROXY", "1");
             }
             Daemon::GitGate => set("GIT_GATE_URL", &url),
             Daemon::Supervise => set("MCP_SUPERVISE_URL", &format!("{url}/")),
@@ -78,7 +87,25 @@ pub fn environment(plan: &LaunchPlan, term: Option<&str>) -> BTreeMap<String, St
         set(name, CA_BUNDLE);
     }
     env.extend(plan.env.iter().map(|(name, value)| (name.to_string(), value.clone())));
+    // A JVM reads no other variable; what the manifest says of it is said after ours.
+    let own = env.remove(JAVA_OPTIONS);
+    env.insert(JAVA_OPTIONS.to_owned(), [Some(java_options(plan)), own].into_iter().flatten().collect::<Vec<_>>().join(" "));
     env
+}
+
+/// Options that every JVM takes from its environment.
+const JAVA_OPTIONS: &str = "JAVA_TOOL_OPTIONS";
+
+/// The trust store, and egress as the proxy, in Java's words.
+fn java_options(plan: &LaunchPlan) -> String {
+    let mut options = format!("-Djavax.net.ssl.trustStore={JAVA_TRUST_STORE}");
+    if let Some(egress) = plan.endpoints.iter().find(|e| e.daemon == Daemon::Egress) {
+        for scheme in ["http", "https"] {
+            options += &format!(" -D{scheme}.proxyHost=127.0.0.1 -D{scheme}.proxyPort={}", egress.port);
+        }
+        options += " -Dhttp.nonProxyHosts=localhost|127.0.0.1|[::1]";
+    }
+    options
 }
 
 /// Applies [`configuration`].
@@ -96,26 +123,34 @@ pub async fn configure(session: &Session<HostOpen>, plan: &LaunchPlan) -> Result
 /// `Engine` when the guest refuses (a full disk, for one).
 pub async fn provision(session: &Session<HostOpen>, plan: &LaunchPlan, ca_certificate: &str) -> Result<()> {
     let what = || "the guest could not be provisioned".to_owned();
-    let root = archive(&[(CA, ca_certificate, 0o644), ("/usr/local/share/ca-certificates/bottle.crt", ca_certificate, 0o644)])?;
+    let root = archive(&[
+        (CA, ca_certificate.as_bytes(), 0o644),
+        ("/usr/local/share/ca-certificates/bottle.crt", ca_certificate.as_bytes(), 0o644),
+    ])?;
     copy_in(session, CopyInRequest { dest_dir: "/".into(), uid: Some(0), gid: Some(0) }, root.as_slice())
         .await
         .context(Kind::Engine, what)?;
-    let mut script = String::new();
-    let _ = write!(script, "cat {CA} >> {CA_BUNDLE}");
-    let trusted = run_as_root(session, &["/bin/sh", "-c", &script]).await?;
-    if !trusted {
+    let script = format!("cat {CA} >> {CA_BUNDLE} || exit; mkdir -p ${{0%/*}}; [ -e $0 ] || ln -s {CA_BUNDLE} $0; cat {CA_BUNDLE}");
+    let trusted = run_as_root(session, &["/bin/sh", "-c", &script, OPENSSL_DEFAULT]).await?;
+    if !trusted.status.success() {
         return Err(Error::new(Kind::Engine, format!("{}: {CA_BUNDLE} cannot be written", what())));
     }
+    // Made of what the image trusts and the bottle's CA; only a JVM that is started later reads it.
+    let store = keystore::of(&String::from_utf8_lossy(&trusted.stdout));
+    let root = archive(&[(JAVA_TRUST_STORE, &store, 0o644)])?;
+    copy_in(session, CopyInRequest { dest_dir: "/".into(), uid: Some(0), gid: Some(0) }, root.as_slice())
+        .await
+        .context(Kind::Engine, what)?;
     if let Some(prompt) = plan.prompt.as_ref().filter(|p| !p.text.is_empty()) {
         let image = &plan.image.facts;
-        let home = archive(&[(PROMPT, &prompt.text, 0o600)])?;
+        let home = archive(&[(PROMPT, prompt.text.as_bytes(), 0o600)])?;
         let request = CopyInRequest { dest_dir: image.home.clone(), uid: Some(image.uid), gid: Some(image.gid) };
         copy_in(session, request, home.as_slice()).await.context(Kind::Engine, what)?;
     }
     Ok(())
 }
 
-async fn run_as_root(session: &Session<HostOpen>, argv: &[&str]) -> Result<bool> {
+async fn run_as_root(session: &Session<HostOpen>, argv: &[&str]) -> Result<Capture> {
     let request = ExecRequest {
         argv: argv.iter().map(|&a| a.to_owned()).collect(),
         env: BTreeMap::from([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]),
@@ -125,15 +160,14 @@ async fn run_as_root(session: &Session<HostOpen>, argv: &[&str]) -> Result<bool>
         tty: None,
         stdin: false,
     };
-    let capture = session
-        .exec(request, 64 * 1024, std::time::Duration::from_secs(30))
+    session
+        .exec(request, BUNDLE_LIMIT, std::time::Duration::from_secs(30))
         .await
-        .context(Kind::Engine, || "the guest could not be provisioned".into())?;
-    Ok(capture.status.success())
+        .context(Kind::Engine, || "the guest could not be provisioned".into())
 }
 
 /// A tar of small files. Names may be absolute; they are taken relative to the destination.
-fn archive(files: &[(&str, &str, u32)]) -> Result<Vec<u8>> {
+fn archive(files: &[(&str, &[u8], u32)]) -> Result<Vec<u8>> {
     let what = || "cannot pack what the guest gets".to_owned();
     let mut builder = tar::Builder::new(Vec::new());
     for (path, content, mode) in files {
@@ -141,7 +175,56 @@ fn archive(files: &[(&str, &str, u32)]) -> Result<Vec<u8>> {
         header.set_size(content.len() as u64);
         header.set_mode(*mode);
         header.set_mtime(0);
-        builder.append_data(&mut header, path.trim_start_matches('/'), content.as_bytes()).context(Kind::Internal, what)?;
+        builder.append_data(&mut header, path.trim_start_matches('/'), *content).context(Kind::Internal, what)?;
     }
     builder.into_inner().context(Kind::Internal, what)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::manifest::{MemFiles, parse};
+    use crate::plan::{Engine, Host, ImageFacts, Options, plan};
+
+    fn environment_of(keys: &str) -> BTreeMap<String, String> {
+        let text = format!("version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.d]\n{keys}\n");
+        let manifest = parse(text.as_bytes(), std::path::Path::new("bottle.toml"), &MemFiles::default()).unwrap();
+        let facts = ImageFacts {
+            image: "/nix/store/a".into(),
+            user: "node".into(),
+            uid: 1000,
+            gid: 1000,
+            home: "/home/node".into(),
+            workdir: "/home/node".into(),
+            path: "/usr/bin".into(),
+        };
+        let images = BTreeMap::from([("demo".parse().unwrap(), facts)]);
+        let engine = Engine { name: "qemu".into(), reason: String::new() };
+        environment(&plan(&manifest, "a", &Host { env: &|_| None, engine, images }, &Options::default()).unwrap(), None)
+    }
+
+    const ROUTE: &str = "[[bottles.d.egress]]\nhost = \"api.test\"";
+
+    #[test]
+    fn every_client_is_told_of_the_proxy_and_the_ca() {
+        let env = environment_of(ROUTE);
+        for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy"] {
+            assert_eq!(env[name], "http://127.0.0.1:9099", "{name}");
+        }
+        assert_eq!((&*env["NO_PROXY"], &*env["no_proxy"]), ("localhost,127.0.0.1,::1", "localhost,127.0.0.1,::1"));
+        for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO", "PIP_CERT"] {
+            assert_eq!(env[name], CA_BUNDLE, "{name}");
+        }
+        assert_eq!((&*env["NODE_EXTRA_CA_CERTS"], &*env["NODE_USE_ENV_PROXY"]), (CA, "1"));
+    }
+
+    #[test]
+    fn a_jvm_has_its_own_words_and_keeps_the_manifests() {
+        let java = &environment_of(&format!("env.JAVA_TOOL_OPTIONS = \"-Xmx1g\"\n{ROUTE}"))["JAVA_TOOL_OPTIONS"];
+        for option in [&*format!("-Djavax.net.ssl.trustStore={JAVA_TRUST_STORE}"), "-Dhttps.proxyHost=127.0.0.1", "-Dhttp.proxyPort=9099"] {
+            assert!(java.split(' ').any(|o| o == option), "{option} is not in {java}");
+        }
+        assert!(java.ends_with(" -Xmx1g"), "{java}");
+    }
 }
