@@ -49,7 +49,8 @@ struct WhoAmI {
 /// # Errors
 /// One line that says what could not be started.
 pub fn run() -> Result<(), String> {
-    let line = lifeline::first_line().map_err(|e| e.to_string())?;
+    let mut lines = lifeline::Lines::new();
+    let line = lines.next_line().map_err(|e| e.to_string())?;
     let input: DemoInput = serde_json::from_slice(&line).map_err(|e| format!("standard input is no demo input (column {})", e.column()))?;
     drop(line);
     let acceptor = acceptor(&input).map_err(|e| e.to_string())?;
@@ -59,7 +60,7 @@ pub fn run() -> Result<(), String> {
     tracing::info!("demo-upstream: {report}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let served: io::Result<()> = runtime.block_on(async {
-        let mut ending = lifeline::end()?;
+        let mut ending = lines.listen(|_| ())?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         println!("listening {port}");

@@ -1,4 +1,6 @@
-//! Chunked coding, read strictly: no extensions, no trailers, CRLF only.
+//! Chunked coding, read strictly: no extensions, CRLF only, trailers that are header lines and nothing else.
+
+use super::head::is_token;
 
 /// Where in a chunked body the reader is.
 #[derive(Debug)]
@@ -13,11 +15,20 @@ pub enum Chunked {
     DataCr,
     /// Before the LF that ends data.
     DataLf,
-    /// Before the CR that ends the body.
-    LastCr,
+    /// Before a trailer, or before the CR that ends the body; trailer bytes so far.
+    LastCr(u16),
+    /// In a trailer's name.
+    TrailerName(u16),
+    /// In a trailer's value.
+    TrailerValue(u16),
+    /// Before the LF that ends a trailer.
+    TrailerLf(u16),
     /// Before the LF that ends the body.
     LastLf,
 }
+
+/// Longest trailers, in bytes.
+const TRAILERS: u16 = 8 * 1024;
 
 /// The body is not strictly formed.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,11 +60,16 @@ impl Chunked {
                     Self::Size(n * 16 + u64::from(char::from(*b).to_digit(16).unwrap_or(0)), digits + 1)
                 }
                 (Self::Size(n, 1..), b'\r') => Self::SizeLf(*n),
-                (Self::SizeLf(0), b'\n') => Self::LastCr,
+                (Self::SizeLf(0), b'\n') => Self::LastCr(0),
                 (Self::SizeLf(n), b'\n') => Self::Data(*n),
                 (Self::DataCr, b'\r') => Self::DataLf,
                 (Self::DataLf, b'\n') => Self::default(),
-                (Self::LastCr, b'\r') => Self::LastLf,
+                (Self::LastCr(_), b'\r') => Self::LastLf,
+                (Self::LastCr(n) | Self::TrailerName(n), b) if is_token(*b) && *n < TRAILERS => Self::TrailerName(n + 1),
+                (Self::TrailerName(n), b':') => Self::TrailerValue(*n),
+                (Self::TrailerValue(n), b'\r') => Self::TrailerLf(*n),
+                (Self::TrailerValue(n), b) if (!b.is_ascii_control() || *b == b'\t') && *n < TRAILERS => Self::TrailerValue(n + 1),
+                (Self::TrailerLf(n), b'\n') => Self::LastCr(*n),
                 (Self::LastLf, b'\n') => return Ok((at + 1, true)),
                 _ => return Err(BadChunk),
             };
@@ -70,6 +86,10 @@ mod tests {
     #[test]
     fn a_body_ends_where_it_says_however_it_is_cut() {
         let body = b"5\r\nhello\r\n0A\r\n0123456789\r\n0\r\n\r\n";
+        let trailed = b"1\r\na\r\n0\r\nx-a: b c\r\nx-d:\r\n\r\n";
+        assert_eq!(Chunked::default().feed(trailed), Ok((trailed.len(), true)));
+        let endless = [&b"0\r\n"[..], &b"x: y\r\n".repeat(4000)].concat();
+        assert_eq!(Chunked::default().feed(&endless), Err(BadChunk));
         let more = [&body[..], b"GET"].concat();
         assert_eq!(Chunked::default().feed(&more), Ok((body.len(), true)));
         let mut c = Chunked::default();
@@ -91,7 +111,13 @@ mod tests {
             b"5\n",
             b"1\r\nab",
             b"1\r\na\n",
-            b"0\r\nx: y\r\n",
+            b"0\r\nx\r\n",
+            b"0\r\n: y\r\n",
+            b"0\r\nx : y\r\n",
+            b"0\r\nx: y\n",
+            b"0\r\n x: y\r\n",
+            b"0\r\nx: \0\r\n",
+            b"0\r\nGET / HTTP/1.1\r\n",
             b"0\r\n\n",
             b"1111111111111111\r\n",
         ] {

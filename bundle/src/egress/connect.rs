@@ -18,9 +18,9 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use super::authority::Authority;
 use super::proxy::{Proxy, Via};
 use super::refusal::{Refusal, Rule};
-use super::server::serve_http;
+use super::server::{serve_http, serve_http2};
 use super::ticket::Ticket;
-use super::wire::Wire;
+use super::wire::{Peer, Wire};
 
 /// First byte of a TLS handshake record.
 const HANDSHAKE: u8 = 0x16;
@@ -38,7 +38,12 @@ pub async fn tunnel(proxy: Arc<Proxy>, upgrade: OnUpgrade, to: Authority, mut ti
     match opened {
         Ok(Some(tls)) => {
             ticket.forget();
-            serve_http(proxy.clone(), Wire::new(tls, proxy.guards().clone()), Via::Tunnel(Arc::new(to))).await;
+            let via = Via::Tunnel(Arc::new(to));
+            if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+                serve_http2(proxy, tls, via).await;
+            } else {
+                serve_http(proxy.clone(), Wire::new(tls, proxy.guards().clone()), via).await;
+            }
         }
         Ok(None) => ticket.forget(), // nothing was asked
         Err(refusal) => ticket.fail(&refusal),
@@ -47,23 +52,13 @@ pub async fn tunnel(proxy: Arc<Proxy>, upgrade: OnUpgrade, to: Authority, mut ti
 
 /// Takes the connection over and does the guest's handshake. `None` when the guest went away.
 async fn open(proxy: &Arc<Proxy>, upgrade: OnUpgrade, to: &Authority) -> Result<Option<TlsStream<Prefixed>>, Refusal> {
-    let Ok(upgraded) = upgrade.await else { return Ok(None) };
-    // The only IO that is served with upgrades is this one.
-    let Ok(parts) = upgraded.downcast::<TokioIo<Wire<UnixStream>>>() else { return Ok(None) };
-    let (io, mut first) = parts.io.into_inner().into_parts();
-    let mut io = Prefixed { prefix: BytesMut::new(), io };
-    while first.is_empty() {
-        if io.io.read_buf(&mut first).await.unwrap_or(0) == 0 {
-            return Ok(None);
-        }
-    }
-    let tls = first[0] == HANDSHAKE;
-    io.prefix = first;
-    let not_tls = || format!("what came after CONNECT {to} is not TLS; there are no raw tunnels");
-    if let Err(refusal) = proxy.guards().check(!tls, Rule::NotTls, not_tls) {
-        say(&mut io, refusal_text(&refusal).as_bytes()).await;
+    let Some((mut io, first)) = take_over(upgrade).await else { return Ok(None) };
+    let tls = first.first() == Some(&HANDSHAKE);
+    if let Err(refusal) = proxy.guards().check(!tls, Rule::NotTls, || not_tls(to)) {
+        say_refusal(&mut io, &refusal, first.first()).await;
         return Err(refusal);
     }
+    let io = Prefixed { prefix: first, io };
     #[cfg(test)]
     if !tls {
         return super::attacks::tunnel_raw(proxy, io, to).await;
@@ -71,7 +66,7 @@ async fn open(proxy: &Arc<Proxy>, upgrade: OnUpgrade, to: &Authority) -> Result<
     let start = match LazyConfigAcceptor::new(Acceptor::default(), io).await {
         Ok(start) => start,
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(_) => return Err(Refusal::new(Rule::NotTls, not_tls())),
+        Err(_) => return Err(Refusal::new(Rule::NotTls, not_tls(to))),
     };
     if let Err(refusal) = check_name(proxy, &start, to) {
         let mut io = start.io;
@@ -89,6 +84,34 @@ async fn open(proxy: &Arc<Proxy>, upgrade: OnUpgrade, to: &Authority) -> Result<
     }
 }
 
+/// The connection behind a CONNECT, and its first bytes. `None` when the guest went away.
+pub async fn take_over(upgrade: OnUpgrade) -> Option<(UnixStream, BytesMut)> {
+    let upgraded = upgrade.await.ok()?;
+    // CONNECT is only answered at the socket.
+    let parts = upgraded.downcast::<TokioIo<Wire<UnixStream>>>().ok()?;
+    let (mut io, mut first) = parts.io.into_inner().into_parts();
+    while first.is_empty() {
+        if io.read_buf(&mut first).await.unwrap_or(0) == 0 {
+            return None;
+        }
+    }
+    Some((io, first))
+}
+
+/// Why a tunnel is not one.
+pub fn not_tls(to: &Authority) -> String {
+    format!("what came after CONNECT {to} is not TLS; there are no raw tunnels")
+}
+
+/// Tells a client why its tunnel ends: in TLS's words, if it began in them.
+pub async fn say_refusal(io: &mut (impl AsyncWrite + Unpin), refusal: &Refusal, first: Option<&u8>) {
+    if first == Some(&HANDSHAKE) {
+        say(io, &UNRECOGNIZED_NAME).await;
+    } else {
+        say(io, refusal_text(refusal).as_bytes()).await;
+    }
+}
+
 /// The server name must be the host of CONNECT. Only an address has none.
 fn check_name(proxy: &Proxy, start: &StartHandshake<Prefixed>, to: &Authority) -> Result<(), Refusal> {
     let hello = start.client_hello();
@@ -100,7 +123,7 @@ fn check_name(proxy: &Proxy, start: &StartHandshake<Prefixed>, to: &Authority) -
 }
 
 /// A last word before closing; who does not listen misses it.
-async fn say(io: &mut Prefixed, text: &[u8]) {
+async fn say(io: &mut (impl AsyncWrite + Unpin), text: &[u8]) {
     let _ = io.write_all(text).await;
     let _ = io.shutdown().await;
 }
@@ -115,6 +138,12 @@ fn refusal_text(refusal: &Refusal) -> String {
 pub struct Prefixed {
     prefix: BytesMut,
     io: UnixStream,
+}
+
+impl Peer for Prefixed {
+    fn is_gone(&self) -> bool {
+        self.io.is_gone()
+    }
 }
 
 impl AsyncRead for Prefixed {

@@ -1,13 +1,13 @@
 //! A proxy, an upstream and a guest in one test process, over real sockets on loopback.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bottle_policy::audit::{AuditWriter, Bounds, verify};
-use bottle_policy::{Inject, Place, Policy, Route, Scheme, Secret};
+use bottle_policy::{EgressReport, Inject, Place, Policy, Route, Scheme, Secret, TokenName};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
@@ -18,14 +18,15 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use super::proxy::Proxy;
 use super::refusal::{Guards, Rule};
-use super::routes::Routes;
+use super::routes::Live;
 use super::tls::{Leaves, provider};
+use super::tokens::Tokens;
 use super::upstream::Network;
 use super::{Limits, server};
 
@@ -211,6 +212,10 @@ pub struct Bench {
     dir: tempfile::TempDir,
     end: watch::Sender<bool>,
     pub server: tokio::task::JoinHandle<std::io::Result<()>>,
+    /// To replace the policy, or a token's value.
+    pub live: Arc<Live>,
+    /// What the orchestrator would be asked.
+    pub asks: mpsc::UnboundedReceiver<EgressReport>,
 }
 
 pub struct Options {
@@ -236,11 +241,15 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let ca = Ca::new();
         let network = Arc::new(Network { limits: options.limits, guards: Guards { off: options.off }, ..Network::default() });
-        let tokens = BTreeMap::from([("TOKEN".parse().unwrap(), Secret::new(TOKEN.into()))]);
+        let name: TokenName = "TOKEN".parse().unwrap();
+        let (ask, asks) = mpsc::unbounded_channel();
+        let values = BTreeMap::from([(name.clone(), Secret::new(TOKEN.into()))]);
+        let tokens = Arc::new(Tokens::new(values, &BTreeSet::from([name]), &ask));
+        let live = Arc::new(Live::new(Policy::new(routes), tokens, network.clone()).unwrap());
         let (end, ending) = watch::channel(false);
         let log = options.log.unwrap_or_else(|| dir.path().join("audit"));
         let proxy = Proxy {
-            routes: Routes::new(Policy::new(routes), &tokens, &network).unwrap(),
+            routes: live.clone(),
             leaves: Leaves::new(&ca.cert, &Secret::new(ca.key.clone())).unwrap(),
             log: Arc::new(AuditWriter::with_bounds(&log, "egress", options.bounds).unwrap()),
             network,
@@ -250,7 +259,7 @@ impl Bench {
         };
         let listener = UnixListener::bind(dir.path().join("s")).unwrap();
         let server = tokio::spawn(server::serve(Arc::new(proxy), listener));
-        Self { ca, dir, end, server }
+        Self { ca, dir, end, server, live, asks }
     }
 
     pub fn end(&self) {

@@ -1,6 +1,7 @@
 //! The head of a request, byte by byte, and what it says about the body (RFC 9112).
 
 use super::refusal::{Guards, Refusal, Rule};
+use super::websocket::names_websocket;
 use super::wire::MAX_HEAD;
 
 /// Most header lines; hyper's own limit.
@@ -15,7 +16,7 @@ pub enum Framing {
     Sized(u64),
     /// A chunked body.
     Chunked,
-    /// After CONNECT: no HTTP any more.
+    /// After CONNECT, or after the wish for a WebSocket: maybe no HTTP any more.
     Tunnel,
 }
 
@@ -55,7 +56,7 @@ impl Head {
 fn framing(lines: &[&[u8]], guards: &Guards) -> Result<Framing, Refusal> {
     let (first, headers) = lines.split_first().ok_or_else(|| Refusal::new(Rule::RequestLine, "no request line"))?;
     let (connect, http10) = request_line(first, guards)?;
-    let (mut lengths, mut codings, mut hosts) = (Vec::new(), Vec::new(), 0);
+    let (mut lengths, mut codings, mut hosts, mut websocket) = (Vec::new(), Vec::new(), 0, false);
     for line in headers {
         guards.check(matches!(line.first(), Some(b' ' | b'\t')), Rule::ObsFold, || "a header goes on in a second line".to_owned())?;
         let colon = line.iter().position(|b| *b == b':').unwrap_or(line.len());
@@ -69,6 +70,7 @@ fn framing(lines: &[&[u8]], guards: &Guards) -> Result<Framing, Refusal> {
             b"content-length" => lengths.push(value),
             b"transfer-encoding" => codings.push(value),
             b"host" => hosts += 1,
+            b"upgrade" => websocket |= names_websocket(value),
             _ => {}
         }
     }
@@ -93,6 +95,9 @@ fn framing(lines: &[&[u8]], guards: &Guards) -> Result<Framing, Refusal> {
         guards.check(body, Rule::ConnectBody, || "CONNECT has no body".to_owned())?;
         return Ok(Framing::Tunnel);
     }
+    if websocket && !body {
+        return Ok(Framing::Tunnel); // until it is known whether there will be one
+    }
     Ok(match (codings.is_empty(), length) {
         (false, _) => Framing::Chunked,
         (true, 0) => Framing::Empty,
@@ -105,8 +110,7 @@ fn request_line(line: &[u8], guards: &Guards) -> Result<(bool, bool), Refusal> {
     let bad = |why: &str| Refusal::new(Rule::RequestLine, why);
     let parts: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
     let [method, target, version] = parts[..] else { return Err(bad("the first line is not METHOD TARGET VERSION")) };
-    let method_ok = (1..=32).contains(&method.len()) && method.iter().all(|b| b.is_ascii_uppercase() || *b == b'-');
-    guards.check(!method_ok, Rule::RequestLine, || "not a method".to_owned())?;
+    guards.check(!is_method(method), Rule::RequestLine, || "not a method".to_owned())?;
     let http10 = version == b"HTTP/1.0";
     guards.check(!http10 && version != b"HTTP/1.1", Rule::RequestLine, || "not HTTP/1.1".to_owned())?;
     // hyper would drop a fragment without a word, and answer without one what it cannot read.
@@ -117,7 +121,15 @@ fn request_line(line: &[u8], guards: &Guards) -> Result<(bool, bool), Refusal> {
     Ok((method == b"CONNECT", http10))
 }
 
-fn is_token(b: u8) -> bool {
+/// Upper-case letters and `-`.
+#[must_use]
+pub fn is_method(text: &[u8]) -> bool {
+    (1..=32).contains(&text.len()) && text.iter().all(|b| b.is_ascii_uppercase() || *b == b'-')
+}
+
+/// A character of a header's name (RFC 9110 section 5.6.2).
+#[must_use]
+pub fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 

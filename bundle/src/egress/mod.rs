@@ -1,26 +1,35 @@
 //! `bottle-bundle egress`: the one way out of a bottle.
 //!
 //! A request passes, in this order: [`wire`] (one reading of its bytes), [`authority`] and [`routes`] at CONNECT,
-//! [`connect`] (TLS for that host, by a certificate of [`tls`]), [`wire`] again inside the tunnel, [`proxy`] (Host,
-//! [`path`], method, route), [`headers`] (credential), [`upstream`] ([`resolve`], [`address`], verified TLS), and
-//! [`ticket`] writes an audit line before its first byte leaves and another when the last byte of the answer has passed.
+//! [`connect`] (TLS for that host, by a certificate of [`tls`]) or [`passthrough`] ([`hello`], and nothing more), [`wire`]
+//! again inside the tunnel, or HTTP/2, [`proxy`] (Host, [`path`], method, route, `bottle_scan` over what it says),
+//! [`spend`] (budget, rate), [`headers`] (credential, by [`tokens`]), [`upstream`] ([`resolve`], [`address`], verified TLS),
+//! [`body`] or [`websocket`] ([`frames`]) as its content streams, and [`ticket`] writes an audit line before its first byte
+//! leaves and another when the last byte of the answer has passed. [`reload`] puts another policy in force.
 
 pub mod address;
 pub mod authority;
 pub mod body;
 pub mod chunked;
 pub mod connect;
+pub mod frames;
 pub mod head;
 pub mod headers;
+pub mod hello;
+pub mod passthrough;
 pub mod path;
 pub mod proxy;
 pub mod refusal;
+pub mod reload;
 pub mod resolve;
 pub mod routes;
 pub mod server;
+pub mod spend;
 pub mod ticket;
 pub mod tls;
+pub mod tokens;
 pub mod upstream;
+pub mod websocket;
 pub mod wire;
 
 #[cfg(test)]
@@ -39,7 +48,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_policy::audit::AuditWriter;
-use bottle_policy::{EgressInput, Policy};
+use bottle_policy::{EgressInput, EgressReport};
 
 use crate::confine::{self, Grants};
 use crate::lifeline;
@@ -61,6 +70,10 @@ pub struct Limits {
     pub silence: Duration,
     /// An unused connection to an upstream is kept.
     pub pool_idle: Duration,
+    /// For one request from its first byte to the last of its response, and for a tunnel or WebSocket.
+    pub total: Duration,
+    /// Streams of one HTTP/2 connection at once.
+    pub streams: u32,
     /// For open requests when the daemon ends. All of its end must take less than the 3 s after which it is killed.
     pub drain: Duration,
 }
@@ -75,6 +88,8 @@ impl Default for Limits {
             response_head: Duration::from_secs(300),
             silence: Duration::from_secs(600),
             pool_idle: Duration::from_secs(60),
+            total: Duration::from_secs(24 * 3600),
+            streams: 128,
             drain: Duration::from_secs(1),
         }
     }
@@ -102,21 +117,26 @@ pub fn run(args: &Args) -> Result<(), String> {
         let path = path.display().to_string();
         move |e: io::Error| format!("{path}: {e}")
     };
-    let text = fs::read(&args.policy).map_err(at(&args.policy))?;
-    let policy: Policy = serde_json::from_slice(&text).map_err(|e| format!("{}: {e}", args.policy.display()))?;
+    // Watched before it is read, so that no change is missed.
+    let watch = reload::Watch::new(&args.policy).map_err(at(&args.policy))?;
+    let policy = reload::read(&args.policy)?;
     let log = Arc::new(AuditWriter::open(&args.audit, "egress").map_err(|e| e.to_string())?);
     let listener = bind(&args.socket).map_err(at(&args.socket))?;
     let _unlink = Unlink(args.socket.clone());
 
-    let line = lifeline::first_line().map_err(|e| e.to_string())?;
+    let mut lines = lifeline::Lines::new();
+    let line = lines.next_line().map_err(|e| e.to_string())?;
     // serde's message could quote a value: say only where.
     let input: EgressInput =
         serde_json::from_slice(&line).map_err(|e| format!("standard input is no egress input (column {})", e.column()))?;
     drop(line);
     let network = Arc::new(upstream::Network::default());
     let leaves = tls::Leaves::new(&input.ca_cert, &input.ca_key).map_err(|e| e.to_string())?;
-    let routes = routes::Routes::new(policy, &input.tokens, &network).map_err(|e| e.to_string())?;
-    drop(input);
+    let (ask, asks) = tokio::sync::mpsc::unbounded_channel();
+    let tokens = Arc::new(tokens::Tokens::new(input.tokens, &input.refreshable, &ask));
+    drop((input.ca_cert, input.ca_key, ask));
+    let routes = routes::Live::new(policy, tokens, network.clone()).map_err(|e| format!("{}: {e}", args.policy.display()))?;
+    let routes = Arc::new(routes);
 
     let report = confine::seal(&grants(args), confine::Network::Outgoing, false).map_err(|e| e.to_string())?;
     let slug = args.slug.as_deref().unwrap_or("-");
@@ -125,13 +145,19 @@ pub fn run(args: &Args) -> Result<(), String> {
     // Threads start here, after the seal, and so inherit it.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| e.to_string())?;
     let served = runtime.block_on(async {
-        let ending = lifeline::end()?;
+        let told = routes.clone();
+        let ending = lines.listen(move |line| match serde_json::from_slice(line) {
+            Ok(command) => told.told(command),
+            Err(e) => tracing::error!("standard input: no command (column {})", e.column()),
+        })?;
+        watch.run(routes.clone(), log.clone())?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let roots = network.clone();
         tokio::task::spawn_blocking(move || roots.roots().len());
         println!("ready");
         io::stdout().flush()?;
+        tokio::spawn(report_to(asks));
         let (tasks, cut) = (Default::default(), tokio::sync::watch::Sender::new(false));
         let log = log.clone();
         server::serve(Arc::new(proxy::Proxy { routes, leaves, log, network, tasks, ending, cut }), listener).await
@@ -141,6 +167,16 @@ pub fn run(args: &Args) -> Result<(), String> {
     let finished = log.finish();
     served.map_err(|e| e.to_string())?;
     finished.map_err(|e| e.to_string())
+}
+
+/// Writes what the orchestrator is to know to standard output.
+async fn report_to(mut reports: tokio::sync::mpsc::UnboundedReceiver<EgressReport>) {
+    while let Some(report) = reports.recv().await {
+        let Ok(mut line) = serde_json::to_string(&report) else { continue };
+        line.push('\n');
+        // Nobody there: then there is no new token either, and who waits for one goes on without.
+        let _ = io::stdout().write_all(line.as_bytes()).and_then(|()| io::stdout().flush());
+    }
 }
 
 /// Listens at `path`, mode 0600. A socket that nobody answers any more is replaced.
@@ -199,6 +235,9 @@ fn grants(args: &Args) -> Grants {
     for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
         ro.extend(std::env::var_os(name).iter().flat_map(std::env::split_paths).filter(|p| p.is_absolute()));
     }
-    let dir = args.socket.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Grants { ro, rx: Vec::new(), rw: vec![args.audit.clone(), dir.to_owned()], skip_missing: true }
+    let parent = |path: &Path| path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    // The policy is replaced by a rename, so its directory counts.
+    ro.push(parent(&args.policy));
+    let dir = parent(&args.socket);
+    Grants { ro, rx: Vec::new(), rw: vec![args.audit.clone(), dir], skip_missing: true }
 }

@@ -1,32 +1,37 @@
 //! One request: checks in order, then on to its route.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bottle_policy::audit::AuditWriter;
+use bottle_scan::{Direction, Stream as Scan};
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TE};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::authority::Authority;
-use super::body::{Download, Reply, Upload};
+use super::body::{Download, Replay, Reply, Upload, check_size};
 use super::connect;
-use super::headers::{set_host, strip_hop_by_hop};
+use super::head::is_method;
+use super::headers::{join_cookies, set_host, strip_hop_by_hop, takes_trailers};
+use super::passthrough;
 use super::path::{Target, normalise};
 use super::refusal::{Guards, Refusal, Rule};
-use super::routes::{LiveRoute, Routes};
+use super::routes::{Live, LiveRoute};
 use super::ticket::Ticket;
 use super::tls::Leaves;
-use super::upstream::Network;
+use super::upstream::{Network, Protocol};
+use super::websocket;
 use super::wire::SENTINEL;
 
 /// Everything that connections share.
 pub struct Proxy {
     /// The policy.
-    pub routes: Routes,
+    pub routes: Arc<Live>,
     /// Certificates.
     pub leaves: Leaves,
     /// The log.
@@ -72,11 +77,18 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return self.connect(&via, request, ticket);
         }
+        let asked = websocket::asked(request.headers());
         let outcome = if self.log.closed() { Err(Refusal::unrecorded()) } else { self.request(&via, request, &mut ticket).await };
-        match outcome {
-            Ok(response) => stream(response, ticket, self.network.limits.silence),
+        let mut response = match outcome {
+            Ok(Answer::Http(response, live)) => stream(response, ticket, live, &self.network),
+            Ok(Answer::WebSocket(opened)) => return websocket::run(self, *opened, ticket),
             Err(refusal) => refuse(&refusal, ticket),
+        };
+        if asked {
+            // The reader of this connection has stopped for the WebSocket that there is none of.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        response
     }
 
     /// Opens a tunnel. Only a refusal is a line: each request inside has its own.
@@ -87,15 +99,19 @@ impl Proxy {
             Via::Tunnel(_) => Err(Refusal::new(Rule::NestedConnect, "CONNECT inside a tunnel")),
             Via::Socket(slot) => tunnel_authority(request.uri()).and_then(|to| {
                 ticket.to(&to);
-                self.routes.check_tunnel(&to, self.guards()).map(|()| (to, slot.clone()))
+                let routes = self.routes.now();
+                routes.check_tunnel(&to, self.guards()).map(|()| (routes.passthrough(&to), to, slot.clone()))
             }),
         };
         match checked {
-            Ok((to, slot)) => {
+            Ok((passthrough, to, slot)) => {
                 let upgrade = hyper::upgrade::on(&mut request);
                 let tasks = self.tasks.clone();
                 tasks.spawn(async move {
-                    connect::tunnel(self, upgrade, to, ticket).await;
+                    match passthrough {
+                        Some(live) => passthrough::tunnel(self, upgrade, to, live, ticket).await,
+                        None => connect::tunnel(self, upgrade, to, ticket).await,
+                    }
                     drop(slot); // a tunnel is the same connection still
                 });
                 Response::new(Reply::Text(Full::default()))
@@ -108,7 +124,7 @@ impl Proxy {
         }
     }
 
-    async fn request(&self, via: &Via, request: Request<Incoming>, ticket: &mut Ticket) -> Result<Response<Incoming>, Refusal> {
+    async fn request(&self, via: &Via, mut request: Request<Incoming>, ticket: &mut Ticket) -> Result<Answer, Refusal> {
         if request.method().as_str() == SENTINEL {
             let rule = Rule::from_code(request.uri().path().trim_start_matches('/')).unwrap_or(Rule::RequestLine);
             return Err(Refusal::new(rule, "the request is not well-formed HTTP/1.1"));
@@ -119,25 +135,65 @@ impl Proxy {
         let Destination { to, tls, target } = destination(via, uri, ticket)?;
         ticket.asks(request.method().as_str(), Some(&target.path), target.query.as_deref());
         let guards = self.guards();
+        check_head(&request, &to, tls, guards)?;
+        let handshake = if websocket::asked(request.headers()) { Some(websocket::Handshake::of(&mut request)?) } else { None };
 
-        let host = request.headers().get(HOST).map_or(Ok(""), |h| h.to_str()).unwrap_or("\u{fffd}");
-        let named = Authority::parse(host, Some(if tls { 443 } else { 80 }));
-        guards.check(named.as_ref().ok() != Some(&to), Rule::HostMismatch, || format!("Host is {host:?}, the connection is for {to}"))?;
-        let echo = matches!(request.method().as_str(), "TRACE" | "TRACK" | "DEBUG");
-        guards.check(echo, Rule::Trace, || "this method would echo what the proxy adds".to_owned())?;
-        let upgrade = request.headers().contains_key(UPGRADE);
-        guards.check(upgrade, Rule::Upgrade, || "protocol upgrades (such as WebSocket) are not supported yet".to_owned())?;
-
-        let live = self.routes.find(&to, tls, request.method().as_str(), &target, guards)?;
+        let live = self.routes.now().find(&to, tls, request.method().as_str(), &target, guards)?;
         ticket.route(&live.route.name);
-        let upload = forward(request, &live, &to, &target, ticket)?;
+        let replay = Arc::new(Mutex::new(Replay::default()));
+        let mut outgoing = Outgoing::new(request, live, &to, target, ticket, guards, &replay)?;
+        let (live, meter) = (outgoing.live.clone(), ticket.meter().clone());
+        live.spend.request(live.route.rate, guards)?;
         ticket.admit()?;
-        let response = live.upstream.send(upload, ticket.meter()).await?;
+        if let Some(handshake) = handshake {
+            let opened = websocket::Opened::ask(handshake, outgoing, ticket).await?;
+            return Ok(match opened {
+                Ok(opened) => Answer::WebSocket(Box::new(opened)),
+                Err(response) => Answer::Http(response, live),
+            });
+        }
+        let (version, first) = outgoing.request(None)?;
+        let protocol = outgoing.protocol;
+        let mut response = live.upstream.send(first, protocol, &meter).await?;
+        let credential = live.credential.as_ref().filter(|c| c.token.is_refreshable());
+        if let Some(credential) = credential.filter(|_| response.status() == StatusCode::UNAUTHORIZED) {
+            // Short-lived tokens: the orchestrator may have a new one, and what went up is tried once more with it.
+            let newer = credential.token.newer(version).await;
+            let kept = std::mem::take(&mut *replay.lock().unwrap_or_else(PoisonError::into_inner));
+            if let (true, Replay::Whole(body)) = (newer, kept) {
+                drop(response);
+                let body = Upload::again(body, meter.clone(), live.clone(), guards.clone());
+                response = live.upstream.send(outgoing.request(Some(body))?.1, protocol, &meter).await?;
+            }
+        }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Refusal::new(Rule::Upstream, "the upstream switched protocols unasked"));
         }
-        Ok(response)
+        Ok(Answer::Http(response, live))
     }
+}
+
+/// What came of a request.
+enum Answer {
+    Http(Response<Incoming>, Arc<LiveRoute>),
+    WebSocket(Box<websocket::Opened>),
+}
+
+/// What both versions of HTTP must keep to.
+fn check_head(request: &Request<Incoming>, to: &Authority, tls: bool, guards: &Guards) -> Result<(), Refusal> {
+    let method = request.method().as_str();
+    guards.check(!is_method(method.as_bytes()), Rule::RequestLine, || "not a method".to_owned())?;
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (first, more) = (hosts.next(), hosts.next().is_some());
+    guards.check(more, Rule::DuplicateHost, || "more than one Host".to_owned())?;
+    // HTTP/2 says it in :authority, which was compared already.
+    if first.is_some() || request.version() != Version::HTTP_2 {
+        let host = first.map_or(Ok(""), |h| h.to_str()).unwrap_or("\u{fffd}");
+        let named = Authority::parse(host, Some(if tls { 443 } else { 80 }));
+        guards.check(named.as_ref().ok() != Some(to), Rule::HostMismatch, || format!("Host is {host:?}, the connection is for {to}"))?;
+    }
+    let echo = matches!(method, "TRACE" | "TRACK" | "DEBUG");
+    guards.check(echo, Rule::Trace, || "this method would echo what the proxy adds".to_owned())
 }
 
 /// The authority of CONNECT.
@@ -180,41 +236,149 @@ fn destination(via: &Via, uri: &Uri, ticket: &mut Ticket) -> Result<Destination,
     }
 }
 
-/// The request as the upstream gets it.
-fn forward(
-    request: Request<Incoming>,
-    live: &LiveRoute,
-    to: &Authority,
-    target: &Target,
-    ticket: &Ticket,
-) -> Result<Request<Upload>, Refusal> {
-    let (mut head, body) = request.into_parts();
-    let scheme = if live.route.tls { "https" } else { "http" };
-    let uri = format!("{scheme}://{to}{}", target.path_and_query());
-    head.uri = uri.parse().map_err(|_| Refusal::new(Rule::Path, "the path cannot be sent on"))?;
-    head.version = Version::HTTP_11;
-    strip_hop_by_hop(&mut head.headers);
-    set_host(&mut head.headers, to, if live.route.tls { 443 } else { 80 });
-    if let Some(credential) = &live.credential {
-        credential.inject(&mut head.headers);
+/// A request as the upstream gets it, but for its credential.
+pub struct Outgoing {
+    /// Method and headers; no credential in them.
+    head: http::request::Parts,
+    /// Gone once it was sent.
+    body: Option<Upload>,
+    to: Authority,
+    target: Target,
+    /// Its route.
+    pub live: Arc<LiveRoute>,
+    /// In what HTTP it came.
+    pub protocol: Protocol,
+}
+
+impl Outgoing {
+    /// Looks through everything that is to leave but the body, whose turn comes as it streams.
+    fn new(
+        request: Request<Incoming>,
+        live: Arc<LiveRoute>,
+        to: &Authority,
+        mut target: Target,
+        ticket: &Ticket,
+        guards: &Guards,
+        replay: &Arc<Mutex<Replay>>,
+    ) -> Result<Self, Refusal> {
+        let (mut head, body) = request.into_parts();
+        let protocol = if head.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
+        let trailers = protocol == Protocol::Http2 && takes_trailers(&head.headers);
+        strip_hop_by_hop(&mut head.headers);
+        if trailers {
+            head.headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        join_cookies(&mut head.headers);
+        let credential = live.credential.as_ref().map(|c| c.now().1);
+        if let Some(credential) = &credential {
+            credential.clear(&mut head.headers, &mut target.query);
+        }
+        set_host(&mut head.headers, to, if live.route.tls { 443 } else { 80 });
+        head.version = Version::HTTP_11;
+        head.extensions.clear();
+
+        let text = target.path_and_query();
+        let meter = ticket.meter();
+        meter.note("request target", &live.profile.text(Direction::Request, text.as_bytes()), guards)?;
+        let mut size = text.len();
+        for (name, value) in &head.headers {
+            size += name.as_str().len() + value.len() + 4;
+            if *name != HOST {
+                let found = live.profile.text(Direction::Request, value.as_bytes());
+                meter.note(&format!("header {name}"), &found, guards)?;
+            }
+        }
+        if let Some(length) = body.size_hint().exact() {
+            check_size(&live, length, guards)?;
+        }
+        live.spend.up(size as u64, &live.route.budget, guards)?;
+        let scan = if body.is_end_stream() { None } else { coded(&live, Direction::Request, &head.headers, guards)? };
+        let refreshable = live.credential.as_ref().is_some_and(|c| c.token.is_refreshable());
+        let replay = refreshable.then(|| replay.clone());
+        let body = Upload::new(body, meter.clone(), live.clone(), guards.clone(), scan, replay);
+        Ok(Self { head, body: Some(body), to: to.clone(), target, live, protocol })
     }
-    head.extensions.clear();
-    Ok(Request::from_parts(head, Upload::new(body, ticket.meter().clone())))
+
+    /// The headers.
+    pub fn headers(&mut self) -> &mut HeaderMap {
+        &mut self.head.headers
+    }
+
+    /// The request, with its credential of now and `body`, or the guest's body when it is asked for the first time; and
+    /// the version of the credential's token.
+    ///
+    /// # Errors
+    /// [`Rule::Path`].
+    pub fn request(&mut self, body: Option<Upload>) -> Result<(u64, Request<Upload>), Refusal> {
+        let spent = || Refusal::new(Rule::Aborted, "the request's body has been sent already");
+        let body = body.or_else(|| self.body.take()).ok_or_else(spent)?;
+        let (mut headers, mut target) = (self.head.headers.clone(), self.target.clone());
+        let (version, credential) = self.live.credential.as_ref().map(super::routes::LiveCredential::now).unzip();
+        if let Some(credential) = credential {
+            credential.inject(&mut headers, &mut target.query);
+        }
+        let scheme = if self.live.route.tls { "https" } else { "http" };
+        let uri = format!("{scheme}://{}{}", self.to, target.path_and_query());
+        let uri: Uri = uri.parse().map_err(|_| Refusal::new(Rule::Path, "the path cannot be sent on"))?;
+        let mut request = Request::new(body);
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Ok((version.unwrap_or(0), request))
+    }
+}
+
+/// The scanner for a body with these headers.
+fn coded(live: &LiveRoute, direction: Direction, headers: &HeaderMap, guards: &Guards) -> Result<Option<Scan>, Refusal> {
+    let codings: Vec<&str> = headers.get_all(CONTENT_ENCODING).iter().map(|v| v.to_str().unwrap_or("?")).collect();
+    match live.profile.stream(direction, &codings.join(", ")) {
+        Ok(scan) => Ok(Some(scan)),
+        Err(e) => guards.check(true, Rule::Coding, || e.to_string()).map(|()| None),
+    }
 }
 
 /// The upstream's response as the guest gets it.
-fn stream(response: Response<Incoming>, mut ticket: Ticket, silence: std::time::Duration) -> Response<Reply> {
+fn stream(response: Response<Incoming>, mut ticket: Ticket, live: Arc<LiveRoute>, network: &Network) -> Response<Reply> {
     let (mut head, body) = response.into_parts();
     strip_hop_by_hop(&mut head.headers);
     head.headers.remove("alt-svc"); // the guest has no way to HTTP/3
     head.version = Version::HTTP_11;
     head.extensions.clear();
+    let scanned = live.credential.is_some() || live.route.scan.responses;
+    let mut scan = None;
+    if scanned {
+        hide_secrets(&mut head.headers, &live, &ticket);
+        if !body.is_end_stream() {
+            scan = match coded(&live, Direction::Response, &head.headers, &network.guards) {
+                Ok(scan) => scan,
+                Err(refusal) => return refuse(&refusal, ticket),
+            };
+        }
+    }
     ticket.status(head.status.as_u16());
     if body.is_end_stream() {
         ticket.finish(); // hyper does not poll an empty body
         return Response::from_parts(head, Reply::Text(Full::default()));
     }
-    Response::from_parts(head, Reply::Stream(Box::new(Download::new(body, ticket, silence))))
+    let times = (network.limits.silence, Instant::now() + network.limits.total);
+    let download = Download::new(body, ticket, live, network.guards.clone(), scan, times);
+    Response::from_parts(head, Reply::Stream(Box::new(download)))
+}
+
+/// Removes headers in which the upstream says one of the bundle's secrets back.
+pub fn hide_secrets(headers: &mut HeaderMap, live: &LiveRoute, ticket: &Ticket) {
+    let mut said = Vec::new();
+    for (name, value) in headers.iter() {
+        let found = live.profile.text(Direction::Response, value.as_bytes());
+        if found.iter().any(|f| f.secret.is_some()) {
+            said.push(name.clone());
+        }
+        // Nothing blocks here: what was found is taken out.
+        let _ = ticket.meter().note(&format!("response header {name}"), &found, &Guards::default());
+    }
+    for name in said {
+        headers.remove(name);
+    }
 }
 
 /// A refusal as a response, and its line.
@@ -226,5 +390,8 @@ pub fn refuse(refusal: &Refusal, mut ticket: Ticket) -> Response<Reply> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert("x-bottle-refused", HeaderValue::from_static(refusal.rule.code()));
+    if refusal.rule == Rule::Rate {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response
 }

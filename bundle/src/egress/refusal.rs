@@ -90,8 +90,29 @@ rules! {
     NotAllowed = "not-allowed", 403;
     /// TRACE would echo the injected credential.
     Trace = "trace", 403;
-    /// A protocol upgrade.
-    Upgrade = "upgrade", 501;
+    /// A WebSocket handshake that is not one, or where there can be none.
+    Upgrade = "upgrade", 400;
+    /// A WebSocket frame that breaks the protocol.
+    WebSocket = "websocket", 400;
+    /// HTTP/2 that breaks the protocol.
+    Http2 = "http2", 400;
+    /// A trailer that must not come after the body.
+    Trailer = "trailer", 400;
+    /// TLS whose real server name is encrypted, on a route without interception.
+    Ech = "ech", 403;
+
+    /// What looks like a credential is on its way out.
+    Secret = "secret", 403;
+    /// A body that cannot be looked into.
+    Coding = "coding", 415;
+    /// A host name that looks like data.
+    DnsLabel = "dns-label", 403;
+    /// A body over the route's `max_body`.
+    MaxBody = "max-body", 413;
+    /// The route's `budget` is spent.
+    Budget = "budget", 403;
+    /// The route's `rate` is used up.
+    Rate = "rate", 429;
 
     /// The name leads to an address that no route allows.
     Address = "address", 403;
@@ -141,6 +162,11 @@ pub struct Refusal {
     /// One line that says what would make it work.
     pub hint: Option<String>,
 }
+
+/// A refusal on its way through an error of hyper's.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.reason)]
+pub struct Refused(pub Refusal);
 
 impl Refusal {
     /// A refusal without a hint.

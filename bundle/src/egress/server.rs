@@ -3,16 +3,23 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use hyper::server::conn::http1;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Response, StatusCode};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, timeout};
+use tokio_rustls::server::TlsStream;
 
+use super::body::Reply;
+use super::connect::Prefixed;
 use super::proxy::{Proxy, Via};
+use super::refusal::{Refusal, Rule};
+use super::ticket::Ticket;
 use super::wire::Wire;
 
 /// For what is cut off to be dropped, which writes its audit line.
@@ -91,31 +98,85 @@ macro_rules! run {
                 }
             }
         };
-        if let Err(e) = done {
+        if let Err(e) = &done {
             tracing::debug!("connection: {e}");
         }
+        done.err()
     }};
+}
+
+/// A guest that sends no more gets its answer, and then the end.
+fn last_if(half_closed: &AtomicBool, mut response: Response<Reply>) -> Response<Reply> {
+    if half_closed.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// HTTP at the proxy's socket, CONNECT included.
 async fn serve_socket(proxy: Arc<Proxy>, io: Wire<UnixStream>, slot: Arc<OwnedSemaphorePermit>) {
-    let handler = proxy.clone();
+    let (handler, half_closed) = (proxy.clone(), io.half_closed());
     let service = service_fn(move |request| {
-        let (proxy, via) = (handler.clone(), Via::Socket(slot.clone()));
-        async move { Ok::<_, Infallible>(proxy.handle(via, request).await) }
+        let (proxy, via, half_closed) = (handler.clone(), Via::Socket(slot.clone()), half_closed.clone());
+        async move { Ok::<_, Infallible>(last_if(&half_closed, proxy.handle(via, request).await)) }
     });
     run!(proxy, builder(&proxy).serve_connection(TokioIo::new(io), service).with_upgrades());
 }
 
-/// HTTP inside a tunnel; nothing can be upgraded there.
-pub async fn serve_http<S>(proxy: Arc<Proxy>, io: Wire<S>, via: Via)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+/// HTTP/1.1 inside a tunnel; it can become a WebSocket.
+pub async fn serve_http(proxy: Arc<Proxy>, io: Wire<TlsStream<Prefixed>>, via: Via) {
+    let (handler, half_closed) = (proxy.clone(), io.half_closed());
+    let service = service_fn(move |request| {
+        let (proxy, via, half_closed) = (handler.clone(), via.clone(), half_closed.clone());
+        async move { Ok::<_, Infallible>(last_if(&half_closed, proxy.handle(via, request).await)) }
+    });
+    run!(proxy, builder(&proxy).serve_connection(TokioIo::new(io), service).with_upgrades());
+}
+
+/// HTTP/2 inside a tunnel. The protocol's own limits are tight: a guest gets memory by asking for much, slowly.
+pub async fn serve_http2(proxy: Arc<Proxy>, io: TlsStream<Prefixed>, via: Via) {
     let handler = proxy.clone();
+    let to = via.clone();
     let service = service_fn(move |request| {
         let (proxy, via) = (handler.clone(), via.clone());
         async move { Ok::<_, Infallible>(proxy.handle(via, request).await) }
     });
-    run!(proxy, builder(&proxy).serve_connection(TokioIo::new(io), service));
+    let limits = &proxy.network.limits;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(64 * 1024)
+        .max_pending_accept_reset_streams(Some(32))
+        .max_local_error_reset_streams(Some(64))
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_send_buf_size(128 * 1024)
+        .keep_alive_interval(limits.head / 2)
+        .keep_alive_timeout(limits.head / 2);
+    let broken = run!(proxy, builder.serve_connection(TokioIo::new(io), service));
+    // What is no request has no line of its own: say that there was something.
+    if let Some(e) = broken.filter(|e| !is_lost(e)) {
+        let mut ticket = Ticket::new(proxy.log.clone(), proxy.cut.subscribe());
+        if let Via::Tunnel(to) = &to {
+            ticket.to(to);
+        }
+        ticket.fail(&Refusal::new(Rule::Http2, format!("the connection broke the rules of HTTP/2: {}", cause(&e))));
+    }
+}
+
+/// Whether the guest only went away.
+fn is_lost(e: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(e);
+    while let Some(inner) = cause {
+        if inner.downcast_ref::<io::Error>().is_some() {
+            return true;
+        }
+        cause = inner.source();
+    }
+    e.is_timeout() || e.is_closed() || e.is_canceled()
+}
+
+fn cause(e: &hyper::Error) -> String {
+    std::error::Error::source(e).map_or_else(|| e.to_string(), ToString::to_string)
 }

@@ -88,6 +88,7 @@ impl Ticket {
         }
         self.event.rule = Some(refusal.rule.code().to_owned());
         self.event.reason = Some(refusal.reason.clone());
+        self.event.hint.clone_from(&refusal.hint);
         self.write();
     }
 
@@ -101,6 +102,7 @@ impl Ticket {
             return;
         }
         let mut event = self.event.clone();
+        event.findings = self.meter.findings();
         event.bytes_up = Some(self.meter.up());
         event.bytes_down = Some(self.meter.down());
         event.ms = Some(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));

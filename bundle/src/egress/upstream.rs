@@ -65,9 +65,20 @@ impl Network {
 #[derive(Debug)]
 pub struct NoCertificate;
 
+/// The HTTP that a request is to be sent on in: the guest's own, so that what it relies on is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, and HTTP/2 only where the upstream has nothing else.
+    Http1,
+    /// HTTP/2 where the upstream has it.
+    Http2,
+}
+
 /// The connections of one route.
 pub struct Upstream {
-    client: Client<Connector, Upload>,
+    http1: Client<Connector, Upload>,
+    http2: Client<Connector, Upload>,
+    link: Arc<Link>,
     network: Arc<Network>,
 }
 
@@ -86,27 +97,43 @@ impl Upstream {
                 return Err(NoCertificate);
             }
         }
-        let limits = network.limits.clone();
         let (tls, allow_private, connect) = (route.tls, route.allow_private, route.connect);
-        let link = Link { tls, allow_private, connect, cas, config: OnceLock::new(), network: network.clone() };
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(limits.pool_idle)
-            .pool_max_idle_per_host(16)
-            .http1_max_buf_size(256 * 1024)
-            .set_host(false)
-            .build(Connector(Arc::new(link)));
-        Ok(Self { client, network })
+        let link = Arc::new(Link { tls, allow_private, connect, cas, config: OnceLock::new(), network: network.clone() });
+        let client = |protocol| {
+            Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(network.limits.pool_idle)
+                .pool_max_idle_per_host(64)
+                .http1_max_buf_size(256 * 1024)
+                .http2_initial_stream_window_size(256 * 1024)
+                .http2_initial_connection_window_size(1024 * 1024)
+                .http2_max_header_list_size(64 * 1024)
+                .http2_max_send_buf_size(128 * 1024)
+                .set_host(false)
+                .build(Connector { link: link.clone(), protocol })
+        };
+        Ok(Self { http1: client(Protocol::Http1), http2: client(Protocol::Http2), link: link.clone(), network: network.clone() })
+    }
+
+    /// A connection without TLS of ours, for a tunnel that is not intercepted.
+    ///
+    /// # Errors
+    /// Whatever kept it from being made.
+    pub async fn dial(&self, to: &Authority) -> Result<TcpStream, Refusal> {
+        let limit = self.network.limits.connect;
+        let slow = || Refusal::new(Rule::ConnectTimeout, format!("{to} could not be reached in {} s", limit.as_secs()));
+        timeout(limit, self.link.dial(to)).await.map_err(|_| slow())?
     }
 
     /// Sends a request and waits for the head of its response.
     ///
     /// # Errors
     /// Whatever kept the response from coming.
-    pub async fn send(&self, request: Request<Upload>, meter: &Meter) -> Result<Response<Incoming>, Refusal> {
+    pub async fn send(&self, request: Request<Upload>, protocol: Protocol, meter: &Meter) -> Result<Response<Incoming>, Refusal> {
         let wait = self.network.limits.response_head;
-        let mut answer = std::pin::pin!(self.client.request(request));
+        let client = if protocol == Protocol::Http2 { &self.http2 } else { &self.http1 };
+        let mut answer = std::pin::pin!(client.request(request));
         loop {
             // The clock starts again with every byte that goes up: a long upload is no slow answer.
             let deadline = meter.touched() + wait;
@@ -148,44 +175,108 @@ struct Link {
     allow_private: bool,
     connect: Option<SocketAddr>,
     cas: Vec<CertificateDer<'static>>,
-    config: OnceLock<Arc<ClientConfig>>,
+    config: OnceLock<[Arc<ClientConfig>; 3]>,
     network: Arc<Network>,
 }
 
 impl Link {
-    fn config(&self) -> Result<Arc<ClientConfig>, Refusal> {
-        if let Some(config) = self.config.get() {
-            return Ok(config.clone());
+    fn config(&self, alpn: Alpn) -> Result<Arc<ClientConfig>, Refusal> {
+        let made = self.configs()?;
+        Ok(match alpn {
+            Alpn::Http1 => made[0].clone(),
+            Alpn::Http2 => made[1].clone(),
+            Alpn::Either => made[2].clone(),
+        })
+    }
+
+    fn configs(&self) -> Result<&[Arc<ClientConfig>; 3], Refusal> {
+        if let Some(made) = self.config.get() {
+            return Ok(made);
         }
         let failed = |e: rustls::Error| Refusal::new(Rule::UpstreamTls, e.to_string());
         let mut roots = self.network.roots().clone();
         for ca in &self.cas {
             roots.add(ca.clone()).map_err(failed)?;
         }
-        let mut config = ClientConfig::builder_with_provider(provider())
+        let plain = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(failed)?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(self.config.get_or_init(|| Arc::new(config)).clone())
+        let offering = |protocols: &[&[u8]]| {
+            let mut config = plain.clone();
+            config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+            Arc::new(config)
+        };
+        Ok(self.config.get_or_init(|| [offering(&[b"http/1.1"]), offering(&[b"h2"]), offering(&[b"h2", b"http/1.1"])]))
     }
 
-    async fn open(&self, to: &Authority) -> Result<Stream, Refusal> {
+    async fn dial(&self, to: &Authority) -> Result<TcpStream, Refusal> {
         let addresses = match self.connect {
             Some(address) => vec![address],
             None => self.network.resolver.addresses(to, self.allow_private, &self.network.guards).await?,
         };
         let tcp = dial(&addresses, to, self.network.limits.connect).await?;
         let _ = tcp.set_nodelay(true); // a slower connection is no reason to refuse
+        Ok(tcp)
+    }
+
+    async fn open(&self, to: &Authority, protocol: Protocol) -> Result<Stream, Refusal> {
         if !self.tls {
-            return Ok(Stream::Plain(tcp));
+            return Ok(Stream::Plain(self.dial(to).await?));
         }
+        let first = if protocol == Protocol::Http2 { Alpn::Either } else { Alpn::Http1 };
+        match self.handshake(to, first).await {
+            // The few servers that speak nothing but HTTP/2.
+            Err(Handshake::NoProtocol) if first == Alpn::Http1 => self.handshake(to, Alpn::Http2).await.map_err(Into::into),
+            other => other.map_err(Into::into),
+        }
+    }
+
+    async fn handshake(&self, to: &Authority, alpn: Alpn) -> Result<Stream, Handshake> {
         let bad = |e: &dyn std::fmt::Display| Refusal::new(Rule::UpstreamTls, format!("TLS with {to}: {e}"));
         let name = ServerName::try_from(to.host.clone()).map_err(|e| bad(&e))?;
-        let tls = TlsConnector::from(self.config()?).connect(name, tcp).await.map_err(|e| bad(&e))?;
-        Ok(Stream::Tls(Box::new(tls)))
+        let connector = TlsConnector::from(self.config(alpn)?);
+        let tcp = self.dial(to).await?;
+        match connector.connect(name, tcp).await {
+            Ok(tls) => Ok(Stream::Tls(Box::new(tls))),
+            Err(e) if is_no_protocol(&e) => Err(Handshake::NoProtocol),
+            Err(e) => Err(bad(&e).into()),
+        }
     }
+}
+
+/// What is offered to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alpn {
+    Http1,
+    Http2,
+    Either,
+}
+
+enum Handshake {
+    NoProtocol,
+    Other(Refusal),
+}
+
+impl From<Refusal> for Handshake {
+    fn from(refusal: Refusal) -> Self {
+        Self::Other(refusal)
+    }
+}
+
+impl From<Handshake> for Refusal {
+    fn from(e: Handshake) -> Self {
+        match e {
+            Handshake::NoProtocol => Self::new(Rule::UpstreamTls, "the upstream speaks neither HTTP/1.1 nor HTTP/2"),
+            Handshake::Other(refusal) => refusal,
+        }
+    }
+}
+
+fn is_no_protocol(e: &io::Error) -> bool {
+    let tls = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)))
 }
 
 /// The first address that accepts, tried in order; no single one may use up the time of all.
@@ -203,7 +294,10 @@ async fn dial(addresses: &[SocketAddr], to: &Authority, limit: Duration) -> Resu
 }
 
 #[derive(Clone)]
-struct Connector(Arc<Link>);
+struct Connector {
+    link: Arc<Link>,
+    protocol: Protocol,
+}
 
 impl tower_service::Service<Uri> for Connector {
     type Response = Conn;
@@ -215,13 +309,13 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let link = self.0.clone();
+        let (link, protocol) = (self.link.clone(), self.protocol);
         Box::pin(async move {
             let text = uri.authority().map_or("", |a| a.as_str());
             let to = Authority::parse(text, None).map_err(Unconnected)?;
             let limit = link.network.limits.connect;
             let slow = || Unconnected(Refusal::new(Rule::ConnectTimeout, format!("{to} could not be reached in {} s", limit.as_secs())));
-            let stream = timeout(limit, link.open(&to)).await.map_err(|_| slow())?.map_err(Unconnected)?;
+            let stream = timeout(limit, link.open(&to, protocol)).await.map_err(|_| slow())?.map_err(Unconnected)?;
             Ok(Conn(TokioIo::new(stream)))
         })
     }
@@ -266,7 +360,11 @@ struct Conn(TokioIo<Stream>);
 
 impl Connection for Conn {
     fn connected(&self) -> Connected {
-        Connected::new()
+        let negotiated = match self.0.inner() {
+            Stream::Tls(tls) => tls.get_ref().1.alpn_protocol(),
+            Stream::Plain(_) => None,
+        };
+        if negotiated == Some(b"h2") { Connected::new().negotiated_h2() } else { Connected::new() }
     }
 }
 

@@ -5,12 +5,17 @@
 //! reader passes on only heads that have one reading. In place of any other head hyper gets [`SENTINEL`], a request
 //! that no guest can send, and the handler answers it with the rule that it names.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::UnixStream;
+use tokio_rustls::server::TlsStream;
 
 use super::chunked::{BadChunk, Chunked};
 use super::head::{Framing, Head};
@@ -25,6 +30,26 @@ pub const MAX_HEAD: usize = 60 * 1024;
 
 const READ: usize = 16 * 1024;
 
+/// A connection that can tell a peer that sends no more from one that is gone.
+pub trait Peer {
+    /// Whether nobody is there to read an answer. Known of a socket that was closed, not of one behind a relay.
+    fn is_gone(&self) -> bool;
+}
+
+impl Peer for UnixStream {
+    fn is_gone(&self) -> bool {
+        // The runtime knows already; this asks it and does not wait.
+        let ready = std::pin::pin!(self.ready(Interest::WRITABLE)).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_write_closed())
+    }
+}
+
+impl<S: Peer> Peer for TlsStream<S> {
+    fn is_gone(&self) -> bool {
+        self.get_ref().0.is_gone()
+    }
+}
+
 /// The bytes of `io`, in which every head was checked.
 pub struct Wire<S> {
     io: S,
@@ -36,13 +61,17 @@ pub struct Wire<S> {
     /// Understood, not yet passed on.
     output: BytesMut,
     eof: bool,
+    /// Whether there was a whole head.
+    asked: bool,
+    half_closed: Arc<AtomicBool>,
 }
 
 enum State {
     Head,
     Sized(u64),
     Chunked(Chunked),
-    /// After CONNECT or a refused head nothing more is HTTP; hyper has to hand the connection back or close it.
+    /// After CONNECT, the wish for a WebSocket, or a refused head nothing more is HTTP; hyper has to hand the connection
+    /// back or close it.
     Held,
     Broken,
 }
@@ -51,7 +80,12 @@ impl<S> Wire<S> {
     /// Guards `io` from a head on.
     pub fn new(io: S, guards: Guards) -> Self {
         let (input, output) = (BytesMut::new(), BytesMut::new());
-        Self { io, guards, state: State::Head, head: Head::default(), input, output, eof: false }
+        Self { io, guards, state: State::Head, head: Head::default(), input, output, eof: false, asked: false, half_closed: Arc::default() }
+    }
+
+    /// True once the guest has closed its sending side: then the answer is the last.
+    pub fn half_closed(&self) -> Arc<AtomicBool> {
+        self.half_closed.clone()
     }
 
     /// The connection after CONNECT, and what the guest sent behind that head.
@@ -67,6 +101,7 @@ impl<S> Wire<S> {
                 Ok(Some((len, framing))) => {
                     self.output = self.input.split_to(len);
                     self.head = Head::default();
+                    self.asked = true;
                     self.state = match framing {
                         Framing::Empty => State::Head,
                         Framing::Sized(n) => State::Sized(n),
@@ -104,7 +139,7 @@ impl<S> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+impl<S: AsyncRead + Peer + Unpin> AsyncRead for Wire<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         loop {
@@ -121,6 +156,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
                 // No waker is kept: what hyper waits for then is its own answer to be written.
                 State::Held => return Poll::Pending,
                 State::Broken => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, BAD_CHUNK))),
+                // It may still wait for the answer to what it has sent, and hyper would take the end for a farewell.
+                State::Head if me.eof && me.asked => return Poll::Pending,
                 _ if me.eof => return Poll::Ready(Ok(())),
                 _ => {}
             }
@@ -132,6 +169,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
             me.input.truncate(start + n);
             ready!(polled)?;
             me.eof = n == 0;
+            if me.eof {
+                if me.io.is_gone() {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
+                me.half_closed.store(true, Ordering::Relaxed);
+            }
         }
     }
 }

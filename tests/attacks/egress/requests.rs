@@ -101,6 +101,10 @@ pub const CASES: &[Case] = &[
     Case("bad escape", Rule::Path, At::Tunnel, "GET /v1/%zz HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
     Case("dots with a parameter", Rule::Path, At::Tunnel, "GET /v1/..;/admin HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
     Case("fragment", Rule::Path, At::Tunnel, "GET /v1/a#b HTTP/1.1\r\nHost: api.test\r\n\r\n", Reaches),
-    Case("upgrade", Rule::Upgrade, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", Reaches),
+    Case("websocket handshake without a key", Rule::Upgrade, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n", Parser),
+    Case("websocket handshake of another version", Rule::Upgrade, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 1337\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", Parser),
+    Case("websocket handshake by post", Rule::Upgrade, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", Parser),
+    Case("websocket among other protocols", Rule::Upgrade, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nConnection: upgrade\r\nUpgrade: h2c, WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", Parser),
+    Case("websocket handshake with a body", Rule::Upgrade, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: 4\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\nGET ", Parser),
     Case("trace", Rule::Trace, At::Tunnel, "TRACE /v1/a HTTP/1.1\r\nHost: api.test\r\n\r\n", ReachesIfAlso(&[Rule::NotAllowed])),
 ];

@@ -1,0 +1,101 @@
+//! What a route has carried: its budgets and its rate.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use bottle_policy::{Budget, Rate};
+
+use super::refusal::{Guards, Refusal, Rule};
+
+/// Counters of one route, kept when the policy is replaced.
+#[derive(Debug, Default)]
+pub struct Spend {
+    up: AtomicU64,
+    down: AtomicU64,
+    bucket: Mutex<Option<Bucket>>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    rate: Rate,
+    left: f64,
+    at: Instant,
+}
+
+impl Spend {
+    /// Counts one request against `rate`.
+    ///
+    /// # Errors
+    /// [`Rule::Rate`], with the seconds to wait.
+    pub fn request(&self, rate: Option<Rate>, guards: &Guards) -> Result<(), Refusal> {
+        match rate {
+            Some(rate) => self.request_at(rate, Instant::now(), guards),
+            None => Ok(()),
+        }
+    }
+
+    fn request_at(&self, rate: Rate, now: Instant, guards: &Guards) -> Result<(), Refusal> {
+        let most = f64::from(rate.requests);
+        let per_second = most / f64::from(rate.seconds);
+        let mut slot = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = slot.get_or_insert(Bucket { rate, left: most, at: now });
+        if bucket.rate != rate {
+            *bucket = Bucket { rate, left: most.min(bucket.left), at: now }; // a new rate is no new allowance
+        }
+        bucket.left = most.min(bucket.left + now.duration_since(bucket.at).as_secs_f64() * per_second);
+        bucket.at = now;
+        let wait = ((1.0 - bucket.left) / per_second).ceil().max(1.0);
+        guards.check(bucket.left < 1.0, Rule::Rate, || format!("the route's rate of {rate} is used up; try again in {wait:.0} s"))?;
+        bucket.left -= 1.0;
+        Ok(())
+    }
+
+    /// Counts `bytes` that are to go up.
+    ///
+    /// # Errors
+    /// [`Rule::Budget`]: they must not go.
+    pub fn up(&self, bytes: u64, budget: &Budget, guards: &Guards) -> Result<(), Refusal> {
+        add(&self.up, bytes, budget.up, "up", guards)
+    }
+
+    /// Counts `bytes` that came down.
+    ///
+    /// # Errors
+    /// [`Rule::Budget`]: they must not be passed on.
+    pub fn down(&self, bytes: u64, budget: &Budget, guards: &Guards) -> Result<(), Refusal> {
+        add(&self.down, bytes, budget.down, "down", guards)
+    }
+}
+
+fn add(sum: &AtomicU64, bytes: u64, most: Option<u64>, which: &str, guards: &Guards) -> Result<(), Refusal> {
+    let before = sum.fetch_add(bytes, Ordering::Relaxed);
+    let Some(most) = most else { return Ok(()) };
+    guards.check(before.saturating_add(bytes) > most, Rule::Budget, || {
+        format!("the route's budget of {most} bytes {which} for this launch is spent")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_refills_with_time_and_a_new_one_gives_nothing_away() {
+        let (spend, guards, start) = (Spend::default(), Guards::default(), Instant::now());
+        let ask = |rate: &str, ms| spend.request_at(rate.parse().unwrap(), start + std::time::Duration::from_millis(ms), &guards).is_ok();
+        assert!(ask("2/s", 0) && ask("2/s", 0) && !ask("2/s", 0));
+        assert!(ask("2/s", 600) && !ask("2/s", 600));
+        assert!(!ask("100/h", 700), "a reload is no refill");
+    }
+
+    #[test]
+    fn a_budget_ends_at_its_last_byte() {
+        let (spend, guards) = (Spend::default(), Guards::default());
+        let budget = Budget { up: Some(10), down: None };
+        assert!(spend.up(10, &budget, &guards).is_ok());
+        assert_eq!(spend.up(1, &budget, &guards).unwrap_err().rule, Rule::Budget);
+        assert!(spend.down(1 << 40, &budget, &guards).is_ok());
+        assert!(spend.up(1, &budget, &Guards { off: vec![Rule::Budget] }).is_ok(), "the twin");
+    }
+}
