@@ -21,6 +21,10 @@ use crate::state::{Journal, ProcessId, Step};
 const LOG_LIMIT: usize = 1 << 20;
 /// Room for one hand-over, in bytes.
 const SECRETS_LIMIT: usize = 1 << 20;
+/// Longest time in which a daemon takes a line.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
+/// Longest line that a daemon says, in bytes.
+const REPORT_LIMIT: u64 = 4096;
 
 /// A program to start.
 #[derive(Debug)]
@@ -40,8 +44,30 @@ pub struct Daemon {
     said: Option<JoinHandle<()>>,
     child: Child,
     stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
+    stdout: Option<BufReader<ChildStdout>>,
+    /// It was given secrets, so it is the one to talk to about them.
+    trusted: bool,
 }
+
+/// Both ends of a daemon's conversation after its start. The daemon ends when this is dropped.
+#[derive(Debug)]
+pub struct Pipe {
+    /// Lines to the daemon.
+    pub commands: Commands,
+    /// Lines from the daemon.
+    pub reports: Reports,
+}
+
+/// The standard input of a daemon that was handed secrets.
+#[derive(Debug)]
+pub struct Commands {
+    name: String,
+    stdin: ChildStdin,
+}
+
+/// The standard output of such a daemon.
+#[derive(Debug)]
+pub struct Reports(BufReader<ChildStdout>);
 
 impl Program {
     /// `name` is what the operator reads, `program` the file to run.
@@ -141,7 +167,8 @@ impl Program {
         let stdin = child.stdin.take();
         let said = child.stderr.take().map(|said| tokio::spawn(keep_log(said, file.into())));
         let stdout = child.stdout.take().ok_or_else(|| Error::new(Kind::Internal, "a child has no standard output"))?;
-        Ok(Daemon { name: self.name, log: log.to_owned(), said, child, stdin, stdout: BufReader::new(stdout) })
+        let stdout = Some(BufReader::new(stdout));
+        Ok(Daemon { name: self.name, log: log.to_owned(), said, child, stdin, stdout, trusted: false })
     }
 }
 
@@ -158,19 +185,23 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::first_line`].
     pub async fn hand_over(&mut self, secrets: &impl serde::Serialize) -> Result<()> {
-        // Room from the start: a vector that grows leaves copies behind.
-        let mut line = Zeroizing::new(Vec::with_capacity(SECRETS_LIMIT));
-        serde_json::to_writer(&mut *line, secrets).context(Kind::Internal, || format!("cannot hand the secrets to {}", self.name))?;
+        let line = secret_line(secrets).context(Kind::Internal, || format!("cannot hand the secrets to {}", self.name))?;
+        self.trusted = true;
         let Some(stdin) = self.stdin.as_mut() else { return Ok(()) };
-        let sent = async {
-            stdin.write_all(&line).await?;
-            stdin.write_all(b"\n").await?;
-            stdin.flush().await
-        };
-        match sent.await {
+        match write_line(stdin, &line).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.failure().await),
         }
+    }
+
+    /// Takes over the conversation with a daemon that was handed secrets, once it has said that it is ready; `None` for
+    /// any other, and when it was taken already.
+    pub fn take_pipe(&mut self) -> Option<Pipe> {
+        if !self.trusted || self.stdin.is_none() || self.stdout.is_none() {
+            return None;
+        }
+        let (stdin, stdout) = (self.stdin.take()?, self.stdout.take()?);
+        Some(Pipe { commands: Commands { name: self.name.clone(), stdin }, reports: Reports(stdout) })
     }
 
     /// Waits for the line by which it says that it is ready.
@@ -179,7 +210,10 @@ impl Daemon {
     /// `Engine`, with what it said on standard error, when it ends first or says nothing within `deadline`.
     pub async fn first_line(&mut self, deadline: Duration) -> Result<String> {
         let mut line = String::new();
-        match tokio::time::timeout(deadline, self.stdout.read_line(&mut line)).await {
+        let Some(stdout) = self.stdout.as_mut() else {
+            return Err(Error::new(Kind::Internal, format!("{} was listened to already", self.name)));
+        };
+        match tokio::time::timeout(deadline, stdout.read_line(&mut line)).await {
             Ok(Ok(n)) if n > 0 => Ok(line.trim_end().to_owned()),
             Ok(_) => Err(self.failure().await),
             Err(_) => Err(Error::new(Kind::Engine, format!("{} was not ready after {} s", self.name, deadline.as_secs()))
@@ -220,6 +254,41 @@ impl Daemon {
         let said = String::from_utf8_lossy(&said[said.len().saturating_sub(4096)..]).into_owned();
         Error::new(Kind::Engine, format!("{} failed ({how}): {}", self.name, last_line(&said))).hint(format!("cat {}", self.log.display()))
     }
+}
+
+impl Commands {
+    /// Writes `command` as one line of JSON; the copy made on the way is wiped.
+    ///
+    /// # Errors
+    /// `Engine` when the daemon does not take it within 5 s: half a line may have been written, so nothing more can be.
+    pub async fn send(&mut self, command: &impl serde::Serialize) -> Result<()> {
+        let line = secret_line(command).context(Kind::Internal, || format!("cannot tell {}", self.name))?;
+        let written = tokio::time::timeout(COMMAND_DEADLINE, write_line(&mut self.stdin, &line)).await;
+        let lost = || Error::new(Kind::Engine, format!("{} does not listen any more", self.name));
+        written.map_err(|_| lost())?.map_err(|_| lost())
+    }
+}
+
+impl Reports {
+    /// The next line, without its end; `None` when there is no more, or when it is longer than any report.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        let mut line = Vec::new();
+        (&mut self.0).take(REPORT_LIMIT).read_until(b'\n', &mut line).await.ok()?;
+        (line.pop() == Some(b'\n')).then_some(line)
+    }
+}
+
+/// `value` as JSON and a line end. Room from the start: a vector that grows leaves copies behind.
+fn secret_line(value: &impl serde::Serialize) -> serde_json::Result<Zeroizing<Vec<u8>>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(SECRETS_LIMIT));
+    serde_json::to_writer(&mut *line, value)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+async fn write_line(stdin: &mut ChildStdin, line: &[u8]) -> std::io::Result<()> {
+    stdin.write_all(line).await?;
+    stdin.flush().await
 }
 
 /// The kernel ends the child when the thread that starts it does: the main thread, here.

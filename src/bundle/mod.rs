@@ -7,7 +7,7 @@ use bottle_policy::{EgressInput, Policy};
 pub use process::HostProcesses;
 
 use crate::error::{Error, Result};
-use crate::process::Daemon;
+use crate::process::{Daemon, Pipe};
 use crate::state::{BottleDir, Journal};
 
 /// What a bundle is started with.
@@ -46,6 +46,11 @@ impl Bundle {
             daemon.first_line(process::READY).await?;
         }
         Ok(())
+    }
+
+    /// The conversation with the daemon that holds the tokens, once it is ready; it ends when this is dropped.
+    pub fn take_pipe(&mut self) -> Option<Pipe> {
+        self.daemons.iter_mut().find_map(Daemon::take_pipe)
     }
 
     /// Waits until all of them are gone; they were told to end.

@@ -4,6 +4,7 @@ mod attach;
 mod control;
 mod endpoints;
 mod progress;
+mod refresh;
 mod selftest;
 mod signals;
 mod terminal;
@@ -32,11 +33,12 @@ use crate::plan::{DEMO_COMMAND, DEMO_HOST, DEMO_TOKEN, LaunchPlan};
 use crate::provider::{self, demo::DemoUpstream};
 use crate::provision;
 use crate::sabotage::breaks;
-use crate::say::say;
+use crate::say::{self, say};
 use crate::state::{BottleDir, Journal, Metadata, Phase, Roots, Step, write_private};
 use control::{Control, Up};
 use endpoints::Splices;
 use progress::Progress;
+use refresh::Refresher;
 use selftest::Canary;
 use signals::Signals;
 
@@ -62,6 +64,7 @@ struct Parts {
     bundle: Option<Bundle>,
     machine: Option<Running>,
     splices: Option<Splices>,
+    refresher: Option<Refresher>,
 }
 
 /// One launch under way.
@@ -150,7 +153,7 @@ impl Underway<'_> {
             ca_cert: authority.certificate.clone(),
             ca_key: authority.key.clone(),
             tokens: tokens.clone(),
-            refreshable: std::collections::BTreeSet::new(),
+            refreshable: refresh::refreshable(&plan),
         };
         let spec = BundleSpec { dir: &self.dir, policy: &plan.policy, egress };
         let bundle = parts.bundle.insert(HostProcesses(closure).spawn(spec, &mut self.journal).await?);
@@ -159,6 +162,7 @@ impl Underway<'_> {
         let spec = self.launch.machine_spec(&plan, &self.dir)?;
         let machine = parts.machine.insert(engine.start(&spec, &mut self.journal).await?);
         bundle.ready().await?;
+        parts.refresher = bundle.take_pipe().map(|pipe| Refresher::start(pipe, &plan, say::interject));
         let plan = Arc::new(plan.clone());
         let session = machine.session.clone();
         parts.splices = Some(Splices::serve(machine.take_incoming()?, self.dir.clone()));

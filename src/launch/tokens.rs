@@ -25,16 +25,22 @@ const LIMIT: usize = 64 * 1024;
 pub(super) async fn resolve(plan: &LaunchPlan) -> Result<BTreeMap<TokenName, Secret>> {
     let mut values = BTreeMap::new();
     for (name, source) in &plan.tokens {
-        let value = match source {
-            TokenSource::Env(env) => std::env::var(env.to_string())
-                .map_err(|_| missing(name, &format!("the environment variable {env} is not set")).hint(format!("export {env}=…")))?,
-            TokenSource::File { path, .. } => read(path).map_err(|e| missing(name, &e))?,
-            TokenSource::Command { argv, .. } => run(argv).await.map_err(|e| missing(name, &e))?,
-            TokenSource::Generated => generated()?,
-        };
-        values.insert(name.clone(), secret(name, value)?);
+        // Before the agent runs, a command's standard error is the operator's: it may say what to do.
+        values.insert(name.clone(), value(name, source, Stdio::inherit()).await?);
     }
     Ok(values)
+}
+
+/// Reads one token. What a command says on standard error goes to `said`.
+pub(super) async fn value(name: &TokenName, source: &TokenSource, said: Stdio) -> Result<Secret> {
+    let value = match source {
+        TokenSource::Env(env) => std::env::var(env.to_string())
+            .map_err(|_| missing(name, &format!("the environment variable {env} is not set")).hint(format!("export {env}=…")))?,
+        TokenSource::File { path, .. } => read(path).map_err(|e| missing(name, &e))?,
+        TokenSource::Command { argv, .. } => run(argv, said).await.map_err(|e| missing(name, &e))?,
+        TokenSource::Generated => generated()?,
+    };
+    secret(name, value)
 }
 
 fn missing(name: &TokenName, why: &str) -> Error {
@@ -67,11 +73,11 @@ fn read(path: &Path) -> Result<String, String> {
     Ok(std::mem::take(&mut *text))
 }
 
-/// Runs the operator's own command with the operator's environment; its standard error stays the operator's.
-async fn run(argv: &[String]) -> Result<String, String> {
+/// Runs the operator's own command with the operator's environment.
+async fn run(argv: &[String], said: Stdio) -> Result<String, String> {
     let (program, args) = argv.split_first().ok_or("its command is empty")?;
     let mut command = tokio::process::Command::new(program);
-    command.args(args).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+    command.args(args).stdin(Stdio::null()).stderr(said).kill_on_drop(true);
     die_with_parent(&mut command);
     let running = command.output();
     let output = tokio::time::timeout(COMMAND_DEADLINE, running)
