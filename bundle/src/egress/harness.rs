@@ -13,7 +13,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -51,21 +51,30 @@ impl Ca {
     }
 
     pub fn acceptor(&self, names: &[&str]) -> tokio_rustls::TlsAcceptor {
+        self.acceptor_for(names, &[b"h2", b"http/1.1"])
+    }
+
+    pub fn acceptor_for(&self, names: &[&str], alpn: &[&[u8]]) -> tokio_rustls::TlsAcceptor {
         let issuer = Issuer::from_ca_cert_pem(&self.cert, KeyPair::from_pem(&self.key).unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let cert = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
         let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-        let config = rustls::ServerConfig::builder_with_provider(provider())
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(vec![cert.der().clone()], key)
             .unwrap();
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
         Arc::new(config).into()
     }
 
     pub fn connector(&self, sni: bool) -> tokio_rustls::TlsConnector {
+        self.connector_for(sni, &[])
+    }
+
+    pub fn connector_for(&self, sni: bool, alpn: &[&[u8]]) -> tokio_rustls::TlsConnector {
         use rustls_pki_types::pem::PemObject;
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap()).unwrap();
@@ -75,6 +84,7 @@ impl Ca {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.enable_sni = sni;
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
         Arc::new(config).into()
     }
 }
@@ -82,9 +92,12 @@ impl Ca {
 /// What an upstream was sent.
 #[derive(Debug, Clone)]
 pub struct Seen {
+    pub version: http::Version,
     pub uri: String,
     pub headers: http::HeaderMap,
     pub body: usize,
+    pub text: String,
+    pub trailers: http::HeaderMap,
 }
 
 pub struct Upstream {
@@ -92,6 +105,8 @@ pub struct Upstream {
     pub ca: Ca,
     pub seen: Arc<Mutex<Vec<Seen>>>,
     pub connections: Arc<Mutex<usize>>,
+    /// What came of all bodies, complete or not.
+    pub partial: Arc<Mutex<String>>,
 }
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
@@ -103,20 +118,33 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
 }
 
 /// The path says how to behave.
-async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Result<Answer, Infallible> {
+async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>, partial: Arc<Mutex<String>>) -> Result<Answer, Infallible> {
+    let mut request = request;
+    let upgrade = hyper::upgrade::on(&mut request);
     let (head, mut body) = request.into_parts();
-    let (mut n, mut broken) = (0, false);
+    let (mut n, mut broken, mut said, mut trailers) = (0, false, Vec::new(), http::HeaderMap::new());
     while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(f) => n += f.data_ref().map_or(0, Bytes::len),
-            Err(_) => broken = true,
+        match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => {
+                n += data.len();
+                said.extend(data.iter().take(4096_usize.saturating_sub(said.len())));
+                *partial.lock().unwrap() += &String::from_utf8_lossy(&data[..data.len().min(4096)]);
+            }
+            Ok(Err(other)) => trailers.extend(other.into_trailers().unwrap()),
+            Err(_) => {
+                broken = true;
+                break;
+            }
         }
     }
     if broken {
         return Ok(text(StatusCode::BAD_REQUEST, "broken body"));
     }
     let path = head.uri.path().to_owned();
-    seen.lock().unwrap().push(Seen { uri: head.uri.to_string(), headers: head.headers.clone(), body: n });
+    let (version, said) = (head.version, String::from_utf8_lossy(&said).into_owned());
+    let one = Seen { version, uri: head.uri.to_string(), headers: head.headers.clone(), body: n, text: said.clone(), trailers };
+    seen.lock().unwrap().push(one);
+    let sent = head.headers.get("authorization").map_or(String::new(), |v| v.to_str().unwrap().to_owned());
     Ok(match path.as_str() {
         _ if head.method == "TRACE" => {
             text(StatusCode::OK, format!("{:?}", head.headers.get("authorization").map(|v| v.to_str().unwrap().to_owned())))
@@ -146,9 +174,61 @@ async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Resu
             let blocks = futures_util::stream::iter((0..1600).map(move |_| Ok(Frame::data(block.clone()))));
             Response::new(BodyExt::boxed(StreamBody::new(SyncStream(Box::pin(blocks)))))
         }
+        "/say-back" => {
+            let mut r = text(StatusCode::OK, format!("you sent {sent} and more"));
+            r.headers_mut().insert("x-said", sent.parse().unwrap());
+            r
+        }
+        "/say-back-gzip" => {
+            let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            std::io::Write::write_all(&mut gz, format!("you sent {sent} and more").as_bytes()).unwrap();
+            let mut r = text(StatusCode::OK, gz.finish().unwrap());
+            r.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+            r
+        }
+        "/say-body" => text(StatusCode::OK, said),
+        "/fresh" if !sent.ends_with("fresh-value") => text(StatusCode::UNAUTHORIZED, "expired"),
+        "/trailers" => {
+            let frames = [
+                Ok(Frame::data(Bytes::from("data"))),
+                Ok(Frame::trailers(http::HeaderMap::from_iter([(
+                    http::HeaderName::from_static("x-sum"),
+                    http::HeaderValue::from_static("42"),
+                )]))),
+            ];
+            let mut r = Response::new(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames))));
+            r.headers_mut().insert("trailer", "x-sum".parse().unwrap());
+            r
+        }
+        "/ws" | "/ws-lies" => {
+            let key = head.headers.get("sec-websocket-key").map_or("", |v| v.to_str().unwrap());
+            let accept = super::websocket::accept(if path == "/ws" { key } else { "x" }.as_bytes());
+            tokio::spawn(async move { echo_messages(TokioIo::new(upgrade.await.unwrap())).await });
+            let mut r = text(StatusCode::SWITCHING_PROTOCOLS, "");
+            for (k, v) in [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", &accept)] {
+                r.headers_mut().insert(k, v.parse().unwrap());
+            }
+            r
+        }
         "/empty" => text(StatusCode::NO_CONTENT, ""),
         _ => text(StatusCode::OK, "ok from upstream"),
     })
+}
+
+/// Says each message of a WebSocket back, unmasked, until the other end closes.
+async fn echo_messages(mut io: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut got = Vec::new();
+    while io.read_buf(&mut got).await.unwrap_or(0) > 0 {
+        while got.len() >= 6 && got.len() >= 6 + usize::from(got[1] & 0x7f) {
+            let n = usize::from(got[1] & 0x7f);
+            let frame: Vec<u8> = got.drain(..6 + n).collect();
+            let mut out = vec![frame[0], u8::try_from(n).unwrap()];
+            out.extend(frame[6..].iter().enumerate().map(|(i, b)| b ^ frame[2 + i % 4]));
+            if io.write_all(&out).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// Lets a stream that is only `Send` be boxed as a body.
@@ -164,31 +244,40 @@ impl<T> futures_util::Stream for SyncStream<T> {
 
 impl Upstream {
     pub async fn start(names: &[&str], tls: bool) -> Self {
+        Self::start_for(names, tls, &[b"h2", b"http/1.1"]).await
+    }
+
+    pub async fn start_for(names: &[&str], tls: bool, alpn: &[&[u8]]) -> Self {
         let ca = Ca::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor = ca.acceptor(names);
-        let (seen, connections) = (Arc::new(Mutex::default()), Arc::new(Mutex::new(0)));
-        let (s, c) = (Arc::clone(&seen), Arc::clone(&connections));
+        let acceptor = ca.acceptor_for(names, alpn);
+        let (seen, connections, partial) = (Arc::new(Mutex::default()), Arc::new(Mutex::new(0)), Arc::new(Mutex::default()));
+        let (s, c, p) = (Arc::clone(&seen), Arc::clone(&connections), Arc::clone(&partial));
         tokio::spawn(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
-                let (acceptor, seen) = (acceptor.clone(), Arc::clone(&s));
+                let (acceptor, seen, partial) = (acceptor.clone(), Arc::clone(&s), Arc::clone(&p));
                 *c.lock().unwrap() += 1;
                 tokio::spawn(async move {
-                    let service = hyper::service::service_fn(move |r| behave(r, seen.clone()));
+                    let service = hyper::service::service_fn(move |r| behave(r, seen.clone(), partial.clone()));
                     let mut http = hyper::server::conn::http1::Builder::new();
                     let http = http.timer(hyper_util::rt::TokioTimer::new());
                     if tls {
                         let Ok(io) = acceptor.accept(tcp).await else { return };
-                        let _ = http.serve_connection(TokioIo::new(io), service).await;
+                        if io.get_ref().1.alpn_protocol() == Some(b"h2") {
+                            let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                            let _ = http.serve_connection(TokioIo::new(io), service).await;
+                        } else {
+                            let _ = http.serve_connection(TokioIo::new(io), service).with_upgrades().await;
+                        }
                     } else {
-                        let _ = http.serve_connection(TokioIo::new(tcp), service).await;
+                        let _ = http.serve_connection(TokioIo::new(tcp), service).with_upgrades().await;
                     }
                 });
             }
         });
-        Self { address, ca, seen, connections }
+        Self { address, ca, seen, connections, partial }
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -286,6 +375,17 @@ impl Bench {
     pub async fn tls_as(&self, authority: &str, name: &str, sni: bool) -> std::io::Result<TlsStream<UnixStream>> {
         let io = self.tunnel(authority).await.unwrap();
         self.ca.connector(sni).connect(ServerName::try_from(name.to_owned()).unwrap(), io).await
+    }
+
+    /// An HTTP/2 connection through a tunnel.
+    pub async fn http2(&self, host: &str) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+        let io = self.tunnel(&format!("{host}:443")).await.unwrap();
+        let name = ServerName::try_from(host.to_owned()).unwrap();
+        let tls = self.ca.connector_for(true, &[b"h2"]).connect(name, io).await.unwrap();
+        assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (send, conn) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
+        tokio::spawn(conn);
+        send
     }
 
     /// One request in a tunnel of its own.

@@ -38,6 +38,8 @@ mod attacks;
 mod behaviour;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod protocols;
 
 use std::fs;
 use std::io::{self, Write as _};

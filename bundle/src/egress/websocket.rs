@@ -46,6 +46,12 @@ pub fn asked(headers: &HeaderMap) -> bool {
     headers.get_all(UPGRADE).iter().any(|v| names_websocket(v.as_bytes()))
 }
 
+/// The answer to a key.
+#[must_use]
+pub fn accept(key: &[u8]) -> String {
+    STANDARD.encode(Sha1::new().chain_update(key).chain_update(ACCEPT).finalize())
+}
+
 /// The guest's side of a handshake.
 pub struct Handshake {
     guest: OnUpgrade,
@@ -102,7 +108,7 @@ impl Opened {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Err(response));
         }
-        let accept = STANDARD.encode(Sha1::new().chain_update(handshake.key.as_bytes()).chain_update(ACCEPT).finalize());
+        let accept = accept(handshake.key.as_bytes());
         let headers = response.headers();
         let agreed = headers.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|v| v.as_bytes() == accept.as_bytes())
             && headers.get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"))
