@@ -16,7 +16,7 @@
         default = parts.bottle;
         inherit (parts)
           bottle bottle-bundle bottle-guest bench
-          qemu kernel initrd tools image-demo closure
+          qemu kernel initrd tools image-demo closure mitmproxy
           # Intermediate, but worth building by name when one of them is what changed.
           toolchain vendor orchestrator guest-root engine-root check-root dev-tools;
       };
