@@ -1,11 +1,15 @@
 //! The command line: one file a command, each parse → call → print.
 
+mod audit;
+mod audit_line;
 mod cleanup;
 mod completions;
 mod doctor;
 mod exec;
+mod growing;
 mod launch;
 mod list;
+mod logs;
 mod plan;
 mod planning;
 mod preflight;
@@ -32,7 +36,7 @@ use crate::say::say;
     version,
     propagate_version = true,
     after_help = "Exit codes: 2 usage, 3 configuration, 4 no engine, \
-5 self-test failed, 70 internal; 128+n ended by signal n; launch and exec pass the command's own code on.\n\nStart with: bottle launch demo"
+5 self-test failed or audit log broken, 70 internal; 128+n ended by signal n; launch and exec pass the command's own code on.\n\nStart with: bottle launch demo"
 )]
 pub struct Cli {
     /// Say more on standard error (-v: steps, -vv: everything).
@@ -52,6 +56,10 @@ enum Command {
     List(list::Args),
     /// Run a command in a running bottle.
     Exec(exec::Args),
+    /// Show what a bottle did: each request, what was decided, and why.
+    Logs(logs::Args),
+    /// Check audit logs.
+    Audit(audit::Args),
     /// Tear a running bottle down.
     Stop(stop::Args),
     /// Forget a bottle that is not running (its audit log too).
@@ -77,6 +85,8 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => args.run(),
         Command::List(args) => args.run(),
         Command::Exec(args) => args.run(),
+        Command::Logs(args) => args.run(),
+        Command::Audit(args) => args.run(),
         Command::Stop(args) => args.run(),
         Command::Rm(args) => args.run(),
         Command::Cleanup(args) => args.run(),
@@ -102,9 +112,13 @@ fn report(error: &Error) {
     }
 }
 
-/// Colour only on a terminal, and never against NO_COLOR.
 fn colour() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+    colour_on(&std::io::stderr())
+}
+
+/// Colour only on a terminal, and never against NO_COLOR.
+fn colour_on(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 /// What is piped into `head` ends quietly, as other programs do.
