@@ -50,10 +50,6 @@ impl Ca {
         Self { cert: p.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
     }
 
-    pub fn acceptor(&self, names: &[&str]) -> tokio_rustls::TlsAcceptor {
-        self.acceptor_for(names, &[b"h2", b"http/1.1"])
-    }
-
     pub fn acceptor_for(&self, names: &[&str], alpn: &[&[u8]]) -> tokio_rustls::TlsAcceptor {
         let issuer = Issuer::from_ca_cert_pem(&self.cert, KeyPair::from_pem(&self.key).unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();

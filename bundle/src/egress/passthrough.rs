@@ -39,7 +39,7 @@ async fn begin(proxy: &Proxy, upgrade: OnUpgrade, to: &Authority) -> Result<Opti
         match hello::peek(&first) {
             Ok(Some(hello)) => break check(proxy, &hello, to),
             Ok(None) => {}
-            Err(hello::NotHello) => break Err(Refusal::new(Rule::NotTls, not_tls(to))),
+            Err(hello::NotHello) => break proxy.guards().check(true, Rule::NotTls, || not_tls(to)),
         }
         if io.read_buf(&mut first).await.unwrap_or(0) == 0 {
             return Ok(None);

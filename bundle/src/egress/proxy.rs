@@ -344,7 +344,7 @@ fn stream(response: Response<Incoming>, mut ticket: Ticket, live: Arc<LiveRoute>
     head.headers.remove("alt-svc"); // the guest has no way to HTTP/3
     head.version = Version::HTTP_11;
     head.extensions.clear();
-    let scanned = live.credential.is_some() || live.route.scan.responses;
+    let scanned = (live.credential.is_some() || live.route.scan.responses) && !network.guards.is_off(Rule::Secret);
     let mut scan = None;
     if scanned {
         hide_secrets(&mut head.headers, &live, &ticket);

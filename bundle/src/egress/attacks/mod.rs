@@ -24,9 +24,15 @@ pub async fn tunnel_raw(
     Ok(None)
 }
 
-#[path = "../../../tests/attacks/egress/requests.rs"]
+mod addresses;
+mod firewall;
+mod http2;
+mod limits;
+mod tunnels;
+
+#[path = "../../../../tests/attacks/egress/requests.rs"]
 mod requests;
-use requests::Without::{Opens, Parser, Reaches, ReachesIfAlso, Unaudited};
+use requests::Without::{self, Opens, Parser, Reaches, ReachesIfAlso, Unaudited};
 use requests::{At, CASES, Case};
 
 async fn bench(upstream: &Upstream, plain: &Upstream, off: Vec<Rule>) -> Bench {
@@ -191,7 +197,7 @@ async fn trace_would_show_the_token() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let mut route = upstream.route("api", "api.test");
     route.inject = bearer();
-    for (off, shown) in [(vec![], false), (vec![Rule::Trace], true)] {
+    for (off, shown) in [(vec![], false), (vec![Rule::Trace], false), (vec![Rule::Trace, Rule::Secret], true)] {
         let bench = Bench::with(vec![route.clone()], Options { off, ..Options::default() });
         let mut io = bench.tls("api.test").await;
         io.write_all(b"TRACE / HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
