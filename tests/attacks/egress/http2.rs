@@ -1,0 +1,58 @@
+//! The same intentions over HTTP/2, and heads that would become another request on a naive way down to HTTP/1.1. Route as
+//! in requests.rs.
+
+use super::Rule;
+use super::Without::{self, Parser, Reaches, ReachesIfAlso};
+
+/// Name, the rule, method, URI, more headers, and what happens without the rule.
+#[derive(Debug)]
+pub struct Case(pub &'static str, pub Rule, pub &'static str, pub &'static str, pub &'static [(&'static str, &'static str)], pub Without);
+
+#[rustfmt::skip]
+pub const CASES: &[Case] = &[
+    Case("authority of another route", Rule::HostMismatch, "GET", "https://other.test/v1/a", &[], Parser),
+    Case("authority with another port", Rule::HostMismatch, "GET", "https://api.test:8443/v1/a", &[], Parser),
+    Case("authority with a user", Rule::Userinfo, "GET", "https://x@api.test/v1/a", &[], Parser),
+    Case("host beside authority", Rule::HostMismatch, "GET", "https://api.test/v1/a", &[("host", "other.test")], Reaches),
+    Case("two hosts beside authority", Rule::DuplicateHost, "GET", "https://api.test/v1/a", &[("host", "api.test"), ("host", "other.test")], Reaches),
+    Case("plain scheme", Rule::RequestLine, "GET", "http://api.test/v1/a", &[], Parser),
+    Case("path outside the route", Rule::NotAllowed, "GET", "https://api.test/admin", &[], Reaches),
+    Case("path out by dots", Rule::NotAllowed, "GET", "https://api.test/v1/../admin", &[], Reaches),
+    Case("path out by escaped dots", Rule::NotAllowed, "GET", "https://api.test/v1/%2e%2E/admin", &[], Reaches),
+    Case("path out by double slash", Rule::NotAllowed, "GET", "https://api.test//admin", &[], Reaches),
+    Case("escaped slash", Rule::Path, "GET", "https://api.test/v1/..%2fadmin", &[], Reaches),
+    Case("escaped backslash", Rule::Path, "GET", "https://api.test/v1/..%5cadmin", &[], Parser),
+    Case("escaped line break", Rule::Path, "GET", "https://api.test/v1/a%0d%0aHost:%20other.test", &[], Parser),
+    Case("method outside the route", Rule::NotAllowed, "DELETE", "https://api.test/v1/a", &[], Reaches),
+    Case("lower-case method", Rule::RequestLine, "get", "https://api.test/v1/a", &[], ReachesIfAlso(&[Rule::NotAllowed])),
+    Case("method with a character of its own", Rule::RequestLine, "GET!", "https://api.test/v1/a", &[], ReachesIfAlso(&[Rule::NotAllowed])),
+    Case("trace", Rule::Trace, "TRACE", "https://api.test/v1/a", &[], ReachesIfAlso(&[Rule::NotAllowed])),
+];
+
+/// Name, and the fields of a request's head as they stand in a HEADERS frame.
+#[derive(Debug)]
+pub struct Raw(pub &'static str, pub &'static [(&'static str, &'static str)]);
+
+const GET: (&str, &str) = (":method", "GET");
+const HTTPS: (&str, &str) = (":scheme", "https");
+const API: (&str, &str) = (":authority", "api.test");
+const PATH: (&str, &str) = (":path", "/v1/a");
+
+/// A proxy that writes these fields out as HTTP/1.1 lines has written something else than it has checked.
+#[rustfmt::skip]
+pub const RAW: &[Raw] = &[
+    Raw("line break in a value", &[GET, HTTPS, API, PATH, ("x", "y\r\ntransfer-encoding: chunked")]),
+    Raw("request in a value", &[GET, HTTPS, API, PATH, ("x", "y\r\n\r\nGET /admin HTTP/1.1\r\nhost: api.test")]),
+    Raw("line break in a name", &[GET, HTTPS, API, PATH, ("x: y\r\ntransfer-encoding", "chunked")]),
+    Raw("request in the path", &[GET, HTTPS, API, (":path", "/v1/a HTTP/1.1\r\nhost: api.test\r\n\r\nGET /admin")]),
+    Raw("request in the method", &[(":method", "GET /admin HTTP/1.1\r\nhost: api.test\r\n\r\nGET"), HTTPS, API, PATH]),
+    Raw("space in the path", &[GET, HTTPS, API, (":path", "/v1/a /admin")]),
+    Raw("transfer-encoding", &[(":method", "POST"), HTTPS, API, PATH, ("transfer-encoding", "chunked")]),
+    Raw("connection", &[GET, HTTPS, API, PATH, ("connection", "authorization")]),
+    Raw("upper-case name", &[GET, HTTPS, API, PATH, ("Transfer-Encoding", "chunked")]),
+    Raw("two paths", &[GET, HTTPS, API, PATH, (":path", "/admin")]),
+    Raw("a pseudo field after the others", &[GET, HTTPS, API, ("x", "y"), (":path", "/admin")]),
+    Raw("an unknown pseudo field", &[GET, HTTPS, API, PATH, (":x", "y")]),
+    Raw("no path", &[GET, HTTPS, API]),
+    Raw("connect with a protocol", &[(":method", "CONNECT"), (":protocol", "websocket"), HTTPS, API, PATH]),
+];
