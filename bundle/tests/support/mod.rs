@@ -84,6 +84,25 @@ impl Drop for Demo {
     }
 }
 
+/// An egress program and the arguments before those of the contract.
+#[derive(Debug, Clone)]
+pub struct Program {
+    pub path: PathBuf,
+    pub args: Vec<String>,
+    /// Process that it is told to follow; absent: this one.
+    pub parent: Option<u32>,
+}
+
+impl Program {
+    pub fn ours() -> Self {
+        Self { path: BIN.into(), args: vec!["egress".to_owned()], parent: None }
+    }
+
+    pub fn at(path: PathBuf) -> Self {
+        Self { path, args: Vec::new(), parent: None }
+    }
+}
+
 pub struct Egress {
     pub process: Child,
     pub dir: tempfile::TempDir,
@@ -104,12 +123,22 @@ impl Egress {
     }
 
     pub fn spawn_in(dir: tempfile::TempDir, policy: &str, input: &str, parent: u32, env: &[(&str, &std::path::Path)]) -> Self {
+        Self::spawn_as(&Program { parent: Some(parent), ..Program::ours() }, dir, policy, input, env)
+    }
+
+    /// Another program that keeps the same contract.
+    pub fn spawn_program(program: &Program, dir: tempfile::TempDir, policy: &str, input: &str) -> Self {
+        Self::spawn_as(program, dir, policy, input, &[])
+    }
+
+    fn spawn_as(program: &Program, dir: tempfile::TempDir, policy: &str, input: &str, env: &[(&str, &std::path::Path)]) -> Self {
         let run = dir.path().join("run");
         let _ = fs::DirBuilder::new().mode(0o700).create(&run);
         fs::write(dir.path().join("policy.json"), policy).unwrap();
-        let mut process = Command::new(BIN)
+        let mut process = Command::new(&program.path)
             .envs(env.iter().copied())
-            .args(["egress", "--slug", "test", "--parent", &parent.to_string()])
+            .args(&program.args)
+            .args(["--slug", "test", "--parent", &program.parent.unwrap_or_else(std::process::id).to_string()])
             .arg("--socket")
             .arg(run.join("s"))
             .arg("--policy")
@@ -183,6 +212,11 @@ impl Egress {
     }
 
     pub fn tls(&self, host: &str) -> StreamOwned<ClientConnection, UnixStream> {
+        self.tls_as(host, host)
+    }
+
+    /// A tunnel to `host`, in which TLS is for `name`.
+    pub fn tls_as(&self, host: &str, name: &str) -> StreamOwned<ClientConnection, UnixStream> {
         let mut io = self.connect();
         write!(io, "CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n").unwrap();
         let mut head = Vec::new();
@@ -199,7 +233,7 @@ impl Egress {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let name = ServerName::try_from(host.to_owned()).unwrap();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
         StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), io)
     }
 

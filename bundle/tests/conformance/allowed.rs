@@ -1,0 +1,439 @@
+//! What goes through, and how it is changed on the way; and what policy decides by more than one request.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use bottle_policy::audit::verify;
+use nix::sys::signal::{Signal, kill};
+
+use super::guest::{Guest, answer};
+use super::site::{BIG, Site};
+use super::support::{Egress, Program, TOKEN};
+
+type Test = (&'static str, fn(&mut Guest));
+
+/// Against one daemon, one after the other.
+pub const TESTS: &[Test] = &[
+    ("a request is let through and has two lines", let_through),
+    ("the token replaces what the guest sent", token_replaces),
+    ("the token goes into the query", token_in_query),
+    ("a route without a token gets none", no_token),
+    ("the first route that fits decides", first_route),
+    ("plain http goes through in absolute form", plain_http),
+    ("a body with a length arrives whole", sized_body),
+    ("a chunked body arrives whole", chunked_body),
+    ("a big answer arrives whole", big_answer),
+    ("events arrive one by one", events),
+    ("head and 204 have no body", no_body),
+    ("a connection is used again", keep_alive),
+    ("connection: close is honoured", close),
+    ("expect is answered", expect),
+    ("hop-by-hop headers stay here", hop_by_hop),
+    ("globs match segments", globs),
+    ("wildcards and apex", wildcards),
+    ("the path is sent on normalised", normalised),
+    ("a body over max_body does not arrive", max_body),
+    ("a budget ends", budget),
+    ("a rate ends", rate),
+    ("a loopback address is refused", loopback),
+    ("allow_private is honoured, by name", allow_private),
+    ("an impostor gets nothing", impostor),
+    ("a misnamed upstream gets nothing", misnamed),
+    ("an upstream that is not there is a 502", not_there),
+    ("bytes that are not tls are not tunnelled", not_tls),
+    ("the server name must be the host of connect", server_name),
+    ("chunks out of order stop the request", bad_chunks),
+    ("a hidden second request is seen", smuggled),
+    ("switching protocols unasked is refused", switched),
+];
+
+/// Each with a daemon of its own.
+pub const OWN: &[(&str, fn(&Program))] = &[
+    ("the socket is private and goes away", private_socket),
+    ("sigterm ends it", sigterm),
+    ("an open request has its line at the end", cut_off),
+    ("an open request is in the log at kill -9", killed),
+    ("the chain goes on after kill -9", goes_on),
+    ("a start that fails says why and tells no secret", bad_starts),
+    ("another parent than named stops the start", other_parent),
+    ("a guest that sends and never reads fills no memory", flood),
+];
+
+fn refused(answer: &super::guest::Answer, status: u16, code: &str) {
+    assert_eq!((answer.status, answer.refused()), (status, Some(code)), "{answer:?}");
+}
+
+fn let_through(guest: &mut Guest) {
+    let answer = guest.get("api.test", "/v1/a?b=c");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+    let lines = guest.audited();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!((lines[0]["event"].as_str(), lines[1]["event"].as_str()), (Some("admitted"), Some("request")));
+    assert_eq!(lines[1]["admitted"], lines[0]["seq"]);
+    let line = &lines[1];
+    assert_eq!((line["path"].as_str(), line["query_bytes"].as_u64()), (Some("/v1/a"), Some(3)));
+    assert_eq!((line["route"].as_str(), line["status"].as_u64()), (Some("api"), Some(200)));
+    assert_eq!((line["method"].as_str(), line["host"].as_str(), line["port"].as_u64()), (Some("GET"), Some("api.test"), Some(443)));
+    assert_eq!((line["bytes_up"].as_u64(), line["bytes_down"].as_u64()), (Some(0), Some(2)));
+}
+
+fn token_replaces(guest: &mut Guest) {
+    let sent = "Authorization: Bearer placeholder\r\nauthorization: other\r\n";
+    let answer = guest.send(Some("api.test"), &format!("GET /v1/a HTTP/1.1\r\nHost: API.test:443\r\n{sent}\r\n"));
+    assert_eq!(answer.status, 200);
+    let seen = guest.site.last();
+    assert_eq!((seen.header("authorization"), seen.headers_named("authorization")), (Some(format!("Bearer {TOKEN}").as_str()), 1));
+    assert_eq!(seen.header("host"), Some("api.test"));
+}
+
+fn token_in_query(guest: &mut Guest) {
+    assert_eq!(guest.get("query.test", "/x?a=1&key=mine&%6bey=too&b=2").status, 200);
+    assert_eq!(guest.site.last().line, format!("GET /x?a=1&b=2&key={TOKEN} HTTP/1.1"));
+}
+
+fn no_token(guest: &mut Guest) {
+    assert_eq!(guest.get("other.test", "/anything").status, 200);
+    assert_eq!(guest.site.last().header("authorization"), None);
+}
+
+fn first_route(guest: &mut Guest) {
+    guest.get("order.test", "/v1/first");
+    assert!(guest.site.last().header("authorization").is_some());
+    guest.get("order.test", "/v1/second");
+    assert!(guest.site.last().header("authorization").is_none());
+}
+
+fn plain_http(guest: &mut Guest) {
+    let answer = guest.send(None, "GET http://plain.test/x?y HTTP/1.1\r\nHost: plain.test\r\n\r\n");
+    assert_eq!((answer.status, guest.site.last().line.as_str()), (200, "GET /x?y HTTP/1.1"));
+}
+
+fn sized_body(guest: &mut Guest) {
+    let body = "0123456789".repeat(20_000);
+    let head = format!("POST /v1/up HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n", body.len());
+    assert_eq!(guest.send(Some("api.test"), &(head + &body)).status, 200);
+    assert_eq!(guest.site.last().body, body.as_bytes());
+    assert_eq!(guest.audited().last().unwrap()["bytes_up"].as_u64(), Some(200_000));
+}
+
+fn chunked_body(guest: &mut Guest) {
+    let head = "POST /v1/up HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(guest.send(Some("api.test"), &format!("{head}5\r\nhello\r\n0A\r\n0123456789\r\n0\r\n\r\n")).status, 200);
+    assert_eq!(guest.site.last().body, b"hello0123456789");
+}
+
+fn big_answer(guest: &mut Guest) {
+    let answer = guest.get("api.test", "/v1/big");
+    assert_eq!((answer.status, answer.body.len()), (200, BIG));
+}
+
+fn events(guest: &mut Guest) {
+    let mut io = guest.egress.tls("api.test");
+    write!(io, "GET /v1/events HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+    let start = Instant::now();
+    let (mut text, mut buffer) = (String::new(), [0; 4096]);
+    while !text.contains("data: 0") {
+        let n = io.read(&mut buffer).unwrap();
+        text.push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+    assert!(start.elapsed() < Duration::from_millis(290), "the first event came after {:?}", start.elapsed());
+    assert!(!text.contains("data: 2"));
+    assert!(!text.to_ascii_lowercase().contains("alt-svc"), "{text}");
+    while !text.ends_with("0\r\n\r\n") {
+        let n = io.read(&mut buffer).unwrap();
+        text.push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+    assert!(text.contains("data: 2"));
+}
+
+fn no_body(guest: &mut Guest) {
+    let mut io = guest.egress.tls("api.test");
+    for (method, path, status) in [("HEAD", "/v1/a", 200), ("GET", "/v1/nothing", 204), ("GET", "/v1/a", 200)] {
+        write!(io, "{method} {path} HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+        assert_eq!(answer(&mut io, method == "HEAD").status, status, "{method} {path}");
+    }
+}
+
+fn keep_alive(guest: &mut Guest) {
+    let mut io = guest.egress.tls("api.test");
+    for n in 0..20 {
+        write!(io, "GET /v1/{n} HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+        let answer = answer(&mut io, false);
+        assert_eq!((answer.status, guest.site.last().line), (200, format!("GET /v1/{n} HTTP/1.1")));
+    }
+}
+
+fn close(guest: &mut Guest) {
+    for ask in ["GET /v1/a HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n", "GET /v1/a HTTP/1.0\r\nHost: api.test\r\n\r\n"] {
+        let mut io = guest.egress.tls("api.test");
+        write!(io, "{ask}").unwrap();
+        let mut all = Vec::new();
+        let _ = io.read_to_end(&mut all);
+        assert!(all.ends_with(b"ok"), "{}", String::from_utf8_lossy(&all));
+    }
+}
+
+fn expect(guest: &mut Guest) {
+    let mut io = guest.egress.tls("api.test");
+    write!(io, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n").unwrap();
+    let mut got = [0; 25];
+    io.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"HTTP/1.1 100 Continue\r\n\r\n");
+    write!(io, "hi").unwrap();
+    assert_eq!((answer(&mut io, false).status, guest.site.last().body), (200, b"hi".to_vec()));
+}
+
+fn hop_by_hop(guest: &mut Guest) {
+    let sent =
+        "Connection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 1\r\nTE: trailers\r\nProxy-Authorization: Basic x\r\nX-Kept: 1\r\n";
+    guest.send(Some("api.test"), &format!("GET /v1/a HTTP/1.1\r\nHost: api.test\r\n{sent}\r\n"));
+    let seen = guest.site.last();
+    assert_eq!(seen.header("x-kept"), Some("1"));
+    for gone in ["x-mine", "keep-alive", "proxy-authorization", "connection"] {
+        assert_eq!(seen.header(gone), None, "{gone}");
+    }
+}
+
+fn globs(guest: &mut Guest) {
+    for (path, status) in
+        [("/repos/x/issues", 200), ("/repos/x/y/issues", 403), ("/a/z", 200), ("/a/b/c/z", 200), ("/a/b", 403), ("/repos/x/issues/1", 403)]
+    {
+        assert_eq!(guest.get("globs.test", path).status, status, "{path}");
+    }
+}
+
+fn wildcards(guest: &mut Guest) {
+    for host in ["wild.test", "a.wild.test", "a.b.wild.test"] {
+        assert_eq!(guest.get(host, "/").status, 200, "{host}");
+    }
+    refused(&guest.send(None, "CONNECT xwild.test:443 HTTP/1.1\r\nHost: xwild.test\r\n\r\n"), 403, "no-route");
+}
+
+fn normalised(guest: &mut Guest) {
+    guest.get("other.test", "/a/./b//%7Ec/../%41?q=%2e%2e/");
+    assert_eq!(guest.site.last().line, "GET /a/b/A?q=%2e%2e/ HTTP/1.1");
+}
+
+fn max_body(guest: &mut Guest) {
+    let before = guest.site.seen().len();
+    let head = "POST / HTTP/1.1\r\nHost: small.test\r\n";
+    refused(&guest.send(Some("small.test"), &format!("{head}Content-Length: 11\r\n\r\n01234567890")), 413, "max-body");
+    assert_eq!(guest.audited()[0]["rule"], "max-body");
+    let answer =
+        guest.send(Some("small.test"), &format!("{head}Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n6\r\nghijkl\r\n0\r\n\r\n"));
+    assert!(answer.status == 413 || answer.status == 0, "{answer:?}");
+    assert_eq!(guest.audited().last().unwrap()["rule"], "max-body");
+    assert_eq!(guest.site.seen().len(), before, "no whole request arrived");
+    assert_eq!(guest.send(Some("small.test"), &format!("{head}Content-Length: 10\r\n\r\n0123456789")).status, 200);
+}
+
+fn budget(guest: &mut Guest) {
+    let ask = |n: usize| format!("POST /x HTTP/1.1\r\nHost: spent.test\r\nContent-Length: {n}\r\n\r\n{}", "x".repeat(n));
+    assert_eq!(guest.send(Some("spent.test"), &ask(60)).status, 200);
+    let before = guest.site.seen().len();
+    let answer = guest.send(Some("spent.test"), &ask(60));
+    assert!(matches!(answer.status, 403 | 0) && matches!(answer.refused(), Some("budget") | None), "{answer:?}");
+    assert_eq!(guest.site.seen().len(), before);
+    refused(&guest.get("spent.test", "/"), 403, "budget");
+}
+
+fn rate(guest: &mut Guest) {
+    let codes: Vec<u16> = (0..3).map(|_| guest.get("rated.test", "/").status).collect();
+    assert_eq!(codes, [200, 200, 429]);
+}
+
+fn loopback(guest: &mut Guest) {
+    let port = guest.site.plain_port;
+    let before = guest.site.seen().len();
+    refused(&guest.send(None, &format!("GET http://127.0.0.1:{port}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n")), 403, "address");
+    assert_eq!(guest.site.seen().len(), before);
+    let lines = guest.audited();
+    assert_eq!(lines.last().unwrap()["verdict"], "deny", "{lines:?}");
+}
+
+fn allow_private(guest: &mut Guest) {
+    let port = guest.site.plain_port;
+    assert_eq!(guest.send(None, &format!("GET http://localhost:{port}/ HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n")).status, 200);
+    assert_eq!(guest.site.last().header("host"), Some(format!("localhost:{port}").as_str()));
+}
+
+fn impostor(guest: &mut Guest) {
+    let before = guest.site.seen().len();
+    refused(&guest.get("impostor.test", "/"), 502, "upstream-tls");
+    assert_eq!(guest.site.seen().len(), before);
+    assert_eq!(guest.audited().last().unwrap()["rule"], "upstream-tls");
+}
+
+fn misnamed(guest: &mut Guest) {
+    let before = guest.site.seen().len();
+    refused(&guest.get("misnamed.test", "/"), 502, "upstream-tls");
+    assert_eq!(guest.site.seen().len(), before);
+}
+
+fn not_there(guest: &mut Guest) {
+    refused(&guest.get("closed.test", "/"), 502, "connect");
+    let lines = guest.audited();
+    assert_eq!((lines.len(), lines[1]["rule"].as_str(), lines[1]["verdict"].as_str()), (2, Some("connect"), Some("allow")));
+}
+
+fn not_tls(guest: &mut Guest) {
+    for first in ["GET /v1/a HTTP/1.1\r\nHost: api.test\r\n\r\n", "SSH-2.0-x\r\n", "\x15\x03\x01"] {
+        let mut io = guest.egress.connect();
+        write!(io, "CONNECT api.test:443 HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+        assert_eq!(answer(&mut io, true).status, 200);
+        io.write_all(first.as_bytes()).unwrap();
+        refused(&answer(&mut io, false), 403, "not-tls");
+        assert_eq!(guest.audited()[0]["rule"], "not-tls", "{first:?}");
+    }
+}
+
+fn server_name(guest: &mut Guest) {
+    let mut tls = guest.egress.tls_as("api.test", "other.test");
+    assert!(tls.write_all(b"GET / HTTP/1.1\r\n").and_then(|()| tls.flush()).and_then(|()| tls.read(&mut [0; 1])).is_err());
+    assert_eq!(guest.audited()[0]["rule"], "sni-mismatch");
+}
+
+fn bad_chunks(guest: &mut Guest) {
+    for body in ["5;x=y\r\nhello\r\n0\r\n\r\n", "5\nhello\r\n0\r\n\r\n", "5\r\nhelloGET"] {
+        let before = guest.site.seen().len();
+        let head = "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let answer = guest.send(Some("api.test"), &format!("{head}{body}"));
+        assert_ne!(answer.status, 200, "{body:?}");
+        assert_eq!(guest.audited().last().unwrap()["rule"], "chunk", "{body:?}");
+        assert_eq!(guest.site.seen().len(), before);
+    }
+}
+
+fn smuggled(guest: &mut Guest) {
+    let before = guest.site.seen().len();
+    let hidden = "GET /admin HTTP/1.1\r\nHost: api.test\r\n\r\n";
+    let mut io = guest.egress.tls("api.test");
+    write!(io, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n{hidden}{hidden}", hidden.len()).unwrap();
+    let mut reader = std::io::BufReader::new(&mut io);
+    assert_eq!(answer(&mut reader, false).status, 200);
+    refused(&answer(&mut reader, false), 403, "not-allowed");
+    assert_eq!(guest.site.seen().len(), before + 1);
+}
+
+fn switched(guest: &mut Guest) {
+    refused(&guest.get("api.test", "/v1/switch"), 502, "upstream");
+}
+
+fn with(program: &Program) -> (Site, Egress) {
+    let site = Site::start(super::HOSTS);
+    let policy = super::policy(&site);
+    let egress = Egress::spawn_program(program, tempfile::tempdir().unwrap(), &policy, &Egress::input()).ready();
+    (site, egress)
+}
+
+fn pid(egress: &Egress) -> nix::unistd::Pid {
+    nix::unistd::Pid::from_raw(egress.process.id().try_into().unwrap())
+}
+
+fn private_socket(program: &Program) {
+    use std::os::unix::fs::PermissionsExt;
+    let (_site, mut egress) = with(program);
+    let socket = egress.dir.path().join("run/s");
+    for path in [&socket, &egress.audit()] {
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+    }
+    drop(egress.process.stdin.take());
+    assert!(egress.wait().success());
+    assert!(!socket.exists());
+}
+
+fn sigterm(program: &Program) {
+    let (_site, mut egress) = with(program);
+    kill(pid(&egress), Signal::SIGTERM).unwrap();
+    assert!(egress.wait().success());
+}
+
+/// A request whose body does not end.
+fn open_request(egress: &Egress) -> impl Sized + use<> {
+    let mut io = egress.tls("api.test");
+    write!(io, "POST /v1/open HTTP/1.1\r\nHost: api.test\r\nContent-Length: 100\r\n\r\nexfiltrate").unwrap();
+    io.flush().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !std::fs::read_to_string(egress.audit()).unwrap().contains("admitted") {
+        assert!(Instant::now() < deadline, "not admitted");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    io
+}
+
+fn cut_off(program: &Program) {
+    let (_site, mut egress) = with(program);
+    let _io = open_request(&egress);
+    let start = Instant::now();
+    drop(egress.process.stdin.take());
+    assert!(egress.wait().success());
+    assert!(start.elapsed() < Duration::from_millis(1800), "{:?}", start.elapsed());
+    let text = egress.audit_lines(1);
+    assert_eq!(verify(text.as_bytes()).unwrap().lines, 2);
+    assert!(text.contains("cut off at teardown"), "{text}");
+}
+
+fn killed(program: &Program) {
+    let (_site, mut egress) = with(program);
+    let _io = open_request(&egress);
+    egress.process.kill().unwrap();
+    egress.wait();
+    let text = std::fs::read_to_string(egress.audit()).unwrap();
+    assert_eq!(verify(text.as_bytes()).unwrap().lines, 1);
+    assert!(text.contains("\"path\":\"/v1/open\""), "{text}");
+}
+
+fn goes_on(program: &Program) {
+    let (site, mut egress) = with(program);
+    egress.get("api.test", "/v1/a", "");
+    egress.process.kill().unwrap();
+    egress.wait();
+    let dir = std::mem::replace(&mut egress.dir, tempfile::tempdir().unwrap());
+    let egress = Egress::spawn_program(program, dir, &super::policy(&site), &Egress::input()).ready();
+    egress.get("api.test", "/v1/b", "");
+    assert_eq!(verify(egress.audit_lines(2).as_bytes()).unwrap().lines, 4);
+}
+
+fn bad_starts(program: &Program) {
+    let site = Site::start(super::HOSTS);
+    let good = super::policy(&site);
+    let unknown = good.replace("\"DEMO\"", "\"OTHER\"");
+    let input = Egress::input();
+    for (policy, input, want) in [
+        (&unknown, input.clone(), "OTHER has no value"),
+        (&good, input.replace("{\"DEMO\"", "{\"DEMO\" 1"), "no egress input"),
+        (&good, input.replace(TOKEN, &format!("{TOKEN}\\r\\nx: y")), "line break"),
+        (&good, input.replace("BEGIN CERT", "BEGIN X"), "the bottle's CA"),
+        (&"{}".to_owned(), input.clone(), "policy.json"),
+    ] {
+        let mut egress = Egress::spawn_program(program, tempfile::tempdir().unwrap(), policy, &input);
+        assert_eq!(egress.wait().code(), Some(1), "{want}");
+        let mut log = String::new();
+        egress.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        assert!(log.contains(want) && !log.contains(TOKEN) && !log.contains("PRIVATE KEY"), "{want}: {log}");
+    }
+}
+
+fn other_parent(program: &Program) {
+    let site = Site::start(super::HOSTS);
+    let program = Program { parent: Some(1), ..program.clone() };
+    let mut egress = Egress::spawn_program(&program, tempfile::tempdir().unwrap(), &super::policy(&site), &Egress::input());
+    assert_eq!(egress.wait().code(), Some(4));
+}
+
+fn flood(program: &Program) {
+    let (_site, egress) = with(program);
+    egress.get("api.test", "/v1/a", "");
+    let before = egress.peak_kib();
+    // Requests behind a request whose answer is not read.
+    let mut io = egress.connect();
+    io.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let one = "GET http://plain.test/v1/big HTTP/1.1\r\nHost: plain.test\r\n\r\n".repeat(1000);
+    let mut sent = 0;
+    while sent < 64 << 20 && io.write_all(one.as_bytes()).is_ok() {
+        sent += one.len();
+    }
+    assert!(sent < 16 << 20, "{sent} bytes were taken in");
+    let after = egress.peak_kib();
+    assert!(after < before + 48 * 1024, "peak grew from {before} to {after} KiB");
+}
