@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bottle::manifest::{Manifest, MemFiles, TokenSource, parse};
-use bottle::plan::{DEMO_HOST, Daemon, Engine, Host, ImageFacts, LaunchPlan, Options, PlanError, diff, plan, render};
+use bottle::plan::{
+    DEMO_HOST, Daemon, Engine, Host, ImageFacts, LaunchPlan, Options, PlanError, diff, not_reloadable, plan, render, replan,
+};
 
 fn facts() -> ImageFacts {
     ImageFacts {
@@ -273,6 +275,80 @@ fn the_chain_is_in_the_digest_and_else_in_nothing() {
     assert_eq!(plain.policy_digest, plain.policy.digest());
     assert!(plain.policy_digest != theirs.policy_digest && theirs.policy_digest != both.policy_digest);
     assert_eq!(diff(&ours, &both), ["+ egress: by mitmproxy+pipelock"]);
+}
+
+const RUNNING: &str = "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.d]\n\
+     env = { LITERAL = \"x\", HOST = \"${SET}\", ASKED = \"?what\", KEY = \"ghp_abcdefghijklmnopqrstuvwxyz0123456789\" }\n\
+     [[bottles.d.egress]]\nhost = \"a.b\"\ninject = { token = { env = \"ONE\" } }\n\
+     [[bottles.d.egress]]\nhost = \"c.d\"\ninject = { token = { file = \"~/two\", refresh = \"1h\" } }\n";
+
+/// What a launch remembers of its plan.
+fn remembered(options: &Options) -> LaunchPlan {
+    let mut plan = plan_of(RUNNING, "a", &[("SET", "at launch"), ("ONE", "1")], options).unwrap().redacted();
+    plan.env.retain(|name, _| !options.env.contains_key(name));
+    serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap()
+}
+
+#[test]
+fn a_reload_takes_new_routes_and_nothing_else() {
+    let answered = Options { env: BTreeMap::from([("ASKED".parse().unwrap(), "secret".to_owned())]), ..Options::default() };
+    let running = remembered(&answered);
+    assert!(!serde_json::to_string(&running).unwrap().contains("secret"));
+    // Not one variable of the launch is set here, and there is nobody to ask.
+    let again = |text: &str| replan(&running, &read(text), &|_| None);
+    let others = |text: &str| not_reloadable(&running, &again(text).unwrap());
+    assert_eq!(others(RUNNING), Vec::<String>::new());
+    assert_eq!(again(RUNNING).unwrap().policy, running.policy);
+    for (from, to) in [
+        ("host = \"a.b\"", "host = \"a.b\"\nmethods = [\"GET\"]\nscan = \"warn\"\nrate = \"1/s\""),
+        ("host = \"a.b\"", "host = \"*.a.b\"\nname = \"a.b\""),
+        ("[[bottles.d.egress]]\nhost = \"a.b\"", "[[bottles.d.egress]]\nhost = \"e.f\"\n[[bottles.d.egress]]\nhost = \"a.b\""),
+        // A token that is not used any more stays in the daemon, for nothing.
+        ("inject = { token = { env = \"ONE\" } }", ""),
+        // Another use of a token that is there.
+        ("file = \"~/two\", refresh = \"1h\"", "env = \"ONE\""),
+    ] {
+        let text = RUNNING.replace(from, to);
+        assert_ne!(again(&text).unwrap().policy, running.policy, "{to}");
+        assert_eq!(others(&text), Vec::<String>::new(), "{to}");
+    }
+    for (from, to, said) in [
+        ("env = \"ONE\"", "env = \"OTHER\"", "+ tokens: OTHER"),
+        ("file = \"~/two\"", "file = \"~/other\"", "+ tokens: C_D_TOKEN  from file /home/op/other"),
+        ("1h", "2h", "again every 2h"),
+        ("[\"true\"]", "[\"false\"]", "+ command: false"),
+        ("LITERAL = \"x\"", "LITERAL = \"y\"", "+ env: LITERAL  y"),
+        ("LITERAL = \"x\"", "MORE = \"x\"", "+ env: MORE  x"),
+        ("[bottles.d]\n", "[bottles.d]\nresources.cpus = 3\n", "+ resources: 3 CPUs"),
+        ("[bottles.d]\n", "[bottles.d]\nimage = \"other\"\n", "+ image: other"),
+        ("[bottles.d]\n", "[bottles.d]\nsupervise = true\n", "+ supervise"),
+        ("[bottles.d]\n", "[bottles.d]\nbundle.egress = \"mitmproxy\"\n", "+ egress: by mitmproxy"),
+        ("command = [", "prompt = \"do\"\ncommand = [", "+ prompt: 2 bytes"),
+        ("ASKED = \"?what\"", "ASKED = \"?what\", TOO = \"?else\"", "+ env: TOO  (asked: else)"),
+    ] {
+        let said_of = others(&RUNNING.replacen(from, to, 1)).join("\n");
+        assert!(said_of.contains(said), "{to}: {said_of}");
+    }
+    // What the plan shows shortened is compared whole.
+    let long = |end: &str| RUNNING.replace("LITERAL = \"x\"", &format!("LITERAL = \"{}{end}\"", "x".repeat(300)));
+    let mut before = plan_of(&long("1"), "a", &[("SET", "s"), ("ONE", "1")], &answered).unwrap().redacted();
+    before.env.remove(&"ASKED".parse().unwrap());
+    let after = replan(&before, &read(&long("2")), &|_| None).unwrap();
+    assert_eq!(not_reloadable(&before, &after), ["+ details that the plan does not show"]);
+    assert!(matches!(again("version = 1"), Err(PlanError::UnknownAgent { .. })));
+}
+
+#[test]
+fn a_reload_keeps_the_command_and_name_of_the_launch() {
+    let options = Options {
+        slug: Some("other".parse().unwrap()),
+        command: vec!["bash".into()],
+        env: BTreeMap::from([("ASKED".parse().unwrap(), "x".to_owned())]),
+    };
+    let running = remembered(&options);
+    let again = replan(&running, &read(&RUNNING.replace("[\"true\"]", "[\"false\"]")), &|_| None).unwrap();
+    assert_eq!((again.slug.as_str(), again.command.as_slice()), ("other", ["bash".to_owned()].as_slice()));
+    assert_eq!(not_reloadable(&running, &again), Vec::<String>::new());
 }
 
 /// Random manifests from a seed: any valid one must plan to the same bytes each time, whatever the order of its tables.

@@ -13,6 +13,7 @@ mod logs;
 mod plan;
 mod planning;
 mod preflight;
+mod reload;
 mod rm;
 mod stop;
 
@@ -60,6 +61,8 @@ enum Command {
     Logs(logs::Args),
     /// Check audit logs.
     Audit(audit::Args),
+    /// Read a running bottle's manifest again and put its new routes in force.
+    Reload(reload::Args),
     /// Tear a running bottle down.
     Stop(stop::Args),
     /// Forget a bottle that is not running (its audit log too).
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Exec(args) => args.run(),
         Command::Logs(args) => args.run(),
         Command::Audit(args) => args.run(),
+        Command::Reload(args) => args.run(),
         Command::Stop(args) => args.run(),
         Command::Rm(args) => args.run(),
         Command::Cleanup(args) => args.run(),

@@ -54,11 +54,7 @@ impl PlanArgs {
 
     /// Reads the manifest and plans against this host.
     pub(super) fn plan(&self, closure: &Closure, answers: &BTreeMap<EnvName, String>) -> Result<LaunchPlan> {
-        let start = std::env::current_dir().context(Kind::Config, || "cannot tell the current directory".into())?;
-        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|h| h.is_absolute());
-        let user_skills = home.as_ref().map(|h| h.join(".config/bottle/skills"));
-        let manifest = manifest::load(&Search { start, file: self.manifest.clone(), home, user_skills })
-            .map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+        let manifest = manifest::load(&search(here()?, self.manifest.clone())).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
         let mut env: BTreeMap<EnvName, String> = self.env.iter().cloned().collect();
         env.extend(answers.iter().map(|(n, v)| (n.clone(), v.clone())));
         let slug = match &self.name {
@@ -67,10 +63,7 @@ impl PlanArgs {
         };
         let host = Host { env: &|name| std::env::var(name).ok(), engine: self.engine(closure)?, images: images(closure)? };
         let options = Options { slug, command: self.command.clone(), env };
-        plan::plan(&manifest, &self.agent, &host, &options).map_err(|e| match e {
-            PlanError::UnknownAgent { name, hint } => Error::new(Kind::Config, format!("no agent {name}")).hint(hint),
-            PlanError::Manifest(errors) => Error::new(Kind::Config, errors.to_string()),
-        })
+        plan::plan(&manifest, &self.agent, &host, &options).map_err(plan_error)
     }
 
     fn engine(&self, closure: &Closure) -> Result<Engine> {
@@ -78,6 +71,25 @@ impl PlanArgs {
             return Err(Error::new(Kind::Engine, "smolvm is not in this closure").hint("--engine qemu"));
         }
         Ok(Engine { name: "qemu".into(), reason: Qemu::new(closure).reason() })
+    }
+}
+
+/// The current directory.
+pub(super) fn here() -> Result<PathBuf> {
+    std::env::current_dir().context(Kind::Config, || "cannot tell the current directory".into())
+}
+
+/// Where to look for a manifest: from `start` upwards, or in `file`.
+pub(super) fn search(start: PathBuf, file: Option<PathBuf>) -> Search {
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|h| h.is_absolute());
+    let user_skills = home.as_ref().map(|h| h.join(".config/bottle/skills"));
+    Search { start, file, home, user_skills }
+}
+
+pub(super) fn plan_error(e: PlanError) -> Error {
+    match e {
+        PlanError::UnknownAgent { name, hint } => Error::new(Kind::Config, format!("no agent {name}")).hint(hint),
+        PlanError::Manifest(errors) => Error::new(Kind::Config, errors.to_string()),
     }
 }
 

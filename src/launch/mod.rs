@@ -5,6 +5,7 @@ mod control;
 mod endpoints;
 mod progress;
 mod refresh;
+mod reload;
 mod selftest;
 mod signals;
 mod terminal;
@@ -21,6 +22,7 @@ use tokio::sync::{Notify, watch};
 
 pub use attach::attach;
 pub use control::{Request, connect, stop};
+pub use reload::InForce;
 pub use terminal::{interactive, size};
 
 use crate::bundle::{Bundle, BundleRuntime, BundleSpec, HostProcesses};

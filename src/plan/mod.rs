@@ -1,6 +1,7 @@
 //! Manifest + host → [`LaunchPlan`]. Pure: no process, no file, no clock; the same input gives the same plan.
 
 mod contribution;
+mod reload;
 mod render;
 mod secrets;
 mod types;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bottle_policy::{Policy, TokenName};
+pub use reload::{not_reloadable, replan};
 pub use render::{diff, render};
 pub use secrets::looks_secret;
 use sha2::{Digest, Sha256};
@@ -121,6 +123,7 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
         git: bottle.git.iter().map(|g| g.spec.clone()).collect(),
         supervise: bottle.supervise.is_some(),
         workspace: PlannedWorkspace { mode: bottle.workspace.mode, path: bottle.workspace.path.clone() },
+        given: Given { env: options.env.keys().cloned().collect(), command: !options.command.is_empty() },
         unsupported: unsupported(name, agent, bottle, ours.built),
         warnings: Vec::new(),
     };

@@ -1,6 +1,6 @@
 //! The plan's document.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bottle_policy::{Policy, TokenName};
@@ -62,6 +62,9 @@ pub struct LaunchPlan {
     pub workspace: PlannedWorkspace,
     /// The guest's fixed loopback ports, one a daemon.
     pub endpoints: Vec<Endpoint>,
+    /// What the operator said on the command line instead of the manifest.
+    #[serde(default, skip_serializing_if = "Given::is_nothing")]
+    pub given: Given,
     /// Keys that are understood but whose feature is not built yet. A launch refuses when there is any.
     pub unsupported: Vec<Unsupported>,
     /// What the operator should know; a launch goes on.
@@ -70,6 +73,22 @@ pub struct LaunchPlan {
 
 fn is_default(chain: &EgressChain) -> bool {
     *chain == EgressChain::default()
+}
+
+/// What does not come from the manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Given {
+    /// Guest variables that `--env` or an answer set, by name: a remembered plan has no value for them.
+    pub env: BTreeSet<EnvName>,
+    /// Whether the command is the operator's.
+    pub command: bool,
+}
+
+impl Given {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A system prompt.

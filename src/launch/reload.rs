@@ -1,0 +1,231 @@
+//! Another policy for a running bottle: the file is swapped, and the egress daemon says in the audit log what it made of it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bottle_policy::Policy;
+use bottle_policy::audit::{AuditRecord, Verdict};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::{DEMO_HOST, LaunchPlan};
+use crate::provider;
+use crate::state::{BottleDir, Phase, write_private};
+
+/// How long the daemon may take to say that a policy is in force.
+const DEADLINE: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(10);
+/// Largest policy file, bytes.
+const MAX: u64 = 4 << 20;
+
+/// The policy file of a running bottle, held against other reloads.
+#[derive(Debug)]
+pub struct InForce {
+    file: PathBuf,
+    audit: PathBuf,
+    bytes: Vec<u8>,
+    policy: Policy,
+    deadline: Duration,
+    _held: Flock<File>,
+}
+
+impl InForce {
+    /// Reads what is in force in the running bottle `dir`.
+    ///
+    /// # Errors
+    /// `Usage` when it does not run (or is still starting), or when another reload is under way.
+    pub fn read(dir: &BottleDir) -> Result<Self> {
+        let absent = || Error::new(Kind::Usage, format!("bottle {:?} is not running", dir.slug())).hint("bottle list");
+        let status = dir.status().filter(|s| s.alive && s.metadata.phase == Phase::Running).ok_or_else(absent)?;
+        Self::at(status.metadata.runtime.join("policy.json"), dir.audit(), &dir.plan().with_file_name("reload.lock"))
+    }
+
+    fn at(file: PathBuf, audit: PathBuf, lock: &Path) -> Result<Self> {
+        let what = || format!("cannot open {}", lock.display());
+        let held = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock).context(Kind::Config, what)?;
+        let held = Flock::lock(held, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
+            nix::errno::Errno::EWOULDBLOCK => Error::new(Kind::Usage, "another reload of this bottle is under way"),
+            e => Error::new(Kind::Config, format!("cannot lock {}: {e}", lock.display())),
+        })?;
+        let what = || format!("cannot read {}", file.display());
+        let mut bytes = Vec::new();
+        File::open(&file).context(Kind::Config, what)?.take(MAX).read_to_end(&mut bytes).context(Kind::Config, what)?;
+        let policy = Policy::from_json(&bytes).context(Kind::Config, what)?;
+        Ok(Self { file, audit, bytes, policy, deadline: DEADLINE, _held: held })
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Fills in what only the launch knows: where the demo's upstream is.
+    pub fn complete(&self, plan: &LaunchPlan, policy: &mut Policy) {
+        if !provider::needs_demo_upstream(plan) {
+            return;
+        }
+        let Some(demo) = self.policy.routes.iter().find(|r| r.host.as_str() == DEMO_HOST) else { return };
+        for route in policy.routes.iter_mut().filter(|r| r.host.as_str() == DEMO_HOST) {
+            route.connect = demo.connect;
+            route.ca.clone_from(&demo.ca);
+        }
+    }
+
+    /// Puts `policy` in its place and waits until the daemon says that it is in force.
+    ///
+    /// # Errors
+    /// `Config` when the daemon refuses it, `Engine` when it says nothing for 2 s. The file is as it was then.
+    pub fn replace(self, policy: &Policy) -> Result<()> {
+        let what = || format!("cannot read {}", self.audit.display());
+        let mut log = File::open(&self.audit).context(Kind::Config, what)?;
+        log.seek(SeekFrom::End(0)).context(Kind::Config, what)?;
+        let json = serde_json::to_vec_pretty(policy).context(Kind::Internal, || "cannot write the policy".into())?;
+        if json.len() as u64 >= MAX {
+            return Err(Error::new(Kind::Config, "the policy is larger than 4 MiB"));
+        }
+        write_private(&self.file, &json)?;
+        let answer = self.answer(&mut log, &policy.digest());
+        if answer.is_err() {
+            // The daemon passes over the policy that is in force already; an answer that comes late is undone by this.
+            write_private(&self.file, &self.bytes)?;
+        }
+        answer
+    }
+
+    fn answer(&self, log: &mut File, digest: &str) -> Result<()> {
+        let began = Instant::now();
+        let mut text = Vec::new();
+        loop {
+            let late = began.elapsed() > self.deadline; // then this is the last look
+            log.read_to_end(&mut text).context(Kind::Config, || format!("cannot read {}", self.audit.display()))?;
+            let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+            for line in text.drain(..whole).as_slice().split(|b| *b == b'\n') {
+                if let Some(answer) = answers(line, digest) {
+                    return answer;
+                }
+            }
+            if late {
+                let seconds = self.deadline.as_secs_f64();
+                return Err(Error::new(Kind::Engine, format!("the egress daemon did not answer within {seconds} s; the old policy stays"))
+                    .hint("bottle logs NAME --daemon egress"));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// What a line of the audit log says about the policy `digest`, if it says something.
+fn answers(line: &[u8], digest: &str) -> Option<Result<()>> {
+    let event = serde_json::from_slice::<AuditRecord>(line).ok()?.what;
+    if event.event != "policy" || event.daemon != "egress" {
+        return None;
+    }
+    let reason = event.reason.unwrap_or_default();
+    match event.verdict {
+        // Another policy than ours may have come into force in between.
+        Verdict::Allow => reason.starts_with(&format!("policy {digest} in force")).then_some(Ok(())),
+        Verdict::Deny => Some(Err(Error::new(Kind::Config, format!("the egress daemon refuses it: {reason}")))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use bottle_policy::Route;
+    use bottle_policy::audit::{AuditEvent, AuditWriter, Line};
+
+    use super::*;
+
+    fn policy(host: &str) -> Policy {
+        Policy::new(vec![Route::to("a", host.parse().unwrap())])
+    }
+
+    struct Bottle(tempfile::TempDir);
+
+    impl Bottle {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("policy.json"), serde_json::to_vec(&policy("old.example")).unwrap()).unwrap();
+            Self(dir)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.path().join("policy.json")
+        }
+
+        fn in_force(&self, ms: u64) -> Result<InForce> {
+            let found = InForce::at(self.file(), self.0.path().join("audit"), &self.0.path().join("reload.lock"));
+            found.map(|f| InForce { deadline: Duration::from_millis(ms), ..f })
+        }
+
+        /// A daemon that waits for another policy and answers; before it there is other traffic.
+        fn daemon(&self, answer: impl FnOnce(&Policy) -> Option<AuditEvent> + Send + 'static) -> std::thread::JoinHandle<()> {
+            let log = AuditWriter::open(&self.0.path().join("audit"), "egress").unwrap();
+            // An answer from before is none to this reload.
+            log.append(Line::Opening, said(Verdict::Allow, &policy("new.example").digest())).unwrap();
+            let file = self.file();
+            std::thread::spawn(move || {
+                let began = Instant::now();
+                loop {
+                    let now = Policy::from_json(&fs::read(&file).unwrap()).unwrap();
+                    if now != policy("old.example") {
+                        log.append(Line::Opening, AuditEvent::new("egress", "request", Verdict::Deny)).unwrap();
+                        log.append(Line::Opening, said(Verdict::Allow, "0000")).unwrap();
+                        answer(&now).map(|event| log.append(Line::Opening, event).unwrap());
+                        return;
+                    }
+                    assert!(began.elapsed() < Duration::from_secs(20));
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            })
+        }
+    }
+
+    fn said(verdict: Verdict, digest: &str) -> AuditEvent {
+        let reason = match verdict {
+            Verdict::Allow => format!("policy {digest} in force, was 1234"),
+            Verdict::Deny => "the policy 1234 stays in force: routes[0] is odd".to_owned(),
+        };
+        AuditEvent { reason: Some(reason), ..AuditEvent::new("egress", "policy", verdict) }
+    }
+
+    #[test]
+    fn a_new_policy_is_swapped_in_and_waited_for() {
+        let bottle = Bottle::new();
+        let daemon = bottle.daemon(|now| Some(said(Verdict::Allow, &now.digest())));
+        let in_force = bottle.in_force(20_000).unwrap();
+        assert_eq!(in_force.policy(), &policy("old.example"));
+        assert_eq!(bottle.in_force(1).unwrap_err().to_string(), "another reload of this bottle is under way");
+        in_force.replace(&policy("new.example")).unwrap();
+        daemon.join().unwrap();
+        assert_eq!(Policy::from_json(&fs::read(bottle.file()).unwrap()).unwrap(), policy("new.example"));
+        bottle.in_force(1).unwrap();
+    }
+
+    #[test]
+    fn a_refused_policy_leaves_the_old_file() {
+        let bottle = Bottle::new();
+        let before = fs::read(bottle.file()).unwrap();
+        let daemon = bottle.daemon(|_| Some(said(Verdict::Deny, "")));
+        let e = bottle.in_force(20_000).unwrap().replace(&policy("new.example")).unwrap_err();
+        daemon.join().unwrap();
+        assert_eq!((e.kind(), e.to_string().contains("routes[0] is odd")), (Kind::Config, true), "{e}");
+        assert_eq!(fs::read(bottle.file()).unwrap(), before);
+    }
+
+    #[test]
+    fn a_daemon_that_says_nothing_leaves_the_old_file() {
+        let bottle = Bottle::new();
+        let before = fs::read(bottle.file()).unwrap();
+        let daemon = bottle.daemon(|_| None);
+        let e = bottle.in_force(200).unwrap().replace(&policy("new.example")).unwrap_err();
+        daemon.join().unwrap();
+        assert_eq!((e.kind(), e.to_string().contains("did not answer")), (Kind::Engine, true), "{e}");
+        assert_eq!(fs::read(bottle.file()).unwrap(), before);
+    }
+}
