@@ -27,7 +27,7 @@ import h2.config
 import h2.connection
 import h2.events
 
-HOSTS = ["api", "h2", "git", "pypi", "npm", "crates"]
+HOSTS = ["api", "h2", "git", "pypi", "npm", "crates", "go"]
 DOMAIN = "clients.test"
 # What the packages say when they are used.
 GREETING = "hello from the registry"
@@ -126,6 +126,19 @@ def crates():
     }
 
 
+def go():
+    """A module proxy with one module."""
+    module, version = f"go.{DOMAIN}/tiny", "v1.0.0"
+    mod = f"module {module}\n\ngo 1.19\n"
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as source:
+        for name, text in {"go.mod": mod, "tiny.go": f"package tiny\n\nconst Greeting = {json.dumps(GREETING)}\n"}.items():
+            source.writestr(zipfile.ZipInfo(f"{module}@{version}/{name}"), text)
+    info = {"Version": version, "Time": "1970-01-01T00:00:00Z"}
+    files = {"info": json.dumps(info).encode(), "mod": mod.encode(), "zip": out.getvalue()}
+    return {f"/proxy/{module}/@v/{version}.{kind}": ("application/octet-stream", data) for kind, data in files.items()}
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Nagle's algorithm would hold events back.
@@ -170,12 +183,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.git(body)
         if found := self.server.files.get(host, {}).get(path):
             return self.answer(200, *found)
-        if host == "api" and path == "/echo":
+        service = path.split("/")[1] if host == "api" else None
+        if service == "echo":
             echo = {"method": self.command, "path": self.path, "version": self.request_version, "body": body.decode("utf-8", "replace")}
             return self.answer(200, "application/json", json.dumps(echo).encode() + b"\n")
-        if host == "api" and path == "/sse":
+        if service == "sse":
             return self.events()
-        if host == "api" and path == "/ws":
+        if service == "ws":
             return self.websocket()
         self.answer(404, "text/plain", b"no such thing\n")
 
@@ -286,7 +300,7 @@ def main():
     with open(token_file) as file:
         token = file.read().strip()
     certificates(top)
-    server = Server(context(top, "http/1.1"), top=top, token=token, git=repository(top), files={"pypi": pypi(), "npm": npm(), "crates": crates()})
+    server = Server(context(top, "http/1.1"), top=top, token=token, git=repository(top), files={"pypi": pypi(), "npm": npm(), "crates": crates(), "go": go()})
     threading.Thread(target=server.serve_forever, daemon=True).start()
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=serve_h2, args=(context(top, "h2"), listener, token), daemon=True).start()
