@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use bottle_policy::{EgressCommand, Inject, PathPattern, Policy, Route, Secret, TokenName};
+use bottle_policy::{EgressCommand, Inject, PathPattern, Policy, Route, Scan, Secret, TokenName};
 use bottle_scan::{Profile, Scanner};
 
 use super::authority::Authority;
@@ -171,7 +171,10 @@ impl Live {
 const KNOWN: usize = 64;
 
 /// All routes of one policy.
-pub struct Routes(Vec<Arc<LiveRoute>>);
+pub struct Routes {
+    all: Vec<Arc<LiveRoute>>,
+    secrets: Profile,
+}
 
 impl Routes {
     /// Checks `policy` and binds it to the tokens' values.
@@ -208,7 +211,7 @@ impl Routes {
                 }
             };
             let profile = scanner.profile(&route.scan).map_err(|e| PolicyError::Rule { route: route.name.clone(), rule: e.0 })?;
-            let before = old.and_then(|old| old.0.iter().find(|l| l.route.name == route.name));
+            let before = old.and_then(|old| old.all.iter().find(|l| l.route.name == route.name));
             let upstream = match before.filter(|l| same_upstream(&l.route, &route)) {
                 Some(live) => live.upstream.clone(),
                 None => {
@@ -225,13 +228,20 @@ impl Routes {
         if let Some(live) = mixed {
             return Err(PolicyError::Mixed(live.route.name.clone()));
         }
-        Ok(Self(live))
+        let secrets = scanner.profile(&Scan::default()).map_err(|e| PolicyError::Rule { route: String::new(), rule: e.0 })?;
+        Ok(Self { all: live, secrets })
+    }
+
+    /// What must not be written down anywhere.
+    #[must_use]
+    pub fn secrets(&self) -> Profile {
+        self.secrets.clone()
     }
 
     /// As written.
     #[must_use]
     pub fn policy(&self) -> Policy {
-        Policy::new(self.0.iter().map(|l| l.route.clone()).collect())
+        Policy::new(self.all.iter().map(|l| l.route.clone()).collect())
     }
 
     /// Whether a tunnel to `to` may be opened at all.
@@ -301,7 +311,7 @@ impl Routes {
     }
 
     fn named<'a>(&'a self, to: &'a Authority) -> impl Iterator<Item = &'a Arc<LiveRoute>> {
-        self.0.iter().filter(|l| l.route.names(&to.host, to.port))
+        self.all.iter().filter(|l| l.route.names(&to.host, to.port))
     }
 }
 

@@ -157,7 +157,7 @@ pub async fn serve_http2(proxy: Arc<Proxy>, io: TlsStream<Prefixed>, via: Via) {
     let broken = run!(proxy, builder.serve_connection(TokioIo::new(io), service));
     // What is no request has no line of its own: say that there was something.
     if let Some(e) = broken.filter(|e| !is_lost(e)) {
-        let mut ticket = Ticket::new(proxy.log.clone(), proxy.cut.subscribe());
+        let mut ticket = Ticket::new(proxy.log.clone(), proxy.routes.now().secrets(), proxy.cut.subscribe());
         if let Via::Tunnel(to) = &to {
             ticket.to(to);
         }

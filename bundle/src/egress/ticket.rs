@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bottle_policy::audit::{AuditError, AuditEvent, AuditWriter, Line, Verdict};
+use bottle_scan::{Direction, Profile};
 use tokio::sync::watch;
 
 use super::authority::Authority;
@@ -16,6 +17,7 @@ const DAEMON: &str = "egress";
 /// The lines-to-be of one request. Dropped before its end, it says that the bottle went away, or that the daemon did.
 pub struct Ticket {
     log: Arc<AuditWriter>,
+    secrets: Profile,
     cut: watch::Receiver<bool>,
     event: AuditEvent,
     started: Instant,
@@ -24,10 +26,11 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Starts the clock. `cut` is true once the daemon ends open requests.
-    pub fn new(log: Arc<AuditWriter>, cut: watch::Receiver<bool>) -> Self {
+    /// Starts the clock. Nothing in which `secrets` finds one is written down. `cut` is true once the daemon ends open
+    /// requests.
+    pub fn new(log: Arc<AuditWriter>, secrets: Profile, cut: watch::Receiver<bool>) -> Self {
         let event = AuditEvent::new(DAEMON, "request", Verdict::Allow);
-        Self { log, cut, event, started: Instant::now(), meter: Arc::default(), done: false }
+        Self { log, secrets, cut, event, started: Instant::now(), meter: Arc::default(), done: false }
     }
 
     /// Where the request goes.
@@ -62,6 +65,7 @@ impl Ticket {
     /// # Errors
     /// The line cannot be written.
     pub fn admit(&mut self) -> Result<(), Refusal> {
+        withhold(&mut self.event, &self.secrets);
         let event = AuditEvent { event: "admitted".to_owned(), ..self.event.clone() };
         match self.log.append(Line::Opening, event) {
             Ok(seq) => {
@@ -102,6 +106,9 @@ impl Ticket {
             return;
         }
         let mut event = self.event.clone();
+        if event.admitted.is_none() || event.reason.is_some() {
+            withhold(&mut event, &self.secrets);
+        }
         event.findings = self.meter.findings();
         event.bytes_up = Some(self.meter.up());
         event.bytes_down = Some(self.meter.down());
@@ -109,6 +116,16 @@ impl Ticket {
         let line = if event.admitted.is_some() { Line::Closing } else { Line::Refusal };
         if let Err(e) = self.log.append(line, event) {
             complain(&e);
+        }
+    }
+}
+
+/// Leaves out every text of the guest's that holds a credential: what it must not send, it must not leave in the log.
+fn withhold(event: &mut AuditEvent, secrets: &Profile) {
+    let texts = [&mut event.method, &mut event.host, &mut event.path, &mut event.reason, &mut event.hint];
+    for text in texts.into_iter().flatten() {
+        if !secrets.text(Direction::Request, text.as_bytes()).is_empty() {
+            *text = "(withheld: it holds what looks like a credential)".to_owned();
         }
     }
 }

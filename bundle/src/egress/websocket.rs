@@ -167,7 +167,7 @@ where
     let (mut guest_read, mut guest_write) = tokio::io::split(guest);
     let (mut up_read, mut up_write) = tokio::io::split(TokioIo::new(upstream));
     let profile = &live.profile;
-    let scan = |direction| profile.stream(direction, "").ok();
+    let scan = |direction| profile.stream(direction, "").ok().filter(|_| !proxy.guards().is_off(Rule::Secret));
     let hidden = if live.credential.is_some() || live.route.scan.responses { scan(Direction::Response) } else { None };
     let mut up = Way {
         proxy,
