@@ -218,3 +218,53 @@ fn confined_it_still_reads_the_systems_cas_and_hosts() {
     assert!(egress.get("localhost", "/", "").contains("[address]"));
     assert!(start(&cas.path().join("none.pem")).get("up.test", "/", "").contains("[upstream-tls]"));
 }
+
+#[test]
+fn another_policy_file_is_in_force_at_once_and_a_bad_one_never() {
+    let upstream = Upstream::start(2);
+    let egress = Egress::start(&upstream.policy());
+    assert!(egress.get("up.test", "/a", "").starts_with("HTTP/1.1 200"));
+    let put = |text: &str| {
+        let new = egress.dir.path().join("new.json");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, egress.dir.path().join("policy.json")).unwrap();
+    };
+    let mut narrow: serde_json::Value = serde_json::from_str(&upstream.policy()).unwrap();
+    narrow["routes"][0]["paths"] = serde_json::json!(["/v1/*"]);
+    let wait = |n: usize| {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while fs::read_to_string(egress.audit()).unwrap().matches(r#""event":"policy""#).count() < n {
+            assert!(Instant::now() < deadline, "{}", fs::read_to_string(egress.audit()).unwrap());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    put(&narrow.to_string());
+    wait(1);
+    assert!(egress.get("up.test", "/a", "").starts_with("HTTP/1.1 403"));
+    put(r#"{"version": 1, "routes": [{"name": "x", "hots": "y"}]}"#);
+    wait(2);
+    assert!(egress.get("up.test", "/a", "").starts_with("HTTP/1.1 403") && egress.get("up.test", "/v1/a", "").starts_with("HTTP/1.1 200"));
+    let log = fs::read_to_string(egress.audit()).unwrap();
+    assert!(log.contains("routes[0].hots") && log.contains("policy.json: line 1"), "{log}");
+    bottle_policy::audit::verify(log.as_bytes()).unwrap();
+}
+
+#[test]
+fn a_refused_token_is_asked_for_on_standard_output_and_taken_from_standard_input() {
+    let upstream = Upstream::start(2);
+    let mut policy: serde_json::Value = serde_json::from_str(&upstream.policy()).unwrap();
+    policy["routes"][0]["inject"] = serde_json::json!({"header": "authorization", "scheme": "bearer", "token": "DEMO"});
+    let mut input: serde_json::Value = serde_json::from_str(&Egress::input()).unwrap();
+    input["refreshable"] = serde_json::json!(["DEMO"]);
+    let mut egress = Egress::spawn(tempfile::tempdir().unwrap(), &policy.to_string(), &input.to_string()).ready();
+    let (mut stdin, mut stdout) = (egress.process.stdin.take().unwrap(), egress.process.stdout.take().unwrap());
+    let operator = std::thread::spawn(move || {
+        let mut said = [0; 128];
+        let n = stdout.read(&mut said).unwrap();
+        assert_eq!(String::from_utf8_lossy(&said[..n]), "{\"stale\":{\"token\":\"DEMO\"}}\n");
+        writeln!(stdin, "not json\n{{\"token\":{{\"name\":\"DEMO\",\"value\":\"the-new-value\"}}}}").unwrap();
+        stdin
+    });
+    assert!(egress.get("up.test", "/wants the-new-value".replace(' ', "/").as_str(), "").starts_with("HTTP/1.1 200"));
+    let _stdin = operator.join().unwrap();
+}

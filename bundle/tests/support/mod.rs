@@ -305,7 +305,7 @@ impl Upstream {
 fn serve(io: StreamOwned<ServerConnection, std::net::TcpStream>, size: usize) {
     let mut io = BufReader::new(io);
     loop {
-        let (mut first, mut length) = (String::new(), 0);
+        let (mut first, mut length, mut authorization) = (String::new(), 0, String::new());
         if io.read_line(&mut first).unwrap_or(0) == 0 {
             return;
         }
@@ -318,14 +318,20 @@ fn serve(io: StreamOwned<ServerConnection, std::net::TcpStream>, size: usize) {
             if let Some(n) = line.strip_prefix("content-length: ") {
                 length = n.trim().parse().unwrap();
             }
+            if let Some(value) = line.strip_prefix("authorization: ") {
+                authorization = value.trim().to_owned();
+            }
         }
         std::io::copy(&mut io.by_ref().take(length), &mut std::io::sink()).unwrap();
         if first.starts_with("POST /never ") {
             std::thread::sleep(Duration::from_secs(60)); // an upstream that got all and does not answer
         }
         let n = if first.starts_with("GET /big ") { size } else { 2 };
+        // `/wants/TOKEN` wants that one.
+        let wanted = first.split(' ').nth(1).and_then(|path| path.strip_prefix("/wants/"));
+        let status = if wanted.is_none_or(|w| authorization.ends_with(w)) { "200 OK" } else { "401 Unauthorized" };
         let out = io.get_mut();
-        write!(out, "HTTP/1.1 200 OK\r\nContent-Length: {n}\r\n\r\n").unwrap();
+        write!(out, "HTTP/1.1 {status}\r\nContent-Length: {n}\r\n\r\n").unwrap();
         let block = vec![b'x'; 64 * 1024];
         let mut left = n;
         while left > 0 {
