@@ -80,3 +80,43 @@ impl Args {
         manifest::load(&search).map_err(|e| Error::new(Kind::Config, e.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::plan::tests::demo_plan;
+
+    fn read(manifest: Option<PathBuf>, named: Option<PathBuf>) -> Result<Manifest> {
+        let running = LaunchPlan { manifest, ..demo_plan() };
+        Args { name: "demo".into(), manifest: named }.manifest(&running)
+    }
+
+    #[test]
+    fn the_manifest_of_the_launch_is_read_again_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("p");
+        fs::create_dir(&below).unwrap();
+        let (file, other) = (below.join("bottle.toml"), dir.path().join("other.toml"));
+        fs::write(dir.path().join("bottle.toml"), "version = 1\n[bottles.above]\n").unwrap();
+        fs::write(&file, "version = 1\n[bottles.own]\n").unwrap();
+        fs::write(&other, "version = 1\n[bottles.other]\n").unwrap();
+        let has = |m: Manifest, name: &str| m.bottles.keys().any(|k| k.as_str() == name);
+        assert!(has(read(Some(file.clone()), None).unwrap(), "own"));
+        assert!(has(read(Some(other.clone()), None).unwrap(), "other"), "it was named at launch");
+        assert!(has(read(Some(file.clone()), Some(other)).unwrap(), "other"), "it is named now");
+        assert_eq!(read(None, None).unwrap_err().kind(), Kind::Usage);
+        fs::write(&file, "version = 2").unwrap();
+        assert_eq!(read(Some(file.clone()), None).unwrap_err().kind(), Kind::Config);
+        fs::remove_file(&file).unwrap();
+        let e = read(Some(file.clone()), None).unwrap_err();
+        assert!(e.to_string().contains("is not there any more"), "the one above is another: {e}");
+        fs::write(&file, "version = 1").unwrap();
+        // Only root can make another user's file.
+        if nix::unistd::geteuid().is_root() && nix::unistd::chown(&file, Some(nix::unistd::Uid::from_raw(12345)), None).is_ok() {
+            assert!(read(Some(file.clone()), None).unwrap_err().to_string().contains("belongs to another user"));
+            assert!(read(Some(file.clone()), Some(file)).is_ok(), "unless it is named");
+        }
+    }
+}

@@ -208,6 +208,38 @@ mod tests {
     }
 
     #[test]
+    fn the_demos_upstream_stays_where_it_is() {
+        let bottle = Bottle::new();
+        let plan = crate::plan::tests::demo_plan();
+        let mut running = plan.policy.clone();
+        running.routes[0].connect = Some("127.0.0.1:1".parse().unwrap());
+        running.routes[0].ca = Some("pem".into());
+        fs::write(bottle.file(), serde_json::to_vec(&running).unwrap()).unwrap();
+        let mut new = plan.policy.clone();
+        bottle.in_force(1).unwrap().complete(&plan, &mut new);
+        assert_eq!(new, running);
+    }
+
+    #[test]
+    fn a_bottle_that_does_not_run_is_not_reloaded() {
+        use crate::state::{Metadata, Roots};
+        let home = tempfile::tempdir().unwrap();
+        let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
+        let dir = roots.bottle("x").unwrap();
+        assert_eq!(InForce::read(&dir).unwrap_err().kind(), Kind::Usage, "there is none");
+        let lock = dir.lock().unwrap();
+        fs::create_dir(dir.runtime()).unwrap();
+        fs::write(dir.runtime().join("policy.json"), serde_json::to_vec(&policy("a.b")).unwrap()).unwrap();
+        let metadata = Metadata::starting(&dir, "x", "qemu", "");
+        dir.write_metadata(&metadata).unwrap();
+        assert_eq!(InForce::read(&dir).unwrap_err().kind(), Kind::Usage, "it is starting");
+        dir.write_metadata(&Metadata { phase: Phase::Running, ..metadata }).unwrap();
+        assert_eq!(InForce::read(&dir).unwrap().policy(), &policy("a.b"));
+        drop(lock);
+        assert_eq!(InForce::read(&dir).unwrap_err().kind(), Kind::Usage, "its orchestrator is dead");
+    }
+
+    #[test]
     fn a_refused_policy_leaves_the_old_file() {
         let bottle = Bottle::new();
         let before = fs::read(bottle.file()).unwrap();

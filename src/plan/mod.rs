@@ -251,8 +251,26 @@ fn unsupported(name: &Slug, agent: &Agent, bottle: &Bottle, provider_built: bool
     if let Some(at) = &bottle.supervise {
         add(at, format!("bottles.{}.supervise", agent.bottle), "supervise");
     }
+    // Until the bundle runs it: a launch must not quietly use another chain than the one that was asked for.
+    if bottle.bundle_egress != EgressChain::Bottle {
+        add(&bottle.at, format!("bottles.{}.bundle.egress", agent.bottle), &format!("egress by {}", bottle.bundle_egress));
+    }
     if let (Some(at), WorkspaceMode::Copy | WorkspaceMode::Clone) = (&bottle.workspace.at, bottle.workspace.mode) {
         add(at, format!("bottles.{}.workspace", agent.bottle), "workspace");
     }
     out
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The demo's plan on a made-up host.
+    pub(crate) fn demo_plan() -> LaunchPlan {
+        let text = || "x".to_owned();
+        let facts = ImageFacts { image: "/x".into(), user: text(), uid: 1, gid: 1, home: text(), workdir: text(), path: text() };
+        let images = BTreeMap::from([("demo".parse().unwrap(), facts)]);
+        let host = Host { env: &|_| None, engine: Engine { name: text(), reason: text() }, images };
+        plan(&Manifest::built_in(), "demo", &host, &Options::default()).unwrap()
+    }
 }
