@@ -18,7 +18,7 @@
           bottle bottle-bundle bottle-guest bench
           qemu kernel initrd tools image-demo closure mitmproxy
           # Intermediate, but worth building by name when one of them is what changed.
-          toolchain vendor orchestrator guest-root engine-root check-root dev-tools;
+          toolchain vendor orchestrator guest-root engine-root check-root dev-tools image-clients closure-clients;
       };
 
       apps.${system} = rec {

@@ -29,8 +29,10 @@ let
     guest-root = call ./images/guest-root.nix;
     erofs = call ./images/erofs.nix;
     image-demo = call ./images/demo.nix;
+    image-clients = call ./images/clients.nix;
 
     closure = call ./packages/closure.nix;
+    closure-clients = call ./packages/closure-clients.nix;
     bottle = call ./packages/bottle.nix;
 
     check-root = call ./checks/root.nix;
@@ -39,6 +41,7 @@ let
       unit = call ./checks/unit.nix;
       lint = call ./checks/lint.nix;
       boot = call ./checks/boot.nix;
+      clients = call ./checks/clients.nix;
     } // (if scope.workspace.bottle-tests == [ ] then { } else { bottles = call ./checks/bottles.nix; });
 
     dev-tools = call ./packages/dev-tools.nix;

@@ -1,0 +1,8 @@
+# Real clients in a real bottle, through egress, to TLS upstreams of their own (docs/clients.md).
+{ tests, closure-clients }:
+tests {
+  name = "clients";
+  env.BOTTLE_CLOSURE = closure-clients;
+  # All in one bottle with two processors, so two at a time.
+  command = "cargo test --frozen --workspace --test bottles_clients -- --test-threads=2";
+}
