@@ -58,6 +58,12 @@ struct Confine {
     /// No network: a network namespace of its own, and no socket, Unix ones included, but those that are inherited.
     #[arg(long)]
     no_network: bool,
+    /// New internet sockets only, and no listening ones.
+    #[arg(long, conflicts_with = "no_network")]
+    outgoing: bool,
+    /// New internet sockets only, listening ones too.
+    #[arg(long, conflicts_with_all = ["no_network", "outgoing"])]
+    inet: bool,
     /// Process id of the parent; CMD dies with it.
     #[arg(long)]
     parent: Option<u32>,
@@ -115,8 +121,14 @@ fn daemon(name: &str, parent: Option<u32>, run: impl FnOnce() -> Result<(), Stri
 #[cfg(target_os = "linux")]
 fn become_command(a: Confine) -> ExitCode {
     let grants = confine::Grants { ro: a.ro, rx: a.rx, rw: a.rw, skip_missing: false };
-    let (no_network, best_effort) = (a.no_network, a.best_effort);
-    let spec = confine::exec::ExecSpec { grants, no_network, parent: a.parent, keep_fds: a.keep_fd, best_effort, command: a.command };
+    let network = match (a.no_network, a.outgoing, a.inet) {
+        (true, ..) => confine::Network::Nothing,
+        (_, true, _) => confine::Network::Outgoing,
+        (.., true) => confine::Network::Inet,
+        _ => confine::Network::Unrestricted,
+    };
+    let best_effort = a.best_effort;
+    let spec = confine::exec::ExecSpec { grants, network, parent: a.parent, keep_fds: a.keep_fd, best_effort, command: a.command };
     match confine::exec::run(spec) {
         Ok(never) => match never {},
         Err(e) => {

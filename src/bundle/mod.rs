@@ -1,5 +1,6 @@
 //! The bundle: the sidecar daemons of one bottle, and the runtimes that can run them.
 
+mod original;
 mod process;
 
 use bottle_policy::{EgressInput, Policy};
@@ -7,6 +8,7 @@ use bottle_policy::{EgressInput, Policy};
 pub use process::HostProcesses;
 
 use crate::error::{Error, Result};
+use crate::manifest::EgressChain;
 use crate::process::{Daemon, Pipe};
 use crate::state::{BottleDir, Journal};
 
@@ -17,6 +19,8 @@ pub struct BundleSpec<'a> {
     pub dir: &'a BottleDir,
     /// What the agent may reach.
     pub policy: &'a Policy,
+    /// Which program enforces it.
+    pub chain: EgressChain,
     /// CA and token values, handed over by pipe.
     pub egress: EgressInput,
 }

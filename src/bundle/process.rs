@@ -1,7 +1,12 @@
 //! Daemons as confined processes of the host user.
 
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::time::Duration;
 
+use super::original::Original;
 use super::{Bundle, BundleRuntime, BundleSpec};
 use crate::closure::Closure;
 use crate::error::{Context, Kind, Result};
@@ -10,6 +15,26 @@ use crate::state::{Journal, write_private};
 
 /// Longest time from a daemon's start to its answering socket.
 pub(super) const READY: Duration = Duration::from_secs(10);
+
+/// What a Python program that speaks TLS with the internet reads of the system, where it is.
+const SYSTEM: &[&str] = &[
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/host.conf",
+    "/etc/services",
+    "/etc/localtime",
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/ca-certificates",
+    "/etc/static/ssl",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/var/lib/ca-certificates",
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+];
 
 /// Runs the closure's `bottle-bundle` on the host; each daemon confines itself before it listens.
 #[derive(Debug)]
@@ -20,8 +45,11 @@ impl BundleRuntime for HostProcesses<'_> {
         let policy = spec.dir.runtime().join("policy.json");
         let json = serde_json::to_vec_pretty(spec.policy).context(Kind::Internal, || "cannot write the policy".into())?;
         write_private(&policy, &json)?;
-        let program = Program::new("egress", &self.0.bundle.binary.path)
-            .arg("egress")
+        let program = match Original::find(spec.chain, spec.policy)? {
+            None => Program::new("egress", &self.0.bundle.binary.path).arg("egress"),
+            Some(original) => self.original(&original, &spec)?,
+        };
+        let program = program
             .arg("--socket")
             .arg(spec.dir.daemon_socket("egress"))
             .arg("--policy")
@@ -33,4 +61,43 @@ impl BundleRuntime for HostProcesses<'_> {
         egress.hand_over(&spec.egress).await?;
         Ok(Bundle { daemons: vec![egress] })
     }
+}
+
+impl HostProcesses<'_> {
+    /// `bottle-bundle confine … -- bottle-egress-mitmproxy`, which has no way to make a Unix socket and so inherits its own.
+    fn original(&self, original: &Original, spec: &BundleSpec<'_>) -> Result<Program> {
+        let socket = spec.dir.daemon_socket("egress");
+        let mut program = Program::new("egress", &self.0.bundle.binary.path);
+        let listener = program.keep_fd(listen(&socket)?.into());
+        let audit = spec.dir.audit();
+        // Confinement is to files that exist.
+        let create = OpenOptions::new().create(true).append(true).mode(0o600).open(&audit);
+        create.context(Kind::Config, || format!("cannot write {}", audit.display()))?;
+
+        // pipelock listens on loopback, because mitmproxy reaches another proxy no other way.
+        let network = if original.pipelock.is_some() { "--inet" } else { "--outgoing" };
+        program = program.arg("confine").arg(network).args(["--parent", &std::process::id().to_string()]);
+        program = program.args(["--keep-fd", &listener.to_string()]);
+        for path in SYSTEM.iter().map(Path::new).filter(|p| p.exists()) {
+            program = program.arg("--ro").arg(path);
+        }
+        for path in [Some(&original.root), original.pipelock.as_ref()].into_iter().flatten() {
+            program = program.arg("--rx").arg(path);
+        }
+        program = program.arg("--rw").arg(spec.dir.runtime()).arg("--rw").arg(&audit).arg("--").arg(&original.program);
+        program = program.args(["--listen-fd", &listener.to_string()]);
+        Ok(match &original.pipelock {
+            Some(pipelock) => program.arg("--pipelock").arg(pipelock),
+            None => program,
+        })
+    }
+}
+
+/// The daemon's socket, in a directory that is private.
+fn listen(path: &Path) -> Result<UnixListener> {
+    let what = || format!("cannot listen at {}", path.display());
+    let _ = std::fs::remove_file(path); // of a daemon that is gone: the bottle is locked
+    let listener = UnixListener::bind(path).context(Kind::Config, what)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).context(Kind::Config, what)?;
+    Ok(listener)
 }

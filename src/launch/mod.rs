@@ -157,7 +157,7 @@ impl Underway<'_> {
             tokens: tokens.clone(),
             refreshable: refresh::refreshable(&plan),
         };
-        let spec = BundleSpec { dir: &self.dir, policy: &plan.policy, egress };
+        let spec = BundleSpec { dir: &self.dir, policy: &plan.policy, chain: plan.bundle_egress, egress };
         let bundle = parts.bundle.insert(HostProcesses(closure).spawn(spec, &mut self.journal).await?);
 
         self.progress.step(&format!("booting {} on {}", plan.image.name, plan.engine.reason));

@@ -15,12 +15,12 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use super::{ConfineError, Grants, Network, Report, begin, landlock, process, seccomp, userns};
 
 /// What CMD keeps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ExecSpec {
     /// Files; CMD's own file and its loader are added.
     pub grants: Grants,
-    /// Whether CMD has no network: an empty network namespace, and no new socket of any kind; inherited ones work.
-    pub no_network: bool,
+    /// What network CMD keeps. With [`Network::Nothing`] also an empty network namespace; inherited sockets work always.
+    pub network: Network,
     /// Process that CMD must not outlive.
     pub parent: Option<u32>,
     /// Open file descriptors that CMD inherits, beside 0, 1 and 2.
@@ -45,7 +45,7 @@ pub fn run(mut spec: ExecSpec) -> Result<Infallible, ConfineError> {
     base_files(&mut spec.grants);
 
     let mut netns = false;
-    if spec.no_network {
+    if spec.network == Network::Nothing {
         match userns::leave_network() {
             Ok(()) => netns = true,
             Err(e) if spec.best_effort => eprintln!("confine: no network namespace ({e}); sockets are filtered"),
@@ -61,9 +61,8 @@ pub fn run(mut spec: ExecSpec) -> Result<Infallible, ConfineError> {
     for fd in &spec.keep_fds {
         inherit(*fd)?;
     }
-    let network = if spec.no_network { Network::Nothing } else { Network::Unrestricted };
-    let landlock = landlock::restrict(&spec.grants, network)?;
-    let seccomp = match seccomp::install(network, true) {
+    let landlock = landlock::restrict(&spec.grants, spec.network)?;
+    let seccomp = match seccomp::install(spec.network, true) {
         Err(e) if spec.best_effort => {
             eprintln!("confine: {e}");
             false

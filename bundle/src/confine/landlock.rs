@@ -24,7 +24,7 @@ pub(super) fn restrict(grants: &Grants, network: Network) -> Result<u32, Confine
     rules = match network {
         Network::Outgoing => rules.handle_access(AccessNet::BindTcp).map_err(failed)?,
         Network::Nothing => rules.handle_access(AccessNet::from_all(REVIEWED)).map_err(failed)?,
-        Network::Unrestricted => rules,
+        Network::Inet | Network::Unrestricted => rules,
     };
     let mut rules = rules.create().map_err(failed)?;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;

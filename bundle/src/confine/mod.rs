@@ -61,6 +61,8 @@ pub struct Grants {
 pub enum Network {
     /// New outgoing internet connections; no TCP listening, no other socket family, no Unix sockets.
     Outgoing,
+    /// New internet sockets, listening ones too; no other socket family, no Unix sockets.
+    Inet,
     /// No new socket of any kind, Unix sockets included, and no new use for one that was inherited: it is neither
     /// connected nor bound. (`socketpair` stays: it reaches nobody.)
     Nothing,

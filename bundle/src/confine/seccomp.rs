@@ -98,7 +98,7 @@ pub(super) fn install(network: Network, may_exec: bool) -> Result<bool, ConfineE
     match network {
         Network::Unrestricted => {}
         Network::Nothing => rules.extend(NEW_PEERS.iter().map(|nr| (*nr, vec![]))),
-        Network::Outgoing => {
+        Network::Outgoing | Network::Inet => {
             rules.insert(libc::SYS_socket, vec![rule(&[not(0, libc::AF_INET)?, not(0, libc::AF_INET6)?])?]);
         }
     }
