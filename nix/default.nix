@@ -41,6 +41,7 @@ let
       unit = call ./checks/unit.nix;
       lint = call ./checks/lint.nix;
       boot = call ./checks/boot.nix;
+      mitmproxy = call ./checks/mitmproxy.nix;
       clients = call ./checks/clients.nix;
     } // (if scope.workspace.bottle-tests == [ ] then { } else { bottles = call ./checks/bottles.nix; });
 

@@ -4,7 +4,7 @@ let
   script = name: path: { inherit name; path = builtins.path { inherit path name; }; };
   scripts = [
     (script "bootstrap" ../bootstrap) (script "fetch" ../fetch) (script "relock" ../relock)
-    (script "lib.sh" ../lib.sh) (script "seed.sh" ../seed.sh) (script "ci-run" ../../.ci/run)
+    (script "pipelock" ../pipelock) (script "lib.sh" ../lib.sh) (script "seed.sh" ../seed.sh) (script "ci-run" ../../.ci/run)
   ];
 in
 rust.build {

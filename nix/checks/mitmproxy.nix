@@ -1,0 +1,7 @@
+# The conformance suite (bundle/tests/conformance.rs) against the real mitmproxy chain, in Nix's sandbox.
+{ tests, mitmproxy }:
+tests {
+  name = "mitmproxy";
+  env.BOTTLE_EGRESS_MITMPROXY = "${mitmproxy}/bin/bottle-egress-mitmproxy";
+  command = "cargo test --frozen --package bottle-bundle --test conformance -- mitmproxy";
+}
