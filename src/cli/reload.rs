@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::planning;
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::InForce;
-use crate::manifest::{self, Manifest, find};
+use crate::manifest::{self, EgressChain, Manifest, find};
 use crate::plan::{LaunchPlan, diff, not_reloadable, replan};
 use crate::say::say;
 use crate::state::Roots;
@@ -30,6 +30,10 @@ impl Args {
         let what = || format!("cannot read {}", dir.plan().display());
         let running = std::fs::read(dir.plan()).context(Kind::Config, what)?;
         let mut running: LaunchPlan = serde_json::from_slice(&running).context(Kind::Config, what)?;
+        if running.bundle_egress != EgressChain::Bottle {
+            let message = format!("the egress chain {} reads its policy at launch only", running.bundle_egress);
+            return Err(Error::new(Kind::Usage, message).hint(format!("bottle stop {}, and launch it again", self.name)));
+        }
         let manifest = self.manifest(&running)?;
         let new = replan(&running, &manifest, &|name| std::env::var(name).ok()).map_err(planning::plan_error)?;
         let others = not_reloadable(&running, &new);

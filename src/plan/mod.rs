@@ -251,10 +251,6 @@ fn unsupported(name: &Slug, agent: &Agent, bottle: &Bottle, provider_built: bool
     if let Some(at) = &bottle.supervise {
         add(at, format!("bottles.{}.supervise", agent.bottle), "supervise");
     }
-    // Until the bundle runs it: a launch must not quietly use another chain than the one that was asked for.
-    if bottle.bundle_egress != EgressChain::Bottle {
-        add(&bottle.at, format!("bottles.{}.bundle.egress", agent.bottle), &format!("egress by {}", bottle.bundle_egress));
-    }
     if let (Some(at), WorkspaceMode::Copy | WorkspaceMode::Clone) = (&bottle.workspace.at, bottle.workspace.mode) {
         add(at, format!("bottles.{}.workspace", agent.bottle), "workspace");
     }

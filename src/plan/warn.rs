@@ -4,7 +4,7 @@ use bottle_policy::{Action, PathPattern, Policy, Route};
 
 use super::LaunchPlan;
 use super::secrets::looks_secret;
-use crate::manifest::{TokenSource, neutral};
+use crate::manifest::{EgressChain, TokenSource, neutral};
 
 /// Comparisons of path patterns after which overlaps are no longer looked for (a policy that large has none to read anyway).
 const BUDGET: usize = 2_000_000;
@@ -38,6 +38,9 @@ pub(super) fn warnings(plan: &LaunchPlan, env_is_set: &dyn Fn(&str) -> bool) -> 
             }
             _ => {}
         }
+    }
+    if plan.bundle_egress == EgressChain::Mitmproxy && plan.policy.routes.iter().any(|r| r.scan.limit != Some(Action::Off)) {
+        out.push("egress by mitmproxy scans nothing: credentials that the agent finds can leave by every route".to_owned());
     }
     routes(&plan.policy, &mut out);
     out
