@@ -30,10 +30,7 @@ impl Args {
         let what = || format!("cannot read {}", dir.plan().display());
         let running = std::fs::read(dir.plan()).context(Kind::Config, what)?;
         let mut running: LaunchPlan = serde_json::from_slice(&running).context(Kind::Config, what)?;
-        if running.bundle_egress != EgressChain::Bottle {
-            let message = format!("the egress chain {} reads its policy at launch only", running.bundle_egress);
-            return Err(Error::new(Kind::Usage, message).hint(format!("bottle stop {}, and launch it again", self.name)));
-        }
+        self.can_reload(&running)?;
         let manifest = self.manifest(&running)?;
         let new = replan(&running, &manifest, &|name| std::env::var(name).ok()).map_err(planning::plan_error)?;
         let others = not_reloadable(&running, &new);
@@ -53,6 +50,15 @@ impl Args {
         in_force.replace(&policy)?;
         say(format_args!("bottle: {}: policy {} is in force", self.name, policy.digest()));
         Ok(0)
+    }
+
+    /// Only our own daemon watches its policy.
+    fn can_reload(&self, running: &LaunchPlan) -> Result<()> {
+        if running.bundle_egress == EgressChain::Bottle {
+            return Ok(());
+        }
+        let message = format!("the egress chain {} reads its policy at launch only", running.bundle_egress);
+        Err(Error::new(Kind::Usage, message).hint(format!("bottle stop {}, and launch it again", self.name)))
     }
 
     /// The manifest as it is now. One that was found at launch must still be this user's (or root's).
@@ -95,6 +101,15 @@ mod tests {
     fn read(manifest: Option<PathBuf>, named: Option<PathBuf>) -> Result<Manifest> {
         let running = LaunchPlan { manifest, ..demo_plan() };
         Args { name: "demo".into(), manifest: named }.manifest(&running)
+    }
+
+    #[test]
+    fn a_chain_that_would_not_notice_is_not_reloaded() {
+        let args = Args { name: "demo".into(), manifest: None };
+        for chain in EgressChain::ALL {
+            let running = LaunchPlan { bundle_egress: chain, ..demo_plan() };
+            assert_eq!(args.can_reload(&running).is_ok(), chain == EgressChain::Bottle, "{chain}");
+        }
     }
 
     #[test]
