@@ -333,7 +333,9 @@ impl Bench {
         let live = Arc::new(Live::new(Policy::new(routes), tokens, network.clone()).unwrap());
         let (end, ending) = watch::channel(false);
         let log = options.log.unwrap_or_else(|| dir.path().join("audit"));
+        let requests = Arc::new(tokio::sync::Semaphore::new(network.limits.requests));
         let proxy = Proxy {
+            requests,
             routes: live.clone(),
             leaves: Leaves::new(&ca.cert, &Secret::new(ca.key.clone())).unwrap(),
             log: Arc::new(AuditWriter::with_bounds(&log, "egress", options.bounds).unwrap()),

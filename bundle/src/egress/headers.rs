@@ -146,12 +146,6 @@ impl Credential {
         }
     }
 
-    /// Whether this header is the credential's place.
-    #[must_use]
-    pub fn is_header(&self, header: &HeaderName) -> bool {
-        matches!(self, Self::Header(name, _) if same_header(header, name))
-    }
-
     /// Puts the credential in, after [`Credential::clear`].
     pub fn inject(&self, headers: &mut HeaderMap, query: &mut Option<String>) {
         match self {

@@ -74,6 +74,9 @@ pub struct Limits {
     pub pool_idle: Duration,
     /// For one request from its first byte to the last of its response, and for a tunnel or WebSocket.
     pub total: Duration,
+    /// Requests, tunnels and WebSockets on their way at once, on all connections; more wait. What each of them may buffer
+    /// times this bounds the daemon's memory.
+    pub requests: usize,
     /// Streams of one HTTP/2 connection at once.
     pub streams: u32,
     /// For open requests when the daemon ends. All of its end must take less than the 3 s after which it is killed.
@@ -91,6 +94,7 @@ impl Default for Limits {
             silence: Duration::from_secs(600),
             pool_idle: Duration::from_secs(60),
             total: Duration::from_secs(24 * 3600),
+            requests: 768,
             streams: 128,
             drain: Duration::from_secs(1),
         }
@@ -119,6 +123,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         let path = path.display().to_string();
         move |e: io::Error| format!("{path}: {e}")
     };
+    more_files();
     // Watched before it is read, so that no change is missed.
     let watch = reload::Watch::new(&args.policy).map_err(at(&args.policy))?;
     let policy = reload::read(&args.policy)?;
@@ -162,13 +167,23 @@ pub fn run(args: &Args) -> Result<(), String> {
         tokio::spawn(report_to(asks));
         let (tasks, cut) = (Default::default(), tokio::sync::watch::Sender::new(false));
         let log = log.clone();
-        server::serve(Arc::new(proxy::Proxy { routes, leaves, log, network, tasks, ending, cut }), listener).await
+        let requests = Arc::new(tokio::sync::Semaphore::new(network.limits.requests));
+        server::serve(Arc::new(proxy::Proxy { routes, leaves, log, network, tasks, requests, ending, cut }), listener).await
     });
     // Requests that even now are open write their lines as they are dropped here.
     runtime.shutdown_timeout(Duration::from_millis(200));
     let finished = log.finish();
     served.map_err(|e| e.to_string())?;
     finished.map_err(|e| e.to_string())
+}
+
+/// As many open files as the system lets a process ask for: each request has two.
+fn more_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // What cannot be raised stays; then connections wait when files are out.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(4096)), hard);
+    }
 }
 
 /// Writes what the orchestrator is to know to standard output.

@@ -20,6 +20,7 @@ use super::ticket::Ticket;
 /// Runs one tunnel to its end.
 pub async fn tunnel(proxy: Arc<Proxy>, upgrade: OnUpgrade, to: Authority, live: Arc<LiveRoute>, mut ticket: Ticket) {
     ticket.route(&live.route.name);
+    ticket.takes(proxy.requests.clone().acquire_owned().await.ok());
     let began = timeout(proxy.network.limits.handshake, begin(&proxy, upgrade, &to)).await;
     let outcome = match began.unwrap_or(Ok(None)) {
         Ok(Some((guest, hello))) => splice(&proxy, guest, hello, &to, &live, &mut ticket).await,

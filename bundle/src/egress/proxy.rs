@@ -9,7 +9,7 @@ use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, 
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +40,8 @@ pub struct Proxy {
     pub network: Arc<Network>,
     /// Every connection and tunnel that is open.
     pub tasks: TaskTracker,
+    /// [`super::Limits::requests`].
+    pub requests: Arc<Semaphore>,
     /// True once the daemon is to end.
     pub ending: watch::Receiver<bool>,
     /// Made true when those that are still open then have had their time.
@@ -78,6 +80,7 @@ impl Proxy {
             return self.connect(&via, request, ticket);
         }
         let asked = websocket::asked(request.headers());
+        ticket.takes(self.requests.clone().acquire_owned().await.ok());
         let outcome = if self.log.closed() { Err(Refusal::unrecorded()) } else { self.request(&via, request, &mut ticket).await };
         let mut response = match outcome {
             Ok(Answer::Http(response, live)) => stream(response, ticket, live, &self.network),

@@ -149,9 +149,9 @@ pub async fn serve_http2(proxy: Arc<Proxy>, io: TlsStream<Prefixed>, via: Via) {
         .max_header_list_size(64 * 1024)
         .max_pending_accept_reset_streams(Some(32))
         .max_local_error_reset_streams(Some(64))
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .max_send_buf_size(128 * 1024)
+        .initial_stream_window_size(128 * 1024)
+        .initial_connection_window_size(256 * 1024)
+        .max_send_buf_size(64 * 1024)
         .keep_alive_interval(limits.head / 2)
         .keep_alive_timeout(limits.head / 2);
     let broken = run!(proxy, builder.serve_connection(TokioIo::new(io), service));

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bottle_policy::audit::{AuditError, AuditEvent, AuditWriter, Line, Verdict};
 use bottle_scan::{Direction, Profile};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::authority::Authority;
 use super::body::Meter;
@@ -23,6 +23,7 @@ pub struct Ticket {
     started: Instant,
     meter: Arc<Meter>,
     done: bool,
+    slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Ticket {
@@ -30,7 +31,12 @@ impl Ticket {
     /// requests.
     pub fn new(log: Arc<AuditWriter>, secrets: Profile, cut: watch::Receiver<bool>) -> Self {
         let event = AuditEvent::new(DAEMON, "request", Verdict::Allow);
-        Self { log, secrets, cut, event, started: Instant::now(), meter: Arc::default(), done: false }
+        Self { log, secrets, cut, event, started: Instant::now(), meter: Arc::default(), done: false, slot: None }
+    }
+
+    /// Takes its place among the requests that are on their way, until its end.
+    pub fn takes(&mut self, slot: Option<OwnedSemaphorePermit>) {
+        self.slot = slot;
     }
 
     /// Where the request goes.
@@ -117,6 +123,7 @@ impl Ticket {
         if let Err(e) = self.log.append(line, event) {
             complain(&e);
         }
+        self.slot = None;
     }
 }
 
