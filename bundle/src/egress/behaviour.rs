@@ -309,3 +309,18 @@ async fn a_certificate_is_for_one_host_by_the_bottles_ca_backdated_and_reused() 
     assert_eq!(format!("{names:?}"), "[DNSName(\"api.test\")]");
     assert!(!x509.is_ca());
 }
+
+#[tokio::test]
+async fn more_requests_than_allowed_wait_their_turn() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let limits = Limits { requests: 1, ..Limits::default() };
+    let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { limits, ..Options::default() });
+    let mut first = bench.tls("api.test").await;
+    first.write_all(b"GET /never HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
+    while upstream.seen().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(timeout(Duration::from_millis(300), bench.get("api.test", "/a")).await.is_err(), "a second request went on");
+    drop(first);
+    assert!(timeout(Duration::from_secs(5), bench.get("api.test", "/a")).await.unwrap().starts_with("HTTP/1.1 200"));
+}
