@@ -15,7 +15,7 @@ let
     in builtins.path {
       inherit path;
       name = baseNameOf dir;
-      filter = file: _type: tests || !builtins.elem file (map (d: toString (path + "/${d}")) [ "tests" "benches" "examples" ]);
+      filter = file: _type: tests || !builtins.elem file (map (d: toString (path + "/${d}")) [ "tests" "benches" "examples" "mitmproxy" ]);
     };
   file = path: builtins.path { path = ../. + "/${path}"; name = baseNameOf path; };
 

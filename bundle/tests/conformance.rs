@@ -1,6 +1,6 @@
 //! What every egress program must do, whatever it is made of: the attack table and what is allowed, against
 //! `bottle-bundle egress`, and against the mitmproxy chain when `BOTTLE_EGRESS_MITMPROXY` names its program.
-//! Where that chain does less, [`WEAKER`] says what happens instead, and docs/egress-chains.md says the same.
+//! Where that chain does less, [`weaker::WEAKER`] says what happens instead, and docs/egress-chains.md says the same.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "conformance/allowed.rs"]
@@ -10,6 +10,8 @@ mod guest;
 #[path = "conformance/site.rs"]
 mod site;
 mod support;
+#[path = "conformance/weaker.rs"]
+mod weaker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -23,9 +25,6 @@ use support::Program;
 #[allow(dead_code)]
 #[path = "../../tests/attacks/egress/requests.rs"]
 mod requests;
-
-/// Cases that the mitmproxy chain refuses by another rule than ours, and by which. None may get through.
-const WEAKER: &[(&str, &str)] = &[];
 
 /// The policy of the table, and routes for what is allowed.
 fn policy(site: &Site) -> String {
@@ -77,13 +76,12 @@ const HOSTS: &[&str] = &[
 ];
 
 /// An attack is refused by its rule, reaches nobody, and has one line.
-fn attack(guest: &mut Guest, case: &Case, mitmproxy: bool) {
-    let Case(name, rule, at, bytes, _) = case;
+fn attack(guest: &mut Guest, case: &Case) {
+    let Case(_, rule, at, bytes, _) = case;
     let many = format!("GET /v1/a HTTP/1.1\r\nHost: api.test\r\n{}\r\n", "a: b\r\n".repeat(150));
     let bytes = if *bytes == "MANY" { many.as_str() } else { bytes };
-    let weaker = WEAKER.iter().find(|(n, _)| mitmproxy && n == name).map(|(_, instead)| *instead);
-    let want = weaker.unwrap_or(rule.code());
-    let status = Rule::from_code(want).unwrap().status().as_u16();
+    let want = rule.code();
+    let status = rule.status().as_u16();
 
     let before = guest.site.seen().len();
     let answer = guest.send((*at == At::Tunnel).then_some("api.test"), bytes);
@@ -117,7 +115,6 @@ impl Tests {
     }
 
     fn program(&mut self, label: &str, program: &Program) {
-        let mitmproxy = label != "ours";
         let start = |tests: &mut Self| {
             let mut guest = None;
             tests.run(&format!("{label}::starts"), || {
@@ -130,7 +127,7 @@ impl Tests {
         let Some(mut guest) = start(self) else { return };
         for case in CASES {
             guest.forget_audit();
-            self.run(&format!("{label}::refuses {}", case.0), || attack(&mut guest, case, mitmproxy));
+            self.run(&format!("{label}::refuses {}", case.0), || attack(&mut guest, case));
         }
         for (name, test) in allowed::TESTS {
             guest.forget_audit();
@@ -144,6 +141,12 @@ impl Tests {
         for (name, test) in allowed::OWN {
             self.run(&format!("{label}::{name}"), || test(program));
         }
+        if label == "mitmproxy" {
+            for (name, test) in weaker::WEAKER {
+                self.run(&format!("{label}::still weaker: {name}"), || test(program));
+            }
+            self.run(&format!("{label}::behind pipelock (a stand-in)"), || weaker::behind_pipelock(program));
+        }
     }
 }
 
@@ -155,6 +158,7 @@ fn main() -> ExitCode {
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
     let wanted = |label: &str| only.as_ref().is_none_or(|only| only.starts_with(label));
     if wanted("ours") {
+        tests.run("the document lists what is weaker", weaker::documented);
         tests.program("ours", &Program::ours());
     }
     if let Some(path) = std::env::var_os("BOTTLE_EGRESS_MITMPROXY").filter(|_| wanted("mitmproxy")) {

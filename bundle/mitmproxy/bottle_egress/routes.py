@@ -70,6 +70,12 @@ class Route:
         by_method = not self.methods or method in self.methods
         return by_method and (not self.paths or any(paths.matches(p, path) for p in self.paths))
 
+    def inherit(self, old: Route) -> None:
+        """Goes on counting where `old`, the route of this name in the policy before, has stopped."""
+        self.up, self.down = old.up, old.down
+        if old._bucket is not None and self.rate is not None:
+            self._bucket, self._filled = min(old._bucket, float(self.rate.partition("/")[0])), old._filled
+
     def take(self) -> None:
         """Counts one request against the rate; raises Refusal."""
         if self.rate is None:

@@ -156,7 +156,7 @@ def _serve(args: argparse.Namespace, policy: Policy, log: AuditWriter, listener:
         raise StartError(str(e)) from e
 
     # mitmproxy takes half a second to import: not before it is clear that it is wanted.
-    from . import app, tls
+    from . import app, reload, tls
 
     try:
         leaves = tls.Leaves(given["ca_cert"], given["ca_key"])
@@ -172,7 +172,12 @@ def _serve(args: argparse.Namespace, policy: Policy, log: AuditWriter, listener:
     if args.pipelock is not None:
         from . import pipelock
 
-        upstream = pipelock.start(args.pipelock, policy)
+        try:
+            upstream, behind_ca = pipelock.start(args.pipelock, policy, args.socket.parent)
+        except pipelock.PipelockError as e:
+            raise StartError(str(e), EXIT_ENGINE) from e
+        for route in policy.routes:
+            route.ca = behind_ca
 
     refreshable = set(given.get("refreshable", []))
     asked: set[str] = set()
@@ -196,8 +201,10 @@ def _serve(args: argparse.Namespace, policy: Policy, log: AuditWriter, listener:
         lifeline = threading.Thread(target=_follow, args=(rest, loop, told, ending.set), daemon=True)
         proxy = await app.start(policy, log, leaves, stale, listener, upstream)
         lifeline.start()
+        watch = asyncio.create_task(reload.follow(args.policy, policy, log, pipelock=args.pipelock is not None))
         print("ready", flush=True)
         await ending.wait()
+        watch.cancel()
         listener.close()
         deadline = time.monotonic() + DRAIN_SECONDS
         while proxy.open_requests() and time.monotonic() < deadline:
@@ -208,6 +215,7 @@ def _serve(args: argparse.Namespace, policy: Policy, log: AuditWriter, listener:
         log.finish()
         args.socket.unlink(missing_ok=True)
         sys.stderr.flush()
+        # pipelock, if any, dies with this process.
         os._exit(0)  # tasks of connections that were cut off have nothing more to say
 
     asyncio.run(serve())

@@ -217,6 +217,11 @@ impl Egress {
 
     /// A tunnel to `host`, in which TLS is for `name`.
     pub fn tls_as(&self, host: &str, name: &str) -> StreamOwned<ClientConnection, UnixStream> {
+        self.tls_offering(host, name, &[])
+    }
+
+    /// The same, with these protocols offered (ALPN).
+    pub fn tls_offering(&self, host: &str, name: &str, protocols: &[&str]) -> StreamOwned<ClientConnection, UnixStream> {
         let mut io = self.connect();
         write!(io, "CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n").unwrap();
         let mut head = Vec::new();
@@ -228,11 +233,12 @@ impl Egress {
         assert!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca().0.as_bytes()).unwrap()).unwrap();
-        let config = rustls::ClientConfig::builder_with_provider(provider())
+        let mut config = rustls::ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), io)
     }

@@ -1,0 +1,68 @@
+"""Another policy while the daemon runs: whoever replaces the file puts it in force (bundle/src/egress/reload.rs)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from pathlib import Path
+
+from . import tls
+from .audit import AuditError, AuditWriter, Line
+from .limits import unsupported
+from .routes import Policy, PolicyError
+
+logger = logging.getLogger("bottle")
+EVERY_SECONDS = 0.2
+
+
+async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool) -> None:
+    """Looks at the file now and then, and puts what is new there in force, or says why not."""
+    seen = _look(path)
+    before = digest(path)
+    while True:
+        await asyncio.sleep(EVERY_SECONDS)
+        now = _look(path)
+        if now == seen:
+            continue
+        seen = now
+        try:
+            if (after := digest(path)) == before:
+                continue
+            if pipelock:
+                raise PolicyError("pipelock reads its configuration at its start only; stop and launch the bottle again")
+            replace(path, policy)
+        except (OSError, PolicyError, ValueError) as e:
+            verdict, reason = "deny", f"the policy {before} stays in force: {path}: {e}"
+        else:
+            verdict, reason, before = "allow", f"policy {after} in force, was {before}", after
+        try:
+            log.append(Line.OPENING, {"daemon": "egress", "event": "policy", "verdict": verdict, "reason": reason})
+        except AuditError as e:
+            logger.error("%s", e)
+
+
+def replace(path: Path, policy: Policy) -> None:
+    """Raises PolicyError or ValueError, and then changes nothing."""
+    new = Policy(path.read_bytes())
+    if cannot := unsupported(new, pipelock=False):
+        raise PolicyError("this chain cannot enforce it: " + "; ".join(cannot))
+    new.bind(policy.tokens)
+    for route in new.routes:
+        tls.read_ca(route.ca)
+        for old in policy.routes:
+            if old.name == route.name:
+                route.inherit(old)
+    policy.routes = new.routes
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _look(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
