@@ -82,8 +82,9 @@ impl<'h> World<'h> {
 
     /// Tears everything down.
     pub fn stop(&self) {
-        self.bottle.lock().expect("the bottle").take().expect("the bottle").stop();
+        // First, as their command line names the home too.
         drop(self.upstreams.lock().expect("the upstreams").take());
+        self.bottle.lock().expect("the bottle").take().expect("the bottle").stop();
     }
 
     /// Runs a script as the agent, in a directory of its own.
