@@ -37,15 +37,16 @@ trait Undo: Send + Sync {
     fn push(&mut self, input: &[u8], sink: Sink<'_>) -> Result<(), Stop>;
     /// Whether the coded bytes may end here.
     fn is_whole(&self) -> bool;
-    /// Whether it was given bytes that have not had their effect.
-    fn lags(&self) -> bool {
-        false
+    /// Of the bytes that it was given, how many have not had their effect.
+    fn pending(&self) -> usize {
+        0
     }
 }
 
 /// One coding being undone.
 pub(crate) struct Decoder {
-    /// Bytes that came out.
+    /// Bytes that it was given, and that came out.
+    taken: u64,
     out: u64,
     undo: Box<dyn Undo>,
 }
@@ -58,12 +59,17 @@ impl fmt::Debug for Decoder {
 
 impl Decoder {
     fn new(undo: impl Undo + 'static) -> Self {
-        Self { out: 0, undo: Box::new(undo) }
+        Self { taken: 0, out: 0, undo: Box::new(undo) }
     }
 
-    /// Whether it was given bytes that have not had their effect.
-    pub(crate) fn lags(&self) -> bool {
-        self.undo.lags()
+    /// Bytes that it was given.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Bytes that it was given and that have had their effect.
+    pub(crate) fn done(&self) -> u64 {
+        self.taken - self.undo.pending() as u64
     }
 }
 
@@ -112,7 +118,8 @@ pub(crate) fn guess(first: &[u8]) -> Guess {
 
 /// Undoes all codings of `input`; `taken` is how many compressed bytes there were with it.
 pub(crate) fn run(decoders: &mut [Decoder], input: &[u8], taken: u64, sink: Sink<'_>) -> Result<(), Stop> {
-    let Some((Decoder { out, undo }, rest)) = decoders.split_first_mut() else { return sink(input) };
+    let Some((Decoder { taken: given, out, undo }, rest)) = decoders.split_first_mut() else { return sink(input) };
+    *given += input.len() as u64;
     undo.push(input, &mut |text| {
         *out += text.len() as u64;
         if *out > BOMB && *out / BOMB_TIMES > taken {

@@ -154,6 +154,11 @@ impl Profile {
         Ask { scanner: &self.scanner, filter: &filters[filter], actions: &self.actions, direction, redact }
     }
 
+    /// Asks for the bundle's secrets alone, in what cannot be overwritten.
+    fn ask_for_secrets(&self, direction: Direction) -> Ask<'_> {
+        Ask { filter: &self.scanner.filters[0], ..self.ask(direction, false) }
+    }
+
     /// Finds in a whole text, such as a header's value or a request target. Nothing is redacted here, so what would be is
     /// blocked. What is percent-encoded, or the value of a Basic header, is looked at decoded as well; offsets are then of
     /// the decoded text.

@@ -265,7 +265,12 @@ fn keyword<'a>(ask: &Ask<'a>, run: &Run) -> &'a [u8] {
 }
 
 fn held_run(ask: &Ask<'_>, run: &Run) -> Option<u64> {
-    (run.seen > run.start && ask.rule(run.rule) >= Action::Redact).then(|| run.start + keyword(ask, run).len() as u64)
+    (run.seen > run.start && ask.rule(run.rule) >= Action::Redact).then(|| held_from(run.start, keyword(ask, run)))
+}
+
+/// From where on a candidate is held: after its keyword, which is public. Of a very short one the byte that completes its gram.
+fn held_from(start: u64, keyword: &[u8]) -> u64 {
+    start + keyword.len().max(GRAM - 1) as u64
 }
 
 /// Whether a keyword may begin at `start`.
@@ -312,7 +317,7 @@ fn run_on(ask: &Ask<'_>, view: View<'_>, run: &mut Run, last: bool, outcome: &mu
     };
     let action = ask.rule(run.rule);
     if action >= Action::Redact {
-        outcome.holds.push((after, decided));
+        outcome.holds.push((held_from(run.start, keyword), decided));
     }
     if to - run.start < rule.min as u64 {
         return false;
@@ -324,7 +329,7 @@ fn run_on(ask: &Ask<'_>, view: View<'_>, run: &mut Run, last: bool, outcome: &mu
         Verdict::Yes(len) => (len, action),
     };
     let finding = Finding { rule: rule.id.clone(), action, offset: run.start, sample: sample(&candidate[..len]), secret: None };
-    outcome.events.push(Event { decided, finding, stars: (after, run.start + len as u64) });
+    outcome.events.push(Event { decided, finding, stars: (held_from(run.start, keyword), run.start + len as u64) });
     false
 }
 

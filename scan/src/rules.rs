@@ -181,7 +181,7 @@ impl Rule {
 
     fn regex(&self) -> Option<&Regex> {
         let build =
-            || RegexBuilder::new(&format!("^(?:{})", self.pattern)).unicode(false).size_limit(1 << 18).dfa_size_limit(1 << 18).build().ok();
+            || RegexBuilder::new(&format!("^(?:{})", self.pattern)).unicode(false).size_limit(1 << 18).dfa_size_limit(1 << 14).build().ok();
         self.regex.get_or_init(build).as_ref()
     }
 

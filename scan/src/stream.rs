@@ -1,16 +1,20 @@
 //! One body on its way: what may go on, what is held, what is overwritten.
 
+use std::collections::VecDeque;
+
 use bottle_policy::Action;
 use bytes::Bytes;
 
 use crate::coding::{self, Decoder, Stop};
-use crate::matcher::{Ask, Matcher, Outcome, View};
+use crate::matcher::{Ask, Matcher, View};
 use crate::{Direction, Finding, Profile, UnknownCoding};
 
 /// Bytes looked at in one go; what is remembered for the time of one go grows with it.
 const PIECE: usize = 64 << 10;
 /// Bytes of a compressed body that wait for the text in them to be decided.
 const HELD: usize = 1 << 20;
+/// Held bytes that come in smaller pieces than this are put together.
+const SMALL: usize = 512;
 /// Bytes by which a body's own format is known.
 const MAGIC: usize = 4;
 
@@ -36,12 +40,21 @@ pub struct Stream {
 struct Coded {
     decoders: Vec<Decoder>,
     text: Matcher,
-    held: Vec<Bytes>,
+    held: VecDeque<Held>,
     held_len: usize,
     /// Whether it only looks like a compressed file: then what cannot be decoded is just content.
     guess: bool,
     /// Bytes given to the decoders.
     taken: u64,
+}
+
+/// Bytes that wait until all that they stand for is decided.
+#[derive(Debug)]
+struct Held {
+    bytes: Bytes,
+    /// How many of the decoders are done with it, and how far the next must get.
+    decoders: usize,
+    until: u64,
 }
 
 impl Stream {
@@ -79,41 +92,36 @@ impl Stream {
 
     fn take(&mut self, piece: &Bytes, last: bool, out: &mut Vec<Bytes>, found: &mut Vec<Finding>) {
         self.guess(piece);
-        let ask = self.profile.ask(self.direction, self.coded.is_none());
-        let outcome = self.sent.scan(&ask, piece, last);
-        let end = self.sent.end() + piece.len() as u64;
-        let blocked = report(&self.sent, &ask, outcome, end, &mut self.stars, found);
-        let target = blocked.unwrap_or_else(|| self.sent.hold(&ask, end));
-        self.over = blocked.is_some();
-        let mut pass = Vec::new();
         let Some(coded) = &mut self.coded else {
+            let ask = self.profile.ask(self.direction, true);
+            let target = step(&mut self.sent, &ask, piece, last, &mut self.stars, found);
+            let (Ok(target) | Err(target)) = target.inspect_err(|_| self.over = true);
             emit(self.sent.view(piece), piece, (self.gone, target), &self.stars, out);
             return self.leave(piece, target);
         };
-        if blocked.is_none() {
-            match coded.look(&ask, piece, last, found) {
-                Ok(()) => emit(self.sent.view(piece), piece, (self.gone, target), &[], &mut pass),
-                Err(stop) => {
-                    self.over = true;
-                    let rule = match stop {
-                        Stop::Found => return,
-                        Stop::Bomb => &ask.scanner.bomb,
-                        Stop::Corrupt => &ask.scanner.coding,
-                    };
-                    found.push(Finding::of_coding(rule, coded.taken));
-                    return;
-                }
+        let ask = self.profile.ask(self.direction, false);
+        if let Err(stop) = coded.look(&ask, piece, last, found) {
+            self.over = true;
+            match stop {
+                Stop::Found => {}
+                Stop::Bomb => found.push(Finding::of_coding(&ask.scanner.bomb, coded.taken)),
+                Stop::Corrupt => found.push(Finding::of_coding(&ask.scanner.coding, coded.taken)),
             }
-            coded.held_len += pass.iter().map(Bytes::len).sum::<usize>();
-            coded.held.append(&mut pass);
-            if last || !coded.waits(&ask) {
-                coded.held_len = 0;
-                out.append(&mut coded.held);
-            } else if coded.held_len > HELD {
-                self.over = true;
-                found.push(Finding::of_coding(&ask.scanner.coding, coded.taken));
-                return;
-            }
+            return;
+        }
+        // A coding has room for what is no part of its text, such as the name of a file: there the bundle's secrets are
+        // looked for.
+        let ask = if coded.guess { ask } else { self.profile.ask_for_secrets(self.direction) };
+        let Ok(target) = step(&mut self.sent, &ask, piece, last, &mut self.stars, found) else {
+            self.over = true;
+            return;
+        };
+        let mut pass = Vec::new();
+        emit(self.sent.view(piece), piece, (self.gone, target), &[], &mut pass);
+        if !coded.hold(&ask, pass, last, out) {
+            self.over = true;
+            found.push(Finding::of_coding(&ask.scanner.coding, coded.taken));
+            return;
         }
         self.leave(piece, target);
     }
@@ -148,18 +156,16 @@ impl Stream {
 
 impl Coded {
     fn new(decoders: Vec<Decoder>, guess: bool) -> Self {
-        Self { decoders, text: Matcher::default(), held: Vec::new(), held_len: 0, guess, taken: 0 }
+        Self { decoders, text: Matcher::default(), held: VecDeque::new(), held_len: 0, guess, taken: 0 }
     }
 
     fn look(&mut self, ask: &Ask<'_>, piece: &[u8], last: bool, found: &mut Vec<Finding>) -> Result<(), Stop> {
         self.taken += piece.len() as u64;
         let text = &mut self.text;
         let mut see = |decoded: &[u8], last: bool| {
-            let outcome = text.scan(ask, decoded, last);
-            let end = text.end() + decoded.len() as u64;
-            let blocked = report(text, ask, outcome, end, &mut Vec::new(), found);
+            let done = step(text, ask, decoded, last, &mut Vec::new(), found);
             text.commit(decoded);
-            if blocked.is_some() { Err(Stop::Found) } else { Ok(()) }
+            done.map(drop).map_err(|_| Stop::Found)
         };
         let mut done = coding::run(&mut self.decoders, piece, self.taken, &mut |decoded| see(decoded, false));
         if last && done.is_ok() {
@@ -175,16 +181,49 @@ impl Coded {
         }
     }
 
-    /// Whether something is pending in the text, or has not been decoded yet.
-    fn waits(&self, ask: &Ask<'_>) -> bool {
-        self.text.hold(ask, self.text.end()) < self.text.end() || self.decoders.iter().any(Decoder::lags)
+    /// Lets go on what is decided, `new` being the newest bytes; whether what is not is little enough.
+    fn hold(&mut self, ask: &Ask<'_>, new: Vec<Bytes>, last: bool, out: &mut Vec<Bytes>) -> bool {
+        let until = self.decoders.first().map_or(0, Decoder::taken);
+        for bytes in new {
+            self.held_len += bytes.len();
+            match self.held.back_mut().filter(|back| back.decoders == 0 && back.bytes.len() + bytes.len() <= SMALL) {
+                Some(back) => {
+                    back.bytes = [&back.bytes[..], &bytes].concat().into();
+                    back.until = until;
+                }
+                None => self.held.push_back(Held { bytes, decoders: 0, until }),
+            }
+        }
+        let decided = self.text.hold(ask, self.text.end()) == self.text.end();
+        while let Some(held) = self.held.front_mut() {
+            while self.decoders.get(held.decoders).is_some_and(|decoder| decoder.done() >= held.until) {
+                held.decoders += 1;
+                held.until = self.decoders.get(held.decoders).map_or(0, Decoder::taken);
+            }
+            if !last && (!decided || held.decoders < self.decoders.len()) {
+                break;
+            }
+            self.held_len -= held.bytes.len();
+            out.extend(self.held.pop_front().map(|held| held.bytes));
+        }
+        self.held_len <= HELD
     }
 }
 
-/// Hands over the finds up to the first that blocks; then, up to where the text may go on.
-fn report(text: &Matcher, ask: &Ask<'_>, outcome: Outcome, end: u64, stars: &mut Vec<(u64, u64)>, found: &mut Vec<Finding>) -> Option<u64> {
+/// Looks at the next piece of a text and hands over the finds, up to the first that blocks. Gives up to where the text may
+/// go on; as an error, up to where it may before it is blocked.
+fn step(
+    text: &mut Matcher,
+    ask: &Ask<'_>,
+    piece: &[u8],
+    last: bool,
+    stars: &mut Vec<(u64, u64)>,
+    found: &mut Vec<Finding>,
+) -> Result<u64, u64> {
+    let outcome = text.scan(ask, piece, last);
+    let end = text.end() + piece.len() as u64;
     if outcome.is_empty() {
-        return None;
+        return Ok(text.hold(ask, end));
     }
     let (events, holds) = outcome.sorted();
     for event in events {
@@ -194,11 +233,11 @@ fn report(text: &Matcher, ask: &Ask<'_>, outcome: Outcome, end: u64, stars: &mut
             stars.push(event.stars);
         }
         found.push(event.finding);
-        if stop.is_some() {
-            return stop;
+        if let Some(stop) = stop {
+            return Err(stop);
         }
     }
-    None
+    Ok(text.hold(ask, end))
 }
 
 /// Lets the bytes of a range go on, those that `stars` name overwritten.

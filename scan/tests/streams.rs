@@ -58,6 +58,8 @@ fn text(random: &mut Random) -> Vec<u8> {
         "cXVva2thLV",
         "71756f6b",
         "GEZDGNBV",
+        "SK8eb7e2f8ac090f673049b7f77030e295",
+        "SK",
     ];
     (0..random.below(12)).flat_map(|_| random.pick(&pieces).bytes()).collect()
 }

@@ -229,7 +229,7 @@ impl Undo for Zstd {
         self.part == Part::Header && self.pending.is_empty()
     }
 
-    fn lags(&self) -> bool {
-        !self.pending.is_empty()
+    fn pending(&self) -> usize {
+        self.pending.len()
     }
 }
