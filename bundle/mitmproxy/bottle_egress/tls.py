@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from mitmproxy import certs
-from mitmproxy import tls as mtls
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from mitmproxy.addons.tlsconfig import DEFAULT_HOSTFLAGS
-from mitmproxy.net import tls as net_tls
 from OpenSSL import SSL, crypto
 
 from .authority import Authority
 
+LEAVES_MAX = 1024
 # CA certificates of Debian, Fedora, SUSE, Arch, Alpine and NixOS.
 SYSTEM_CAS = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -26,31 +28,59 @@ SYSTEM_CAS = [
 
 
 class Leaves:
-    """Certificates for the guest."""
+    """Certificates for the guest, each with a key of its own.
+
+    Not mitmproxy's CertStore: it reads the CA from files, signs every leaf for the CA's own key, and takes SHA-1 of that
+    key for its identifier, where OpenSSL looks for the one that the CA's certificate states (seen: mitmproxy 11.0.2).
+    """
 
     def __init__(self, ca_cert: str, ca_key: str) -> None:
         """Raises ValueError, which tells nothing of the key."""
         try:
-            key = load_pem_private_key(ca_key.encode(), None)
-            ca = certs.Cert(x509.load_pem_x509_certificate(ca_cert.encode()))
+            self._key = cast(ec.EllipticCurvePrivateKey, load_pem_private_key(ca_key.encode(), None))
+            self._ca = x509.load_pem_x509_certificate(ca_cert.encode())
         except Exception:
             raise ValueError("the bottle's CA cannot be read") from None
-        # Without a chain file and DH parameters the store touches no file.
-        self._store = certs.CertStore(key, ca, None, None)  # type: ignore[arg-type]
+        self._made: dict[str, tuple[x509.Certificate, ec.EllipticCurvePrivateKey]] = {}
 
     def connection(self, to: Authority) -> SSL.Connection:
-        name = x509.IPAddress(to.ip) if to.ip is not None else x509.DNSName(to.host)
-        entry = self._store.get_cert(to.host, [name])
-        context = net_tls.create_client_proxy_context(
-            method=net_tls.Method.TLS_SERVER_METHOD, min_version=net_tls.DEFAULT_MIN_VERSION,
-            max_version=net_tls.DEFAULT_MAX_VERSION, cipher_list=None, ecdh_curve=None, chain_file=None,
-            alpn_select_callback=_http11, request_client_cert=False, extra_chain_certs=(), dhparams=None,  # type: ignore[arg-type]
-        )  # fmt: skip
+        """The server's side of TLS for this host."""
+        if to.host not in self._made:
+            if len(self._made) >= LEAVES_MAX:  # a wildcard route has as many hosts as a guest can think of
+                self._made.clear()
+            self._made[to.host] = self._make(to)
+        certificate, key = self._made[to.host]
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_alpn_select_callback(_http11)
         connection = SSL.Connection(context)
-        connection.use_certificate(entry.cert.to_pyopenssl())
-        connection.use_privatekey(crypto.PKey.from_cryptography_key(entry.privatekey))
+        connection.use_certificate(crypto.X509.from_cryptography(certificate))
+        connection.use_privatekey(crypto.PKey.from_cryptography_key(key))
         connection.set_accept_state()
         return connection
+
+    def _make(self, to: Authority) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name: x509.GeneralName = x509.IPAddress(to.ip) if to.ip is not None else x509.DNSName(to.host)
+        try:
+            stated = self._ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+            issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(stated)
+        except x509.ExtensionNotFound:
+            issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([]))
+            .issuer_name(self._ca.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(self._ca.not_valid_before_utc)
+            .not_valid_after(self._ca.not_valid_after_utc)
+            .add_extension(x509.SubjectAlternativeName([name]), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(issuer, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        return certificate, key
 
 
 def _http11(_connection: SSL.Connection, offers: list[bytes]) -> bytes | object:
@@ -104,7 +134,3 @@ def _system_cas() -> str | None:
     named = os.environ.get("SSL_CERT_FILE")
     candidates = SYSTEM_CAS if named is None else [named]
     return next((path for path in candidates if Path(path).is_file()), None)
-
-
-def client_name(hello: mtls.ClientHello) -> str | None:
-    return None if hello.sni is None else hello.sni.lower()

@@ -34,7 +34,11 @@ impl Answer {
 
 /// One answer, as long as it says it is. Where nothing comes, status 0.
 pub fn answer(io: impl Read, head: bool) -> Answer {
-    let mut io = BufReader::new(io);
+    next_answer(&mut BufReader::new(io), head)
+}
+
+/// The same, and what comes behind it stays in `io`.
+pub fn next_answer(io: &mut impl BufRead, head: bool) -> Answer {
     let mut line = String::new();
     let _ = io.read_line(&mut line);
     let status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);

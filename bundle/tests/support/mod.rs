@@ -109,6 +109,11 @@ pub struct Egress {
 }
 
 impl Egress {
+    /// The bottle's CA, DER.
+    pub fn ca_certificate() -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(ca().0.as_bytes()).unwrap()
+    }
+
     pub fn input() -> String {
         let (cert, key) = ca();
         serde_json::json!({"ca_cert": cert, "ca_key": key, "tokens": {"DEMO": TOKEN}}).to_string()
