@@ -314,6 +314,20 @@ fn a_confined_command_cannot_do_what_it_could_before() {
     assert_eq!(run_by_command("use an inherited descriptor", &["--keep-fd", "77"]), WORKS);
 }
 
+#[test]
+fn a_command_with_internet_sockets_has_no_others() {
+    for flag in ["--outgoing", "--inet"] {
+        assert_eq!(run_by_command("connect by tcp", &[flag]), WORKS, "{flag}");
+        for name in
+            ["connect to a unix socket", "make a unix socket", "connect to an abstract socket", "open a netlink socket", "read a file"]
+        {
+            assert_eq!(run_by_command(name, &[flag]), FAILS, "{flag}: {name}");
+        }
+    }
+    assert_eq!(run_by_command("listen on tcp", &["--outgoing"]), FAILS);
+    assert_eq!(run_by_command("listen on tcp", &["--inet"]), WORKS);
+}
+
 fn shell(more: &[&str], own: &Path, script: &str) -> (i32, String) {
     let mut command = confine_command(own, more);
     let output = command.args(["/bin/sh", "-c", script]).output().unwrap();

@@ -174,8 +174,8 @@ def _serve(args: argparse.Namespace, policy: Policy, log: AuditWriter, listener:
 
         try:
             upstream, behind_ca = pipelock.start(args.pipelock, policy, args.socket.parent)
-        except pipelock.PipelockError as e:
-            raise StartError(str(e), EXIT_ENGINE) from e
+        except (pipelock.PipelockError, OSError) as e:
+            raise StartError(f"pipelock: {e}", EXIT_ENGINE) from e
         for route in policy.routes:
             route.ca = behind_ca
 
