@@ -1,5 +1,6 @@
 //! Benchmarks. Every figure is printed beside its peer's figure, or its limit, from the same run.
 
+mod egress;
 mod home;
 mod launch;
 mod peer;
@@ -33,6 +34,11 @@ enum Bench {
         #[arg(long, default_value_t = 30)]
         soak: u32,
     },
+    /// The egress proxy; against no proxy, and against mitmproxy where BOTTLE_MITMPROXY says where it is.
+    Egress(egress::Options),
+    /// The upstream of the above, in a process of its own.
+    #[command(name = egress::UPSTREAM, hide = true)]
+    Upstream,
 }
 
 fn main() -> std::process::ExitCode {
@@ -41,6 +47,8 @@ fn main() -> std::process::ExitCode {
     let binary = cli.bottle.unwrap_or_else(home::beside_this_program);
     let ran = match cli.bench {
         Bench::Launch { soak } => launch::run(&mut report, &binary, cli.runs, soak),
+        Bench::Egress(options) => egress::run(&mut report, &options),
+        Bench::Upstream => egress::serve_upstream(),
     };
     match ran {
         Ok(()) if report.within_limits() => std::process::ExitCode::SUCCESS,

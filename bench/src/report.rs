@@ -1,5 +1,7 @@
 //! Figures, one a line.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// One figure.
@@ -17,6 +19,9 @@ pub struct Figure<'a> {
     pub value: f64,
     /// The peer's value in the same run, or the limit's, or none.
     pub baseline: Option<f64>,
+    /// The values of others in the same run, by who they are.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<&'a str, f64>,
 }
 
 /// What a figure is held to.
@@ -44,6 +49,21 @@ impl Report {
 
     /// Prints one figure.
     pub fn figure(&mut self, bench: &str, case: &str, metric: &str, unit: &str, value: f64, against: Option<Against>) {
+        self.beside(bench, case, metric, unit, value, against, &[]);
+    }
+
+    /// Prints one figure, and what others measured in the same run.
+    #[allow(clippy::too_many_arguments)] // the fields of a figure
+    pub fn beside(
+        &mut self,
+        bench: &str,
+        case: &str,
+        metric: &str,
+        unit: &str,
+        value: f64,
+        against: Option<Against>,
+        peers: &[(&str, f64)],
+    ) {
         let baseline = against.map(|a| match a {
             Against::Peer(v) | Against::AtMost(v) | Against::AtLeast(v) => v,
         });
@@ -54,7 +74,7 @@ impl Report {
         };
         self.within &= within;
         if self.json {
-            let figure = Figure { bench, case, metric, unit, value, baseline };
+            let figure = Figure { bench, case, metric, unit, value, baseline, peers: peers.iter().copied().collect() };
             println!("{}", serde_json::to_string(&figure).unwrap_or_default());
             return;
         }
@@ -64,7 +84,8 @@ impl Report {
             Some(Against::AtLeast(v)) => format!("limit ≥ {v:.1} {}", if within { "ok" } else { "MISSED" }),
             None => String::new(),
         };
-        println!("{case:<28} {metric:<12} {value:>10.1} {unit:<6} {held}");
+        let beside: String = peers.iter().map(|(who, v)| format!("  {who} {v:.1} (×{:.2})", value / v)).collect();
+        println!("{case:<28} {metric:<12} {value:>10.1} {unit:<6} {held}{beside}");
     }
 
     /// Whether every limit was kept.

@@ -1,0 +1,206 @@
+//! What is measured, each the same way for everybody.
+
+use std::time::{Duration, Instant};
+
+use super::client::{self, Client, Load};
+use super::daemon::Daemon;
+use super::upstream::{HOST, WITH_TOKEN};
+use super::{CONNECTIONS, STREAMED, text};
+use crate::report::median;
+
+pub const GET: &str = "keep-alive, 16 × GET";
+pub const POST: &str = "keep-alive, 16 × POST";
+pub const HTTP2: &str = "HTTP/2, 16 streams";
+pub const FRESH: &str = "new connection each, 16";
+pub const DOWN: &str = "100 MB down";
+pub const UP: &str = "100 MB up";
+pub const UPLOAD: &str = "4 MB of text up";
+pub const HELD: &str = "500 connections held";
+
+/// Connections of [`HELD`].
+const MANY: usize = 500;
+
+/// One of them.
+pub struct Case {
+    /// What its figures are called.
+    pub name: &'static str,
+    what: What,
+}
+
+enum What {
+    KeepAlive(Vec<u8>, Duration),
+    Http2(Duration),
+    Fresh(Duration),
+    Down,
+    Up,
+    Upload,
+    Held,
+}
+
+type Measured = Result<Vec<(&'static str, f64)>, String>;
+
+/// The cases of a round; what takes long or cannot vary is in the first alone.
+pub fn all(span: Duration, first: bool) -> Vec<Case> {
+    let case = |name, what| Case { name, what };
+    let mut all = vec![
+        case(GET, What::KeepAlive(get("/v1/models/bench"), span)),
+        case(POST, What::KeepAlive(post(), span)),
+        case(FRESH, What::Fresh(span.mul_f64(0.7))),
+        case(DOWN, What::Down),
+        case(UP, What::Up),
+        case(UPLOAD, What::Upload),
+    ];
+    if first {
+        all.push(case(HTTP2, What::Http2(span)));
+        all.push(case(HELD, What::Held));
+    }
+    all
+}
+
+/// A GET as agents' HTTP libraries send it.
+pub fn get(path: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench/1.0 (linux; x64)\r\nAccept: application/json\r\n\
+         Accept-Encoding: gzip, deflate\r\nAuthorization: Bearer placeholder\r\nanthropic-version: 2023-06-01\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// A POST with a small body of JSON.
+pub fn post() -> Vec<u8> {
+    let body = r#"{"model":"bench-1","max_tokens":256,"messages":[{"role":"user","content":"What does this function return when the list is empty?"}]}"#;
+    [&post_head(body.len())[..], body.as_bytes()].concat()
+}
+
+fn post_head(length: usize) -> Vec<u8> {
+    format!(
+        "POST /v1/messages HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench/1.0 (linux; x64)\r\nAccept: application/json\r\n\
+         Authorization: Bearer placeholder\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Whether a proxy injects and refuses: one that does not would be fast for the wrong reason.
+pub async fn does_its_work(client: &Client) -> Result<(), String> {
+    let mut connection = client.http1().await.map_err(|e| e.to_string())?;
+    for request in [get("/v1/models/bench"), post()] {
+        let answer = connection.ask(&[&request]).await.map_err(|e| e.to_string())?;
+        if !answer.head.windows(WITH_TOKEN.len()).any(|w| w.eq_ignore_ascii_case(WITH_TOKEN)) {
+            return Err(format!("no token was injected: {}", String::from_utf8_lossy(&answer.head)));
+        }
+    }
+    let answer = connection.ask(&[&get("/v2/models/bench")]).await.map_err(|e| e.to_string())?;
+    if answer.head.starts_with(b"HTTP/1.1 403") { Ok(()) } else { Err("a path that no route allows went through".to_owned()) }
+}
+
+/// Nothing but GETs, for a profiler.
+pub async fn profiled(daemon: &Daemon, client: &Client, span: Duration) -> Result<(), String> {
+    let request = get("/v1/models/bench");
+    let mut connections = client::open(client, CONNECTIONS, &request).await?;
+    println!("{}", daemon.id());
+    let cpu = daemon.cpu();
+    let load = client::keep_alive(&mut connections, &request, span, None).await?;
+    let micros = (daemon.cpu() - cpu) / load.micros.len() as f64;
+    println!("{} requests, {:.0}/s, {micros:.1} µs each", load.micros.len(), load.rate());
+    Ok(())
+}
+
+impl Case {
+    /// Metrics and values.
+    pub async fn measure(&self, client: &Client, daemon: Option<&Daemon>) -> Measured {
+        let cpu = || daemon.map(Daemon::cpu);
+        let spent = |before: Option<f64>| Some(cpu()? - before?);
+        match &self.what {
+            What::KeepAlive(request, span) => {
+                let mut connections = client::open(client, CONNECTIONS, request).await?;
+                let before = cpu();
+                let watch = async {
+                    let mut most: f64 = 0.0;
+                    for _ in 0..8 {
+                        tokio::time::sleep(span.mul_f64(0.11)).await;
+                        most = most.max(daemon.map_or(0.0, Daemon::resident));
+                    }
+                    most
+                };
+                let (load, most) = tokio::join!(client::keep_alive(&mut connections, request, *span, None), watch);
+                let mut all = of_load(load?, spent(before));
+                all.extend(daemon.map(|_| ("RSS", most)));
+                Ok(all)
+            }
+            What::Http2(span) => {
+                let before = cpu();
+                let load = client::http2(client, CONNECTIONS, "/v1/models/bench", *span).await?;
+                Ok(of_load(load, spent(before)))
+            }
+            What::Fresh(span) => {
+                let before = cpu();
+                let load = client::fresh(client, CONNECTIONS, &get("/v1/models/bench"), *span).await?;
+                Ok(of_load(load, spent(before)))
+            }
+            What::Down => streamed(client, &[&get("/v1/big")], cpu, STREAMED).await,
+            What::Up => {
+                let (head, body) = (post_head(STREAMED), text::large());
+                let mut parts = vec![&head[..]];
+                parts.extend((0..STREAMED / text::LARGE).map(|_| &body[..]));
+                streamed(client, &parts, cpu, 0).await
+            }
+            What::Upload => {
+                let (head, body) = (post_head(text::LARGE), text::large());
+                let mut connection = client.http1().await.map_err(|e| e.to_string())?;
+                let mut all = Vec::new();
+                for _ in 0..11 {
+                    let began = Instant::now();
+                    succeeded(&connection.ask(&[&head, &body]).await.map_err(|e| e.to_string())?)?;
+                    all.push(began.elapsed().as_secs_f64() * 1e3);
+                }
+                all.remove(0); // the upstream's connection may be a new one
+                Ok(vec![("wall", median(all))])
+            }
+            What::Held => {
+                let (began, request) = (Instant::now(), get("/v1/models/bench"));
+                let mut connections = client::open(client, MANY, &request).await?;
+                let mut answered = connections.len();
+                for connection in &mut connections {
+                    let answer = connection.ask(&[&request]).await.map_err(|e| format!("after {answered} answers: {e}"))?;
+                    succeeded(&answer)?;
+                    answered += 1;
+                }
+                let wall = began.elapsed().as_secs_f64() * 1e3;
+                let mut all = vec![("answered", answered as f64), ("wall", wall)];
+                all.extend(daemon.map(|d| ("RSS", d.resident())));
+                drop(connections);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                all.extend(daemon.map(|d| ("RSS after", d.resident())));
+                Ok(all)
+            }
+        }
+    }
+}
+
+fn of_load(mut load: Load, cpu: Option<f64>) -> Vec<(&'static str, f64)> {
+    let mut all = vec![("rate", load.rate()), ("p50", load.percentile(0.5)), ("p99", load.percentile(0.99))];
+    all.extend(cpu.map(|us| ("CPU/request", us / load.micros.len() as f64)));
+    all
+}
+
+fn succeeded(answer: &client::Answer) -> Result<(), String> {
+    let line = || String::from_utf8_lossy(&answer.head).lines().next().unwrap_or_default().to_owned();
+    if answer.head.starts_with(b"HTTP/1.1 200") { Ok(()) } else { Err(line()) }
+}
+
+/// One request with a long body in one of its directions, the second on its connection.
+async fn streamed(client: &Client, parts: &[&[u8]], cpu: impl Fn() -> Option<f64>, down: usize) -> Measured {
+    let mut connection = client.http1().await.map_err(|e| e.to_string())?;
+    succeeded(&connection.ask(&[&get("/v1/models/bench")]).await.map_err(|e| e.to_string())?)?;
+    let (before, began) = (cpu(), Instant::now());
+    let answer = connection.ask(parts).await.map_err(|e| e.to_string())?;
+    let seconds = began.elapsed().as_secs_f64();
+    succeeded(&answer)?;
+    if down > 0 && answer.body != down as u64 {
+        return Err(format!("{} bytes of {down}", answer.body));
+    }
+    let megabytes = STREAMED as f64 / 1e6;
+    let mut all = vec![("rate", megabytes / seconds)];
+    all.extend(cpu().zip(before).map(|(after, before)| ("CPU/MB", (after - before) / megabytes)));
+    Ok(all)
+}
