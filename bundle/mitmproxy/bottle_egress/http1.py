@@ -167,5 +167,4 @@ class StrictServer(_http1.Http1Server):
             self.state = self.done
             return
         yield from super().mark_done()
-        if self.state == self.read_headers:
-            self.gate.behind(0)
+        self.gate.behind(len(self.buf))

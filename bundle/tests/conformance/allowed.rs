@@ -11,6 +11,8 @@ use super::site::{BIG, Site};
 use super::support::{Egress, Program, TOKEN};
 
 type Test = (&'static str, fn(&mut Guest));
+/// A test with a daemon, or several, of its own.
+pub type OwnTest = (&'static str, fn(&Program));
 
 /// Against one daemon, one after the other.
 pub const TESTS: &[Test] = &[
@@ -27,6 +29,7 @@ pub const TESTS: &[Test] = &[
     ("events arrive one by one", events),
     ("head and 204 have no body", no_body),
     ("a connection is used again", keep_alive),
+    ("requests that come behind each other get their answers", pipelined),
     ("connection: close is honoured", close),
     ("expect is answered", expect),
     ("hop-by-hop headers stay here", hop_by_hop),
@@ -49,7 +52,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Each with a daemon of its own.
-pub const OWN: &[(&str, fn(&Program))] = &[
+pub const OWN: &[OwnTest] = &[
     ("the socket is private and goes away", private_socket),
     ("sigterm ends it", sigterm),
     ("an open request has its line at the end", cut_off),
@@ -189,6 +192,25 @@ fn keep_alive(guest: &mut Guest) {
         let answer = answer(&mut io, false);
         assert_eq!((answer.status, guest.site.last().line), (200, format!("GET /v1/{n} HTTP/1.1")));
     }
+}
+
+/// More than is let wait, and a body at its end.
+fn pipelined(guest: &mut Guest) {
+    let io = guest.egress.connect();
+    let mut writer = io.try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        let (filler, body) = ("x".repeat(8000), "y".repeat(300_000));
+        for n in 0..40 {
+            write!(writer, "GET http://plain.test/{n} HTTP/1.1\r\nHost: plain.test\r\nX-Filler: {filler}\r\n\r\n").unwrap();
+        }
+        write!(writer, "POST http://plain.test/ HTTP/1.1\r\nHost: plain.test\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    });
+    let mut reader = std::io::BufReader::new(io);
+    for n in 0..41 {
+        assert_eq!(next_answer(&mut reader, false).status, 200, "answer {n}");
+    }
+    sender.join().unwrap();
+    assert_eq!(guest.site.last().body.len(), 300_000);
 }
 
 fn close(guest: &mut Guest) {

@@ -3,12 +3,13 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 
+use super::allowed::OwnTest;
 use super::guest::{Guest, answer};
 use super::site::Site;
 use super::support::{Egress, Program, TOKEN};
 
 /// Name, as in the document's table, and what happens instead.
-pub const WEAKER: &[(&str, fn(&Program))] = &[
+pub const WEAKER: &[OwnTest] = &[
     ("HTTP/2", http2),
     ("WebSocket", websocket),
     ("passthrough", passthrough),
