@@ -58,6 +58,7 @@ pub const OWN: &[OwnTest] = &[
     ("an open request has its line at the end", cut_off),
     ("an open request is in the log at kill -9", killed),
     ("the chain goes on after kill -9", goes_on),
+    ("a new policy counts while it runs, a bad one does not", reload),
     ("a start that fails says why and tells no secret", bad_starts),
     ("another parent than named stops the start", other_parent),
     ("a guest that sends and never reads fills no memory", flood),
@@ -442,6 +443,32 @@ fn goes_on(program: &Program) {
     let egress = Egress::spawn_program(program, dir, &super::policy(&site), &Egress::input()).ready();
     egress.get("api.test", "/v1/b", "");
     assert_eq!(verify(egress.audit_lines(2).as_bytes()).unwrap().lines, 4);
+}
+
+fn reload(program: &Program) {
+    let (site, egress) = with(program);
+    let file = egress.dir.path().join("policy.json");
+    let put = |text: &str| {
+        std::fs::write(file.with_extension("new"), text).unwrap();
+        std::fs::rename(file.with_extension("new"), &file).unwrap();
+    };
+    let audited = |part: &str| {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !std::fs::read_to_string(egress.audit()).unwrap().contains(part) {
+            assert!(Instant::now() < deadline, "no line with {part}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let status = |path: &str| egress.get("api.test", path, "").split(' ').nth(1).map(str::to_owned);
+    let policy = super::policy(&site);
+    assert_eq!(status("/v2/a").as_deref(), Some("403"));
+    put(&policy.replace("\"/v1/*\"", "\"/v2/*\""));
+    audited("in force, was");
+    assert_eq!((status("/v2/a").as_deref(), status("/v1/a").as_deref()), (Some("200"), Some("403")));
+    put("{}");
+    audited("stays in force");
+    assert_eq!(status("/v2/a").as_deref(), Some("200"));
+    verify(std::fs::File::open(egress.audit()).unwrap()).unwrap();
 }
 
 fn bad_starts(program: &Program) {
