@@ -1,6 +1,6 @@
 //! Zstandard (RFC 8878), block by block.
 //!
-//! ruzstd (0.8.2) gives out what it decoded only when a whole window has come after it, or the frame has ended; a text that
+//! ruzstd (0.8.1) gives out what it decoded only when a whole window has come after it, or the frame has ended; a text that
 //! is awaited would never be seen. So it is told that the frame has ended before the first block: an empty last block, after
 //! which it goes on decoding, but shows all it has. What it shows is left in its buffer, as later blocks refer to it; when
 //! that has grown by half, it is emptied and given the last window again, as blocks that are not compressed.
