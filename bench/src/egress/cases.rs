@@ -10,6 +10,7 @@ use crate::report::median;
 
 pub const GET: &str = "keep-alive, 16 × GET";
 pub const POST: &str = "keep-alive, 16 × POST";
+pub const ONE: &str = "keep-alive, 1 × GET";
 pub const HTTP2: &str = "HTTP/2, 16 streams";
 pub const FRESH: &str = "new connection each, 16";
 pub const DOWN: &str = "100 MB down";
@@ -28,7 +29,8 @@ pub struct Case {
 }
 
 enum What {
-    KeepAlive(Vec<u8>, Duration),
+    /// Connections, request, time.
+    KeepAlive(usize, Vec<u8>, Duration),
     Http2(Duration),
     Fresh(Duration),
     Down,
@@ -43,8 +45,9 @@ type Measured = Result<Vec<(&'static str, f64)>, String>;
 pub fn all(span: Duration, first: bool) -> Vec<Case> {
     let case = |name, what| Case { name, what };
     let mut all = vec![
-        case(GET, What::KeepAlive(get("/v1/models/bench"), span)),
-        case(POST, What::KeepAlive(post(), span)),
+        case(GET, What::KeepAlive(CONNECTIONS, get("/v1/models/bench"), span)),
+        case(POST, What::KeepAlive(CONNECTIONS, post(), span)),
+        case(ONE, What::KeepAlive(1, get("/v1/models/bench"), span.mul_f64(0.4))),
         case(FRESH, What::Fresh(span.mul_f64(0.7))),
         case(DOWN, What::Down),
         case(UP, What::Up),
@@ -111,8 +114,8 @@ impl Case {
         let cpu = || daemon.map(Daemon::cpu);
         let spent = |before: Option<f64>| Some(cpu()? - before?);
         match &self.what {
-            What::KeepAlive(request, span) => {
-                let mut connections = client::open(client, CONNECTIONS, request).await?;
+            What::KeepAlive(n, request, span) => {
+                let mut connections = client::open(client, *n, request).await?;
                 let before = cpu();
                 let watch = async {
                     let mut most: f64 = 0.0;

@@ -165,7 +165,7 @@ struct Line {
     limit: Option<Against>,
 }
 
-const LINES: [Line; 27] = [
+const LINES: [Line; 29] = [
     line(cases::GET, "CPU/request", "µs", Some(AtMost(45.0))),
     line(cases::GET, "p50", "ms", None),
     line(cases::GET, "p99", "ms", None),
@@ -176,6 +176,8 @@ const LINES: [Line; 27] = [
     line(cases::POST, "p99", "ms", None),
     line(cases::POST, "rate", "/s", None),
     line(cases::POST, "RSS", "MiB", Some(AtMost(25.0))),
+    line(cases::ONE, "p50", "ms", None),
+    line(cases::ONE, "p99", "ms", None),
     line(cases::HTTP2, "CPU/request", "µs", None),
     line(cases::HTTP2, "p50", "ms", None),
     line(cases::HTTP2, "p99", "ms", None),
@@ -189,7 +191,7 @@ const LINES: [Line; 27] = [
     line(cases::UP, "CPU/MB", "µs", None),
     line(cases::UPLOAD, "wall", "ms", None),
     line(cases::HELD, "answered", "", Some(AtLeast(1000.0))),
-    line(cases::HELD, "wall", "ms", None),
+    line(cases::HELD, "wall", "ms", Some(AtMost(10_000.0))),
     line(cases::HELD, "RSS", "MiB", None),
     line(cases::HELD, "RSS after", "MiB", None),
     line("spawn to ready", "wall", "ms", Some(AtMost(15.0))),
