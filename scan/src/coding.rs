@@ -227,7 +227,7 @@ impl Gzip {
             Part::Head { at: 9, flags } => Self::header(flags),
             Part::Head { at, flags } => Part::Head { at: at + 1, flags },
             Part::ExtraLen { at: 0, flags, .. } => Part::ExtraLen { at: 1, len: u16::from(byte), flags },
-            Part::ExtraLen { len, flags, .. } => match len | u16::from(byte) << 8 {
+            Part::ExtraLen { len, flags, .. } => match len | (u16::from(byte) << 8) {
                 0 => Self::header(flags),
                 left => Part::Extra { left, flags },
             },
@@ -245,7 +245,7 @@ impl Gzip {
                 } else {
                     let sum = std::mem::take(&mut self.crc).finalize();
                     let size = std::mem::take(&mut self.size);
-                    if value != (u64::from(size) << 32 | u64::from(sum)).to_le_bytes() {
+                    if value != ((u64::from(size) << 32) | u64::from(sum)).to_le_bytes() {
                         return Err(Stop::Corrupt);
                     }
                     self.flate.reset(false);
@@ -354,6 +354,8 @@ impl Undo for Brotli {
             }
             match result {
                 BrotliResult::NeedsMoreOutput => {}
+                // It says so too when its own window holds more than there was room for (5.0.3).
+                BrotliResult::NeedsMoreInput if made == self.buffer.len() => {}
                 BrotliResult::NeedsMoreInput => return Ok(()),
                 BrotliResult::ResultSuccess => {
                     self.ended = true;

@@ -68,7 +68,7 @@ impl Filter {
         let bits: &[u64; 1024] = (&*self.bits).try_into().ok()?;
         let hit = |gram: [u8; GRAM]| {
             let at = hash(fold(gram));
-            bits[at / 64 % 1024] >> (at % 64) & 1
+            (bits[at / 64 % 1024] >> (at % 64)) & 1
         };
         let mut at = from;
         // Eight places at once: four in each of two words of eight bytes would need three more bytes, so eleven are read.

@@ -203,7 +203,7 @@ fn decoded(text: &[u8]) -> Option<Vec<u8>> {
         let digit = |i: usize| after.get(i).and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
         match (first, digit(0), digit(1)) {
             (b'%', Some(high), Some(low)) => {
-                out.push(high << 4 | low);
+                out.push((high << 4) | low);
                 rest = &after[2..];
             }
             _ => {

@@ -8,7 +8,7 @@ use bottle_policy::Action;
 
 use crate::filter::{Filter, GRAM, What};
 use crate::rules::{Before, Rule, Verdict};
-use crate::secret::{Follower, Step};
+use crate::secret::{Follower, Form, Step};
 use crate::{Direction, Finding, Scanner};
 
 /// Bytes before a candidate that decide whether it is one: three of a secret and some backslashes, or an escape.
@@ -167,6 +167,10 @@ impl Matcher {
         if last {
             for follower in self.followers.drain(..) {
                 outcome.holds.push((follower.third, view.end()));
+                let form = &ask.scanner.forms.all[usize::from(follower.form)];
+                if follower.has_enough(form) {
+                    outcome.events.push(secret(ask, form, &follower, view.end(), view.end()));
+                }
             }
         }
         self.tail = tail;
@@ -342,6 +346,18 @@ fn sample(find: &[u8]) -> String {
     sample
 }
 
+/// The find of one of the bundle's own secrets, or of enough of it, that ends before `end`.
+fn secret(ask: &Ask<'_>, form: &Form, follower: &Follower, decided: u64, end: u64) -> Event {
+    let finding = Finding {
+        rule: ask.scanner.own.clone(),
+        action: ask.secret(),
+        offset: follower.start,
+        sample: String::new(),
+        secret: ask.scanner.forms.names.get(usize::from(form.secret)).cloned(),
+    };
+    Event { decided, finding, stars: (follower.third, end) }
+}
+
 /// Goes on with a secret's candidate from `from` on; whether it is still undecided.
 fn follow(ask: &Ask<'_>, view: View<'_>, follower: &mut Follower, from: u64, outcome: &mut Outcome) -> bool {
     let form = &ask.scanner.forms.all[usize::from(follower.form)];
@@ -354,15 +370,10 @@ fn follow(ask: &Ask<'_>, view: View<'_>, follower: &mut Follower, from: u64, out
         if follower.third < u64::MAX {
             outcome.holds.push((follower.third, pos));
         }
-        if step == Step::Found {
-            let finding = Finding {
-                rule: ask.scanner.own.clone(),
-                action: ask.secret(),
-                offset: follower.start,
-                sample: String::new(),
-                secret: ask.scanner.forms.names.get(usize::from(form.secret)).cloned(),
-            };
-            outcome.events.push(Event { decided: pos, finding, stars: (follower.third, pos + 1) });
+        match step {
+            Step::Found => outcome.events.push(secret(ask, form, follower, pos, pos + 1)),
+            Step::Lost if follower.has_enough(form) => outcome.events.push(secret(ask, form, follower, pos, pos)),
+            Step::Lost | Step::More => {}
         }
         return false;
     }

@@ -49,6 +49,15 @@ pub(crate) struct Form {
     pub(crate) secret: u16,
     kind: Kind,
     bytes: Zeroizing<Vec<u8>>,
+    /// So many characters of it, and no more of them, are a find too. What is held back tells a guest that can see it how far
+    /// it has guessed right: it must be stopped, and seen, long before it has the whole.
+    enough: u16,
+}
+
+/// How many of a secret's bytes must not be there: a third, but more than what many secrets begin with (`sk-ant-api03-`).
+fn enough(bytes: &[u8]) -> usize {
+    let public = bytes[..bytes.len().min(48) / 2].iter().rposition(|b| b"-_.".contains(b)).map_or(0, |at| at + 1);
+    (public + 8).max(12).max(bytes.len() / 3).min(bytes.len())
 }
 
 /// All forms of all secrets.
@@ -74,7 +83,7 @@ fn digits(bytes: &[u8], before: usize, alphabet: &[u8], bits: usize) -> Zeroizin
     let digit = |i: usize| {
         let value = (i * bits..(i + 1) * bits).fold(0, |value, bit| {
             let byte = bytes[bit / 8 - before];
-            value << 1 | usize::from(byte >> (7 - bit % 8) & 1)
+            (value << 1) | usize::from((byte >> (7 - bit % 8)) & 1)
         });
         alphabet[value]
     };
@@ -210,9 +219,11 @@ impl Forms {
         for before in 0..5 {
             forms.push((Kind::Base32, digits(bytes, before, BASE32, 5)));
         }
+        let (plain, of) = (enough(bytes), bytes.len());
         for (kind, bytes) in forms {
             let Ok(index) = u16::try_from(self.all.len()) else { return };
-            let form = Form { secret, kind, bytes };
+            let enough = u16::try_from((bytes.len() * plain).div_ceil(of)).unwrap_or(u16::MAX);
+            let form = Form { secret, kind, bytes, enough };
             if matches!(kind, Kind::Plain | Kind::Base64) && form.bytes.get(1) != Some(&0) {
                 self.escapable.push(index);
                 for at in 0..form.bytes.len().min(GRAM) {
@@ -280,7 +291,7 @@ fn decode(mark: u8, byte: impl Fn(u64) -> Option<u8>) -> Decoded {
             match byte(i).map(hex_value) {
                 None => return Decoded::Unknown,
                 Some(None) => return Decoded::Nothing,
-                Some(Some(digit)) => value = value << 4 | digit,
+                Some(Some(digit)) => value = (value << 4) | digit,
             }
         }
         u8::try_from(value).map_or(Decoded::Nothing, Decoded::Char)
@@ -391,6 +402,11 @@ impl Follower {
         Self { form, at: before, len: before, gap: 0, escapes, first: true, escape: Escape::None, start, third }
     }
 
+    /// Whether so much of the form was there that even this is a find.
+    pub(crate) fn has_enough(&self, form: &Form) -> bool {
+        self.at >= form.enough
+    }
+
     /// Takes the byte at `pos`.
     pub(crate) fn feed(&mut self, form: &Form, byte: u8, pos: u64) -> Step {
         self.len += 1;
@@ -420,7 +436,7 @@ impl Follower {
             Escape::Hex { left: 4, value: 0, code: true } if byte == b'{' => self.stay(Escape::Braced { value: 0 }),
             Escape::Hex { left, value, code } => {
                 let Some(digit) = hex_value(byte) else { return Step::Lost };
-                let value = value << 4 | digit;
+                let value = (value << 4) | digit;
                 if left > 1 {
                     return self.stay(Escape::Hex { left: left - 1, value, code });
                 }
@@ -431,12 +447,12 @@ impl Follower {
             }
             Escape::Braced { value } => match (byte, hex_value(byte)) {
                 (b'}', _) => self.number(form, value, true, pos),
-                (_, Some(digit)) if value < 0x0100_0000 => self.stay(Escape::Braced { value: value << 4 | digit }),
+                (_, Some(digit)) if value < 0x0100_0000 => self.stay(Escape::Braced { value: (value << 4) | digit }),
                 _ => Step::Lost,
             },
             Escape::Octal { left, value } => match byte {
-                b'0'..=b'7' if left > 1 => self.stay(Escape::Octal { left: left - 1, value: value << 3 | u32::from(byte - b'0') }),
-                b'0'..=b'7' => self.number(form, value << 3 | u32::from(byte - b'0'), false, pos),
+                b'0'..=b'7' if left > 1 => self.stay(Escape::Octal { left: left - 1, value: (value << 3) | u32::from(byte - b'0') }),
+                b'0'..=b'7' => self.number(form, (value << 3) | u32::from(byte - b'0'), false, pos),
                 _ => Step::Lost,
             },
             Escape::Ampersand => match byte {

@@ -261,3 +261,39 @@ fn codings_that_are_not_known_are_refused() {
         assert!(profile.stream(Direction::Request, coding).is_ok(), "{coding}");
     }
 }
+
+#[test]
+fn what_a_brotli_window_holds_is_looked_at_before_it_goes_on() {
+    // The first piece decodes to far more than one buffer; what comes after it must not wait for the end to be seen.
+    let profile = profile();
+    let filler = vec![b' '; 256 << 10];
+    let first = brotli_stored(&filler, true, false);
+    let second = brotli_stored(SECRET.as_bytes(), false, false);
+    let third = brotli_stored(&filler, false, true);
+    let mut stream = profile.stream(Direction::Request, "br").unwrap();
+    let (mut out, mut found) = (Vec::new(), Vec::new());
+    for piece in [&first, &second] {
+        stream.push(piece.clone().into(), &mut out, &mut found);
+    }
+    assert_eq!(found.iter().map(|f| &*f.rule).collect::<Vec<_>>(), ["bundle-secret"], "before the end");
+    stream.push(third.into(), &mut out, &mut found);
+    let sent: usize = out.iter().map(bytes::Bytes::len).sum();
+    assert!(sent <= first.len(), "{sent} of {}", first.len());
+}
+
+/// Meta-blocks that are not compressed (RFC 7932, 9.2); the stream's header stands before the first, of 24-bit windows.
+fn brotli_stored(data: &[u8], first: bool, last: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (n, block) in data.chunks(1 << 16).enumerate() {
+        // ISLAST 0, MNIBBLES 4, MLEN - 1, ISUNCOMPRESSED 1, in bits from the lowest up.
+        let bits = ((u32::try_from(block.len()).unwrap() - 1) << 3) | 1 << 19;
+        // WBITS 24 in front: a window of 16 MiB, of which nothing is given out until it is full or asked for.
+        let bits = if first && n == 0 { (bits << 4) | 15 } else { bits };
+        out.extend(&bits.to_le_bytes()[..3]);
+        out.extend(block);
+    }
+    if last {
+        out.push(3);
+    }
+    out
+}

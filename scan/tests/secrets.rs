@@ -135,9 +135,33 @@ fn a_password_is_found_without_its_user() {
 }
 
 #[test]
-fn parts_and_neighbours_of_a_secret_are_not_found() {
+fn a_third_of_a_secret_is_found_so_that_nobody_can_guess_on() {
     let profile = profile();
-    for text in [&SECRET[..SECRET.len() - 1], &SECRET[1..], "1234567", "robot:", &hex::encode(SECRET)[2..]] {
+    let third = (1..SECRET.len()).find(|n| {
+        let rules = pass(&profile, Direction::Request, "", format!("{} ", &SECRET[..*n]).as_bytes(), &[]).rules().len();
+        rules > 0
+    });
+    let third = third.unwrap();
+    assert!(third >= 12 && third <= SECRET.len() * 2 / 3, "{third} of {}", SECRET.len());
+    for n in third..SECRET.len() {
+        let part = &SECRET[..n];
+        let hex = hex::encode(part);
+        for text in [part.to_owned(), format!("{part}?"), format!("x {part} y"), hex.clone(), format!("{hex}zz")] {
+            let whole = pass(&profile, Direction::Request, "", text.as_bytes(), &[]);
+            assert_eq!(whole.rules(), ["bundle-secret"], "{text}");
+            let cuts: Vec<usize> = (1..text.len()).collect();
+            assert_eq!(pass(&profile, Direction::Request, "", text.as_bytes(), &cuts).rules(), ["bundle-secret"], "{text}, byte by byte");
+        }
+    }
+    let answer = format!("{}? ", &SECRET[..third]);
+    let passed = pass(&profile, Direction::Response, "", answer.as_bytes(), &[]);
+    assert_eq!(String::from_utf8(passed.out).unwrap(), format!("{}{}? ", &SECRET[..3], "*".repeat(third - 3)));
+}
+
+#[test]
+fn small_parts_and_neighbours_of_a_secret_are_not_found() {
+    let profile = profile();
+    for text in [&SECRET[..11], &SECRET[1..], "1234567", "robot:", &hex::encode(SECRET)[2..]] {
         assert_eq!(pass(&profile, Direction::Request, "", text.as_bytes(), &[]).rules(), Vec::<&str>::new(), "{text}");
     }
 }

@@ -66,7 +66,7 @@ impl Zstd {
                 let [a, b, c, ..] = *bytes else { return Ok(Next::Missing) };
                 let value = u32::from_le_bytes([a, b, c, 0]);
                 let size = (value >> 3) as usize;
-                let content = match value >> 1 & 3 {
+                let content = match (value >> 1) & 3 {
                     0 | 2 => size,
                     1 => 1,
                     _ => return Err(Stop::Corrupt),
