@@ -4,27 +4,31 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bottle_policy::Action;
 use bottle_policy::audit::FINDINGS_CAP;
-use bottle_scan::{Direction, Finding, Stream};
+use bottle_scan::{Direction, Finding, Profile, Stream};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::headers::strip_hop_by_hop;
+use super::proxy::hide_secrets;
 use super::refusal::{Guards, Refusal, Refused, Rule};
 use super::routes::LiveRoute;
 use super::ticket::Ticket;
 
 /// Largest body that is kept to be sent a second time with a fresh token, bytes.
 const REPLAY: usize = 1 << 20;
+
+/// Most that is read of a body that is refused, bytes.
+const DRAIN: usize = 4 << 20;
 
 /// Counts of one request, shared by its two bodies and its audit line.
 #[derive(Debug)]
@@ -34,6 +38,7 @@ pub struct Meter {
     touched: Mutex<Instant>,
     upload_refusal: OnceLock<Refusal>,
     findings: Mutex<Vec<String>>,
+    closed: AtomicBool,
 }
 
 impl Default for Meter {
@@ -44,6 +49,7 @@ impl Default for Meter {
             touched: Mutex::new(Instant::now()),
             upload_refusal: OnceLock::new(),
             findings: Mutex::default(),
+            closed: AtomicBool::new(false),
         }
     }
 }
@@ -108,6 +114,11 @@ impl Meter {
         });
         let hint = || format!("if it is none, in bottle.toml, in the route: scan = {{ rules = {{ \"{}\" = \"warn\" }} }}", blocking.rule);
         blocked.map_err(|r| if blocking.secret.is_some() { r } else { r.hint(hint()) })
+    }
+
+    /// The request has its closing line: nothing of it may go on.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     fn refuse_upload(&self, refusal: Refusal) -> io::Error {
@@ -246,12 +257,20 @@ impl Upload {
         if let Some(credential) = &self.live.credential {
             credential.now().1.clear(&mut trailers, &mut None);
         }
-        for value in trailers.values() {
-            self.live.spend.up(value.len() as u64, &self.live.route.budget, &self.guards)?;
-            self.meter.note("trailers", &self.live.profile.text(Direction::Request, value.as_bytes()), &self.guards)?;
+        for (name, value) in &trailers {
+            self.live.spend.up((name.as_str().len() + value.len()) as u64, &self.live.route.budget, &self.guards)?;
+            for text in [name.as_str().as_bytes(), value.as_bytes()] {
+                self.meter.note("trailers", &self.live.profile.text(Direction::Request, text), &self.guards)?;
+            }
         }
         self.trailers = Some(trailers);
         Ok(())
+    }
+
+    fn discard(&mut self) {
+        if let Some(inner) = self.inner.take() {
+            drain(inner);
+        }
     }
 
     /// Keeps a copy of what goes.
@@ -278,6 +297,23 @@ impl Upload {
             other => other,
         };
     }
+}
+
+/// Reads on for a while and throws away: a client that is refused in the middle of its body reads the answer only when it
+/// has sent all of it.
+pub fn drain(mut body: Incoming) {
+    tokio::spawn(async move {
+        let mut left = DRAIN;
+        let _ = timeout(Duration::from_secs(5), async {
+            while let Some(Ok(frame)) = body.frame().await {
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                if left == 0 {
+                    break;
+                }
+            }
+        })
+        .await;
+    });
 }
 
 /// The first thing that a route's `max_body` is compared with is the length that the guest announces.
@@ -307,6 +343,11 @@ impl Body for Upload {
             if let Some(trailers) = me.trailers.take() {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
+            if me.meter.closed.load(Ordering::Relaxed) && !me.flow.ended {
+                let over = Refusal::new(Rule::Aborted, "the request's body goes on after the end of its response");
+                me.discard();
+                return Poll::Ready(Some(Err(me.meter.refuse_upload(over))));
+            }
             let Some(inner) = me.inner.as_mut().filter(|_| !me.flow.ended) else {
                 me.kept_all();
                 return Poll::Ready(None);
@@ -327,6 +368,7 @@ impl Body for Upload {
             };
             if let Err(refusal) = step {
                 me.flow.ready.clear();
+                me.discard();
                 return Poll::Ready(Some(Err(me.meter.refuse_upload(refusal))));
             }
         }
@@ -355,6 +397,7 @@ pub struct Download {
     inner: Incoming,
     ticket: Ticket,
     live: Arc<LiveRoute>,
+    profile: Profile,
     guards: Guards,
     flow: Flow,
     trailers: Option<HeaderMap>,
@@ -368,12 +411,12 @@ impl Download {
     pub fn new(
         inner: Incoming,
         ticket: Ticket,
-        live: Arc<LiveRoute>,
+        (live, profile): (Arc<LiveRoute>, Profile),
         guards: Guards,
         scan: Option<Stream>,
         (idle, end): (Duration, Instant),
     ) -> Self {
-        Self { inner, ticket, live, guards, flow: Flow::new(scan), trailers: None, idle, end, quiet: Box::pin(sleep(idle)) }
+        Self { inner, ticket, live, profile, guards, flow: Flow::new(scan), trailers: None, idle, end, quiet: Box::pin(sleep(idle)) }
     }
 
     fn take(&mut self, chunk: Bytes) -> Result<(), Refusal> {
@@ -429,6 +472,9 @@ impl Download {
                         Err(other) => {
                             self.trailers = other.into_trailers().ok().map(|mut t| {
                                 strip_hop_by_hop(&mut t);
+                                if self.flow.scan.is_some() {
+                                    hide_secrets(&mut t, &self.profile, &self.ticket);
+                                }
                                 t
                             });
                             self.end()

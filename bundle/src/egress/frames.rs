@@ -8,6 +8,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::refusal::{Refusal, Rule};
 
+/// First byte of a Close frame.
+const CLOSE: u8 = 0x88;
+
 /// Most pieces of frames that wait for the scanner; each is at most 131 bytes, or counts for what the scanner holds.
 const WAITING: usize = 1024;
 
@@ -22,6 +25,8 @@ pub struct Frames {
     head: Vec<u8>,
     /// Whether a message goes on in the next frame.
     fragmented: bool,
+    /// Whether a Close frame has come.
+    ended: bool,
     /// What is to go out, in order; payload waits for the scanner.
     queue: VecDeque<Piece>,
 }
@@ -46,7 +51,7 @@ impl Frames {
     /// Frames in `direction`; those of the guest are masked, those of the upstream are not.
     #[must_use]
     pub fn new(direction: Direction, profile: Profile, scan: Option<Stream>) -> Self {
-        Self { direction, profile, scan, state: State::Head, head: Vec::new(), fragmented: false, queue: VecDeque::new() }
+        Self { direction, profile, scan, state: State::Head, head: Vec::new(), fragmented: false, ended: false, queue: VecDeque::new() }
     }
 
     /// Takes the next bytes; what may go on is appended to `out`, what was found to `found`.
@@ -68,6 +73,9 @@ impl Frames {
                     *left -= n;
                     if *left == 0 {
                         let start = *start;
+                        if self.head.first() == Some(&CLOSE) {
+                            self.finish(out, found); // nothing comes that could complete what is held
+                        }
                         self.control(start, found);
                     }
                 }
@@ -94,6 +102,18 @@ impl Frames {
         Ok(())
     }
 
+    /// No more content comes: decides what was held.
+    pub fn finish(&mut self, out: &mut BytesMut, found: &mut Found) {
+        if let Some(scan) = self.scan.as_mut().filter(|_| !self.ended) {
+            let mut parts = Vec::new();
+            scan.finish(&mut parts, found);
+            for part in parts {
+                self.release(part, out);
+            }
+        }
+        self.ended = true;
+    }
+
     /// Whether the last frame is whole.
     #[must_use]
     pub fn at_boundary(&self) -> bool {
@@ -116,6 +136,7 @@ impl Frames {
         match opcode {
             0 if !self.fragmented => return bad("goes on with a message that there is none of"),
             1 | 2 if self.fragmented => return bad("begins a message inside another"),
+            0..=2 if self.ended => return bad("comes after the last one"),
             8..=10 if !last || short > 125 => return bad("is a control frame too long or in parts"),
             0..=2 | 8..=10 => {}
             _ => return bad("has an unknown opcode"),

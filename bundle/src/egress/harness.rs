@@ -115,6 +115,16 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
 
 /// The path says how to behave.
 async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>, partial: Arc<Mutex<String>>) -> Result<Answer, Infallible> {
+    if request.uri().path() == "/early" {
+        // Answers before it has read, and reads on.
+        let mut body = request.into_body();
+        tokio::spawn(async move {
+            while let Some(Ok(frame)) = body.frame().await {
+                *partial.lock().unwrap() += &String::from_utf8_lossy(frame.data_ref().unwrap());
+            }
+        });
+        return Ok(text(StatusCode::OK, "early"));
+    }
     let mut request = request;
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, mut body) = request.into_parts();
@@ -184,6 +194,13 @@ async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>, partial
         }
         "/say-body" => text(StatusCode::OK, said),
         "/fresh" if !sent.ends_with("fresh-value") => text(StatusCode::UNAUTHORIZED, "expired"),
+        "/fresh-say-back" if !sent.ends_with("fresh-value") => text(StatusCode::UNAUTHORIZED, "expired"),
+        "/fresh-say-back" => text(StatusCode::OK, format!("you sent {sent} and more")),
+        "/say-back-trailer" => {
+            let trailers = http::HeaderMap::from_iter([(http::HeaderName::from_static("x-said"), sent.parse().unwrap())]);
+            let frames = [Ok(Frame::data(Bytes::from("data"))), Ok(Frame::trailers(trailers))];
+            Response::new(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames))))
+        }
         "/trailers" => {
             let frames = [
                 Ok(Frame::data(Bytes::from("data"))),

@@ -63,7 +63,10 @@ fn framing(lines: &[&[u8]], guards: &Guards) -> Result<Framing, Refusal> {
         let (name, value) = (&line[..colon], line.get(colon + 1..));
         let token = !name.is_empty() && name.iter().all(|b| is_token(*b));
         guards.check(!token || value.is_none(), Rule::HeaderName, || "a header name has a character it cannot have".to_owned())?;
-        let value = value.unwrap_or_default().trim_ascii();
+        let value = value.unwrap_or_default();
+        let blank = |b: &u8| matches!(b, b' ' | b'\t');
+        let start = value.iter().position(|b| !blank(b)).unwrap_or(value.len());
+        let value = &value[start..value.iter().rposition(|b| !blank(b)).map_or(start, |end| end + 1)];
         let control = value.iter().any(|b| b.is_ascii_control() && *b != b'\t');
         guards.check(control, Rule::HeaderValue, || "a header value has a control character".to_owned())?;
         match name.to_ascii_lowercase().as_slice() {

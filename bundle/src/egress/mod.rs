@@ -123,7 +123,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         let path = path.display().to_string();
         move |e: io::Error| format!("{path}: {e}")
     };
-    more_files();
+    own_limits();
     // Watched before it is read, so that no change is missed.
     let watch = reload::Watch::new(&args.policy).map_err(at(&args.policy))?;
     let policy = reload::read(&args.policy)?;
@@ -177,13 +177,18 @@ pub fn run(args: &Args) -> Result<(), String> {
     finished.map_err(|e| e.to_string())
 }
 
+/// Most memory that the daemon may ever write to, bytes.
+const MEMORY: u64 = 2 << 30;
+
 /// As many open files as the system lets a process ask for: each request has two.
-fn more_files() {
+fn own_limits() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         // What cannot be raised stays; then connections wait when files are out.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(4096)), hard);
     }
+    // A backstop: whatever a guest finds to make this daemon grow ends the daemon, and with it the way out, not the host.
+    let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY, MEMORY);
 }
 
 /// Writes what the orchestrator is to know to standard output.

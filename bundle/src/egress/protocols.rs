@@ -328,3 +328,83 @@ async fn a_full_house_of_http2_streams_waits() {
         StatusCode::OK
     );
 }
+
+#[tokio::test]
+async fn a_guest_that_has_its_answer_and_sends_no_more_holds_no_place() {
+    let upstream = Upstream::start(&[], false).await;
+    let mut route = upstream.route("plain", "plain.test");
+    (route.tls, route.port) = (false, 80);
+    let limits = super::Limits { connections: 1, ..super::Limits::default() };
+    let bench = Bench::with(vec![route], super::harness::Options { limits, ..Default::default() });
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut io = timeout(Duration::from_secs(5), bench.connect()).await.unwrap();
+        io.write_all(b"GET http://plain.test/ HTTP/1.1\r\nHost: plain.test\r\n\r\n").await.unwrap();
+        assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
+        io.shutdown().await.unwrap(); // as the guest's relay passes on a close
+        kept.push(io);
+    }
+}
+
+#[tokio::test]
+async fn trailers_that_say_the_token_back_are_dropped() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let mut route = upstream.route("api", "api.test");
+    route.inject = bearer();
+    let bench = Bench::start(vec![route]);
+    let answer = bench.http2("api.test").await.send_request(get("https://api.test/say-back-trailer")).await.unwrap();
+    let collected = answer.into_body().collect().await.unwrap();
+    assert!(collected.trailers().is_none_or(|t| !t.contains_key("x-said")), "{:?}", collected.trailers());
+    let bench = Bench::start(vec![upstream.route("open", "api.test")]);
+    let request = Request::get("https://api.test/say-back-trailer").header("authorization", "mine").body(Full::default()).unwrap();
+    let answer = bench.http2("api.test").await.send_request(request).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().trailers().unwrap()["x-said"], "mine");
+}
+
+#[tokio::test]
+async fn a_new_token_is_a_secret_from_its_first_use_on() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let mut route = upstream.route("api", "api.test");
+    route.inject = bearer();
+    let mut bench = Bench::start(vec![route]);
+    let live = bench.live.clone();
+    let mut io = bench.tls("api.test").await;
+    // 401 to the old one; to the new one an answer that says it back.
+    io.write_all(b"GET /fresh-say-back HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
+    assert!(bench.asks.recv().await.is_some());
+    live.told(EgressCommand::Token { name: "TOKEN".parse().unwrap(), value: Some(Secret::new("the-fresh-value".into())) });
+    let answer = response(&mut io).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("the-fresh-value") && answer.contains("***"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_upload_does_not_outlive_its_audit_line() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let bench = Bench::start(vec![upstream.route("api", "api.test")]);
+    let mut io = bench.tls("api.test").await;
+    io.write_all(b"POST /early HTTP/1.1\r\nHost: api.test\r\nContent-Length: 1000000\r\n\r\nfirst").await.unwrap();
+    assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(bench.audit(1).await[0]["bytes_up"], 5);
+    let _ = io.write_all(&[b'x'; 500_000]).await;
+    let _ = timeout(Duration::from_millis(500), io.read_to_end(&mut Vec::new())).await;
+    assert!(upstream.partial.lock().unwrap().len() < 100_000, "it went on");
+}
+
+#[tokio::test]
+async fn a_refused_upload_is_read_to_its_end_so_that_the_reason_is_too() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let mut route = upstream.route("api", "api.test");
+    route.paths = vec!["/v1/*".parse().unwrap()];
+    let bench = Bench::start(vec![route]);
+    let mut io = bench.tls("api.test").await;
+    let body = vec![b'x'; 1 << 20];
+    io.write_all(format!("POST /admin HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes()).await.unwrap();
+    io.write_all(&body).await.unwrap();
+    io.flush().await.unwrap();
+    assert!(response(&mut io).await.contains("[not-allowed]"));
+    let request = Request::post("https://api.test/admin").body(Full::from(body)).unwrap();
+    let answer = bench.http2("api.test").await.send_request(request).await.unwrap();
+    let status = answer.status();
+    let said = answer.into_body().collect().await.unwrap().to_bytes();
+    assert!(status == 403 && String::from_utf8_lossy(&said).contains("[not-allowed]"));
+}

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bottle_policy::audit::AuditWriter;
-use bottle_scan::{Direction, Stream as Scan};
+use bottle_scan::{Direction, Profile, Stream as Scan};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TE};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::authority::Authority;
-use super::body::{Download, Replay, Reply, Upload, check_size};
+use super::body::{Download, Replay, Reply, Upload, check_size, drain};
 use super::connect;
 use super::head::is_method;
 use super::headers::{join_cookies, set_host, strip_hop_by_hop, takes_trailers};
@@ -81,9 +81,20 @@ impl Proxy {
         }
         let asked = websocket::asked(request.headers());
         ticket.takes(self.requests.clone().acquire_owned().await.ok());
-        let outcome = if self.log.closed() { Err(Refusal::unrecorded()) } else { self.request(&via, request, &mut ticket).await };
+        let (head, body) = request.into_parts();
+        let mut body = Some(body);
+        let outcome = if self.log.closed() { Err(Refusal::unrecorded()) } else { self.request(&via, head, &mut body, &mut ticket).await };
+        if let Some(body) = body.filter(|_| outcome.is_err()) {
+            drain(body);
+        }
         let mut response = match outcome {
-            Ok(Answer::Http(response, live)) => stream(response, ticket, live, &self.network),
+            Ok(Answer::Http(response, live)) => {
+                let profile = self.profile(&live);
+                if is_coded(response.headers()) {
+                    ticket.takes(self.network.coded.slot().await);
+                }
+                stream(response, ticket, (live, profile), &self.network)
+            }
             Ok(Answer::WebSocket(opened)) => return websocket::run(self, *opened, ticket),
             Err(refusal) => refuse(&refusal, ticket),
         };
@@ -92,6 +103,11 @@ impl Proxy {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// What is looked for in answers on `live`: the secrets of now.
+    pub fn profile(&self, live: &LiveRoute) -> Profile {
+        self.routes.now().profile(&live.route.name).unwrap_or_else(|| live.profile.clone())
     }
 
     /// Opens a tunnel. Only a refusal is a line: each request inside has its own.
@@ -127,24 +143,35 @@ impl Proxy {
         }
     }
 
-    async fn request(&self, via: &Via, mut request: Request<Incoming>, ticket: &mut Ticket) -> Result<Answer, Refusal> {
-        if request.method().as_str() == SENTINEL {
-            let rule = Rule::from_code(request.uri().path().trim_start_matches('/')).unwrap_or(Rule::RequestLine);
+    /// `body` is taken once nothing is to be refused any more without looking at it.
+    async fn request(
+        &self,
+        via: &Via,
+        mut head: http::request::Parts,
+        body: &mut Option<Incoming>,
+        ticket: &mut Ticket,
+    ) -> Result<Answer, Refusal> {
+        if head.method.as_str() == SENTINEL && head.version != Version::HTTP_2 {
+            let rule = Rule::from_code(head.uri.path().trim_start_matches('/')).unwrap_or(Rule::RequestLine);
             return Err(Refusal::new(rule, "the request is not well-formed HTTP/1.1"));
         }
-        let uri = request.uri();
         // Before any check, so that a refused request shows as it was sent.
-        ticket.asks(request.method().as_str(), Some(uri.path()), uri.query());
-        let Destination { to, tls, target } = destination(via, uri, ticket)?;
-        ticket.asks(request.method().as_str(), Some(&target.path), target.query.as_deref());
+        ticket.asks(head.method.as_str(), Some(head.uri.path()), head.uri.query());
+        let Destination { to, tls, target } = destination(via, &head.uri, ticket)?;
+        ticket.asks(head.method.as_str(), Some(&target.path), target.query.as_deref());
         let guards = self.guards();
-        check_head(&request, &to, tls, guards)?;
-        let handshake = if websocket::asked(request.headers()) { Some(websocket::Handshake::of(&mut request)?) } else { None };
+        check_head(&head, &to, tls, guards)?;
+        let empty = body.as_ref().is_none_or(|b| b.is_end_stream());
+        let handshake = if websocket::asked(&head.headers) { Some(websocket::Handshake::of(&mut head, empty)?) } else { None };
 
-        let live = self.routes.now().find(&to, tls, request.method().as_str(), &target, guards)?;
+        let live = self.routes.now().find(&to, tls, head.method.as_str(), &target, guards)?;
         ticket.route(&live.route.name);
+        check_overrides(&head.headers, &live, guards)?;
+        if !empty && is_coded(&head.headers) {
+            ticket.takes(self.network.coded.slot().await);
+        }
         let replay = Arc::new(Mutex::new(Replay::default()));
-        let mut outgoing = Outgoing::new(request, live, &to, target, ticket, guards, &replay)?;
+        let mut outgoing = Outgoing::new((head, body), live, &to, target, ticket, guards, &replay)?;
         let (live, meter) = (outgoing.live.clone(), ticket.meter().clone());
         live.spend.request(live.route.rate, guards)?;
         ticket.admit()?;
@@ -183,20 +210,41 @@ enum Answer {
 }
 
 /// What both versions of HTTP must keep to.
-fn check_head(request: &Request<Incoming>, to: &Authority, tls: bool, guards: &Guards) -> Result<(), Refusal> {
-    let method = request.method().as_str();
+fn check_head(head: &http::request::Parts, to: &Authority, tls: bool, guards: &Guards) -> Result<(), Refusal> {
+    let method = head.method.as_str();
     guards.check(!is_method(method.as_bytes()), Rule::RequestLine, || "not a method".to_owned())?;
-    let mut hosts = request.headers().get_all(HOST).iter();
+    let mut hosts = head.headers.get_all(HOST).iter();
     let (first, more) = (hosts.next(), hosts.next().is_some());
     guards.check(more, Rule::DuplicateHost, || "more than one Host".to_owned())?;
     // HTTP/2 says it in :authority, which was compared already.
-    if first.is_some() || request.version() != Version::HTTP_2 {
+    if first.is_some() || head.version != Version::HTTP_2 {
         let host = first.map_or(Ok(""), |h| h.to_str()).unwrap_or("\u{fffd}");
         let named = Authority::parse(host, Some(if tls { 443 } else { 80 }));
         guards.check(named.as_ref().ok() != Some(to), Rule::HostMismatch, || format!("Host is {host:?}, the connection is for {to}"))?;
     }
     let echo = matches!(method, "TRACE" | "TRACK" | "DEBUG");
     guards.check(echo, Rule::Trace, || "this method would echo what the proxy adds".to_owned())
+}
+
+/// Headers that many frameworks take for another method or path than the request's own.
+const OVERRIDES: &[&str] =
+    &["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-original-uri"];
+
+/// Where a route looks at methods or paths, no header may say others.
+fn check_overrides(headers: &HeaderMap, live: &LiveRoute, guards: &Guards) -> Result<(), Refusal> {
+    if live.route.methods.is_empty() && live.route.paths.is_empty() {
+        return Ok(());
+    }
+    let named = headers.keys().find(|name| OVERRIDES.contains(&name.as_str().replace('_', "-").as_str()));
+    guards.check(named.is_some(), Rule::Override, || {
+        let name = named.map_or("", |n| n.as_str());
+        format!("the header {name} may stand for another method or path than those that route {} allows", live.route.name)
+    })
+}
+
+/// Whether a body with these headers has to be decoded.
+fn is_coded(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// The authority of CONNECT.
@@ -256,7 +304,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// Looks through everything that is to leave but the body, whose turn comes as it streams.
     fn new(
-        request: Request<Incoming>,
+        (mut head, body): (http::request::Parts, &mut Option<Incoming>),
         live: Arc<LiveRoute>,
         to: &Authority,
         mut target: Target,
@@ -264,7 +312,6 @@ impl Outgoing {
         guards: &Guards,
         replay: &Arc<Mutex<Replay>>,
     ) -> Result<Self, Refusal> {
-        let (mut head, body) = request.into_parts();
         let protocol = if head.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
         let trailers = protocol == Protocol::Http2 && takes_trailers(&head.headers);
         strip_hop_by_hop(&mut head.headers);
@@ -287,21 +334,24 @@ impl Outgoing {
         for (name, value) in &head.headers {
             size += name.as_str().len() + value.len() + 4;
             if *name != HOST {
+                let found = live.profile.text(Direction::Request, name.as_str().as_bytes());
+                meter.note("name of a header", &found, guards)?;
                 let found = live.profile.text(Direction::Request, value.as_bytes());
                 meter.note(&format!("header {name}"), &found, guards)?;
             }
         }
-        if let Some(length) = body.size_hint().exact() {
+        let unsent = || Refusal::new(Rule::Aborted, "the request's body has been sent already");
+        let length = body.as_ref().and_then(|b| b.size_hint().exact());
+        if let Some(length) = length {
             check_size(&live, length, guards)?;
         }
         live.spend.up(size as u64, &live.route.budget, guards)?;
-        let scan = if body.is_end_stream() || guards.is_off(Rule::Secret) {
-            None
-        } else {
-            coded(&live, Direction::Request, &head.headers, guards)?
-        };
+        let empty = body.as_ref().is_none_or(|b| b.is_end_stream());
+        let scan =
+            if empty || guards.is_off(Rule::Secret) { None } else { coded(&live.profile, Direction::Request, &head.headers, guards)? };
         let refreshable = live.credential.as_ref().is_some_and(|c| c.token.is_refreshable());
         let replay = refreshable.then(|| replay.clone());
+        let body = body.take().ok_or_else(unsent)?;
         let body = Upload::new(body, meter.clone(), live.clone(), guards.clone(), scan, replay);
         Ok(Self { head, body: Some(body), to: to.clone(), target, live, protocol })
     }
@@ -325,7 +375,8 @@ impl Outgoing {
             credential.inject(&mut headers, &mut target.query);
         }
         let scheme = if self.live.route.tls { "https" } else { "http" };
-        let uri = format!("{scheme}://{}{}", self.to, target.path_and_query());
+        let authority = self.to.host_header(if self.live.route.tls { 443 } else { 80 });
+        let uri = format!("{scheme}://{authority}{}", target.path_and_query());
         let uri: Uri = uri.parse().map_err(|_| Refusal::new(Rule::Path, "the path cannot be sent on"))?;
         let mut request = Request::new(body);
         *request.method_mut() = self.head.method.clone();
@@ -336,27 +387,33 @@ impl Outgoing {
 }
 
 /// The scanner for a body with these headers.
-fn coded(live: &LiveRoute, direction: Direction, headers: &HeaderMap, guards: &Guards) -> Result<Option<Scan>, Refusal> {
+fn coded(profile: &Profile, direction: Direction, headers: &HeaderMap, guards: &Guards) -> Result<Option<Scan>, Refusal> {
     let codings: Vec<&str> = headers.get_all(CONTENT_ENCODING).iter().map(|v| v.to_str().unwrap_or("?")).collect();
-    match live.profile.stream(direction, &codings.join(", ")) {
+    match profile.stream(direction, &codings.join(", ")) {
         Ok(scan) => Ok(Some(scan)),
         Err(e) => guards.check(true, Rule::Coding, || e.to_string()).map(|()| None),
     }
 }
 
 /// The upstream's response as the guest gets it.
-fn stream(response: Response<Incoming>, mut ticket: Ticket, live: Arc<LiveRoute>, network: &Network) -> Response<Reply> {
+fn stream(
+    response: Response<Incoming>,
+    mut ticket: Ticket,
+    (live, profile): (Arc<LiveRoute>, Profile),
+    network: &Network,
+) -> Response<Reply> {
     let (mut head, body) = response.into_parts();
     strip_hop_by_hop(&mut head.headers);
     head.headers.remove("alt-svc"); // the guest has no way to HTTP/3
+    head.headers.remove(REFUSED); // only ours
     head.version = Version::HTTP_11;
     head.extensions.clear();
     let scanned = (live.credential.is_some() || live.route.scan.responses) && !network.guards.is_off(Rule::Secret);
     let mut scan = None;
     if scanned {
-        hide_secrets(&mut head.headers, &live, &ticket);
+        hide_secrets(&mut head.headers, &profile, &ticket);
         if !body.is_end_stream() {
-            scan = match coded(&live, Direction::Response, &head.headers, &network.guards) {
+            scan = match coded(&profile, Direction::Response, &head.headers, &network.guards) {
                 Ok(scan) => scan,
                 Err(refusal) => return refuse(&refusal, ticket),
             };
@@ -368,15 +425,15 @@ fn stream(response: Response<Incoming>, mut ticket: Ticket, live: Arc<LiveRoute>
         return Response::from_parts(head, Reply::Text(Full::default()));
     }
     let times = (network.limits.silence, Instant::now() + network.limits.total);
-    let download = Download::new(body, ticket, live, network.guards.clone(), scan, times);
+    let download = Download::new(body, ticket, (live, profile), network.guards.clone(), scan, times);
     Response::from_parts(head, Reply::Stream(Box::new(download)))
 }
 
 /// Removes headers in which the upstream says one of the bundle's secrets back.
-pub fn hide_secrets(headers: &mut HeaderMap, live: &LiveRoute, ticket: &Ticket) {
+pub fn hide_secrets(headers: &mut HeaderMap, profile: &Profile, ticket: &Ticket) {
     let mut said = Vec::new();
     for (name, value) in headers.iter() {
-        let found = live.profile.text(Direction::Response, value.as_bytes());
+        let found = profile.text(Direction::Response, value.as_bytes());
         if found.iter().any(|f| f.secret.is_some()) {
             said.push(name.clone());
         }
@@ -388,6 +445,9 @@ pub fn hide_secrets(headers: &mut HeaderMap, live: &LiveRoute, ticket: &Ticket) 
     }
 }
 
+/// Header of every refusal: its rule.
+const REFUSED: &str = "x-bottle-refused";
+
 /// A refusal as a response, and its line.
 pub fn refuse(refusal: &Refusal, mut ticket: Ticket) -> Response<Reply> {
     ticket.status(refusal.rule.status().as_u16());
@@ -396,7 +456,7 @@ pub fn refuse(refusal: &Refusal, mut ticket: Ticket) -> Response<Reply> {
     *response.status_mut() = refusal.rule.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert("x-bottle-refused", HeaderValue::from_static(refusal.rule.code()));
+    headers.insert(REFUSED, HeaderValue::from_static(refusal.rule.code()));
     if refusal.rule == Rule::Rate {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }

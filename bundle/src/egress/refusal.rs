@@ -101,6 +101,8 @@ rules! {
     /// TLS whose real server name is encrypted, on a route without interception.
     Ech = "ech", 403;
 
+    /// A header that some servers take for another method or path.
+    Override = "override", 403;
     /// What looks like a credential is on its way out.
     Secret = "secret", 403;
     /// A body that cannot be looked into.

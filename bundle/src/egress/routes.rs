@@ -141,33 +141,40 @@ impl Live {
     /// What cannot be enforced as written; then the old policy stays.
     pub fn replace(&self, policy: Policy) -> Result<(), PolicyError> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.put(&known, policy)
+    }
+
+    /// Whoever has `known` is the only one who changes the routes.
+    fn put(&self, known: &[(TokenName, Secret)], policy: Policy) -> Result<(), PolicyError> {
         let old = self.now();
-        let new = Routes::new(policy, &self.tokens, &Scanner::new(&known), &self.network, Some(&old))?;
+        let new = Routes::new(policy, &self.tokens, &Scanner::new(known), &self.network, Some(&old))?;
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         Ok(())
     }
 
-    /// Takes a token's new value.
+    /// Takes a token's new value. It is looked for before it is used for the first time.
     pub fn told(&self, command: EgressCommand) {
-        if !self.tokens.told(command) {
-            return;
-        }
-        let policy = {
+        {
+            let EgressCommand::Token { name, value } = &command;
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let new = self.tokens.secrets().into_iter().filter(|s| !known.contains(s)).collect::<Vec<_>>();
-            known.extend(new);
-            let surplus = known.len().saturating_sub(KNOWN);
-            known.drain(..surplus);
-            self.now().policy()
-        };
-        // The same policy was enforceable before.
-        if let Err(e) = self.replace(policy) {
-            tracing::error!("{e}");
+            if let Some(new) = value.as_ref().map(|value| (name.clone(), value.clone())).filter(|new| !known.contains(new)) {
+                let current = self.tokens.secrets();
+                while known.len() >= KNOWN {
+                    let Some(old) = known.iter().position(|k| !current.contains(k)) else { break };
+                    known.remove(old);
+                }
+                known.push(new);
+                // The same policy was enforceable before.
+                if let Err(e) = self.put(&known, self.now().policy()) {
+                    tracing::error!("{e}");
+                }
+            }
         }
+        self.tokens.told(command);
     }
 }
 
-/// Most secrets that are looked for; with more, the oldest are forgotten.
+/// Secrets that are looked for; with more, old values that are no token's any more are forgotten.
 const KNOWN: usize = 64;
 
 /// All routes of one policy.
@@ -236,6 +243,12 @@ impl Routes {
     #[must_use]
     pub fn secrets(&self) -> Profile {
         self.secrets.clone()
+    }
+
+    /// What is looked for on the route of this name now, whatever it was when a request began: it may carry a newer token.
+    #[must_use]
+    pub fn profile(&self, name: &str) -> Option<Profile> {
+        self.all.iter().find(|l| l.route.name == name).map(|l| l.profile.clone())
     }
 
     /// As written.
@@ -359,8 +372,9 @@ fn route_hint(to: &Authority, tls: bool, request: Option<(&str, &str)>) -> Strin
     }
     if let Some((method, path)) = request {
         route.push_str(&format!(", methods = [\"{method}\"]"));
-        // Not every path can be a rule; one that can has no escape, and `"` is all that TOML minds in it.
-        if path.parse::<PathPattern>().is_ok() && !path.contains('"') {
+        // Not every path can be a rule; one that can has no escape, and `"` is all that TOML minds in it. A `*` would be the
+        // guest's own idea of how wide the rule is.
+        if path.parse::<PathPattern>().is_ok() && !path.contains(['"', '*']) {
             route.push_str(&format!(", paths = [\"{path}\"]"));
         }
     }

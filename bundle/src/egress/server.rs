@@ -2,11 +2,14 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Response, StatusCode};
+use hyper::body::{Body, Frame, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,7 +23,7 @@ use super::connect::Prefixed;
 use super::proxy::{Proxy, Via};
 use super::refusal::{Refusal, Rule};
 use super::ticket::Ticket;
-use super::wire::Wire;
+use super::wire::{Open, Wire};
 
 /// For what is cut off to be dropped, which writes its audit line.
 const CUT: Duration = Duration::from_millis(150);
@@ -106,29 +109,58 @@ macro_rules! run {
 }
 
 /// A guest that sends no more gets its answer, and then the end.
-fn last_if(half_closed: &AtomicBool, mut response: Response<Reply>) -> Response<Reply> {
-    if half_closed.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+fn answer(open: Arc<Open>, mut response: Response<Reply>) -> Response<Answer> {
+    if open.half_closed() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+    response.map(|reply| Answer { reply, open })
+}
+
+/// An answer that tells its connection when it ends, whichever way.
+struct Answer {
+    reply: Reply,
+    open: Arc<Open>,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.open.answered();
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.reply).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.reply.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.reply.size_hint()
+    }
 }
 
 /// HTTP at the proxy's socket, CONNECT included.
 async fn serve_socket(proxy: Arc<Proxy>, io: Wire<UnixStream>, slot: Arc<OwnedSemaphorePermit>) {
-    let (handler, half_closed) = (proxy.clone(), io.half_closed());
+    let (handler, open) = (proxy.clone(), io.open());
     let service = service_fn(move |request| {
-        let (proxy, via, half_closed) = (handler.clone(), Via::Socket(slot.clone()), half_closed.clone());
-        async move { Ok::<_, Infallible>(last_if(&half_closed, proxy.handle(via, request).await)) }
+        let (proxy, via, open) = (handler.clone(), Via::Socket(slot.clone()), open.clone());
+        async move { Ok::<_, Infallible>(answer(open, proxy.handle(via, request).await)) }
     });
     run!(proxy, builder(&proxy).serve_connection(TokioIo::new(io), service).with_upgrades());
 }
 
 /// HTTP/1.1 inside a tunnel; it can become a WebSocket.
 pub async fn serve_http(proxy: Arc<Proxy>, io: Wire<TlsStream<Prefixed>>, via: Via) {
-    let (handler, half_closed) = (proxy.clone(), io.half_closed());
+    let (handler, open) = (proxy.clone(), io.open());
     let service = service_fn(move |request| {
-        let (proxy, via, half_closed) = (handler.clone(), via.clone(), half_closed.clone());
-        async move { Ok::<_, Infallible>(last_if(&half_closed, proxy.handle(via, request).await)) }
+        let (proxy, via, open) = (handler.clone(), via.clone(), open.clone());
+        async move { Ok::<_, Infallible>(answer(open, proxy.handle(via, request).await)) }
     });
     run!(proxy, builder(&proxy).serve_connection(TokioIo::new(io), service).with_upgrades());
 }
@@ -146,7 +178,7 @@ pub async fn serve_http2(proxy: Arc<Proxy>, io: TlsStream<Prefixed>, via: Via) {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(64 * 1024)
+        .max_header_list_size(32 * 1024)
         .max_pending_accept_reset_streams(Some(32))
         .max_local_error_reset_streams(Some(64))
         .initial_stream_window_size(128 * 1024)

@@ -23,7 +23,7 @@ pub struct Ticket {
     started: Instant,
     meter: Arc<Meter>,
     done: bool,
-    slot: Option<OwnedSemaphorePermit>,
+    slots: Vec<OwnedSemaphorePermit>,
 }
 
 impl Ticket {
@@ -31,12 +31,12 @@ impl Ticket {
     /// requests.
     pub fn new(log: Arc<AuditWriter>, secrets: Profile, cut: watch::Receiver<bool>) -> Self {
         let event = AuditEvent::new(DAEMON, "request", Verdict::Allow);
-        Self { log, secrets, cut, event, started: Instant::now(), meter: Arc::default(), done: false, slot: None }
+        Self { log, secrets, cut, event, started: Instant::now(), meter: Arc::default(), done: false, slots: Vec::new() }
     }
 
     /// Takes its place among the requests that are on their way, until its end.
     pub fn takes(&mut self, slot: Option<OwnedSemaphorePermit>) {
-        self.slot = slot;
+        self.slots.extend(slot);
     }
 
     /// Where the request goes.
@@ -123,7 +123,8 @@ impl Ticket {
         if let Err(e) = self.log.append(line, event) {
             complain(&e);
         }
-        self.slot = None;
+        self.meter.close();
+        self.slots.clear();
     }
 }
 

@@ -21,6 +21,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
@@ -41,6 +42,24 @@ pub struct Network {
     pub limits: Limits,
     /// Rules in force.
     pub guards: Guards,
+    /// Coded bodies that are decoded at once: a decoder's window is megabytes.
+    pub coded: Coded,
+}
+
+/// [`Network::coded`].
+pub struct Coded(Arc<Semaphore>);
+
+impl Default for Coded {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(64)))
+    }
+}
+
+impl Coded {
+    /// Waits for a place.
+    pub async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().acquire_owned().await.ok()
+    }
 }
 
 impl Network {
@@ -312,7 +331,8 @@ impl tower_service::Service<Uri> for Connector {
         let (link, protocol) = (self.link.clone(), self.protocol);
         Box::pin(async move {
             let text = uri.authority().map_or("", |a| a.as_str());
-            let to = Authority::parse(text, None).map_err(Unconnected)?;
+            let default = if uri.scheme_str() == Some("http") { 80 } else { 443 };
+            let to = Authority::parse(text, Some(default)).map_err(Unconnected)?;
             let limit = link.network.limits.connect;
             let slow = || Unconnected(Refusal::new(Rule::ConnectTimeout, format!("{to} could not be reached in {} s", limit.as_secs())));
             let stream = timeout(limit, link.open(&to, protocol)).await.map_err(|_| slow())?.map_err(Unconnected)?;

@@ -1,6 +1,7 @@
 //! WebSocket (RFC 6455): a handshake that is one on both sides, then frames that are searched like bodies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,14 +9,15 @@ use bottle_scan::Direction;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY};
 use http::header::{SEC_WEBSOCKET_VERSION, UPGRADE};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version};
 use http_body_util::Full;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use super::body::{Meter, Reply};
@@ -32,6 +34,9 @@ use super::wire::Wire;
 
 /// RFC 6455 section 1.3.
 const ACCEPT: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// For a last frame to a guest that may not read any more.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Whether the value of an Upgrade header asks for a WebSocket. The reader of the connection and the handler of the
 /// request both go by this.
@@ -63,22 +68,25 @@ impl Handshake {
     ///
     /// # Errors
     /// [`Rule::Upgrade`].
-    pub fn of(request: &mut Request<Incoming>) -> Result<Self, Refusal> {
+    pub fn of(head: &mut http::request::Parts, empty: bool) -> Result<Self, Refusal> {
         let one = |name: &HeaderName| {
-            let mut all = request.headers().get_all(name).iter();
+            let mut all = head.headers.get_all(name).iter();
             all.next().filter(|_| all.next().is_none())
         };
         let is = |name: &HeaderName, text: &str| one(name).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(text.as_bytes()));
-        let connection = request.headers().get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok());
+        let connection = head.headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok());
         let key = one(&SEC_WEBSOCKET_KEY).filter(|k| STANDARD.decode(k.as_bytes()).is_ok_and(|k| k.len() == 16)).cloned();
-        let fits = request.version() == Version::HTTP_11
-            && request.method() == Method::GET
-            && request.body().is_end_stream()
+        let fits = head.version == Version::HTTP_11
+            && head.method == Method::GET
+            && empty
             && is(&UPGRADE, "websocket")
             && is(&SEC_WEBSOCKET_VERSION, "13")
             && connection.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case("upgrade"));
         match key.filter(|_| fits) {
-            Some(key) => Ok(Self { guest: hyper::upgrade::on(request), key }),
+            Some(key) => match head.extensions.remove::<OnUpgrade>() {
+                Some(guest) => Ok(Self { guest, key }),
+                None => Err(Refusal::new(Rule::Upgrade, "a WebSocket where there can be none")),
+            },
             None => Err(Refusal::new(Rule::Upgrade, "not the handshake of a WebSocket (RFC 6455, version 13, over HTTP/1.1)")),
         }
     }
@@ -128,7 +136,7 @@ pub fn run(proxy: Arc<Proxy>, opened: Opened, mut ticket: Ticket) -> Response<Re
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let mut headers = opened.headers;
     strip_hop_by_hop(&mut headers);
-    super::proxy::hide_secrets(&mut headers, &opened.live, &ticket);
+    super::proxy::hide_secrets(&mut headers, &proxy.profile(&opened.live), &ticket);
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     *response.headers_mut() = headers;
@@ -166,7 +174,7 @@ where
     let meter = ticket.meter();
     let (mut guest_read, mut guest_write) = tokio::io::split(guest);
     let (mut up_read, mut up_write) = tokio::io::split(TokioIo::new(upstream));
-    let profile = &live.profile;
+    let profile = &proxy.profile(live);
     let scan = |direction| profile.stream(direction, "").ok().filter(|_| !proxy.guards().is_off(Rule::Secret));
     let hidden = if live.credential.is_some() || live.route.scan.responses { scan(Direction::Response) } else { None };
     let mut up = Way {
@@ -194,9 +202,10 @@ where
         if down.frames.at_boundary() {
             let reason: String = format!("bot-bottle egress: {}", refusal.rule.code()).chars().take(123).collect();
             let length = u8::try_from(reason.len() + 2).unwrap_or(2);
-            let _ = guest_write.write_all(&[&[0x88, length, 0x03, 0xf0], reason.as_bytes()].concat()).await;
+            let last = [&[0x88, length, 0x03, 0xf0], reason.as_bytes()].concat();
+            let _ = timeout(LAST_WORD, guest_write.write_all(&last)).await;
         }
-        let _ = guest_write.shutdown().await;
+        let _ = timeout(LAST_WORD, guest_write.shutdown()).await;
     }
     outcome
 }
@@ -231,10 +240,23 @@ impl Way<'_> {
             input.clear();
             input.reserve(16 * 1024);
             if from.read_buf(&mut input).await.unwrap_or(0) == 0 {
+                let checked = self.end(&mut out);
+                if checked.is_ok() && !out.is_empty() {
+                    let _ = to.write_all(&out).await;
+                }
+                checked?;
                 let _ = to.shutdown().await;
                 return Ok(());
             }
         }
+    }
+
+    /// What was held of a message that did not go on.
+    fn end(&mut self, out: &mut BytesMut) -> Result<(), Refusal> {
+        let mut found = Vec::new();
+        self.frames.finish(out, &mut found);
+        let part = if self.direction == Direction::Request { "WebSocket message" } else { "WebSocket answer" };
+        self.meter.note(part, &found, self.proxy.guards())
     }
 
     fn check(&mut self, input: &[u8], out: &mut BytesMut) -> Result<(), Refusal> {

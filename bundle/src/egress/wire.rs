@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
@@ -61,9 +61,32 @@ pub struct Wire<S> {
     /// Understood, not yet passed on.
     output: BytesMut,
     eof: bool,
-    /// Whether there was a whole head.
-    asked: bool,
-    half_closed: Arc<AtomicBool>,
+    open: Arc<Open>,
+}
+
+/// What the reader of a connection and the answers to it know of each other.
+#[derive(Debug, Default)]
+pub struct Open {
+    half_closed: AtomicBool,
+    unanswered: AtomicUsize,
+}
+
+impl Open {
+    /// Whether the guest has closed its sending side: then the answer is the last.
+    #[must_use]
+    pub fn half_closed(&self) -> bool {
+        self.half_closed.load(Ordering::Relaxed)
+    }
+
+    fn unanswered(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed) > 0
+    }
+
+    /// One answer has reached its end.
+    pub fn answered(&self) {
+        let less = |n: usize| Some(n.saturating_sub(1));
+        let _ = self.unanswered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
 }
 
 enum State {
@@ -80,12 +103,12 @@ impl<S> Wire<S> {
     /// Guards `io` from a head on.
     pub fn new(io: S, guards: Guards) -> Self {
         let (input, output) = (BytesMut::new(), BytesMut::new());
-        Self { io, guards, state: State::Head, head: Head::default(), input, output, eof: false, asked: false, half_closed: Arc::default() }
+        Self { io, guards, state: State::Head, head: Head::default(), input, output, eof: false, open: Arc::default() }
     }
 
-    /// True once the guest has closed its sending side: then the answer is the last.
-    pub fn half_closed(&self) -> Arc<AtomicBool> {
-        self.half_closed.clone()
+    /// What its answers must know of it, and tell.
+    pub fn open(&self) -> Arc<Open> {
+        self.open.clone()
     }
 
     /// The connection after CONNECT, and what the guest sent behind that head.
@@ -101,7 +124,7 @@ impl<S> Wire<S> {
                 Ok(Some((len, framing))) => {
                     self.output = self.input.split_to(len);
                     self.head = Head::default();
-                    self.asked = true;
+                    self.open.unanswered.fetch_add(1, Ordering::Relaxed);
                     self.state = match framing {
                         Framing::Empty => State::Head,
                         Framing::Sized(n) => State::Sized(n),
@@ -157,7 +180,7 @@ impl<S: AsyncRead + Peer + Unpin> AsyncRead for Wire<S> {
                 State::Held => return Poll::Pending,
                 State::Broken => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, BAD_CHUNK))),
                 // It may still wait for the answer to what it has sent, and hyper would take the end for a farewell.
-                State::Head if me.eof && me.asked => return Poll::Pending,
+                State::Head if me.eof && me.open.unanswered() => return Poll::Pending,
                 _ if me.eof => return Poll::Ready(Ok(())),
                 _ => {}
             }
@@ -173,7 +196,7 @@ impl<S: AsyncRead + Peer + Unpin> AsyncRead for Wire<S> {
                 if me.io.is_gone() {
                     return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
                 }
-                me.half_closed.store(true, Ordering::Relaxed);
+                me.open.half_closed.store(true, Ordering::Relaxed);
             }
         }
     }

@@ -26,6 +26,9 @@ pub const CASES: &[Case] = &[
     Case("method outside the route", Rule::NotAllowed, "DELETE", "https://api.test/v1/a", &[], Reaches),
     Case("lower-case method", Rule::RequestLine, "get", "https://api.test/v1/a", &[], ReachesIfAlso(&[Rule::NotAllowed])),
     Case("method with a character of its own", Rule::RequestLine, "GET!", "https://api.test/v1/a", &[], ReachesIfAlso(&[Rule::NotAllowed])),
+    Case("another method in a header", Rule::Override, "POST", "https://api.test/v1/a", &[("x-http-method-override", "DELETE")], Reaches),
+    Case("another path in a header", Rule::Override, "GET", "https://api.test/v1/a", &[("x-rewrite-url", "/admin")], Reaches),
+    Case("the proxy's own sentinel", Rule::RequestLine, "~REFUSED", "https://api.test/v1/a", &[], ReachesIfAlso(&[Rule::NotAllowed])),
     Case("trace", Rule::Trace, "TRACE", "https://api.test/v1/a", &[], ReachesIfAlso(&[Rule::NotAllowed])),
 ];
 

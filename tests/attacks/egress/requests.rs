@@ -106,5 +106,9 @@ pub const CASES: &[Case] = &[
     Case("websocket handshake by post", Rule::Upgrade, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", Parser),
     Case("websocket among other protocols", Rule::Upgrade, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nConnection: upgrade\r\nUpgrade: h2c, WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", Parser),
     Case("websocket handshake with a body", Rule::Upgrade, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: 4\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\nGET ", Parser),
+    Case("another method in a header", Rule::Override, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nX-HTTP-Method-Override: DELETE\r\n\r\n", Reaches),
+    Case("another method in a header with low lines", Rule::Override, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nX_Http_Method: DELETE\r\n\r\n", Reaches),
+    Case("another path in a header", Rule::Override, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nX-Original-URL: /admin\r\n\r\n", Reaches),
+    Case("form feed before a length", Rule::HeaderValue, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length:\x0c5\r\n\r\nhello", Unaudited(&[Rule::Length])),
     Case("trace", Rule::Trace, At::Tunnel, "TRACE /v1/a HTTP/1.1\r\nHost: api.test\r\n\r\n", ReachesIfAlso(&[Rule::NotAllowed])),
 ];
