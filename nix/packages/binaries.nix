@@ -17,7 +17,7 @@ in {
   deps-test = rust.layer { name = "deps-test"; command = "test --no-run"; };
   deps-check = rust.layer { name = "deps-check"; command = "check --all-targets"; };
   orchestrator = program "bottle" [ "." "policy" "channel" ];
-  bottle-bundle = program "bottle-bundle" [ "bundle" "policy" ];
+  bottle-bundle = program "bottle-bundle" [ "bundle" "scan" "policy" ];
   bottle-guest = program "bottle-guest" [ "guest" "channel" ];
   bottle-bench = program "bottle-bench" [ "." "policy" "channel" "bench" ];
 }

@@ -41,7 +41,7 @@ fn brotli(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for (i, block) in text.chunks(1 << 16).enumerate() {
         // WBITS 0; then ISLAST 0, MNIBBLES 4 (00), MLEN - 1, ISUNCOMPRESSED 1.
-        let bits = (block.len() as u64 - 1) << 3 | 1 << 19;
+        let bits = ((block.len() as u64 - 1) << 3) | (1 << 19);
         let (bits, len) = if i == 0 { (bits << 1, 3) } else { (bits, 3) };
         out.extend(&bits.to_le_bytes()[..len]);
         out.extend(block);
@@ -286,7 +286,7 @@ fn brotli_stored(data: &[u8], first: bool, last: bool) -> Vec<u8> {
     let mut out = Vec::new();
     for (n, block) in data.chunks(1 << 16).enumerate() {
         // ISLAST 0, MNIBBLES 4, MLEN - 1, ISUNCOMPRESSED 1, in bits from the lowest up.
-        let bits = ((u32::try_from(block.len()).unwrap() - 1) << 3) | 1 << 19;
+        let bits = ((u32::try_from(block.len()).unwrap() - 1) << 3) | (1 << 19);
         // WBITS 24 in front: a window of 16 MiB, of which nothing is given out until it is full or asked for.
         let bits = if first && n == 0 { (bits << 4) | 15 } else { bits };
         out.extend(&bits.to_le_bytes()[..3]);

@@ -152,7 +152,7 @@ impl Frames {
         }
         let length = match width {
             0 => u64::from(short),
-            _ => self.head[2..2 + width].iter().fold(0, |n, b| n << 8 | u64::from(*b)),
+            _ => self.head[2..2 + width].iter().fold(0, |n, b| (n << 8) | u64::from(*b)),
         };
         if length >> 63 != 0 {
             return bad("has an impossible length");

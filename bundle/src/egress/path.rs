@@ -3,7 +3,7 @@
 use super::refusal::{Refusal, Rule};
 
 /// A path and query as they are matched and forwarded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
     /// Starts with `/`; no dot segment, no `//`, no escape of an unreserved character, escapes in upper case.
     pub path: String,

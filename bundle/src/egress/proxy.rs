@@ -369,7 +369,9 @@ impl Outgoing {
     pub fn request(&mut self, body: Option<Upload>) -> Result<(u64, Request<Upload>), Refusal> {
         let spent = || Refusal::new(Rule::Aborted, "the request's body has been sent already");
         let body = body.or_else(|| self.body.take()).ok_or_else(spent)?;
-        let (mut headers, mut target) = (self.head.headers.clone(), self.target.clone());
+        let again = self.live.credential.as_ref().is_some_and(|c| c.token.is_refreshable());
+        let mut headers = if again { self.head.headers.clone() } else { std::mem::take(&mut self.head.headers) };
+        let mut target = if again { self.target.clone() } else { std::mem::take(&mut self.target) };
         let (version, credential) = self.live.credential.as_ref().map(super::routes::LiveCredential::now).unzip();
         if let Some(credential) = credential {
             credential.inject(&mut headers, &mut target.query);

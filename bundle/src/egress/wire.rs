@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 use tokio_rustls::server::TlsStream;
 
@@ -184,14 +184,10 @@ impl<S: AsyncRead + Peer + Unpin> AsyncRead for Wire<S> {
                 _ if me.eof => return Poll::Ready(Ok(())),
                 _ => {}
             }
-            let start = me.input.len();
-            me.input.resize(start + READ, 0);
-            let mut part = ReadBuf::new(&mut me.input[start..]);
-            let polled = Pin::new(&mut me.io).poll_read(cx, &mut part);
-            let n = part.filled().len();
-            me.input.truncate(start + n);
-            ready!(polled)?;
-            me.eof = n == 0;
+            me.input.reserve(READ);
+            // Nothing is lost when this is dropped while it waits: then it has read nothing.
+            let read = std::pin::pin!(me.io.read_buf(&mut me.input));
+            me.eof = ready!(read.poll(cx))? == 0;
             if me.eof {
                 if me.io.is_gone() {
                     return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));

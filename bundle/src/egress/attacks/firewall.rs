@@ -62,12 +62,12 @@ fn coded(coding: &str, data: &[u8]) -> Vec<u8> {
         }
         // One uncompressed meta-block (RFC 7932 section 9.2): WBITS 16, not last, 4 nibbles of length - 1, uncompressed.
         "br" => {
-            let bits = (u32::try_from(data.len()).unwrap() - 1) << 4 | 1 << 20;
+            let bits = ((u32::try_from(data.len()).unwrap() - 1) << 4) | (1 << 20);
             [&bits.to_le_bytes()[..3], data, &[3]].concat()
         }
         // One raw block (RFC 8878 section 3.1.1), in a window of a megabyte.
         "zstd" => {
-            let header = u32::try_from(data.len()).unwrap() << 3 | 1;
+            let header = (u32::try_from(data.len()).unwrap() << 3) | 1;
             [b"\x28\xb5\x2f\xfd\x00\x50", &header.to_le_bytes()[..3], data].concat()
         }
         other => panic!("{other}"),

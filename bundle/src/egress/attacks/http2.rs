@@ -113,7 +113,7 @@ async fn a_head_that_would_be_another_one_in_http1_is_stopped() {
             loop {
                 let mut rest = &got[..];
                 while let [a, b, c, kind, ..] = rest {
-                    let length = 9 + (usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c));
+                    let length = 9 + ((usize::from(*a) << 16) | (usize::from(*b) << 8) | usize::from(*c));
                     if matches!(*kind, 1 | 3 | 7) {
                         return true;
                     }
