@@ -15,7 +15,7 @@ fn each(text: &str, write: impl Fn(u8) -> String) -> String {
 }
 
 fn base32(bytes: &[u8]) -> String {
-    let bits: Vec<u8> = bytes.iter().flat_map(|b| (0..8).rev().map(move |i| b >> i & 1)).collect();
+    let bits: Vec<u8> = bytes.iter().flat_map(|b| (0..8).rev().map(move |i| (b >> i) & 1)).collect();
     bits.chunks(5)
         .map(|group| (0..5).fold(0, |value, i| (value << 1) | group.get(i).copied().unwrap_or(0)))
         .map(|value: u8| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[usize::from(value)]))
