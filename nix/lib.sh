@@ -156,3 +156,20 @@ missing() {
     done < <(sources "$group")
   done
 }
+
+# install_debs PACKAGE…: Debian packages that this machine lacks, or a word on why it cannot have them.
+install_debs() {
+  local log
+  command -v apt-get >/dev/null ||
+    die "this machine has no $*, and no apt-get to install it with" "install $*, then run the same command again"
+  [ "$(id -u)" = 0 ] ||
+    die "this machine has no $*, and only root may install it" "sudo apt-get install $*" "then run the same command again; it needs root for nothing else"
+  say "installing $* from Debian"
+  log=$(mktemp)
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get install -y -qq --no-install-recommends "$@" >"$log" 2>&1 ||
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"; } >"$log" 2>&1 ||
+    die "apt-get cannot install $*: $(grep -m1 '^E:' "$log" || tail -n1 "$log")" \
+      "check that 'apt-get update' works on this machine, then run the same command again" "the whole output is $log"
+  rm -f "$log"
+}
