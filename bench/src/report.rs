@@ -84,8 +84,8 @@ impl Report {
             Some(Against::AtLeast(v)) => format!("limit ≥ {v:.1} {}", if within { "ok" } else { "MISSED" }),
             None => String::new(),
         };
-        let beside: String = peers.iter().map(|(who, v)| format!("  {who} {v:.1} (×{:.2})", value / v)).collect();
-        println!("{case:<28} {metric:<12} {value:>10.1} {unit:<6} {held}{beside}");
+        let beside: Vec<_> = peers.iter().map(|(who, v)| format!("  {who} {v:.1} (×{:.2})", value / v)).collect();
+        println!("{case:<28} {metric:<12} {value:>10.1} {unit:<6} {held}{}", beside.concat());
     }
 
     /// Whether every limit was kept.

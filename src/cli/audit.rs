@@ -113,7 +113,7 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         for (broken, line) in [
             (text.replace("\"/2\"", "\"/9\""), "line 3: its text was changed"),
-            (text.lines().filter(|l| !l.contains("\"/1\"")).map(|l| format!("{l}\n")).collect(), "line 2: "),
+            (text.split_inclusive('\n').filter(|l| !l.contains("\"/1\"")).collect(), "line 2: "),
             (text.replacen('\n', "\n\u{1b}[2J\n", 1), "line 2: not an audit record"),
             (text.trim_end().to_owned(), "line 5: unfinished"),
         ] {

@@ -35,6 +35,7 @@ pub const CASES: &[Case] = &[
     ("lifecycle::a_launch_that_loses_its_vmm_ends", lost_vmm),
     ("lifecycle::a_bottle_that_is_not_shut_in_does_not_run_its_agent", open_egress),
     ("lifecycle::a_bottle_with_a_network_device_does_not_run_its_agent", network_device),
+    ("lifecycle::a_reload_counts_at_once_and_the_log_tells_all", reload),
     ("lifecycle::the_guest_trusts_the_bottles_authority_everywhere", trust),
 ];
 
@@ -274,4 +275,42 @@ fn trust() {
     assert_eq!(stdout(&bottle.sh(false, &format!("unset SSL_CERT_FILE CURL_CA_BUNDLE; {ask}"))), "0");
     assert_ne!(stdout(&bottle.sh(false, &format!("CURL_CA_BUNDLE=/etc/hostname SSL_CERT_FILE=/etc/hostname {ask}; echo"))).trim(), "0");
     bottle.stop();
+}
+
+fn reload() {
+    let manifest = |more: &str| {
+        format!(
+            "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"sleep\", \"1000\"]\n\
+             [bottles.dev]\nimage = \"demo\"\n[[bottles.dev.egress]]\nhost = \"api.test\"\nconnect = \"127.0.0.1:9\"\n{more}"
+        )
+    };
+    let home = Home::with_manifest(&manifest("paths = [\"/v1/*\"]\n"));
+    let mut bottle = home.start("worker", &["worker"]);
+    bottle.wait_until_up();
+    // Nobody listens at port 9: 502 is egress letting it through, 403 is egress refusing.
+    let ask = |path: &str| {
+        let script = format!("curl -s -o /dev/null -w '%{{http_code}}' https://api.test{path}");
+        stdout(&home.run(&["exec", "worker", "--", "sh", "-c", &script]))
+    };
+    assert_eq!((ask("/v1/a"), ask("/admin")), ("502".to_owned(), "403".to_owned()));
+
+    let file = home.project().join("bottle.toml");
+    std::fs::write(&file, manifest("paths = [\"/admin\"]\n")).expect("a manifest");
+    assert_code(&home.run(&["reload", "worker"]), 0);
+    assert_eq!((ask("/v1/a"), ask("/admin")), ("403".to_owned(), "502".to_owned()));
+
+    std::fs::write(&file, manifest("scan = { rules = { \"no-such-rule\" = \"off\" } }\n")).expect("a manifest");
+    let refused = home.run(&["reload", "worker"]);
+    assert!(refused.status.code() != Some(0) && stderr(&refused).contains("no-such-rule"), "{}", stderr(&refused));
+    assert_eq!(ask("/admin"), "502", "the old one stays");
+
+    let log = stdout(&home.run(&["logs", "worker"]));
+    assert!(log.contains("/v1/a") && log.contains("/admin") && log.contains("not-allowed"), "{log}");
+    assert_code(&home.run(&["audit", "verify", "worker"]), 0);
+    let path = home.state().join("bottles/worker/audit.jsonl");
+    let text = std::fs::read_to_string(&path).expect("the log");
+    bottle.stop();
+    std::fs::write(&path, text.replacen("/admin", "/other", 1)).expect("a forgery");
+    let broken = home.run(&["audit", "verify", "worker"]);
+    assert_code(&broken, 5);
 }

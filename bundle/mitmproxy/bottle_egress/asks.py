@@ -12,6 +12,12 @@ from .routes import Policy, Route
 from .ticket import Ticket
 
 
+# Headers by which a server is told another method or path than policy was asked about (OVERRIDES of bundle/src/egress/proxy.rs).
+_OVERRIDES = frozenset(
+    [b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url", b"x-original-uri"]
+)
+
+
 @dataclass(frozen=True)
 class Ask:
     """A request that policy lets through, in one spelling."""
@@ -55,12 +61,20 @@ def request(head: Head, inside: Authority | None, policy: Policy, ticket: Ticket
         raise Refusal("upgrade", "this chain passes no protocol upgrades (such as WebSocket)")
     route = policy.find(to, tls=tls, method=head.method, target=target)
     ticket.via(route)
+    _check_overrides(head, route)
     if route.max_body is not None and (head.length or 0) > route.max_body:
         raise Refusal("max-body", f"the body is over this route's {route.max_body} bytes")
     route.take()
     route.spend("up", len(str(target)))
     route.spend("down", 0)
     return Ask(to, tls, target, route)
+
+
+def _check_overrides(head: Head, route: Route) -> None:
+    if route.methods or route.paths:
+        for name, _ in head.headers:
+            if name.lower().replace(b"_", b"-") in _OVERRIDES:
+                raise Refusal("override", f"{name.decode('latin-1')} would ask the server for another method or path")
 
 
 def _destination(target: str, inside: Authority | None, ticket: Ticket) -> tuple[Authority, bool, str]:
