@@ -54,11 +54,7 @@ fn forms(secret: &str) -> Vec<(String, String)> {
         ("hex, spaces".into(), each(secret, |b| format!("{b:02x} "))),
         ("hex, colons".into(), each(secret, |b| format!("{b:02X}:"))),
         ("hex, an array".into(), each(secret, |b| format!("0x{b:02x}, "))),
-        (
-            "hex, a dump".into(),
-            String::from_utf8_lossy(&[hex::encode(secret).as_bytes().chunks(4).collect::<Vec<_>>().join(&b' '), vec![b' ']].concat())
-                .into_owned(),
-        ),
+        ("hex, a dump".into(), secret.as_bytes().chunks(2).flat_map(|c| [hex::encode(c), " ".into()]).collect()),
         ("decimal".into(), each(secret, |b| format!("{b},"))),
         ("decimal, spaces".into(), each(secret, |b| format!("{b}, "))),
         ("decimal, lines".into(), each(secret, |b| format!("{b} "))),

@@ -18,7 +18,7 @@ fn redacting() -> Profile {
 /// A text of pieces that are found, that are nearly found, and of others.
 fn text(random: &mut Random) -> Vec<u8> {
     let token = "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";
-    let escaped: String = SECRET.bytes().map(|b| format!("%{b:02X}")).collect();
+    let escaped = SECRET.bytes().map(|b| format!("%{b:02X}")).collect::<Vec<_>>().concat();
     let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("x{SECRET}yz"));
     let pieces = [
         token,
