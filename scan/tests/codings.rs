@@ -270,7 +270,7 @@ fn what_a_brotli_window_holds_is_looked_at_before_it_goes_on() {
     let first = brotli_stored(&filler, true, false);
     let second = brotli_stored(SECRET.as_bytes(), false, false);
     let third = brotli_stored(&filler, false, true);
-    let mut stream = profile.stream(Direction::Request, "br").unwrap();
+    let mut stream = profile.stream(Direction::Request, "br").expect("a stream");
     let (mut out, mut found) = (Vec::new(), Vec::new());
     for piece in [&first, &second] {
         stream.push(piece.clone().into(), &mut out, &mut found);
@@ -286,7 +286,7 @@ fn brotli_stored(data: &[u8], first: bool, last: bool) -> Vec<u8> {
     let mut out = Vec::new();
     for (n, block) in data.chunks(1 << 16).enumerate() {
         // ISLAST 0, MNIBBLES 4, MLEN - 1, ISUNCOMPRESSED 1, in bits from the lowest up.
-        let bits = ((u32::try_from(block.len()).unwrap() - 1) << 3) | (1 << 19);
+        let bits = ((u32::try_from(block.len()).expect("a block") - 1) << 3) | (1 << 19);
         // WBITS 24 in front: a window of 16 MiB, of which nothing is given out until it is full or asked for.
         let bits = if first && n == 0 { (bits << 4) | 15 } else { bits };
         out.extend(&bits.to_le_bytes()[..3]);

@@ -125,7 +125,7 @@ fn what_is_encoded_in_a_head_is_looked_at() {
     let token = vector("github-pat");
     let basic = format!("Basic {}", base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("x:{token}")));
     assert_eq!(profile.text(Direction::Request, basic.as_bytes()).len(), 1);
-    let escaped: String = token.bytes().map(|b| format!("%{b:02x}")).collect();
+    let escaped = token.bytes().map(|b| format!("%{b:02x}")).collect::<Vec<_>>().concat();
     assert_eq!(profile.text(Direction::Request, format!("/?t={escaped}").as_bytes()).len(), 1);
 }
 

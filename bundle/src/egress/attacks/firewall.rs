@@ -103,7 +103,7 @@ async fn attack(bench: &Bench, Case(_, _, what, part): &Case) -> String {
         Part::Cookie => ask(bench, &format!("GET /v1/a HTTP/1.1\r\nHost: api.test\r\nCookie: a=1; b={text}\r\n\r\n")).await,
         Part::Body => post(bench, "Content-Type: application/json\r\n", json.as_bytes()).await,
         Part::Bytewise => {
-            let chunks: String = json.chars().map(|c| format!("1\r\n{c}\r\n")).collect();
+            let chunks = json.chars().map(|c| format!("1\r\n{c}\r\n")).collect::<Vec<_>>().concat();
             ask(bench, &format!("POST /v1/a HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")).await
         }
         Part::Coded(codings) => {
