@@ -21,7 +21,7 @@ rust.build {
     }
     cp ${builtins.path { path = ../../rustfmt.toml; name = "rustfmt.toml"; }} rustfmt.toml
     check rustfmt cargo fmt --all --check
-    check clippy cargo clippy --frozen --workspace --all-targets -- -D warnings
+    check clippy cargo clippy --frozen --workspace --all-targets --keep-going -- -D warnings
     mkdir -p shell/nix
     ${builtins.concatStringsSep "\n" (map (s: "cp ${s.path} shell/nix/${s.name}") scripts)}
     check shellcheck sh -c 'cd shell && shellcheck -x nix/*'
