@@ -5,11 +5,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod audit;
+mod gate;
 mod route;
 mod secret;
 
+pub use gate::{
+    Access, EmailPattern, Fingerprint, GateInput, GatePolicy, GateTextError, GateUpstream, GateUrl, Push, RefPattern, Stale, UpstreamName,
+};
 pub use route::{
-    Action, Budget, HostPattern, HostPatternError, Inject, Method, MethodError, PathPattern, PathPatternError, Place, Policy, Rate,
-    RateError, Route, Scan, Scheme, TokenName, TokenNameError,
+    Action, Budget, HostPattern, HostPatternError, Inject, Method, MethodError, PathPattern, PathPatternError, Place, Policy,
+    PolicyTextError, Rate, RateError, Route, Scan, Scheme, TokenName, TokenNameError,
 };
 pub use secret::{EgressCommand, EgressInput, EgressReport, Secret};

@@ -29,10 +29,7 @@ impl Policy {
     /// # Errors
     /// One line that names line, column and key.
     pub fn from_json(text: &[u8]) -> Result<Self, PolicyTextError> {
-        let mut json = serde_json::Deserializer::from_slice(text);
-        let read = serde_path_to_error::deserialize(&mut json).map_err(|e| PolicyTextError::new(&e.path().to_string(), e.inner()))?;
-        json.end().map_err(|e| PolicyTextError::new(".", &e))?;
-        Ok(read)
+        PolicyTextError::read(text)
     }
 
     /// SHA-256 (lower hex) of the canonical JSON: the policy's identity in proposals and preflight.
@@ -58,6 +55,14 @@ pub struct PolicyTextError {
 }
 
 impl PolicyTextError {
+    /// Reads the JSON text of a policy.
+    pub(crate) fn read<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, Self> {
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let read = serde_path_to_error::deserialize(&mut json).map_err(|e| Self::new(&e.path().to_string(), e.inner()))?;
+        json.end().map_err(|e| Self::new(".", &e))?;
+        Ok(read)
+    }
+
     fn new(key: &str, e: &serde_json::Error) -> Self {
         let why = e.to_string();
         let why = why.rsplit_once(" at line ").map_or(why.as_str(), |(why, _)| why).to_owned();

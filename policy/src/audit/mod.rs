@@ -95,6 +95,15 @@ pub struct AuditEvent {
     /// Milliseconds from the request's head to the end of its response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ms: Option<u64>,
+    /// Of a push: each ref with its old and its new id, at most [`FINDINGS_CAP`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refs: Vec<String>,
+    /// Of a push: how many objects are new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<u64>,
+    /// Of a push: what the upstream said to it, one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
 }
 
 impl AuditEvent {
@@ -120,6 +129,9 @@ impl AuditEvent {
             bytes_up: None,
             bytes_down: None,
             ms: None,
+            refs: Vec::new(),
+            objects: None,
+            answer: None,
         }
     }
 
@@ -136,11 +148,16 @@ impl AuditEvent {
             (&mut self.host, 255),
             (&mut self.path, FIELD_CAP),
             (&mut self.route, 128),
+            (&mut self.answer, FIELD_CAP),
         ];
         for (text, cap) in optional {
             if let Some(text) = text {
                 *text = clean(text, cap);
             }
+        }
+        self.refs.truncate(FINDINGS_CAP);
+        for line in &mut self.refs {
+            *line = clean(line, 255);
         }
         self.findings.truncate(FINDINGS_CAP);
         for finding in &mut self.findings {
