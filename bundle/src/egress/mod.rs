@@ -150,7 +150,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     tracing::info!(bottle = slug, "egress: {report}");
 
     // Threads start here, after the seal, and so inherit it.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let served = runtime.block_on(async {
         let told = routes.clone();
         let ending = lines.listen(move |line| match serde_json::from_slice(line) {
