@@ -99,7 +99,7 @@ fn main() {
         ("base64", base64.into_bytes()),
         ("random bytes", noise(1 << 20)),
     ] {
-        let text = Bytes::from(text.repeat(1 + TOTAL / 8 / text.len()));
+        let text = Bytes::from(text.repeat(1 + TOTAL / text.len()));
         for direction in [Direction::Request, Direction::Response] {
             let (rate, finds) = rate(&profile, direction, &text);
             println!("{name:>14} {direction:?}: {rate:.0} MB/s ({finds} finds)");

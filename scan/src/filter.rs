@@ -25,9 +25,13 @@ struct Entry {
 /// Bytes of a gram.
 pub(crate) const GRAM: usize = 4;
 const SLOTS: usize = 1024;
+/// Bytes of the first, small table.
+const NEAR: usize = 1 << 14;
 
 /// The grams of all that is looked for. Letters' case is folded (and a few others with it: a hit is checked anyway).
 pub(crate) struct Filter {
+    /// 1 where some gram's hash begins so: fits a processor's nearest cache, and a byte is read faster than a bit.
+    near: Box<[u8]>,
     bits: Box<[u64]>,
     slots: Box<[u16]>,
     entries: Vec<Entry>,
@@ -37,13 +41,15 @@ fn fold(gram: [u8; GRAM]) -> u32 {
     u32::from_le_bytes(gram) | 0x2020_2020
 }
 
+const FACTOR: u32 = 0x9E37_79B1;
+
 fn hash(gram: u32) -> usize {
-    (gram.wrapping_mul(0x9E37_79B1) >> 16) as usize
+    (gram.wrapping_mul(FACTOR) >> 16) as usize
 }
 
 impl Filter {
     pub(crate) fn new() -> Self {
-        Self { bits: vec![0; 1024].into(), slots: vec![0; SLOTS].into(), entries: Vec::new() }
+        Self { near: vec![0; NEAR].into(), bits: vec![0; 1024].into(), slots: vec![0; SLOTS].into(), entries: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, gram: [u8; GRAM], what: What) {
@@ -57,33 +63,39 @@ impl Filter {
             next = entry.next;
         }
         let Ok(index) = u16::try_from(self.entries.len() + 1) else { return };
+        self.near[at >> (16 - NEAR.ilog2())] = 1;
         self.bits[at / 64] |= 1 << (at % 64);
         self.entries.push(Entry { gram, what, next: self.slots[at / 64] });
         self.slots[at / 64] = index;
     }
 
+    fn bit(&self, gram: u32) -> bool {
+        let at = hash(gram);
+        (self.bits[at / 64] >> (at % 64)) & 1 == 1
+    }
+
     /// The first place from `from` on where something may begin.
     #[inline]
     pub(crate) fn next(&self, text: &[u8], from: usize) -> Option<usize> {
-        let bits: &[u64; 1024] = (&*self.bits).try_into().ok()?;
-        let hit = |gram: [u8; GRAM]| {
-            let at = hash(fold(gram));
-            (bits[at / 64 % 1024] >> (at % 64)) & 1
-        };
+        let near: &[u8; NEAR] = (&*self.near).try_into().ok()?;
+        let hit = |gram: u32| near[(gram.wrapping_mul(FACTOR) >> (32 - NEAR.ilog2())) as usize];
         let mut at = from;
-        // Eight places at once: four in each of two words of eight bytes would need three more bytes, so eleven are read.
-        while let Some(block) = text.get(at..at + 11) {
-            let mut any = 0;
-            for i in 0..8 {
-                any |= hit([block[i], block[i + 1], block[i + 2], block[i + 3]]) << i;
-            }
+        // Eight places at once: five in a word of eight bytes, and three in the next.
+        while let Some((low, high)) = text.get(at..at + 12).and_then(|block| block.first_chunk().zip(block.last_chunk())) {
+            let word = |bytes: [u8; 8]| u64::from_le_bytes(bytes) | 0x2020_2020_2020_2020;
+            let (low, high) = (word(*low), word(*high));
+            #[allow(clippy::cast_possible_truncation)]
+            let gram = |i: usize| if i < 4 { (low >> (8 * i)) as u32 } else { (high >> (8 * (i - 4))) as u32 };
+            let any = (0..8).fold(0, |any, i| any | hit(gram(i)));
             if any != 0 {
-                return Some(at + any.trailing_zeros() as usize);
+                if let Some(i) = (0..8).find(|i| self.bit(gram(*i))) {
+                    return Some(at + i);
+                }
             }
             at += 8;
         }
         let rest = text.get(at..)?;
-        rest.windows(GRAM).position(|w| hit([w[0], w[1], w[2], w[3]]) != 0).map(|i| at + i)
+        rest.windows(GRAM).position(|w| self.bit(fold([w[0], w[1], w[2], w[3]]))).map(|i| at + i)
     }
 
     /// What may begin with these bytes.
@@ -102,6 +114,7 @@ impl Filter {
 
 impl Drop for Filter {
     fn drop(&mut self) {
+        self.near.zeroize();
         self.bits.zeroize();
         self.entries.iter_mut().for_each(|entry| entry.gram.zeroize());
     }
