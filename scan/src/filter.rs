@@ -4,6 +4,8 @@
 //! An automaton over all keywords was the other candidate. This is as fast on text, takes microseconds to build rather than
 //! milliseconds, and holds four bytes of a secret instead of all of it.
 
+use std::ops::Range;
+
 use zeroize::Zeroize;
 
 /// What begins with a gram.
@@ -25,12 +27,13 @@ struct Entry {
 /// Bytes of a gram.
 pub(crate) const GRAM: usize = 4;
 const SLOTS: usize = 1024;
-/// Bytes of the first, small table.
+/// Bytes of [`Filter::near`].
 const NEAR: usize = 1 << 14;
 
 /// The grams of all that is looked for. Letters' case is folded (and a few others with it: a hit is checked anyway).
 pub(crate) struct Filter {
-    /// 1 where some gram's hash begins so: fits a processor's nearest cache, and a byte is read faster than a bit.
+    /// 1 for the first three bytes of a gram and for the last three: fits a processor's nearest cache, and a byte is read
+    /// faster than a bit.
     near: Box<[u8]>,
     bits: Box<[u64]>,
     slots: Box<[u16]>,
@@ -45,6 +48,11 @@ const FACTOR: u32 = 0x9E37_79B1;
 
 fn hash(gram: u32) -> usize {
     (gram.wrapping_mul(FACTOR) >> 16) as usize
+}
+
+/// Of the low three bytes.
+fn trigram(gram: u32) -> usize {
+    (gram.wrapping_mul(FACTOR << 8) >> (32 - NEAR.ilog2())) as usize
 }
 
 impl Filter {
@@ -63,7 +71,8 @@ impl Filter {
             next = entry.next;
         }
         let Ok(index) = u16::try_from(self.entries.len() + 1) else { return };
-        self.near[at >> (16 - NEAR.ilog2())] = 1;
+        self.near[trigram(gram)] = 1;
+        self.near[trigram(gram >> 8)] = 1;
         self.bits[at / 64] |= 1 << (at % 64);
         self.entries.push(Entry { gram, what, next: self.slots[at / 64] });
         self.slots[at / 64] = index;
@@ -78,24 +87,27 @@ impl Filter {
     #[inline]
     pub(crate) fn next(&self, text: &[u8], from: usize) -> Option<usize> {
         let near: &[u8; NEAR] = (&*self.near).try_into().ok()?;
-        let hit = |gram: u32| near[(gram.wrapping_mul(FACTOR) >> (32 - NEAR.ilog2())) as usize];
         let mut at = from;
-        // Eight places at once: five in a word of eight bytes, and three in the next.
+        // At every second place only: three bytes of what begins there, or one before, are seen at once.
         while let Some((low, high)) = text.get(at..at + 12).and_then(|block| block.first_chunk().zip(block.last_chunk())) {
             let word = |bytes: [u8; 8]| u64::from_le_bytes(bytes) | 0x2020_2020_2020_2020;
             let (low, high) = (word(*low), word(*high));
             #[allow(clippy::cast_possible_truncation)]
-            let gram = |i: usize| if i < 4 { (low >> (8 * i)) as u32 } else { (high >> (8 * (i - 4))) as u32 };
-            let any = (0..8).fold(0, |any, i| any | hit(gram(i)));
-            if any != 0 {
-                if let Some(i) = (0..8).find(|i| self.bit(gram(*i))) {
-                    return Some(at + i);
+            let hit = |word: u64, i: usize| near[trigram((word >> (8 * i)) as u32)];
+            if hit(low, 0) | hit(low, 2) | hit(high, 0) | hit(high, 2) != 0 {
+                if let Some(found) = self.begins(text, at.saturating_sub(1).max(from)..at + 7) {
+                    return Some(found);
                 }
             }
             at += 8;
         }
-        let rest = text.get(at..)?;
-        rest.windows(GRAM).position(|w| self.bit(fold([w[0], w[1], w[2], w[3]]))).map(|i| at + i)
+        self.begins(text, at.saturating_sub(1).max(from)..text.len())
+    }
+
+    /// The first of these places where the gram is one of ours.
+    fn begins(&self, text: &[u8], places: Range<usize>) -> Option<usize> {
+        let mut places = places;
+        places.find(|at| text.get(*at..).and_then(<[u8]>::first_chunk).is_some_and(|gram| self.bit(fold(*gram))))
     }
 
     /// What may begin with these bytes.
@@ -133,7 +145,9 @@ mod tests {
         for at in 0..40 {
             let mut text = vec![b'.'; 44];
             text[at..at + 4].copy_from_slice(b"GHP_");
-            assert_eq!(filter.next(&text, 0), Some(at));
+            for from in 0..=at {
+                assert_eq!(filter.next(&text, from), Some(at));
+            }
             assert_eq!(filter.next(&text, at + 1), None);
         }
         assert_eq!(filter.at(*b"ghp_").count(), 2);
