@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::{self, Client, Load};
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
+use http::{Method, Request, StatusCode, Uri};
+
+use super::client::{self, Client, Load, Payload};
 use super::daemon::Daemon;
-use super::upstream::{HOST, WITH_TOKEN};
-use super::{CONNECTIONS, STREAMED, text};
+use super::{CONNECTIONS, STREAMED, text, upstream};
 use crate::report::median;
 
 pub const GET: &str = "keep-alive, 16 × GET";
@@ -18,6 +21,8 @@ pub const UP: &str = "100 MB up";
 pub const UPLOAD: &str = "4 MB of text up";
 pub const HELD: &str = "500 connections held";
 
+/// What is asked for most.
+pub const SMALL: &str = "/v1/models/bench";
 /// Connections of [`HELD`].
 const MANY: usize = 500;
 
@@ -30,7 +35,7 @@ pub struct Case {
 
 enum What {
     /// Connections, request, time.
-    KeepAlive(usize, Vec<u8>, Duration),
+    KeepAlive(usize, Request<Payload>, Duration),
     Http2(Duration),
     Fresh(Duration),
     Down,
@@ -45,9 +50,9 @@ type Measured = Result<Vec<(&'static str, f64)>, String>;
 pub fn all(span: Duration, first: bool) -> Vec<Case> {
     let case = |name, what| Case { name, what };
     let mut all = vec![
-        case(GET, What::KeepAlive(CONNECTIONS, get("/v1/models/bench"), span)),
+        case(GET, What::KeepAlive(CONNECTIONS, get(SMALL), span)),
         case(POST, What::KeepAlive(CONNECTIONS, post(), span)),
-        case(ONE, What::KeepAlive(1, get("/v1/models/bench"), span.mul_f64(0.4))),
+        case(ONE, What::KeepAlive(1, get(SMALL), span.mul_f64(0.4))),
         case(FRESH, What::Fresh(span.mul_f64(0.7))),
         case(DOWN, What::Down),
         case(UP, What::Up),
@@ -60,45 +65,56 @@ pub fn all(span: Duration, first: bool) -> Vec<Case> {
     all
 }
 
-/// A GET as agents' HTTP libraries send it.
-pub fn get(path: &str) -> Vec<u8> {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench/1.0 (linux; x64)\r\nAccept: application/json\r\n\
-         Accept-Encoding: gzip, deflate\r\nAuthorization: Bearer placeholder\r\nanthropic-version: 2023-06-01\r\n\r\n"
-    )
-    .into_bytes()
+/// A request as agents' HTTP libraries send it. HTTP/1.1 has the origin form of `path`.
+fn request(method: Method, path: &str, body: Payload) -> Request<Payload> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::try_from(path).unwrap_or_default();
+    let headers = [
+        (HOST, upstream::HOST),
+        (USER_AGENT, "bench/1.0 (linux; x64)"),
+        (ACCEPT, "application/json"),
+        (ACCEPT_ENCODING, "gzip, deflate"),
+        (AUTHORIZATION, "Bearer placeholder"),
+        (HeaderName::from_static("anthropic-version"), "2023-06-01"),
+    ];
+    request.headers_mut().extend(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    request
+}
+
+/// A GET.
+pub fn get(path: &str) -> Request<Payload> {
+    request(Method::GET, path, Payload::default())
 }
 
 /// A POST with a small body of JSON.
-pub fn post() -> Vec<u8> {
-    let body = r#"{"model":"bench-1","max_tokens":256,"messages":[{"role":"user","content":"What does this function return when the list is empty?"}]}"#;
-    [&post_head(body.len())[..], body.as_bytes()].concat()
+pub fn post() -> Request<Payload> {
+    const BODY: &str = r#"{"model":"bench-1","max_tokens":256,"messages":[{"role":"user","content":"What does this function return when the list is empty?"}]}"#;
+    post_of(Bytes::from_static(BODY.as_bytes()).into())
 }
 
-fn post_head(length: usize) -> Vec<u8> {
-    format!(
-        "POST /v1/messages HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench/1.0 (linux; x64)\r\nAccept: application/json\r\n\
-         Authorization: Bearer placeholder\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-    )
-    .into_bytes()
+fn post_of(body: Payload) -> Request<Payload> {
+    let mut request = request(Method::POST, "/v1/messages", body);
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    request
 }
 
 /// Whether a proxy injects and refuses: one that does not would be fast for the wrong reason.
 pub async fn does_its_work(client: &Client) -> Result<(), String> {
-    let mut connection = client.http1().await.map_err(|e| e.to_string())?;
-    for request in [get("/v1/models/bench"), post()] {
-        let answer = connection.ask(&[&request]).await.map_err(|e| e.to_string())?;
-        if !answer.head.windows(WITH_TOKEN.len()).any(|w| w.eq_ignore_ascii_case(WITH_TOKEN)) {
-            return Err(format!("no token was injected: {}", String::from_utf8_lossy(&answer.head)));
+    let mut connection = client.http1().await?;
+    for request in [get(SMALL), post()] {
+        let answer = connection.ask(request).await?;
+        if !answer.with_token {
+            return Err(format!("no token was injected: {}", answer.status));
         }
     }
-    let answer = connection.ask(&[&get("/v2/models/bench")]).await.map_err(|e| e.to_string())?;
-    if answer.head.starts_with(b"HTTP/1.1 403") { Ok(()) } else { Err("a path that no route allows went through".to_owned()) }
+    let answer = connection.ask(get("/v2/models/bench")).await?;
+    if answer.status == StatusCode::FORBIDDEN { Ok(()) } else { Err("a path that no route allows went through".to_owned()) }
 }
 
 /// Nothing but GETs, for a profiler.
 pub async fn profiled(daemon: &Daemon, client: &Client, span: Duration) -> Result<(), String> {
-    let request = get("/v1/models/bench");
+    let request = get(SMALL);
     let mut connections = client::open(client, CONNECTIONS, &request).await?;
     println!("{}", daemon.id());
     let cpu = daemon.cpu();
@@ -132,40 +148,34 @@ impl Case {
             }
             What::Http2(span) => {
                 let before = cpu();
-                let load = client::http2(client, CONNECTIONS, "/v1/models/bench", *span).await?;
+                let load = client::http2(client, CONNECTIONS, &over_http2(), *span).await?;
                 Ok(of_load(load, spent(before)))
             }
             What::Fresh(span) => {
                 let before = cpu();
-                let load = client::fresh(client, CONNECTIONS, &get("/v1/models/bench"), *span).await?;
+                let load = client::fresh(client, CONNECTIONS, &get(SMALL), *span).await?;
                 Ok(of_load(load, spent(before)))
             }
-            What::Down => streamed(client, &[&get("/v1/big")], cpu, STREAMED).await,
-            What::Up => {
-                let (head, body) = (post_head(STREAMED), text::large());
-                let mut parts = vec![&head[..]];
-                parts.extend((0..STREAMED / text::LARGE).map(|_| &body[..]));
-                streamed(client, &parts, cpu, 0).await
-            }
+            What::Down => streamed(client, &get(upstream::LONG), cpu, STREAMED).await,
+            What::Up => streamed(client, &post_of(super::streamed(text::large().into())), cpu, 0).await,
             What::Upload => {
-                let (head, body) = (post_head(text::LARGE), text::large());
-                let mut connection = client.http1().await.map_err(|e| e.to_string())?;
+                let request = post_of(Bytes::from(text::large()).into());
+                let mut connection = client.http1().await?;
                 let mut all = Vec::new();
                 for _ in 0..11 {
                     let began = Instant::now();
-                    succeeded(&connection.ask(&[&head, &body]).await.map_err(|e| e.to_string())?)?;
+                    connection.expect(request.clone()).await?;
                     all.push(began.elapsed().as_secs_f64() * 1e3);
                 }
                 all.remove(0); // the upstream's connection may be a new one
                 Ok(vec![("wall", median(all))])
             }
             What::Held => {
-                let (began, request) = (Instant::now(), get("/v1/models/bench"));
+                let (began, request) = (Instant::now(), get(SMALL));
                 let mut connections = client::open(client, MANY, &request).await?;
                 let mut answered = connections.len();
                 for connection in &mut connections {
-                    let answer = connection.ask(&[&request]).await.map_err(|e| format!("after {answered} answers: {e}"))?;
-                    succeeded(&answer)?;
+                    connection.expect(request.clone()).await.map_err(|e| format!("after {answered} answers: {e}"))?;
                     answered += 1;
                 }
                 let wall = began.elapsed().as_secs_f64() * 1e3;
@@ -180,29 +190,30 @@ impl Case {
     }
 }
 
+/// The same GET with the whole URI, and no Host, as HTTP/2 has it.
+fn over_http2() -> Request<Payload> {
+    let mut request = get(&format!("https://{}{SMALL}", upstream::HOST));
+    request.headers_mut().remove(HOST);
+    request
+}
+
 fn of_load(mut load: Load, cpu: Option<f64>) -> Vec<(&'static str, f64)> {
     let mut all = vec![("rate", load.rate()), ("p50", load.percentile(0.5)), ("p99", load.percentile(0.99))];
     all.extend(cpu.map(|us| ("CPU/request", us / load.micros.len() as f64)));
     all
 }
 
-fn succeeded(answer: &client::Answer) -> Result<(), String> {
-    let line = || String::from_utf8_lossy(&answer.head).lines().next().unwrap_or_default().to_owned();
-    if answer.head.starts_with(b"HTTP/1.1 200") { Ok(()) } else { Err(line()) }
-}
-
 /// One request with a long body in one of its directions, three times on a connection that has been used; the median.
-async fn streamed(client: &Client, parts: &[&[u8]], cpu: impl Fn() -> Option<f64>, down: usize) -> Measured {
+async fn streamed(client: &Client, request: &Request<Payload>, cpu: impl Fn() -> Option<f64>, down: usize) -> Measured {
     const TIMES: usize = 3;
-    let mut connection = client.http1().await.map_err(|e| e.to_string())?;
-    succeeded(&connection.ask(&[&get("/v1/models/bench")]).await.map_err(|e| e.to_string())?)?;
+    let mut connection = client.http1().await?;
+    connection.expect(get(SMALL)).await?;
     let megabytes = STREAMED as f64 / 1e6;
     let (before, mut rates) = (cpu(), Vec::new());
     for _ in 0..TIMES {
         let began = Instant::now();
-        let answer = connection.ask(parts).await.map_err(|e| e.to_string())?;
+        let answer = connection.expect(request.clone()).await?;
         rates.push(megabytes / began.elapsed().as_secs_f64());
-        succeeded(&answer)?;
         if down > 0 && answer.body != down as u64 {
             return Err(format!("{} bytes of {down}", answer.body));
         }

@@ -1,26 +1,72 @@
 //! The load: connections that ask, and how long each answer took.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::upstream::HOST;
-use super::wire::{Io, Reader};
+use super::upstream::{HOST, TOKEN_CAME};
+
+/// A stream of bytes in both directions.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 type Tls = TlsStream<Box<dyn Io>>;
+
+/// A body: the same bytes so many times.
+#[derive(Debug, Clone, Default)]
+pub struct Payload {
+    /// The bytes.
+    pub part: Bytes,
+    /// How often they come.
+    pub times: u64,
+}
+
+impl From<Bytes> for Payload {
+    fn from(part: Bytes) -> Self {
+        Self { part, times: 1 }
+    }
+}
+
+impl Body for Payload {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        self.times -= 1;
+        Poll::Ready(Some(Ok(Frame::data(self.part.clone()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.times == 0 || self.part.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.times * self.part.len() as u64)
+    }
+}
 
 /// How the upstream is reached.
 #[derive(Clone)]
@@ -42,8 +88,10 @@ pub struct Client {
 /// What a request was answered.
 #[derive(Debug)]
 pub struct Answer {
-    /// The response's head.
-    pub head: Vec<u8>,
+    /// Its status.
+    pub status: StatusCode,
+    /// Whether the upstream says that the token came.
+    pub with_token: bool,
     /// Bytes of its body.
     pub body: u64,
 }
@@ -78,13 +126,19 @@ impl Client {
                 Box::new(tcp)
             }
             Way::Proxy(socket) => {
-                let mut tunnel = Reader::new(UnixStream::connect(socket).await?);
-                tunnel.io.write_all(format!("CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n").as_bytes()).await?;
-                match tunnel.head().await? {
-                    Some((head, _)) if head.starts_with(b"HTTP/1.1 200") => {}
-                    other => return Err(io::Error::other(format!("CONNECT: {other:?}"))),
+                let mut tunnel = UnixStream::connect(socket).await?;
+                tunnel.write_all(format!("CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n").as_bytes()).await?;
+                // Nothing comes behind this head before the client has said something.
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    if tunnel.read_buf(&mut head).await? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
                 }
-                Box::new(tunnel.io)
+                if !head.starts_with(b"HTTP/1.1 200") {
+                    return Err(io::Error::other(format!("CONNECT: {}", String::from_utf8_lossy(&head))));
+                }
+                Box::new(tunnel)
             }
         };
         let name = ServerName::try_from(HOST).map_err(io::Error::other)?;
@@ -92,51 +146,50 @@ impl Client {
     }
 
     /// A connection of HTTP/1.1.
-    pub async fn http1(&self) -> io::Result<Http1> {
-        Ok(Http1(Reader::new(self.tls(&self.http1).await?)))
+    pub async fn http1(&self) -> Result<Http1, String> {
+        let tls = self.tls(&self.http1).await.map_err(|e| e.to_string())?;
+        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(|e| e.to_string())?;
+        tokio::spawn(connection);
+        Ok(Http1(sender))
     }
 
-    async fn http2(&self) -> Result<hyper::client::conn::http2::SendRequest<Full<Bytes>>, String> {
+    async fn http2(&self) -> Result<http2::SendRequest<Payload>, String> {
         let tls = self.tls(&self.http2).await.map_err(|e| e.to_string())?;
         if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err("no HTTP/2".to_owned());
         }
-        let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await;
-        let (sender, connection) = shaken.map_err(|e| e.to_string())?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.map_err(|e| e.to_string())?;
         tokio::spawn(connection);
         Ok(sender)
     }
 }
 
-/// A connection of HTTP/1.1.
-pub struct Http1(Reader<Tls>);
+/// A connection of HTTP/1.1; it ends when this is dropped.
+pub struct Http1(http1::SendRequest<Payload>);
 
 impl Http1 {
-    /// Sends the parts of a request and reads its answer.
-    pub async fn ask(&mut self, parts: &[&[u8]]) -> io::Result<Answer> {
-        self.send(parts).await?;
-        let (head, length) = self.0.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let head = head.to_vec();
-        Ok(Answer { head, body: self.0.skip(length).await? })
+    /// Sends a request and reads its answer.
+    pub async fn ask(&mut self, request: Request<Payload>) -> Result<Answer, String> {
+        self.0.ready().await.map_err(|e| e.to_string())?;
+        let response = self.0.send_request(request).await.map_err(|e| e.to_string())?;
+        let (status, with_token) = (response.status(), response.headers().contains_key(TOKEN_CAME));
+        Ok(Answer { status, with_token, body: length(response.into_body()).await? })
     }
 
     /// As [`Self::ask`], for an answer that has to be 200.
-    async fn expect(&mut self, request: &[u8]) -> io::Result<()> {
-        self.send(&[request]).await?;
-        let (head, length) = self.0.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        if !head.starts_with(b"HTTP/1.1 200") {
-            let head = String::from_utf8_lossy(head);
-            return Err(io::Error::other(head.lines().next().unwrap_or_default().to_owned()));
-        }
-        self.0.skip(length).await.map(drop)
+    pub async fn expect(&mut self, request: Request<Payload>) -> Result<Answer, String> {
+        let answer = self.ask(request).await?;
+        if answer.status == StatusCode::OK { Ok(answer) } else { Err(answer.status.to_string()) }
     }
+}
 
-    async fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
-        for part in parts {
-            self.0.io.write_all(part).await?;
-        }
-        self.0.io.flush().await
+/// Reads a body to its end and throws it away; its bytes.
+async fn length(mut body: hyper::body::Incoming) -> Result<u64, String> {
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        bytes += frame.map_err(|e| e.to_string())?.data_ref().map_or(0, |data| data.len() as u64);
     }
+    Ok(bytes)
 }
 
 /// What a load came to.
@@ -171,36 +224,41 @@ impl Load {
 }
 
 /// `n` connections, each of which has had one answer.
-pub async fn open(client: &Client, n: usize, request: &[u8]) -> Result<Vec<Http1>, String> {
+pub async fn open(client: &Client, n: usize, request: &Request<Payload>) -> Result<Vec<Http1>, String> {
     let mut all = Vec::new();
     for chunk in 0..n.div_ceil(16) {
         let mut some = JoinSet::new();
         for _ in chunk * 16..n.min(chunk * 16 + 16) {
-            let (client, request) = (client.clone(), request.to_vec());
+            let (client, request) = (client.clone(), request.clone());
             some.spawn(async move {
                 let mut connection = client.http1().await?;
-                connection.expect(&request).await.map(|()| connection)
+                connection.expect(request).await.map(|_| connection)
             });
         }
         while let Some(done) = some.join_next().await {
-            all.push(done.map_err(|e| e.to_string())?.map_err(|e: io::Error| format!("connection {}: {e}", all.len()))?);
+            all.push(done.map_err(|e| e.to_string())?.map_err(|e: String| format!("connection {}: {e}", all.len()))?);
         }
     }
     Ok(all)
 }
 
 /// Each connection asks again and again, for `span`; with `pause`, not before that has passed since the last time.
-pub async fn keep_alive(connections: &mut Vec<Http1>, request: &[u8], span: Duration, pause: Option<Duration>) -> Result<Load, String> {
+pub async fn keep_alive(
+    connections: &mut Vec<Http1>,
+    request: &Request<Payload>,
+    span: Duration,
+    pause: Option<Duration>,
+) -> Result<Load, String> {
     let (began, mut all, mut back) = (Instant::now(), JoinSet::new(), Vec::new());
     for mut connection in connections.drain(..) {
-        let request = request.to_vec();
+        let request = request.clone();
         let (give, take) = tokio::sync::oneshot::channel();
         back.push(take);
         all.spawn(async move {
             let mut micros = Vec::with_capacity(1 << 14);
             while began.elapsed() < span {
                 let asked = Instant::now();
-                connection.expect(&request).await.map_err(|e| e.to_string())?;
+                connection.expect(request.clone()).await?;
                 micros.push(asked.elapsed().as_secs_f64() * 1e6);
                 if let Some(pause) = pause {
                     tokio::time::sleep(pause.saturating_sub(asked.elapsed())).await;
@@ -218,17 +276,15 @@ pub async fn keep_alive(connections: &mut Vec<Http1>, request: &[u8], span: Dura
 }
 
 /// `n` at once, each request on a new connection.
-pub async fn fresh(client: &Client, n: usize, request: &[u8], span: Duration) -> Result<Load, String> {
+pub async fn fresh(client: &Client, n: usize, request: &Request<Payload>, span: Duration) -> Result<Load, String> {
     let (began, mut all) = (Instant::now(), JoinSet::new());
     for _ in 0..n {
-        let (client, request) = (client.clone(), request.to_vec());
+        let (client, request) = (client.clone(), request.clone());
         all.spawn(async move {
             let mut micros = Vec::new();
             while began.elapsed() < span {
                 let asked = Instant::now();
-                let mut connection = client.http1().await.map_err(|e| e.to_string())?;
-                connection.expect(&request).await.map_err(|e| e.to_string())?;
-                let _ = connection.0.io.shutdown().await;
+                client.http1().await?.expect(request.clone()).await?;
                 micros.push(asked.elapsed().as_secs_f64() * 1e6);
             }
             Ok(micros)
@@ -238,21 +294,20 @@ pub async fn fresh(client: &Client, n: usize, request: &[u8], span: Duration) ->
 }
 
 /// `n` streams at once of one connection of HTTP/2.
-pub async fn http2(client: &Client, n: usize, path: &str, span: Duration) -> Result<Load, String> {
+pub async fn http2(client: &Client, n: usize, request: &Request<Payload>, span: Duration) -> Result<Load, String> {
     let sender = client.http2().await?;
     let (began, mut all) = (Instant::now(), JoinSet::new());
     for _ in 0..n {
-        let (mut sender, uri) = (sender.clone(), format!("https://{HOST}{path}"));
+        let (mut sender, request) = (sender.clone(), request.clone());
         all.spawn(async move {
             let mut micros = Vec::with_capacity(1 << 14);
             while began.elapsed() < span {
                 let asked = Instant::now();
-                let request = http::Request::get(&uri).body(Full::default()).map_err(|e| e.to_string())?;
-                let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
+                let answer = sender.send_request(request.clone()).await.map_err(|e| e.to_string())?;
                 if !answer.status().is_success() {
                     return Err(answer.status().to_string());
                 }
-                answer.into_body().collect().await.map_err(|e| e.to_string())?;
+                length(answer.into_body()).await?;
                 micros.push(asked.elapsed().as_secs_f64() * 1e6);
             }
             Ok(micros)

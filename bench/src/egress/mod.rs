@@ -10,17 +10,17 @@ mod policy;
 mod soak;
 mod text;
 mod upstream;
-mod wire;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 pub use upstream::{COMMAND as UPSTREAM, serve as serve_upstream};
 
 use crate::report::Against::{AtLeast, AtMost};
 use crate::report::{Against, Report, median};
-use client::{Client, Way};
+use client::{Client, Payload, Way};
 use daemon::{Daemon, Program};
 use policy::Setup;
 use upstream::Upstream;
@@ -35,6 +35,11 @@ const OURS: &str = "ours";
 /// Where the peers are; unset, they are left out.
 const MITMPROXY: &str = "BOTTLE_MITMPROXY";
 const PIPELOCK: &str = "BOTTLE_PIPELOCK";
+
+/// A long body of these bytes.
+fn streamed(part: Bytes) -> Payload {
+    Payload { times: (STREAMED / part.len()) as u64, part }
+}
 
 /// What is asked for.
 #[derive(Debug, clap::Args)]

@@ -32,7 +32,7 @@ pub fn run(
     let client = client(Way::Proxy(daemon.socket()))?;
     let loaded = |part: Duration, pause| {
         runtime.block_on(async {
-            for request in [cases::get("/v1/models/bench"), cases::post()] {
+            for request in [cases::get(cases::SMALL), cases::post()] {
                 // The connections are new ones every time.
                 let mut connections = client::open(&client, CONNECTIONS, &request).await?;
                 client::keep_alive(&mut connections, &request, part / 2, pause).await?;

@@ -6,16 +6,20 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::client::Payload;
 use super::text;
-use super::wire::Reader;
 
 /// Name of the hidden command that it is.
 pub const COMMAND: &str = "egress-upstream";
@@ -24,7 +28,9 @@ pub const HOST: &str = "api.upstream.test";
 /// What a proxy injects for it.
 pub const TOKEN: &str = "bench-5f0d41c7e2-token";
 /// A header of its answers to requests with that token.
-pub const WITH_TOKEN: &[u8] = b"x-token: yes";
+pub const TOKEN_CAME: &str = "x-token";
+/// The path of its long answer.
+pub const LONG: &str = "/v1/big";
 /// What it answers with most.
 const SMALL: &str = r#"{"id":"msg_01","type":"message","role":"assistant","usage":{"input_tokens":12,"output_tokens":7},"ok":true}"#;
 
@@ -76,7 +82,7 @@ pub fn serve() -> Result<(), String> {
     let identity: Identity = serde_json::from_str(&line).map_err(|e| e.to_string())?;
     let tls = config(&identity)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| e.to_string())?;
-    let large: Arc<[u8]> = text::large().into();
+    let large = Bytes::from(text::large());
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|e| e.to_string())?;
         println!("{}", listener.local_addr().map_err(|e| e.to_string())?);
@@ -106,37 +112,30 @@ fn config(identity: &Identity) -> Result<tokio_rustls::TlsAcceptor, String> {
 }
 
 /// A connection that breaks is its client's affair.
-async fn connection(tcp: TcpStream, tls: tokio_rustls::TlsAcceptor, large: Arc<[u8]>) {
+async fn connection(tcp: TcpStream, tls: tokio_rustls::TlsAcceptor, large: Bytes) {
     let _ = tcp.set_nodelay(true);
     let Ok(io) = tls.accept(tcp).await else { return };
-    if io.get_ref().1.alpn_protocol() == Some(b"h2") {
-        let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async {
-            request.into_body().collect().await?;
-            Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::from_static(SMALL.as_bytes()))))
-        });
-        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(io), service).await;
-        return;
+    let is_http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
+    let (io, service) = (TokioIo::new(io), service_fn(|request| answer(request, large.clone())));
+    if is_http2 {
+        let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
+    } else {
+        let _ = http1::Builder::new().serve_connection(io, service).await;
     }
-    let _ = http1(Reader::new(io), &large).await;
 }
 
-async fn http1(mut reader: Reader<tokio_rustls::server::TlsStream<TcpStream>>, large: &[u8]) -> io::Result<()> {
-    while let Some((head, length)) = reader.head().await? {
-        let big = head.starts_with(b"GET /v1/big ");
-        let with_token = head.windows(TOKEN.len()).any(|w| w == TOKEN.as_bytes());
-        reader.skip(length).await?;
-        let token = if with_token { "x-token: yes\r\n" } else { "" };
-        let bytes = if big { super::STREAMED } else { SMALL.len() };
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{token}content-length: {bytes}\r\n\r\n");
-        if big {
-            reader.io.write_all(head.as_bytes()).await?;
-            for _ in 0..super::STREAMED / text::LARGE {
-                reader.io.write_all(large).await?;
-            }
-        } else {
-            reader.io.write_all(&[head.as_bytes(), SMALL.as_bytes()].concat()).await?;
-        }
-        reader.io.flush().await?;
+async fn answer(request: Request<Incoming>, large: Bytes) -> Result<Response<Payload>, hyper::Error> {
+    let with_token = request.headers().get(AUTHORIZATION).is_some_and(|v| v.as_bytes().ends_with(TOKEN.as_bytes()));
+    let long = request.uri().path() == LONG;
+    let mut body = request.into_body();
+    while let Some(frame) = body.frame().await {
+        frame?;
     }
-    reader.io.shutdown().await
+    let payload = if long { super::streamed(large) } else { Bytes::from_static(SMALL.as_bytes()).into() };
+    let mut response = Response::new(payload);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if with_token {
+        response.headers_mut().insert(TOKEN_CAME, HeaderValue::from_static("yes"));
+    }
+    Ok(response)
 }
