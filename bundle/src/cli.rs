@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bottle_bundle::{confine, demo, egress};
+use bottle_bundle::{confine, demo, egress, gate};
 use clap::{Args, Parser, Subcommand};
 
 /// Sidecar daemons of a bottle. `bottle` starts them; there is seldom a reason to do it by hand.
@@ -19,6 +19,8 @@ struct Cli {
 enum Command {
     /// HTTP proxy: TLS interception, routes, credential injection, audit.
     Egress(Egress),
+    /// git server over the bottle's upstreams: keys, push policy, scan, audit.
+    GitGate(Gate),
     /// Confine this process, then become CMD.
     Confine(Confine),
     /// The TLS server on loopback that `bottle launch demo` talks to.
@@ -39,6 +41,40 @@ struct Egress {
     /// The bottle's name, for log lines.
     #[arg(long)]
     slug: Option<String>,
+    /// Process id of the parent; die with it.
+    #[arg(long)]
+    parent: Option<u32>,
+}
+
+#[derive(Args)]
+struct Gate {
+    /// Unix socket to listen at (its directory stays writable).
+    #[arg(long)]
+    socket: PathBuf,
+    /// Policy, JSON.
+    #[arg(long)]
+    policy: PathBuf,
+    /// Audit log, JSONL, appended to.
+    #[arg(long)]
+    audit: PathBuf,
+    /// Directory of the mirrors.
+    #[arg(long)]
+    state: PathBuf,
+    /// The bottle's name, for log lines.
+    #[arg(long)]
+    slug: Option<String>,
+    /// git's program.
+    #[arg(long)]
+    git: PathBuf,
+    /// OpenSSH's client, for ssh upstreams.
+    #[arg(long)]
+    ssh: Option<PathBuf>,
+    /// gitleaks; without it only our own rules search.
+    #[arg(long)]
+    gitleaks: Option<PathBuf>,
+    /// Directories of those programs' libraries, beside the system's.
+    #[arg(long, num_args = 1.., value_name = "DIR")]
+    lib: Vec<PathBuf>,
     /// Process id of the parent; die with it.
     #[arg(long)]
     parent: Option<u32>,
@@ -86,11 +122,20 @@ struct Demo {
 }
 
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = gate::remote::helper(&args) {
+        return code;
+    }
+    let cli = Cli::parse_from(args);
     match cli.command {
         Command::Egress(a) => {
             let args = egress::Args { socket: a.socket, policy: a.policy, audit: a.audit, slug: a.slug };
             daemon("egress", a.parent, || egress::run(&args))
+        }
+        Command::GitGate(a) => {
+            let Gate { socket, policy, audit, state, slug, git, ssh, gitleaks, lib, parent } = a;
+            let args = gate::Args { socket, policy, audit, state, slug, git, ssh, gitleaks, libs: lib };
+            daemon("git-gate", parent, || gate::run(&args))
         }
         Command::DemoUpstream(a) => daemon("demo-upstream", a.parent, demo::run),
         Command::Confine(a) => become_command(a),

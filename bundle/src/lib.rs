@@ -4,4 +4,5 @@
 pub mod confine;
 pub mod demo;
 pub mod egress;
+pub mod gate;
 pub mod lifeline;

