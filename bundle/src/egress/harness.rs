@@ -146,6 +146,10 @@ async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>, partial
     if broken {
         return Ok(text(StatusCode::BAD_REQUEST, "broken body"));
     }
+    // As nginx has it.
+    if (head.version == http::Version::HTTP_2) == head.headers.contains_key("host") {
+        return Ok(text(StatusCode::BAD_REQUEST, "Host where it does not belong, or none"));
+    }
     let path = head.uri.path().to_owned();
     let (version, said) = (head.version, String::from_utf8_lossy(&said).into_owned());
     let one = Seen { version, uri: head.uri.to_string(), headers: head.headers.clone(), body: n, text: said.clone(), trailers };

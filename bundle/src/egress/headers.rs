@@ -9,7 +9,6 @@ use zeroize::Zeroizing;
 use base64::Engine as _;
 use bottle_policy::{Inject, Place, Scheme, Secret};
 
-use super::authority::Authority;
 
 /// Headers of one connection (RFC 9110 section 7.6.1), and Expect, which the server side has answered already.
 const HOP: &[&str] = &["connection", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
@@ -46,14 +45,6 @@ pub fn join_cookies(headers: &mut HeaderMap) {
         if let Ok(one) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
             headers.insert(COOKIE, one);
         }
-    }
-}
-
-/// Sets Host to where the request goes.
-pub fn set_host(headers: &mut HeaderMap, to: &Authority, default_port: u16) {
-    // An Authority is ASCII without controls by construction.
-    if let Ok(value) = HeaderValue::from_str(&to.host_header(default_port)) {
-        headers.insert(HOST, value);
     }
 }
 

@@ -17,7 +17,7 @@ use super::authority::Authority;
 use super::body::{Download, Replay, Reply, Upload, check_size, drain};
 use super::connect;
 use super::head::is_method;
-use super::headers::{join_cookies, set_host, strip_hop_by_hop, takes_trailers};
+use super::headers::{join_cookies, strip_hop_by_hop, takes_trailers};
 use super::passthrough;
 use super::path::{Target, normalise};
 use super::refusal::{Guards, Refusal, Rule};
@@ -323,7 +323,7 @@ impl Outgoing {
         if let Some(credential) = &credential {
             credential.clear(&mut head.headers, &mut target.query);
         }
-        set_host(&mut head.headers, to, if live.route.tls { 443 } else { 80 });
+        head.headers.remove(HOST); // the connection to the upstream adds it where its HTTP has one
         head.version = Version::HTTP_11;
         head.extensions.clear();
 
@@ -333,12 +333,10 @@ impl Outgoing {
         let mut size = text.len();
         for (name, value) in &head.headers {
             size += name.as_str().len() + value.len() + 4;
-            if *name != HOST {
-                let found = live.profile.text(Direction::Request, name.as_str().as_bytes());
-                meter.note("name of a header", &found, guards)?;
-                let found = live.profile.text(Direction::Request, value.as_bytes());
-                meter.note(&format!("header {name}"), &found, guards)?;
-            }
+            let found = live.profile.text(Direction::Request, name.as_str().as_bytes());
+            meter.note("name of a header", &found, guards)?;
+            let found = live.profile.text(Direction::Request, value.as_bytes());
+            meter.note(&format!("header {name}"), &found, guards)?;
         }
         let unsent = || Refusal::new(Rule::Aborted, "the request's body has been sent already");
         let length = body.as_ref().and_then(|b| b.size_hint().exact());

@@ -129,7 +129,7 @@ impl Upstream {
                 .http2_initial_connection_window_size(1024 * 1024)
                 .http2_max_header_list_size(64 * 1024)
                 .http2_max_send_buf_size(128 * 1024)
-                .set_host(false)
+                .set_host(true) // in HTTP/1.1; nginx refuses a request that has it beside :authority
                 .build(Connector { link: link.clone(), protocol })
         };
         Ok(Self { http1: client(Protocol::Http1), http2: client(Protocol::Http2), link: link.clone(), network: network.clone() })
