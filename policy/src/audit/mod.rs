@@ -138,7 +138,7 @@ impl AuditEvent {
     /// The event with every text capped and without characters that a terminal or another tool would act on.
     pub(crate) fn cleaned(mut self) -> Self {
         for text in [&mut self.daemon, &mut self.event] {
-            *text = clean(text, 64);
+            clean(text, 64);
         }
         let optional = [
             (&mut self.rule, 64),
@@ -152,16 +152,16 @@ impl AuditEvent {
         ];
         for (text, cap) in optional {
             if let Some(text) = text {
-                *text = clean(text, cap);
+                clean(text, cap);
             }
         }
         self.refs.truncate(FINDINGS_CAP);
         for line in &mut self.refs {
-            *line = clean(line, 255);
+            clean(line, 255);
         }
         self.findings.truncate(FINDINGS_CAP);
         for finding in &mut self.findings {
-            *finding = clean(finding, 160);
+            clean(finding, 160);
         }
         self
     }
@@ -186,8 +186,11 @@ pub struct AuditRecord {
     pub hash: String,
 }
 
-/// `text` in at most `cap` characters and a `…`, with control, format and line-separator characters as `\u{…}`.
-fn clean(text: &str, cap: usize) -> String {
+/// Leaves of `text` at most `cap` characters and a `…`, with control, format and line-separator characters as `\u{…}`.
+fn clean(text: &mut String, cap: usize) {
+    if text.len() <= cap && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return; // as nearly all are
+    }
     let mut out = String::with_capacity(text.len().min(cap));
     let mut left = cap;
     for c in text.chars() {
@@ -205,7 +208,7 @@ fn clean(text: &str, cap: usize) -> String {
             out.push(c);
         }
     }
-    out
+    *text = out;
 }
 
 /// Hash of a line whose bytes before `,"hash":` are `body`.
