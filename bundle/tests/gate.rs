@@ -1,13 +1,18 @@
 //! The real `bottle-bundle git-gate` between real git clients and a real upstream behind sshd.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "gate/client.rs"]
+mod client;
+#[path = "gate/forge.rs"]
+mod forge;
 #[path = "gate/world.rs"]
 mod world;
 
 use std::fs;
 
 use bottle_policy::audit::verify;
-use world::{Gate, Upstream, run};
+use client::run;
+use world::{Gate, Upstream};
 
 fn nothing() -> serde_json::Value {
     serde_json::json!({})
@@ -38,9 +43,9 @@ fn clone_fetch_and_push_go_through_and_are_audited() {
     // What somebody else pushes is there at the next fetch.
     let other = upstream.dir.path().join("x-work");
     fs::write(other.join("new"), "n").unwrap();
-    run(world::git(&other).args(["add", "."]));
-    run(world::git(&other).args(["commit", "-qm", "other"]));
-    run(world::git(&other).args(["push", "-q"]).arg(upstream.repo("x")).arg("main"));
+    run(client::git(&other).args(["add", "."]));
+    run(client::git(&other).args(["commit", "-qm", "other"]));
+    run(client::git(&other).args(["push", "-q"]).arg(upstream.repo("x")).arg("main"));
     work.ok(&["pull", "-q", "--no-rebase", "origin", "main"]);
     assert!(work.path.join("new").exists());
 
@@ -63,4 +68,276 @@ fn a_planted_key_is_refused_with_its_place_and_the_upstream_is_untouched() {
     assert_eq!(upstream.refs("x"), before);
     assert!(!gate.audit().contains(&github_token()));
     assert_eq!(gate.quarantine("x"), 0);
+}
+
+fn planted() -> serde_json::Value {
+    serde_json::json!({"tokens": {"FORGE": world::TOKEN}})
+}
+
+/// Whether `text` is in a file below `dir`.
+fn holds(dir: &std::path::Path, text: &str) -> bool {
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                dirs.push(entry.path());
+            } else if kind.is_file() && fs::read(entry.path()).unwrap().windows(text.len()).any(|w| w == text.as_bytes()) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+#[test]
+fn a_deploy_key_works_without_touching_the_disk() {
+    let Some(upstream) = Upstream::start() else { return };
+    let mut policy = upstream.policy("x");
+    policy["access"] = serde_json::json!({"key": "DEPLOY"});
+    let key = upstream.key("user");
+    let mut gate = Gate::start(&[policy], &serde_json::json!({"tokens": {"DEPLOY": key}}));
+    let work = gate.clone("x");
+    work.commit("a", "a", "work");
+    let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
+    assert!(ok, "{said}");
+    let line = key.lines().nth(2).unwrap();
+    assert!(!holds(gate.dir.path(), line));
+    // And it is looked for in what is pushed, as every secret of the bundle.
+    work.commit("id", key.lines().skip(1).take(4).collect::<Vec<_>>().join("\n"), "leak");
+    let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
+    assert!(!ok && said.contains("[secret]") && !said.contains(line), "{said}");
+    assert!(!gate.log().contains(line));
+}
+
+#[test]
+fn an_upstream_with_another_host_key_or_for_another_key_is_not_reached() {
+    let Some(upstream) = Upstream::start() else { return };
+    let mut impostor = upstream.policy("x");
+    impostor["known_hosts"] = upstream.known_hosts("other").into();
+    let mut stranger = upstream.policy("x");
+    stranger["name"] = "y".into();
+    stranger["access"] = serde_json::json!({"identity_file": upstream.dir.path().join("other")});
+    let gate = Gate::start(&[impostor, stranger], &nothing());
+    for (name, why) in [("x", "ost key verification failed"), ("y", "ermission denied")] {
+        let out = client::git(upstream.dir.path()).args(["ls-remote", &gate.url(name)]).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && said.contains("[upstream]") && said.contains(why), "{said}");
+    }
+    assert!(gate.audit().contains("\"rule\":\"upstream\""));
+}
+
+#[test]
+fn an_https_upstream_gets_its_token_and_nobody_else_sees_it() {
+    let Some(upstream) = Upstream::start() else { return };
+    run(client::git(&upstream.repo("x")).args(["config", "http.receivepack", "true"]));
+    let forge = forge::Forge::start(upstream.dir.path().to_owned(), world::TOKEN);
+    let policy = |access: serde_json::Value, cert: &str| {
+        serde_json::json!({
+            "name": "x", "url": format!("https://forge.test:{}/x.git", forge.port), "access": access, "ca": cert,
+            "connect": format!("127.0.0.1:{}", forge.port), "push": {"branches": ["agent/*"]},
+        })
+    };
+    let token = serde_json::json!({"token": "FORGE"});
+    let mut gate = Gate::start(&[policy(token.clone(), &forge.cert)], &planted());
+    let work = gate.clone("x");
+    work.commit("a", "a", "work");
+    let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
+    assert!(ok, "{said}");
+    assert!(upstream.refs("x").contains("refs/heads/agent/a"));
+    assert!(!holds(gate.dir.path(), world::TOKEN) && !said.contains(world::TOKEN));
+    assert!(!gate.log().contains(world::TOKEN));
+
+    let before = forge.seen.lock().unwrap().len();
+    let gate = Gate::start(&[policy(serde_json::json!("none"), &forge.cert)], &planted());
+    let out = client::git(upstream.dir.path()).args(["ls-remote", &gate.url("x")]).output().unwrap();
+    assert!(!out.status.success(), "without its token");
+    let other = forge::Forge::start(upstream.dir.path().to_owned(), "x").cert;
+    let gate = Gate::start(&[policy(token, &other)], &planted());
+    let out = client::git(upstream.dir.path()).args(["ls-remote", &gate.url("x")]).output().unwrap();
+    assert!(!out.status.success(), "another certificate");
+    assert!(forge.seen.lock().unwrap()[before..].iter().all(|auth| auth == "-"), "and it saw no token");
+}
+
+#[test]
+fn a_stale_mirror_is_served_only_where_that_is_allowed() {
+    let Some(upstream) = Upstream::start() else { return };
+    upstream.seed("y");
+    let mut lenient = upstream.policy("y");
+    lenient["stale"] = "allow".into();
+    let gate = Gate::start(&[upstream.policy("x"), lenient], &nothing());
+    let ask = |name: &str| client::git(gate.dir.path()).args(["ls-remote", &gate.url(name)]).output().unwrap();
+    assert!(ask("x").status.success() && ask("y").status.success());
+    drop(upstream);
+    let out = ask("x");
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("the upstream cannot be reached"), "{out:?}");
+    assert!(ask("y").status.success());
+}
+
+#[test]
+fn odd_upstreams_are_served_or_refused_clearly() {
+    let Some(upstream) = Upstream::start() else { return };
+    let init = |args: &[&str], name: &str| {
+        run(client::git(upstream.dir.path()).args(["init", "-q", "--bare"]).args(args).arg(upstream.repo(name)))
+    };
+    init(&[], "empty");
+    init(&["--object-format=sha256"], "sha256");
+    let work = upstream.dir.path().join("w256");
+    run(client::git(upstream.dir.path()).args(["init", "-q", "--object-format=sha256"]).arg(&work));
+    run(client::git(&work).args(["commit", "-q", "--allow-empty", "-m", "x"]));
+    run(client::git(&work).args(["push", "-q"]).arg(upstream.repo("sha256")).arg("main"));
+    upstream.seed("nohead");
+    run(client::git(&upstream.repo("nohead")).args(["symbolic-ref", "HEAD", "refs/heads/gone"]));
+    let gate = Gate::start(&["empty", "sha256", "nohead"].map(|n| upstream.policy(n)), &nothing());
+    let out = client::git(upstream.dir.path()).args(["ls-remote", &gate.url("sha256")]).output().unwrap();
+    assert!(String::from_utf8_lossy(&out.stderr).contains("[object-format]"), "{out:?}");
+    let work = gate.clone("empty");
+    work.commit("a", "a", "first of all");
+    let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
+    assert!(ok && upstream.refs("empty").contains("agent/a"), "{said}");
+    assert!(gate.clone("nohead").ok(&["branch", "-r"]).contains("origin/main"));
+}
+
+#[test]
+fn shallow_partial_and_old_clients_work_and_can_push() {
+    let Some(upstream) = Upstream::start() else { return };
+    let gate = Gate::start(&[upstream.policy("x")], &nothing());
+    let first = gate.clone("x");
+    (0..5).for_each(|n| first.commit("f", format!("{n}\n"), &format!("commit {n}")));
+    let (ok, said) = first.push(&["origin", "HEAD:refs/heads/agent/deep"]);
+    assert!(ok, "{said}");
+    for (n, args) in
+        [&["--depth=1"][..], &["--filter=blob:none"], &["-c", "protocol.version=0"], &["-c", "protocol.version=1"]].iter().enumerate()
+    {
+        let dir = tempfile::tempdir().unwrap();
+        run(client::git(dir.path()).args(["clone", "-q", "-b", "agent/deep"]).args(*args).args([&gate.url("x"), "w"]));
+        let work = client::Work { path: dir.path().join("w"), dir };
+        assert_eq!(fs::read_to_string(work.path.join("f")).unwrap(), "4\n", "{args:?}");
+        work.commit("g", format!("{n}"), "from there");
+        let (ok, said) = work.push(&["origin", &format!("HEAD:refs/heads/agent/c{n}")]);
+        assert!(ok, "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn the_upstream_s_own_no_is_passed_on() {
+    let Some(upstream) = Upstream::start() else { return };
+    upstream.hook("x", "pre-receive", "echo 'the forge says no'; exit 1");
+    let gate = Gate::start(&[upstream.policy("x")], &nothing());
+    let work = gate.clone("x");
+    work.commit("a", "a", "work");
+    let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
+    assert!(!ok && said.contains("upstream: the forge says no") && said.contains("[upstream-refused]"), "{said}");
+    assert_eq!(gate.quarantine("x"), 0);
+    assert!(gate.audit().contains("\"answer\":\"the upstream does not accept it"), "{}", gate.audit());
+}
+
+#[test]
+fn killed_in_the_middle_of_a_push_it_leaves_all_or_nothing() {
+    let Some(upstream) = Upstream::start() else { return };
+    let flag = upstream.dir.path().join("begun");
+    upstream.hook("x", "pre-receive", &format!("touch {}; sleep 1", flag.display()));
+    let policy = upstream.policy("x");
+    let gate = Gate::start(&[policy.clone()], &nothing());
+    let work = gate.clone("x");
+    work.commit("a", "a", "work");
+    let mut push = client::git(&work.path);
+    push.args(["push", "-q", "origin", "HEAD:refs/heads/agent/a"]).stderr(std::process::Stdio::null());
+    let mut push = push.spawn().unwrap();
+    client::until("the upstream has it in hand", || flag.exists());
+    assert_eq!(gate.quarantine("x"), 1);
+    let gate = gate.again(&[policy], &nothing());
+    assert!(!push.wait().unwrap().success(), "no success is told");
+    assert_eq!(gate.quarantine("x"), 0, "cleaned at the next start");
+    // Nothing in the log's chain is broken, and the push can be made again, whether or not it has arrived.
+    verify(gate.audit().as_bytes()).unwrap();
+    work.ok(&["remote", "set-url", "origin", &gate.url("x")]);
+    let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
+    assert!(ok, "{said}");
+}
+
+#[test]
+fn fetches_at_once_share_a_refresh_and_pushes_at_once_take_turns() {
+    let Some(upstream) = Upstream::start() else { return };
+    let gate = Gate::start(&[upstream.policy("x")], &nothing());
+    let works: Vec<client::Work> = (0..2).map(|_| gate.clone("x")).collect();
+    let before = upstream.connections();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| run(client::git(gate.dir.path()).args(["ls-remote", &gate.url("x")])));
+        }
+    });
+    let made = upstream.connections() - before;
+    assert!(made <= 4, "{made} connections for eight fetches");
+
+    let outcomes: Vec<(bool, String)> = std::thread::scope(|scope| {
+        let one = |(n, work): (usize, &client::Work)| {
+            work.commit("a", format!("{n}"), "mine");
+            work.push(&["origin", "HEAD:refs/heads/agent/a"])
+        };
+        let all: Vec<_> = works.iter().enumerate().map(|it| scope.spawn(move || one(it))).collect();
+        all.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(outcomes.iter().filter(|(ok, _)| *ok).count(), 1, "{outcomes:?}");
+}
+
+#[test]
+fn a_start_that_fails_says_why_and_tells_no_secret() {
+    let Some(upstream) = Upstream::start() else { return };
+    let good = upstream.policy("x");
+    let with = |key: &str, value: serde_json::Value| {
+        let mut policy = good.clone();
+        policy[key] = value;
+        policy
+    };
+    for (policy, input, want) in [
+        (with("access", serde_json::json!({"key": "GONE"})), planted(), "token GONE has no value"),
+        (with("access", serde_json::json!({"key": "FORGE"})), planted(), "not an OpenSSH or PKCS#8 private key"),
+        (with("access", serde_json::json!({"token": "FORGE"})), planted(), "a token is for an https upstream"),
+        (with("known_hosts", serde_json::Value::Null), planted(), "needs known_hosts"),
+        (with("access", serde_json::json!({"identity_file": "/nowhere"})), planted(), "identity file /nowhere"),
+        (with("url", "file:///etc".into()), planted(), "key upstreams[0].url: not a git URL"),
+        (with("name", "../x".into()), planted(), "key upstreams[0].name"),
+        (good.clone(), serde_json::json!({"tokens": {"FORGE": [world::TOKEN]}}), "standard input is no gate input"),
+    ] {
+        let mut gate = Gate::spawn(tempfile::tempdir().unwrap(), &[policy], &input);
+        assert_eq!(gate.wait().code(), Some(1), "{want}");
+        let log = gate.log();
+        assert!(log.contains(want) && !log.contains(world::TOKEN), "{want}: {log}");
+    }
+}
+
+#[test]
+fn it_ends_with_its_input_confined_and_with_its_socket_gone() {
+    let Some(upstream) = Upstream::start() else { return };
+    let mut gate = Gate::start(&[upstream.policy("x")], &nothing());
+    drop(gate.clone("x"));
+    drop(gate.process.stdin.take());
+    assert!(gate.wait().success());
+    assert!(!gate.dir.path().join("run/s").exists());
+    let log = gate.log();
+    assert!(log.contains("landlock") && log.contains("seccomp"), "{log}");
+}
+
+#[test]
+fn a_large_clone_and_a_large_push_take_little_memory_of_ours() {
+    let Some(upstream) = Upstream::start() else { return };
+    let other = upstream.dir.path().join("x-work");
+    let mut noise = vec![0; 40 << 20];
+    getrandom::fill(&mut noise).unwrap();
+    fs::write(other.join("big"), &noise).unwrap();
+    run(client::git(&other).args(["add", "."]));
+    run(client::git(&other).args(["commit", "-qm", "big"]));
+    run(client::git(&other).args(["push", "-q"]).arg(upstream.repo("x")).arg("main"));
+    let gate = Gate::start(&[upstream.policy("x")], &nothing());
+    let work = gate.clone("x");
+    assert_eq!(fs::metadata(work.path.join("big")).unwrap().len(), 40 << 20);
+    let after_clone = gate.peak_kib();
+    assert!(after_clone < 40 << 10, "{after_clone} KiB");
+    getrandom::fill(&mut noise[..8 << 20]).unwrap();
+    work.commit("more", &noise[..8 << 20], "more than fits into one request");
+    let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/big"]);
+    assert!(ok, "{said}");
+    assert!(gate.peak_kib() < 80 << 10, "{} KiB", gate.peak_kib());
+    println!("peak: {after_clone} KiB after the clone, {} KiB after the push", gate.peak_kib());
 }

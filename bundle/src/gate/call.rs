@@ -363,13 +363,12 @@ impl Ended {
     #[must_use]
     pub fn reason(&self) -> String {
         let lines: Vec<&str> = self.complaint.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("hint:")).collect();
-        let fatal = lines.iter().find(|l| l.starts_with("fatal:") || l.starts_with("error:") || l.contains("ERROR:"));
-        let first = lines.first().copied().unwrap_or("no reason was given");
+        let fatal = lines.iter().position(|l| l.starts_with("fatal:") || l.starts_with("error:") || l.contains("ERROR:"));
         let line = match fatal {
-            // ssh says why before git says that.
-            Some(fatal) if fatal.contains("Could not read from remote repository") && !first.starts_with("fatal:") => first,
-            Some(fatal) => fatal,
-            None => first,
+            // ssh says why right before git says that.
+            Some(at @ 1..) if lines[at].contains("Could not read from remote repository") => lines[at - 1],
+            Some(at) => lines[at],
+            None => lines.last().copied().unwrap_or("no reason was given"),
         };
         line.chars().filter(|c| !c.is_control()).take(300).collect()
     }

@@ -23,6 +23,9 @@ pub mod scan;
 pub mod server;
 pub mod ticket;
 
+#[cfg(test)]
+mod attacks;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{self, Write as _};
@@ -126,7 +129,9 @@ pub fn run(args: &Args) -> Result<(), String> {
     let bin = helpers(&state, &programs).map_err(at(&state))?;
     let run = parent(&args.socket).canonicalize().map_err(at(&args.socket))?;
     let repos = repos(policy, &input, (&state, &bin, &run), &programs).map_err(|e| in_policy(&e))?;
-    let known: Vec<(TokenName, Secret)> = input.tokens.into_iter().chain(input.secrets).collect();
+    let mut known: Vec<(TokenName, Secret)> = input.tokens.into_iter().chain(input.secrets).collect();
+    let parts: Vec<_> = known.iter().flat_map(|(name, value)| key_lines(value).map(|line| (name.clone(), line))).collect();
+    known.extend(parts);
     let scanner = Scanner::new(&known);
     drop(known);
     let profile = |limit| scanner.profile(&Scan { limit, ..Scan::default() }).map_err(|e| e.to_string());
@@ -165,6 +170,15 @@ pub fn run(args: &Args) -> Result<(), String> {
     let finished = log.finish();
     served.map_err(|e| e.to_string())?;
     finished.map_err(|e| e.to_string())
+}
+
+/// The lines of a key that tell something: each is looked for by itself, too.
+fn key_lines(value: &Secret) -> impl Iterator<Item = Secret> {
+    // What every unencrypted OpenSSH key begins with tells nothing.
+    let telling = |line: &&str| line.len() >= 24 && !line.starts_with("-----") && !line.starts_with("b3BlbnNzaC1rZXktdj");
+    let text = value.expose();
+    let lines = text.contains('\n').then(|| text.lines().map(str::trim).filter(telling).map(|line| Secret::new(line.to_owned())));
+    lines.into_iter().flatten().collect::<Vec<_>>().into_iter()
 }
 
 /// Most memory that the daemon and each of its children may write to, bytes.

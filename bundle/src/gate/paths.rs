@@ -6,9 +6,6 @@ use super::refusal::Rule;
 /// What is wrong with a path, if anything.
 #[must_use]
 pub fn path(path: &str) -> Option<(Rule, String)> {
-    if path.chars().any(|c| c.is_control() || (is_hidden(c) && !is_joiner(c))) {
-        return Some((Rule::PathText, "a path has control or invisible characters".to_owned()));
-    }
     // What Windows takes for a separator.
     for component in path.split(['/', '\\']) {
         if is_dot_git(component) {
@@ -17,6 +14,9 @@ pub fn path(path: &str) -> Option<(Rule, String)> {
         if matches!(component, "." | "..") || (component.is_empty() && path.contains('/')) {
             return Some((Rule::DotGit, format!("{component:?} is no file's name")));
         }
+    }
+    if path.chars().any(|c| c.is_control() || (is_hidden(c) && !is_joiner(c))) {
+        return Some((Rule::PathText, "a path has control or invisible characters".to_owned()));
     }
     None
 }

