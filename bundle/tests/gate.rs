@@ -238,7 +238,7 @@ fn killed_in_the_middle_of_a_push_it_leaves_all_or_nothing() {
     let flag = upstream.dir.path().join("begun");
     upstream.hook("x", "pre-receive", &format!("touch {}; sleep 1", flag.display()));
     let policy = upstream.policy("x");
-    let gate = Gate::start(&[policy.clone()], &nothing());
+    let gate = Gate::start(std::slice::from_ref(&policy), &nothing());
     let work = gate.clone("x");
     work.commit("a", "a", "work");
     let mut push = client::git(&work.path);
@@ -340,4 +340,89 @@ fn a_large_clone_and_a_large_push_take_little_memory_of_ours() {
     assert!(ok, "{said}");
     assert!(gate.peak_kib() < 80 << 10, "{} KiB", gate.peak_kib());
     println!("peak: {after_clone} KiB after the clone, {} KiB after the push", gate.peak_kib());
+}
+
+/// `cargo test --test gate -- --ignored --nocapture figures`: what the gate costs beside the same thing made directly.
+#[test]
+#[ignore = "measures"]
+fn figures() {
+    use std::time::Instant;
+    let Some(upstream) = Upstream::start() else { return };
+    let mut policy = upstream.policy("x");
+    policy["push"]["max_pack"] = (1u64 << 30).into();
+    let gate = Gate::start(&[policy], &nothing());
+    let work = gate.clone("x");
+    let ssh = format!(
+        "ssh -F none -i {} -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -p {}",
+        upstream.dir.path().join("user").display(),
+        upstream.port
+    );
+    let direct = format!("{}@127.0.0.1:{}", upstream.user(), upstream.repo("x").display());
+    let timed = |to: &str, branch: &str| {
+        let start = Instant::now();
+        let out = client::git(&work.path)
+            .env("GIT_SSH_COMMAND", &ssh)
+            .args(["push", "-q", to, &format!("HEAD:refs/heads/agent/{branch}")])
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{out:?}");
+        start.elapsed().as_millis()
+    };
+    let mut small = [Vec::new(), Vec::new()];
+    for n in 0..7 {
+        for (which, to) in [direct.as_str(), "origin"].iter().enumerate() {
+            work.commit("small", format!("{n} {which}\n"), "small");
+            small[which].push(timed(to, &format!("{which}")));
+        }
+    }
+    small.iter_mut().for_each(|all| all.sort_unstable());
+    println!("small push, ms: direct {:?}, gate {:?}; medians {} and {}", small[0], small[1], small[0][3], small[1][3]);
+    let of = |path: &str| gate.audit().lines().filter(|l| l.contains(path) && !l.contains("admitted\"")).filter_map(|l| Some(l.split("\"ms\":").nth(1)?.split(',').next()?.to_owned())).collect::<Vec<_>>().join(" ");
+    println!("of which in the daemon, ms: info/refs {}, push {}", of("x.git/info/refs"), of("git-receive-pack"));
+
+    let mut state = 1u32;
+    let mut word = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        format!("{:x}", state >> 12)
+    };
+    let text: String = (0..15 << 20).step_by(60).fold(String::new(), |mut all, _| {
+        (0..9).for_each(|_| all.extend([word(), " ".to_owned()]));
+        all.push('\n');
+        all
+    });
+    for (which, to) in [direct.as_str(), "origin"].iter().enumerate() {
+        work.commit("large.txt", format!("{which}\n{text}"), "large");
+        println!("{} MB of text: {} ms {}", text.len() >> 20, timed(to, &format!("large{which}")), ["direct", "through the gate"][which]);
+    }
+    let mut noise = vec![0; 200 << 20];
+    getrandom::fill(&mut noise).unwrap();
+    let other = upstream.dir.path().join("x-work");
+    for n in 0..20 {
+        fs::write(other.join(format!("n{n}")), &noise[n * 10 << 20..(n + 1) * 10 << 20]).unwrap();
+    }
+    run(client::git(&other).args(["add", "."]));
+    run(client::git(&other).args(["commit", "-qm", "noise"]));
+    run(client::git(&other).args(["push", "-q", "-f"]).arg(upstream.repo("x")).arg("main"));
+    let clone = |url: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let start = Instant::now();
+        run(client::git(dir.path()).env("GIT_SSH_COMMAND", &ssh).args([
+            "clone",
+            "-q",
+            "--bare",
+            "--single-branch",
+            "-b",
+            "main",
+            url,
+            "w",
+        ]));
+        start.elapsed().as_millis()
+    };
+    println!(
+        "clone of 200 MB, ms: direct {}, gate, mirror cold {}, warm {}; peak {} KiB",
+        clone(&direct),
+        clone(&gate.url("x")),
+        clone(&gate.url("x")),
+        gate.peak_kib()
+    );
 }

@@ -90,7 +90,7 @@ pub async fn receive(gate: Arc<Gate>, repo: Arc<Repo>, mut inflow: Inflow, mut t
     ticket.refs(&head.commands);
     let taken = take(&gate, &repo, &head, &rest, &mut inflow).await;
     ticket.up(inflow.taken);
-    let (quarantine, leaks) = match taken {
+    let Taken { quarantine, leaks, refs } = match taken {
         Ok(it) => it,
         Err(refusal) => {
             inflow.drain(DRAIN.0, DRAIN.1).await;
@@ -107,7 +107,7 @@ pub async fn receive(gate: Arc<Gate>, repo: Arc<Repo>, mut inflow: Inflow, mut t
     tasks.spawn(async move {
         let out = Out { tx, capabilities: head.capabilities };
         let mut found = Vec::new();
-        let done = forward(&gate, &repo, &head, &quarantine, leaks, &mut ticket, &out, &mut found).await;
+        let done = forward(&gate, &repo, &head, (&quarantine, leaks, &refs), &mut ticket, &out, &mut found).await;
         drop(quarantine);
         let mut bytes = Vec::new();
         match &done {
@@ -209,9 +209,18 @@ async fn read_head(inflow: &mut Inflow) -> Result<(Head, Vec<u8>), Refusal> {
     Err(Refusal::new(Rule::PktLine, "the request ends before its list of refs does"))
 }
 
+/// A push whose pack is all there.
+struct Taken {
+    quarantine: Quarantine,
+    leaks: Option<Leaks>,
+    /// What it was compared with.
+    refs: Refs,
+}
+
 /// Checks the refs, then reads the pack into a quarantine of its own. gitleaks is started first: it warms up meanwhile.
-async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut Inflow) -> Result<(Quarantine, Option<Leaks>), Refusal> {
-    check_refs(gate, repo, head, &repo.refs().await?)?;
+async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut Inflow) -> Result<Taken, Refusal> {
+    let refs = repo.refs().await?;
+    check_refs(gate, repo, head, &refs)?;
     let Some(push) = &repo.upstream.push else { return Err(read_only()) };
     let quarantine = Quarantine::new(repo)?;
     let leaks = Leaks::start(&repo.programs, &quarantine.empty())?;
@@ -243,7 +252,7 @@ async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut I
     }
     drop(stdin);
     if meter.objects() == Some(0) && meter.size == 32 {
-        return Ok((quarantine, leaks)); // a branch of what is known
+        return Ok(Taken { quarantine, leaks, refs }); // a branch of what is known
     }
     let end = async {
         let mut said = Vec::new();
@@ -252,7 +261,7 @@ async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut I
     };
     let ended = tokio::time::timeout(INDEX, end).await.map_err(|_| Refusal::new(Rule::Pack, "the pack takes too long to read"))?;
     let ended = ended.map_err(|e| Refusal::host("read the pack", &e))?;
-    if ended.status.success() { Ok((quarantine, leaks)) } else { Err(bad_pack(&ended)) }
+    if ended.status.success() { Ok(Taken { quarantine, leaks, refs }) } else { Err(bad_pack(&ended)) }
 }
 
 fn bad_pack(ended: &Ended) -> Refusal {
@@ -299,13 +308,11 @@ fn check_refs(gate: &Gate, repo: &Repo, head: &Head, refs: &Refs) -> Result<(), 
     Ok(())
 }
 
-#[allow(clippy::too_many_arguments)]
 async fn forward(
     gate: &Gate,
     repo: &Repo,
     head: &Head,
-    quarantine: &Quarantine,
-    leaks: Option<Leaks>,
+    (quarantine, leaks, refs): (&Quarantine, Option<Leaks>, &Refs),
     ticket: &mut Ticket,
     out: &Out,
     found: &mut Vec<Finding>,
@@ -313,21 +320,26 @@ async fn forward(
     let push = repo.upstream.push.as_ref().ok_or_else(read_only)?;
     let objects = quarantine.objects();
     let git = || repo.git().ro(&quarantine.0).objects(&objects);
-    let refs = repo.refs().await?;
-    check_refs(gate, repo, head, &refs)?;
 
-    // Whatever is said about what is new must be said of the same refs.
+    // Whatever is said about what is new must be said of the same refs; that the upstream still has them is for the lease.
     let known: Vec<&Id> = refs.values().collect();
     let (new, changes) = {
         let git = git();
-        tokio::try_join!(new_objects(&git, head, &known), changes(&git, head, &known))?
+        let work = async {
+            tokio::try_join!(
+                new_objects(&git, head, &known),
+                changes(&git, head, &known),
+                kinds(gate, &git, head),
+                ancestry(gate, &git, head)
+            )
+        };
+        let (new, changes, (), ()) = out.waiting(work).await?;
+        (new, changes)
     };
     ticket.event.objects = Some(new.len() as u64);
     gate.guards.check(new.len() > push.max_objects as usize, Rule::MaxObjects, || {
         format!("the push has more than the {} new objects that it may have", push.max_objects)
     })?;
-    kinds(gate, &git(), head).await?;
-    ancestry(gate, &git, head).await?;
 
     let profile = gate.profile.clone();
     let mut scan = Scan::new(&profile, push, &gate.guards, leaks);
@@ -470,9 +482,9 @@ async fn kinds(gate: &Gate, git: &Call, head: &Head) -> Result<(), Refusal> {
 }
 
 /// No branch loses what the upstream has.
-async fn ancestry(gate: &Gate, git: &impl Fn() -> Call, head: &Head) -> Result<(), Refusal> {
+async fn ancestry(gate: &Gate, git: &Call, head: &Head) -> Result<(), Refusal> {
     for command in head.commands.iter().filter(|c| !c.old.is_zero() && c.name.starts_with("refs/heads/")) {
-        let call = git().args(["merge-base", "--is-ancestor", command.old.as_str(), command.new.as_str()]);
+        let call = git.again().args(["merge-base", "--is-ancestor", command.old.as_str(), command.new.as_str()]);
         let ended = call.run(Vec::new(), 1 << 16, LOCAL).await.map_err(|e| Refusal::host("compare histories", &e))?;
         gate.guards.check(!ended.status.success(), Rule::Force, || {
             format!("{}: the branch would lose commits that the upstream has (no force)", neutral(&command.name))

@@ -110,7 +110,7 @@ impl Upstream {
         format!("[forge.test]:2222 {public}")
     }
 
-    fn user() -> String {
+    pub fn user(&self) -> String {
         run(Command::new("/usr/bin/id").arg("-un")).trim().to_owned()
     }
 
@@ -118,7 +118,7 @@ impl Upstream {
     pub fn policy(&self, name: &str) -> serde_json::Value {
         serde_json::json!({
             "name": name,
-            "url": format!("ssh://{}@forge.test:2222{}", Self::user(), self.repo(name).display()),
+            "url": format!("ssh://{}@forge.test:2222{}", self.user(), self.repo(name).display()),
             "access": {"identity_file": self.dir.path().join("user")},
             "known_hosts": self.known_hosts("host"),
             "connect": format!("127.0.0.1:{}", self.port),
