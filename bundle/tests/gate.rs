@@ -377,7 +377,14 @@ fn figures() {
     }
     small.iter_mut().for_each(|all| all.sort_unstable());
     println!("small push, ms: direct {:?}, gate {:?}; medians {} and {}", small[0], small[1], small[0][3], small[1][3]);
-    let of = |path: &str| gate.audit().lines().filter(|l| l.contains(path) && !l.contains("admitted\"")).filter_map(|l| Some(l.split("\"ms\":").nth(1)?.split(',').next()?.to_owned())).collect::<Vec<_>>().join(" ");
+    let of = |path: &str| {
+        gate.audit()
+            .lines()
+            .filter(|l| l.contains(path) && !l.contains("event\":\"admitted"))
+            .filter_map(|l| Some(l.split("\"ms\":").nth(1)?.split(',').next()?.to_owned()))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     println!("of which in the daemon, ms: info/refs {}, push {}", of("x.git/info/refs"), of("git-receive-pack"));
 
     let mut state = 1u32;

@@ -24,7 +24,7 @@ const REPORT: usize = 32 << 20;
 /// For what it still has to do once it has been given everything.
 const END: Duration = Duration::from_secs(300);
 /// Most bytes that a compressed file is looked into.
-const UNPACKED: u64 = 64 << 20;
+const UNPACKED: u64 = 32 << 20;
 
 /// A find of gitleaks'.
 pub struct Leak {
@@ -159,7 +159,7 @@ pub fn is_lock_file(path: &str) -> bool {
         || ["composer.lock", "Gemfile.lock", "npm-shrinkwrap.json", "deno.lock", "flake.lock", "gradle.lockfile"].contains(&name)
 }
 
-/// What is in a gzip or zip file, as far as it can be read: at most 64 MiB.
+/// What is in a gzip or zip file, as far as it can be read: at most 32 MiB.
 #[must_use]
 pub fn unpacked(file: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();

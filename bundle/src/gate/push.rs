@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::body::{Inflow, Reply};
 use super::call::{Call, Ended};
@@ -134,7 +135,7 @@ impl Out {
         let mut bytes = Vec::new();
         say(&mut bytes, self.capabilities, &[text.to_owned()]);
         if !bytes.is_empty() {
-            let _ = self.tx.send(bytes.into()).await;
+            let _ = timeout(ALIVE, self.tx.send(bytes.into())).await; // a client that does not read must not stop the push
         }
     }
 
@@ -259,7 +260,7 @@ async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut I
         let _ = running.stdout.read_to_end(&mut said).await;
         running.end().await
     };
-    let ended = tokio::time::timeout(INDEX, end).await.map_err(|_| Refusal::new(Rule::Pack, "the pack takes too long to read"))?;
+    let ended = timeout(INDEX, end).await.map_err(|_| Refusal::new(Rule::Pack, "the pack takes too long to read"))?;
     let ended = ended.map_err(|e| Refusal::host("read the pack", &e))?;
     if ended.status.success() { Ok(Taken { quarantine, leaks, refs }) } else { Err(bad_pack(&ended)) }
 }
@@ -318,6 +319,7 @@ async fn forward(
     found: &mut Vec<Finding>,
 ) -> Result<(), Refusal> {
     let push = repo.upstream.push.as_ref().ok_or_else(read_only)?;
+    let _turn = out.waiting(repo.pushing.lock()).await;
     let objects = quarantine.objects();
     let git = || repo.git().ro(&quarantine.0).objects(&objects);
 
@@ -346,7 +348,7 @@ async fn forward(
     let names: Vec<&str> = head.commands.iter().map(|c| c.name.as_str()).collect();
     let batch = git().args(["cat-file", "--batch-command", "--buffer"]);
     out.waiting(scan.all(&batch, &new, &changes, &names)).await?;
-    for warning in scan.findings.iter().filter(|f| f.warn) {
+    for warning in scan.findings.iter().filter(|f| f.warn).take(SHOWN) {
         out.line(&format!("git-gate: warning: {warning}")).await;
     }
     ticket.event.findings = scan.findings.iter().map(ToString::to_string).collect();
@@ -399,13 +401,17 @@ fn walk(head: &Head, known: &[&Id]) -> Vec<u8> {
     })
 }
 
+fn missing() -> Refusal {
+    Refusal::new(Rule::Connectivity, "the push builds on objects that are not there")
+        .hint("push from a clone that has all of its history, or fetch first")
+}
+
 /// Everything that is reached from the new ids and not from the upstream's refs; that all of it is there is shown on the way.
 async fn new_objects(git: &Call, head: &Head, known: &[&Id]) -> Result<Vec<New>, Refusal> {
     let call = git.again().args(["rev-list", "--objects", "--in-commit-order", "--stdin"]);
     let ended = call.run(walk(head, known), LIST, LOCAL).await.map_err(|e| Refusal::host("list what is new", &e))?;
     if !ended.status.success() {
-        return Err(Refusal::new(Rule::Connectivity, "the push builds on objects that are not there")
-            .hint("push from a clone that has all of its history, or fetch first"));
+        return Err(missing());
     }
     let mut commit = None;
     let mut all = Vec::new();
@@ -436,7 +442,7 @@ async fn changes(git: &Call, head: &Head, known: &[&Id]) -> Result<Vec<Change>, 
     ]);
     let ended = ran(call.run(walk(head, known), LIST, LOCAL).await, "list what is new");
     // A missing object is told by the walk beside this one.
-    let Ok(ended) = ended else { return Err(Refusal::new(Rule::Connectivity, "the push builds on objects that are not there")) };
+    let Ok(ended) = ended else { return Err(missing()) };
     read_changes(&ended.output).ok_or_else(|| Refusal::host("list what is new", &"an unknown line of git log"))
 }
 
@@ -473,6 +479,9 @@ async fn kinds(gate: &Gate, git: &Call, head: &Head) -> Result<(), Refusal> {
     let ended = ran(call.run(ask.into_bytes(), 1 << 20, LOCAL).await, "look at the refs' objects")?;
     let text = String::from_utf8_lossy(&ended.output);
     let kinds: Vec<&str> = text.lines().collect();
+    if kinds.iter().any(|k| k.ends_with(" missing")) {
+        return Err(missing());
+    }
     for (command, kinds) in head.commands.iter().zip(kinds.chunks(2)) {
         let branch = command.name.starts_with("refs/heads/");
         let wrong = kinds.get(1) != Some(&"commit") || (branch && kinds.first() != Some(&"commit"));
@@ -486,6 +495,9 @@ async fn ancestry(gate: &Gate, git: &Call, head: &Head) -> Result<(), Refusal> {
     for command in head.commands.iter().filter(|c| !c.old.is_zero() && c.name.starts_with("refs/heads/")) {
         let call = git.again().args(["merge-base", "--is-ancestor", command.old.as_str(), command.new.as_str()]);
         let ended = call.run(Vec::new(), 1 << 16, LOCAL).await.map_err(|e| Refusal::host("compare histories", &e))?;
+        if !matches!(ended.status.code(), Some(0 | 1)) {
+            return Err(missing());
+        }
         gate.guards.check(!ended.status.success(), Rule::Force, || {
             format!("{}: the branch would lose commits that the upstream has (no force)", neutral(&command.name))
         })?;

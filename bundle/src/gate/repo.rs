@@ -51,6 +51,8 @@ pub struct Repo {
     pub remote: Remote,
     /// What starts programs.
     pub programs: Arc<Programs>,
+    /// Held by a push from its check to its end: they take turns.
+    pub pushing: Mutex<()>,
     /// Held by whoever changes the mirror or the upstream.
     refreshed: Mutex<Refreshed>,
 }
@@ -84,20 +86,31 @@ impl Repo {
         private_dir(&quarantine)?;
         clean(&mirror)?;
         let refreshed = Mutex::new(Refreshed { once: mirror.join("gate-fetched").exists(), ..Refreshed::default() });
-        Ok(Self { upstream, push, dir, mirror, quarantine, remote, programs, refreshed })
+        Ok(Self { upstream, push, dir, mirror, quarantine, remote, programs, pushing: Mutex::default(), refreshed })
     }
 
     /// Brings the mirror up to date. Who comes while that is under way waits for the next one, which serves all of them.
     ///
     /// # Errors
     /// [`Rule::Upstream`], unless what is old is allowed; [`Rule::ObjectFormat`], [`Rule::Host`].
-    pub async fn refresh(&self) -> Result<(), Refusal> {
+    pub async fn refresh(self: &Arc<Self>) -> Result<(), Refusal> {
+        let me = self.clone();
+        // Whether or not who asked is still there: a git that is killed leaves locks behind.
+        let task = tokio::spawn(async move { me.refresh_now().await });
+        task.await.map_err(|e| Refusal::host("refresh a mirror", &e))?
+    }
+
+    async fn refresh_now(&self) -> Result<(), Refusal> {
         let came = Instant::now();
         let mut state = self.refreshed.lock().await;
         if state.began.is_none_or(|began| began < came) || state.result.is_none() {
             state.began = Some(Instant::now());
-            state.result = None; // who is cut off here leaves nothing to go by
+            state.result = None;
             let done = self.bring_over().await;
+            if done.is_err() {
+                // What ran out of time was killed.
+                clean(&self.mirror).map_err(|e| Refusal::host("clean a mirror", &e))?;
+            }
             state.once |= done.is_ok();
             state.result = Some(done);
         }
@@ -114,7 +127,7 @@ impl Repo {
     ///
     /// # Errors
     /// As [`Repo::refresh`].
-    pub async fn refresh_for_push(&self) -> Result<(), Refusal> {
+    pub async fn refresh_for_push(self: &Arc<Self>) -> Result<(), Refusal> {
         {
             let state = self.refreshed.lock().await;
             if matches!(state.result, Some(Ok(()))) && state.began.is_some_and(|b| b.elapsed() < RECENT) {
@@ -127,11 +140,6 @@ impl Repo {
     /// Nobody else changes mirror or upstream while this is held.
     pub async fn alone(&self) -> impl Drop + '_ {
         self.refreshed.lock().await
-    }
-
-    /// The next refresh asks the upstream, whenever the last one was.
-    pub async fn forget(&self) {
-        self.refreshed.lock().await.result = None;
     }
 
     /// git on the mirror.

@@ -20,7 +20,7 @@ use super::refusal::{Guards, Refusal, Rule};
 /// Bytes of an object that are looked at in one go.
 const PIECE: usize = 64 << 10;
 /// Largest object that is looked at as a whole: a compressed file, a link, a list of submodules.
-const WHOLE: usize = 16 << 20;
+const WHOLE: usize = 8 << 20;
 /// Most of a find that its fingerprint is made of, bytes.
 const EXTENT: usize = 512;
 /// Rules of `bottle_scan` that ordinary code trips: they warn, here too.
