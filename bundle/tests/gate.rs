@@ -342,6 +342,73 @@ fn a_large_clone_and_a_large_push_take_little_memory_of_ours() {
     println!("peak: {after_clone} KiB after the clone, {} KiB after the push", gate.peak_kib());
 }
 
+#[test]
+fn no_room_for_a_pack_leaves_nothing_behind() {
+    let Some(upstream) = Upstream::start() else { return };
+    let Some(prlimit) = client::program("BOTTLE_PRLIMIT", &["/usr/bin/prlimit"]) else { return };
+    let gate = Gate::start(&[upstream.policy("x")], &nothing());
+    let work = gate.clone("x");
+    let before = upstream.refs("x");
+    let limit = |bytes: &str| {
+        run(std::process::Command::new(&prlimit).args(["--pid", &gate.process.id().to_string(), &format!("--fsize={bytes}:")]))
+    };
+    limit("200000");
+    let mut noise = vec![0; 500_000];
+    getrandom::fill(&mut noise).unwrap();
+    work.commit("noise", &noise, "large");
+    let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
+    assert!(!ok && said.contains("[host]"), "{said}");
+    assert_eq!((upstream.refs("x"), gate.quarantine("x")), (before, 0));
+    limit("unlimited");
+    let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
+    assert!(ok, "and with room it goes: {said}");
+}
+
+#[test]
+fn one_upstream_can_be_read_only_beside_another() {
+    let Some(upstream) = Upstream::start() else { return };
+    upstream.seed("y");
+    let mut read_only = upstream.policy("y");
+    read_only.as_object_mut().unwrap().remove("push");
+    let gate = Gate::start(&[upstream.policy("x"), read_only], &nothing());
+    let work = gate.clone("y");
+    work.commit("a", "a", "work");
+    let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
+    assert!(!ok && said.contains("[read-only]"), "{said}");
+    let (ok, said) = work.push(&[&gate.url("x"), "HEAD:refs/heads/agent/a"]);
+    assert!(ok, "{said}");
+}
+
+#[test]
+fn in_the_guest_every_spelling_leads_to_the_gate_submodules_too() {
+    let Some(upstream) = Upstream::start() else { return };
+    upstream.seed("y");
+    let gate = Gate::start(&[upstream.policy("x"), upstream.policy("y")], &nothing());
+    let home = tempfile::tempdir().unwrap();
+    let of = |name: &str| format!("git@forge.test:me/{name}.git").parse::<bottle_policy::GateUrl>().unwrap().spellings();
+    for name in ["x", "y"] {
+        for spelling in of(name) {
+            run(client::git(home.path()).args(["config", "--global", "--add", &format!("url.{}.insteadOf", gate.url(name)), &spelling]));
+        }
+    }
+    for url in [
+        "git@forge.test:me/x.git",
+        "git@forge.test:me/x",
+        "ssh://git@forge.test/me/x",
+        "https://forge.test/me/x.git",
+        "https://forge.test/me/x",
+    ] {
+        run(client::git(home.path()).args(["ls-remote", "--exit-code", url]));
+    }
+    run(client::git(home.path()).args(["clone", "-q", "https://forge.test/me/x", "w"]));
+    let work = client::Work { path: home.path().join("w"), dir: tempfile::tempdir().unwrap() };
+    let there = |args: &[&str]| run(client::git(&work.path).env("HOME", home.path()).args(args));
+    there(&["submodule", "--quiet", "add", "../y.git", "sub"]);
+    there(&["commit", "-qm", "a submodule"]);
+    there(&["push", "-q", "origin", "HEAD:refs/heads/agent/sub"]);
+    assert!(work.path.join("sub/README").exists() && upstream.refs("x").contains("agent/sub"));
+}
+
 /// `cargo test --test gate -- --ignored --nocapture figures`: what the gate costs beside the same thing made directly.
 #[test]
 #[ignore = "measures"]
@@ -405,7 +472,7 @@ fn figures() {
     getrandom::fill(&mut noise).unwrap();
     let other = upstream.dir.path().join("x-work");
     for n in 0..20 {
-        fs::write(other.join(format!("n{n}")), &noise[n * 10 << 20..(n + 1) * 10 << 20]).unwrap();
+        fs::write(other.join(format!("n{n}")), &noise[n * (10 << 20)..(n + 1) * (10 << 20)]).unwrap();
     }
     run(client::git(&other).args(["add", "."]));
     run(client::git(&other).args(["commit", "-qm", "noise"]));

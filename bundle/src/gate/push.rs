@@ -266,8 +266,11 @@ async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut I
 }
 
 fn bad_pack(ended: &Ended) -> Refusal {
-    if ended.complaint.contains("No space left") {
-        return Refusal::host("keep the pack: the disk is full", &ended.reason());
+    if ended.complaint.contains("No space left") || ended.complaint.contains("File too large") {
+        return Refusal::host("keep the pack, the disk being full", &ended.reason());
+    }
+    if ended.status.code().is_none() {
+        return Refusal::host("read the pack: git was ended by its limits", &ended.status);
     }
     let reason = ended.reason();
     if reason.contains("unresolved deltas") || reason.contains("did not receive expected object") {
