@@ -343,6 +343,41 @@ fn a_large_clone_and_a_large_push_take_little_memory_of_ours() {
 }
 
 #[test]
+fn no_process_shows_a_token_and_each_child_is_confined_further() {
+    let Some(upstream) = Upstream::start() else { return };
+    run(client::git(&upstream.repo("x")).args(["config", "http.receivepack", "true"]));
+    let flag = upstream.dir.path().join("begun");
+    upstream.hook("x", "pre-receive", &format!("touch {}; sleep 1", flag.display()));
+    let forge = forge::Forge::start(upstream.dir.path().to_owned(), world::TOKEN);
+    let policy = serde_json::json!({
+        "name": "x", "url": format!("https://forge.test:{}/x.git", forge.port), "access": {"token": "FORGE"}, "ca": forge.cert,
+        "connect": format!("127.0.0.1:{}", forge.port), "push": {"branches": ["agent/*"]},
+    });
+    let gate = Gate::start(&[policy], &planted());
+    let work = gate.clone("x");
+    work.commit("a", "a", "work");
+    let mut push = client::git(&work.path).args(["push", "-q", "origin", "HEAD:refs/heads/agent/a"]).spawn().unwrap();
+    client::until("the upstream has it in hand", || flag.exists());
+    let all = gate.children();
+    let filters = |proc: &std::path::Path| -> u32 {
+        let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|l| l.strip_prefix("Seccomp_filters:")).unwrap_or("0").trim().parse();
+        line.unwrap()
+    };
+    let daemon = filters(&all[0].2);
+    assert!(daemon > 0 && all.iter().any(|(_, line, _)| line.contains("push --porcelain")), "{all:?}");
+    for (_, line, proc) in &all[1..] {
+        assert!(filters(proc) > daemon, "{line}");
+        for file in ["cmdline", "environ"] {
+            let text = fs::read(proc.join(file)).unwrap_or_default();
+            assert!(!String::from_utf8_lossy(&text).contains(world::TOKEN), "{file} of {line}");
+        }
+    }
+    assert!(push.wait().unwrap().success());
+    assert!(!gate.audit().contains(world::TOKEN));
+}
+
+#[test]
 fn no_room_for_a_pack_leaves_nothing_behind() {
     let Some(upstream) = Upstream::start() else { return };
     let Some(prlimit) = client::program("BOTTLE_PRLIMIT", &["/usr/bin/prlimit"]) else { return };

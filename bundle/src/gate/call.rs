@@ -359,7 +359,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// What it complained about, in one line for people: without what a terminal would act on.
+    /// What it complained about, in one line for people: without what a terminal would act on, and without the host's paths.
     #[must_use]
     pub fn reason(&self) -> String {
         let lines: Vec<&str> = self.complaint.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("hint:")).collect();
@@ -370,6 +370,11 @@ impl Ended {
             Some(at) => lines[at],
             None => lines.last().copied().unwrap_or("no reason was given"),
         };
-        line.chars().filter(|c| !c.is_control()).take(300).collect()
+        let words = line.split_whitespace().map(|word| {
+            let is_path = word.trim_start_matches(['\'', '"', '(']).starts_with('/');
+            if is_path { "(path)" } else { word }
+        });
+        let text = words.collect::<Vec<_>>().join(" ");
+        text.chars().filter(|c| !c.is_control()).take(300).collect()
     }
 }

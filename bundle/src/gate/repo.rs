@@ -187,11 +187,11 @@ impl Repo {
     }
 
     fn no_answer(&self, ended: &Ended) -> Refusal {
-        let reason = ended.reason();
+        tracing::warn!("{}: {}", self.upstream.name, ended.complaint.trim_end());
         if ended.complaint.contains("object format") || ended.complaint.contains("mismatched algorithms") {
             return Refusal::new(Rule::ObjectFormat, SHA256);
         }
-        unreachable(&reason)
+        unreachable(&ended.reason())
     }
 
     async fn bring_over(&self) -> Result<(), Refusal> {

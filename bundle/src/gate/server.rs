@@ -168,8 +168,8 @@ async fn answer(gate: Arc<Gate>, request: Request<Incoming>, mut ticket: Ticket)
     let protocol = request::protocol(&head.headers);
     match (service, advertise) {
         (Service::UploadPack, true) => {
-            tried!(repo.refresh().await);
             tried!(ticket.admit());
+            tried!(repo.refresh().await);
             let call = repo.git().args(["upload-pack", "--stateless-rpc", "--advertise-refs"]).arg(&repo.mirror);
             let call = if let Some(p) = protocol { call.env("GIT_PROTOCOL", p) } else { call };
             let running = tried!(call.start().map_err(|e| Refusal::host("run git", &e)));
@@ -180,9 +180,9 @@ async fn answer(gate: Arc<Gate>, request: Request<Incoming>, mut ticket: Ticket)
             if repo.upstream.push.is_none() && !gate.guards.is_off(Rule::ReadOnly) {
                 return Err((Refusal::new(Rule::ReadOnly, "this bottle may not push to this upstream"), ticket));
             }
+            tried!(ticket.admit());
             tried!(repo.refresh_for_push().await);
             let refs = tried!(repo.refs().await);
-            tried!(ticket.admit());
             ticket.finish();
             Ok(reply(service, "advertisement", push::advertisement(&refs).into()))
         }

@@ -84,7 +84,7 @@ fn answer(io: &mut (impl Read + Write), root: &Path, want: &str, log: &Mutex<Vec
     let exec = run(Command::new(git_program().unwrap()).arg("--exec-path"));
     let mut child = Command::new(Path::new(exec.trim()).join("git-http-backend"))
         .env_clear()
-        .env("PATH", exec.trim())
+        .env("PATH", format!("{}:/usr/bin:/bin", exec.trim()))
         .env("GIT_PROJECT_ROOT", root)
         .env("GIT_HTTP_EXPORT_ALL", "1")
         .env("GIT_CONFIG_NOSYSTEM", "1")

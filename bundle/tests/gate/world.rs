@@ -245,6 +245,28 @@ impl Gate {
         log
     }
 
+    /// Its processes: id, name, and what stands in `/proc`.
+    pub fn children(&self) -> Vec<(u32, String, PathBuf)> {
+        let stat = |id: u32| fs::read_to_string(format!("/proc/{id}/stat")).ok();
+        let ids: Vec<u32> = fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok()).collect();
+        let parent = |id: u32| stat(id)?.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok();
+        let mut family = vec![self.process.id()];
+        loop {
+            let more: Vec<u32> =
+                ids.iter().copied().filter(|id| !family.contains(id) && parent(*id).is_some_and(|p| family.contains(&p))).collect();
+            if more.is_empty() {
+                break;
+            }
+            family.extend(more);
+        }
+        let of = |id: u32| {
+            let proc = PathBuf::from(format!("/proc/{id}"));
+            let line = String::from_utf8_lossy(&fs::read(proc.join("cmdline")).ok()?).replace('\0', " ");
+            Some((id, line, proc))
+        };
+        family.into_iter().filter_map(of).collect()
+    }
+
     /// Most memory that the daemon itself ever had, KiB.
     pub fn peak_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
