@@ -74,6 +74,8 @@ pub struct Finding {
     object: usize,
     path: String,
     value: Zeroizing<Vec<u8>>,
+    /// Whether `value` is what stands there; else it is the id of a file that holds it.
+    literal: bool,
 }
 
 impl fmt::Display for Finding {
@@ -172,7 +174,12 @@ impl<'a> Scan<'a> {
             let content = whole(&mut out, size).await?;
             // The upstream has it in an older version of the same file: nothing new leaves.
             self.findings.retain(|f| {
-                !(f.path == *path && f.kind == Rule::Secret && f.rule != OWN && f.value.len() >= 8 && contains(&content, &f.value))
+                !(f.path == *path
+                    && f.kind == Rule::Secret
+                    && f.rule != OWN
+                    && f.literal
+                    && f.value.len() >= 8
+                    && contains(&content, &f.value))
             });
             out.read_u8().await.map_err(|e| Refusal::host("read the objects", &e))?;
         }
@@ -215,7 +222,7 @@ impl<'a> Scan<'a> {
             let value = Zeroizing::new(text.as_bytes().to_vec());
             // The place is the find.
             let place = if place.contains(text) { "a path".to_owned() } else { place.to_owned() };
-            self.note(object, &found, place, line, value);
+            self.note(object, &found, place, line, (value, false));
         }
         if let Some(leaks) = &mut self.leaks {
             leaks.feed(text.as_bytes()).await?;
@@ -224,7 +231,14 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn note(&mut self, object: usize, found: &bottle_scan::Finding, place: String, line: u64, value: Zeroizing<Vec<u8>>) {
+    fn note(
+        &mut self,
+        object: usize,
+        found: &bottle_scan::Finding,
+        place: String,
+        line: u64,
+        (value, literal): (Zeroizing<Vec<u8>>, bool),
+    ) {
         let own = &*found.rule == OWN;
         let rule = found.rule.to_string();
         let warn = WARN_ONLY.contains(&rule.as_str());
@@ -236,7 +250,7 @@ impl<'a> Scan<'a> {
             found.sample.clone()
         };
         let path = self.objects[object].1.clone();
-        self.findings.push(Finding { kind: Rule::Secret, rule, place, line, sample, fingerprint, warn, object, path, value });
+        self.findings.push(Finding { kind: Rule::Secret, rule, place, line, sample, fingerprint, warn, object, path, value, literal });
     }
 
     fn note_tree(&mut self, kind: Rule, why: &str, place: &str, line: u64, path: &str) {
@@ -252,6 +266,7 @@ impl<'a> Scan<'a> {
             object: usize::MAX,
             path: path.to_owned(),
             value: Zeroizing::default(),
+            literal: false,
         });
     }
 
@@ -271,7 +286,9 @@ impl<'a> Scan<'a> {
     }
 
     async fn blob(&mut self, out: &mut BufReader<&mut ChildStdout>, object: &New, at: &[&Change], size: u64) -> Result<(), Refusal> {
-        let (commit, path) = at.first().map_or((object.commit.as_ref(), object.path.as_str()), |c| (Some(&c.commit), c.path.as_str()));
+        // A lock file is excused from a rule; a file that is something else, too, is not.
+        let first = at.iter().find(|c| !is_lock_file(&c.path)).or(at.first());
+        let (commit, path) = first.map_or((object.commit.as_ref(), object.path.as_str()), |c| (Some(&c.commit), c.path.as_str()));
         let place = format!("commit {} {}", commit.map_or("-", Id::short), neutral(path));
         let number = self.begin(&place, path).await?;
         let whole = self.stream(out, number, &object.id, size).await?;
@@ -349,11 +366,11 @@ impl<'a> Scan<'a> {
             let place = self.objects[number].0.clone();
             let coded = matches!(&*found.rule, "coding" | "coding-bomb") || lines.looks_compressed();
             // Of what is inside a compressed file neither place nor text is known: then it is this very file.
-            let (line, value) = match lines.extent(found.offset).filter(|v| !coded && v.len() >= 8) {
-                Some(value) => (lines.number(found.offset), value),
-                None => (0, Zeroizing::new(id.as_str().as_bytes().to_vec())),
+            let (line, (value, literal)) = match lines.extent(found.offset).filter(|v| !coded && v.len() >= 8) {
+                Some(value) => (lines.number(found.offset), (value, true)),
+                None => (0, (Zeroizing::new(id.as_str().as_bytes().to_vec()), false)),
             };
-            self.note(number, &found, place, line, value);
+            self.note(number, &found, place, line, (value, literal));
         }
     }
 
@@ -413,6 +430,7 @@ impl<'a> Scan<'a> {
                 object: leak.object,
                 path,
                 value,
+                literal: true,
             });
         }
         // A warning where there is a finding says nothing more.
@@ -520,12 +538,13 @@ impl Lines {
         self.line + 1 + self.kept[..before].iter().filter(|b| **b == b'\n').count() as u64
     }
 
-    /// The word at `offset`.
+    /// What is at `offset`, to the end of its line. A candidate begins with its keyword, and what tells keys apart may come lines
+    /// after that: a short line takes what follows with it.
     fn extent(&self, offset: u64) -> Option<Zeroizing<Vec<u8>>> {
         let rest = self.kept.get(usize::try_from(offset.checked_sub(self.start)?).ok()?..)?;
-        let end =
-            rest.iter().take(EXTENT).position(|b| !b.is_ascii_graphic() || b"\"'`<>,;()".contains(b)).unwrap_or(rest.len().min(EXTENT));
-        Some(Zeroizing::new(rest[..end].to_vec()))
+        let line = rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
+        let end = if line < 32 || rest.starts_with(b"-----BEGIN") { rest.len() } else { line };
+        Some(Zeroizing::new(rest[..end.min(EXTENT)].to_vec()))
     }
 }
 
@@ -544,7 +563,7 @@ mod tests {
         let at = |needle: &[u8]| text.windows(needle.len()).rposition(|w| w == needle).unwrap() as u64;
         assert_eq!(lines.number(at(b"last")), 40_001);
         assert_eq!(&**lines.extent(at(b"token-here")).unwrap(), b"token-here");
-        assert_eq!(&**lines.extent(at(b"abcdefgh")).unwrap(), b"abcdefgh");
+        assert_eq!(&**lines.extent(at(b"abcdefgh")).unwrap(), b"abcdefgh' x\nlast token-here", "a short line takes the next with it");
         assert!(lines.extent(3).is_none(), "long gone");
     }
 

@@ -35,7 +35,8 @@ fn own() -> &'static [u8] {
     OWN.as_bytes()
 }
 
-fn gzip(text: &[u8]) -> Vec<u8> {
+/// A gzip file of `text`.
+pub fn gzip(text: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(text).unwrap();

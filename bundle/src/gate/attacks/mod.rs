@@ -26,7 +26,7 @@ mod pushes;
 mod requests;
 
 use client::{Work, git, git_program, gitleaks, run};
-use pushes::{By, CASES, Case, OWN};
+use pushes::{By, CASES, Case, OWN, gzip};
 
 /// A gate, its upstream, and a clone.
 struct Bench {
@@ -251,4 +251,53 @@ fn a_fingerprint_lets_one_finding_through_and_no_other() {
     bench.work.commit("moved/data", format!("changed\nkey = '{token}'\n"), "what the upstream has in the file already");
     let (ok, said) = bench.work.push(&["origin", "HEAD:refs/heads/agent/new"]);
     assert!(ok, "{said}");
+}
+
+/// A private key of these bytes.
+fn private_key(of: &str) -> String {
+    ["-----BEGIN ", "PRIVATE KEY-----\n", &of.repeat(8), "\n-----END ", "PRIVATE KEY-----\n"].concat()
+}
+
+#[test]
+fn what_the_upstream_has_excuses_nothing_else() {
+    if git_program().is_none() {
+        return;
+    }
+    // Once with gitleaks, once with our own rules alone: either must hold.
+    for leaks in [None, gitleaks()] {
+        let first = private_key("MIIEvQIBADANBgkq");
+        let bench = Bench::new(&[], policy(), leaks.clone());
+        bench.work.commit("key", &first, "a key");
+        let (ok, said) = bench.work.push(&["origin", "HEAD:refs/heads/agent/new"]);
+        assert!(!ok, "{said}");
+        let mut push = policy();
+        for print in said.split("(fingerprint ").skip(1) {
+            push.allow.insert(print[..16].parse().unwrap());
+        }
+        let bench = Bench::new(&[], push, leaks);
+        bench.work.commit("key", &first, "an allowed key");
+        let (ok, said) = bench.work.push(&["origin", "HEAD:refs/heads/agent/new"]);
+        assert!(ok, "{said}");
+        bench.work.commit("key", private_key("h3Jx9sKq27LmWv0T"), "another one, in its place");
+        let (ok, said) = bench.work.push(&["origin", "HEAD:refs/heads/agent/new"]);
+        assert!(!ok && said.contains("[secret]"), "{said}");
+
+        // A file's id, pushed first, is no excuse for the file.
+        bench.work.ok(&["reset", "-q", "--hard", "HEAD~1"]);
+        let packed = gzip(pushes::key().as_bytes());
+        let id = bench.work.feed(&["hash-object", "--stdin"], &packed);
+        bench.work.commit("data", &id, "only an id");
+        let (ok, said) = bench.work.push(&["origin", "HEAD:refs/heads/agent/new"]);
+        assert!(ok, "{said}");
+        bench.work.commit("data", &packed, "what it names");
+        let (ok, said) = bench.work.push(&["origin", "HEAD:refs/heads/agent/new"]);
+        assert!(!ok && said.contains("[secret]"), "{said}");
+
+        // Nor is a lock file for the same content elsewhere.
+        bench.work.ok(&["reset", "-q", "--hard", "HEAD~1"]);
+        std::fs::write(bench.work.path.join("Cargo.lock"), pushes::generic()).unwrap();
+        bench.work.commit("src.txt", pushes::generic(), "twice");
+        let (ok, said) = bench.work.push(&["origin", "HEAD:refs/heads/agent/new"]);
+        assert!(!ok || said.contains("warning"), "{said}");
+    }
 }

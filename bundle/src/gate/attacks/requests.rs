@@ -4,6 +4,7 @@ use std::io::Write;
 
 use super::{Bench, policy, run};
 use crate::gate::attacks::client::{git, git_program};
+use crate::gate::attacks::pushes::gzip;
 use crate::gate::pkt;
 
 fn post(service: &str, headers: &str, body: &[u8]) -> Vec<u8> {
@@ -27,12 +28,6 @@ fn line(text: &str) -> Vec<u8> {
 /// A push of one command, `rest` being after the flush.
 fn push(command: &str, rest: &[u8]) -> Vec<u8> {
     post("git-receive-pack", "", &[&line(&format!("{command}\0report-status side-band-64k"))[..], b"0000", rest].concat())
-}
-
-fn gzip(text: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(text).unwrap();
-    encoder.finish().unwrap()
 }
 
 #[test]
