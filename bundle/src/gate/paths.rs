@@ -65,9 +65,15 @@ pub fn symlink(path: &str, target: &str) -> Option<(Rule, String)> {
 /// What is wrong with a `.gitmodules`, and in which line (from 1).
 #[must_use]
 pub fn gitmodules(text: &str) -> Option<(Rule, String, usize)> {
-    for (number, line) in (1..).zip(text.lines()) {
+    // A line that ends in a backslash goes on.
+    let joined = text.replace("\\\n", "").replace("\\\r\n", "");
+    for (number, line) in (1..).zip(joined.lines()) {
         let Some((key, value)) = line.split_once('=') else { continue };
-        let (key, value) = (key.trim().to_ascii_lowercase(), value.trim().trim_matches('"'));
+        // The section's name may stand before it.
+        let key = key.rsplit(']').next().unwrap_or_default().trim().to_ascii_lowercase();
+        // Quotes and escapes of git-config(1) do not hide what is between them.
+        let plain: String = value.chars().filter(|c| !"\"\\".contains(*c)).collect();
+        let value = plain.trim();
         let found = match key.as_str() {
             "url" => submodule_url(value),
             "update" if value.starts_with('!') => Some("a submodule's update is a command"),
@@ -135,6 +141,8 @@ mod tests {
         let bad = |text: &str| gitmodules(text).map(|(rule, _, line)| (rule, line));
         assert_eq!(bad("[submodule \"x\"]\n\turl = https://tok@h.test/x"), Some((Rule::Submodule, 2)));
         assert!(bad("URL=ssh://me:pw@h.test/x").is_some() && bad("url = ext::sh -c x").is_some() && bad("update = !x").is_some());
+        assert!(bad("[submodule \"x\"] url = https://tok@h.test/x").is_some() && bad("url = https://to\\\nk@h.test/x").is_some());
+        assert!(bad("url = \"https\"://tok\"@\"h.test/x").is_some() && bad("url = \"-x\"").is_some());
         assert!(bad("url = -x").is_some() && bad("path = -x").is_some() && bad("path = a/.GIT").is_some());
         assert!(bad("url = ssh://git@h.test/x\npath = a\nurl = ../y\nurl = git@h.test:x").is_none());
     }

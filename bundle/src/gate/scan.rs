@@ -25,6 +25,8 @@ const WHOLE: usize = 8 << 20;
 const EXTENT: usize = 512;
 /// Rules of `bottle_scan` that ordinary code trips: they warn, here too.
 const WARN_ONLY: &[&str] = &["jwt", "url-password", "authorization-header", "netrc", "basic-auth-header", "assigned-secret"];
+/// Mode of a symbolic link.
+const LINK: u32 = 0o120_000;
 /// The rule that nobody can allow.
 const OWN: &str = "bundle-secret";
 
@@ -52,6 +54,12 @@ pub struct Change {
     pub id: Id,
     /// What was there in a parent.
     pub old: Option<Id>,
+}
+
+impl Change {
+    fn is_special(&self) -> bool {
+        self.mode == LINK || is_gitmodules(&self.path)
+    }
 }
 
 /// Something that is not to be pushed.
@@ -167,6 +175,16 @@ impl<'a> Scan<'a> {
             self.take_leaks(found);
         }
         let known: HashSet<&Id> = new.iter().map(|n| &n.id).collect();
+        // A file that the upstream has can become a link by its mode alone.
+        let special: Vec<&Id> =
+            by_id.iter().filter(|(id, at)| !known.contains(*id) && at.iter().any(|c| c.is_special())).map(|(id, _)| *id).collect();
+        say("contents", &mut special.iter().copied())?;
+        for id in &special {
+            let (_, size) = header(&mut out).await?;
+            let content = whole(&mut out, size).await?;
+            self.special(by_id.get(id).map(Vec::as_slice).unwrap_or_default(), &content);
+            out.read_u8().await.map_err(|e| Refusal::host("read the objects", &e))?;
+        }
         let old = self.old_versions(changes, &known);
         say("contents", &mut old.iter().map(|(id, _)| *id))?;
         for (_, path) in &old {
@@ -292,19 +310,7 @@ impl<'a> Scan<'a> {
         let place = format!("commit {} {}", commit.map_or("-", Id::short), neutral(path));
         let number = self.begin(&place, path).await?;
         let whole = self.stream(out, number, &object.id, size).await?;
-        for change in at {
-            let place = format!("commit {} {}", change.commit.short(), neutral(&change.path));
-            let text = String::from_utf8_lossy(&whole);
-            if change.mode == 0o120_000 {
-                if let Some((kind, why)) = paths::symlink(&change.path, &text) {
-                    self.note_tree(kind, &why, &place, 0, &format!("{}\0{text}", change.path));
-                }
-            } else if is_gitmodules(&change.path) {
-                if let Some((kind, why, line)) = paths::gitmodules(&text) {
-                    self.note_tree(kind, &why, &place, line as u64, &format!("{}\0{text}", change.path));
-                }
-            }
-        }
+        self.special(at, &whole);
         self.end().await?;
         let inner = unpacked(&whole);
         if !inner.is_empty() {
@@ -313,6 +319,22 @@ impl<'a> Scan<'a> {
             self.end().await?;
         }
         Ok(())
+    }
+
+    /// Looks at what is more than a file: a link, a list of submodules.
+    fn special(&mut self, at: &[&Change], content: &[u8]) {
+        let text = String::from_utf8_lossy(content);
+        for change in at.iter().filter(|c| c.is_special()) {
+            let place = format!("commit {} {}", change.commit.short(), neutral(&change.path));
+            let found = if change.mode == LINK {
+                paths::symlink(&change.path, &text).map(|(kind, why)| (kind, why, 0))
+            } else {
+                paths::gitmodules(&text)
+            };
+            if let Some((kind, why, line)) = found {
+                self.note_tree(kind, &why, &place, line as u64, &format!("{}\0{text}", change.path));
+            }
+        }
     }
 
     /// Looks at an object as it comes; gives its content where that is small enough.

@@ -287,13 +287,17 @@ pub const CASES: &[Case] = &[
     }),
     Case("a directory ..", Rule::DotGit, &[Rule::Pack], Gate, |w| dir(w, "..")),
     Case("a path that talks to the terminal", Rule::PathText, &[Rule::Pack], Gate, |w| entry(w, "100644", "a\x1b[2Jb", b"x")),
-    Case("a link to /etc", Rule::Symlink, &[], Gate, |w| entry(w, "120000", "link", b"/etc/passwd")),
+    Case("a link to /root", Rule::Symlink, &[], Gate, |w| entry(w, "120000", "link", b"/root/.ssh/id_ed25519")),
+    Case("a file that the upstream has, as a link", Rule::Symlink, &[], Gate, |w| entry(w, "120000", "link", b"/etc/passwd")),
     Case("a link above the tree", Rule::Symlink, &[], Gate, |w| entry(w, "120000", "link", b"a/../../x")),
     Case("a link into .git", Rule::Symlink, &[], Gate, |w| entry(w, "120000", "link", b".git/hooks")),
     Case("a link in place of .gitmodules", Rule::Symlink, &[Rule::Pack], Gate, |w| entry(w, "120000", ".gitmodules", b"other")),
     Case("a link in place of .gitattributes", Rule::Symlink, &[Rule::Pack], Gate, |w| entry(w, "120000", ".gitattributes", b"other")),
     Case("a submodule with a password", Rule::Submodule, &[], Gate, |w| {
         file(w, ".gitmodules", "[submodule \"s\"]\n\tpath = s\n\turl = https://me:hunter2@h.test/s\n")
+    }),
+    Case("a submodule with a password, all in one line", Rule::Submodule, &[], Gate, |w| {
+        file(w, ".gitmodules", "[submodule \"s\"] path = s\n[submodule \"s\"] url = ht\\\ntps://hunter2@h.test/s\n")
     }),
     Case("a submodule that runs a command", Rule::Submodule, &[Rule::Pack], Gate, |w| {
         file(w, ".gitmodules", "[submodule \"s\"]\n\tpath = s\n\turl = ext::sh -c id\n")

@@ -58,6 +58,7 @@ fn seed() -> &'static Path {
         work.commit("README", "hello\n", "first");
         work.ok(&["push", "-q", "origin", "HEAD:main"]);
         work.ok(&["checkout", "-qb", "agent/old"]);
+        std::fs::write(work.path.join("paths"), "/etc/passwd").unwrap();
         work.commit("old", "old\n", "second");
         work.ok(&["tag", "agent-1"]);
         work.ok(&["push", "-q", "origin", "agent/old", "agent-1"]);
