@@ -18,6 +18,7 @@ let
     qemu = call ./packages/qemu.nix;
     tools = call ./packages/tools.nix;
     kernel = call ./packages/kernel.nix;
+    gitleaks = call ./packages/gitleaks.nix;
     mitmproxy = call ./packages/mitmproxy.nix;
 
     vendor = call ./vendor.nix;

