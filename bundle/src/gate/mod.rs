@@ -3,7 +3,7 @@
 //! A request passes [`server`] (HTTP, limits) and [`request`] (which of four it is). A fetch brings the [`repo`]'s mirror up to
 //! date over its [`remote`] ([`agent`] for keys that are in memory only), then `git upload-pack` answers, through [`body`]. A
 //! [`push`] passes [`commands`] ([`pkt`]) and [`refs`] before a byte of its pack is read; the pack goes into a quarantine by
-//! `git index-pack --strict`, [`scan`] looks at every new object ([`leaks`], [`paths`]), `git push` forwards it, and only when the
+//! `git index-pack --strict`, [`walk`] lists what is new, [`scan`] looks at every new object ([`leaks`], [`paths`]), `git push` forwards it, and only when the
 //! upstream has it the mirror takes it. Every child is a [`call`]. [`ticket`] writes the audit lines.
 
 pub mod agent;
@@ -22,6 +22,7 @@ pub mod request;
 pub mod scan;
 pub mod server;
 pub mod ticket;
+pub mod walk;
 
 #[cfg(test)]
 mod attacks;
