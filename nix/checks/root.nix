@@ -8,7 +8,9 @@ debian {
     # sshd insists on a user and a directory, and every program on finding the uid it runs as.
     echo 'sshd:x:100:65534::/run/sshd:/usr/sbin/nologin' >> etc/passwd
     echo 'nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin' >> etc/passwd
-    echo 'nogroup:x:65534:' >> etc/group
+    # As whom it lets in where the builder is the one user that is mapped (unit.nix).
+    echo 'upstream:x:1000:1000::/build:/bin/bash' >> etc/passwd
+    printf 'nogroup:x:65534:\nupstream:x:1000:\n' >> etc/group
     mkdir -p run/sshd etc/ssl/certs
     # Nothing answers there, but a resolver may ask.
     echo 'nameserver 127.0.0.1' > etc/resolv.conf

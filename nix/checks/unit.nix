@@ -5,7 +5,14 @@ tests {
   env = {
     BOTTLE_GITLEAKS = "${gitleaks}/bin/gitleaks";
     BOTTLE_REQUIRE = "1"; # git, sshd and gitleaks are here: nothing is skipped
+    BOTTLE_SSHD = "/build/sshd";
+    BOTTLE_SSHD_USER = "upstream";
   };
+  # As root sshd wants to become users that are not mapped here.
+  before = ''
+    printf '#!/bin/sh\nexec unshare --user --map-user=1000 --map-group=1000 /usr/sbin/sshd "$@"\n' > /build/sshd
+    chmod 0755 /build/sshd
+  '';
   command = "cargo test --frozen --workspace --no-fail-fast --lib --bins "
     + toString (map (name: "--test ${name}") workspace.other-tests);
 }

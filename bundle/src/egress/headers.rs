@@ -9,7 +9,6 @@ use zeroize::Zeroizing;
 use base64::Engine as _;
 use bottle_policy::{Inject, Place, Scheme, Secret};
 
-
 /// Headers of one connection (RFC 9110 section 7.6.1), and Expect, which the server side has answered already.
 const HOP: &[&str] = &["connection", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 

@@ -131,6 +131,10 @@ impl Upstream {
     }
 
     pub fn user(&self) -> String {
+        // Where sshd is not run as this user.
+        if let Ok(user) = std::env::var("BOTTLE_SSHD_USER") {
+            return user;
+        }
         run(Command::new("/usr/bin/id").arg("-un")).trim().to_owned()
     }
 
