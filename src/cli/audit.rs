@@ -33,24 +33,26 @@ enum Command {
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let Command::Verify { log } = &self.command;
-        let Log { path, live } = find(&Roots::from_environment()?, log)?;
-        println!("{}", check(&path, live)?);
+        let Logs { paths, live } = find(&Roots::from_environment()?, log)?;
+        for path in &paths {
+            println!("{}", check(path, live)?);
+        }
         Ok(0)
     }
 }
 
-struct Log {
-    path: PathBuf,
-    /// A daemon may be writing to it.
+struct Logs {
+    paths: Vec<PathBuf>,
+    /// A daemon may be writing to them.
     live: bool,
 }
 
-/// The log of the bottle of this name, if there is one, else the file.
-fn find(roots: &Roots, log: &Path) -> Result<Log> {
+/// The logs of the bottle of this name, if there is one, else the file.
+fn find(roots: &Roots, log: &Path) -> Result<Logs> {
     let bottle = log.to_str().and_then(|name| super::logs::existing(roots, name).ok());
     match bottle {
-        Some(dir) => Ok(Log { path: dir.audit(), live: dir.status().is_some_and(|s| s.alive) }),
-        None if log.exists() => Ok(Log { path: log.to_owned(), live: false }),
+        Some(dir) => Ok(Logs { paths: dir.audits(), live: dir.status().is_some_and(|s| s.alive) }),
+        None if log.exists() => Ok(Logs { paths: vec![log.to_owned()], live: false }),
         None => {
             Err(Error::new(Kind::Config, format!("there is no bottle and no file {:?}", neutral(&log.to_string_lossy())))
                 .hint("bottle list"))
@@ -146,7 +148,7 @@ mod tests {
         fs::create_dir_all(&bottle).unwrap();
         planted(&bottle.join("audit.jsonl"));
         let found = find(&roots, Path::new("dead")).unwrap();
-        assert!(found.path == bottle.join("audit.jsonl") && !found.live);
+        assert!(found.paths == [bottle.join("audit.jsonl")] && !found.live);
         assert!(find(&roots, &bottle.join("audit.jsonl")).is_ok());
         for bad in [PathBuf::from("nobody"), dir.path().join("nothing")] {
             assert_eq!(find(&roots, &bad).err().map(|e| e.kind().exit_code()), Some(3));

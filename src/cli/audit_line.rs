@@ -57,7 +57,13 @@ pub(super) fn render(record: &AuditRecord, colours: &Colours) -> String {
     if let Some(reason) = &e.reason {
         cell(safe(reason));
     }
+    if let Some(answer) = &e.answer {
+        cell(format!("{dim}upstream:{plain} {}", safe(answer)));
+    }
     out.push('\n');
+    for line in &e.refs {
+        out.push_str(&format!("        {dim}ref: {}{plain}\n", safe(line)));
+    }
     for finding in &e.findings {
         out.push_str(&format!("        {note}found: {}{plain}\n", safe(finding)));
     }
@@ -75,7 +81,8 @@ fn target(record: &AuditRecord) -> String {
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     let port = e.port.filter(|p| *p != 443).map(|p| format!(":{p}")).unwrap_or_default();
     let query = e.query_bytes.filter(|n| *n > 0).map(|n| format!("?… ({n} B)")).unwrap_or_default();
-    format!(" {} {host}{port}{}{query}", text(&e.method), text(&e.path))
+    let method = if e.method.is_none() && e.daemon == "git-gate" { "git".to_owned() } else { text(&e.method) };
+    format!(" {method} {host}{port}{}{query}", text(&e.path))
 }
 
 /// A line that is no audit record: a damaged log, or another version's.

@@ -43,12 +43,16 @@ impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let dir = existing(&Roots::from_environment()?, &self.name)?;
         let colours = if super::colour_on(&std::io::stdout()) { Colours::ON } else { Colours::default() };
-        let (path, mut lines): (PathBuf, Box<dyn Lines>) = match &self.daemon {
-            Some(daemon) => (daemon_log(&dir, daemon)?, Box::new(Said)),
-            None => (dir.audit(), Box::new(Audit { json: self.json, colours, open: Vec::new(), closed: closed(&dir.audit())? })),
+        let audit = |path: PathBuf| {
+            let lines = Audit { json: self.json, colours: colours.clone(), open: Vec::new(), closed: closed(&path)? };
+            Ok(Source::new(&path, Box::new(lines)))
+        };
+        let mut sources = match &self.daemon {
+            Some(daemon) => vec![Source::new(&daemon_log(&dir, daemon)?, Box::new(Said))],
+            None => dir.audits().into_iter().map(audit).collect::<Result<_>>()?,
         };
         let mut alive = Alive::new(|| dir.status().is_some_and(|s| s.alive));
-        show(&path, lines.as_mut(), self.lines, self.follow.then_some(&mut alive), &mut std::io::stdout().lock())?;
+        show(&mut sources, self.lines, self.follow.then_some(&mut alive), &mut std::io::stdout().lock())?;
         Ok(0)
     }
 }
@@ -60,6 +64,50 @@ pub(super) fn existing(roots: &Roots, name: &str) -> Result<BottleDir> {
         return Ok(dir);
     }
     Err(Error::new(Kind::Usage, format!("there is no bottle {name:?}")).hint("bottle list"))
+}
+
+/// A file, and what its lines become.
+struct Source {
+    path: PathBuf,
+    growing: Growing,
+    lines: Box<dyn Lines>,
+    /// The next line, when it was written, and what it became.
+    next: Option<(Vec<u8>, String)>,
+}
+
+impl Source {
+    fn new(path: &Path, lines: Box<dyn Lines>) -> Self {
+        Self { path: path.to_owned(), growing: Growing::new(path), lines, next: None }
+    }
+
+    /// When the next line was written, if there is one.
+    fn peek(&mut self) -> Result<Option<&[u8]>> {
+        if self.next.is_none() {
+            let line = self.growing.line().context(Kind::Config, || format!("cannot read {}", self.path.display()))?;
+            self.next = line.map(|line| (written(&line).to_vec(), self.lines.line(&line)));
+        }
+        Ok(self.next.as_ref().map(|(time, _)| &**time))
+    }
+}
+
+/// When a line of an audit log was written, as it says; such times sort as they are.
+fn written(line: &[u8]) -> &[u8] {
+    const MEMBER: &[u8] = b"\"time\":\"";
+    let from = line.windows(MEMBER.len()).position(|w| w == MEMBER).map_or(line.len(), |at| at + MEMBER.len());
+    &line[from..line.len().min(from + 24)]
+}
+
+/// The oldest line that there is now; `None` when there is none.
+fn oldest(sources: &mut [Source]) -> Result<Option<String>> {
+    let mut first: Option<(Vec<u8>, usize)> = None;
+    for (i, source) in sources.iter_mut().enumerate() {
+        if let Some(time) = source.peek()? {
+            if first.as_ref().is_none_or(|(before, _)| time < &**before) {
+                first = Some((time.to_vec(), i));
+            }
+        }
+    }
+    Ok(first.and_then(|(_, i)| sources[i].next.take()).map(|(_, text)| text))
 }
 
 /// What the lines of a file become.
@@ -168,20 +216,11 @@ impl<F: Fn() -> bool> Alive<F> {
     }
 }
 
-/// Writes the lines of `path` (the last `most` of those that are there now) and, with `alive`, those that are added until
+/// Writes the lines of all files by their times (the last `most` of those that are there now) and, with `alive`, those that are added until
 /// the bottle ends.
-fn show<F: Fn() -> bool>(
-    path: &Path,
-    lines: &mut dyn Lines,
-    most: Option<usize>,
-    mut alive: Option<&mut Alive<F>>,
-    out: &mut dyn Write,
-) -> Result<()> {
-    let read = || format!("cannot read {}", path.display());
-    let mut growing = Growing::new(path);
+fn show<F: Fn() -> bool>(sources: &mut [Source], most: Option<usize>, mut alive: Option<&mut Alive<F>>, out: &mut dyn Write) -> Result<()> {
     let mut last = VecDeque::new();
-    while let Some(line) = growing.line().context(Kind::Config, read)? {
-        let text = lines.line(&line);
+    while let Some(text) = oldest(sources)? {
         match most {
             Some(most) if !text.is_empty() => {
                 last.push_back(text);
@@ -198,8 +237,8 @@ fn show<F: Fn() -> bool>(
     while let Some(alive) = &mut alive {
         let ends = !alive.still(); // asked before the file is read: what came before the end is seen
         let mut quiet = true;
-        while let Some(line) = growing.line().context(Kind::Config, read)? {
-            write(out, &lines.line(&line))?;
+        while let Some(text) = oldest(sources)? {
+            write(out, &text)?;
             quiet = false;
         }
         flush(out)?;
@@ -210,7 +249,7 @@ fn show<F: Fn() -> bool>(
             std::thread::sleep(LOOK);
         }
     }
-    write(out, &lines.end())?;
+    sources.iter_mut().try_for_each(|source| write(out, &source.lines.end()))?;
     flush(out)
 }
 
@@ -268,13 +307,14 @@ mod tests {
         log
     }
 
-    fn audit(path: &Path, json: bool) -> Audit {
-        Audit { json, colours: Colours::default(), open: Vec::new(), closed: closed(path).unwrap() }
+    fn source(path: &Path, json: bool) -> Source {
+        let lines = Audit { json, colours: Colours::default(), open: Vec::new(), closed: closed(path).unwrap() };
+        Source::new(path, Box::new(lines))
     }
 
     fn shown(path: &Path, json: bool, most: Option<usize>) -> String {
         let mut out = Vec::new();
-        show(path, &mut audit(path, json), most, None::<&mut Alive<fn() -> bool>>, &mut out).unwrap();
+        show(&mut [source(path, json)], most, None::<&mut Alive<fn() -> bool>>, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -345,7 +385,7 @@ mod tests {
             }
         }
         let mut out = Vec::new();
-        show(&path, &mut Said, Some(2), None::<&mut Alive<fn() -> bool>>, &mut out).unwrap();
+        show(&mut [Source::new(&path, Box::new(Said))], Some(2), None::<&mut Alive<fn() -> bool>>, &mut out).unwrap();
         assert!(!out.contains(&0x1b));
     }
 
@@ -388,7 +428,7 @@ mod tests {
             let (path, lives, mut out) = (path.clone(), lives.clone(), out.clone());
             move || {
                 let mut alive = Alive::new(move || lives.exists());
-                show(&path, &mut audit(&path, false), Some(10), Some(&mut alive), &mut out).unwrap();
+                show(&mut [source(&path, false)], Some(10), Some(&mut alive), &mut out).unwrap();
             }
         });
         std::thread::sleep(Duration::from_millis(150));

@@ -55,6 +55,12 @@ pub struct Bundle {
 pub struct Tools {
     /// `mke2fs`, which formats a bottle's disk.
     pub mke2fs: StoreFile,
+    /// `git`, whose own programs are in `../lib/git-core`.
+    pub git: StoreFile,
+    /// OpenSSH's client.
+    pub ssh: StoreFile,
+    /// `gitleaks`.
+    pub gitleaks: StoreFile,
 }
 
 /// The engines in the closure.
@@ -160,7 +166,9 @@ impl Closure {
     /// `Engine` naming the first file that is missing or altered.
     pub fn verify(&self, image: &Image, cache: &Path) -> Result<()> {
         let qemu = &self.engines.qemu;
-        let files = [&self.bundle.binary, &self.tools.mke2fs, &qemu.binary, &qemu.kernel, &qemu.initrd, &image.erofs];
-        verify::files(files.into_iter().chain(&qemu.firmware_files), cache)
+        let tools = &self.tools;
+        let tools = [&tools.mke2fs, &tools.git, &tools.ssh, &tools.gitleaks];
+        let files = [&self.bundle.binary, &qemu.binary, &qemu.kernel, &qemu.initrd, &image.erofs];
+        verify::files(files.into_iter().chain(tools).chain(&qemu.firmware_files), cache)
     }
 }

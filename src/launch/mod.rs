@@ -3,6 +3,7 @@
 mod attach;
 mod control;
 mod endpoints;
+mod gate;
 mod progress;
 mod refresh;
 mod reload;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_channel::{ExecRequest, HostOpen, SELF};
-use bottle_policy::{EgressInput, Route, Secret, TokenName};
+use bottle_policy::{EgressInput, GatePolicy, Route, Secret, TokenName};
 use tokio::sync::{Notify, watch};
 
 pub use attach::attach;
@@ -98,6 +99,7 @@ impl Launch<'_> {
     pub async fn run<E: Engine>(&self, plan: LaunchPlan, engine: &E) -> Result<u8> {
         provider::supported(&plan)?;
         keep_memory_private()?;
+        let gate = gate::policy(&plan)?;
         self.closure.verify(self.closure.image(plan.image.name.as_str())?, &self.roots.verified())?;
         let dir = self.roots.bottle(plan.slug.as_str())?;
         let _lock = dir.lock()?;
@@ -116,7 +118,7 @@ impl Launch<'_> {
         let mut underway = Underway { dir, metadata, journal, progress, up, launch: self };
         let mut parts = Parts::default();
         let outcome = tokio::select! {
-            ran = underway.bring_up(plan, engine, &mut parts, (news, Arc::clone(&stop))) => ran,
+            ran = underway.bring_up((plan, gate), engine, &mut parts, (news, Arc::clone(&stop))) => ran,
             signal = signals.next() => Err(Error::new(Kind::Signal(signal), format!("ended by signal {signal}"))),
             () = stop.notified() => Err(Error::new(Kind::Signal(nix::libc::SIGTERM), "stopped by `bottle stop`")),
         };
@@ -127,7 +129,7 @@ impl Launch<'_> {
 impl Underway<'_> {
     async fn bring_up<E: Engine>(
         &mut self,
-        mut plan: LaunchPlan,
+        (mut plan, gate): (LaunchPlan, Option<GatePolicy>),
         engine: &E,
         parts: &mut Parts,
         (news, stop): (watch::Receiver<Option<Up>>, Arc<Notify>),
@@ -157,7 +159,8 @@ impl Underway<'_> {
             tokens: tokens.clone(),
             refreshable: refresh::refreshable(&plan),
         };
-        let spec = BundleSpec { dir: &self.dir, policy: &plan.policy, chain: plan.bundle_egress, egress };
+        let gate = gate.map(|policy| gate::spec(policy, &tokens, [("BOTTLE_CA_KEY", &authority.key)])).transpose()?;
+        let spec = BundleSpec { dir: &self.dir, policy: &plan.policy, chain: plan.bundle_egress, egress, gate };
         let bundle = parts.bundle.insert(HostProcesses(closure).spawn(spec, &mut self.journal).await?);
 
         self.progress.step(&format!("booting {} on {}", plan.image.name, plan.engine.reason));

@@ -116,7 +116,7 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
         questions,
         endpoints: daemons.iter().map(|d| Endpoint { daemon: *d, port: d.guest_port() }).collect(),
         daemons,
-        policy_digest: policy_digest(&policy, bottle.bundle_egress),
+        policy_digest: policy_digest(&policy, bottle),
         policy,
         bundle_egress: bottle.bundle_egress,
         tokens,
@@ -146,12 +146,17 @@ impl LaunchPlan {
     }
 }
 
-/// The policy's own digest; another chain than ours enforces it in other ways, so it makes another one.
-fn policy_digest(policy: &Policy, chain: EgressChain) -> String {
-    match chain {
-        EgressChain::Bottle => policy.digest(),
-        other => hex::encode(Sha256::digest(format!("{other} {}", policy.digest()))),
+/// The policy's own digest; repositories, and another chain than ours, which enforces it in other ways, make another one.
+fn policy_digest(policy: &Policy, bottle: &Bottle) -> String {
+    let mut text = policy.digest();
+    if bottle.bundle_egress != EgressChain::Bottle {
+        text = hex::encode(Sha256::digest(format!("{} {text}", bottle.bundle_egress)));
     }
+    for git in &bottle.git {
+        let git = serde_json::to_string(&git.spec).unwrap_or_default();
+        text = hex::encode(Sha256::digest(format!("{text} {git}")));
+    }
+    text
 }
 
 fn error(at: &Location, key: &str, message: String, hint: Option<String>) -> ManifestError {
@@ -244,9 +249,6 @@ fn unsupported(name: &Slug, agent: &Agent, bottle: &Bottle, provider_built: bool
     }
     if !agent.skills.is_empty() {
         add(&agent.at, format!("agents.{name}.skills"), "skills");
-    }
-    if let Some(g) = bottle.git.first() {
-        add(&g.at, format!("bottles.{}.git", agent.bottle), "git-gate");
     }
     if let Some(at) = &bottle.supervise {
         add(at, format!("bottles.{}.supervise", agent.bottle), "supervise");

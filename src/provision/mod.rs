@@ -141,6 +141,14 @@ pub async fn provision(session: &Session<HostOpen>, plan: &LaunchPlan, ca_certif
     copy_in(session, CopyInRequest { dest_dir: "/".into(), uid: Some(0), gid: Some(0) }, root.as_slice())
         .await
         .context(Kind::Engine, what)?;
+    if !plan.git.is_empty() {
+        let settings = git_settings(plan)?;
+        let script = "cat >> /etc/gitconfig <<'END'\n".to_owned() + &settings + "END\n";
+        let done = run_as_root(session, &["/bin/sh", "-c", &script]).await?;
+        if !done.status.success() {
+            return Err(Error::new(Kind::Engine, format!("{}: /etc/gitconfig cannot be written", what())));
+        }
+    }
     if let Some(prompt) = plan.prompt.as_ref().filter(|p| !p.text.is_empty()) {
         let image = &plan.image.facts;
         let home = archive(&[(PROMPT, prompt.text.as_bytes(), 0o600)])?;
@@ -148,6 +156,19 @@ pub async fn provision(session: &Session<HostOpen>, plan: &LaunchPlan, ca_certif
         copy_in(session, request, home.as_slice()).await.context(Kind::Engine, what)?;
     }
     Ok(())
+}
+
+/// Leads every spelling of an upstream's URL to git-gate.
+fn git_settings(plan: &LaunchPlan) -> Result<String> {
+    let port = Daemon::GitGate.guest_port();
+    let mut settings = String::new();
+    for git in &plan.git {
+        let url: bottle_policy::GateUrl = git.url.as_str().parse().context(Kind::Config, || format!("git upstream {}", git.name))?;
+        settings += &format!("[url \"http://127.0.0.1:{port}/{}.git\"]\n", git.name);
+        // Neither a name nor a URL has quotes, backslashes or line breaks in it.
+        url.spellings().iter().for_each(|spelling| settings += &format!("\tinsteadOf = \"{spelling}\"\n"));
+    }
+    Ok(settings)
 }
 
 async fn run_as_root(session: &Session<HostOpen>, argv: &[&str]) -> Result<Capture> {

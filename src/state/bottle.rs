@@ -154,6 +154,24 @@ impl BottleDir {
         self.state.join("audit.jsonl")
     }
 
+    /// git-gate's audit log: each daemon has its own chain.
+    #[must_use]
+    pub fn git_audit(&self) -> PathBuf {
+        self.state.join("git-audit.jsonl")
+    }
+
+    /// All audit logs that there are; egress' in any case.
+    #[must_use]
+    pub fn audits(&self) -> Vec<PathBuf> {
+        std::iter::once(self.audit()).chain(Some(self.git_audit()).filter(|log| log.exists())).collect()
+    }
+
+    /// Mirrors of git upstreams.
+    #[must_use]
+    pub fn git(&self) -> PathBuf {
+        self.state.join("git")
+    }
+
     /// The plan of the latest launch.
     #[must_use]
     pub fn plan(&self) -> PathBuf {

@@ -66,12 +66,12 @@ pub const CASES: &[Case] = &[
         said: "NO_SUCH_TOKEN",
     },
     Case {
-        name: "git_is_refused_until_it_works",
-        manifest: manifest!("[[bottles.dev.git]]\nurl = \"https://git.example.com/a.git\"\n"),
+        name: "an_upstream_without_pinned_host_keys",
+        manifest: manifest!("[[bottles.dev.git]]\nurl = \"git@git.example.com:a.git\"\n"),
         args: LAUNCH,
         prepare: nothing,
         code: 3,
-        said: "git",
+        said: "ssh-keyscan git.example.com",
     },
     Case {
         name: "name_with_dots",

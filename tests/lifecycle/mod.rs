@@ -1,5 +1,6 @@
 //! From launch to teardown, whatever happens in between.
 
+pub mod git;
 pub mod input;
 mod terminal;
 

@@ -194,8 +194,10 @@ fn own_limits() {
 fn programs(args: &Args, state: &Path) -> Result<Programs, String> {
     let real = |path: &Path| path.canonicalize().map_err(|e| format!("{}: {e}", path.display()));
     let git = real(&args.git)?;
+    // git of a store path says where its programs were before it was moved there.
+    let beside = git.parent().and_then(Path::parent).map(|p| p.join("lib/git-core")).filter(|p| p.is_dir());
     let said = std::process::Command::new(&git).arg("--exec-path").env_clear().output().map_err(|e| format!("{}: {e}", git.display()))?;
-    let exec_path = PathBuf::from(String::from_utf8_lossy(&said.stdout).trim());
+    let exec_path = beside.unwrap_or_else(|| PathBuf::from(String::from_utf8_lossy(&said.stdout).trim()));
     if !exec_path.is_absolute() || !exec_path.is_dir() {
         return Err(format!("{}: it does not say where its programs are (git --exec-path)", git.display()));
     }

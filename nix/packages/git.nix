@@ -1,0 +1,14 @@
+# What git-gate runs beside gitleaks: Debian's git with its https helper, and OpenSSH's client.
+{ relocate, debian }:
+relocate {
+  name = "git";
+  root = debian { name = "gate-root"; groups = [ "gate" ]; };
+  programs = [ "usr/bin/git" "usr/bin/ssh" "usr/lib/git-core/git-remote-http" ];
+  # git starts itself and its helper from here; the gate says so with GIT_EXEC_PATH.
+  setup = ''
+    mkdir -p $out/lib/git-core
+    ln -s ../../bin/git $out/lib/git-core/git
+    ln -s ../../bin/git-remote-http $out/lib/git-core/git-remote-http
+    ln -s ../../bin/git-remote-http $out/lib/git-core/git-remote-https
+  '';
+}

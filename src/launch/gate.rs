@@ -1,0 +1,81 @@
+//! What git-gate is started with: the plan's upstreams, with the host keys that the operator has pinned.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use bottle_policy::{Access, GateInput, GatePolicy, GateUpstream, Push, Secret, Stale, TokenName};
+
+use crate::bundle::GateSpec;
+use crate::error::{Context, Error, Kind, Result};
+use crate::manifest::GitSpec;
+use crate::plan::LaunchPlan;
+
+/// Longest known_hosts file, bytes.
+const KNOWN_HOSTS: u64 = 1 << 20;
+
+/// The policy of git-gate; `None` when the plan has no repository.
+///
+/// # Errors
+/// `Config` when an upstream cannot be reached as it is described: its host keys are not pinned, its key is not there.
+pub(super) fn policy(plan: &LaunchPlan) -> Result<Option<GatePolicy>> {
+    if plan.git.is_empty() {
+        return Ok(None);
+    }
+    let upstreams = plan.git.iter().map(upstream).collect::<Result<_>>()?;
+    Ok(Some(GatePolicy { version: 1, agent: plan.agent.to_string(), slug: plan.slug.to_string(), upstreams }))
+}
+
+/// The same with its secrets: `tokens` are all that the bundle has, `others` are only looked for in what is pushed.
+pub(super) fn spec(policy: GatePolicy, tokens: &BTreeMap<TokenName, Secret>, others: [(&str, &Secret); 1]) -> Result<GateSpec> {
+    let used = |name: &TokenName| policy.upstreams.iter().any(|u| matches!(&u.access, Access::Token(t) | Access::Key(t) if t == name));
+    let (used, unused): (BTreeMap<_, _>, BTreeMap<_, _>) = tokens.clone().into_iter().partition(|(name, _)| used(name));
+    let mut secrets = unused;
+    for (name, value) in others {
+        let name = name.parse().context(Kind::Internal, || format!("{name} is no name"))?;
+        secrets.insert(name, value.clone());
+    }
+    Ok(GateSpec { policy, input: GateInput { tokens: used, secrets } })
+}
+
+fn upstream(git: &GitSpec) -> Result<GateUpstream> {
+    let bad = |why: &dyn std::fmt::Display| Error::new(Kind::Config, format!("git upstream {}: {why}", git.name));
+    let url: bottle_policy::GateUrl = git.url.as_str().parse().map_err(|e| bad(&e))?;
+    let access = match (&git.identity_file, &git.token) {
+        (Some(path), _) => {
+            std::fs::File::open(path).map_err(|e| bad(&format!("identity_file {}: {e}", path.display())))?;
+            Access::IdentityFile(path.clone())
+        }
+        (None, Some((name, _))) => Access::Token(name.clone()),
+        (None, None) => Access::None,
+    };
+    let known_hosts = match &git.known_hosts {
+        Some(path) => Some(text(path).map_err(|why| bad(&format!("known_hosts {why}")))?),
+        None if url.is_ssh() => {
+            let hint = format!(
+                "ssh-keyscan {} > known_hosts, compare the keys with those that its operator publishes, and say known_hosts = \"known_hosts\"",
+                url.host()
+            );
+            return Err(bad(&"an ssh upstream needs known_hosts: the keys by which its host is known").hint(hint));
+        }
+        None => None,
+    };
+    let patterns = git.branches.iter().map(|b| b.parse().map_err(|e| bad(&e))).collect::<Result<Vec<_>>>()?;
+    let push = (!patterns.is_empty()).then(|| Push::to(patterns));
+    let name = git.name.parse().map_err(|e| bad(&e))?;
+    Ok(GateUpstream { name, url, access, known_hosts, ca: None, connect: None, stale: Stale::default(), push })
+}
+
+fn text(path: &Path) -> Result<String, String> {
+    let said = |e: std::io::Error| format!("{}: {e}", path.display());
+    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(said)?;
+    let mut text = String::new();
+    file.take(KNOWN_HOSTS + 1).read_to_string(&mut text).map_err(said)?;
+    if text.len() as u64 > KNOWN_HOSTS {
+        return Err(format!("{} is larger than {KNOWN_HOSTS} bytes", path.display()));
+    }
+    Ok(text)
+}
