@@ -44,7 +44,7 @@ impl Args {
         let dir = existing(&Roots::from_environment()?, &self.name)?;
         let colours = if super::colour_on(&std::io::stdout()) { Colours::ON } else { Colours::default() };
         let audit = |path: PathBuf| {
-            let lines = Audit { json: self.json, colours: colours.clone(), open: Vec::new(), closed: closed(&path)? };
+            let lines = Audit { json: self.json, colours, open: Vec::new(), closed: closed(&path)? };
             Ok(Source::new(&path, Box::new(lines)))
         };
         let mut sources = match &self.daemon {
