@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
+use tokio::time::error::Elapsed;
 use zeroize::Zeroizing;
 
 use crate::error::{Context, Error, Kind, Result};
@@ -129,10 +130,13 @@ impl Program {
     /// # Errors
     /// `kind` when it cannot start, fails (with the last line of its standard error) or takes longer than `deadline`.
     pub async fn run(self, deadline: Duration, kind: Kind) -> Result<Vec<u8>> {
-        let name = &self.name;
         let running = self.command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
-        let output = tokio::time::timeout(deadline, running)
-            .await
+        self.outcome(tokio::time::timeout(deadline, running).await, deadline, kind)
+    }
+
+    fn outcome(&self, ran: Result<std::io::Result<std::process::Output>, Elapsed>, deadline: Duration, kind: Kind) -> Result<Vec<u8>> {
+        let name = &self.name;
+        let output = ran
             .map_err(|_| Error::new(kind, format!("{name} did not finish in {} s", deadline.as_secs())))?
             .context(kind, || format!("cannot run {name}"))?;
         if output.status.success() {
@@ -140,6 +144,24 @@ impl Program {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         Err(Error::new(kind, format!("{name} failed ({}): {}", output.status, last_line(&said))))
+    }
+
+    /// Runs to the end with `secrets` as the one line of its standard input; they are wiped afterwards.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub async fn run_with(self, secrets: &impl serde::Serialize, deadline: Duration, kind: Kind) -> Result<Vec<u8>> {
+        let name = &self.name;
+        let line = secret_line(secrets).context(Kind::Internal, || format!("cannot hand the secrets to {name}"))?;
+        let running = async {
+            let mut child = self.command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                // One that ends before it has read all says why itself.
+                let _ = write_line(&mut stdin, &line).await;
+            }
+            child.wait_with_output().await
+        };
+        self.outcome(tokio::time::timeout(deadline, running).await, deadline, kind)
     }
 
     /// Starts a daemon whose standard error goes to `log` (mode 0600, truncated), and journals it.

@@ -7,7 +7,7 @@ use bottle::manifest::{
     EgressChain, EnvPart, EnvValue, Interval, Manifest, ManifestErrors, MemFiles, Provider, Search, TokenSource, WorkspaceMode, find, load,
     neutral, parse,
 };
-use bottle_policy::{Action, Budget, Place, Scheme};
+use bottle_policy::{Action, Budget, Forge, Place, Scheme, Stale};
 
 const CERT: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 
@@ -69,7 +69,18 @@ fn everything_parses() {
     // Of a file with a key and a certificate, only the certificate goes on.
     assert_eq!(routes[0].ca.as_deref(), Some(CERT));
     let git = &bottle.git[0].spec;
-    assert_eq!((git.name.as_str(), git.identity_file.as_deref()), ("x", Some(Path::new("/home/op/.ssh/id"))));
+    assert_eq!((git.name.to_string().as_str(), git.identity_file.as_deref()), ("x", Some(Path::new("/home/op/.ssh/id"))));
+    let push = git.push.as_ref().unwrap();
+    assert_eq!((git.stale, push.max_pack, push.max_blob, push.max_objects), (Stale::Allow, 64 << 20, 1_000_000, 5000));
+    assert_eq!((push.branches.len(), push.protected.len(), push.tags.len(), push.allow.len()), (2, 1, 1, 1));
+    assert!(push.authors[0].matches("x@example.com") && !push.committers[0].matches("x@example.com"));
+    assert_eq!((&bottle.git[1].spec.push, bottle.git[1].spec.ca_file.as_deref()), (&None, Some(Path::new("/project/ca.pem"))));
+    let key = bottle.git[2].spec.deploy_key.as_ref().unwrap();
+    let said = (key.forge, key.api.as_str(), key.repo.as_str(), key.token.0.as_str(), key.write);
+    assert_eq!(said, (Forge::Gitea, "https://git.example.com/api/v1", "group/own", "OWN_FORGE_TOKEN", true));
+    let key = bottle.git[3].spec.deploy_key.as_ref().unwrap();
+    let said = (key.forge, key.api.as_str(), key.repo.as_str(), key.token.0.as_str(), key.write);
+    assert_eq!(said, (Forge::GitLab, "https://gitlab.com/api/v4", "group/sub/read", "READ_FORGE_TOKEN", false));
     assert!(bottle.provider[&Provider::Claude].ask);
     assert_eq!(manifest.bottles[&"plain".parse().unwrap()].egress.len(), 0);
 }
@@ -351,14 +362,74 @@ const BAD: &[(&str, &str, u32, &str)] = &[
     ("chain", "[bottles.d]\nbundle = { egress = \"mitmproxi\" }", 3, "did you mean `mitmproxy`?"),
     ("chain_key", "[bottles.d]\nbundle = { egres = \"bottle\" }", 3, "did you mean `egress`?"),
     ("git_no_url", "[[bottles.d.git]]\nbranches = [\"x\"]", 2, "missing key `url`"),
-    ("git_file", "[[bottles.d.git]]\nurl = \"file:///x\"", 3, "only ssh and https"),
+    ("git_file", "[[bottles.d.git]]\nurl = \"file:///x\"", 3, "not a git URL"),
     ("git_ext", "[[bottles.d.git]]\nurl = \"ext::sh -c x\"", 3, "not a git URL"),
     ("git_option", "[[bottles.d.git]]\nurl = \"-oProxyCommand=x@h:y\"", 3, "not a git URL"),
     ("git_user_option", "[[bottles.d.git]]\nurl = \"ssh://-oProxyCommand=x@h/y\"", 3, "not a git URL"),
-    ("git_password", "[[bottles.d.git]]\nurl = \"https://me:pw@h.example/x.git\"", 3, "no user or password"),
+    ("git_password", "[[bottles.d.git]]\nurl = \"https://me:pw@h.example/x.git\"", 3, "without a password"),
     ("git_https_key", "[[bottles.d.git]]\nurl = \"https://h.example/x.git\"\nidentity_file = \"~/.ssh/id\"", 4, "has no identity_file"),
     ("git_ssh_token", "[[bottles.d.git]]\nurl = \"git@h.example:x.git\"\ntoken = { env = \"A\" }", 4, "has no token"),
-    ("git_branch", "[[bottles.d.git]]\nurl = \"git@h.example:x.git\"\nbranches = [\"a..b\"]", 4, "not a branch pattern"),
+    ("git_branch", "[[bottles.d.git]]\nurl = \"git@h.example:x.git\"\nbranches = [\"a..b\"]", 4, "not a pattern of refs"),
+    ("git_no_branches", "[[bottles.d.git]]\nurl = \"git@h.example:x.git\"\nprotected = [\"main\"]", 4, "nothing may be pushed"),
+    ("git_stale", "[[bottles.d.git]]\nurl = \"git@h.example:x.git\"\nstale = \"alow\"", 4, "did you mean `allow`?"),
+    (
+        "git_author",
+        "[[bottles.d.git]]\nurl = \"git@h.example:x.git\"\nbranches = [\"a\"]\nauthors = [\"me <x>\"]",
+        5,
+        "not an e-mail pattern",
+    ),
+    ("git_allow", "[[bottles.d.git]]\nurl = \"git@h.example:x.git\"\nbranches = [\"a\"]\nallow = [\"all\"]", 5, "not a fingerprint"),
+    ("git_limit", "[[bottles.d.git]]\nurl = \"git@h.example:x.git\"\nbranches = [\"a\"]\nmax_objects = 0", 5, "must be between 1"),
+    ("git_ca", "[[bottles.d.git]]\nurl = \"git@h.example:x.git\"\nca_file = \"ca.pem\"", 4, "has no ca_file"),
+    (
+        "git_twice",
+        "[[bottles.d.git]]\nurl = \"git@h.example:a/X.git\"\n[[bottles.d.git]]\nurl = \"git@h.example:b/x.git\"",
+        4,
+        "two upstreams are called `x`",
+    ),
+    ("git_name", "[[bottles.d.git]]\nurl = \"git@h.example:x.git\"\nname = \"../x\"", 4, "not an upstream's name"),
+    (
+        "deploy_key_https",
+        "[[bottles.d.git]]\nurl = \"https://h.example/a/x.git\"\ndeploy_key = { forge = \"gitea\", token = { env = \"A\" } }",
+        4,
+        "has no deploy_key",
+    ),
+    (
+        "deploy_key_and_file",
+        "[[bottles.d.git]]\nurl = \"git@h.example:a/x\"\nidentity_file = \"~/k\"\ndeploy_key = { forge = \"gitea\", token = { env = \"A\" } }",
+        5,
+        "both identity_file and deploy_key",
+    ),
+    (
+        "deploy_key_forge",
+        "[[bottles.d.git]]\nurl = \"git@h.example:a/x\"\ndeploy_key = { forge = \"githup\", token = { env = \"A\" } }",
+        4,
+        "did you mean `github`?",
+    ),
+    (
+        "deploy_key_token",
+        "[[bottles.d.git]]\nurl = \"git@h.example:a/x\"\ndeploy_key = { forge = \"github\", token = \"ghp_x\" }",
+        4,
+        "never hold it",
+    ),
+    (
+        "deploy_key_api",
+        "[[bottles.d.git]]\nurl = \"git@h.example:a/x\"\ndeploy_key = { forge = \"github\", api = \"http://h\", token = { env = \"A\" } }",
+        4,
+        "not an https URL",
+    ),
+    (
+        "deploy_key_repo",
+        "[[bottles.d.git]]\nurl = \"git@h.example:x\"\ndeploy_key = { forge = \"github\", token = { env = \"A\" } }",
+        4,
+        "not a repository of a github forge: `x`",
+    ),
+    (
+        "deploy_key_reads",
+        "[[bottles.d.git]]\nurl = \"git@h.example:a/x\"\nbranches = [\"b\"]\ndeploy_key = { forge = \"github\", token = { env = \"A\" }, write = false }",
+        5,
+        "may not write",
+    ),
     ("provider_unknown", "[bottles.d.provider.cladue]\nmodel = \"x\"", 2, "did you mean `claude`?"),
     ("provider_url", "[bottles.d.provider.claude]\nbase_url = \"http://x.example\"", 3, "not an https URL"),
     (
@@ -566,6 +637,7 @@ fn every_key_is_documented() {
         "[bottles.d.provider]\n",
         "[bottles.d.provider.claude]\n",
         "[[bottles.d.git]]\n",
+        "[[bottles.d.git]]\nurl = \"git@h.example:a/x\"\ndeploy_key.token.env = \"A\"\ndeploy_key.",
         "[bottles.d.bundle]\n",
         "[[bottles.d.egress]]\ninject.token.env = \"A\"\ninject.",
         "[[bottles.d.egress]]\ninject.token.command = [\"a\"]\ninject.token.",

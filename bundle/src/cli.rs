@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bottle_bundle::{confine, demo, egress, gate};
+use bottle_bundle::{confine, demo, egress, forge, gate};
 use clap::{Args, Parser, Subcommand};
 
 /// Sidecar daemons of a bottle. `bottle` starts them; there is seldom a reason to do it by hand.
@@ -21,10 +21,12 @@ enum Command {
     Egress(Egress),
     /// git server over the bottle's upstreams: keys, push policy, scan, audit.
     GitGate(Gate),
+    /// Ask a forge's API to let a deploy key in or lock it out; the request is a line of standard input.
+    Forge(Once),
     /// Confine this process, then become CMD.
     Confine(Confine),
     /// The TLS server on loopback that `bottle launch demo` talks to.
-    DemoUpstream(Demo),
+    DemoUpstream(Once),
 }
 
 #[derive(Args)]
@@ -115,7 +117,7 @@ struct Confine {
 }
 
 #[derive(Args)]
-struct Demo {
+struct Once {
     /// Process id of the parent; die with it.
     #[arg(long)]
     parent: Option<u32>,
@@ -137,6 +139,7 @@ pub fn main() -> ExitCode {
             let args = gate::Args { socket, policy, audit, state, slug, git, ssh, gitleaks, libs: lib };
             daemon("git-gate", parent, || gate::run(&args))
         }
+        Command::Forge(a) => daemon("forge", a.parent, forge::run),
         Command::DemoUpstream(a) => daemon("demo-upstream", a.parent, demo::run),
         Command::Confine(a) => become_command(a),
     }

@@ -4,5 +4,6 @@
 pub mod confine;
 pub mod demo;
 pub mod egress;
+pub mod forge;
 pub mod gate;
 pub mod lifeline;

@@ -236,12 +236,18 @@ impl GateUrl {
         self.port.unwrap_or(if self.ssh { 22 } else { 443 })
     }
 
+    /// The repository on its host, without slashes around it and without `.git`.
+    #[must_use]
+    pub fn repo(&self) -> &str {
+        let path = self.path.trim_matches('/');
+        path.strip_suffix(".git").unwrap_or(path)
+    }
+
     /// Every spelling that a clone or a submodule may have for this repository: each is an `insteadOf` of the gate's
     /// `http://127.0.0.1:9420/NAME.git` (git takes the longest that fits).
     #[must_use]
     pub fn spellings(&self) -> Vec<String> {
-        let path = self.path.trim_matches('/');
-        let bare = path.strip_suffix(".git").unwrap_or(path);
+        let bare = self.repo();
         let user = self.user.as_deref().unwrap_or("git");
         let mut all = Vec::new();
         for path in [format!("{bare}.git"), bare.to_owned()] {
@@ -336,7 +342,7 @@ impl FromStr for RefPattern {
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let this = Self(s.to_owned());
-        let whole = !s.is_empty() && !s.ends_with('/') && !s.starts_with("refs/");
+        let whole = !s.is_empty() && !s.ends_with(['/', '.']) && !s.starts_with("refs/") && !s.contains("..");
         let bad = || GateTextError { what: "a pattern of refs", text: s.to_owned(), form: PATTERN };
         if whole && this.of("a", "b").is_ok() && !this.0.replace("{agent}", "").replace("{slug}", "").contains(['{', '}']) {
             Ok(this)
@@ -410,6 +416,12 @@ impl FromStr for Fingerprint {
         let ok = s.len() == 16 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         let bad = || GateTextError { what: "a fingerprint", text: s.to_owned(), form: "the 16 hex digits that a refusal names" };
         ok.then(|| Self(s.to_owned())).ok_or_else(bad)
+    }
+}
+
+impl fmt::Display for GateUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -502,7 +514,7 @@ mod tests {
         let p: RefPattern = "{agent}/{slug}/*".parse().expect("pattern");
         let p = p.of("claude", "b1").expect("names");
         assert!(p.matches("/claude/b1/x") && p.matches("/claude/b1/x/y") && !p.matches("/claude/b2/x"));
-        for bad in ["", "a/", "/a", "refs/heads/x", "a//b", "a/../b", "{other}/x", "a b"] {
+        for bad in ["", "a/", "/a", "refs/heads/x", "a//b", "a/../b", "a..b", "a.", "{other}/x", "a b"] {
             assert!(bad.parse::<RefPattern>().is_err(), "{bad}");
         }
         let of = |p: &str| p.parse::<EmailPattern>().expect("pattern");

@@ -5,10 +5,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod audit;
+mod forge;
 mod gate;
 mod route;
 mod secret;
 
+pub use forge::{DeployKeyAction, Forge, ForgeRequest};
 pub use gate::{
     Access, EmailPattern, Fingerprint, GateInput, GatePolicy, GateTextError, GateUpstream, GateUrl, Push, RefPattern, Stale, UpstreamName,
 };

@@ -1,8 +1,10 @@
 //! `bottle cleanup`, and the sweep that other commands begin with.
 
+use super::block_on;
 use crate::error::Result;
+use crate::launch::revoke_deploy_keys;
 use crate::say::say;
-use crate::state::Roots;
+use crate::state::{BottleDir, Roots};
 
 /// Tear down what crashed launches left.
 #[derive(Debug, clap::Args)]
@@ -14,7 +16,7 @@ impl Args {
         let roots = Roots::from_environment()?;
         let mut failure = None;
         for bottle in roots.bottles()? {
-            match bottle.recover() {
+            match recover(&bottle) {
                 Ok(true) => println!("{}: torn down", bottle.slug()),
                 Ok(false) => {}
                 Err(e) => {
@@ -30,10 +32,20 @@ impl Args {
 /// Tears down what crashed launches left; what cannot be is said, and does not stop the command.
 pub(super) fn sweep(roots: &Roots) {
     for bottle in roots.bottles().unwrap_or_default() {
-        match bottle.recover() {
+        match recover(&bottle) {
             Ok(true) => say(format_args!("bottle: {} had crashed and was torn down", bottle.slug())),
             Ok(false) => {}
             Err(e) => say(format_args!("bottle: {}: {e}", bottle.slug())),
         }
     }
+}
+
+/// Tears down what a dead orchestrator left, and what it left with others; whether there was anything.
+pub(super) fn recover(bottle: &BottleDir) -> Result<bool> {
+    let torn_down = bottle.recover()?;
+    if !bottle.deploy_keys().exists() {
+        return Ok(torn_down);
+    }
+    let Some(_lock) = bottle.unowned()? else { return Ok(torn_down) };
+    Ok(block_on(revoke_deploy_keys(bottle))? || torn_down)
 }

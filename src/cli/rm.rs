@@ -15,7 +15,10 @@ impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let roots = Roots::from_environment()?;
         for name in &self.names {
-            roots.bottle(name)?.remove()?;
+            let bottle = roots.bottle(name)?;
+            // What it says of deploy keys is all that anybody knows of them.
+            super::cleanup::recover(&bottle)?;
+            bottle.remove()?;
         }
         Ok(0)
     }

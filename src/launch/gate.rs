@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use bottle_policy::{Access, GateInput, GatePolicy, GateUpstream, Push, Secret, Stale, TokenName};
+use bottle_policy::{Access, GateInput, GatePolicy, GateUpstream, Secret, TokenName};
 
 use crate::bundle::GateSpec;
 use crate::error::{Context, Error, Kind, Result};
@@ -24,7 +24,7 @@ pub(super) fn policy(plan: &LaunchPlan) -> Result<Option<GatePolicy>> {
     if plan.git.is_empty() {
         return Ok(None);
     }
-    let upstreams = plan.git.iter().map(upstream).collect::<Result<_>>()?;
+    let upstreams = plan.git.iter().enumerate().map(|(i, git)| upstream(i, git)).collect::<Result<_>>()?;
     Ok(Some(GatePolicy { version: 1, agent: plan.agent.to_string(), slug: plan.slug.to_string(), upstreams }))
 }
 
@@ -40,16 +40,22 @@ pub(super) fn spec(policy: GatePolicy, tokens: &BTreeMap<TokenName, Secret>, oth
     Ok(GateSpec { policy, input: GateInput { tokens: used, secrets } })
 }
 
-fn upstream(git: &GitSpec) -> Result<GateUpstream> {
+/// What git-gate's policy calls the deploy key of the upstream number `i`.
+pub(super) fn key_name(i: usize) -> Result<TokenName> {
+    format!("BOTTLE_DEPLOY_KEY_{}", i + 1).parse().context(Kind::Internal, || "a deploy key's name is none".into())
+}
+
+fn upstream(i: usize, git: &GitSpec) -> Result<GateUpstream> {
     let bad = |why: &dyn std::fmt::Display| Error::new(Kind::Config, format!("git upstream {}: {why}", git.name));
-    let url: bottle_policy::GateUrl = git.url.as_str().parse().map_err(|e| bad(&e))?;
-    let access = match (&git.identity_file, &git.token) {
-        (Some(path), _) => {
+    let url = git.url.clone();
+    let access = match (&git.identity_file, &git.token, &git.deploy_key) {
+        (Some(path), ..) => {
             std::fs::File::open(path).map_err(|e| bad(&format!("identity_file {}: {e}", path.display())))?;
             Access::IdentityFile(path.clone())
         }
-        (None, Some((name, _))) => Access::Token(name.clone()),
-        (None, None) => Access::None,
+        (None, Some((name, _)), _) => Access::Token(name.clone()),
+        (None, None, Some(_)) => Access::Key(key_name(i)?),
+        (None, None, None) => Access::None,
     };
     let known_hosts = match &git.known_hosts {
         Some(path) => Some(text(path).map_err(|why| bad(&format!("known_hosts {why}")))?),
@@ -62,13 +68,12 @@ fn upstream(git: &GitSpec) -> Result<GateUpstream> {
         }
         None => None,
     };
-    let patterns = git.branches.iter().map(|b| b.parse().map_err(|e| bad(&e))).collect::<Result<Vec<_>>>()?;
-    let push = (!patterns.is_empty()).then(|| Push::to(patterns));
-    let name = git.name.parse().map_err(|e| bad(&e))?;
-    Ok(GateUpstream { name, url, access, known_hosts, ca: None, connect: None, stale: Stale::default(), push })
+    let ca = git.ca_file.as_deref().map(text).transpose().map_err(|why| bad(&format!("ca_file {why}")))?;
+    Ok(GateUpstream { name: git.name.clone(), url, access, known_hosts, ca, connect: None, stale: git.stale, push: git.push.clone() })
 }
 
-fn text(path: &Path) -> Result<String, String> {
+/// A file of the operator's.
+pub(super) fn text(path: &Path) -> Result<String, String> {
     let said = |e: std::io::Error| format!("{}: {e}", path.display());
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
     let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(said)?;

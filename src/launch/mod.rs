@@ -2,6 +2,7 @@
 
 mod attach;
 mod control;
+mod deploy_key;
 mod endpoints;
 mod gate;
 mod progress;
@@ -23,6 +24,7 @@ use tokio::sync::{Notify, watch};
 
 pub use attach::attach;
 pub use control::{Request, connect, stop};
+pub use deploy_key::revoke as revoke_deploy_keys;
 pub use reload::InForce;
 pub use terminal::{interactive, size};
 
@@ -106,6 +108,7 @@ impl Launch<'_> {
         if dir.journal().exists() {
             Journal::unwind(&dir.journal())?;
         }
+        deploy_key::revoke_left(&dir).await;
         dir.require_space()?;
         // Caught from here on: whatever is interrupted is unwound.
         let mut signals = Signals::catch()?;
@@ -141,8 +144,12 @@ impl Underway<'_> {
         tokio::spawn(Control::listen(&self.dir, news, stop)?.serve());
 
         self.progress.step("resolving tokens");
-        let tokens = tokens::resolve(&plan).await?;
+        let mut tokens = tokens::resolve(&plan).await?;
         remember(&self.dir, &plan, given)?;
+        if plan.git.iter().any(|git| git.deploy_key.is_some()) {
+            self.progress.step("registering deploy keys");
+            tokens.extend(deploy_key::register(&plan, &self.dir, &closure.bundle.binary.path).await?);
+        }
 
         self.progress.step("starting the bundle");
         if provider::needs_demo_upstream(&plan) {
@@ -216,9 +223,15 @@ impl Underway<'_> {
         if let Some(bundle) = &mut parts.bundle {
             bundle.gone().await;
         }
+        // Last and always. The sidecar that used the keys is gone by now.
+        let revoked = deploy_key::revoke(&self.dir).await.map(drop);
         if let Err(e) = self.dir.write_metadata(&self.metadata.ended(Phase::Exited, outcome.as_ref().ok().copied())) {
             say(format_args!("bottle: {e}"));
         }
+        let unwound = match (unwound, revoked) {
+            (Err(a), Err(b)) => Err(Error::new(a.kind(), format!("{a}; {b}")).hint("bottle cleanup")),
+            (unwound, revoked) => unwound.and(revoked),
+        };
         match (outcome, unwound) {
             (outcome, Ok(())) => outcome,
             (Ok(_), Err(unwind)) => Err(unwind),

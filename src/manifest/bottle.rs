@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use bottle_policy::TokenName;
-
-use super::files::{Files, host_path, inside};
+use super::files::{Files, inside};
 use super::tokens::{self, TokenNames};
 use super::walk::{Tab, Val};
 use super::{
-    Bottle, Bytes, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, GitSpec, GitUpstream, GitUrl, Location, Provider, ProviderSettings,
-    Resources, Slug, TokenSource, Workspace, WorkspaceMode, egress, quote,
+    Bottle, Bytes, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, Provider, ProviderSettings, Resources, Slug, Workspace,
+    WorkspaceMode, egress, git, quote,
 };
 
 const MOST_ENV: usize = 256;
-const MOST_GIT: usize = 64;
 const MIN_MEMORY: Bytes = Bytes::mib(256);
 const MAX_MEMORY: Bytes = Bytes::mib(1 << 20);
 const MIN_DISK: Bytes = Bytes::mib(64);
@@ -29,16 +26,15 @@ pub(super) fn bottle(t: &Tab<'_>, files: &dyn Files) -> Option<Bottle> {
     let egress_list = t.opt("egress");
     let drafts = egress_list.as_ref().map(|v| egress::drafts(v, files)).unwrap_or_default();
     let git_list = t.opt("git");
-    let git = git_list.as_ref().map(|v| git(v, files)).unwrap_or_default();
+    let git = git_list.as_ref().map(|v| git::drafts(v, files)).unwrap_or_default();
     let bundle_egress = t.opt("bundle").map_or(Some(EgressChain::default()), |v| bundle(&v.table()?));
     let provider = t.opt("provider").map_or(Some(BTreeMap::new()), |v| providers(&v.table()?, files));
     t.finish();
 
     let mut names = TokenNames::default();
-    let git_sources = git.iter().filter_map(|g| g.token.as_ref().map(|(source, _)| source));
-    names.reserve(drafts.iter().filter_map(egress::Draft::source).chain(git_sources));
+    names.reserve(drafts.iter().filter_map(egress::Draft::source).chain(git.iter().flat_map(git::Draft::sources)));
     let egress = egress_list.map(|v| egress::finish(&v, drafts, &mut names)).unwrap_or_default();
-    let git = git.into_iter().filter_map(|g| g.finish(t, &mut names)).collect();
+    let git = git.into_iter().filter_map(|d| d.finish(t, &mut names)).collect();
     Some(Bottle {
         at: t.at.clone(),
         image: image?,
@@ -175,92 +171,6 @@ fn size(v: &Val<'_>, min: Bytes, max: Bytes) -> Option<Bytes> {
     Some(size)
 }
 
-/// An upstream whose token has no name yet.
-struct GitDraft {
-    at: Location,
-    spec: GitSpec,
-    token: Option<(TokenSource, (Location, String))>,
-}
-
-impl GitDraft {
-    fn finish(mut self, t: &Tab<'_>, names: &mut TokenNames) -> Option<GitUpstream> {
-        if let Some((source, (at, path))) = self.token {
-            let named: Result<TokenName, String> = names.name(&source, &format!("{}_GIT", self.spec.name));
-            let name = named.map_err(|why| t.src.faults.push(&at, &path, why, None)).ok()?;
-            self.spec.token = Some((name, source));
-        }
-        Some(GitUpstream { at: self.at, spec: self.spec })
-    }
-}
-
-fn git(list: &Val<'_>, files: &dyn Files) -> Vec<GitDraft> {
-    let elements = list.list(MOST_GIT).unwrap_or_default();
-    let drafts: Vec<GitDraft> = elements.iter().filter_map(|e| upstream(&e.table()?, files)).collect();
-    for (i, d) in drafts.iter().enumerate() {
-        if let Some(first) = drafts[..i].iter().find(|f| f.spec.name == d.spec.name) {
-            let hint = format!("the first is at {}; give each a `name` of its own", first.at);
-            list.src.faults.push(&d.at, &list.path, format!("two upstreams are called {}", quote(&d.spec.name)), Some(hint));
-        }
-    }
-    drafts
-}
-
-fn upstream(t: &Tab<'_>, files: &dyn Files) -> Option<GitDraft> {
-    let url = t.req("url").and_then(|v| v.parse::<GitUrl>());
-    let path = |v: Val<'_>| host_path(files, v.line(4096)?).map_err(|why| v.fail(format!("`{}` {why}", v.path), None)).ok();
-    let identity_file = t.opt("identity_file").map(|v| (v.at.clone(), path(v)));
-    let known_hosts = t.opt("known_hosts").map_or(Some(None), |v| path(v).map(Some));
-    let token = t.opt("token").map(|v| (tokens::source(&v, files), (v.at.clone(), v.path)));
-    let branches = t.opt("branches").map_or(Some(Vec::new()), |v| branches(&v));
-    let name = match t.opt("name") {
-        Some(v) => v.parse::<Slug>().map(|s| s.as_str().to_owned()),
-        None => url.as_ref().map(default_name),
-    };
-    t.finish();
-    if let Some(url) = &url {
-        if let (Some((at, _)), false) = (&identity_file, url.is_ssh()) {
-            t.src.faults.push(at, &t.path, "an https upstream has no identity_file", Some("use token = { env = \"…\" }".to_owned()));
-        }
-        if let (Some((_, (at, path))), true) = (&token, url.is_ssh()) {
-            t.src.faults.push(at, path, "an ssh upstream has no token", Some("use identity_file = \"~/.ssh/…\"".to_owned()));
-        }
-    }
-    let identity_file = match identity_file {
-        Some((_, path)) => Some(path?),
-        None => None,
-    };
-    let token = match token {
-        Some((source, place)) => Some((source?, place)),
-        None => None,
-    };
-    let spec = GitSpec { name: name?, url: url?, identity_file, known_hosts: known_hosts?, token: None, branches: branches? };
-    Some(GitDraft { at: t.at.clone(), spec, token })
-}
-
-/// `x` of `…/me/x.git`.
-fn default_name(url: &GitUrl) -> String {
-    let last = url.as_str().trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
-    last.strip_suffix(".git").filter(|n| !n.is_empty()).unwrap_or(last).to_owned()
-}
-
-fn branches(v: &Val<'_>) -> Option<Vec<String>> {
-    let elements = v.list(64)?;
-    let patterns = elements.iter().map(|e| {
-        let text = e.line(200)?;
-        let ok = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._/-*{}".contains(&b))
-            && !text.starts_with(['/', '-', '.'])
-            && !text.ends_with(['/', '.'])
-            && !["..", "//", "/.", ".lock"].iter().any(|bad| text.contains(bad))
-            && !text.replace("{agent}", "").replace("{slug}", "").contains(['{', '}']);
-        if ok {
-            Some(text.to_owned())
-        } else {
-            e.none(format!("not a branch pattern: {}", quote(text)), Some("such as main, agent/* or {agent}/*".to_owned()))
-        }
-    });
-    patterns.collect::<Vec<_>>().into_iter().collect()
-}
-
 fn providers(t: &Tab<'_>, files: &dyn Files) -> Option<BTreeMap<Provider, ProviderSettings>> {
     let mut out = BTreeMap::new();
     let mut whole = true;
@@ -292,7 +202,7 @@ fn settings(t: &Tab<'_>, files: &dyn Files) -> Option<ProviderSettings> {
     Some(ProviderSettings { at, model: model?, base_url: base_url?, token, forward_host_credentials: forward, ask: ask? })
 }
 
-fn base_url(v: &Val<'_>) -> Option<String> {
+pub(super) fn base_url(v: &Val<'_>) -> Option<String> {
     let text = v.line(2048)?;
     let authority = text.strip_prefix("https://").map(|rest| rest.split('/').next().unwrap_or_default());
     let (host, port) = authority.map_or(("", None), |a| a.split_once(':').map_or((a, None), |(h, p)| (h, Some(p))));

@@ -11,6 +11,7 @@ mod egress;
 mod error;
 mod files;
 mod find;
+mod git;
 mod limits;
 mod names;
 mod tokens;
@@ -23,7 +24,7 @@ pub use amounts::{Amount, Interval};
 pub use error::{Location, ManifestError, ManifestErrors, neutral};
 pub use files::{DirFiles, Files, MAX_FILE, MemFiles, host_path, inside};
 pub use find::{FILE_NAME, Search, find, load};
-pub use names::{Bytes, EnvName, GitUrl, NameError, Slug};
+pub use names::{Bytes, EnvName, NameError, Slug};
 pub(crate) use names::{nearest, quote};
 pub use types::*;
 

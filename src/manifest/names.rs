@@ -150,63 +150,6 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// Where a git upstream lives: `ssh://`, `https://` or the scp-like form, without password, option or remote-helper tricks.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct GitUrl(String);
-
-impl GitUrl {
-    /// The URL as written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether git would use ssh.
-    #[must_use]
-    pub fn is_ssh(&self) -> bool {
-        !self.0.starts_with("https://")
-    }
-}
-
-impl FromStr for GitUrl {
-    type Err = NameError;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let bad = |why: &str| NameError(format!("not a git URL: {} ({why})", quote(s)));
-        let form = "such as git@github.com:me/x.git, ssh://git@host/x.git or https://host/x.git";
-        if s.len() > 2048 || !s.bytes().all(|b| b.is_ascii_graphic()) || s.starts_with('-') || s.contains('\\') {
-            return Err(bad(form));
-        }
-        let (authority, path) = if let Some(rest) = s.strip_prefix("https://").or_else(|| s.strip_prefix("ssh://")) {
-            rest.split_once('/').ok_or_else(|| bad(form))?
-        } else if s.contains("://") || s.contains("::") {
-            return Err(bad("only ssh and https reach an upstream"));
-        } else {
-            s.split_once(':').filter(|(authority, _)| authority.contains('@')).ok_or_else(|| bad(form))?
-        };
-        let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
-        if user.is_some_and(|u| s.starts_with("https://") || u.contains(':')) {
-            return Err(bad("no user or password in an https URL: use token = { env = \"…\" }"));
-        }
-        if user.is_some_and(|u| u.is_empty() || u.starts_with('-') || !u.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)))
-        {
-            return Err(bad(form));
-        }
-        let (host, port) = match host.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') => (host, Some(port)),
-            _ => (host, None),
-        };
-        let port_ok = port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0) && p.bytes().all(|b| b.is_ascii_digit()));
-        let host_ok = !host.contains('*') && host.parse::<bottle_policy::HostPattern>().is_ok();
-        let path_ok = !path.trim_matches('/').is_empty()
-            && !path.starts_with('-')
-            && !path.contains(['?', '#'])
-            && !path.split('/').any(|segment| segment == "..");
-        if port_ok && host_ok && path_ok { Ok(Self(s.to_owned())) } else { Err(bad(form)) }
-    }
-}
-
 macro_rules! text {
     ($($t:ty),*) => {$(
         impl TryFrom<String> for $t {
@@ -221,7 +164,7 @@ macro_rules! text {
         }
     )*};
 }
-text!(Slug, EnvName, GitUrl);
+text!(Slug, EnvName);
 
 /// `s` between backticks for a message, neutralised and shortened.
 pub(crate) fn quote(s: &str) -> String {

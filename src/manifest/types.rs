@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bottle_policy::{Route, TokenName};
+use bottle_policy::{Forge, GateUrl, Push, Route, Stale, TokenName, UpstreamName};
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, EnvName, GitUrl, Interval, Location, Slug};
+use super::{Bytes, EnvName, Interval, Location, Slug};
 
 /// A whole manifest: what `bottle.toml` and `agents/*.md` say, and the built-in agents they do not redefine.
 #[derive(Debug, Clone, PartialEq)]
@@ -276,25 +276,52 @@ pub struct GitUpstream {
     pub spec: GitSpec,
 }
 
-/// A repository, and the host's means to reach it.
+/// A repository, what may be pushed to it, and the host's means to reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GitSpec {
     /// Name, unique in a bottle.
-    pub name: String,
+    pub name: UpstreamName,
     /// The upstream's own URL, which the agent keeps using.
-    pub url: GitUrl,
+    pub url: GateUrl,
     /// ssh private key on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_file: Option<PathBuf>,
+    /// A key that the forge makes known for this launch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deploy_key: Option<DeployKey>,
     /// Pinned host keys (a known_hosts file on the host).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_hosts: Option<PathBuf>,
     /// Token for an https upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<(TokenName, TokenSource)>,
-    /// Branches that the agent may push (`agent/*`); empty: none, read only.
-    pub branches: Vec<String>,
+    /// PEM of the CAs of an https upstream; `None`: the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// What a fetch gets while the upstream cannot be reached.
+    pub stale: Stale,
+    /// What the agent may push; `None`: nothing.
+    pub push: Option<Push>,
+}
+
+/// A deploy key that is registered at launch and revoked at its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeployKey {
+    /// Whose API.
+    pub forge: Forge,
+    /// Its base, `https://…`.
+    pub api: String,
+    /// `owner/name`.
+    pub repo: String,
+    /// Token that may manage the repository's keys.
+    pub token: (TokenName, TokenSource),
+    /// PEM of the API's CAs, beside the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Whether the key may push.
+    pub write: bool,
 }
 
 /// Settings of one provider in one bottle.

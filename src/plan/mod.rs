@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 pub use types::*;
 
 use crate::manifest::{
-    Agent, Bottle, EgressChain, EnvName, EnvPart, EnvValue, Location, Manifest, ManifestError, ManifestErrors, Slug, TokenSource,
+    Agent, Bottle, EgressChain, EnvName, EnvPart, EnvValue, GitSpec, Location, Manifest, ManifestError, ManifestErrors, Slug, TokenSource,
     WorkspaceMode, nearest, quote,
 };
 
@@ -229,7 +229,9 @@ fn guest_env(bottle: &Bottle, host: &Host<'_>, options: &Options, faults: &mut V
 fn tokens(bottle: &Bottle, ours: &BTreeMap<TokenName, TokenSource>, faults: &mut Vec<ManifestError>) -> BTreeMap<TokenName, TokenSource> {
     let mut tokens = ours.clone();
     let routes = bottle.egress.iter().filter_map(|r| Some((&r.at, &r.route.inject.as_ref()?.token, r.token.as_ref()?)));
-    let git = bottle.git.iter().filter_map(|g| g.spec.token.as_ref().map(|(name, source)| (&g.at, name, source)));
+    let of = |g: &GitSpec| g.token.iter().chain(g.deploy_key.iter().map(|k| &k.token)).cloned().collect::<Vec<_>>();
+    let git: Vec<_> = bottle.git.iter().flat_map(|g| of(&g.spec).into_iter().map(|(name, source)| (&g.at, name, source))).collect();
+    let git = git.iter().map(|(at, name, source)| (*at, name, source));
     for (at, name, source) in routes.chain(git) {
         if ours.contains_key(name) {
             let hint = "take it from a variable or a route of another name".to_owned();

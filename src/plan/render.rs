@@ -93,9 +93,24 @@ fn lines(plan: &LaunchPlan) -> Vec<Line> {
         add("tokens", vec![name.to_string(), token(source)]);
     }
     for git in &plan.git {
-        let push = if git.branches.is_empty() { "read only".to_owned() } else { format!("push {}", git.branches.join(", ")) };
+        let list = |patterns: &[bottle_policy::RefPattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let push = git.push.as_ref().map_or_else(
+            || "read only".to_owned(),
+            |push| {
+                let tags = (!push.tags.is_empty()).then(|| format!("tags {}", list(&push.tags)));
+                let branches = (!push.branches.is_empty()).then(|| format!("push {}", list(&push.branches)));
+                let but = (!push.protected.is_empty()).then(|| format!("not {}", list(&push.protected)));
+                let allow = (!push.allow.is_empty()).then(|| format!("ALLOWED FINDINGS: {}", push.allow.len()));
+                [branches, but, tags, allow].into_iter().flatten().collect::<Vec<_>>().join(", ")
+            },
+        );
         let key = git.identity_file.as_ref().map(|p| format!("key {}", p.display()));
         let key = key.or_else(|| git.token.as_ref().map(|(name, _)| format!("token {name}")));
+        let key = key.or_else(|| {
+            let key = git.deploy_key.as_ref()?;
+            let access = if key.write { "" } else { "read-only " };
+            Some(format!("{access}deploy key of {} by {} with {}", key.repo, key.api, key.token.0))
+        });
         add("git", vec![git.url.to_string(), push, key.unwrap_or_default()]);
     }
     for (name, value) in &plan.env {

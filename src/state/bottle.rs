@@ -172,6 +172,12 @@ impl BottleDir {
         self.state.join("git")
     }
 
+    /// Deploy keys that a forge may have of this bottle; absent: none.
+    #[must_use]
+    pub fn deploy_keys(&self) -> PathBuf {
+        self.state.join("deploy-keys.json")
+    }
+
     /// The plan of the latest launch.
     #[must_use]
     pub fn plan(&self) -> PathBuf {
@@ -235,6 +241,14 @@ impl BottleDir {
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, e)) => Err(Error::new(Kind::Config, format!("cannot lock {}: {e}", path.display()))),
         }
+    }
+
+    /// The lock, when no orchestrator has the bottle.
+    ///
+    /// # Errors
+    /// `Config` when the lock cannot be opened.
+    pub fn unowned(&self) -> Result<Option<Lock>> {
+        self.try_lock(FlockArg::LockExclusiveNonblock)
     }
 
     /// Requires room for a launch before anything starts. (The disk itself is sparse; a guest that fills the host's file

@@ -1,16 +1,25 @@
 //! git inside a bottle. The upstream is a repository behind a real sshd, which lets in one key that only the host has.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::attacks::Case;
 use crate::support::{Home, PATIENCE, assert_code, stderr, stdout};
 
-pub const CASES: &[Case] = &[("lifecycle::git::what_is_allowed_goes_through_and_nothing_else", through)];
+pub const CASES: &[Case] = &[
+    ("lifecycle::git::what_is_allowed_goes_through_and_nothing_else", through),
+    ("lifecycle::git::deploy_keys_live_as_long_as_their_bottle", deploy_keys),
+    ("lifecycle::git::deploy_keys_of_a_killed_launch_are_revoked_by_others", deploy_keys_after_kill),
+    ("lifecycle::git::a_key_that_cannot_be_revoked_is_said_until_it_is", unrevoked),
+    ("lifecycle::git::a_forge_that_refuses_ends_the_launch", forge_refuses),
+];
 
 /// A repository `x.git` with one commit on main.
 struct Upstream {
@@ -55,10 +64,11 @@ impl Upstream {
         fs::set_permissions(at("script"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(at("authorized"), format!("restrict,command=\"{}\" {}", at("script").display(), public("user"))).unwrap();
         let config = format!(
-            "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\nStrictModes no\n\
+            "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {} {}\nPidFile none\nUsePAM no\nStrictModes no\n\
              PasswordAuthentication no\nPermitRootLogin prohibit-password\nAcceptEnv GIT_PROTOCOL\n",
             at("host").display(),
-            at("authorized").display()
+            at("authorized").display(),
+            at("deploy-keys").display()
         );
         fs::write(at("config"), config).unwrap();
         let (bare, work) = (at("x.git"), at("work"));
@@ -75,7 +85,7 @@ impl Upstream {
         let began = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(began.elapsed() < PATIENCE, "sshd does not answer");
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
         }
         Self { dir, port, sshd }
     }
@@ -144,5 +154,157 @@ fn through() {
     assert!(log.contains("worker/good") && log.contains("worker/leak"), "{log}");
     assert_code(&home.run(&["audit", "verify", "worker"]), 0);
     bottle.stop();
+    assert_eq!(home.leftovers("worker"), Vec::<String>::new());
+}
+
+/// A forge before the upstream: the keys that it knows open the upstream's sshd.
+struct Forge {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Forge {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const TOKEN: &str = "forge-token-4711";
+
+impl Forge {
+    fn start(upstream: &Upstream) -> Self {
+        fs::write(upstream.at("token"), TOKEN).unwrap();
+        let options = format!("restrict,command=\"{}\"", upstream.at("script").display());
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lifecycle/forge.py");
+        let mut command = Command::new("python3");
+        command.arg(script).arg(upstream.dir.path()).arg(upstream.at("token")).arg(upstream.at("deploy-keys")).arg(options);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let port = line.trim().strip_prefix("listening ").and_then(|p| p.parse().ok()).expect("a port");
+        Self { child, port }
+    }
+
+    /// An agent `worker` whose upstreams' keys are of these dialects and repositories.
+    fn manifest(&self, upstream: &Upstream, dialects: &[(&str, &str)]) -> String {
+        let mut text = "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"sleep\", \"1000\"]\n\
+                        [bottles.dev]\nimage = \"demo\"\n"
+            .to_owned();
+        for (forge, repo) in dialects {
+            text += &format!(
+                "[[bottles.dev.git]]\nname = {forge:?}\nurl = {:?}\nknown_hosts = {:?}\nbranches = [\"{{agent}}/*\"]\n\
+                 deploy_key = {{ forge = {forge:?}, api = \"https://127.0.0.1:{}/{forge}\", repo = {repo:?}, ca_file = {:?}, token = {{ file = {:?} }} }}\n",
+                upstream.url(),
+                upstream.at("known_hosts"),
+                self.port,
+                upstream.at("ca.pem"),
+                upstream.at("token"),
+            );
+        }
+        text
+    }
+}
+
+/// What the forge knows: repository, title and whether the key may write, but for the keys of others, which are counted.
+fn keys(upstream: &Upstream) -> (Vec<(String, String, bool)>, usize) {
+    let all: Vec<serde_json::Value> = serde_json::from_slice(&fs::read(upstream.at("keys.json")).unwrap()).unwrap();
+    let text = |v: &serde_json::Value| v.as_str().unwrap().to_owned();
+    let (others, ours): (Vec<_>, Vec<_>) = all.into_iter().partition(|k| text(&k["title"]).starts_with("other"));
+    (ours.iter().map(|k| (text(&k["repo"]), text(&k["title"]), k["write"].as_bool().unwrap())).collect(), others.len())
+}
+
+const DIALECTS: &[(&str, &str)] = &[("github", "gh/x"), ("gitea", "tea/x"), ("gitlab", "lab/sub/x")];
+
+fn deploy_keys() {
+    let upstream = Upstream::start();
+    let forge = Forge::start(&upstream);
+    let home = Home::with_manifest(&forge.manifest(&upstream, DIALECTS));
+    let mut bottle = home.start("worker", &["worker"]);
+    bottle.wait_until_up();
+    let (ours, others) = keys(&upstream);
+    assert_eq!(ours.iter().map(|k| k.0.as_str()).collect::<Vec<_>>(), ["gh/x", "tea/x", "lab/sub/x"]);
+    assert!(ours.iter().all(|(_, title, write)| title.starts_with("bottle worker on ") && *write) && others == 9, "{ours:?}");
+
+    let script = format!(
+        "set -e; cd ~; git clone -q {} w; cd w; git config user.name a; git config user.email a@b.test; git checkout -qb worker/x; \
+         echo x > x; git add x; git commit -qm x; git push -q origin worker/x",
+        upstream.url()
+    );
+    assert_code(&home.run(&["exec", "worker", "--", "sh", "-c", &script]), 0);
+    assert!(upstream.refs().contains("refs/heads/worker/x"));
+    // The private halves, and the token, are in memory only.
+    let found = |what: &str| host(Command::new("sh").args(["-c", "grep -rlF -e \"$1\" \"$2\" || true", "sh", what]).arg(home.path()));
+    assert_eq!((found("PRIVATE KEY"), found(TOKEN)), (String::new(), String::new()));
+
+    bottle.stop();
+    assert_eq!(keys(&upstream), (Vec::new(), 9), "the others' keys are theirs");
+    assert!(!home.state().join("bottles/worker/deploy-keys.json").exists());
+    assert_eq!(home.leftovers("worker"), Vec::<String>::new());
+}
+
+fn deploy_keys_after_kill() {
+    let upstream = Upstream::start();
+    let forge = Forge::start(&upstream);
+    let home = Home::with_manifest(&forge.manifest(&upstream, DIALECTS));
+    let mut bottle = home.start("worker", &["worker"]);
+    bottle.wait_until_up();
+    bottle.signal(Signal::SIGKILL);
+    bottle.wait();
+    assert_eq!(keys(&upstream).0.len(), 3);
+    assert_code(&home.run(&["cleanup"]), 0);
+    assert_eq!(keys(&upstream), (Vec::new(), 9));
+
+    // Killed when the forge has the key and nobody was told its number.
+    fs::write(upstream.at("hang"), "").unwrap();
+    let mut bottle = home.start("worker", &["worker"]);
+    let began = Instant::now();
+    while keys(&upstream).0.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "{}", bottle.said());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bottle.signal(Signal::SIGKILL);
+    bottle.wait();
+    fs::remove_file(upstream.at("hang")).unwrap();
+    assert_code(&home.run(&["list"]), 0);
+    assert_eq!(keys(&upstream), (Vec::new(), 9));
+    assert_eq!(home.leftovers("worker"), Vec::<String>::new());
+}
+
+fn unrevoked() {
+    let upstream = Upstream::start();
+    let forge = Forge::start(&upstream);
+    let home = Home::with_manifest(&forge.manifest(&upstream, &DIALECTS[..1]));
+    let mut bottle = home.start("worker", &["worker"]);
+    bottle.wait_until_up();
+    fs::write(upstream.at("fail"), "").unwrap();
+    assert_ne!(home.run(&["stop", "worker"]).status.code(), None);
+    assert_ne!(bottle.wait().code(), Some(0));
+    let said = bottle.said();
+    assert!(said.contains("IS NOT REVOKED") && said.contains("out of order") && said.contains("/gh/x/settings/keys"), "{said}");
+    assert!(!said.contains(TOKEN), "the forge repeated the token: {said}");
+    // Every later command says so again, and what would forget the key does not.
+    for args in [&["list"][..], &["cleanup"], &["rm", "worker"]] {
+        let out = home.run(args);
+        assert!(stderr(&out).contains("IS NOT REVOKED"), "{args:?}: {}", stderr(&out));
+    }
+    assert_code(&home.run(&["rm", "worker"]), 70);
+    fs::remove_file(upstream.at("fail")).unwrap();
+    assert_code(&home.run(&["rm", "worker"]), 0);
+    assert_eq!(keys(&upstream), (Vec::new(), 9));
+}
+
+fn forge_refuses() {
+    let upstream = Upstream::start();
+    let forge = Forge::start(&upstream);
+    let home = Home::with_manifest(&forge.manifest(&upstream, &[("gitea", "tea/x"), ("github", "gh/x")]));
+    fs::write(upstream.at("token"), "another-token-0815").unwrap();
+    let out = home.run(&["launch", "--yes", "worker"]);
+    assert_code(&out, 3);
+    assert!(!home.state().join("bottles/worker/deploy-keys.json").exists(), "nothing to revoke");
+    let said = stderr(&out);
+    assert!(said.contains("gitea") && said.contains("401") && said.contains("the token is not valid"), "{said}");
+    assert!(!said.contains("another-token-0815"));
+    assert_eq!(keys(&upstream), (Vec::new(), 9));
     assert_eq!(home.leftovers("worker"), Vec::<String>::new());
 }

@@ -104,6 +104,41 @@ pub fn begin(parent: Option<u32>, keep: &[i32]) -> Result<(), ConfineError> {
     parent.map_or(Ok(()), process::die_with)
 }
 
+/// What a TLS client reads of a system: name lookup, randomness, CA certificates. Some of it is on each.
+#[must_use]
+pub fn tls_client_files() -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = [
+        // name lookup; resolv.conf is often a link into /run
+        "/etc/resolv.conf",
+        "/etc/hosts",
+        "/etc/nsswitch.conf",
+        "/etc/localtime",
+        // randomness, where a static program cannot find getrandom(2)'s wrapper
+        "/dev/urandom",
+        // CA certificates of Debian, Fedora, SUSE, Arch, Alpine and NixOS
+        "/etc/ssl",
+        "/etc/pki",
+        "/etc/ca-certificates",
+        "/etc/static/ssl",
+        "/usr/share/ca-certificates",
+        "/usr/local/share/ca-certificates",
+        "/usr/share/pki",
+        "/var/lib/ca-certificates",
+        // the files themselves, where they are links to somewhere else
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/ssl/certs/ca-bundle.crt",
+        "/etc/ssl/cert.pem",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+    ]
+    .iter()
+    .map(PathBuf::from)
+    .collect();
+    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        files.extend(std::env::var_os(name).iter().flat_map(std::env::split_paths).filter(|p| p.is_absolute()));
+    }
+    files
+}
+
 /// Last step: file access, network and system calls. `may_exec` leaves execve to Landlock.
 ///
 /// # Errors

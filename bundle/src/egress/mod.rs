@@ -228,35 +228,7 @@ impl Drop for Unlink {
 
 /// What egress reads and writes after its start.
 fn grants(args: &Args) -> Grants {
-    let mut ro: Vec<PathBuf> = [
-        // name lookup; resolv.conf is often a link into /run
-        "/etc/resolv.conf",
-        "/etc/hosts",
-        "/etc/nsswitch.conf",
-        "/etc/localtime",
-        // randomness, where a static program cannot find getrandom(2)'s wrapper
-        "/dev/urandom",
-        // CA certificates of Debian, Fedora, SUSE, Arch, Alpine and NixOS
-        "/etc/ssl",
-        "/etc/pki",
-        "/etc/ca-certificates",
-        "/etc/static/ssl",
-        "/usr/share/ca-certificates",
-        "/usr/local/share/ca-certificates",
-        "/usr/share/pki",
-        "/var/lib/ca-certificates",
-        // the files themselves, where they are links to somewhere else
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/etc/ssl/certs/ca-bundle.crt",
-        "/etc/ssl/cert.pem",
-        "/etc/pki/tls/certs/ca-bundle.crt",
-    ]
-    .iter()
-    .map(PathBuf::from)
-    .collect();
-    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
-        ro.extend(std::env::var_os(name).iter().flat_map(std::env::split_paths).filter(|p| p.is_absolute()));
-    }
+    let mut ro = confine::tls_client_files();
     let parent = |path: &Path| path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     // The policy is replaced by a rename, so its directory counts.
     ro.push(parent(&args.policy));
