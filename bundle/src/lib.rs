@@ -7,3 +7,4 @@ pub mod egress;
 pub mod forge;
 pub mod gate;
 pub mod lifeline;
+pub mod watch;

@@ -33,6 +33,36 @@ impl GatePolicy {
     pub fn from_json(text: &[u8]) -> Result<Self, PolicyTextError> {
         PolicyTextError::read(text)
     }
+
+    /// SHA-256 (lower hex) of the canonical JSON.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        use sha2::{Digest, Sha256};
+        hex::encode(Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
+    }
+
+    /// What of `other` cannot come into force in the place of this one while the daemon runs: all but what each upstream lets be
+    /// pushed, and what it says of stale mirrors. One line, `None` when there is nothing.
+    #[must_use]
+    pub fn not_reloadable(&self, other: &Self) -> Option<String> {
+        let fixed = |p: &Self| {
+            let mut p = p.clone();
+            for u in &mut p.upstreams {
+                (u.push, u.stale) = (None, Stale::default());
+            }
+            p
+        };
+        let (before, after) = (fixed(self), fixed(other));
+        if before == after {
+            return None;
+        }
+        let changed =
+            before.upstreams.iter().chain(&after.upstreams).find(|u| !before.upstreams.contains(u) || !after.upstreams.contains(u));
+        Some(
+            changed
+                .map_or_else(|| "more than upstreams changed".to_owned(), |u| format!("upstream {} changed, not only its rules", u.name)),
+        )
+    }
 }
 
 /// One upstream repository.
@@ -521,6 +551,23 @@ mod tests {
         assert!(of("*@Example.com").matches("a@EXAMPLE.com") && !of("*@example.com").matches("a@example.com.evil"));
         assert!(of("a*b*c").matches("a1b2c") && !of("a*b*c").matches("ac") && of("a@b").matches("a@b") && !of("a@b").matches("a@bc"));
         assert!(!of("ab*ba").matches("aba"), "pieces do not overlap");
+    }
+
+    #[test]
+    fn rules_can_be_reloaded_and_nothing_else() {
+        let text = r#"{"version":1,"agent":"a","slug":"s","upstreams":[{"name":"x","url":"https://h.test/x","push":{"branches":["b"]}}]}"#;
+        let policy = GatePolicy::from_json(text.as_bytes()).expect("policy");
+        let other =
+            |from: &str, to: &str| policy.not_reloadable(&GatePolicy::from_json(text.replace(from, to).as_bytes()).expect("policy"));
+        assert_eq!(other("[\"b\"]", "[\"c\"]"), None);
+        assert_eq!(other(",\"push\":{\"branches\":[\"b\"]}", ",\"stale\":\"allow\""), None);
+        for (from, to) in
+            [("h.test", "evil.test"), ("\"x\"", "\"y\""), ("\"s\"", "\"t\""), (",\"push\"", ",\"connect\":\"127.0.0.1:1\",\"push\"")]
+        {
+            assert!(other(from, to).is_some(), "{to}");
+        }
+        let more = GatePolicy { upstreams: [policy.upstreams.clone(), policy.upstreams.clone()].concat(), ..policy.clone() };
+        assert!(policy.not_reloadable(&more).is_some());
     }
 
     #[test]

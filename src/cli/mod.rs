@@ -61,7 +61,7 @@ enum Command {
     Logs(logs::Args),
     /// Check audit logs.
     Audit(audit::Args),
-    /// Read a running bottle's manifest again and put its new routes in force.
+    /// Read a running bottle's manifest again and put its new routes and git rules in force.
     Reload(reload::Args),
     /// Tear a running bottle down.
     Stop(stop::Args),

@@ -1,18 +1,20 @@
-//! `bottle reload`: another policy for a running bottle.
+//! `bottle reload`: other policies for a running bottle.
 
 use std::path::{Path, PathBuf};
 
+use bottle_policy::{GatePolicy, Policy};
+
 use super::planning;
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::InForce;
+use crate::launch::{InForce, with_rules};
 use crate::manifest::{self, EgressChain, Manifest, find};
 use crate::plan::{LaunchPlan, diff, not_reloadable, replan};
 use crate::say::say;
 use crate::state::Roots;
 
-/// Read a running bottle's manifest again and put its new routes in force.
+/// Read a running bottle's manifest again and put its new routes and git rules in force.
 ///
-/// Only routes can change while a bottle runs, and they can use only the tokens that it was launched with. Anything else
+/// Routes, and what may be pushed, can change while a bottle runs; routes can use only the tokens that it was launched with. Anything else
 /// that the manifest says differently is named, and nothing is done. Connections that a new policy still allows go on.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -26,29 +28,47 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let dir = Roots::from_environment()?.bottle(&self.name)?;
-        let in_force = InForce::read(&dir)?;
+        let egress = InForce::<Policy>::read(&dir)?;
         let what = || format!("cannot read {}", dir.plan().display());
         let running = std::fs::read(dir.plan()).context(Kind::Config, what)?;
         let mut running: LaunchPlan = serde_json::from_slice(&running).context(Kind::Config, what)?;
-        self.can_reload(&running)?;
+        let gate = (!running.git.is_empty()).then(|| InForce::<GatePolicy>::read(&dir)).transpose()?;
         let manifest = self.manifest(&running)?;
         let new = replan(&running, &manifest, &|name| std::env::var(name).ok()).map_err(planning::plan_error)?;
         let others = not_reloadable(&running, &new);
         if !others.is_empty() {
-            let message = format!("more than routes changed since {:?} was launched:\n{}", self.name, others.join("\n"));
+            let message = format!("more than routes and rules of git changed since {:?} was launched:\n{}", self.name, others.join("\n"));
             return Err(Error::new(Kind::Config, message).hint(format!("bottle stop {}, and launch it again", self.name)));
         }
         let mut policy = new.policy.clone();
-        in_force.complete(&running, &mut policy);
-        if policy == *in_force.policy() {
+        egress.complete(&running, &mut policy);
+        let routes = (policy != *egress.policy()).then_some(egress);
+        if routes.is_some() {
+            self.can_reload(&running)?;
+        }
+        let rules = gate.map(|gate| (with_rules(gate.policy(), &new), gate)).filter(|(rules, gate)| rules != gate.policy());
+        if routes.is_none() && rules.is_none() {
             say(format_args!("bottle: {}: nothing changed", self.name));
             return Ok(0);
         }
-        running.policy = in_force.policy().clone();
+        // What is compared is what is in force, which an earlier reload may have made.
+        running.policy = routes.as_ref().map_or(&policy, InForce::policy).clone();
+        running.git.clone_from(&new.git);
+        for upstream in rules.iter().flat_map(|(_, gate)| &gate.policy().upstreams) {
+            if let Some(git) = running.git.iter_mut().find(|git| git.name == upstream.name) {
+                (git.push, git.stale) = (upstream.push.clone(), upstream.stale);
+            }
+        }
         running.tokens.clone_from(&new.redacted().tokens);
         diff(&running, &LaunchPlan { policy: policy.clone(), ..new.redacted() }).iter().for_each(say);
-        in_force.replace(&policy)?;
-        say(format_args!("bottle: {}: policy {} is in force", self.name, policy.digest()));
+        if let Some(egress) = routes {
+            egress.replace(&policy)?;
+            say(format_args!("bottle: {}: policy {} is in force", self.name, policy.digest()));
+        }
+        if let Some((rules, gate)) = rules {
+            gate.replace(&rules)?;
+            say(format_args!("bottle: {}: git-gate's policy {} is in force", self.name, rules.digest()));
+        }
         Ok(0)
     }
 

@@ -28,7 +28,19 @@ pub(super) fn policy(plan: &LaunchPlan) -> Result<Option<GatePolicy>> {
     Ok(Some(GatePolicy { version: 1, agent: plan.agent.to_string(), slug: plan.slug.to_string(), upstreams }))
 }
 
-/// The same with its secrets: `tokens` are all that the bundle has, `others` are only looked for in what is pushed.
+/// What is in force with the rules of `plan`, whose upstreams are the same.
+#[must_use]
+pub fn with_rules(in_force: &GatePolicy, plan: &LaunchPlan) -> GatePolicy {
+    let mut policy = in_force.clone();
+    for upstream in &mut policy.upstreams {
+        if let Some(git) = plan.git.iter().find(|git| git.name == upstream.name) {
+            (upstream.push, upstream.stale) = (git.push.clone(), git.stale);
+        }
+    }
+    policy
+}
+
+/// A policy with its secrets: `tokens` are all that the bundle has, `others` are only looked for in what is pushed.
 pub(super) fn spec(policy: GatePolicy, tokens: &BTreeMap<TokenName, Secret>, others: [(&str, &Secret); 1]) -> Result<GateSpec> {
     let used = |name: &TokenName| policy.upstreams.iter().any(|u| matches!(&u.access, Access::Token(t) | Access::Key(t) if t == name));
     let (used, unused): (BTreeMap<_, _>, BTreeMap<_, _>) = tokens.clone().into_iter().partition(|(name, _)| used(name));

@@ -25,7 +25,8 @@ use tokio::sync::{Notify, watch};
 pub use attach::attach;
 pub use control::{Request, connect, stop};
 pub use deploy_key::revoke as revoke_deploy_keys;
-pub use reload::InForce;
+pub use gate::with_rules;
+pub use reload::{InForce, Reloadable};
 pub use terminal::{interactive, size};
 
 use crate::bundle::{Bundle, BundleRuntime, BundleSpec, HostProcesses};

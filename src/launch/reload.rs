@@ -1,4 +1,4 @@
-//! Another policy for a running bottle: the file is swapped, and the egress daemon says in the audit log what it made of it.
+//! Another policy for a running bottle: the file is swapped, and the daemon says in its audit log what it made of it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -6,8 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bottle_policy::Policy;
 use bottle_policy::audit::{AuditRecord, Verdict};
+use bottle_policy::{GatePolicy, Policy, PolicyTextError};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -21,18 +21,72 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Largest policy file, bytes.
 const MAX: u64 = 4 << 20;
 
+/// A policy that its daemon takes anew while it runs.
+pub trait Reloadable: serde::Serialize + Sized {
+    /// The daemon, as its audit lines name it.
+    const DAEMON: &'static str;
+    /// The policy's file in the bottle's runtime directory.
+    const FILE: &'static str;
+
+    /// Reads a policy file's text.
+    ///
+    /// # Errors
+    /// Line, column and key.
+    fn read(text: &[u8]) -> Result<Self, PolicyTextError>;
+
+    /// What the daemon calls it.
+    fn identity(&self) -> String;
+
+    /// The daemon's audit log.
+    fn audit(dir: &BottleDir) -> PathBuf;
+}
+
+impl Reloadable for Policy {
+    const DAEMON: &'static str = "egress";
+    const FILE: &'static str = "policy.json";
+
+    fn read(text: &[u8]) -> Result<Self, PolicyTextError> {
+        Self::from_json(text)
+    }
+
+    fn identity(&self) -> String {
+        self.digest()
+    }
+
+    fn audit(dir: &BottleDir) -> PathBuf {
+        dir.audit()
+    }
+}
+
+impl Reloadable for GatePolicy {
+    const DAEMON: &'static str = "git-gate";
+    const FILE: &'static str = "git-policy.json";
+
+    fn read(text: &[u8]) -> Result<Self, PolicyTextError> {
+        Self::from_json(text)
+    }
+
+    fn identity(&self) -> String {
+        self.digest()
+    }
+
+    fn audit(dir: &BottleDir) -> PathBuf {
+        dir.git_audit()
+    }
+}
+
 /// The policy file of a running bottle, held against other reloads.
 #[derive(Debug)]
-pub struct InForce {
+pub struct InForce<P = Policy> {
     file: PathBuf,
     audit: PathBuf,
     bytes: Vec<u8>,
-    policy: Policy,
+    policy: P,
     deadline: Duration,
     _held: Flock<File>,
 }
 
-impl InForce {
+impl<P: Reloadable> InForce<P> {
     /// Reads what is in force in the running bottle `dir`.
     ///
     /// # Errors
@@ -40,7 +94,8 @@ impl InForce {
     pub fn read(dir: &BottleDir) -> Result<Self> {
         let absent = || Error::new(Kind::Usage, format!("bottle {:?} is not running", dir.slug())).hint("bottle list");
         let status = dir.status().filter(|s| s.alive && s.metadata.phase == Phase::Running).ok_or_else(absent)?;
-        Self::at(status.metadata.runtime.join("policy.json"), dir.audit(), &dir.plan().with_file_name("reload.lock"))
+        let lock = dir.plan().with_file_name(format!("reload-{}.lock", P::DAEMON));
+        Self::at(status.metadata.runtime.join(P::FILE), P::audit(dir), &lock)
     }
 
     fn at(file: PathBuf, audit: PathBuf, lock: &Path) -> Result<Self> {
@@ -53,33 +108,21 @@ impl InForce {
         let what = || format!("cannot read {}", file.display());
         let mut bytes = Vec::new();
         File::open(&file).context(Kind::Config, what)?.take(MAX).read_to_end(&mut bytes).context(Kind::Config, what)?;
-        let policy = Policy::from_json(&bytes).context(Kind::Config, what)?;
+        let policy = P::read(&bytes).context(Kind::Config, what)?;
         Ok(Self { file, audit, bytes, policy, deadline: DEADLINE, _held: held })
     }
 
     /// The policy.
     #[must_use]
-    pub fn policy(&self) -> &Policy {
+    pub fn policy(&self) -> &P {
         &self.policy
-    }
-
-    /// Fills in what only the launch knows: where the demo's upstream is.
-    pub fn complete(&self, plan: &LaunchPlan, policy: &mut Policy) {
-        if !provider::needs_demo_upstream(plan) {
-            return;
-        }
-        let Some(demo) = self.policy.routes.iter().find(|r| r.host.as_str() == DEMO_HOST) else { return };
-        for route in policy.routes.iter_mut().filter(|r| r.host.as_str() == DEMO_HOST) {
-            route.connect = demo.connect;
-            route.ca.clone_from(&demo.ca);
-        }
     }
 
     /// Puts `policy` in its place and waits until the daemon says that it is in force.
     ///
     /// # Errors
     /// `Config` when the daemon refuses it, `Engine` when it says nothing for 2 s. The file is as it was then.
-    pub fn replace(self, policy: &Policy) -> Result<()> {
+    pub fn replace(self, policy: &P) -> Result<()> {
         let what = || format!("cannot read {}", self.audit.display());
         let mut log = File::open(&self.audit).context(Kind::Config, what)?;
         log.seek(SeekFrom::End(0)).context(Kind::Config, what)?;
@@ -88,7 +131,7 @@ impl InForce {
             return Err(Error::new(Kind::Config, "the policy is larger than 4 MiB"));
         }
         write_private(&self.file, &json)?;
-        let answer = self.answer(&mut log, &policy.digest());
+        let answer = self.answer(&mut log, &policy.identity());
         if answer.is_err() {
             // The daemon passes over the policy that is in force already; an answer that comes late is undone by this.
             write_private(&self.file, &self.bytes)?;
@@ -104,31 +147,45 @@ impl InForce {
             log.read_to_end(&mut text).context(Kind::Config, || format!("cannot read {}", self.audit.display()))?;
             let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
             for line in text.drain(..whole).as_slice().split(|b| *b == b'\n') {
-                if let Some(answer) = answers(line, digest) {
+                if let Some(answer) = answers(P::DAEMON, line, digest) {
                     return answer;
                 }
             }
             if late {
                 let seconds = self.deadline.as_secs_f64();
-                return Err(Error::new(Kind::Engine, format!("the egress daemon did not answer within {seconds} s; the old policy stays"))
-                    .hint("bottle logs NAME --daemon egress"));
+                return Err(Error::new(Kind::Engine, format!("{} did not answer within {seconds} s; the old policy stays", P::DAEMON))
+                    .hint(format!("bottle logs NAME --daemon {}", P::DAEMON)));
             }
             std::thread::sleep(LOOK);
         }
     }
 }
 
+impl InForce {
+    /// Fills in what only the launch knows: where the demo's upstream is.
+    pub fn complete(&self, plan: &LaunchPlan, policy: &mut Policy) {
+        if !provider::needs_demo_upstream(plan) {
+            return;
+        }
+        let Some(demo) = self.policy.routes.iter().find(|r| r.host.as_str() == DEMO_HOST) else { return };
+        for route in policy.routes.iter_mut().filter(|r| r.host.as_str() == DEMO_HOST) {
+            route.connect = demo.connect;
+            route.ca.clone_from(&demo.ca);
+        }
+    }
+}
+
 /// What a line of the audit log says about the policy `digest`, if it says something.
-fn answers(line: &[u8], digest: &str) -> Option<Result<()>> {
+fn answers(daemon: &str, line: &[u8], digest: &str) -> Option<Result<()>> {
     let event = serde_json::from_slice::<AuditRecord>(line).ok()?.what;
-    if event.event != "policy" || event.daemon != "egress" {
+    if event.event != "policy" || event.daemon != daemon {
         return None;
     }
     let reason = event.reason.unwrap_or_default();
     match event.verdict {
         // Another policy than ours may have come into force in between.
         Verdict::Allow => reason.starts_with(&format!("policy {digest} in force")).then_some(Ok(())),
-        Verdict::Deny => Some(Err(Error::new(Kind::Config, format!("the egress daemon refuses it: {reason}")))),
+        Verdict::Deny => Some(Err(Error::new(Kind::Config, format!("{daemon} refuses it: {reason}")))),
     }
 }
 
@@ -226,17 +283,17 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
         let dir = roots.bottle("x").unwrap();
-        assert_eq!(InForce::read(&dir).unwrap_err().kind(), Kind::Usage, "there is none");
+        assert_eq!(InForce::<Policy>::read(&dir).unwrap_err().kind(), Kind::Usage, "there is none");
         let lock = dir.lock().unwrap();
         fs::create_dir(dir.runtime()).unwrap();
         fs::write(dir.runtime().join("policy.json"), serde_json::to_vec(&policy("a.b")).unwrap()).unwrap();
         let metadata = Metadata::starting(&dir, "x", "qemu", "");
         dir.write_metadata(&metadata).unwrap();
-        assert_eq!(InForce::read(&dir).unwrap_err().kind(), Kind::Usage, "it is starting");
+        assert_eq!(InForce::<Policy>::read(&dir).unwrap_err().kind(), Kind::Usage, "it is starting");
         dir.write_metadata(&Metadata { phase: Phase::Running, ..metadata }).unwrap();
-        assert_eq!(InForce::read(&dir).unwrap().policy(), &policy("a.b"));
+        assert_eq!(InForce::<Policy>::read(&dir).unwrap().policy(), &policy("a.b"));
         drop(lock);
-        assert_eq!(InForce::read(&dir).unwrap_err().kind(), Kind::Usage, "its orchestrator is dead");
+        assert_eq!(InForce::<Policy>::read(&dir).unwrap_err().kind(), Kind::Usage, "its orchestrator is dead");
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! A running bottle's manifest, planned again: its routes can change while it runs, and nothing else.
+//! A running bottle's manifest, planned again: its routes and what may be pushed can change while it runs, and nothing else.
 
 use std::collections::BTreeMap;
+
+use bottle_policy::Stale;
 
 use super::{Host, LaunchPlan, Options, PlanError, contribution, diff, plan};
 use crate::manifest::{EnvPart, EnvValue, Manifest};
@@ -35,7 +37,7 @@ pub fn replan(running: &LaunchPlan, manifest: &Manifest, env: &dyn Fn(&str) -> O
     Ok(new)
 }
 
-/// What besides routes is not as `running` (as it is remembered: redacted) was launched with; empty when the routes of `new`
+/// What besides routes and rules of git-gate is not as `running` (as it is remembered: redacted) was launched with; empty when those of `new`
 /// can take the place of its own.
 #[must_use]
 pub fn not_reloadable(running: &LaunchPlan, new: &LaunchPlan) -> Vec<String> {
@@ -44,6 +46,9 @@ pub fn not_reloadable(running: &LaunchPlan, new: &LaunchPlan) -> Vec<String> {
     for plan in [&mut now, &mut then] {
         plan.warnings.clear();
         plan.manifest = None;
+        for git in &mut plan.git {
+            (git.push, git.stale) = (None, Stale::default());
+        }
     }
     now.policy = then.policy.clone();
     now.policy_digest.clone_from(&then.policy_digest);

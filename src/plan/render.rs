@@ -54,6 +54,9 @@ pub fn diff(previous: &LaunchPlan, current: &LaunchPlan) -> Vec<String> {
         out.push("- reach: the previous order or details of the routes".to_owned());
         out.push("+ reach: a new order or new details of the routes (the first match decides)".to_owned());
     }
+    if out.is_empty() && previous.git != current.git {
+        out.push("+ git: details of what may be pushed, or of stale mirrors".to_owned());
+    }
     out
 }
 

@@ -142,6 +142,9 @@ fn through() {
     assert!(!stderr(&refused).contains(&key));
     assert_eq!(upstream.refs(), before, "nothing of what was refused arrived");
 
+    let said = stderr(&refused);
+    let fingerprint = said.split_once("fingerprint ").unwrap().1.split(|c: char| !c.is_ascii_hexdigit()).next().unwrap();
+
     assert_code(&commit("worker/good", "good"), 0);
     assert!(upstream.refs().contains("refs/heads/worker/good"));
     // Neither key nor known host is in the guest, and there is no other way to the upstream.
@@ -149,6 +152,20 @@ fn through() {
     let line = secret.lines().nth(2).unwrap();
     assert_eq!(stdout(&sh(&format!("grep -rlF {line} /etc /home /root /run /tmp 2>/dev/null | wc -l"))).trim(), "0");
     assert_ne!(sh(&format!("GIT_CONFIG_NOSYSTEM=1 timeout 20 git ls-remote {}", upstream.url())).status.code(), Some(0));
+
+    // The operator looks at the finding and allows it, and no other, while the bottle runs.
+    let push = || sh("cd w; git push origin worker/leak");
+    assert_ne!(push().status.code(), Some(0));
+    fs::write(home.project().join("bottle.toml"), upstream.manifest() + &format!("allow = [{fingerprint:?}]\n")).unwrap();
+    let reloaded = home.run(&["reload", "worker"]);
+    assert_code(&reloaded, 0);
+    assert!(stderr(&reloaded).contains("ALLOWED FINDINGS: 1"), "{}", stderr(&reloaded));
+    assert_code(&push(), 0);
+    assert!(upstream.refs().contains("refs/heads/worker/leak"));
+    assert_ne!(commit("worker/more", &format!("token = {}", key.replace("wWPw", "aWPw"))).status.code(), Some(0));
+    // What the daemon holds it cannot exchange: another upstream is named, and nothing is done.
+    fs::write(home.project().join("bottle.toml"), upstream.manifest().replace("x.git", "y.git")).unwrap();
+    assert_code(&home.run(&["reload", "worker"]), 3);
 
     let log = stdout(&home.run(&["logs", "worker"]));
     assert!(log.contains("worker/good") && log.contains("worker/leak"), "{log}");

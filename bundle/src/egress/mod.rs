@@ -54,6 +54,7 @@ use bottle_policy::{EgressInput, EgressReport};
 
 use crate::confine::{self, Grants};
 use crate::lifeline;
+use crate::watch::Watch;
 
 /// Times and numbers that bound what a guest can hold.
 #[derive(Debug, Clone)]
@@ -125,7 +126,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     };
     own_limits();
     // Watched before it is read, so that no change is missed.
-    let watch = reload::Watch::new(&args.policy).map_err(at(&args.policy))?;
+    let watch = Watch::new(&args.policy).map_err(at(&args.policy))?;
     let policy = reload::read(&args.policy)?;
     let log = Arc::new(AuditWriter::open(&args.audit, "egress").map_err(|e| e.to_string())?);
     let listener = bind(&args.socket).map_err(at(&args.socket))?;
@@ -157,7 +158,8 @@ pub fn run(args: &Args) -> Result<(), String> {
             Ok(command) => told.told(command),
             Err(e) => tracing::error!("standard input: no command (column {})", e.column()),
         })?;
-        watch.run(routes.clone(), log.clone())?;
+        let (live, said) = (routes.clone(), log.clone());
+        watch.run(move |path| reload::apply(path, &live, &said))?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let roots = network.clone();

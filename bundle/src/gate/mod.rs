@@ -4,7 +4,7 @@
 //! date over its [`remote`] ([`agent`] for keys that are in memory only), then `git upload-pack` answers, through [`body`]. A
 //! [`push`] passes [`commands`] ([`pkt`]) and [`refs`] before a byte of its pack is read; the pack goes into a quarantine by
 //! `git index-pack --strict`, [`walk`] lists what is new, [`scan`] looks at every new object ([`leaks`], [`paths`]), `git push` forwards it, and only when the
-//! upstream has it the mirror takes it. Every child is a [`call`]. [`ticket`] writes the audit lines.
+//! upstream has it the mirror takes it. Every child is a [`call`]. [`ticket`] writes the audit lines, [`reload`] puts other rules in force.
 
 pub mod agent;
 pub mod body;
@@ -16,6 +16,7 @@ pub mod pkt;
 pub mod push;
 pub mod refs;
 pub mod refusal;
+pub mod reload;
 pub mod remote;
 pub mod repo;
 pub mod request;
@@ -42,11 +43,11 @@ use bottle_scan::Scanner;
 
 use crate::confine::{self, Grants, Network};
 use crate::lifeline;
+use crate::watch::Watch;
 
 use call::Programs;
-use refs::RefPolicy;
 use remote::Remote;
-use repo::{Repo, private_dir};
+use repo::{Repo, Rules, private_dir};
 
 /// Times and numbers that bound what a guest can hold.
 #[derive(Debug, Clone)]
@@ -111,9 +112,10 @@ pub fn run(args: &Args) -> Result<(), String> {
         move |e: io::Error| format!("{path}: {e}")
     };
     own_limits();
-    let text = fs::read(&args.policy).map_err(at(&args.policy))?;
+    // Watched before it is read, so that no change is missed.
+    let watch = Watch::new(&args.policy).map_err(at(&args.policy))?;
+    let policy = reload::read(&args.policy)?;
     let in_policy = |e: &dyn std::fmt::Display| format!("{}: {e}", args.policy.display());
-    let policy = GatePolicy::from_json(&text).map_err(|e| in_policy(&e))?;
     let log = Arc::new(AuditWriter::open(&args.audit, ticket::DAEMON).map_err(|e| e.to_string())?);
     let listener = bind(&args.socket).map_err(at(&args.socket))?;
     let _unlink = Unlink(args.socket.clone());
@@ -129,6 +131,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     let programs = Arc::new(programs(args, &state)?);
     let bin = helpers(&state, &programs).map_err(at(&state))?;
     let run = parent(&args.socket).canonicalize().map_err(at(&args.socket))?;
+    let mut in_force = policy.clone();
     let repos = repos(policy, &input, (&state, &bin, &run), &programs).map_err(|e| in_policy(&e))?;
     let mut known: Vec<(TokenName, Secret)> = input.tokens.into_iter().chain(input.secrets).collect();
     let parts: Vec<_> = known.iter().flat_map(|(name, value)| key_lines(value).map(|line| (name.clone(), line))).collect();
@@ -154,6 +157,8 @@ pub fn run(args: &Args) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| e.to_string())?;
     let served = runtime.block_on(async {
         let ending = lines.listen(|_| tracing::error!("standard input: no command is known"))?;
+        let (rules, said) = (repos.clone(), log.clone());
+        watch.run(move |path| reload::apply(path, &mut in_force, &rules, &said))?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
         repos.values().for_each(|r| r.remote.serve_agent());
@@ -251,8 +256,8 @@ fn repos(
         let way = dir.join("way");
         private_dir(&way).map_err(|e| of(&e))?;
         let remote = Remote::new(&upstream, &input.tokens, (&way, bin, run), programs).map_err(|e| of(&e))?;
-        let push = upstream.push.as_ref().map(|p| RefPolicy::new(p, &policy.agent, &policy.slug)).transpose().map_err(|e| of(&e))?;
-        let repo = Repo::new(upstream, push, dir, remote, programs.clone()).map_err(|e| of(&e))?;
+        let rules = Rules::new(&upstream, &policy.agent, &policy.slug).map_err(|e| of(&e))?;
+        let repo = Repo::new(upstream, rules, dir, remote, programs.clone()).map_err(|e| of(&e))?;
         all.insert(name, Arc::new(repo));
     }
     Ok(all)
@@ -291,6 +296,7 @@ fn parent(path: &Path) -> &Path {
 fn grants(args: &Args, state: &Path, run: &Path, programs: &Programs, repos: &BTreeMap<UpstreamName, Arc<Repo>>) -> Grants {
     let mut ro: Vec<PathBuf> = call::SYSTEM.iter().map(PathBuf::from).collect();
     ro.extend(["/dev/urandom", "/dev/random", "/proc/self", "/etc/ld.so.cache"].map(PathBuf::from));
+    ro.push(parent(&args.policy).to_owned()); // it is replaced by a rename
     ro.extend(repos.values().flat_map(|r| r.remote.files().to_vec()));
     let mut rw = vec![args.audit.clone(), run.to_owned(), state.to_owned()];
     rw.extend(["/dev/null", "/dev/zero"].map(PathBuf::from));

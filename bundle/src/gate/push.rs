@@ -17,8 +17,9 @@ use super::call::{Call, Ended};
 use super::commands::{Capabilities, Head, HeadReader, Id};
 use super::leaks::Leaks;
 use super::pkt;
+use super::refs::RefPolicy;
 use super::refusal::{Refusal, Rule};
-use super::repo::{LOCAL, Refs, Repo, private_dir, ran};
+use super::repo::{LOCAL, Refs, Repo, Rules, private_dir, ran};
 use super::scan::{Finding, Scan, neutral};
 use super::server::Gate;
 use super::ticket::Ticket;
@@ -90,7 +91,7 @@ pub async fn receive(gate: Arc<Gate>, repo: Arc<Repo>, mut inflow: Inflow, mut t
     ticket.refs(&head.commands);
     let taken = take(&gate, &repo, &head, &rest, &mut inflow).await;
     ticket.up(inflow.taken);
-    let Taken { quarantine, leaks, refs } = match taken {
+    let Taken { quarantine, leaks, refs, rules } = match taken {
         Ok(it) => it,
         Err(refusal) => {
             inflow.drain(DRAIN.0, DRAIN.1).await;
@@ -107,7 +108,7 @@ pub async fn receive(gate: Arc<Gate>, repo: Arc<Repo>, mut inflow: Inflow, mut t
     tasks.spawn(async move {
         let out = Out { tx, capabilities: head.capabilities };
         let mut found = Vec::new();
-        let done = forward(&gate, &repo, &head, (&quarantine, leaks, &refs), &mut ticket, &out, &mut found).await;
+        let done = forward(&gate, &repo, &head, (&quarantine, leaks, &refs, &rules), &mut ticket, &out, &mut found).await;
         drop(quarantine);
         let mut bytes = Vec::new();
         match &done {
@@ -215,13 +216,16 @@ struct Taken {
     leaks: Option<Leaks>,
     /// What it was compared with.
     refs: Refs,
+    /// What it is judged by.
+    rules: Arc<Rules>,
 }
 
 /// Checks the refs, then reads the pack into a quarantine of its own. gitleaks is started first: it warms up meanwhile.
 async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut Inflow) -> Result<Taken, Refusal> {
     let refs = repo.refs().await?;
-    check_refs(gate, repo, head, &refs)?;
-    let Some(push) = &repo.upstream.push else { return Err(read_only()) };
+    let rules = repo.rules();
+    let (push, patterns) = rules.push.as_ref().ok_or_else(read_only)?;
+    check_refs(gate, patterns, head, &refs)?;
     let quarantine = Quarantine::new(repo)?;
     let leaks = Leaks::start(&repo.programs, &quarantine.empty())?;
 
@@ -252,7 +256,7 @@ async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut I
     }
     drop(stdin);
     if meter.objects() == Some(0) && meter.size == 32 {
-        return Ok(Taken { quarantine, leaks, refs }); // a branch of what is known
+        return Ok(Taken { quarantine, leaks, refs, rules }); // a branch of what is known
     }
     let end = async {
         let mut said = Vec::new();
@@ -261,7 +265,7 @@ async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut I
     };
     let ended = timeout(INDEX, end).await.map_err(|_| Refusal::new(Rule::Pack, "the pack takes too long to read"))?;
     let ended = ended.map_err(|e| Refusal::host("read the pack", &e))?;
-    if ended.status.success() { Ok(Taken { quarantine, leaks, refs }) } else { Err(bad_pack(&ended)) }
+    if ended.status.success() { Ok(Taken { quarantine, leaks, refs, rules }) } else { Err(bad_pack(&ended)) }
 }
 
 fn bad_pack(ended: &Ended) -> Refusal {
@@ -300,8 +304,7 @@ fn read_only() -> Refusal {
     Refusal::new(Rule::ReadOnly, "this bottle may not push to this upstream")
 }
 
-fn check_refs(gate: &Gate, repo: &Repo, head: &Head, refs: &Refs) -> Result<(), Refusal> {
-    let policy = repo.push.as_ref().ok_or_else(read_only)?;
+fn check_refs(gate: &Gate, policy: &RefPolicy, head: &Head, refs: &Refs) -> Result<(), Refusal> {
     for command in &head.commands {
         policy.check(command, refs.get(&command.name), &gate.guards).map_err(|mut refusal| {
             refusal.reason = format!("{}: {}", neutral(&command.name), refusal.reason);
@@ -315,12 +318,12 @@ async fn forward(
     gate: &Gate,
     repo: &Repo,
     head: &Head,
-    (quarantine, leaks, refs): (&Quarantine, Option<Leaks>, &Refs),
+    (quarantine, leaks, refs, rules): (&Quarantine, Option<Leaks>, &Refs, &Rules),
     ticket: &mut Ticket,
     out: &Out,
     found: &mut Vec<Finding>,
 ) -> Result<(), Refusal> {
-    let push = repo.upstream.push.as_ref().ok_or_else(read_only)?;
+    let (push, _) = rules.push.as_ref().ok_or_else(read_only)?;
     let _turn = out.waiting(repo.pushing.lock()).await;
     let objects = quarantine.objects();
     let git = || repo.git().ro(&quarantine.0).objects(&objects);

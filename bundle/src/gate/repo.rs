@@ -6,10 +6,10 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use bottle_policy::{GateUpstream, Stale};
+use bottle_policy::{GateTextError, GateUpstream, Push, Stale};
 use tokio::sync::Mutex;
 
 use super::call::{Call, Ended, Programs};
@@ -34,13 +34,32 @@ const SHA256: &str = "the upstream is a SHA-256 repository; the gate knows SHA-1
 /// Refs by name.
 pub type Refs = BTreeMap<String, Id>;
 
+/// What of an upstream's policy can change while the daemon runs.
+#[derive(Debug)]
+pub struct Rules {
+    /// What a fetch gets while the upstream cannot be reached.
+    pub stale: Stale,
+    /// What may be pushed, and its patterns with the names put in.
+    pub push: Option<(Push, RefPolicy)>,
+}
+
+impl Rules {
+    /// Those of `upstream`.
+    ///
+    /// # Errors
+    /// A name that makes a pattern none.
+    pub fn new(upstream: &GateUpstream, agent: &str, slug: &str) -> Result<Self, GateTextError> {
+        let push = upstream.push.as_ref().map(|p| Ok((p.clone(), RefPolicy::new(p, agent, slug)?))).transpose()?;
+        Ok(Self { stale: upstream.stale, push })
+    }
+}
+
 /// One upstream.
 #[derive(Debug)]
 pub struct Repo {
-    /// As in the policy.
+    /// As in the policy that the daemon began with.
     pub upstream: GateUpstream,
-    /// What may be pushed.
-    pub push: Option<RefPolicy>,
+    rules: RwLock<Arc<Rules>>,
     /// Its own directory.
     pub dir: PathBuf,
     /// The bare repository in it.
@@ -78,7 +97,7 @@ impl Repo {
     ///
     /// # Errors
     /// The file system's.
-    pub fn new(upstream: GateUpstream, push: Option<RefPolicy>, dir: PathBuf, remote: Remote, programs: Arc<Programs>) -> io::Result<Self> {
+    pub fn new(upstream: GateUpstream, rules: Rules, dir: PathBuf, remote: Remote, programs: Arc<Programs>) -> io::Result<Self> {
         let (mirror, quarantine) = (dir.join("mirror.git"), dir.join("quarantine"));
         if quarantine.exists() {
             fs::remove_dir_all(&quarantine)?;
@@ -86,7 +105,18 @@ impl Repo {
         private_dir(&quarantine)?;
         clean(&mirror)?;
         let refreshed = Mutex::new(Refreshed { once: mirror.join("gate-fetched").exists(), ..Refreshed::default() });
-        Ok(Self { upstream, push, dir, mirror, quarantine, remote, programs, pushing: Mutex::default(), refreshed })
+        let rules = RwLock::new(Arc::new(rules));
+        Ok(Self { upstream, rules, dir, mirror, quarantine, remote, programs, pushing: Mutex::default(), refreshed })
+    }
+
+    /// The rules in force. Who began with them ends with them.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts others in force.
+    pub fn replace_rules(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
     /// Brings the mirror up to date. Who comes while that is under way waits for the next one, which serves all of them.
@@ -115,7 +145,7 @@ impl Repo {
             state.result = Some(done);
         }
         match state.result.clone() {
-            Some(Err(e)) if e.rule == Rule::Upstream && self.upstream.stale == Stale::Allow && state.once => {
+            Some(Err(e)) if e.rule == Rule::Upstream && self.rules().stale == Stale::Allow && state.once => {
                 tracing::warn!("{}: {}; the last mirror is served", self.upstream.name, e.reason);
                 Ok(())
             }

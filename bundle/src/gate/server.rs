@@ -177,7 +177,7 @@ async fn answer(gate: Arc<Gate>, request: Request<Incoming>, mut ticket: Ticket)
             Ok(reply(service, "advertisement", Reply::Child(Box::new(Outflow::new(prefix, running, ticket)))))
         }
         (Service::ReceivePack, true) => {
-            if repo.upstream.push.is_none() && !gate.guards.is_off(Rule::ReadOnly) {
+            if repo.rules().push.is_none() && !gate.guards.is_off(Rule::ReadOnly) {
                 return Err((Refusal::new(Rule::ReadOnly, "this bottle may not push to this upstream"), ticket));
             }
             tried!(ticket.admit());
@@ -206,7 +206,7 @@ async fn answer(gate: Arc<Gate>, request: Request<Incoming>, mut ticket: Ticket)
         }
         (Service::ReceivePack, false) => {
             let gzip = tried!(request::body_headers(&head.headers, service));
-            if repo.upstream.push.is_none() && !gate.guards.is_off(Rule::ReadOnly) {
+            if repo.rules().push.is_none() && !gate.guards.is_off(Rule::ReadOnly) {
                 return Err((Refusal::new(Rule::ReadOnly, "this bottle may not push to this upstream"), ticket));
             }
             let inflow = Inflow::new(body, gzip, u64::MAX, gate.limits.silence);

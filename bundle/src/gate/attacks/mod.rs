@@ -13,10 +13,9 @@ use bottle_policy::{Action, GateUpstream, Push, Scan, Secret};
 use bottle_scan::Scanner;
 
 use super::call::Programs;
-use super::refs::RefPolicy;
 use super::refusal::{Guards, Rule};
 use super::remote::Remote;
-use super::repo::Repo;
+use super::repo::{Repo, Rules};
 use super::{Limits, server};
 
 #[path = "../../../tests/gate/client.rs"]
@@ -78,7 +77,6 @@ impl Bench {
         super::private_dir(&at("home")).unwrap();
         let programs =
             Programs { git: git_program().unwrap(), exec_path, ssh: None, gitleaks: leaks, launcher: None, libs: vec![], home: at("home") };
-        let policy = RefPolicy::new(&push, "claude", "b1").unwrap();
         let upstream = GateUpstream {
             name: "x".parse().unwrap(),
             url: "https://forge.test/x.git".parse().unwrap(),
@@ -89,7 +87,8 @@ impl Bench {
             stale: Default::default(),
             push: Some(push),
         };
-        let repo = Repo::new(upstream, Some(policy), at("state"), Remote::local(&at("up.git")), Arc::new(programs)).unwrap();
+        let rules = Rules::new(&upstream, "claude", "b1").unwrap();
+        let repo = Repo::new(upstream, rules, at("state"), Remote::local(&at("up.git")), Arc::new(programs)).unwrap();
         let scanner = Scanner::new(&[("DEMO".parse().unwrap(), Secret::new(OWN.to_owned()))]);
         let profile = |limit| scanner.profile(&Scan { limit, ..Scan::default() }).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
