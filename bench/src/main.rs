@@ -1,6 +1,8 @@
 //! Benchmarks. Every figure is printed beside its peer's figure, or its limit, from the same run.
 
+mod daemon;
 mod egress;
+mod git;
 mod home;
 mod launch;
 mod peer;
@@ -36,7 +38,9 @@ enum Bench {
     },
     /// The egress proxy; against no proxy, and against mitmproxy where BOTTLE_MITMPROXY says where it is.
     Egress(egress::Options),
-    /// The upstream of the above, in a process of its own.
+    /// Pushes and clones through git-gate; against the same made directly.
+    Git(git::Options),
+    /// The upstream of `egress`, in a process of its own.
     #[command(name = egress::UPSTREAM, hide = true)]
     Upstream,
 }
@@ -48,6 +52,7 @@ fn main() -> std::process::ExitCode {
     let ran = match cli.bench {
         Bench::Launch { soak } => launch::run(&mut report, &binary, cli.runs, soak),
         Bench::Egress(options) => egress::run(&mut report, &options),
+        Bench::Git(options) => git::run(&mut report, &options, cli.runs),
         Bench::Upstream => egress::serve_upstream(),
     };
     match ran {

@@ -7,8 +7,8 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, H
 use http::{Method, Request, StatusCode, Uri};
 
 use super::client::{self, Client, Load, Payload};
-use super::daemon::Daemon;
 use super::{CONNECTIONS, STREAMED, text, upstream};
+use crate::daemon::Daemon;
 use crate::report::median;
 
 pub const GET: &str = "keep-alive, 16 × GET";

@@ -5,7 +5,6 @@
 
 mod cases;
 mod client;
-mod daemon;
 mod policy;
 mod soak;
 mod text;
@@ -18,10 +17,10 @@ use std::time::Duration;
 use bytes::Bytes;
 pub use upstream::{COMMAND as UPSTREAM, serve as serve_upstream};
 
+use crate::daemon::{Daemon, Program};
 use crate::report::Against::{AtLeast, AtMost};
 use crate::report::{Against, Report, median};
 use client::{Client, Payload, Way};
-use daemon::{Daemon, Program};
 use policy::Setup;
 use upstream::Upstream;
 

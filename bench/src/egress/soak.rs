@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::client::{self, Client, Way};
-use super::daemon::{Daemon, Program};
 use super::policy::Setup;
 use super::{BENCH, CONNECTIONS, cases};
+use crate::daemon::{Daemon, Program};
 use crate::report::Against::AtMost;
 use crate::report::Report;
 

@@ -1,4 +1,4 @@
-//! The daemons that are compared: ours, and mitmproxy with the addon that does the same. Both have one contract.
+//! Daemons that are measured: ours, and mitmproxy with the addon that does the same. All have one contract.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -113,6 +113,11 @@ impl Daemon {
     /// Its memory and its children's, MiB.
     pub fn resident(&self) -> f64 {
         self.processes().into_iter().map(|pid| status_kib(&read(pid, "status"), "VmRSS:")).sum::<f64>() / 1024.0
+    }
+
+    /// The most memory that it, without its children, has ever had, MiB.
+    pub fn peak(&self) -> f64 {
+        status_kib(&read(self.process.id(), "status"), "VmHWM:") / 1024.0
     }
 
     fn processes(&self) -> Vec<u32> {
