@@ -51,13 +51,13 @@ fn bottle(keys: &str) -> LaunchPlan {
 fn the_demo_needs_no_manifest() {
     let plan = with_env(&[], |host| plan(&Manifest::built_in(), "demo", host, &Options::default())).unwrap();
     assert_eq!(plan.manifest, None);
-    assert_eq!(plan.daemons, [Daemon::Egress]);
-    assert_eq!((plan.endpoints.len(), plan.endpoints[0].port), (1, 9099));
+    assert_eq!(plan.daemons, [Daemon::Egress, Daemon::GitGate]);
+    assert_eq!((plan.endpoints.len(), plan.endpoints[0].port), (2, 9099));
     let route = &plan.policy.routes[0];
     assert_eq!((route.host.as_str(), route.port, route.connect, route.allow_private), (DEMO_HOST, 443, None, false));
     assert_eq!(plan.tokens.values().collect::<Vec<_>>(), [&TokenSource::Generated]);
     assert!(plan.unsupported.is_empty() && plan.warnings.is_empty());
-    assert_eq!(plan.policy_digest, plan.policy.digest());
+    assert_ne!(plan.policy_digest, plan.policy.digest(), "its repository is a part of it");
     assert_eq!(
         render(&plan),
         "\
@@ -69,6 +69,7 @@ resources  1 CPU, 512 MiB memory, 1 GiB disk
 command    bottle-demo
 reach      hello.demo.test:443  any method  /*  authorization: bearer <DEMO_TOKEN>, route demo:hello
 tokens     DEMO_TOKEN  made for this launch
+git        https://hello.demo.test/demo.git  push {slug}/*
 "
     );
 }

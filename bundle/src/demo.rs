@@ -1,4 +1,5 @@
-//! `bottle-bundle demo-upstream`: a TLS server on loopback that can tell whether the bottle's token reached it.
+//! `bottle-bundle demo-upstream`: a TLS server on loopback that can tell whether the bottle's token reached it, and has an empty
+//! repository.
 
 use std::convert::Infallible;
 use std::io::{self, Write as _};
@@ -108,6 +109,10 @@ fn answer(request: &Request<Incoming>, token: &Secret) -> Response<Full<Bytes>> 
                 token_sha256: shown.map(|t| hex::encode(Sha256::digest(t))),
             };
             (StatusCode::OK, "application/json", serde_json::to_string(&who).unwrap_or_default() + "\n")
+        }
+        // A repository without a ref, to which nothing can be pushed.
+        "/demo.git/info/refs" if request.uri().query() == Some("service=git-upload-pack") => {
+            (StatusCode::OK, "application/x-git-upload-pack-advertisement", "001e# service=git-upload-pack\n00000000".to_owned())
         }
         _ => (StatusCode::NOT_FOUND, "text/plain", "not found\n".to_owned()),
     };

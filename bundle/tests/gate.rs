@@ -232,28 +232,89 @@ fn the_upstream_s_own_no_is_passed_on() {
     assert!(gate.audit().contains("\"answer\":\"the upstream does not accept it"), "{}", gate.audit());
 }
 
+/// Where a push is when the daemon is killed, and whether the upstream has it then.
+const STAGES: &[(&str, bool)] = &[("its pack is half there", false), ("scanned", false), ("forwarded", false), ("accepted", true)];
+
 #[test]
-fn killed_in_the_middle_of_a_push_it_leaves_all_or_nothing() {
+fn killed_at_any_stage_of_a_push_it_leaves_all_or_nothing() {
+    for (stage, arrived) in STAGES {
+        let Some(upstream) = Upstream::start() else { return };
+        let policy = upstream.policy("x");
+        let gate = Gate::start(std::slice::from_ref(&policy), &nothing());
+        let work = gate.clone("x");
+        let before = upstream.refs("x");
+        // Long enough to be met while it is scanned.
+        let text: String = (0..400_000u64).map(|n| format!("line {}\n", n * 7919 % 1_000_003)).collect();
+        work.commit("a", if *stage == "scanned" { &text } else { "a" }, "work");
+        let flag = upstream.dir.path().join("begun");
+        match *stage {
+            "its pack is half there" => {
+                let mut noise = vec![0; 4 << 20];
+                getrandom::fill(&mut noise).unwrap();
+                work.commit("noise", noise, "more");
+                let held = client::held_bridge(gate.dir.path().join("run/s"), 1 << 20, flag.clone());
+                work.ok(&["remote", "set-url", "origin", &format!("http://{held}/x.git")]);
+            }
+            "forwarded" => upstream.hook("x", "pre-receive", &format!("touch {}; sleep 1", flag.display())),
+            "accepted" => upstream.hook("x", "post-update", &format!("touch {}; sleep 1", flag.display())),
+            _ => {}
+        }
+        let mut push = client::git(&work.path);
+        push.args(["push", "-q", "origin", "HEAD:refs/heads/agent/a"]).stderr(std::process::Stdio::null());
+        let mut push = push.spawn().unwrap();
+        client::until(stage, || {
+            flag.exists() || (*stage == "scanned" && gate.children().iter().any(|c| c.1.contains("cat-file --batch-command")))
+        });
+        assert_eq!(gate.quarantine("x"), 1, "{stage}");
+        let gate = gate.again(&[policy], &nothing());
+        assert!(!push.wait().unwrap().success(), "{stage}: no success is told");
+        assert_eq!(gate.quarantine("x"), 0, "{stage}: cleaned at the next start");
+        verify(gate.audit().as_bytes()).unwrap();
+        let now = upstream.refs("x");
+        let whole = now.contains(&format!("refs/heads/agent/a {}", work.ok(&["rev-parse", "HEAD"]).trim()));
+        assert!(now == before || whole, "{stage}: {now}");
+        // What was in the upstream's hands may or may not have been taken; before that nothing is there.
+        assert!(*stage == "forwarded" || whole == *arrived, "{stage}: {now}");
+        // It can be made again, whether or not it has arrived.
+        work.ok(&["remote", "set-url", "origin", &gate.url("x")]);
+        let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
+        assert!(ok, "{stage}: {said}");
+    }
+}
+
+#[test]
+fn other_rules_come_into_force_while_it_runs_and_nothing_else_does() {
     let Some(upstream) = Upstream::start() else { return };
-    let flag = upstream.dir.path().join("begun");
-    upstream.hook("x", "pre-receive", &format!("touch {}; sleep 1", flag.display()));
     let policy = upstream.policy("x");
     let gate = Gate::start(std::slice::from_ref(&policy), &nothing());
     let work = gate.clone("x");
     work.commit("a", "a", "work");
-    let mut push = client::git(&work.path);
-    push.args(["push", "-q", "origin", "HEAD:refs/heads/agent/a"]).stderr(std::process::Stdio::null());
-    let mut push = push.spawn().unwrap();
-    client::until("the upstream has it in hand", || flag.exists());
-    assert_eq!(gate.quarantine("x"), 1);
-    let gate = gate.again(&[policy], &nothing());
-    assert!(!push.wait().unwrap().success(), "no success is told");
-    assert_eq!(gate.quarantine("x"), 0, "cleaned at the next start");
-    // Nothing in the log's chain is broken, and the push can be made again, whether or not it has arrived.
+    let push = |branch: &str| work.push(&["origin", &format!("HEAD:refs/heads/{branch}")]).0;
+    assert!(push("agent/a") && !push("other/a"));
+    let replace = |policy: &serde_json::Value, says: &str| {
+        let before = gate.audit().lines().count();
+        let text = serde_json::json!({"version": 1, "agent": "claude", "slug": "b1", "upstreams": [policy]}).to_string();
+        fs::write(gate.dir.path().join("new"), text).unwrap();
+        fs::rename(gate.dir.path().join("new"), gate.dir.path().join("policy.json")).unwrap();
+        client::until(says, || gate.audit().lines().skip(before).any(|l| l.contains("\"event\":\"policy\"") && l.contains(says)));
+    };
+    let mut other = policy.clone();
+    other["push"]["branches"] = serde_json::json!(["other/*"]);
+    replace(&other, "in force");
+    assert!(push("other/a") && !push("agent/b"));
+    // Where it goes, and with which key, is of the launch.
+    let mut elsewhere = policy.clone();
+    elsewhere["url"] = format!("ssh://{}@forge.test:2222{}", upstream.user(), upstream.repo("y").display()).into();
+    replace(&elsewhere, "stays in force");
+    let mut nonsense = policy.clone();
+    nonsense["push"]["branches"] = serde_json::json!(["refs/heads/x"]);
+    replace(&nonsense, "stays in force");
+    assert!(push("other/b") && !push("agent/b"));
+    let mut read_only = policy;
+    read_only.as_object_mut().unwrap().remove("push");
+    replace(&read_only, "in force");
+    assert!(!push("other/c") && !push("agent/c"));
     verify(gate.audit().as_bytes()).unwrap();
-    work.ok(&["remote", "set-url", "origin", &gate.url("x")]);
-    let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
-    assert!(ok, "{said}");
 }
 
 #[test]

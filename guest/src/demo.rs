@@ -19,6 +19,7 @@ struct Options {
     denied: Option<String>,
     allowed: Option<String>,
     host_kernel: Option<String>,
+    repository: Option<String>,
     workspace: Option<PathBuf>,
 }
 
@@ -39,6 +40,7 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
             "denied-host" => options.denied = Some(value),
             "allowed-host" => options.allowed = Some(value),
             "host-kernel" => options.host_kernel = Some(value),
+            "repository" => options.repository = Some(value),
             "workspace" => options.workspace = Some(value.into()),
             _ => return Err(format!("unknown option --{name}")),
         }
@@ -70,6 +72,9 @@ fn run(options: &Options, table: &mut Table) -> Result<(), String> {
             Err(_) => Err("unknown: the upstream did not name the token".into()),
         };
         table.row("that token is not in here", absent);
+    }
+    if let Some(url) = &options.repository {
+        table.row("a key in a commit is not pushed", planted_key(url));
     }
     table.row("the workspace is writable", writable(options.workspace.as_deref()));
     Ok(())
@@ -103,6 +108,41 @@ fn allowed_host(host: &str) -> Result<WhoAmI, String> {
     let answer: WhoAmI =
         serde_json::from_slice(&output.stdout).map_err(|_| format!("not the demo's upstream: {}", line(&output.stdout)))?;
     if answer.authorized { Ok(answer) } else { Err("reached, but without the token".into()) }
+}
+
+/// Commits what looks like a token and pushes it, as an agent might that did not look. The gate's finding, when it refused.
+fn planted_key(url: &str) -> Result<String, String> {
+    let dir = std::env::temp_dir().join(format!("bottle-demo-git-{}", std::process::id()));
+    std::fs::create_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let pushed = push_a_key(&dir, url);
+    let _ = std::fs::remove_dir_all(&dir);
+    let output = pushed?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let clean = |line: &str| line.trim_start_matches("remote:").trim().chars().filter(|c| !c.is_control()).take(100).collect::<String>();
+    if output.status.success() {
+        return Err("it was pushed".into());
+    }
+    let finding = said.lines().find_map(|line| line.split_once(" (fingerprint ")).map(|(finding, _)| clean(finding));
+    finding.ok_or_else(|| said.lines().map(clean).find(|l| !l.is_empty()).unwrap_or_default())
+}
+
+fn push_a_key(dir: &Path, url: &str) -> Result<std::process::Output, String> {
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        command.current_dir(dir).args(["-c", "user.name=demo", "-c", "user.email=demo@bottle.invalid", "-c", "init.defaultBranch=main"]);
+        command.args(args).stdin(Stdio::null()).output().map_err(|e| format!("git: {e}"))
+    };
+    // In two parts, so that no file of the project holds a token.
+    let key = ["gh", "p_wWPw5k4aXcaT4fNP0UcnZwJUVFk6LO0pINUx"].concat();
+    std::fs::write(dir.join("deploy.sh"), format!("#!/bin/sh\nexport GITHUB_TOKEN={key}\n")).map_err(|e| e.to_string())?;
+    let branch = format!("HEAD:refs/heads/{}/planted", std::env::var("BOTTLE").unwrap_or_default());
+    for args in [&["init", "--quiet"][..], &["add", "."], &["commit", "--quiet", "--message=deploy"]] {
+        let done = git(args)?;
+        if !done.status.success() {
+            return Err(String::from_utf8_lossy(&done.stderr).lines().next().unwrap_or("git failed").to_owned());
+        }
+    }
+    git(&["push", url, &branch])
 }
 
 fn writable(workspace: Option<&Path>) -> Result<String, String> {

@@ -35,7 +35,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::machine::{Engine, MachineSpec, Running};
 use crate::manifest::{EnvName, Provider};
 use crate::pki::Authority;
-use crate::plan::{DEMO_COMMAND, DEMO_HOST, DEMO_TOKEN, LaunchPlan};
+use crate::plan::{DEMO_COMMAND, DEMO_HOST, DEMO_REPOSITORY, DEMO_TOKEN, LaunchPlan};
 use crate::provider::{self, demo::DemoUpstream};
 use crate::provision;
 use crate::sabotage::breaks;
@@ -133,7 +133,7 @@ impl Launch<'_> {
 impl Underway<'_> {
     async fn bring_up<E: Engine>(
         &mut self,
-        (mut plan, gate): (LaunchPlan, Option<GatePolicy>),
+        (mut plan, mut gate): (LaunchPlan, Option<GatePolicy>),
         engine: &E,
         parts: &mut Parts,
         (news, stop): (watch::Receiver<Option<Up>>, Arc<Notify>),
@@ -155,7 +155,8 @@ impl Underway<'_> {
         self.progress.step("starting the bundle");
         if provider::needs_demo_upstream(&plan) {
             let token = demo_token(&tokens)?;
-            parts.upstream = Some(DemoUpstream::start(closure, &self.dir, token, &mut plan.policy, &mut self.journal).await?);
+            parts.upstream =
+                Some(DemoUpstream::start(closure, &self.dir, token, (&mut plan.policy, gate.as_mut()), &mut self.journal).await?);
         }
         let authority = Authority::new(&format!("bottle {}", self.dir.slug()))?;
         if breaks("open-egress") {
@@ -305,6 +306,7 @@ fn agent(plan: &LaunchPlan, env: BTreeMap<String, String>, canary: &Canary) -> R
         argv = vec![SELF.to_owned(), "demo".into()];
         argv.extend(["--host-kernel".into(), host_kernel, "--canary".into(), canary.port()?.to_string()]);
         argv.extend(["--allowed-host".into(), DEMO_HOST.into(), "--denied-host".into(), "example.com".into()]);
+        argv.extend(["--repository".into(), DEMO_REPOSITORY.into()]);
     }
     let tty = interactive().then(size);
     Ok(ExecRequest { argv, env, cwd: Some(image.workdir.clone()), uid: image.uid, gid: image.gid, tty, stdin: true })

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bottle_policy::{HostPattern, Inject, Place, Route, Scheme, TokenName};
+use bottle_policy::{HostPattern, Inject, Place, Push, Route, Scheme, Stale, TokenName};
 
-use super::{DEMO_COMMAND, DEMO_HOST, DEMO_TOKEN};
-use crate::manifest::{Provider, TokenSource};
+use super::{DEMO_COMMAND, DEMO_HOST, DEMO_REPOSITORY, DEMO_TOKEN};
+use crate::manifest::{GitSpec, Provider, TokenSource};
 
 /// A provider's part of a plan.
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub(super) struct Contribution {
     pub routes: Vec<Route>,
     /// Where their tokens come from.
     pub tokens: BTreeMap<TokenName, TokenSource>,
+    /// Repositories, after the manifest's own.
+    pub git: Vec<GitSpec>,
     /// Command line, where the provider and not the manifest says it.
     pub command: Vec<String>,
     /// Whether the provider works in this version.
@@ -42,6 +44,11 @@ fn demo() -> Contribution {
         let inject = Some(Inject { place: Place::Header("authorization".to_owned()), scheme: Scheme::Bearer, token });
         out.routes.push(Route { inject, ..Route::to("demo:hello", host) });
     }
+    if let (Ok(name), Ok(url), Ok(branches)) = ("demo".parse(), DEMO_REPOSITORY.parse(), "{slug}/*".parse()) {
+        let push = Some(Push::to(vec![branches]));
+        let (identity_file, deploy_key, known_hosts, token, ca_file) = (None, None, None, None, None);
+        out.git.push(GitSpec { name, url, identity_file, deploy_key, known_hosts, token, ca_file, stale: Stale::default(), push });
+    }
     out
 }
 
@@ -52,6 +59,6 @@ mod tests {
     #[test]
     fn the_demo_has_its_route_and_token() {
         let demo = contribution(Provider::Demo);
-        assert_eq!((demo.routes.len(), demo.tokens.len()), (1, 1));
+        assert_eq!((demo.routes.len(), demo.tokens.len(), demo.git.len()), (1, 1, 1));
     }
 }

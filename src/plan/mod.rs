@@ -26,6 +26,8 @@ use crate::manifest::{
 pub const DEMO_TOKEN: &str = "DEMO_TOKEN";
 /// Host that the demo's route names; the launch fills in `connect` and `ca`.
 pub const DEMO_HOST: &str = "hello.demo.test";
+/// Repository that the demo pushes to, or tries to.
+pub const DEMO_REPOSITORY: &str = "https://hello.demo.test/demo.git";
 /// Command of the demo provider, in the image's `PATH`.
 pub const DEMO_COMMAND: &[&str] = &["bottle-demo"];
 
@@ -93,7 +95,8 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
 
     let policy = Policy::new(bottle.egress.iter().map(|r| r.route.clone()).chain(ours.routes).collect());
     let mut daemons = vec![Daemon::Egress];
-    daemons.extend((!bottle.git.is_empty()).then_some(Daemon::GitGate));
+    let git: Vec<GitSpec> = bottle.git.iter().map(|g| g.spec.clone()).chain(ours.git).collect();
+    daemons.extend((!git.is_empty()).then_some(Daemon::GitGate));
     daemons.extend(bottle.supervise.is_some().then_some(Daemon::Supervise));
     let mut plan = LaunchPlan {
         version: VERSION,
@@ -116,11 +119,11 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
         questions,
         endpoints: daemons.iter().map(|d| Endpoint { daemon: *d, port: d.guest_port() }).collect(),
         daemons,
-        policy_digest: policy_digest(&policy, bottle),
+        policy_digest: policy_digest(&policy, bottle.bundle_egress, &git),
         policy,
         bundle_egress: bottle.bundle_egress,
         tokens,
-        git: bottle.git.iter().map(|g| g.spec.clone()).collect(),
+        git,
         supervise: bottle.supervise.is_some(),
         workspace: PlannedWorkspace { mode: bottle.workspace.mode, path: bottle.workspace.path.clone() },
         given: Given { env: options.env.keys().cloned().collect(), command: !options.command.is_empty() },
@@ -147,13 +150,13 @@ impl LaunchPlan {
 }
 
 /// The policy's own digest; repositories, and another chain than ours, which enforces it in other ways, make another one.
-fn policy_digest(policy: &Policy, bottle: &Bottle) -> String {
+fn policy_digest(policy: &Policy, chain: EgressChain, git: &[GitSpec]) -> String {
     let mut text = policy.digest();
-    if bottle.bundle_egress != EgressChain::Bottle {
-        text = hex::encode(Sha256::digest(format!("{} {text}", bottle.bundle_egress)));
+    if chain != EgressChain::Bottle {
+        text = hex::encode(Sha256::digest(format!("{chain} {text}")));
     }
-    for git in &bottle.git {
-        let git = serde_json::to_string(&git.spec).unwrap_or_default();
+    for git in git {
+        let git = serde_json::to_string(git).unwrap_or_default();
         text = hex::encode(Sha256::digest(format!("{text} {git}")));
     }
     text

@@ -3,11 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bottle_policy::{Policy, Secret};
+use bottle_policy::{GatePolicy, Policy, Secret};
 use serde::Serialize;
 
 use crate::closure::Closure;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::pki::Authority;
 use crate::plan::DEMO_HOST;
 use crate::process::{Daemon, Program};
@@ -30,11 +30,17 @@ pub struct DemoUpstream {
 }
 
 impl DemoUpstream {
-    /// Starts the upstream on a loopback port and points the policy's demo route at it.
+    /// Starts the upstream on a loopback port and points the demo's route and repository at it.
     ///
     /// # Errors
     /// `Engine` when it does not start.
-    pub async fn start(closure: &Closure, dir: &BottleDir, token: &Secret, policy: &mut Policy, journal: &mut Journal) -> Result<Self> {
+    pub async fn start(
+        closure: &Closure,
+        dir: &BottleDir,
+        token: &Secret,
+        (policy, gate): (&mut Policy, Option<&mut GatePolicy>),
+        journal: &mut Journal,
+    ) -> Result<Self> {
         let authority = Authority::new("bottle demo upstream")?;
         let leaf = authority.leaf(DEMO_HOST)?;
         let program = Program::new("demo-upstream", &closure.bundle.binary.path)
@@ -48,6 +54,13 @@ impl DemoUpstream {
         for route in policy.routes.iter_mut().filter(|r| r.host.as_str() == DEMO_HOST) {
             route.connect = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
             route.ca = Some(authority.certificate.clone());
+        }
+        for upstream in gate.into_iter().flat_map(|gate| &mut gate.upstreams).filter(|u| u.url.host() == DEMO_HOST) {
+            // The guest's URL has no port; a connection to another port than the URL's there is none.
+            let url = format!("https://{DEMO_HOST}:{port}/{}.git", upstream.url.repo());
+            upstream.url = url.parse().context(Kind::Internal, || "the demo's repository has no URL".into())?;
+            upstream.connect = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+            upstream.ca = Some(authority.certificate.clone());
         }
         Ok(Self { _daemon: daemon })
     }

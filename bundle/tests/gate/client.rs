@@ -80,6 +80,32 @@ pub fn bridge(socket: PathBuf) -> SocketAddr {
     address
 }
 
+/// The same, but of each connection that says more than `most` bytes the rest is held back for ever; `flag` is made then.
+pub fn held_bridge(socket: PathBuf, most: u64, flag: PathBuf) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for guest in listener.incoming().map_while(Result::ok) {
+            let Ok(gate) = UnixStream::connect(&socket) else { continue };
+            let (from_guest, mut to_guest) = (guest.try_clone().unwrap(), guest);
+            let (mut from_gate, mut to_gate) = (gate.try_clone().unwrap(), gate);
+            let flag = flag.clone();
+            std::thread::spawn(move || {
+                if std::io::copy(&mut std::io::Read::take(&from_guest, most), &mut to_gate).is_ok_and(|n| n == most) {
+                    // What is there is read before it is killed.
+                    std::thread::sleep(Duration::from_millis(200));
+                    fs::write(flag, "").unwrap();
+                }
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from_gate, &mut to_guest);
+                let _ = to_guest.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    address
+}
+
 /// A clone.
 pub struct Work {
     pub path: PathBuf,
