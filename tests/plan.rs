@@ -103,7 +103,7 @@ tokens     GH_TOKEN                  from command gh auth token, again every 10m
            OWN_FORGE_TOKEN           from file /home/op/.gitea
            READ_FORGE_TOKEN          from command pass gl
            T_1PKG_EXAMPLE_COM_TOKEN  from file /home/op/.token, again every 90s
-git        git@github.com:me/x.git                       push agent/*, {agent}/*, not agent/release, tags agent-*, ALLOWED FINDINGS: 1  key /home/op/.ssh/id
+git        git@github.com:me/x.git                       push agent/*, {agent}/*, not agent/release, tags agent-*, ALLOWED FINDINGS: 1, attested by /home/op/.ssh/attest  key /home/op/.ssh/id
            https://github.com/me/lib                     read only       token GITHUB_TOKEN
            ssh://git@git.example.com:2222/group/own.git  push {agent}/*  deploy key of group/own by https://git.example.com/api/v1 with OWN_FORGE_TOKEN
            git@gitlab.com:group/sub/read.git             read only       read-only deploy key of group/sub/read by https://gitlab.com/api/v4 with READ_FORGE_TOKEN

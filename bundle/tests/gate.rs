@@ -283,6 +283,65 @@ fn killed_at_any_stage_of_a_push_it_leaves_all_or_nothing() {
 }
 
 #[test]
+fn an_attested_push_carries_a_note_that_ssh_keygen_verifies() {
+    let Some(upstream) = Upstream::start() else { return };
+    let mut policy = upstream.policy("x");
+    policy["attest"] = "ATTEST".into();
+    let input = serde_json::json!({"tokens": {"ATTEST": upstream.key("other")}});
+    let gates = [(), ()].map(|()| Gate::start(std::slice::from_ref(&policy), &input));
+    let keygen = client::program("BOTTLE_SSH_KEYGEN", &["/usr/bin/ssh-keygen"]).unwrap();
+    let allowed = upstream.dir.path().join("allowed");
+    fs::write(&allowed, format!("me@example.test {}", fs::read_to_string(upstream.dir.path().join("other.pub")).unwrap())).unwrap();
+    let verified = |note: &str| {
+        let (message, signature) = note.split_at(note.find("-----BEGIN").unwrap());
+        let file = upstream.dir.path().join("sig");
+        fs::write(&file, signature).unwrap();
+        let mut verify = std::process::Command::new(&keygen);
+        verify.args(["-Y", "verify", "-I", "me@example.test", "-n", "bot-bottle-push", "-f"]).arg(&allowed).arg("-s").arg(&file);
+        verify.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut child = verify.spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), message.as_bytes()).unwrap();
+        child.wait().unwrap().success()
+    };
+    // Two bottles push to one upstream at once, and each finds the other's notes changed.
+    std::thread::scope(|scope| {
+        for (n, gate) in gates.iter().enumerate() {
+            scope.spawn(move || {
+                let work = gate.clone("x");
+                for m in 0..3 {
+                    work.commit("a", format!("{n} {m}"), "work");
+                    let (ok, said) = work.push(&["origin", &format!("HEAD:refs/heads/agent/{n}-{m}")]);
+                    assert!(ok && said.contains("attested by refs/notes/bot-bottle"), "{said}");
+                }
+            });
+        }
+    });
+    let at = |args: &[&str]| run(client::git(&upstream.repo("x")).args(args));
+    assert_eq!(at(&["notes", "--ref=bot-bottle", "list"]).lines().count(), 6);
+    let tip = at(&["rev-parse", "refs/heads/agent/1-2"]);
+    let note = at(&["notes", "--ref=bot-bottle", "show", tip.trim()]);
+    for line in ["ref refs/heads/agent/1-2", &format!("new {}", tip.trim()), "agent claude", "bottle b1", "old none"] {
+        assert!(note.lines().any(|l| l == line), "{line}: {note}");
+    }
+    assert!(verified(&note) && !verified(&note.replace("1-2", "1-1")), "{note}");
+    assert!(gates[0].audit().contains("attested by"));
+
+    // What is refused is not vouched for, and the agent does not write notes itself.
+    let before = upstream.refs("x");
+    let work = gates[0].clone("x");
+    work.commit("k", github_token(), "leak");
+    assert!(!work.push(&["origin", "HEAD:refs/heads/agent/leak"]).0 && !work.push(&["origin", "HEAD:refs/notes/bot-bottle"]).0);
+    assert_eq!(upstream.refs("x"), before);
+    // An upstream that takes no notes gets no push.
+    upstream.hook("x", "update", "case $1 in refs/notes/*) exit 1;; esac");
+    let work = gates[0].clone("x");
+    work.commit("b", "b", "work");
+    let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/z"]);
+    assert!(!ok && said.contains("upstream-refused"), "{said}");
+    assert_eq!(upstream.refs("x"), before);
+}
+
+#[test]
 fn other_rules_come_into_force_while_it_runs_and_nothing_else_does() {
     let Some(upstream) = Upstream::start() else { return };
     let policy = upstream.policy("x");

@@ -89,6 +89,9 @@ pub struct GateUpstream {
     /// What a fetch gets while the upstream cannot be reached.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stale: Stale,
+    /// ssh private key (as [`Access::Key`]) with which a note on each pushed branch is signed; absent: no notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attest: Option<TokenName>,
     /// What may be pushed; absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push: Option<Push>,

@@ -42,7 +42,12 @@ pub fn with_rules(in_force: &GatePolicy, plan: &LaunchPlan) -> GatePolicy {
 
 /// A policy with its secrets: `tokens` are all that the bundle has, `others` are only looked for in what is pushed.
 pub(super) fn spec(policy: GatePolicy, tokens: &BTreeMap<TokenName, Secret>, others: [(&str, &Secret); 1]) -> Result<GateSpec> {
-    let used = |name: &TokenName| policy.upstreams.iter().any(|u| matches!(&u.access, Access::Token(t) | Access::Key(t) if t == name));
+    let used = |name: &TokenName| {
+        policy
+            .upstreams
+            .iter()
+            .any(|u| matches!(&u.access, Access::Token(t) | Access::Key(t) if t == name) || u.attest.as_ref() == Some(name))
+    };
     let (used, unused): (BTreeMap<_, _>, BTreeMap<_, _>) = tokens.clone().into_iter().partition(|(name, _)| used(name));
     let mut secrets = unused;
     for (name, value) in others {
@@ -55,6 +60,21 @@ pub(super) fn spec(policy: GatePolicy, tokens: &BTreeMap<TokenName, Secret>, oth
 /// What git-gate's policy calls the deploy key of the upstream number `i`.
 pub(super) fn key_name(i: usize) -> Result<TokenName> {
     format!("BOTTLE_DEPLOY_KEY_{}", i + 1).parse().context(Kind::Internal, || "a deploy key's name is none".into())
+}
+
+/// What it calls the key that attests pushes to the upstream number `i`.
+fn attest_name(i: usize) -> Result<TokenName> {
+    format!("BOTTLE_ATTEST_KEY_{}", i + 1).parse().context(Kind::Internal, || "an attesting key's name is none".into())
+}
+
+/// The keys that attest pushes, read now: a missing one ends the launch.
+pub(super) fn attest_keys(plan: &LaunchPlan) -> Result<Vec<(TokenName, Secret)>> {
+    let keys = plan.git.iter().enumerate().filter_map(|(i, git)| Some((i, git, git.attest_key.as_deref()?)));
+    let read = |(i, git, path): (usize, &GitSpec, &Path)| {
+        let text = text(path).map_err(|why| Error::new(Kind::Config, format!("git upstream {}: attest_key {why}", git.name)))?;
+        Ok((attest_name(i)?, Secret::new(text)))
+    };
+    keys.map(read).collect()
 }
 
 fn upstream(i: usize, git: &GitSpec) -> Result<GateUpstream> {
@@ -80,8 +100,19 @@ fn upstream(i: usize, git: &GitSpec) -> Result<GateUpstream> {
         }
         None => None,
     };
+    let attest = git.attest_key.is_some().then(|| attest_name(i)).transpose()?;
     let ca = git.ca_file.as_deref().map(text).transpose().map_err(|why| bad(&format!("ca_file {why}")))?;
-    Ok(GateUpstream { name: git.name.clone(), url, access, known_hosts, ca, connect: None, stale: git.stale, push: git.push.clone() })
+    Ok(GateUpstream {
+        name: git.name.clone(),
+        url,
+        access,
+        known_hosts,
+        ca,
+        connect: None,
+        attest,
+        stale: git.stale,
+        push: git.push.clone(),
+    })
 }
 
 /// A file of the operator's.

@@ -147,6 +147,7 @@ impl Underway<'_> {
         self.progress.step("resolving tokens");
         let mut tokens = tokens::resolve(&plan).await?;
         remember(&self.dir, &plan, given)?;
+        tokens.extend(gate::attest_keys(&plan)?);
         if plan.git.iter().any(|git| git.deploy_key.is_some()) {
             self.progress.step("registering deploy keys");
             tokens.extend(deploy_key::register(&plan, &self.dir, &closure.bundle.binary.path).await?);

@@ -79,6 +79,7 @@ fn upstream(t: &Tab<'_>, files: &dyn Files) -> Option<Draft> {
     let ca_file = t.opt("ca_file").map(|v| (v.at.clone(), path(files, &v)));
     let token = t.opt("token").map(|v| (v.at.clone(), sourced(&v, files)));
     let deploy_key = t.opt("deploy_key");
+    let attest_key = t.opt("attest_key").map_or(Some(None), |v| path(files, &v).map(Some));
     let stale = t.opt("stale").map_or(Some(Stale::default()), |v| v.choice(&[("refuse", Stale::Refuse), ("allow", Stale::Allow)]));
     let push = push(t);
     let name = match t.opt("name") {
@@ -103,8 +104,8 @@ fn upstream(t: &Tab<'_>, files: &dyn Files) -> Option<Draft> {
     let given = |file: Option<(Location, Option<PathBuf>)>| file.map_or(Some(None), |(_, path)| path.map(Some));
     let token = token.map_or(Some(None), |(_, token)| token.map(Some))?;
     let (identity_file, ca_file) = (given(identity_file)?, given(ca_file)?);
-    let (name, known_hosts, stale) = (name?, known_hosts?, stale?);
-    let spec = GitSpec { name, url, identity_file, deploy_key: None, known_hosts, token: None, ca_file, stale, push };
+    let (name, known_hosts, attest_key, stale) = (name?, known_hosts?, attest_key?, stale?);
+    let spec = GitSpec { name, url, identity_file, deploy_key: None, known_hosts, token: None, ca_file, attest_key, stale, push };
     Some(Draft { spec, at: t.at.clone(), token, deploy_key })
 }
 

@@ -299,6 +299,9 @@ pub struct GitSpec {
     /// PEM of the CAs of an https upstream; `None`: the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// ssh private key of the host, with which a note on each push is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attest_key: Option<PathBuf>,
     /// What a fetch gets while the upstream cannot be reached.
     pub stale: Stale,
     /// What the agent may push; `None`: nothing.

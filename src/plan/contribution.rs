@@ -46,8 +46,19 @@ fn demo() -> Contribution {
     }
     if let (Ok(name), Ok(url), Ok(branches)) = ("demo".parse(), DEMO_REPOSITORY.parse(), "{slug}/*".parse()) {
         let push = Some(Push::to(vec![branches]));
-        let (identity_file, deploy_key, known_hosts, token, ca_file) = (None, None, None, None, None);
-        out.git.push(GitSpec { name, url, identity_file, deploy_key, known_hosts, token, ca_file, stale: Stale::default(), push });
+        let (identity_file, deploy_key, known_hosts, token, ca_file, attest_key) = (None, None, None, None, None, None);
+        out.git.push(GitSpec {
+            name,
+            url,
+            identity_file,
+            deploy_key,
+            known_hosts,
+            token,
+            ca_file,
+            attest_key,
+            stale: Stale::default(),
+            push,
+        });
     }
     out
 }

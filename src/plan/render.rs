@@ -104,7 +104,8 @@ fn lines(plan: &LaunchPlan) -> Vec<Line> {
                 let branches = (!push.branches.is_empty()).then(|| format!("push {}", list(&push.branches)));
                 let but = (!push.protected.is_empty()).then(|| format!("not {}", list(&push.protected)));
                 let allow = (!push.allow.is_empty()).then(|| format!("ALLOWED FINDINGS: {}", push.allow.len()));
-                [branches, but, tags, allow].into_iter().flatten().collect::<Vec<_>>().join(", ")
+                let attested = git.attest_key.as_ref().map(|key| format!("attested by {}", key.display()));
+                [branches, but, tags, allow, attested].into_iter().flatten().collect::<Vec<_>>().join(", ")
             },
         );
         let key = git.identity_file.as_ref().map(|p| format!("key {}", p.display()));

@@ -15,6 +15,7 @@ use crate::support::{Home, PATIENCE, assert_code, stderr, stdout};
 
 pub const CASES: &[Case] = &[
     ("lifecycle::git::what_is_allowed_goes_through_and_nothing_else", through),
+    ("lifecycle::git::a_launch_killed_in_the_middle_of_a_push_leaves_all_or_nothing", killed_in_a_push),
     ("lifecycle::git::deploy_keys_live_as_long_as_their_bottle", deploy_keys),
     ("lifecycle::git::deploy_keys_of_a_killed_launch_are_revoked_by_others", deploy_keys_after_kill),
     ("lifecycle::git::a_key_that_cannot_be_revoked_is_said_until_it_is", unrevoked),
@@ -172,6 +173,51 @@ fn through() {
     assert_code(&home.run(&["audit", "verify", "worker"]), 0);
     bottle.stop();
     assert_eq!(home.leftovers("worker"), Vec::<String>::new());
+}
+
+fn killed_in_a_push() {
+    for hook in ["pre-receive", "post-update"] {
+        let upstream = Upstream::start();
+        let flag = upstream.at("begun");
+        let path = upstream.at("x.git/hooks").join(hook);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("#!/bin/sh\ntouch {}; sleep 1\n", flag.display())).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let home = Home::with_manifest(&upstream.manifest());
+        let script = format!(
+            "set -e; cd ~; git clone -q {} w; cd w; git config user.name a; git config user.email a@b.test; git checkout -qb worker/x; \
+             echo x > x; git add x; git commit -qm x; git push -q origin worker/x",
+            upstream.url()
+        );
+        let push = ["exec", "worker", "--", "sh", "-c", &script];
+        let before = upstream.refs();
+        let mut bottle = home.start("worker", &["worker"]);
+        bottle.wait_until_up();
+        let mut pushing = home.bottle(&push).stderr(Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        while !flag.exists() {
+            assert!(began.elapsed() < PATIENCE, "{hook}: no push arrives");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bottle.signal(Signal::SIGKILL);
+        bottle.wait();
+        assert!(!pushing.wait().unwrap().success(), "{hook}: no success is told");
+        assert_code(&home.run(&["cleanup"]), 0);
+        assert_eq!(home.leftovers("worker"), Vec::<String>::new());
+        std::thread::sleep(Duration::from_secs(2)); // the upstream's hook is the upstream's
+        let after = upstream.refs();
+        assert!(after == before || after.contains("refs/heads/worker/x"), "{hook}: {after}");
+        assert!(hook == "pre-receive" || after != before, "it was the upstream's already");
+
+        // The mirror that was left behind serves the next launch, and the push can be made.
+        fs::remove_file(&path).unwrap();
+        let mut bottle = home.start("worker", &["worker"]);
+        bottle.wait_until_up();
+        let again = script.replace("worker/x", "worker/y");
+        assert_code(&home.run(&["exec", "worker", "--", "sh", "-c", &again]), 0);
+        assert!(upstream.refs().contains("refs/heads/worker/y"));
+        bottle.stop();
+    }
 }
 
 /// A forge before the upstream: the keys that it knows open the upstream's sshd.

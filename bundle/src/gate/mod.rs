@@ -3,13 +3,16 @@
 //! A request passes [`server`] (HTTP, limits) and [`request`] (which of four it is). A fetch brings the [`repo`]'s mirror up to
 //! date over its [`remote`] ([`agent`] for keys that are in memory only), then `git upload-pack` answers, through [`body`]. A
 //! [`push`] passes [`commands`] ([`pkt`]) and [`refs`] before a byte of its pack is read; the pack goes into a quarantine by
-//! `git index-pack --strict`, [`walk`] lists what is new, [`scan`] looks at every new object ([`leaks`], [`paths`]), `git push` forwards it, and only when the
+//! `git index-pack --strict`, [`walk`] lists what is new, [`scan`] looks at every new object ([`leaks`], [`paths`]), `git push` forwards it, with an [`attest`] note
+//! signed by a [`key`] where that is asked for, and only when the
 //! upstream has it the mirror takes it. Every child is a [`call`]. [`ticket`] writes the audit lines, [`reload`] puts other rules in force.
 
 pub mod agent;
+pub mod attest;
 pub mod body;
 pub mod call;
 pub mod commands;
+pub mod key;
 pub mod leaks;
 pub mod paths;
 pub mod pkt;
@@ -45,7 +48,9 @@ use crate::confine::{self, Grants, Network};
 use crate::lifeline;
 use crate::watch::Watch;
 
+use attest::Attestor;
 use call::Programs;
+use key::Key;
 use remote::Remote;
 use repo::{Repo, Rules, private_dir};
 
@@ -245,6 +250,7 @@ fn repos(
     if policy.version != 1 {
         return Err(format!("policy version {} is not known to this program (it knows 1)", policy.version));
     }
+    let digest = policy.digest();
     let (mut all, mut folded) = (BTreeMap::new(), HashSet::new());
     for upstream in policy.upstreams {
         let name = upstream.name.clone();
@@ -256,8 +262,16 @@ fn repos(
         let way = dir.join("way");
         private_dir(&way).map_err(|e| of(&e))?;
         let remote = Remote::new(&upstream, &input.tokens, (&way, bin, run), programs).map_err(|e| of(&e))?;
-        let rules = Rules::new(&upstream, &policy.agent, &policy.slug).map_err(|e| of(&e))?;
-        let repo = Repo::new(upstream, rules, dir, remote, programs.clone()).map_err(|e| of(&e))?;
+        let rules = Rules::new(&upstream, (&policy.agent, &policy.slug), digest.clone()).map_err(|e| of(&e))?;
+        let attestor = match &upstream.attest {
+            Some(key) => {
+                let pem = input.tokens.get(key).ok_or_else(|| of(&format!("there is no key {key}")))?;
+                let key = Key::read(pem).map_err(|e| of(&format!("attest: key {key}: {e}")))?;
+                Some(Attestor::new(key, &policy.agent, &policy.slug))
+            }
+            None => None,
+        };
+        let repo = Repo::new(upstream, (rules, attestor), dir, remote, programs.clone()).map_err(|e| of(&e))?;
         all.insert(name, Arc::new(repo));
     }
     Ok(all)

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::attest::{self, Notes};
 use super::body::{Inflow, Reply};
 use super::call::{Call, Ended};
 use super::commands::{Capabilities, Head, HeadReader, Id};
@@ -25,6 +26,8 @@ use super::server::Gate;
 use super::ticket::Ticket;
 use super::walk::{ancestry, changes, kinds, new_objects};
 
+/// How often an attested push is tried again, as others attest theirs.
+const ATTEST_TRIES: u32 = 5;
 /// For the upstream to take a push.
 const FORWARD: Duration = Duration::from_secs(1800);
 /// For git to read a pack after its last byte came.
@@ -369,13 +372,29 @@ async fn forward(
 
     ticket.admit()?;
     let _alone = repo.alone().await;
-    let answer = out.waiting(send(repo, git(), head)).await;
+    let mut tries = 0;
+    let (answer, notes) = loop {
+        let notes = match &repo.attestor {
+            Some(attestor) => Some(out.waiting(attestor.notes(repo, &git().rw(&objects), head, &rules.digest)).await?),
+            None => None,
+        };
+        match out.waiting(send(repo, git(), head, notes.as_ref())).await {
+            // Somebody else's push was attested in between: all or nothing went wrong by that.
+            Err(_) if tries < ATTEST_TRIES && attest::moved(repo, notes.as_ref()).await => tries += 1,
+            answer => break (answer, notes),
+        }
+    };
     match answer {
         Ok(said) => {
             for line in &said {
                 out.line(&format!("upstream: {line}")).await;
             }
-            ticket.event.answer = Some(said.first().map_or_else(|| "ok".to_owned(), |l| format!("ok; {l}")));
+            let attested = notes.map(|n| format!("; attested by {} {}", attest::NOTES, n.new.short())).unwrap_or_default();
+            if !attested.is_empty() {
+                out.line(&format!("git-gate: pushed{attested}")).await;
+            }
+            let line = said.first().map(|l| format!("; {l}")).unwrap_or_default();
+            ticket.event.answer = Some(format!("ok{attested}{line}"));
         }
         Err((refusal, said)) => {
             for line in &said {
@@ -397,10 +416,13 @@ fn count(n: usize) -> String {
 }
 
 /// Pushes upstream. Gives what the upstream said.
-async fn send(repo: &Repo, git: Call, head: &Head) -> Result<Vec<String>, (Refusal, Vec<String>)> {
+async fn send(repo: &Repo, git: Call, head: &Head, notes: Option<&Notes>) -> Result<Vec<String>, (Refusal, Vec<String>)> {
     let mut args = vec!["push".to_owned(), "--porcelain".to_owned(), "--no-verify".to_owned(), "--no-signed".to_owned()];
-    if head.commands.len() > 1 {
+    if head.commands.len() > 1 || notes.is_some() {
         args.push("--atomic".to_owned());
+    }
+    if let Some(notes) = notes {
+        args.push(format!("--force-with-lease={}:{}", attest::NOTES, notes.old.as_ref().map_or("", Id::as_str)));
     }
     for c in &head.commands {
         // An empty expectation: the ref must not be there.
@@ -409,6 +431,7 @@ async fn send(repo: &Repo, git: Call, head: &Head) -> Result<Vec<String>, (Refus
     }
     args.extend(["--".to_owned(), repo.remote.url().to_owned()]);
     args.extend(head.commands.iter().map(|c| format!("{}:{}", c.new, c.name)));
+    args.extend(notes.map(|n| format!("{}:{}", n.new, attest::NOTES)));
     let call = repo.remote.reached_by(git).args(args);
     let ended = call.run(Vec::new(), 1 << 20, FORWARD).await;
     let said = ended.as_ref().map(upstream_lines).unwrap_or_default();
@@ -428,7 +451,8 @@ async fn send(repo: &Repo, git: Call, head: &Head) -> Result<Vec<String>, (Refus
         Err(e) => Refusal::new(Rule::Upstream, format!("the upstream cannot be reached: {e}")),
         Ok(ended) => {
             let text = String::from_utf8_lossy(&ended.output).into_owned();
-            let line = text.lines().find(|l| l.starts_with('!')).and_then(|l| l.rsplit('\t').next());
+            let mut refused = text.lines().filter(|l| l.starts_with('!'));
+            let line = refused.find(|l| !l.contains("atomic push failed")).and_then(|l| l.rsplit('\t').next());
             match line {
                 Some(line) if line.contains("stale info") => {
                     Refusal::new(Rule::Stale, "the upstream has something else there by now: fetch first")

@@ -39,7 +39,10 @@ pub fn apply(path: &Path, in_force: &mut GatePolicy, repos: &BTreeMap<UpstreamNa
         if let Some(why) = in_force.not_reloadable(&policy) {
             return Err(at(&why));
         }
-        let rules = policy.upstreams.iter().map(|u| Ok((&u.name, Rules::new(u, &policy.agent, &policy.slug).map_err(|e| at(&e))?)));
+        let rules = policy
+            .upstreams
+            .iter()
+            .map(|u| Ok((&u.name, Rules::new(u, (&policy.agent, &policy.slug), digest.clone()).map_err(|e| at(&e))?)));
         for (name, rules) in rules.collect::<Result<Vec<_>, String>>()? {
             if let Some(repo) = repos.get(name) {
                 repo.replace_rules(rules);

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use super::agent::Agent;
 use super::call::{Call, Net, Programs};
+use super::key::Key;
 
 /// Names under which this program is ssh, and the one who knows the password.
 pub const HELPERS: [&str; 2] = ["gate-ssh", "gate-askpass"];
@@ -87,8 +88,9 @@ impl Remote {
                 }
                 Access::Key(name) => {
                     let socket = run.join(format!("agent-{}", upstream.name));
-                    let agent = Agent::bind(token(name)?, &socket).map_err(|e| format!("key {name}: {e}"))?;
-                    write("key.pub", &agent.public_line())?;
+                    let key = Key::read(token(name)?).map_err(|e| format!("key {name}: {e}"))?;
+                    write("key.pub", &key.public_line())?;
+                    let agent = Agent::bind(key, &socket).map_err(|e| format!("{}: {e}", socket.display()))?;
                     config.push(format!("IdentityAgent {}\nIdentityFile {}", quoted(&socket)?, quoted(&dir.join("key.pub"))?));
                     this.net = Net::Agent;
                     this._agent = Some(agent);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bottle_policy::{GateTextError, GateUpstream, Push, Stale};
 use tokio::sync::Mutex;
 
+use super::attest::Attestor;
 use super::call::{Call, Ended, Programs};
 use super::commands::Id;
 use super::refs::{RefPolicy, is_ref_name};
@@ -41,6 +42,8 @@ pub struct Rules {
     pub stale: Stale,
     /// What may be pushed, and its patterns with the names put in.
     pub push: Option<(Push, RefPolicy)>,
+    /// Digest of the policy that says so.
+    pub digest: String,
 }
 
 impl Rules {
@@ -48,9 +51,9 @@ impl Rules {
     ///
     /// # Errors
     /// A name that makes a pattern none.
-    pub fn new(upstream: &GateUpstream, agent: &str, slug: &str) -> Result<Self, GateTextError> {
+    pub fn new(upstream: &GateUpstream, (agent, slug): (&str, &str), digest: String) -> Result<Self, GateTextError> {
         let push = upstream.push.as_ref().map(|p| Ok((p.clone(), RefPolicy::new(p, agent, slug)?))).transpose()?;
-        Ok(Self { stale: upstream.stale, push })
+        Ok(Self { stale: upstream.stale, push, digest })
     }
 }
 
@@ -68,6 +71,8 @@ pub struct Repo {
     pub quarantine: PathBuf,
     /// The way there.
     pub remote: Remote,
+    /// Vouches for what is pushed, where the policy asks for it.
+    pub attestor: Option<Attestor>,
     /// What starts programs.
     pub programs: Arc<Programs>,
     /// Held by a push from its check to its end: they take turns.
@@ -97,7 +102,13 @@ impl Repo {
     ///
     /// # Errors
     /// The file system's.
-    pub fn new(upstream: GateUpstream, rules: Rules, dir: PathBuf, remote: Remote, programs: Arc<Programs>) -> io::Result<Self> {
+    pub fn new(
+        upstream: GateUpstream,
+        (rules, attestor): (Rules, Option<Attestor>),
+        dir: PathBuf,
+        remote: Remote,
+        programs: Arc<Programs>,
+    ) -> io::Result<Self> {
         let (mirror, quarantine) = (dir.join("mirror.git"), dir.join("quarantine"));
         if quarantine.exists() {
             fs::remove_dir_all(&quarantine)?;
@@ -106,7 +117,7 @@ impl Repo {
         clean(&mirror)?;
         let refreshed = Mutex::new(Refreshed { once: mirror.join("gate-fetched").exists(), ..Refreshed::default() });
         let rules = RwLock::new(Arc::new(rules));
-        Ok(Self { upstream, rules, dir, mirror, quarantine, remote, programs, pushing: Mutex::default(), refreshed })
+        Ok(Self { upstream, rules, dir, mirror, quarantine, remote, attestor, programs, pushing: Mutex::default(), refreshed })
     }
 
     /// The rules in force. Who began with them ends with them.

@@ -85,10 +85,11 @@ impl Bench {
             ca: None,
             connect: None,
             stale: Default::default(),
+            attest: None,
             push: Some(push),
         };
-        let rules = Rules::new(&upstream, "claude", "b1").unwrap();
-        let repo = Repo::new(upstream, rules, at("state"), Remote::local(&at("up.git")), Arc::new(programs)).unwrap();
+        let rules = Rules::new(&upstream, ("claude", "b1"), String::new()).unwrap();
+        let repo = Repo::new(upstream, (rules, None), at("state"), Remote::local(&at("up.git")), Arc::new(programs)).unwrap();
         let scanner = Scanner::new(&[("DEMO".parse().unwrap(), Secret::new(OWN.to_owned()))]);
         let profile = |limit| scanner.profile(&Scan { limit, ..Scan::default() }).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
