@@ -50,28 +50,61 @@ pub struct ProcessId {
     pub pid: i32,
     /// Field 22 of /proc/PID/stat: start time in clock ticks since boot.
     pub start_ticks: u64,
+    /// The beginning of the id of that boot; 0 where a system has none.
+    #[serde(default)]
+    pub boot: u64,
+}
+
+/// Field 5, 3 and 22 of a /proc/PID/stat.
+struct Stat {
+    group: i32,
+    state: char,
+    start_ticks: u64,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The command name is in parentheses and may hold anything, so fields are counted after the last one.
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let group = fields.nth(1)?.parse().ok()?;
+        let start_ticks = fields.nth(16)?.parse().ok()?;
+        Some(Self { group, state, start_ticks })
+    }
+
+    fn runs(&self) -> bool {
+        self.state != 'Z' && self.state != 'X'
+    }
+}
+
+fn boot() -> u64 {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().replace('-', "");
+    id.get(..16).and_then(|head| u64::from_str_radix(head, 16).ok()).unwrap_or_default()
 }
 
 impl ProcessId {
     /// The identity of a process that exists now; `None` when it does not.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
-        Self::read(pid).map(|(id, _)| id)
-    }
-
-    fn read(pid: i32) -> Option<(Self, char)> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The command name is in parentheses and may hold anything, so fields are counted after the last one.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        let state = fields.next()?.chars().next()?;
-        let start_ticks = fields.nth(18)?.parse().ok()?;
-        Some((Self { pid, start_ticks }, state))
+        Stat::read(pid).map(|stat| Self { pid, start_ticks: stat.start_ticks, boot: boot() })
     }
 
     /// Whether this very process still runs (a zombie does not).
     #[must_use]
     pub fn runs(self) -> bool {
-        Self::read(self.pid).is_some_and(|(id, state)| id == self && state != 'Z' && state != 'X')
+        self.boot == boot() && Stat::read(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.runs())
+    }
+
+    /// What it has started and left behind in its process group: while any of it is there, no other group has that number.
+    fn orphans(self) -> Vec<i32> {
+        // A zombie is its parent's to bury, and has ended all the same.
+        let other = |stat: Stat| stat.start_ticks != self.start_ticks || stat.runs();
+        if self.boot != boot() || Stat::read(self.pid).is_some_and(other) {
+            return Vec::new();
+        }
+        let all = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        all.filter(|pid| Stat::read(*pid).is_some_and(|s| s.group == self.pid && s.start_ticks >= self.start_ticks && s.runs())).collect()
     }
 }
 
@@ -144,11 +177,29 @@ fn undo(step: &Step) -> Result<(), String> {
     }
 }
 
-/// Ends a process: SIGTERM, then SIGKILL after a grace of 3 s.
+/// Ends a process: SIGTERM, then SIGKILL after a grace of 3 s; then what it left in its process group.
 ///
 /// # Errors
-/// A message when it still runs after SIGKILL.
+/// A message when something still runs after SIGKILL.
 pub fn terminate(name: &str, id: ProcessId) -> Result<(), String> {
+    end(name, id)?;
+    let deadline = Instant::now() + TERM_GRACE;
+    loop {
+        let orphans = id.orphans();
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("{name} left processes that do not end: {orphans:?}"));
+        }
+        for pid in orphans {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn end(name: &str, id: ProcessId) -> Result<(), String> {
     for (signal, grace) in [(Signal::SIGTERM, TERM_GRACE), (Signal::SIGKILL, TERM_GRACE)] {
         if !id.runs() {
             return Ok(());
@@ -204,6 +255,32 @@ mod tests {
         let other = ProcessId { start_ticks: own.start_ticks + 1, ..own };
         assert!(own.runs() && !other.runs());
         terminate("other", other).expect("nothing to end");
+    }
+
+    #[test]
+    fn what_a_daemon_left_behind_ends_with_it_and_nothing_else_does() {
+        use std::io::BufRead;
+        use std::os::unix::process::CommandExt;
+        let start = || {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", "sleep 100 & echo $!; wait"]).process_group(0).stdout(std::process::Stdio::piped());
+            let mut child = command.spawn().expect("sh");
+            let mut line = String::new();
+            std::io::BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
+            let id = |pid| ProcessId::of(pid).expect("runs");
+            let (daemon, orphan) = (id(i32::try_from(child.id()).expect("pid")), id(line.trim().parse().expect("pid")));
+            child.kill().expect("killed");
+            child.wait().expect("reaped");
+            (daemon, orphan)
+        };
+        let ((daemon, orphan), (_, other)) = (start(), start());
+        assert!(orphan.runs() && other.runs());
+        let before = ProcessId { boot: daemon.boot ^ 1, ..daemon };
+        terminate("before a reboot", before).expect("nothing of ours");
+        assert!(orphan.runs());
+        terminate("daemon", daemon).expect("ended");
+        assert!(!orphan.runs() && other.runs());
+        terminate("other", other).expect("ended");
     }
 
     #[test]
