@@ -342,6 +342,34 @@ fn an_attested_push_carries_a_note_that_ssh_keygen_verifies() {
 }
 
 #[test]
+fn a_mirror_of_many_pushes_stays_a_few_packs_and_its_upstream_is_not_hammered() {
+    let Some(upstream) = Upstream::start() else { return };
+    let gate = Gate::start(&[upstream.policy("x")], &nothing());
+    let work = gate.clone("x");
+    let mirror = gate.dir.path().join("state/repos/x/mirror.git");
+    let packs = || {
+        let all = fs::read_dir(mirror.join("objects/pack")).unwrap().map(|f| f.unwrap().path());
+        all.filter(|f| f.extension().is_some_and(|e| e == "pack")).count()
+    };
+    // As many as that many pushes would have left.
+    for n in 0..40 {
+        work.commit("a", format!("{n}"), "work");
+        let fetch = ["-c", "fetch.unpackLimit=1", "fetch", "-q", "--no-auto-maintenance"];
+        run(client::git(&mirror).args(fetch).arg(&work.path).arg(format!("HEAD:refs/heads/n{n}")));
+    }
+    assert!(packs() >= 40);
+    work.ok(&["fetch", "-q"]);
+    assert!(packs() < 10, "{}", packs());
+
+    let start = std::time::Instant::now();
+    for _ in 0..4 {
+        work.ok(&["ls-remote", "-q"]);
+    }
+    assert!(start.elapsed().as_millis() >= 900, "three times a second at most");
+    assert_eq!(run(client::git(&gate.clone("x").path).args(["fsck", "--strict"])), "");
+}
+
+#[test]
 fn other_rules_come_into_force_while_it_runs_and_nothing_else_does() {
     let Some(upstream) = Upstream::start() else { return };
     let policy = upstream.policy("x");

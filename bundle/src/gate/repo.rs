@@ -27,6 +27,10 @@ const ASK: Duration = Duration::from_secs(60);
 pub(super) const LOCAL: Duration = Duration::from_secs(120);
 /// For bringing over what is new.
 const FETCH: Duration = Duration::from_secs(3600);
+/// Least time between two questions to the upstream, however often a guest asks.
+const PACE: Duration = Duration::from_millis(300);
+/// More packs than these are put together: each push and each fetch leaves one.
+const PACKS: usize = 32;
 /// A push begins with refs that are at most so old: the lease finds out about newer ones.
 const RECENT: Duration = Duration::from_secs(60);
 
@@ -145,6 +149,9 @@ impl Repo {
         let came = Instant::now();
         let mut state = self.refreshed.lock().await;
         if state.began.is_none_or(|began| began < came) || state.result.is_none() {
+            if let Some(began) = state.began {
+                tokio::time::sleep_until((began + PACE).into()).await;
+            }
             state.began = Some(Instant::now());
             state.result = None;
             let done = self.bring_over().await;
@@ -267,7 +274,21 @@ impl Repo {
                 ran(call.run(Vec::new(), 1 << 20, LOCAL).await, "set the mirror's HEAD")?;
             }
         }
-        fs::write(self.mirror.join("gate-fetched"), "").map_err(|e| Refusal::host("write to the mirror", &e))
+        fs::write(self.mirror.join("gate-fetched"), "").map_err(|e| Refusal::host("write to the mirror", &e))?;
+        self.tidy().await;
+        Ok(())
+    }
+
+    /// Puts packs together, the smaller ones first. Who reads them goes on.
+    async fn tidy(&self) {
+        let packs = fs::read_dir(self.mirror.join("objects/pack")).into_iter().flatten().filter_map(Result::ok);
+        if packs.filter(|file| file.path().extension().is_some_and(|e| e == "pack")).count() <= PACKS {
+            return;
+        }
+        let call = self.git().rw(&self.mirror).args(["repack", "--geometric=2", "-d", "-q"]);
+        if let Err(e) = ran(call.run(Vec::new(), 1 << 16, FETCH).await, "put packs together") {
+            tracing::warn!("{}: {}", self.upstream.name, e.reason);
+        }
     }
 
     async fn init(&self) -> Result<(), Refusal> {
