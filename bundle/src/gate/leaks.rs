@@ -6,8 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _};
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -21,6 +20,8 @@ use super::refusal::{Refusal, Rule};
 
 /// Most bytes of a report.
 const REPORT: usize = 32 << 20;
+/// How long a run waits for a push.
+const IDLE: Duration = Duration::from_secs(30);
 /// For what it still has to do once it has been given everything.
 const END: Duration = Duration::from_secs(300);
 /// Most bytes that a compressed file is looked into.
@@ -60,15 +61,49 @@ struct Entry {
     secret: String,
 }
 
-impl Leaks {
-    /// Starts it in the empty directory `cwd`; `None` without gitleaks. It takes a quarter of a second to be ready, so the
-    /// earlier the better.
+/// A run that waits for a push. It takes a quarter of a second to be ready: begun when a client asks what it may push, it is by the time
+/// that its pack is here.
+#[derive(Default)]
+pub struct Warm(Mutex<(u64, Option<Leaks>)>);
+
+impl Warm {
+    /// Starts one, unless one waits already, and gives it up after [`IDLE`].
+    pub fn up(self: &Arc<Self>, programs: &Arc<Programs>) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.1.is_some() {
+            return;
+        }
+        // A failure is the push's to tell.
+        let Ok(leaks @ Some(_)) = Leaks::start(programs) else { return };
+        *waiting = (waiting.0 + 1, leaks);
+        let (number, this) = (waiting.0, self.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(IDLE).await;
+            let mut waiting = this.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.0 == number {
+                waiting.1 = None;
+            }
+        });
+    }
+
+    /// The one that waits, else a new one; `None` without gitleaks.
     ///
     /// # Errors
     /// [`Rule::Scanner`].
-    pub fn start(programs: &Arc<Programs>, cwd: &Path) -> Result<Option<Self>, Refusal> {
+    pub fn take(&self, programs: &Arc<Programs>) -> Result<Option<Leaks>, Refusal> {
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner).1.take();
+        waiting.map_or_else(|| Leaks::start(programs), |leaks| Ok(Some(leaks)))
+    }
+}
+
+impl Leaks {
+    /// Starts it in an empty directory; `None` without gitleaks.
+    ///
+    /// # Errors
+    /// [`Rule::Scanner`].
+    fn start(programs: &Arc<Programs>) -> Result<Option<Self>, Refusal> {
         let Some(program) = &programs.gitleaks else { return Ok(None) };
-        let call = Call::program(programs, program, cwd).ro(cwd).args([
+        let call = Call::program(programs, program, &programs.home).ro(&programs.home).args([
             "stdin",
             "--no-banner",
             "--no-color",

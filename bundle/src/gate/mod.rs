@@ -171,8 +171,8 @@ pub fn run(args: &Args) -> Result<(), String> {
         io::stdout().flush()?;
         let limits = Limits::default();
         let requests = Arc::new(tokio::sync::Semaphore::new(limits.requests));
-        let (log, guards, tasks) = (log.clone(), refusal::Guards::default(), Default::default());
-        let gate = Arc::new(server::Gate { repos, log, profile, secrets, limits, guards, tasks, requests, ending });
+        let (log, guards, tasks, warm) = (log.clone(), refusal::Guards::default(), Default::default(), Default::default());
+        let gate = Arc::new(server::Gate { repos, log, profile, secrets, limits, guards, tasks, warm, requests, ending });
         // On a worker, for its children's sake.
         tokio::spawn(server::serve(gate, listener)).await.map_err(io::Error::other)?
     });

@@ -51,7 +51,6 @@ impl Quarantine {
         let this = Self(repo.quarantine.join(hex::encode(name)));
         private_dir(&this.objects().join("pack")).map_err(|e| bad(&e))?;
         private_dir(&this.objects().join("info")).map_err(|e| bad(&e))?;
-        private_dir(&this.empty()).map_err(|e| bad(&e))?;
         let mirror = repo.mirror.join("objects");
         fs::write(this.objects().join("info/alternates"), format!("{}\n", mirror.display())).map_err(|e| bad(&e))?;
         Ok(this)
@@ -59,10 +58,6 @@ impl Quarantine {
 
     fn objects(&self) -> PathBuf {
         self.0.join("objects")
-    }
-
-    fn empty(&self) -> PathBuf {
-        self.0.join("empty")
     }
 }
 
@@ -230,7 +225,7 @@ async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut I
     let (push, patterns) = rules.push.as_ref().ok_or_else(read_only)?;
     check_refs(gate, patterns, head, &refs)?;
     let quarantine = Quarantine::new(repo)?;
-    let leaks = Leaks::start(&repo.programs, &quarantine.empty())?;
+    let leaks = gate.warm.take(&repo.programs)?;
 
     let mut meter = Meter { head: Vec::new(), size: 0 };
     let mut args = vec!["index-pack".to_owned(), "--stdin".to_owned(), "--fix-thin".to_owned(), "--threads=2".to_owned()];

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::body::{Inflow, Outflow, Reply};
+use super::leaks::Warm;
 use super::push;
 use super::refusal::{Guards, Refusal, Rule};
 use super::repo::Repo;
@@ -45,6 +46,8 @@ pub struct Gate {
     pub guards: Guards,
     /// What is under way.
     pub tasks: TaskTracker,
+    /// gitleaks, begun before it is needed.
+    pub warm: Arc<Warm>,
     /// Fetches and pushes at once.
     pub requests: Arc<Semaphore>,
     /// True once the daemon is to end.
@@ -181,6 +184,7 @@ async fn answer(gate: Arc<Gate>, request: Request<Incoming>, mut ticket: Ticket)
                 return Err((Refusal::new(Rule::ReadOnly, "this bottle may not push to this upstream"), ticket));
             }
             tried!(ticket.admit());
+            gate.warm.up(&repo.programs);
             tried!(repo.refresh_for_push().await);
             let refs = tried!(repo.refs().await);
             ticket.finish();

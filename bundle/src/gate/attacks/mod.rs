@@ -102,6 +102,7 @@ impl Bench {
             limits: Limits { silence: Duration::from_secs(5), wants: 1 << 20, ..Limits::default() },
             guards: Guards { off: off.to_vec() },
             tasks: Default::default(),
+            warm: Default::default(),
             requests: Arc::new(tokio::sync::Semaphore::new(8)),
             ending,
         };
