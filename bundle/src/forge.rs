@@ -1,6 +1,6 @@
 //! `bottle-bundle forge`: one question to a forge's API, for the orchestrator, which itself never speaks with a server. The request,
-//! with its token, comes over standard input; the process is confined like egress before it resolves a name. It says `done`, or
-//! `refused: WHY` when nothing can have come of the request; of any other failure nobody knows.
+//! with its token, comes over standard input; the process is confined like egress before it resolves a name. It says `done`, `absent` of a
+//! key to be revoked that is not there, or `refused: WHY` when nothing can have come of the request; of any other failure nobody knows.
 
 use std::io;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub fn run() -> Result<(), String> {
     let late = || format!("{} gave no answer in {} s", request.api, DEADLINE.as_secs());
     let answered = runtime.block_on(async { tokio::time::timeout(DEADLINE, answer(&request)).await.map_err(|_| late()) })?;
     match answered {
-        Ok(()) => println!("done"),
+        Ok(said) => println!("{said}"),
         Err(Failure::Refused(why)) => println!("refused: {why}"),
         Err(Failure::Unknown(why)) => return Err(why),
     }
@@ -63,7 +63,7 @@ enum Failure {
     Unknown(String),
 }
 
-async fn answer(request: &ForgeRequest) -> Result<(), Failure> {
+async fn answer(request: &ForgeRequest) -> Result<&'static str, Failure> {
     let mut api = Api::connect(request).await.map_err(Failure::Refused)?;
     let keys = request.forge.keys(&request.repo);
     match &request.deploy_key {
@@ -71,8 +71,10 @@ async fn answer(request: &ForgeRequest) -> Result<(), Failure> {
             let access = if request.forge == Forge::GitLab { ("can_push", *write) } else { ("read_only", !write) };
             let body = json!({ "title": title, "key": public_key, access.0: access.1 });
             match api.call(Method::POST, &keys, Some(&body)).await.map_err(Failure::Unknown)? {
-                (StatusCode::CREATED | StatusCode::OK, _) => Ok(()),
-                refused if refused.0.is_client_error() => Err(Failure::Refused(request.refused("register a deploy key", &refused))),
+                (StatusCode::CREATED | StatusCode::OK, _) => Ok("done"),
+                refused if refused.0.is_client_error() && refused.0 != StatusCode::REQUEST_TIMEOUT => {
+                    Err(Failure::Refused(request.refused("register a deploy key", &refused)))
+                }
                 failed => Err(Failure::Unknown(request.refused("register a deploy key", &failed))),
             }
         }
@@ -84,19 +86,19 @@ async fn answer(request: &ForgeRequest) -> Result<(), Failure> {
     }
 }
 
-async fn revoke(request: &ForgeRequest, api: &mut Api, keys: &str, public_key: &str) -> Result<(), String> {
+async fn revoke(request: &ForgeRequest, api: &mut Api, keys: &str, public_key: &str) -> Result<&'static str, String> {
     for page in 1..=PAGES {
         let listed = match api.call(Method::GET, &format!("{keys}?per_page=100&limit=50&page={page}"), None).await? {
             (StatusCode::OK, Value::Array(listed)) => listed,
             refused => return Err(request.refused("list deploy keys", &refused)),
         };
         if listed.is_empty() {
-            return Ok(());
+            return Ok("absent");
         }
         let Some(found) = listed.iter().find(|k| same_key(k["key"].as_str().unwrap_or_default(), public_key)) else { continue };
         let id = found["id"].as_u64().ok_or("the forge names a deploy key without its number")?;
         return match api.call(Method::DELETE, &format!("{keys}/{id}"), None).await? {
-            (status, _) if status.is_success() || status == StatusCode::NOT_FOUND => Ok(()),
+            (status, _) if status.is_success() || status == StatusCode::NOT_FOUND => Ok("done"),
             refused => Err(request.refused("revoke a deploy key", &refused)),
         };
     }

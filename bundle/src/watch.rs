@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 /// Watches a file from its creation on; to be made before the daemon confines itself.
@@ -32,9 +33,16 @@ impl Watch {
     /// The thread cannot be started.
     pub fn run(self, mut changed: impl FnMut(&Path) + Send + 'static) -> io::Result<()> {
         std::thread::Builder::new().name("reload".to_owned()).stack_size(512 * 1024).spawn(move || {
-            while let Ok(events) = self.inotify.read_events() {
-                if events.iter().any(|e| e.name.as_ref() == Some(&self.name)) {
-                    changed(&self.path);
+            loop {
+                match self.inotify.read_events() {
+                    // After an overflow nobody knows what it was.
+                    Ok(events) => {
+                        if events.iter().any(|e| e.name.as_ref() == Some(&self.name) || e.mask.contains(AddWatchFlags::IN_Q_OVERFLOW)) {
+                            changed(&self.path);
+                        }
+                    }
+                    Err(Errno::EINTR) => {}
+                    Err(e) => return tracing::error!("{} is not watched any more: {e}", self.path.display()),
                 }
             }
         })?;

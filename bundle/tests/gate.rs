@@ -324,6 +324,19 @@ fn an_attested_push_carries_a_note_that_ssh_keygen_verifies() {
         assert!(note.lines().any(|l| l == line), "{line}: {note}");
     }
     assert!(verified(&note) && !verified(&note.replace("1-2", "1-1")), "{note}");
+    // Another branch at the same commit does not take the first's place, and a name that ends like the notes' is not theirs.
+    let work = gates[0].clone("x");
+    for branch in ["agent/again", "agent/y/refs/notes/bot-bottle"] {
+        let (ok, said) = work.push(&["origin", &format!("{}:refs/heads/{branch}", tip.trim())]);
+        assert!(ok, "{said}");
+    }
+    let all = at(&["notes", "--ref=bot-bottle", "show", tip.trim()]);
+    let notes: Vec<&str> = all.split("\n\n").collect();
+    assert!(notes.len() == 3 && all.starts_with(note.trim_end()) && notes[1].contains("ref refs/heads/agent/again"), "{all}");
+    for note in notes {
+        assert!(verified(&format!("{}\n", note.trim_end())), "{note}");
+    }
+    assert!(!work.ok(&["ls-remote"]).contains("refs/gate") && !work.ok(&["ls-remote"]).contains("\trefs/notes"));
     assert!(gates[0].audit().contains("attested by"));
 
     // What is refused is not vouched for, and the agent does not write notes itself.

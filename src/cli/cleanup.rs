@@ -41,11 +41,21 @@ pub(super) fn sweep(roots: &Roots) {
 }
 
 /// Tears down what a dead orchestrator left, and what it left with others; whether there was anything.
-pub(super) fn recover(bottle: &BottleDir) -> Result<bool> {
-    let torn_down = bottle.recover()?;
-    if !bottle.deploy_keys().exists() {
-        return Ok(torn_down);
+fn recover(bottle: &BottleDir) -> Result<bool> {
+    // Neither failure keeps the other from being undone.
+    let (torn_down, revoked) = (bottle.recover(), revoke(bottle));
+    if let (Err(_), Err(e)) = (&torn_down, &revoked) {
+        say(format_args!("bottle: {}: {e}", bottle.slug()));
     }
-    let Some(_lock) = bottle.unowned()? else { return Ok(torn_down) };
-    Ok(block_on(revoke_deploy_keys(bottle))? || torn_down)
+    let torn_down = torn_down?;
+    Ok(revoked? || torn_down)
+}
+
+/// Revokes what deploy keys a bottle that does not run has left; whether there were any.
+pub(super) fn revoke(bottle: &BottleDir) -> Result<bool> {
+    if !bottle.deploy_keys().exists() {
+        return Ok(false);
+    }
+    let Some(_lock) = bottle.unowned()? else { return Ok(false) };
+    block_on(revoke_deploy_keys(bottle, 0))
 }

@@ -6,6 +6,9 @@ use crate::state::Roots;
 /// Forget a bottle that is not running (its audit log too).
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Do not revoke deploy keys that it has left with a forge.
+    #[arg(long)]
+    forget_keys: bool,
     /// The bottles.
     #[arg(required = true)]
     names: Vec<String>,
@@ -17,7 +20,9 @@ impl Args {
         for name in &self.names {
             let bottle = roots.bottle(name)?;
             // What it says of deploy keys is all that anybody knows of them.
-            super::cleanup::recover(&bottle)?;
+            if !self.forget_keys {
+                super::cleanup::revoke(&bottle)?;
+            }
             bottle.remove()?;
         }
         Ok(0)

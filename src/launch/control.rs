@@ -20,6 +20,8 @@ use crate::state::BottleDir;
 const HEADER_LIMIT: usize = 1 << 20;
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
 const BUFFER: usize = 64 * 1024;
+/// How much longer a teardown may take that has deploy keys to revoke.
+const REVOKE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a client asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -167,8 +169,17 @@ pub async fn connect(dir: &BottleDir, request: &Request) -> Result<UnixStream> {
 pub async fn stop(dir: &BottleDir, deadline: Duration) -> Result<()> {
     let mut stream = connect(dir, &Request::Stop).await?;
     let mut byte = [0];
+    // A forge takes its time.
+    let deadline = if dir.deploy_keys().exists() { deadline + REVOKE_DEADLINE } else { deadline };
     let late =
         || Error::new(Kind::Internal, format!("bottle {:?} is not gone after {} s", dir.slug(), deadline.as_secs())).hint("bottle cleanup");
     tokio::time::timeout(deadline, stream.read(&mut byte)).await.map_err(|_| late())?.ok();
-    if dir.journal().exists() { Err(late()) } else { Ok(()) }
+    if dir.journal().exists() {
+        return Err(late());
+    }
+    if dir.deploy_keys().exists() {
+        return Err(Error::new(Kind::Internal, format!("bottle {:?} is gone, but not all of its deploy keys are revoked", dir.slug()))
+            .hint("bottle cleanup   # says which, and tries again"));
+    }
+    Ok(())
 }

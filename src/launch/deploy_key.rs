@@ -13,15 +13,19 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::{key_name, text};
 use super::tokens;
+use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
 use crate::manifest::TokenSource;
 use crate::plan::LaunchPlan;
 use crate::process::Program;
 use crate::say::say;
-use crate::state::{BottleDir, write_private};
+use crate::state::{BottleDir, now_ms, write_private};
 
 /// For one question to a forge; the program itself gives up before.
 const DEADLINE: Duration = Duration::from_secs(25);
+
+/// How long a forge may take for a registration that it never answered, ms.
+const PENDING: u64 = 5 * 60 * 1000;
 
 /// A key that a forge has or may have.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,6 +44,12 @@ struct Registered {
     token: (TokenName, TokenSource),
     title: String,
     public_key: String,
+    /// When the forge was asked, ms since the epoch.
+    asked_ms: u64,
+    /// It has said that it has it.
+    confirmed: bool,
+    /// Where the launch was: a token's command may depend on it.
+    cwd: PathBuf,
 }
 
 /// Makes and registers the keys that `plan` asks for; returns the private ones, by the names that git-gate's policy has.
@@ -50,6 +60,7 @@ pub(super) async fn register(plan: &LaunchPlan, dir: &BottleDir, program: &Path)
         let Some(wanted) = &git.deploy_key else { continue };
         let failed = |e: &dyn std::fmt::Display| Error::new(Kind::Config, format!("git upstream {}: {e}", git.name));
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(|e| failed(&e))?;
+        let public_key = openssh(key.der_bytes());
         let host = nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default();
         let registered = Registered {
             program: program.to_owned(),
@@ -59,36 +70,59 @@ pub(super) async fn register(plan: &LaunchPlan, dir: &BottleDir, program: &Path)
             repo: wanted.repo.clone(),
             page: page(wanted.forge, git.url.host(), &wanted.repo),
             token: wanted.token.clone(),
-            title: format!("bottle {} on {host}", plan.slug),
-            public_key: openssh(key.der_bytes()),
+            // Some forges want titles of their own for all keys of a repository.
+            title: format!("bottle {} on {host} ({})", plan.slug, &public_key[public_key.len() - 8..]),
+            public_key,
+            asked_ms: now_ms(),
+            confirmed: false,
+            cwd: std::env::current_dir().map_err(|e| failed(&e))?,
         };
         let action =
             DeployKeyAction::Register { title: registered.title.clone(), public_key: registered.public_key.clone(), write: wanted.write };
         known.push(registered.clone());
         write(dir, &known)?;
-        if let Some(why) = registered.ask(action).await.map_err(|e| failed(&e))? {
-            known.pop();
-            write(dir, &known)?;
-            return Err(failed(&why));
+        match registered.ask(action).await.map_err(|e| failed(&e))? {
+            Answer::Refused(why) => {
+                known.pop();
+                write(dir, &known)?;
+                return Err(failed(&why));
+            }
+            Answer::Done | Answer::Absent => {
+                known.iter_mut().for_each(|k| k.confirmed |= k.public_key == registered.public_key);
+                write(dir, &known)?;
+            }
         }
         private.push((key_name(i)?, Secret::new(key.serialize_pem())));
     }
     Ok(private)
 }
 
-/// Revokes every key that the bottle in `dir`, whose lock the caller holds, may have left with a forge; whether there was one.
+/// Revokes every key that the bottle in `dir`, whose lock the caller holds, may have left with a forge; whether there was one. What
+/// launches before `since` (ms since the epoch) left is only said.
 ///
 /// # Errors
 /// `Internal`: which keys are still there, why, and where to remove them by hand. They stay written down for the next attempt.
-pub async fn revoke(dir: &BottleDir) -> Result<bool> {
+pub async fn revoke(dir: &BottleDir, since: u64) -> Result<bool> {
     let mut left = Vec::new();
     let mut why = Vec::new();
     let known = read(dir)?;
     for key in &known {
         let asked = key.ask(DeployKeyAction::Revoke { public_key: key.public_key.clone() }).await;
-        if let Some(e) = asked.unwrap_or_else(|e| Some(e.to_string())) {
-            why.push(format!("the deploy key {:?} of {} IS NOT REVOKED: {e}; remove it by hand at {}", key.title, key.repo, key.page));
-            left.push(key.clone());
+        let failure = match asked {
+            Ok(Answer::Done) => continue,
+            Ok(Answer::Absent) if key.confirmed || now_ms() > key.asked_ms + PENDING => continue,
+            // It may be there in a moment. The next command looks again.
+            Ok(Answer::Absent) => None,
+            Ok(Answer::Refused(why)) => Some(why),
+            Err(e) => Some(e.to_string()),
+        };
+        left.push(key.clone());
+        let Some(failure) = failure else { continue };
+        let text = format!("the deploy key {:?} of {} IS NOT REVOKED: {failure}; remove it by hand at {}", key.title, key.repo, key.page);
+        if key.asked_ms < since {
+            say(format_args!("bottle: {text}"));
+        } else {
+            why.push(text);
         }
     }
     if left.len() < known.len() {
@@ -97,26 +131,40 @@ pub async fn revoke(dir: &BottleDir) -> Result<bool> {
     if why.is_empty() {
         return Ok(!known.is_empty());
     }
-    Err(Error::new(Kind::Internal, why.join("; "))
-        .hint("bottle cleanup   # tries again, as list and launch do; it needs the forge's token"))
+    let hint = format!(
+        "bottle cleanup   # tries again, as list and launch do; it needs the forge's token. Of a key that is gone: bottle rm --forget-keys {}",
+        dir.slug()
+    );
+    Err(Error::new(Kind::Internal, why.join("; ")).hint(hint))
 }
 
 /// The same before a launch: what an earlier one left is not this one's failure, but is said.
 pub(super) async fn revoke_left(dir: &BottleDir) {
-    if let Err(e) = revoke(dir).await {
+    if let Err(e) = revoke(dir, 0).await {
         say(format_args!("bottle: {e}"));
     }
 }
 
+/// What a forge made of a question.
+enum Answer {
+    /// It is done.
+    Done,
+    /// There was no such key.
+    Absent,
+    /// Certainly nothing was done.
+    Refused(String),
+}
+
 impl Registered {
-    /// Asks the forge; says why it certainly did nothing. Of an error that is not certain.
-    async fn ask(&self, deploy_key: DeployKeyAction) -> Result<Option<String>> {
+    /// Asks the forge. After an error nobody knows what it did.
+    async fn ask(&self, deploy_key: DeployKeyAction) -> Result<Answer> {
         // A token that lives shorter than the launch is asked for anew.
-        let token = tokens::value(&self.token.0, &self.token.1, Stdio::inherit()).await?;
+        let token = tokens::value_in(&self.cwd, &self.token.0, &self.token.1, Stdio::inherit()).await?;
         let (forge, api, ca, repo) = (self.forge, self.api.clone(), self.ca.clone(), self.repo.clone());
         let request = ForgeRequest { forge, api, ca, token, repo, deploy_key };
-        let program = Program::new("the forge's client", &self.program).arg("forge");
-        let program = program.args(["--parent", &std::process::id().to_string()]);
+        // The launch's own may have been collected since.
+        let program = if self.program.exists() { self.program.clone() } else { Closure::load()?.bundle.binary.path };
+        let program = Program::new("the forge's client", program).arg("forge").args(["--parent", &std::process::id().to_string()]);
         let program = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().fold(program, |program, name| match std::env::var_os(name) {
             Some(value) => program.env(name, value),
             None => program,
@@ -124,8 +172,9 @@ impl Registered {
         let said = program.run_with(&request, DEADLINE, Kind::Config).await?;
         let said = String::from_utf8_lossy(&said);
         match (said.trim(), said.trim().strip_prefix("refused: ")) {
-            ("done", _) => Ok(None),
-            (_, Some(why)) => Ok(Some(why.to_owned())),
+            ("done", _) => Ok(Answer::Done),
+            ("absent", _) => Ok(Answer::Absent),
+            (_, Some(why)) => Ok(Answer::Refused(why.to_owned())),
             _ => Err(Error::new(Kind::Internal, "the forge's client said nothing")),
         }
     }

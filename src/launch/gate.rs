@@ -41,14 +41,18 @@ pub fn with_rules(in_force: &GatePolicy, plan: &LaunchPlan) -> GatePolicy {
 }
 
 /// A policy with its secrets: `tokens` are all that the bundle has, `others` are only looked for in what is pushed.
-pub(super) fn spec(policy: GatePolicy, tokens: &BTreeMap<TokenName, Secret>, others: [(&str, &Secret); 1]) -> Result<GateSpec> {
+pub(super) fn spec<'a>(
+    policy: GatePolicy,
+    tokens: impl Iterator<Item = (&'a TokenName, &'a Secret)>,
+    others: [(&str, &Secret); 1],
+) -> Result<GateSpec> {
     let used = |name: &TokenName| {
         policy
             .upstreams
             .iter()
             .any(|u| matches!(&u.access, Access::Token(t) | Access::Key(t) if t == name) || u.attest.as_ref() == Some(name))
     };
-    let (used, unused): (BTreeMap<_, _>, BTreeMap<_, _>) = tokens.clone().into_iter().partition(|(name, _)| used(name));
+    let (used, unused): (BTreeMap<_, _>, BTreeMap<_, _>) = tokens.map(|(n, v)| (n.clone(), v.clone())).partition(|(name, _)| used(name));
     let mut secrets = unused;
     for (name, value) in others {
         let name = name.parse().context(Kind::Internal, || format!("{name} is no name"))?;

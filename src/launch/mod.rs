@@ -107,9 +107,11 @@ impl Launch<'_> {
         let dir = self.roots.bottle(plan.slug.as_str())?;
         let _lock = dir.lock()?;
         if dir.journal().exists() {
+            deploy_key::revoke_left(&dir).await;
             Journal::unwind(&dir.journal())?;
+        } else {
+            deploy_key::revoke_left(&dir).await;
         }
-        deploy_key::revoke_left(&dir).await;
         dir.require_space()?;
         // Caught from here on: whatever is interrupted is unwound.
         let mut signals = Signals::catch()?;
@@ -145,12 +147,13 @@ impl Underway<'_> {
         tokio::spawn(Control::listen(&self.dir, news, stop)?.serve());
 
         self.progress.step("resolving tokens");
-        let mut tokens = tokens::resolve(&plan).await?;
+        let tokens = tokens::resolve(&plan).await?;
         remember(&self.dir, &plan, given)?;
-        tokens.extend(gate::attest_keys(&plan)?);
+        // git-gate's alone: egress could do nothing with them but lose them.
+        let mut keys = gate::attest_keys(&plan)?;
         if plan.git.iter().any(|git| git.deploy_key.is_some()) {
             self.progress.step("registering deploy keys");
-            tokens.extend(deploy_key::register(&plan, &self.dir, &closure.bundle.binary.path).await?);
+            keys.extend(deploy_key::register(&plan, &self.dir, &closure.bundle.binary.path).await?);
         }
 
         self.progress.step("starting the bundle");
@@ -169,7 +172,9 @@ impl Underway<'_> {
             tokens: tokens.clone(),
             refreshable: refresh::refreshable(&plan),
         };
-        let gate = gate.map(|policy| gate::spec(policy, &tokens, [("BOTTLE_CA_KEY", &authority.key)])).transpose()?;
+        let gate = gate
+            .map(|policy| gate::spec(policy, tokens.iter().chain(keys.iter().map(|(n, v)| (n, v))), [("BOTTLE_CA_KEY", &authority.key)]))
+            .transpose()?;
         let spec = BundleSpec { dir: &self.dir, policy: &plan.policy, chain: plan.bundle_egress, egress, gate };
         let bundle = parts.bundle.insert(HostProcesses(closure).spawn(spec, &mut self.journal).await?);
 
@@ -189,9 +194,9 @@ impl Underway<'_> {
         if breaks("leak-token") {
             env.extend(tokens.iter().map(|(name, value)| (name.to_string(), value.expose().to_owned())));
         }
-        let secrets: Vec<&Secret> = tokens.values().chain([&authority.key]).collect();
+        let secrets: Vec<&Secret> = tokens.values().chain(keys.iter().map(|(_, key)| key)).chain([&authority.key]).collect();
         let proofs = selftest::run(&session, &plan, &env, &canary, &secrets).await?;
-        drop(tokens);
+        drop((tokens, keys));
         let certificate = authority.certificate.clone();
         drop(authority);
 
@@ -227,7 +232,7 @@ impl Underway<'_> {
             bundle.gone().await;
         }
         // Last and always. The sidecar that used the keys is gone by now.
-        let revoked = deploy_key::revoke(&self.dir).await.map(drop);
+        let revoked = deploy_key::revoke(&self.dir, self.metadata.started_ms).await.map(drop);
         if let Err(e) = self.dir.write_metadata(&self.metadata.ended(Phase::Exited, outcome.as_ref().ok().copied())) {
             say(format_args!("bottle: {e}"));
         }

@@ -33,11 +33,16 @@ pub(super) async fn resolve(plan: &LaunchPlan) -> Result<BTreeMap<TokenName, Sec
 
 /// Reads one token. What a command says on standard error goes to `said`.
 pub(super) async fn value(name: &TokenName, source: &TokenSource, said: Stdio) -> Result<Secret> {
+    value_in(Path::new("."), name, source, said).await
+}
+
+/// The same, a command being run in `dir`.
+pub(super) async fn value_in(dir: &Path, name: &TokenName, source: &TokenSource, said: Stdio) -> Result<Secret> {
     let value = match source {
         TokenSource::Env(env) => std::env::var(env.to_string())
             .map_err(|_| missing(name, &format!("the environment variable {env} is not set")).hint(format!("export {env}=…")))?,
         TokenSource::File { path, .. } => read(path).map_err(|e| missing(name, &e))?,
-        TokenSource::Command { argv, .. } => run(argv, said).await.map_err(|e| missing(name, &e))?,
+        TokenSource::Command { argv, .. } => run(dir, argv, said).await.map_err(|e| missing(name, &e))?,
         TokenSource::Generated => generated()?,
     };
     secret(name, value)
@@ -74,10 +79,10 @@ fn read(path: &Path) -> Result<String, String> {
 }
 
 /// Runs the operator's own command with the operator's environment.
-async fn run(argv: &[String], said: Stdio) -> Result<String, String> {
+async fn run(dir: &Path, argv: &[String], said: Stdio) -> Result<String, String> {
     let (program, args) = argv.split_first().ok_or("its command is empty")?;
     let mut command = tokio::process::Command::new(program);
-    command.args(args).stdin(Stdio::null()).stderr(said).kill_on_drop(true);
+    command.args(args).current_dir(dir).stdin(Stdio::null()).stderr(said).kill_on_drop(true);
     die_with_parent(&mut command);
     let running = command.output();
     let output = tokio::time::timeout(COMMAND_DEADLINE, running)

@@ -53,11 +53,15 @@ pub struct ProcessId {
     /// The beginning of the id of that boot; 0 where a system has none.
     #[serde(default)]
     pub boot: u64,
+    /// The session that it began in, and with it all that it starts.
+    #[serde(default)]
+    pub session: i32,
 }
 
-/// Field 5, 3 and 22 of a /proc/PID/stat.
+/// Fields 3, 5, 6 and 22 of a /proc/PID/stat.
 struct Stat {
     group: i32,
+    session: i32,
     state: char,
     start_ticks: u64,
 }
@@ -69,8 +73,9 @@ impl Stat {
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let group = fields.nth(1)?.parse().ok()?;
-        let start_ticks = fields.nth(16)?.parse().ok()?;
-        Some(Self { group, state, start_ticks })
+        let session = fields.next()?.parse().ok()?;
+        let start_ticks = fields.nth(15)?.parse().ok()?;
+        Some(Self { group, session, state, start_ticks })
     }
 
     fn runs(&self) -> bool {
@@ -87,7 +92,7 @@ impl ProcessId {
     /// The identity of a process that exists now; `None` when it does not.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
-        Stat::read(pid).map(|stat| Self { pid, start_ticks: stat.start_ticks, boot: boot() })
+        Stat::read(pid).map(|stat| Self { pid, start_ticks: stat.start_ticks, boot: boot(), session: stat.session })
     }
 
     /// Whether this very process still runs (a zombie does not).
@@ -96,7 +101,8 @@ impl ProcessId {
         self.boot == boot() && Stat::read(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.runs())
     }
 
-    /// What it has started and left behind in its process group: while any of it is there, no other group has that number.
+    /// What it has started and left behind in its process group. While any of it is there, no other group has that number; should it
+    /// have left nothing, and the number be another's by now, that is hardly in the same session.
     fn orphans(self) -> Vec<i32> {
         // A zombie is its parent's to bury, and has ended all the same.
         let other = |stat: Stat| stat.start_ticks != self.start_ticks || stat.runs();
@@ -104,7 +110,8 @@ impl ProcessId {
             return Vec::new();
         }
         let all = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        all.filter(|pid| Stat::read(*pid).is_some_and(|s| s.group == self.pid && s.start_ticks >= self.start_ticks && s.runs())).collect()
+        let ours = |s: Stat| (s.group, s.session) == (self.pid, self.session) && s.start_ticks >= self.start_ticks && s.runs();
+        all.filter(|pid| Stat::read(*pid).is_some_and(ours)).collect()
     }
 }
 

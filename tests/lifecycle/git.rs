@@ -341,7 +341,9 @@ fn unrevoked() {
     let mut bottle = home.start("worker", &["worker"]);
     bottle.wait_until_up();
     fs::write(upstream.at("fail"), "").unwrap();
-    assert_ne!(home.run(&["stop", "worker"]).status.code(), None);
+    let stopped = home.run(&["stop", "worker"]);
+    assert_code(&stopped, 70);
+    assert!(stderr(&stopped).contains("not all of its deploy keys are revoked"), "{}", stderr(&stopped));
     assert_ne!(bottle.wait().code(), Some(0));
     let said = bottle.said();
     assert!(said.contains("IS NOT REVOKED") && said.contains("out of order") && said.contains("/gh/x/settings/keys"), "{said}");
@@ -352,7 +354,16 @@ fn unrevoked() {
         assert!(stderr(&out).contains("IS NOT REVOKED"), "{args:?}: {}", stderr(&out));
     }
     assert_code(&home.run(&["rm", "worker"]), 70);
+    // Another launch is not worse for it, and does not forget it.
+    let other = home.project().join("other.toml");
+    fs::write(&other, "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"command\"\n[bottles.dev]\nimage = \"demo\"\n").unwrap();
+    let other = other.to_str().unwrap();
+    assert_code(&home.run(&["launch", "--yes", "--manifest", other, "worker", "--", "sh", "-c", "exit 7"]), 7);
+    // A journal that cannot be read keeps nobody from revoking.
+    fs::write(home.state().join("bottles/worker/journal.jsonl"), "nonsense\n").unwrap();
     fs::remove_file(upstream.at("fail")).unwrap();
+    assert_code(&home.run(&["cleanup"]), 70);
+    assert_eq!(keys(&upstream), (Vec::new(), 9));
     assert_code(&home.run(&["rm", "worker"]), 0);
     assert_eq!(keys(&upstream), (Vec::new(), 9));
 }

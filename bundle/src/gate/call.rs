@@ -115,6 +115,7 @@ const CONFIG: &[(&str, &str)] = &[
     ("push.followTags", "false"),
     ("push.gpgSign", "false"),
     ("uploadpack.allowFilter", "true"),
+    ("transfer.hideRefs", "refs/gate"),
     ("log.showSignature", "false"),
     ("credential.helper", ""),
     ("http.followRedirects", "false"),

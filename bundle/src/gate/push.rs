@@ -367,6 +367,10 @@ async fn forward(
 
     ticket.admit()?;
     let _alone = repo.alone().await;
+    // A push can be as slow as its sender likes. Under rules that are not in force any more nothing leaves.
+    if !std::ptr::eq(rules, &*repo.rules()) {
+        return Err(Refusal::new(Rule::Stale, "the operator has changed the rules meanwhile: push again"));
+    }
     let mut tries = 0;
     let (answer, notes) = loop {
         let notes = match &repo.attestor {
@@ -439,7 +443,7 @@ async fn send(repo: &Repo, git: Call, head: &Head, notes: Option<&Notes>) -> Res
         Ok((refs, _)) => head.commands.iter().all(|c| refs.get(&c.name) == Some(&c.new)),
         Err(_) => false,
     };
-    if arrived {
+    if arrived && attest::arrived(repo, notes).await {
         return Ok(said);
     }
     let refusal = match ended {

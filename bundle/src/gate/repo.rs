@@ -326,7 +326,7 @@ fn read_refs(text: &[u8], between: u8) -> Refs {
 }
 
 /// Removes locks and half-written packs of git processes that were killed with the daemon.
-fn clean(mirror: &Path) -> io::Result<()> {
+pub(super) fn clean(mirror: &Path) -> io::Result<()> {
     let mut dirs = vec![mirror.to_owned()];
     while let Some(dir) = dirs.pop() {
         let entries = match fs::read_dir(&dir) {
