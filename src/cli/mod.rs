@@ -13,6 +13,7 @@ mod logs;
 mod plan;
 mod planning;
 mod preflight;
+mod proposals;
 mod reload;
 mod rm;
 mod stop;
@@ -61,6 +62,8 @@ enum Command {
     Logs(logs::Args),
     /// Check audit logs.
     Audit(audit::Args),
+    /// Show what agents ask for, and decide.
+    Proposals(proposals::Args),
     /// Read a running bottle's manifest again and put its new routes and git rules in force.
     Reload(reload::Args),
     /// Tear a running bottle down.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Exec(args) => args.run(),
         Command::Logs(args) => args.run(),
         Command::Audit(args) => args.run(),
+        Command::Proposals(args) => args.run(),
         Command::Reload(args) => args.run(),
         Command::Stop(args) => args.run(),
         Command::Rm(args) => args.run(),
