@@ -35,8 +35,10 @@ fn records(log: &Path) -> io::Result<Vec<AuditRecord>> {
     let mut text = Vec::new();
     file.take(TAIL).read_to_end(&mut text)?;
     let lines = text.split(|b| *b == b'\n').skip(usize::from(start > 0));
+    // The launch's self-test was refused there before the agent ran.
+    let by_agent = |r: &AuditRecord| r.what.host.as_deref() != Some("denied.bottle.invalid");
     let denied = |r: &AuditRecord| r.what.verdict == Verdict::Deny && !matches!(r.what.event.as_str(), "policy" | "suppressed" | "spent");
-    Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).filter(denied).collect())
+    Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).filter(denied).filter(by_agent).collect())
 }
 
 fn explain(record: &AuditRecord, times: u32) -> Value {

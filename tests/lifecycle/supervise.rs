@@ -1,0 +1,287 @@
+//! An agent asks, an operator decides: real bottles, the real daemon, the real commands.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::attacks::Case;
+use crate::support::{Home, Running, assert_code, eventually, stderr, stdout};
+
+pub const CASES: &[Case] = &[
+    ("lifecycle::supervise::asked_approved_and_through", through),
+    ("lifecycle::supervise::scopes_end_and_edits_only_narrow", scopes),
+    ("lifecycle::supervise::one_decision_whoever_dies", decided_once),
+];
+
+const MANIFEST: &str = "# mine\nversion = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"sleep\", \"1000\"]\n\
+                        [bottles.dev]   # the bottle\nimage = \"demo\"\nsupervise = { notify = [\"touch\", \"notified\"], expires = \"1h\" }\n";
+
+/// A web server on the host's loopback: answers `through` to everything. Its port.
+fn upstream() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nthrough");
+        }
+    });
+    port
+}
+
+/// Calls a tool from inside the bottle; gives its structured result, or the text of its error.
+fn call(bottle: &Running<'_>, tool: &str, arguments: &Value) -> Result<Value, String> {
+    let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": tool, "arguments": arguments } });
+    let out = bottle.home.run(&[
+        "exec",
+        &bottle.slug,
+        "--",
+        "curl",
+        "-sS",
+        "-m",
+        "60",
+        "-H",
+        "content-type: application/json",
+        "-H",
+        "accept: application/json, text/event-stream",
+        "http://127.0.0.1:9100/",
+        "-d",
+        &request.to_string(),
+    ]);
+    let answer: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{}{}", stdout(&out), stderr(&out)));
+    let result = answer.get("result").unwrap_or_else(|| panic!("{answer}"));
+    match result["isError"].as_bool() {
+        Some(true) => Err(result["content"][0]["text"].as_str().unwrap().to_owned()),
+        _ => Ok(result["structuredContent"].clone()),
+    }
+}
+
+fn propose(bottle: &Running<'_>, host: &str, port: u16, tls: bool, paths: &[&str]) -> Result<Value, String> {
+    call(
+        bottle,
+        "propose_route",
+        &json!({ "host": host, "port": port, "tls": tls, "methods": ["GET", "POST"], "paths": paths, "reason": "to do what I was told" }),
+    )
+}
+
+/// `GET url` through egress; what came back.
+fn get(bottle: &Running<'_>, url: &str) -> String {
+    stdout(&bottle.home.run(&["exec", &bottle.slug, "--", "curl", "-sS", "-m", "20", "--noproxy", "", "-x", "http://127.0.0.1:9099", url]))
+}
+
+fn up(home: &Home) -> Running<'_> {
+    let mut bottle = home.start("worker", &["worker"]);
+    bottle.wait_until_up();
+    bottle
+}
+
+fn document(home: &Home, id: u32) -> Value {
+    let out = home.run(&["proposals", "show", &format!("worker/{id}"), "--json"]);
+    serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{}", stderr(&out)))
+}
+
+fn refused(out: &Output, why: &str) {
+    assert_code(out, 3);
+    assert!(stderr(out).contains(why), "{}", stderr(out));
+}
+
+fn through() {
+    let home = Home::with_manifest(MANIFEST);
+    let bottle = up(&home);
+    let port = upstream();
+    let url = format!("http://127.0.0.1:{port}/v1/x");
+    assert!(get(&bottle, &url).contains("[no-route]"));
+    let denials = call(&bottle, "explain_denial", &json!({ "last": 1 })).unwrap();
+    let mut suggested = denials["denials"][0]["propose_route"].clone();
+    assert_eq!(suggested, json!({ "host": "127.0.0.1", "port": port, "tls": false, "methods": ["GET"], "paths": ["/v1/x"] }));
+
+    suggested["reason"] = json!("to \u{1b}[2J\u{202e} look");
+    let filed = call(&bottle, "propose_route", &suggested).unwrap();
+    assert_eq!((filed["id"].as_u64(), filed["state"].as_str()), (Some(1), Some("pending")));
+    eventually("the operator is notified", || home.project().join("notified").exists());
+    let shown = stdout(&home.run(&["proposals", "show", "worker/1"]));
+    assert!(shown.contains("+ 127.0.0.1") && shown.contains("PRIVATE") && shown.contains("PLAIN HTTP"), "{shown}");
+    assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'), "{shown:?}");
+    assert!(stdout(&home.run(&["proposals"])).contains("worker/1"));
+
+    // It is wide: a yes alone is not enough.
+    refused(&home.run(&["proposals", "approve", "worker/1"]), "typed");
+    refused(&home.run(&["proposals", "approve", "worker/1", "--type-host", "127.0.0.2"]), "typed");
+    assert!(get(&bottle, &url).contains("[no-route]"), "nothing has changed");
+    let began = Instant::now();
+    assert_code(&home.run(&["proposals", "approve", "worker/1", "--type-host", "127.0.0.1"]), 0);
+    eprintln!("approve, as a command: {:?}", began.elapsed());
+    assert_eq!(get(&bottle, &url), "through");
+    assert!(get(&bottle, &format!("http://127.0.0.1:{port}/v2")).contains("[not-allowed]"), "and no more than was asked");
+    let status = call(&bottle, "proposal_status", &json!({ "id": 1 })).unwrap();
+    assert_eq!(status["state"], "approved");
+    let allowed = call(&bottle, "policy", &json!({})).unwrap();
+    assert_eq!(allowed["routes"][0]["paths"], json!(["/v1/x"]));
+    assert!(propose(&bottle, "127.0.0.1", port, false, &["/v1/x"]).is_ok(), "POST is new");
+    assert_code(&home.run(&["proposals", "deny", "worker/2", "--reason", "reads are enough"]), 0);
+    let again = propose(&bottle, "127.0.0.1", port, false, &["/v1/x", "/v3"]).unwrap_err();
+    assert!(again.contains("reads are enough"), "{again}");
+    assert_eq!(call(&bottle, "proposal_status", &json!({ "id": 2 })).unwrap()["text"], "denied: reads are enough");
+    assert!(call(&bottle, "proposal_status", &json!({ "id": 9 })).is_err());
+
+    // What was granted survives a reload of the manifest, and the log is whole.
+    let toml = home.project().join("bottle.toml");
+    std::fs::write(&toml, format!("{MANIFEST}[[bottles.dev.egress]]\nhost = \"a.test\"\n")).unwrap();
+    assert_code(&home.run(&["reload", "worker"]), 0);
+    assert_eq!(get(&bottle, &url), "through");
+    let log = stdout(&home.run(&["logs", "worker"]));
+    assert!(log.contains("proposal 1 approved by") && log.contains("proposal 2 denied by"), "{log}");
+    assert_code(&home.run(&["audit", "verify", "worker"]), 0);
+
+    // A question, answered while its call waits.
+    std::thread::scope(|scope| {
+        let ask =
+            scope.spawn(|| call(&bottle, "ask_operator", &json!({ "question": "Which one?", "choices": ["a", "b"], "wait_seconds": 60 })));
+        eventually("the question is there", || stdout(&home.run(&["proposals"])).contains("Which one?"));
+        assert_code(&home.run(&["proposals", "approve", "worker/3", "--answer", "2"]), 0);
+        assert_eq!(ask.join().unwrap().unwrap()["text"], "the operator says: b");
+    });
+    bottle.stop();
+}
+
+fn scopes() {
+    let home = Home::with_manifest(MANIFEST);
+    let bottle = up(&home);
+    let port = upstream();
+    let url = |path: &str| format!("http://127.0.0.1:{port}{path}");
+    let wide = ["--type-host", "127.0.0.1"];
+    let approve = |id: u32, args: &[&str]| {
+        let name = format!("worker/{id}");
+        let mut all = vec!["proposals", "approve", name.as_str()];
+        all.extend(args);
+        all.extend(wide);
+        home.run(&all)
+    };
+
+    assert_eq!(propose(&bottle, "127.0.0.1", port, false, &["/once"]).unwrap()["id"], 1);
+    assert_eq!(propose(&bottle, "a.test", 443, true, &["/v1/*"]).unwrap()["id"], 2);
+    assert_code(&approve(1, &["--once"]), 0);
+    assert_eq!(get(&bottle, &url("/once")), "through");
+    assert!(get(&bottle, &url("/once")).contains("[budget]"), "once is once");
+
+    // Made against the policy before: it is shown again, not applied.
+    refused(&approve(2, &[]), "policy has changed");
+    let shown = stdout(&home.run(&["proposals", "show", "worker/2"]));
+    let against = shown.split("--against ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect(&shown).to_owned();
+    for wider in [&["--path", "/v2"][..], &["--host", "b.test"], &["--method", "DELETE"], &["--path", "/*"]] {
+        let mut args = wider.to_vec();
+        args.extend(["--against", &against]);
+        refused(&approve(2, &args), "only narrow");
+    }
+    let args = ["--against", &against, "--path", "/v1/x", "--method", "GET", "--save"];
+    assert_code(&approve(2, &args), 0);
+    assert_eq!(
+        (document(&home, 2)["state"].as_str(), document(&home, 2)["decision"]["route"]["paths"][0].as_str()),
+        (Some("edited"), Some("/v1/x"))
+    );
+    let toml = std::fs::read_to_string(home.project().join("bottle.toml")).unwrap();
+    assert_eq!(toml, format!("{MANIFEST}\n[[bottles.dev.egress]]\nhost = \"a.test\"\nmethods = [\"GET\"]\npaths = [\"/v1/x\"]\n"));
+
+    assert_eq!(propose(&bottle, "127.0.0.1", port, false, &["/while"]).unwrap()["id"], 3);
+    assert_code(&approve(3, &["--for", "3s"]), 0);
+    assert_eq!(get(&bottle, &url("/while")), "through");
+    eventually("its time is over", || document(&home, 3)["decision"]["effect"] == "over");
+    assert!(!get(&bottle, &url("/while")).contains("through"));
+    let log = stdout(&home.run(&["logs", "worker"]));
+    assert!(log.contains("the time of proposal 3 is over"), "{log}");
+
+    // With an editor. It is a program of the operator's; this one narrows.
+    assert_eq!(propose(&bottle, "c.test", 443, true, &["/a/*"]).unwrap()["id"], 4);
+    let edit = |script: &str| {
+        let mut command = home.bottle(&["proposals", "approve", "worker/4", "--edit"]);
+        command.env("EDITOR", format!("sed -i {script}"));
+        crate::support::output_within(command, Duration::from_secs(60))
+    };
+    refused(&edit("s,/a/,/b/,"), "only narrow");
+    refused(&edit("s,GET,G:T,"), "no route");
+    assert_code(&edit("s,/a/.,/a/1,"), 0);
+    assert_eq!(document(&home, 4)["decision"]["route"]["paths"], json!(["/a/1"]));
+
+    // What cannot be asked at all.
+    for (host, paths) in
+        [("*", &["/"][..]), ("*.test", &["/"]), ("a.test:443", &["/"]), ("https://a.test", &["/"]), ("a.test", &[]), ("a.test", &["/../x"])]
+    {
+        assert!(propose(&bottle, host, 443, true, paths).is_err(), "{host} {paths:?}");
+    }
+    // A flood stays small: eight wait, and the rest is told so.
+    let filed = (0..14).filter(|n| propose(&bottle, &format!("h{n}.test"), 443, true, &["/"]).is_ok()).count();
+    assert!(filed <= 8, "{filed}");
+    bottle.stop();
+    let left = stdout(&home.run(&["proposals", "worker"]));
+    assert!(!left.contains("pending") && left.contains("expired"), "{left}");
+    let late = home.run(&["proposals", "approve", "worker/5"]);
+    assert_code(&late, 2);
+    assert!(stderr(&late).contains("not running"), "{}", stderr(&late));
+}
+
+fn decided_once() {
+    let home = Home::with_manifest(MANIFEST);
+    let mut bottle = up(&home);
+    for id in 1..=3 {
+        let host = format!("h{id}.test");
+        assert_eq!(propose(&bottle, &host, 443, true, &["/"]).unwrap()["id"], id);
+        // Eight at once, half of them yes: one of them wins, and the others are told who.
+        let digest = document(&home, id)["policy"].as_str().unwrap().to_owned();
+        let name = format!("worker/{id}");
+        let outs: Vec<Output> = std::thread::scope(|scope| {
+            let run = |n: usize| {
+                let args: Vec<&str> =
+                    if n % 2 == 0 { vec!["proposals", "approve", &name, "--against", &digest] } else { vec!["proposals", "deny", &name] };
+                home.run(&args)
+            };
+            let all: Vec<_> = (0..8).map(|n| scope.spawn(move || run(n))).collect();
+            all.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        let winners = outs.iter().filter(|o| o.status.success()).count();
+        assert_eq!(winners, 1, "{:?}", outs.iter().map(stderr).collect::<Vec<_>>());
+        assert!(outs.iter().filter(|o| !o.status.success()).all(|o| stderr(o).contains("already, by")), "and are told");
+    }
+
+    // The operator's program dies right after it has asked: the decision is whole or not there.
+    assert_eq!(propose(&bottle, "h4.test", 443, true, &["/"]).unwrap()["id"], 4);
+    let digest = {
+        let shown = stdout(&home.run(&["proposals", "show", "worker/4"]));
+        shown.split("--against ").nth(1).and_then(|r| r.split_whitespace().next()).map(str::to_owned)
+    };
+    let mut args = vec!["proposals", "approve", "worker/4"];
+    if let Some(digest) = &digest {
+        args.extend(["--against", digest]);
+    }
+    let mut child = home.bottle(&args).stderr(std::process::Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(6));
+    let _ = child.kill();
+    let _ = child.wait();
+    eventually("no decision stays half made", || {
+        let d = document(&home, 4);
+        d["state"] == "pending" || d["decision"]["effect"].get("in-force").is_some()
+    });
+
+    // The orchestrator dies: what was open is not open any more, and nothing is decided twice later.
+    assert_eq!(propose(&bottle, "h5.test", 443, true, &["/"]).unwrap()["id"], 5);
+    bottle.signal(nix::sys::signal::Signal::SIGKILL);
+    bottle.wait();
+    eventually("its bottle is gone", || home.run(&["cleanup"]).status.success() && home.leftovers("worker").is_empty());
+    assert_eq!(document(&home, 5)["state"], "expired");
+    assert_code(&home.run(&["proposals", "approve", "worker/5"]), 2);
+    drop(bottle);
+
+    let mut bottle = up(&home);
+    refused(&home.run(&["proposals", "approve", "worker/5"]), "expired");
+    assert_eq!(propose(&bottle, "h5.test", 443, true, &["/"]).unwrap()["id"], 6, "numbers are never used again");
+    // The daemon dies: the bottle ends, as without any of its daemons.
+    let pid =
+        crate::support::processes_naming(home.path()).into_iter().find(|(_, argv)| argv.contains(" supervise ")).expect("the daemon").0;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(bottle.wait().code(), Some(4), "{}", bottle.said());
+    assert_eq!(document(&home, 6)["state"], "expired");
+    assert_code(&home.run(&["audit", "verify", "worker"]), 0);
+    assert_eq!(home.leftovers("worker"), Vec::<String>::new());
+}
