@@ -2,8 +2,10 @@
 
 mod audit;
 mod audit_line;
+mod board;
 mod cleanup;
 mod completions;
+mod dashboard;
 mod doctor;
 mod exec;
 mod growing;
@@ -17,6 +19,7 @@ mod proposals;
 mod reload;
 mod rm;
 mod stop;
+mod web;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -64,6 +67,10 @@ enum Command {
     Audit(audit::Args),
     /// Show what agents ask for, and decide.
     Proposals(proposals::Args),
+    /// Show bottles, what their agents ask for, and what they do; decide with single keys.
+    Dashboard(dashboard::Args),
+    /// Serve the dashboard to a browser on this machine.
+    Web(web::Args),
     /// Read a running bottle's manifest again and put its new routes and git rules in force.
     Reload(reload::Args),
     /// Tear a running bottle down.
@@ -94,6 +101,8 @@ pub fn main() -> ExitCode {
         Command::Logs(args) => args.run(),
         Command::Audit(args) => args.run(),
         Command::Proposals(args) => args.run(),
+        Command::Dashboard(args) => args.run(),
+        Command::Web(args) => args.run(),
         Command::Reload(args) => args.run(),
         Command::Stop(args) => args.run(),
         Command::Rm(args) => args.run(),
