@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::audit_line::{Colours, render, unreadable};
 use crate::error::Result;
-use crate::launch::InForce;
+use crate::launch::in_force;
 use crate::proposals::{Proposal, Queue, Tone, lines};
 use crate::state::{BottleDir, Phase, Roots, now_ms};
 
@@ -51,6 +51,8 @@ pub(super) struct ProposalRow {
     pub host: Option<String>,
     /// It is a question, with these choices.
     pub choices: Option<Vec<String>>,
+    /// It can be for one request.
+    pub once: bool,
     /// It can be approved with `save` only.
     pub save_only: bool,
     /// Digest of the policy that `lines` is against.
@@ -160,7 +162,7 @@ impl Board {
         }
         let Some((_, _, all)) = self.queues.get(dir.slug()) else { return Vec::new() };
         let now = now_ms();
-        let policy = if alive && all.iter().any(|p| p.is_open(now)) { InForce::policy_of(dir).ok() } else { None };
+        let policy = if alive && all.iter().any(|p| p.is_open(now)) { in_force(dir).ok() } else { None };
         let row = |p: &Proposal| {
             let tone = |t| match t {
                 Tone::Title => "title",
@@ -180,10 +182,11 @@ impl Board {
                 made_ms: p.made_ms,
                 summary: p.ask.summary(),
                 open: alive && p.is_open(now),
+                once: p.ask.route().is_some(),
                 host: p.ask.route().filter(|_| !p.risks.is_empty()).map(|r| r.host.to_string()),
                 choices,
-                save_only: matches!(p.ask, Ask::GitUpstream { .. } | Ask::Ref { .. }),
-                against: policy.as_ref().map_or_else(|| p.policy.clone(), bottle_policy::Policy::digest),
+                save_only: matches!(p.ask, Ask::GitUpstream { .. }),
+                against: policy.as_ref().map_or_else(|| p.policy.clone(), |now| now.digest_for(&p.ask)),
                 // Its title has an age, which changes all the time.
                 lines: lines(p, policy.as_ref(), now).into_iter().skip(1).map(|(t, l)| (tone(t), l)).collect(),
             }

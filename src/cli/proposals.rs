@@ -3,13 +3,13 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use bottle_policy::{Ask, Policy, ProposalState, RouteAsk};
+use bottle_policy::{Ask, ProposalState, RouteAsk};
 
 use super::{block_on, colour_on, print_json};
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::{InForce, decide};
+use crate::launch::{decide, in_force};
 use crate::manifest::Interval;
-use crate::proposals::{Answer, Decide, Proposal, Queue, Scope, Tone, Verdict, ago, lines};
+use crate::proposals::{Answer, Decide, Policies, Proposal, Queue, Scope, Tone, Verdict, ago, lines};
 use crate::say::{prompt, say};
 use crate::state::{BottleDir, Roots, now_ms};
 
@@ -109,7 +109,7 @@ impl std::str::FromStr for Id {
 struct Found {
     dir: BottleDir,
     proposal: Proposal,
-    policy: Option<Policy>,
+    policy: Option<Policies>,
 }
 
 fn found(id: &Id) -> Result<Found> {
@@ -120,7 +120,7 @@ fn found(id: &Id) -> Result<Found> {
         Error::new(Kind::Usage, format!("there is no proposal {}/{}", id.bottle, id.number)).hint(format!("bottle proposals {}", id.bottle))
     };
     let proposal = queue.get(id.number).cloned().ok_or_else(none)?;
-    let policy = if alive { InForce::policy_of(&dir).ok() } else { None };
+    let policy = if alive { in_force(&dir).ok() } else { None };
     Ok(Found { dir, proposal, policy })
 }
 
@@ -199,7 +199,7 @@ fn show(id: &Id, json: bool) -> Result<u8> {
     let colour = colour_on(&std::io::stdout());
     print(&found, &mut std::io::stdout().lock(), colour)?;
     if found.proposal.is_open(now_ms()) {
-        let outdated = found.policy.as_ref().map(Policy::digest).filter(|d| *d != found.proposal.policy);
+        let outdated = found.policy.as_ref().map(|now| now.digest_for(&found.proposal.ask)).filter(|d| *d != found.proposal.policy);
         let against = outdated.map(|d| format!(" --against {}", &d[..12])).unwrap_or_default();
         let wide = if found.proposal.risks.is_empty() { String::new() } else { " --type-host HOST".to_owned() };
         let name = format!("{}/{}", id.bottle, id.number);
@@ -250,7 +250,7 @@ impl Approve {
         if found.proposal.state == ProposalState::Pending {
             print(&found, &mut std::io::stderr(), colour_on(&std::io::stderr()))?;
         }
-        let now = policy.digest();
+        let now = policy.digest_for(&found.proposal.ask);
         let against = match &self.against {
             Some(short) if short.len() >= 12 && now.starts_with(short.as_str()) => now,
             Some(other) => other.clone(),

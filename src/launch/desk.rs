@@ -10,16 +10,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict as Said_};
-use bottle_policy::{Ask, GRANTED, Policy, ProposalState, ProposalStatus, Route, RouteAsk, Said, SuperviseCommand, SuperviseReport};
+use bottle_policy::{
+    Ask, GRANTED, GatePolicy, Policy, ProposalState, ProposalStatus, Route, RouteAsk, Said, SuperviseCommand, SuperviseReport,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::reload::InForce;
+use super::reload::{InForce, Reloadable};
 use crate::error::{Context, Error, Kind, Result};
 use crate::manifest::{DirFiles, USER_SKILLS, neutral, parse};
 use crate::plan::LaunchPlan;
 use crate::process::{Commands, Pipe, Reports};
-use crate::proposals::{self, Answer, Decide, Decision, Effect, Proposal, Queue, Scope, Verdict};
+use crate::proposals::{self, Answer, Decide, Decision, Effect, Policies, Proposal, Queue, Scope, Verdict};
 use crate::state::{BottleDir, now_ms};
 
 /// Most proposals that wait for a decision.
@@ -168,9 +170,14 @@ impl Work {
     }
 
     /// A draft becomes a proposal, or the agent is told why not.
-    async fn file(&mut self, ask: Ask, reason: Said) -> Result<ProposalStatus, String> {
-        let policy = InForce::policy_of(&self.dir).map_err(|e| e.to_string())?;
-        self.may_ask(&ask, &policy)?;
+    async fn file(&mut self, mut ask: Ask, reason: Said) -> Result<ProposalStatus, String> {
+        let policies = super::in_force(&self.dir).map_err(|e| e.to_string())?;
+        if let (Ask::Ref { upstream, branches }, Some(git)) = (&mut ask, &policies.git) {
+            // Only what is new, so that taking it back takes back nothing else.
+            let rules = git.upstreams.iter().find(|u| u.name == *upstream).and_then(|u| u.push.as_ref());
+            branches.retain(|b| rules.is_none_or(|r| !r.branches.contains(b)));
+        }
+        self.may_ask(&ask, &policies)?;
         if let Some(same) = self.queue.all().find(|p| p.state == ProposalState::Pending && p.ask == ask) {
             return Ok(same.status());
         }
@@ -197,8 +204,8 @@ impl Work {
             id,
             bottle: self.dir.slug().to_owned(),
             reason,
-            policy: policy.digest(),
-            diff: proposals::diff(&ask, &policy),
+            policy: policies.digest_for(&ask),
+            diff: proposals::diff(&ask, &policies.routes),
             risks: ask.route().map(RouteAsk::risks).unwrap_or_default(),
             state: ProposalState::Pending,
             made_ms: now,
@@ -217,7 +224,8 @@ impl Work {
     }
 
     /// What makes no sense to ask a person.
-    fn may_ask(&self, ask: &Ask, policy: &Policy) -> Result<(), String> {
+    fn may_ask(&self, ask: &Ask, policies: &Policies) -> Result<(), String> {
+        let policy = &policies.routes;
         match ask {
             Ask::Route(route) => {
                 route.check()?;
@@ -231,9 +239,10 @@ impl Work {
                 }
             }
             Ask::Ref { upstream, .. } | Ask::Finding { upstream, .. } => {
-                let name = String::from(upstream.clone());
-                let known = self.plan.git.iter().any(|g| g.name == name);
-                if known { Ok(()) } else { Err(format!("this bottle has no git upstream {name}")) }
+                let git = policies.git.as_ref().filter(|git| git.upstreams.iter().any(|u| u.name == *upstream));
+                let git = git.ok_or_else(|| format!("this bottle has no git upstream {upstream}"))?;
+                let new = proposals::with_git(git, ask).is_some();
+                if new { Ok(()) } else { Err("git-gate allows this already, or this upstream is not pushed to at all".to_owned()) }
             }
             Ask::GitUpstream { url, .. } if self.plan.git.iter().any(|g| g.url.as_str() == url.as_str()) => {
                 Err("this bottle has this repository; propose_ref asks for branches".to_owned())
@@ -256,11 +265,8 @@ impl Work {
             Verdict::Approve { against, scope, route, typed, answer } => match &proposal.ask {
                 Ask::Question { .. } => self.answer(proposal, by, answer).await,
                 Ask::Route(_) => self.grant(proposal, by, (against, scope), route, typed.as_deref()).await,
-                Ask::Finding { .. } => Err((
-                    "git-gate cannot be told of a finding while it runs, and the manifest has no key for one yet".to_owned(),
-                    Some("look at it, push it yourself, or deny the proposal".to_owned()),
-                )),
-                Ask::GitUpstream { .. } | Ask::Ref { .. } => self.save_only(proposal, by, scope).await,
+                Ask::Ref { .. } | Ask::Finding { .. } => self.grant_git(proposal, by, (against, scope)).await,
+                Ask::GitUpstream { .. } => self.save_only(proposal, by, scope).await,
             },
         }
     }
@@ -301,7 +307,7 @@ impl Work {
     async fn save_only(&mut self, mut proposal: Proposal, by: String, scope: Scope) -> Result<Answer, No> {
         if scope != Scope::Save {
             return Err((
-                "git-gate reads its policy at launch, so this cannot hold for the running bottle".to_owned(),
+                "a repository cannot be added while the bottle runs".to_owned(),
                 Some(format!("bottle proposals approve {}/{} --save   # for the next launch", self.dir.slug(), proposal.id)),
             ));
         }
@@ -339,17 +345,10 @@ impl Work {
                 Some(format!("--type-host {}", route.host)),
             ));
         }
-        if matches!(scope, Scope::For(s) if s == 0 || s > proposals::LONGEST_GRANT.duration().as_secs()) {
-            return no(format!("a time is 1s to {}", proposals::LONGEST_GRANT));
-        }
-        let edit = match scope {
-            Scope::Save => {
-                Some(self.manifest_with(&proposal.ask, Some(&route)).map_err(|e| (e.to_string(), e.hint_text().map(str::to_owned)))?)
-            }
-            _ => None,
-        };
+        check_time(scope)?;
+        let edit = self.edit(&proposal.ask, Some(&route), scope)?;
         // Held until the new policy is in force: no other reload can come between what was shown and what is done.
-        let in_force = self.in_force().await?;
+        let in_force = self.in_force::<Policy>().await?;
         let digest = in_force.policy().digest();
         if digest != against {
             return Ok(Answer::Outdated { digest });
@@ -361,6 +360,41 @@ impl Work {
         let policy = granted(in_force.policy(), proposal.id, &route, scope);
         proposal.state = if route == asked { ProposalState::Approved } else { ProposalState::Edited };
         proposal.decision = Some(Decision { scope: Some(scope), route: Some(route), effect: Effect::Applying, ..decision(by, None) });
+        let answer = self.put(proposal, scope, edit, in_force, policy).await?;
+        self.supersede_what_is_allowed().await;
+        Ok(answer)
+    }
+
+    /// Rules of git-gate: what may be pushed.
+    async fn grant_git(&mut self, mut proposal: Proposal, by: String, (against, scope): (String, Scope)) -> Result<Answer, No> {
+        check_time(scope)?;
+        if scope == Scope::Once {
+            return no("a push is not one request; approve it for a time (--for 10m)");
+        }
+        let edit = self.edit(&proposal.ask, None, scope)?;
+        let in_force = self.in_force::<GatePolicy>().await?;
+        let digest = in_force.policy().digest();
+        if digest != against {
+            return Ok(Answer::Outdated { digest });
+        }
+        let Some(policy) = proposals::with_git(in_force.policy(), &proposal.ask) else {
+            self.over(proposal, ProposalState::Superseded, "git-gate allows it already").await;
+            return no("git-gate allows this already: the proposal is superseded");
+        };
+        proposal.state = ProposalState::Approved;
+        proposal.decision = Some(Decision { scope: Some(scope), effect: Effect::Applying, ..decision(by, None) });
+        self.put(proposal, scope, edit, in_force, policy).await
+    }
+
+    /// Writes a decision down and puts its policy in force, in this order.
+    async fn put<P: Reloadable + Send + 'static>(
+        &mut self,
+        mut proposal: Proposal,
+        scope: Scope,
+        edit: Option<Edit>,
+        in_force: InForce<P>,
+        policy: P,
+    ) -> Result<Answer, No> {
         self.decided(&proposal, Said_::Allow, "").await?;
         let (effect, mut text) = match replace(in_force, policy).await {
             Ok(digest) => {
@@ -379,18 +413,35 @@ impl Work {
             };
         }
         self.effect(&mut proposal, effect).await?;
-        self.supersede_what_is_allowed().await;
         Ok(Answer::Done { text })
     }
 
-    /// Takes a granted route out of force.
+    /// The changed manifest, if it is to be changed.
+    fn edit(&self, ask: &Ask, route: Option<&RouteAsk>, scope: Scope) -> Result<Option<Edit>, No> {
+        let edit = (scope == Scope::Save).then(|| self.manifest_with(ask, route)).transpose();
+        edit.map_err(|e| (e.to_string(), e.hint_text().map(str::to_owned)))
+    }
+
+    /// Takes what was granted out of force.
     async fn take_back(&mut self, id: u32) -> Result<(), No> {
-        let in_force = self.in_force().await?;
-        let name = format!("{GRANTED}{id}");
-        let mut policy = in_force.policy().clone();
-        policy.routes.retain(|r| r.name != name);
-        if policy != *in_force.policy() {
-            replace(in_force, policy).await.map_err(|why| (why, None))?;
+        let failed = |why| (why, None);
+        match self.queue.get(id).map(|p| p.ask.clone()) {
+            Some(ask @ (Ask::Ref { .. } | Ask::Finding { .. })) => {
+                let in_force = self.in_force::<GatePolicy>().await?;
+                let policy = proposals::without_git(in_force.policy(), &ask);
+                if policy != *in_force.policy() {
+                    replace(in_force, policy).await.map_err(failed)?;
+                }
+            }
+            _ => {
+                let in_force = self.in_force::<Policy>().await?;
+                let name = format!("{GRANTED}{id}");
+                let mut policy = in_force.policy().clone();
+                policy.routes.retain(|r| r.name != name);
+                if policy != *in_force.policy() {
+                    replace(in_force, policy).await.map_err(failed)?;
+                }
+            }
         }
         self.grants.remove(&id);
         if let Some(mut proposal) = self.queue.get(id).cloned() {
@@ -404,7 +455,7 @@ impl Work {
     }
 
     async fn supersede_what_is_allowed(&mut self) {
-        let Ok(policy) = InForce::policy_of(&self.dir) else { return };
+        let Ok(policy) = InForce::<Policy>::policy_of(&self.dir) else { return };
         for proposal in self.queue.pending() {
             if proposal.ask.route().is_some_and(|r| r.is_allowed_by(&policy)) {
                 self.over(proposal, ProposalState::Superseded, "the policy allows it now").await;
@@ -413,7 +464,7 @@ impl Work {
     }
 
     /// What is in force, held.
-    async fn in_force(&self) -> Result<InForce, No> {
+    async fn in_force<P: Reloadable>(&self) -> Result<InForce<P>, No> {
         let began = Instant::now();
         loop {
             match InForce::read(&self.dir) {
@@ -515,6 +566,15 @@ impl Edit {
     }
 }
 
+fn check_time(scope: Scope) -> Result<(), No> {
+    match scope {
+        Scope::For(s) if s == 0 || s > proposals::LONGEST_GRANT.duration().as_secs() => {
+            no(format!("a time is 1s to {}", proposals::LONGEST_GRANT))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn decision(by: String, text: Option<String>) -> Decision {
     Decision { by, at_ms: now_ms(), scope: None, route: None, text, effect: Effect::Nothing }
 }
@@ -541,8 +601,8 @@ fn granted(policy: &Policy, id: u32, route: &RouteAsk, scope: Scope) -> Policy {
 }
 
 /// Puts `policy` in force and gives its digest.
-async fn replace(in_force: InForce, policy: Policy) -> Result<String, String> {
-    let digest = policy.digest();
+async fn replace<P: Reloadable + Send + 'static>(in_force: InForce<P>, policy: P) -> Result<String, String> {
+    let digest = policy.identity();
     let done = tokio::task::spawn_blocking(move || in_force.replace(&policy)).await;
     done.map_err(|e| e.to_string())?.map(|()| digest).map_err(|e| e.to_string())
 }

@@ -27,7 +27,7 @@ pub use attach::attach;
 pub use control::{Request, connect, decide, stop};
 pub use deploy_key::revoke as revoke_deploy_keys;
 pub use gate::with_rules;
-pub use reload::{InForce, Reloadable};
+pub use reload::{InForce, Reloadable, in_force};
 pub use terminal::{interactive, size};
 
 use crate::bundle::{Bundle, BundleRuntime, BundleSpec, HostProcesses};

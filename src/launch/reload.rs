@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{DEMO_HOST, LaunchPlan};
+use crate::proposals::Policies;
 use crate::provider;
 use crate::state::{BottleDir, Phase, write_private};
 
@@ -73,6 +74,17 @@ impl Reloadable for GatePolicy {
     fn audit(dir: &BottleDir) -> PathBuf {
         dir.git_audit()
     }
+}
+
+/// What is in force in the running bottle `dir`.
+///
+/// # Errors
+/// `Config` when it cannot be read: the bottle does not run.
+pub fn in_force(dir: &BottleDir) -> Result<Policies> {
+    let routes = InForce::<Policy>::policy_of(dir)?;
+    let has_git = dir.recorded_control_socket().with_file_name(GatePolicy::FILE).exists();
+    let git = has_git.then(|| InForce::<GatePolicy>::policy_of(dir)).transpose()?;
+    Ok(Policies { routes, git })
 }
 
 /// The policy file of a running bottle, held against other reloads.

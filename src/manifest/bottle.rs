@@ -6,8 +6,8 @@ use super::files::{Files, inside};
 use super::tokens::{self, TokenNames};
 use super::walk::{Tab, Val};
 use super::{
-    Asking, Bottle, Bytes, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, Interval, Provider, ProviderSettings, Resources, Slug, Supervise,
-    Workspace, WorkspaceMode, egress, git, quote,
+    Asking, Bottle, Bytes, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, Interval, Provider, ProviderSettings, Resources, Slug,
+    Supervise, Workspace, WorkspaceMode, egress, git, quote,
 };
 
 const MOST_ENV: usize = 256;

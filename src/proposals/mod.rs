@@ -11,7 +11,7 @@ pub use queue::Queue;
 pub use save::saved;
 pub use show::{Tone, ago, diff, lines, one_line};
 
-use bottle_policy::{Ask, ProposalState, ProposalStatus, Risk, RouteAsk, Said};
+use bottle_policy::{Ask, GatePolicy, Policy, ProposalState, ProposalStatus, Push, Risk, RouteAsk, Said, UpstreamName};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::Interval;
@@ -110,6 +110,65 @@ pub enum Effect {
     Saved,
     /// It could not be put in force.
     Failed(String),
+}
+
+/// What is in force in a running bottle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policies {
+    /// egress'.
+    pub routes: Policy,
+    /// git-gate's, if there is one.
+    pub git: Option<GatePolicy>,
+}
+
+impl Policies {
+    /// Digest of the one that `ask` would change.
+    #[must_use]
+    pub fn digest_for(&self, ask: &Ask) -> String {
+        match (ask, &self.git) {
+            (Ask::Ref { .. } | Ask::Finding { .. }, Some(git)) => git.digest(),
+            _ => self.routes.digest(),
+        }
+    }
+}
+
+/// `policy` with what `ask` asks of git-gate's rules; `None` when it is none of them, or they have it.
+#[must_use]
+pub fn with_git(policy: &GatePolicy, ask: &Ask) -> Option<GatePolicy> {
+    let mut new = policy.clone();
+    let at = |name: &UpstreamName| policy.upstreams.iter().position(|u| u.name == *name);
+    match ask {
+        Ask::Ref { upstream, branches } => {
+            let rules = new.upstreams[at(upstream)?].push.get_or_insert_with(|| Push::to(Vec::new()));
+            branches.iter().for_each(|b| {
+                if !rules.branches.contains(b) {
+                    rules.branches.push(b.clone())
+                }
+            });
+        }
+        Ask::Finding { upstream, fingerprint } => {
+            new.upstreams[at(upstream)?].push.as_mut()?.allow.insert(fingerprint.clone());
+        }
+        _ => return None,
+    }
+    (new != *policy).then_some(new)
+}
+
+/// `policy` without what `ask` added to git-gate's rules.
+#[must_use]
+pub fn without_git(policy: &GatePolicy, ask: &Ask) -> GatePolicy {
+    let mut new = policy.clone();
+    let rules = |new: &mut GatePolicy, name: &UpstreamName, change: &dyn Fn(&mut Push)| {
+        new.upstreams.iter_mut().filter(|u| u.name == *name).filter_map(|u| u.push.as_mut()).for_each(change);
+    };
+    match ask {
+        Ask::Ref { upstream, branches } => rules(&mut new, upstream, &|p| p.branches.retain(|b| !branches.contains(b))),
+        Ask::Finding { upstream, fingerprint } => {
+            rules(&mut new, upstream, &|p| p.allow.retain(|f| f != fingerprint));
+        }
+        _ => {}
+    }
+    new
 }
 
 /// What a command asks the orchestrator to decide.

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bottle_policy::ProposalState;
+use bottle_policy::{GatePolicy, ProposalState};
 
-use super::Proposal;
+use super::{Effect, Proposal, with_git};
 use crate::error::{Context, Kind, Result};
 use crate::state::{BottleDir, private_dir, write_private};
 
@@ -59,6 +59,14 @@ impl Queue {
             proposal.state = ProposalState::Expired;
             queue.put(proposal)?;
         }
+        // What was in force ended with its launch.
+        let held = |p: &&Proposal| p.decision.as_ref().is_some_and(|d| matches!(d.effect, Effect::InForce(_) | Effect::Applying));
+        for mut proposal in queue.all.values().filter(held).cloned().collect::<Vec<_>>() {
+            if let Some(d) = &mut proposal.decision {
+                d.effect = Effect::Over;
+            }
+            queue.put(proposal)?;
+        }
         while queue.all.len() > KEPT {
             let Some((id, _)) = queue.all.pop_first() else { break };
             let _ = std::fs::remove_file(queue.dir.join(format!("{id}.json")));
@@ -81,6 +89,13 @@ impl Queue {
     #[must_use]
     pub fn pending(&self) -> Vec<Proposal> {
         self.all.values().filter(|p| p.state == ProposalState::Pending).cloned().collect()
+    }
+
+    /// `policy` with what was granted to git in this launch and holds still.
+    #[must_use]
+    pub fn with_git_grants(&self, policy: GatePolicy) -> GatePolicy {
+        let held = self.all.values().filter(|p| p.decision.as_ref().is_some_and(|d| matches!(d.effect, Effect::InForce(_))));
+        held.fold(policy, |policy, p| with_git(&policy, &p.ask).unwrap_or(policy))
     }
 
     /// The number of the next one. A file that is no proposal has a number too.

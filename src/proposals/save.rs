@@ -34,6 +34,16 @@ pub fn saved(text: &str, bottle: &str, ask: &Ask, route: Option<&RouteAsk>) -> R
             branches.iter().for_each(|b| list.push(String::from(b.clone())));
             Ok(())
         }
+        (Ask::Finding { upstream, fingerprint }, _) => {
+            let name = String::from(upstream.clone());
+            let entry = tables(table, "git")
+                .into_iter()
+                .find(|t| named(*t, &name))
+                .ok_or_else(|| bad(&format!("it has no git upstream {name}")))?;
+            let list = entry.entry("allow").or_insert(Item::Value(Value::Array(Array::new())));
+            list.as_array_mut().ok_or_else(|| bad("allow is no list"))?.push(String::from(fingerprint.clone()));
+            Ok(())
+        }
         _ => Err("it has no key for this"),
     }
     .map_err(bad)?;

@@ -3,7 +3,7 @@
 
 use bottle_policy::{Ask, Policy, ProposalState, RouteAsk};
 
-use super::{Effect, Proposal};
+use super::{Effect, Policies, Proposal};
 use crate::plan::route_line;
 
 /// What a line is; how it is coloured is the caller's business. Without colour the first character says it.
@@ -53,9 +53,9 @@ pub fn one_line(p: &Proposal) -> String {
     p.ask.summary()
 }
 
-/// A proposal in full; `now` is the policy in force, when the bottle runs.
+/// A proposal in full; `now` is what is in force, when the bottle runs.
 #[must_use]
-pub fn lines(p: &Proposal, now: Option<&Policy>, now_ms: u64) -> Vec<(Tone, String)> {
+pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, String)> {
     let mut out = vec![(Tone::Title, format!("{}/{}  {}  {}", p.bottle, p.id, p.state.as_str(), ago(p.made_ms, now_ms)))];
     out.push((Tone::Plain, p.ask.summary()));
     if let Ask::Question { choices, .. } = &p.ask {
@@ -63,14 +63,12 @@ pub fn lines(p: &Proposal, now: Option<&Policy>, now_ms: u64) -> Vec<(Tone, Stri
     } else {
         out.push((Tone::Said, format!("the agent says: {}", p.reason)));
     }
-    let change = now.filter(|_| p.state == ProposalState::Pending).map_or_else(|| p.diff.clone(), |policy| diff(&p.ask, policy));
+    let change = now.filter(|_| p.state == ProposalState::Pending).map_or_else(|| p.diff.clone(), |now| diff(&p.ask, &now.routes));
     out.extend(change.into_iter().map(|l| (if l.starts_with('+') { Tone::Added } else { Tone::Plain }, l)));
     out.extend(p.risks.iter().map(|r| (Tone::Risk, format!("! {}", r.text()))));
-    if let Some(policy) = now.filter(|policy| p.state == ProposalState::Pending && policy.digest() != p.policy) {
-        out.push((
-            Tone::Risk,
-            format!("! the policy has changed since this was asked; above is the change against {}", short(&policy.digest())),
-        ));
+    let digest = now.filter(|_| p.state == ProposalState::Pending).map(|now| now.digest_for(&p.ask)).filter(|d| *d != p.policy);
+    if let Some(digest) = digest {
+        out.push((Tone::Risk, format!("! the policy has changed since this was asked; above is the change against {}", short(&digest))));
     }
     if let Some(d) = &p.decision {
         let scope = d.scope.map(|s| format!(" {s}")).unwrap_or_default();

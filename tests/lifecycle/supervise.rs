@@ -14,6 +14,7 @@ pub const CASES: &[Case] = &[
     ("lifecycle::supervise::asked_approved_and_through", through),
     ("lifecycle::supervise::scopes_end_and_edits_only_narrow", scopes),
     ("lifecycle::supervise::one_decision_whoever_dies", decided_once),
+    ("lifecycle::supervise::a_branch_is_asked_for_and_pushed", branches),
 ];
 
 const MANIFEST: &str = "# mine\nversion = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"sleep\", \"1000\"]\n\
@@ -220,6 +221,44 @@ fn scopes() {
     let late = home.run(&["proposals", "approve", "worker/5"]);
     assert_code(&late, 2);
     assert!(stderr(&late).contains("not running"), "{}", stderr(&late));
+}
+
+fn branches() {
+    let upstream = super::git::Upstream::start();
+    let home = Home::with_manifest(&upstream.manifest().replace("image = \"demo\"\n", "image = \"demo\"\nsupervise = true\n"));
+    let bottle = up(&home);
+    let sh = |script: &str| home.run(&["exec", "worker", "--", "sh", "-c", &format!("set -e; cd ~; {script}")]);
+    assert_code(
+        &sh(&format!("git clone -q {} w; git config --global user.name a; git config --global user.email a@b.test", upstream.url())),
+        0,
+    );
+    let push = |branch: &str, file: &str| {
+        sh(&format!("cd w; git checkout -qB {branch} origin/main; date > {file}; git add .; git commit -qm f; git push origin {branch}"))
+    };
+    assert_ne!(push("topic/a", "a").status.code(), Some(0));
+    let ask = |branch: &str| call(&bottle, "propose_ref", &json!({ "upstream": "x", "branches": [branch], "reason": "a topic branch" }));
+    assert!(ask("worker/*").unwrap_err().contains("already"));
+    assert!(
+        call(&bottle, "propose_ref", &json!({ "upstream": "y", "branches": ["a"], "reason": "r" }))
+            .unwrap_err()
+            .contains("no git upstream")
+    );
+    assert_eq!(ask("topic/*").unwrap()["id"], 1);
+    refused(&home.run(&["proposals", "approve", "worker/1", "--once"]), "not one request");
+    assert_code(&home.run(&["proposals", "approve", "worker/1", "--for", "8s"]), 0);
+    assert_code(&push("topic/b", "b"), 0);
+    assert!(upstream.refs().contains("refs/heads/topic/b"));
+    eventually("its time is over", || document(&home, 1)["decision"]["effect"] == "over");
+    assert_ne!(push("topic/c", "c").status.code(), Some(0));
+
+    // A repository is for the next launch, and so for the manifest.
+    let more = json!({ "url": "https://git.example.test/me/y.git", "reason": "a library" });
+    assert_eq!(call(&bottle, "propose_git_upstream", &more).unwrap()["id"], 2);
+    refused(&home.run(&["proposals", "approve", "worker/2"]), "cannot be added while the bottle runs");
+    assert_code(&home.run(&["proposals", "approve", "worker/2", "--save"]), 0);
+    let toml = std::fs::read_to_string(home.project().join("bottle.toml")).unwrap();
+    assert!(toml.ends_with("[[bottles.dev.git]]\nurl = \"https://git.example.test/me/y.git\"\n"), "{toml}");
+    bottle.stop();
 }
 
 fn decided_once() {

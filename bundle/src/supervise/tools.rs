@@ -104,9 +104,9 @@ impl Tools {
     async fn call(&self, name: &str, args: Value) -> Option<Told> {
         Some(match name {
             "policy" => read(args).and_then(|Nothing {}| self.policy()),
-            "explain_denial" => read(args).and_then(|a: Last| {
+            "explain_denial" => read(args).map(|a: Last| {
                 let denials = denials::last(&self.args.audits, usize::from(a.last.unwrap_or(5).clamp(1, 20)));
-                Ok(json!({ "denials": denials }))
+                json!({ "denials": denials })
             }),
             "propose_route" => self.proposed(read(args).and_then(route)).await,
             "propose_git_upstream" => self.proposed(read(args).and_then(upstream)).await,
@@ -292,7 +292,7 @@ fn all() -> Vec<Tool> {
         ),
         tool(
             "propose_ref",
-            "Ask the operator to let you push to more branches of a repository that you have. It holds from the next launch on.",
+            "Ask the operator to let you push to more branches of a repository that you have.",
             json!({ "upstream": text("the repository's name, see policy"), "branches": branches, "reason": reason, "wait_seconds": wait }),
             &["upstream", "branches", "reason"],
         ),

@@ -92,7 +92,7 @@ function proposal(p) {
   else if (p.save_only) button("Approve for the next launch", () => approve(p, "save"), "approve");
   else {
     button("Approve", () => approve(p, "launch"), "approve");
-    button("Once", () => approve(p, "once"), "once");
+    if (p.once) button("Once", () => approve(p, "once"), "once");
     button("1 hour", () => approve(p, { for: 3600 }), "hour");
     button("And save", () => approve(p, "save"), "save");
   }

@@ -61,7 +61,9 @@ mod tests {
         assert_eq!(session.buy(&token), None, "once");
         let with = |values: &[&str]| {
             let mut headers = HeaderMap::new();
-            values.iter().for_each(|v| drop(headers.append(AUTHORIZATION, v.parse().unwrap())));
+            for value in values {
+                headers.append(AUTHORIZATION, value.parse().unwrap());
+            }
             session.is_opened_by(&headers)
         };
         assert!(with(&[&format!("Bearer {key}")]));
