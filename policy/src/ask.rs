@@ -112,6 +112,10 @@ pub enum Risk {
     Private,
     /// Anybody on the way can read and change it.
     PlainHttp,
+    /// Branches that others build on, or all.
+    Branches,
+    /// What looks like a secret would leave.
+    Finding,
 }
 
 impl Risk {
@@ -123,6 +127,8 @@ impl Risk {
             Self::Address => "ADDRESS: an IP address, not a name",
             Self::Private => "PRIVATE: an address of this machine or its networks",
             Self::PlainHttp => "PLAIN HTTP: anybody on the way can read and change it",
+            Self::Branches => "BRANCHES: a main branch, or any",
+            Self::Finding => "FINDING: what looks like a secret would be pushed",
         }
     }
 }
@@ -260,6 +266,36 @@ impl Ask {
     #[must_use]
     pub fn route(&self) -> Option<&RouteAsk> {
         if let Self::Route(route) = self { Some(route) } else { None }
+    }
+
+    /// What makes it wide; empty when nothing does.
+    #[must_use]
+    pub fn risks(&self) -> Vec<Risk> {
+        let broad = |branches: &[RefPattern]| {
+            let main = |b: &RefPattern| {
+                let text = String::from(b.clone());
+                let first = text.split('/').next().unwrap_or_default().to_owned();
+                first.contains('*') || ["main", "master", "trunk", "develop", "release", "releases"].contains(&first.as_str())
+            };
+            if branches.iter().any(main) { vec![Risk::Branches] } else { Vec::new() }
+        };
+        match self {
+            Self::Route(route) => route.risks(),
+            Self::GitUpstream { branches, .. } | Self::Ref { branches, .. } => broad(branches),
+            Self::Finding { .. } => vec![Risk::Finding],
+            Self::Question { .. } => Vec::new(),
+        }
+    }
+
+    /// What whoever approves it types when it is wide: the host, or the repository.
+    #[must_use]
+    pub fn name_to_type(&self) -> Option<String> {
+        match self {
+            Self::Route(route) => Some(route.host.to_string()),
+            Self::GitUpstream { url, .. } => Some(url.host().to_owned()),
+            Self::Ref { upstream, .. } | Self::Finding { upstream, .. } => Some(String::from(upstream.clone())),
+            Self::Question { .. } => None,
+        }
     }
 
     /// Whether a later ask takes the place of this one: the same door, described anew.
@@ -438,6 +474,18 @@ mod tests {
         ] {
             assert_eq!(ask(host, port, &["GET"], &["/"], tls).risks(), want, "{host}");
         }
+    }
+
+    #[test]
+    fn main_branches_and_findings_are_wide() {
+        let refs = |b: &str| Ask::Ref { upstream: "x".parse().unwrap(), branches: vec![b.parse().unwrap()] };
+        for wide in ["main", "master", "**", "*", "*/x", "release/*", "re*/x"] {
+            assert_eq!(refs(wide).risks(), [Risk::Branches], "{wide}");
+        }
+        for narrow in ["topic/*", "{agent}/*", "fix-1"] {
+            assert!(refs(narrow).risks().is_empty(), "{narrow}");
+        }
+        assert_eq!(refs("main").name_to_type().as_deref(), Some("x"));
     }
 
     #[test]

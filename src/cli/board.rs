@@ -47,7 +47,7 @@ pub(super) struct ProposalRow {
     pub summary: String,
     /// It can be decided.
     pub open: bool,
-    /// Its host must be typed.
+    /// It is wide: this must be typed, its host or repository.
     pub host: Option<String>,
     /// It is a question, with these choices.
     pub choices: Option<Vec<String>>,
@@ -183,7 +183,7 @@ impl Board {
                 summary: p.ask.summary(),
                 open: alive && p.is_open(now),
                 once: p.ask.route().is_some(),
-                host: p.ask.route().filter(|_| !p.risks.is_empty()).map(|r| r.host.to_string()),
+                host: p.ask.name_to_type().filter(|_| !p.risks.is_empty()),
                 choices,
                 save_only: matches!(p.ask, Ask::GitUpstream { .. }),
                 against: policy.as_ref().map_or_else(|| p.policy.clone(), |now| now.digest_for(&p.ask)),

@@ -75,9 +75,9 @@ struct Approve {
     /// Only these paths.
     #[arg(long, value_name = "PATH")]
     path: Vec<String>,
-    /// The host of a wide proposal, typed; without it you are asked.
-    #[arg(long, value_name = "HOST")]
-    type_host: Option<String>,
+    /// The host (or repository) of a wide proposal, typed; without it you are asked.
+    #[arg(long = "type", value_name = "NAME")]
+    type_name: Option<String>,
     /// The policy (its digest, or 12 digits of it) that the change was shown against, when it is not the proposal's own.
     #[arg(long, value_name = "DIGEST")]
     against: Option<String>,
@@ -201,7 +201,7 @@ fn show(id: &Id, json: bool) -> Result<u8> {
     if found.proposal.is_open(now_ms()) {
         let outdated = found.policy.as_ref().map(|now| now.digest_for(&found.proposal.ask)).filter(|d| *d != found.proposal.policy);
         let against = outdated.map(|d| format!(" --against {}", &d[..12])).unwrap_or_default();
-        let wide = if found.proposal.risks.is_empty() { String::new() } else { " --type-host HOST".to_owned() };
+        let wide = if found.proposal.risks.is_empty() { String::new() } else { " --type NAME".to_owned() };
         let name = format!("{}/{}", id.bottle, id.number);
         println!("\nbottle proposals approve {name}{against}{wide}   # --for 1h, --once, --save\nbottle proposals deny {name}");
     }
@@ -265,12 +265,10 @@ impl Approve {
         };
         let asked = found.proposal.ask.route().cloned();
         let route = asked.map(|asked| self.narrowed(asked)).transpose()?;
-        let typed = match (&route, &self.type_host) {
-            (_, Some(host)) => Some(host.clone()),
-            (Some(route), None) if !route.risks().is_empty() && terminal => {
-                Some(line(&format!("type the host to approve this ({}): ", route.host))?)
-            }
-            _ => None,
+        let ask = route.clone().map_or_else(|| found.proposal.ask.clone(), Ask::Route);
+        let typed = match (&self.type_name, ask.name_to_type()) {
+            (None, Some(name)) if !ask.risks().is_empty() && terminal => Some(line(&format!("this is wide; type {name} to approve it: "))?),
+            (given, _) => given.clone(),
         };
         let answer = self.answer(&found.proposal, terminal)?;
         let verdict = Verdict::Approve { against, scope, route, typed, answer };

@@ -206,7 +206,7 @@ impl Work {
             reason,
             policy: policies.digest_for(&ask),
             diff: proposals::diff(&ask, &policies.routes),
-            risks: ask.route().map(RouteAsk::risks).unwrap_or_default(),
+            risks: ask.risks(),
             state: ProposalState::Pending,
             made_ms: now,
             expires_ms: now.saturating_add(u64::try_from(expires.as_millis()).unwrap_or(u64::MAX)),
@@ -265,8 +265,8 @@ impl Work {
             Verdict::Approve { against, scope, route, typed, answer } => match &proposal.ask {
                 Ask::Question { .. } => self.answer(proposal, by, answer).await,
                 Ask::Route(_) => self.grant(proposal, by, (against, scope), route, typed.as_deref()).await,
-                Ask::Ref { .. } | Ask::Finding { .. } => self.grant_git(proposal, by, (against, scope)).await,
-                Ask::GitUpstream { .. } => self.save_only(proposal, by, scope).await,
+                Ask::Ref { .. } | Ask::Finding { .. } => self.grant_git(proposal, by, (against, scope), typed.as_deref()).await,
+                Ask::GitUpstream { .. } => self.save_only(proposal, by, scope, typed.as_deref()).await,
             },
         }
     }
@@ -304,7 +304,8 @@ impl Work {
     }
 
     /// What git-gate gets at the next launch.
-    async fn save_only(&mut self, mut proposal: Proposal, by: String, scope: Scope) -> Result<Answer, No> {
+    async fn save_only(&mut self, mut proposal: Proposal, by: String, scope: Scope, typed: Option<&str>) -> Result<Answer, No> {
+        check_typed(&proposal.ask, typed)?;
         if scope != Scope::Save {
             return Err((
                 "a repository cannot be added while the bottle runs".to_owned(),
@@ -338,13 +339,7 @@ impl Work {
         if !route.is_within(&asked) {
             return no("an edit can only narrow: this lets through what was not asked for");
         }
-        if !route.risks().is_empty() && typed != Some(route.host.as_str()) {
-            let risks: Vec<&str> = route.risks().iter().map(|r| r.text()).collect();
-            return Err((
-                format!("this is wide ({}); it needs its host typed", risks.join("; ")),
-                Some(format!("--type-host {}", route.host)),
-            ));
-        }
+        check_typed(&Ask::Route(route.clone()), typed)?;
         check_time(scope)?;
         let edit = self.edit(&proposal.ask, Some(&route), scope)?;
         // Held until the new policy is in force: no other reload can come between what was shown and what is done.
@@ -366,7 +361,14 @@ impl Work {
     }
 
     /// Rules of git-gate: what may be pushed.
-    async fn grant_git(&mut self, mut proposal: Proposal, by: String, (against, scope): (String, Scope)) -> Result<Answer, No> {
+    async fn grant_git(
+        &mut self,
+        mut proposal: Proposal,
+        by: String,
+        (against, scope): (String, Scope),
+        typed: Option<&str>,
+    ) -> Result<Answer, No> {
+        check_typed(&proposal.ask, typed)?;
         check_time(scope)?;
         if scope == Scope::Once {
             return no("a push is not one request; approve it for a time (--for 10m)");
@@ -564,6 +566,17 @@ impl Edit {
         file.persist(&real).map_err(|e| e.error).context(Kind::Config, what)?;
         Ok(())
     }
+}
+
+/// What is wide takes more than a key.
+fn check_typed(ask: &Ask, typed: Option<&str>) -> Result<(), No> {
+    let (risks, name) = (ask.risks(), ask.name_to_type());
+    if risks.is_empty() || (name.is_some() && typed == name.as_deref()) {
+        return Ok(());
+    }
+    let risks: Vec<&str> = risks.iter().map(|r| r.text()).collect();
+    let name = name.unwrap_or_default();
+    Err((format!("this is wide ({}); it needs {name} typed", risks.join("; ")), Some(format!("--type {name}"))))
 }
 
 fn check_time(scope: Scope) -> Result<(), No> {

@@ -110,10 +110,10 @@ fn through() {
 
     // It is wide: a yes alone is not enough.
     refused(&home.run(&["proposals", "approve", "worker/1"]), "typed");
-    refused(&home.run(&["proposals", "approve", "worker/1", "--type-host", "127.0.0.2"]), "typed");
+    refused(&home.run(&["proposals", "approve", "worker/1", "--type", "127.0.0.2"]), "typed");
     assert!(get(&bottle, &url).contains("[no-route]"), "nothing has changed");
     let began = Instant::now();
-    assert_code(&home.run(&["proposals", "approve", "worker/1", "--type-host", "127.0.0.1"]), 0);
+    assert_code(&home.run(&["proposals", "approve", "worker/1", "--type", "127.0.0.1"]), 0);
     eprintln!("approve, as a command: {:?}", began.elapsed());
     assert_eq!(get(&bottle, &url), "through");
     assert!(get(&bottle, &format!("http://127.0.0.1:{port}/v2")).contains("[not-allowed]"), "and no more than was asked");
@@ -153,7 +153,7 @@ fn scopes() {
     let bottle = up(&home);
     let port = upstream();
     let url = |path: &str| format!("http://127.0.0.1:{port}{path}");
-    let wide = ["--type-host", "127.0.0.1"];
+    let wide = ["--type", "127.0.0.1"];
     let approve = |id: u32, args: &[&str]| {
         let name = format!("worker/{id}");
         let mut all = vec!["proposals", "approve", name.as_str()];
@@ -237,25 +237,30 @@ fn branches() {
     };
     assert_ne!(push("topic/a", "a").status.code(), Some(0));
     let ask = |branch: &str| call(&bottle, "propose_ref", &json!({ "upstream": "x", "branches": [branch], "reason": "a topic branch" }));
-    assert!(ask("worker/*").unwrap_err().contains("already"));
+    assert!(ask("{agent}/*").unwrap_err().contains("already"));
     assert!(
         call(&bottle, "propose_ref", &json!({ "upstream": "y", "branches": ["a"], "reason": "r" }))
             .unwrap_err()
             .contains("no git upstream")
     );
     assert_eq!(ask("topic/*").unwrap()["id"], 1);
-    refused(&home.run(&["proposals", "approve", "worker/1", "--once"]), "not one request");
-    assert_code(&home.run(&["proposals", "approve", "worker/1", "--for", "8s"]), 0);
+    let broad = call(&bottle, "propose_ref", &json!({ "upstream": "x", "branches": ["main"], "reason": "r" })).unwrap();
+    assert_eq!(broad["id"], 2, "another ask about the same repository takes its place");
+    refused(&home.run(&["proposals", "approve", "worker/1"]), "superseded");
+    refused(&home.run(&["proposals", "approve", "worker/2"]), "BRANCHES");
+    assert_eq!(ask("topic/*").unwrap()["id"], 3);
+    refused(&home.run(&["proposals", "approve", "worker/3", "--once"]), "not one request");
+    assert_code(&home.run(&["proposals", "approve", "worker/3", "--for", "8s"]), 0);
     assert_code(&push("topic/b", "b"), 0);
     assert!(upstream.refs().contains("refs/heads/topic/b"));
-    eventually("its time is over", || document(&home, 1)["decision"]["effect"] == "over");
+    eventually("its time is over", || document(&home, 3)["decision"]["effect"] == "over");
     assert_ne!(push("topic/c", "c").status.code(), Some(0));
 
     // A repository is for the next launch, and so for the manifest.
     let more = json!({ "url": "https://git.example.test/me/y.git", "reason": "a library" });
-    assert_eq!(call(&bottle, "propose_git_upstream", &more).unwrap()["id"], 2);
-    refused(&home.run(&["proposals", "approve", "worker/2"]), "cannot be added while the bottle runs");
-    assert_code(&home.run(&["proposals", "approve", "worker/2", "--save"]), 0);
+    assert_eq!(call(&bottle, "propose_git_upstream", &more).unwrap()["id"], 4);
+    refused(&home.run(&["proposals", "approve", "worker/4"]), "cannot be added while the bottle runs");
+    assert_code(&home.run(&["proposals", "approve", "worker/4", "--save"]), 0);
     let toml = std::fs::read_to_string(home.project().join("bottle.toml")).unwrap();
     assert!(toml.ends_with("[[bottles.dev.git]]\nurl = \"https://git.example.test/me/y.git\"\n"), "{toml}");
     bottle.stop();

@@ -182,12 +182,7 @@ fn status_line<'a>(state: &State, look: &Look) -> Line<'a> {
         None => state.note.clone().unwrap_or_default(),
         Some(Asking::Filter) => format!("filter: {typed}_"),
         Some(Asking::Host { proposal, .. }) => {
-            format!(
-                "WIDE. To approve {}/{}, type its host ({}): {typed}_",
-                proposal.bottle,
-                proposal.id,
-                proposal.host.as_deref().unwrap_or_default()
-            )
+            format!("WIDE. To approve {}/{}, type {}: {typed}_", proposal.bottle, proposal.id, proposal.host.as_deref().unwrap_or_default())
         }
         Some(Asking::Answer { proposal }) => {
             format!("answer to {}/{} (text, or the number of a choice): {typed}_", proposal.bottle, proposal.id)
