@@ -9,6 +9,9 @@ pub mod door;
 pub mod line;
 pub mod tools;
 
+#[cfg(test)]
+mod attacks;
+
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
