@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::{Stream, stream};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
-use hyper::body::{Bytes, Frame, Incoming};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -249,6 +249,9 @@ async fn read<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Res
     // A form of another page cannot have this type without asking first.
     if request.headers().get(CONTENT_TYPE).is_none_or(|t| t != "application/json") {
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "application/json only\n"));
+    }
+    if request.body().size_hint().lower() > BODY as u64 {
+        return Err(bad(String::new()));
     }
     let body = tokio::time::timeout(Duration::from_secs(10), Limited::new(request.into_body(), BODY).collect()).await;
     let body = body.map_err(|e| bad(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
