@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("lifecycle::supervise::one_decision_whoever_dies", decided_once),
     ("lifecycle::supervise::a_branch_is_asked_for_and_pushed", branches),
     ("lifecycle::supervise::decided_on_the_dashboard_and_on_the_page", screens),
+    ("lifecycle::supervise::the_sdks_client_asks_from_inside", sdk),
 ];
 
 const MANIFEST: &str = "# mine\nversion = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"sleep\", \"1000\"]\n\
@@ -264,6 +265,78 @@ fn branches() {
     assert_code(&home.run(&["proposals", "approve", "worker/4", "--save"]), 0);
     let toml = std::fs::read_to_string(home.project().join("bottle.toml")).unwrap();
     assert!(toml.ends_with("[[bottles.dev.git]]\nurl = \"https://git.example.test/me/y.git\"\n"), "{toml}");
+    bottle.stop();
+}
+
+/// Leads each connection at `socket` to the supervise port inside the bottle, through `bottle exec`.
+async fn lead_inside(home: &Home, listener: tokio::net::UnixListener) {
+    let script = "exec 3<>/dev/tcp/127.0.0.1/9100; cat <&3 & cat >&3";
+    while let Ok((stream, _)) = listener.accept().await {
+        let mut command = tokio::process::Command::from(home.bottle(&["exec", "worker", "--", "bash", "-c", script]));
+        let stdio = std::process::Stdio::piped;
+        let mut child = command.stdin(stdio()).stdout(stdio()).kill_on_drop(true).spawn().unwrap();
+        let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        tokio::task::spawn_local(async move {
+            let (mut read, mut write) = stream.into_split();
+            let up = async {
+                let _ = tokio::io::copy(&mut read, &mut to).await;
+            };
+            let down = async {
+                let _ = tokio::io::copy(&mut from, &mut write).await;
+            };
+            tokio::select! { () = up => {}, () = down => {} }
+            let _ = child.kill().await;
+        });
+    }
+}
+
+/// The official SDK's client, whose every byte goes through a bottle: is denied, proposes, waits, is approved, and gets through.
+fn sdk() {
+    use rmcp::ServiceExt;
+    use rmcp::model::CallToolRequestParams;
+    use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+    use rmcp::transport::{StreamableHttpClientTransport, UnixSocketHttpClient};
+    let home = Home::with_manifest(MANIFEST);
+    let bottle = up(&home);
+    let port = upstream();
+    let url = format!("http://127.0.0.1:{port}/v1/x");
+    assert!(get(&bottle, &url).contains("[no-route]"));
+    let socket = home.path().join("sdk");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let asked = async {
+            const URL: &str = "http://127.0.0.1:9100/";
+            let http = UnixSocketHttpClient::new(socket.to_str().unwrap(), URL);
+            let config = StreamableHttpClientTransportConfig::with_uri(URL);
+            let client = ().serve(StreamableHttpClientTransport::with_client(http, config)).await.unwrap();
+            assert_eq!(client.list_all_tools().await.unwrap().len(), 8);
+            let call = |name: &'static str, args: Value| {
+                let params = CallToolRequestParams::new(name).with_arguments(args.as_object().unwrap().clone());
+                let client = &client;
+                async move { client.call_tool(params).await.unwrap().structured_content.unwrap() }
+            };
+            let denied = call("explain_denial", json!({ "last": 1 })).await;
+            let mut wanted = denied["denials"][0]["propose_route"].clone();
+            wanted["reason"] = json!("the SDK's client needs it");
+            wanted["wait_seconds"] = json!(100);
+            call("propose_route", wanted).await
+        };
+        let approved = async {
+            let approve = || home.run(&["proposals", "approve", "worker/1", "--type", "127.0.0.1"]).status.success();
+            while !approve() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let told = tokio::select! {
+            told = asked => told,
+            () = approved => unreachable!(),
+            () = lead_inside(&home, listener) => panic!("the listener ended"),
+        };
+        assert_eq!(told["state"], "approved", "{told}");
+    });
+    assert_eq!(get(&bottle, &url), "through");
     bottle.stop();
 }
 
