@@ -17,6 +17,11 @@ in bare {
       printf "{\"files\":{},\"package\":\"%s\"}" $0 > $out/''${crate%.crate}/.cargo-checksum.json
     '
     for word in $crates; do echo $word; done | xargs -n 2 -P $NIX_BUILD_CORES busybox sh -euo pipefail -c "$unpack"
+    # What the pinned compiler needs said in other words.
+    for patch in ${./patches}/*.patch; do
+      crate=''${patch##*/}
+      (cd $out/''${crate%.patch} && patch -p1 < $patch)
+    done
     # Import libraries for another system.
     rm -rf $out/windows_*/lib
   '';

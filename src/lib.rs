@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod pki;
 pub mod plan;
 pub mod process;
+pub mod proposals;
 pub mod provider;
 pub mod provision;
 pub mod sabotage;

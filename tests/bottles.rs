@@ -29,7 +29,12 @@ fn main() {
             })
         })
         .collect();
-    let cases = attacks::secrets::CASES.iter().chain(attacks::denial::CASES).chain(lifecycle::CASES).chain(lifecycle::git::CASES);
+    let cases = attacks::secrets::CASES
+        .iter()
+        .chain(attacks::denial::CASES)
+        .chain(lifecycle::CASES)
+        .chain(lifecycle::git::CASES)
+        .chain(lifecycle::supervise::CASES);
     trials.extend(cases.map(|(name, run)| {
         Trial::test(*name, move || {
             run();

@@ -53,13 +53,16 @@ fn everything_parses() {
         (scan.limit, scan.rules["aws-key"], scan.rules["jwt"], scan.responses),
         (Some(Action::Redact), Action::Warn, Action::Off, true)
     );
-    assert_eq!((routes[1].max_body, routes[1].budget), (Some(1500), Budget { up: Some(50 << 20), down: Some(2_000_000_000) }));
+    assert_eq!(
+        (routes[1].max_body, routes[1].budget),
+        (Some(1500), Budget { up: Some(50 << 20), down: Some(2_000_000_000), ..Budget::default() })
+    );
     assert!(routes[2].apex && routes[2].names("githubusercontent.com", 443));
     assert_eq!(bottle.egress[2].token.as_ref().unwrap().refresh(), Some(Interval::seconds(600)));
     assert_eq!((&routes[3].scan.limit, &routes[4].scan.limit), (&Some(Action::Off), &Some(Action::Warn)));
     assert_eq!(routes[4].inject.as_ref().unwrap().place, Place::Query("api[key]".into()));
     assert_eq!(routes[4].inject.as_ref().unwrap().scheme, Scheme::Raw);
-    assert_eq!((routes[4].max_body, routes[4].budget), (Some(10_000_000), Budget { up: Some(50_000_000), down: None }));
+    assert_eq!((routes[4].max_body, routes[4].budget), (Some(10_000_000), Budget { up: Some(50_000_000), ..Budget::default() }));
     assert_eq!(routes[4].rate.unwrap().to_string(), "60/m");
     assert!(routes[4].paths[0].matches("/v2/tiles/a/b/last"));
     assert!(routes[5].passthrough && routes[5].passthrough_conflicts().is_empty());

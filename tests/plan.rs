@@ -113,7 +113,6 @@ env        A  literal
            B  (asked: What is B)
 supervise  the agent may propose changes
 not yet    agents.dev.skills      skills     bottle.toml:4:9
-           bottles.dev.supervise  supervise  bottle.toml:14:13
            bottles.dev.workspace  workspace  bottle.toml:15:1
 warning    the variable MAPS_KEY, source of token MAPS_KEY, is not set on this host
            route 1pkg.example.com is not scanned by jwt

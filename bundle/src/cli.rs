@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bottle_bundle::{confine, demo, egress, forge, gate};
+use bottle_bundle::{confine, demo, egress, forge, gate, supervise};
 use clap::{Args, Parser, Subcommand};
 
 /// Sidecar daemons of a bottle. `bottle` starts them; there is seldom a reason to do it by hand.
@@ -23,6 +23,8 @@ enum Command {
     GitGate(Gate),
     /// Ask a forge's API to let a deploy key in or lock it out; the request is a line of standard input.
     Forge(Once),
+    /// MCP server through which the agent asks its operator.
+    Supervise(Supervise),
     /// Confine this process, then become CMD.
     Confine(Confine),
     /// The TLS server on loopback that `bottle launch demo` talks to.
@@ -77,6 +79,28 @@ struct Gate {
     /// Directories of those programs' libraries, beside the system's.
     #[arg(long, num_args = 1.., value_name = "DIR")]
     lib: Vec<PathBuf>,
+    /// Process id of the parent; die with it.
+    #[arg(long)]
+    parent: Option<u32>,
+}
+
+#[derive(Args)]
+struct Supervise {
+    /// Unix socket to listen at.
+    #[arg(long)]
+    socket: PathBuf,
+    /// egress' policy, JSON.
+    #[arg(long)]
+    policy: PathBuf,
+    /// git-gate's policy, JSON.
+    #[arg(long)]
+    git_policy: Option<PathBuf>,
+    /// Audit logs of the other daemons.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    audit: Vec<PathBuf>,
+    /// The bottle's name, for log lines.
+    #[arg(long)]
+    slug: Option<String>,
     /// Process id of the parent; die with it.
     #[arg(long)]
     parent: Option<u32>,
@@ -140,6 +164,11 @@ pub fn main() -> ExitCode {
             daemon("git-gate", parent, || gate::run(&args))
         }
         Command::Forge(a) => daemon("forge", a.parent, forge::run),
+        Command::Supervise(a) => {
+            let Supervise { socket, policy, git_policy, audit: audits, slug, parent } = a;
+            let args = supervise::Args { socket, policy, git_policy, audits, slug };
+            daemon("supervise", parent, || supervise::run(&args))
+        }
         Command::DemoUpstream(a) => daemon("demo-upstream", a.parent, demo::run),
         Command::Confine(a) => become_command(a),
     }

@@ -7,4 +7,5 @@ pub mod egress;
 pub mod forge;
 pub mod gate;
 pub mod lifeline;
+pub mod supervise;
 pub mod watch;

@@ -4,12 +4,16 @@
 //! [`EgressInput`] (all secrets) over standard input. Both are versioned JSON.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod ask;
 pub mod audit;
 mod forge;
 mod gate;
 mod route;
 mod secret;
 
+pub use ask::{
+    Ask, CHOICE_CAP, GRANTED, MOST, ProposalState, ProposalStatus, Risk, RouteAsk, Said, SuperviseCommand, SuperviseReport, TEXT_CAP,
+};
 pub use forge::{DeployKeyAction, Forge, ForgeRequest};
 pub use gate::{
     Access, EmailPattern, Fingerprint, GateInput, GatePolicy, GateTextError, GateUpstream, GateUrl, Push, RefPattern, Stale, UpstreamName,

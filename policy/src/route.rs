@@ -210,7 +210,7 @@ pub struct Scan {
     pub responses: bool,
 }
 
-/// Bytes that a route may carry in one launch, bodies and request targets; absent: unlimited.
+/// What a route may carry in one launch: bytes of bodies and request targets, and requests; absent: unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
@@ -220,6 +220,9 @@ pub struct Budget {
     /// From the upstream, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down: Option<u64>,
+    /// Requests, whatever comes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u64>,
 }
 
 /// So many requests in a time, written `60/m` (or `/s`, `/h`); up to that many may come at once.
@@ -369,6 +372,15 @@ impl HostPattern {
         }
     }
 
+    /// Whether every host that `other` means is meant.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match other.0.strip_prefix("*.") {
+            Some(suffix) => self == other || self.matches(suffix),
+            None => self.matches(&other.0),
+        }
+    }
+
     /// The pattern's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -456,6 +468,14 @@ impl PathPattern {
         }
         let path: Vec<&str> = path.split('/').collect();
         wild(&pattern, &path, |p| *p == "**", |p, s| segment(p, s))
+    }
+
+    /// Whether every path that `other` means is meant. Two patterns with stars are told apart only where this one is
+    /// "everything below": when in doubt, no.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let below = self.0.strip_suffix("**").or_else(|| self.0.strip_suffix('*')).filter(|p| p.ends_with('/') && !p.contains('*'));
+        self == other || below.is_some_and(|p| other.0.starts_with(p)) || (!other.0.contains('*') && self.matches(&other.0))
     }
 
     /// The pattern's text.

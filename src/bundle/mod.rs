@@ -25,6 +25,8 @@ pub struct BundleSpec<'a> {
     pub egress: EgressInput,
     /// git-gate, if the plan has a repository.
     pub gate: Option<GateSpec>,
+    /// Whether the agent may ask.
+    pub supervise: bool,
 }
 
 /// What git-gate is started with.
@@ -63,9 +65,9 @@ impl Bundle {
         Ok(())
     }
 
-    /// The conversation with the daemon that holds the tokens, once it is ready; it ends when this is dropped.
-    pub fn take_pipe(&mut self) -> Option<Pipe> {
-        self.daemons.iter_mut().find_map(Daemon::take_pipe)
+    /// The conversation with the daemon of this name, once it is ready; it ends when this is dropped.
+    pub fn take_pipe(&mut self, daemon: &str) -> Option<Pipe> {
+        self.daemons.iter_mut().find(|d| d.name() == daemon).and_then(Daemon::take_pipe)
     }
 
     /// Waits until all of them are gone; they were told to end.

@@ -63,6 +63,9 @@ impl BundleRuntime for HostProcesses<'_> {
         if let Some(gate) = &spec.gate {
             daemons.push(self.git_gate(gate, spec.dir, journal).await?);
         }
+        if spec.supervise {
+            daemons.push(self.supervise(&spec, &policy, journal).await?);
+        }
         Ok(Bundle { daemons })
     }
 }
@@ -90,15 +93,32 @@ impl HostProcesses<'_> {
         Ok(daemon)
     }
 
+    async fn supervise(&self, spec: &BundleSpec<'_>, policy: &Path, journal: &mut Journal) -> Result<Daemon> {
+        let dir = spec.dir;
+        let mut program = Program::new("supervise", &self.0.bundle.binary.path).arg("supervise");
+        program = program.arg("--socket").arg(dir.daemon_socket("supervise")).arg("--policy").arg(policy);
+        let mut logs = vec![dir.audit()];
+        if spec.gate.is_some() {
+            program = program.arg("--git-policy").arg(dir.runtime().join("git-policy.json"));
+            logs.push(dir.git_audit());
+        }
+        program = program.args(["--slug", dir.slug(), "--parent", &std::process::id().to_string(), "--audit"]);
+        for log in &logs {
+            touch(log)?; // confinement is to files that exist
+            program = program.arg(log);
+        }
+        let mut daemon = program.spawn(&dir.log("supervise"), journal)?;
+        daemon.hand_over(&serde_json::Map::new()).await?;
+        Ok(daemon)
+    }
+
     /// `bottle-bundle confine … -- bottle-egress-mitmproxy`, which has no way to make a Unix socket and so inherits its own.
     fn original(&self, original: &Original, spec: &BundleSpec<'_>) -> Result<Program> {
         let socket = spec.dir.daemon_socket("egress");
         let mut program = Program::new("egress", &self.0.bundle.binary.path);
         let listener = program.keep_fd(listen(&socket)?.into());
         let audit = spec.dir.audit();
-        // Confinement is to files that exist.
-        let create = OpenOptions::new().create(true).append(true).mode(0o600).open(&audit);
-        create.context(Kind::Config, || format!("cannot write {}", audit.display()))?;
+        touch(&audit)?; // confinement is to files that exist
 
         // pipelock listens on loopback, because mitmproxy reaches another proxy no other way.
         let network = if original.pipelock.is_some() { "--inet" } else { "--outgoing" };
@@ -117,6 +137,12 @@ impl HostProcesses<'_> {
             None => program,
         })
     }
+}
+
+/// Makes sure that a log is there.
+fn touch(log: &Path) -> Result<()> {
+    let create = OpenOptions::new().create(true).append(true).mode(0o600).open(log);
+    create.map(drop).context(Kind::Config, || format!("cannot write {}", log.display()))
 }
 
 /// The daemon's socket, in a directory that is private.

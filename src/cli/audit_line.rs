@@ -28,11 +28,12 @@ pub(super) fn render(record: &AuditRecord, colours: &Colours) -> String {
     let time = safe(&record.time).replace("Z", "").split('.').next().unwrap_or_default().to_owned() + "Z";
     let verdict = match (e.event.as_str(), e.verdict) {
         ("admitted", _) => format!("{note}open{plain} "),
+        ("proposed", _) => format!("{note}ask{plain}  "),
         (_, Verdict::Allow) => "allow".to_owned(),
         (_, Verdict::Deny) => format!("{deny}DENY{plain} "),
     };
     let mut out = format!("{dim}{time}{plain} {verdict}");
-    let request = e.method.is_some() || e.host.is_some();
+    let request = (e.method.is_some() || e.host.is_some()) && e.daemon != "supervise";
     if request {
         out.push_str(&target(record));
     } else {

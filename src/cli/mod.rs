@@ -2,8 +2,10 @@
 
 mod audit;
 mod audit_line;
+mod board;
 mod cleanup;
 mod completions;
+mod dashboard;
 mod doctor;
 mod exec;
 mod growing;
@@ -13,9 +15,11 @@ mod logs;
 mod plan;
 mod planning;
 mod preflight;
+mod proposals;
 mod reload;
 mod rm;
 mod stop;
+mod web;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -61,6 +65,12 @@ enum Command {
     Logs(logs::Args),
     /// Check audit logs.
     Audit(audit::Args),
+    /// Show what agents ask for, and decide.
+    Proposals(proposals::Args),
+    /// Show bottles, what their agents ask for, and what they do; decide with single keys.
+    Dashboard(dashboard::Args),
+    /// Serve the dashboard to a browser on this machine.
+    Web(web::Args),
     /// Read a running bottle's manifest again and put its new routes and git rules in force.
     Reload(reload::Args),
     /// Tear a running bottle down.
@@ -90,6 +100,9 @@ pub fn main() -> ExitCode {
         Command::Exec(args) => args.run(),
         Command::Logs(args) => args.run(),
         Command::Audit(args) => args.run(),
+        Command::Proposals(args) => args.run(),
+        Command::Dashboard(args) => args.run(),
+        Command::Web(args) => args.run(),
         Command::Reload(args) => args.run(),
         Command::Stop(args) => args.run(),
         Command::Rm(args) => args.run(),

@@ -82,7 +82,7 @@ pub(super) fn here() -> Result<PathBuf> {
 /// Where to look for a manifest: from `start` upwards, or in `file`.
 pub(super) fn search(start: PathBuf, file: Option<PathBuf>) -> Search {
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|h| h.is_absolute());
-    let user_skills = home.as_ref().map(|h| h.join(".config/bottle/skills"));
+    let user_skills = home.as_ref().map(|h| h.join(manifest::USER_SKILLS));
     Search { start, file, home, user_skills }
 }
 

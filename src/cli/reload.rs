@@ -9,6 +9,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{InForce, with_rules};
 use crate::manifest::{self, EgressChain, Manifest, find};
 use crate::plan::{LaunchPlan, diff, not_reloadable, replan};
+use crate::proposals::Queue;
 use crate::say::say;
 use crate::state::Roots;
 
@@ -46,7 +47,10 @@ impl Args {
         if routes.is_some() {
             self.can_reload(&running)?;
         }
-        let rules = gate.map(|gate| (with_rules(gate.policy(), &new), gate)).filter(|(rules, gate)| rules != gate.policy());
+        let granted = Queue::read(&dir, true)?;
+        let rules = gate
+            .map(|gate| (granted.with_git_grants(with_rules(gate.policy(), &new)), gate))
+            .filter(|(rules, gate)| rules != gate.policy());
         if routes.is_none() && rules.is_none() {
             say(format_args!("bottle: {}: nothing changed", self.name));
             return Ok(0);

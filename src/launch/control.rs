@@ -11,10 +11,12 @@ use bottle_channel::{CopyInRequest, CopyOutRequest, ExecRequest, HostOpen, Sessi
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::desk::Asked;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::LaunchPlan;
+use crate::proposals::{Answer, Decide};
 use crate::state::BottleDir;
 
 const HEADER_LIMIT: usize = 1 << 20;
@@ -54,6 +56,8 @@ pub enum Request {
     },
     /// Tear the bottle down. The connection closes when nothing is left.
     Stop,
+    /// Decide a proposal. Answered by one header, an [`Answer`].
+    Decide(Decide),
 }
 
 /// What clients that run something in the guest must wait for.
@@ -69,14 +73,15 @@ pub(super) struct Control {
     listener: UnixListener,
     up: watch::Receiver<Option<Up>>,
     stop: Arc<Notify>,
+    desk: mpsc::Sender<Asked>,
 }
 
 impl Control {
     /// Listens from the launch's first moment; what needs a guest waits until `up` says that there is one.
-    pub(super) fn listen(dir: &BottleDir, up: watch::Receiver<Option<Up>>, stop: Arc<Notify>) -> Result<Self> {
+    pub(super) fn listen(dir: &BottleDir, up: watch::Receiver<Option<Up>>, stop: Arc<Notify>, desk: mpsc::Sender<Asked>) -> Result<Self> {
         let path = dir.control_socket();
         let listener = UnixListener::bind(&path).context(Kind::Config, || format!("cannot listen on {}", path.display()))?;
-        Ok(Self { listener, up, stop })
+        Ok(Self { listener, up, stop, desk })
     }
 
     pub(super) async fn serve(self) {
@@ -94,10 +99,10 @@ impl Control {
     async fn answer(&self, mut client: UnixStream) -> Result<()> {
         let what = || "a client's request cannot be read".to_owned();
         // The directory is private already; this holds even if somebody opens it.
-        let own = client.peer_cred().is_ok_and(|c| c.uid() == nix::unistd::geteuid().as_raw());
-        if !own {
+        let uid = client.peer_cred().map(|c| c.uid()).ok().filter(|uid| *uid == nix::unistd::geteuid().as_raw());
+        let Some(uid) = uid else {
             return Err(Error::new(Kind::Usage, "a client of another user was turned away"));
-        }
+        };
         let request = tokio::time::timeout(HEADER_DEADLINE, read_header(&mut client, HEADER_LIMIT)).await;
         let request = request.context(Kind::Usage, what)?.context(Kind::Usage, what)?;
         if matches!(request, Request::Stop) {
@@ -105,11 +110,15 @@ impl Control {
             let _ = client.read_u8().await; // until this process ends, or the client does not care any more
             return Ok(());
         }
+        let request = match request {
+            Request::Decide(decide) => return self.decide(decide, uid, &mut client).await,
+            request => request,
+        };
         let mut news = self.up.clone();
         let up = news.wait_for(Option::is_some).await.context(Kind::Engine, || "the bottle did not come up".into())?.clone();
         let up = up.ok_or_else(|| Error::new(Kind::Internal, "a bottle that is up and is not"))?;
         let open = match request {
-            Request::Stop => return Ok(()),
+            Request::Stop | Request::Decide(_) => return Ok(()),
             Request::Exec { argv, tty, term, stdin, cwd, root } => HostOpen::Exec(up.exec(argv, tty, term, stdin, cwd, root)),
             Request::CopyIn { dest_dir } => {
                 let image = &up.plan.image.facts;
@@ -120,6 +129,18 @@ impl Control {
         let mut stream = up.session.open(&open).await.context(Kind::Engine, || "the guest does not answer".into())?;
         let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut stream, BUFFER, BUFFER).await;
         Ok(())
+    }
+}
+
+impl Control {
+    async fn decide(&self, decide: Decide, uid: u32, client: &mut UnixStream) -> Result<()> {
+        let (sender, answer) = oneshot::channel();
+        let refused = || Answer::Refused { why: "this bottle's agent cannot ask: its manifest does not say supervise".into(), hint: None };
+        let answer = match self.desk.send((decide, uid, sender)).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| refused()),
+            Err(_) => refused(),
+        };
+        write_header(client, &answer).await.context(Kind::Usage, || "a client did not wait for its answer".to_owned())
     }
 }
 
@@ -160,6 +181,26 @@ pub async fn connect(dir: &BottleDir, request: &Request) -> Result<UnixStream> {
     write_header(&mut stream, request).await.map_err(|_| absent())?;
     stream.flush().await.map_err(|_| absent())?;
     Ok(stream)
+}
+
+/// Longest time for a decision: two reloads may stand before it.
+const DECISION: Duration = Duration::from_secs(15);
+
+/// Has the orchestrator of a running bottle decide a proposal.
+///
+/// # Errors
+/// `Usage` when the bottle does not run, `Engine` when it does not answer: the proposal's file says then what was decided.
+pub async fn decide(dir: &BottleDir, decide: Decide) -> Result<Answer> {
+    let late = || {
+        Error::new(Kind::Engine, "the bottle does not answer; it may have decided").hint(format!(
+            "bottle proposals show {}/{}",
+            dir.slug(),
+            decide.id
+        ))
+    };
+    let mut stream = connect(dir, &Request::Decide(decide.clone())).await?;
+    let answer = tokio::time::timeout(DECISION, read_header(&mut stream, HEADER_LIMIT)).await.map_err(|_| late())?;
+    answer.map_err(|_| late())
 }
 
 /// Asks the orchestrator to tear the bottle down and waits until it has, at most `deadline`.

@@ -3,6 +3,7 @@
 mod attach;
 mod control;
 mod deploy_key;
+mod desk;
 mod endpoints;
 mod gate;
 mod progress;
@@ -23,10 +24,10 @@ use bottle_policy::{EgressInput, GatePolicy, Route, Secret, TokenName};
 use tokio::sync::{Notify, watch};
 
 pub use attach::attach;
-pub use control::{Request, connect, stop};
+pub use control::{Request, connect, decide, stop};
 pub use deploy_key::revoke as revoke_deploy_keys;
 pub use gate::with_rules;
-pub use reload::{InForce, Reloadable};
+pub use reload::{InForce, Reloadable, in_force};
 pub use terminal::{interactive, size};
 
 use crate::bundle::{Bundle, BundleRuntime, BundleSpec, HostProcesses};
@@ -42,6 +43,7 @@ use crate::sabotage::breaks;
 use crate::say::{self, say};
 use crate::state::{BottleDir, Journal, Metadata, Phase, Roots, Step, write_private};
 use control::{Control, Up};
+use desk::Desk;
 use endpoints::Splices;
 use progress::Progress;
 use refresh::Refresher;
@@ -71,6 +73,7 @@ struct Parts {
     machine: Option<Running>,
     splices: Option<Splices>,
     refresher: Option<Refresher>,
+    desk: Option<Desk>,
 }
 
 /// One launch under way.
@@ -144,7 +147,8 @@ impl Underway<'_> {
         self.dir.write_metadata(&self.metadata)?;
         self.journal.record(&Step::RuntimeDir { path: self.dir.runtime().to_owned() })?;
         crate::state::private_dir(self.dir.runtime())?;
-        tokio::spawn(Control::listen(&self.dir, news, stop)?.serve());
+        let (asked, decisions) = tokio::sync::mpsc::channel(16);
+        tokio::spawn(Control::listen(&self.dir, news, stop, asked)?.serve());
 
         self.progress.step("resolving tokens");
         let tokens = tokens::resolve(&plan).await?;
@@ -175,15 +179,18 @@ impl Underway<'_> {
         let gate = gate
             .map(|policy| gate::spec(policy, tokens.iter().chain(keys.iter().map(|(n, v)| (n, v))), [("BOTTLE_CA_KEY", &authority.key)]))
             .transpose()?;
-        let spec = BundleSpec { dir: &self.dir, policy: &plan.policy, chain: plan.bundle_egress, egress, gate };
+        let spec = BundleSpec { dir: &self.dir, policy: &plan.policy, chain: plan.bundle_egress, egress, gate, supervise: plan.supervise };
         let bundle = parts.bundle.insert(HostProcesses(closure).spawn(spec, &mut self.journal).await?);
 
         self.progress.step(&format!("booting {} on {}", plan.image.name, plan.engine.reason));
         let spec = self.launch.machine_spec(&plan, &self.dir)?;
         let machine = parts.machine.insert(engine.start(&spec, &mut self.journal).await?);
         bundle.ready().await?;
-        parts.refresher = bundle.take_pipe().map(|pipe| Refresher::start(pipe, &plan, say::interject));
+        parts.refresher = bundle.take_pipe("egress").map(|pipe| Refresher::start(pipe, &plan, say::interject));
         let plan = Arc::new(plan.clone());
+        if let Some(pipe) = bundle.take_pipe("supervise") {
+            parts.desk = Some(Desk::start(pipe, &self.dir, Arc::clone(&plan), decisions)?);
+        }
         let session = machine.session.clone();
         parts.splices = Some(Splices::serve(machine.take_incoming()?, self.dir.clone()));
         in_time("set up", provision::configure(&session, &plan)).await.map_err(|e| machine.explain(e))?;
@@ -222,6 +229,9 @@ impl Underway<'_> {
     async fn tear_down(self, mut parts: Parts, outcome: Result<u8>) -> Result<u8> {
         if let Some(splices) = parts.splices.take() {
             splices.shut().await;
+        }
+        if let Some(desk) = parts.desk.take() {
+            desk.close().await;
         }
         let unwound = Journal::unwind(&self.dir.journal());
         // Ended is not gone: the kernel may still be closing their files.

@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bottle_policy::audit::{AuditRecord, Verdict};
-use bottle_policy::{GatePolicy, Policy, PolicyTextError};
+use bottle_policy::{GRANTED, GatePolicy, Policy, PolicyTextError};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::{DEMO_HOST, LaunchPlan};
+use crate::proposals::Policies;
 use crate::provider;
 use crate::state::{BottleDir, Phase, write_private};
 
 /// How long the daemon may take to say that a policy is in force.
 const DEADLINE: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(2);
 /// Largest policy file, bytes.
 const MAX: u64 = 4 << 20;
 
@@ -75,6 +76,17 @@ impl Reloadable for GatePolicy {
     }
 }
 
+/// What is in force in the running bottle `dir`.
+///
+/// # Errors
+/// `Config` when it cannot be read: the bottle does not run.
+pub fn in_force(dir: &BottleDir) -> Result<Policies> {
+    let routes = InForce::<Policy>::policy_of(dir)?;
+    let has_git = dir.recorded_control_socket().with_file_name(GatePolicy::FILE).exists();
+    let git = has_git.then(|| InForce::<GatePolicy>::policy_of(dir)).transpose()?;
+    Ok(Policies { routes, git })
+}
+
 /// The policy file of a running bottle, held against other reloads.
 #[derive(Debug)]
 pub struct InForce<P = Policy> {
@@ -110,6 +122,16 @@ impl<P: Reloadable> InForce<P> {
         File::open(&file).context(Kind::Config, what)?.take(MAX).read_to_end(&mut bytes).context(Kind::Config, what)?;
         let policy = P::read(&bytes).context(Kind::Config, what)?;
         Ok(Self { file, audit, bytes, policy, deadline: DEADLINE, _held: held })
+    }
+
+    /// What is in force in `dir`, without holding it.
+    ///
+    /// # Errors
+    /// `Config` when it cannot be read: the bottle does not run.
+    pub fn policy_of(dir: &BottleDir) -> Result<P> {
+        let file = dir.recorded_control_socket().with_file_name(P::FILE);
+        let bytes = std::fs::read(&file).context(Kind::Config, || format!("cannot read {}", file.display()))?;
+        P::read(&bytes).context(Kind::Config, || format!("cannot read {}", file.display()))
     }
 
     /// The policy.
@@ -162,8 +184,9 @@ impl<P: Reloadable> InForce<P> {
 }
 
 impl InForce {
-    /// Fills in what only the launch knows: where the demo's upstream is.
+    /// Fills in what only the launch knows: what the operator granted to it, and where the demo's upstream is.
     pub fn complete(&self, plan: &LaunchPlan, policy: &mut Policy) {
+        policy.routes.extend(self.policy.routes.iter().filter(|r| r.name.starts_with(GRANTED)).cloned());
         if !provider::needs_demo_upstream(plan) {
             return;
         }

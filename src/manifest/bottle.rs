@@ -6,8 +6,8 @@ use super::files::{Files, inside};
 use super::tokens::{self, TokenNames};
 use super::walk::{Tab, Val};
 use super::{
-    Bottle, Bytes, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, Provider, ProviderSettings, Resources, Slug, Workspace,
-    WorkspaceMode, egress, git, quote,
+    Asking, Bottle, Bytes, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, Interval, Provider, ProviderSettings, Resources, Slug,
+    Supervise, Workspace, WorkspaceMode, egress, git, quote,
 };
 
 const MOST_ENV: usize = 256;
@@ -20,7 +20,7 @@ const MAX_DISK: Bytes = Bytes::mib(16 << 20);
 pub(super) fn bottle(t: &Tab<'_>, files: &dyn Files) -> Option<Bottle> {
     let image = t.opt("image").map_or(Some(None), |v| v.parse::<Slug>().map(|name| Some((name, v.at.clone()))));
     let env = t.opt("env").map_or(Some(BTreeMap::new()), |v| Some(env(&v.table()?)));
-    let supervise = t.opt("supervise").map_or(Some(None), |v| v.bool().map(|on| on.then(|| v.at.clone())));
+    let supervise = t.opt("supervise").map_or(Some(None), |v| supervise(&v));
     let workspace = t.opt("workspace").map_or_else(|| Some(no_workspace()), |v| workspace(&v.table()?, files));
     let resources = t.opt("resources").map_or_else(|| Some(Resources::default()), |v| resources(&v.table()?));
     let egress_list = t.opt("egress");
@@ -52,6 +52,27 @@ pub(super) fn bottle(t: &Tab<'_>, files: &dyn Files) -> Option<Bottle> {
 /// The default: an empty directory in the guest.
 pub(super) fn no_workspace() -> Workspace {
     Workspace { mode: WorkspaceMode::None, path: None, at: None }
+}
+
+/// `true`, or a table of the details.
+fn supervise(v: &Val<'_>) -> Option<Option<Supervise>> {
+    let yes = |asking| Some(Supervise { at: v.at.clone(), asking });
+    if !v.is_table() {
+        return v.bool().map(|on| if on { yes(Asking::default()) } else { None });
+    }
+    let t = v.table()?;
+    let notify = t.opt("notify").map_or(Some(Vec::new()), |v| {
+        let words = v.list(32)?;
+        words.iter().map(|w| w.line(4096).map(str::to_owned)).collect()
+    });
+    let expires = t.opt("expires").map_or(Some(None), |v| match v.parse::<Interval>()? {
+        e if e < Interval::seconds(10) || e > Interval::seconds(7 * 24 * 3600) => {
+            v.none(format!("`{}` must be between 10s and 168h, not {e}", v.path), None)
+        }
+        e => Some(Some(e)),
+    });
+    t.finish();
+    Some(yes(Asking { notify: notify?, expires: expires? }))
 }
 
 fn env(t: &Tab<'_>) -> BTreeMap<EnvName, EnvEntry> {

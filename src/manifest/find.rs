@@ -9,6 +9,9 @@ use super::{Location, Manifest, ManifestError, ManifestErrors, parse};
 /// The manifest's file name.
 pub const FILE_NAME: &str = "bottle.toml";
 
+/// The operator's own skills, relative to their home.
+pub const USER_SKILLS: &str = ".config/bottle/skills";
+
 /// Where to look for a manifest and what it may point at.
 #[derive(Debug, Clone, Default)]
 pub struct Search {

@@ -57,7 +57,7 @@ fn rules(v: &Val<'_>) -> Option<BTreeMap<String, Action>> {
 /// `"50MB"` is what goes up; `{ up = …, down = … }` says both.
 pub(super) fn budget(v: &Val<'_>) -> Option<Budget> {
     if !v.is_table() {
-        return Some(Budget { up: Some(some(v)?), down: None });
+        return Some(Budget { up: Some(some(v)?), ..Budget::default() });
     }
     let t = v.table()?;
     let (up, down) = (t.opt("up"), t.opt("down"));
@@ -67,7 +67,7 @@ pub(super) fn budget(v: &Val<'_>) -> Option<Budget> {
     }
     let read = |v: Option<Val<'_>>| v.map_or(Some(None), |v| some(&v).map(Some));
     let (up, down) = (read(up), read(down));
-    Some(Budget { up: up?, down: down? })
+    Some(Budget { up: up?, down: down?, ..Budget::default() })
 }
 
 /// An amount that lets something through: a request's target counts too, so a budget of nothing would be no route.

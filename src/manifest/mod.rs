@@ -23,7 +23,7 @@ use std::path::Path;
 pub use amounts::{Amount, Interval};
 pub use error::{Location, ManifestError, ManifestErrors, neutral};
 pub use files::{DirFiles, Files, MAX_FILE, MemFiles, host_path, inside};
-pub use find::{FILE_NAME, Search, find, load};
+pub use find::{FILE_NAME, Search, USER_SKILLS, find, load};
 pub use names::{Bytes, EnvName, NameError, Slug};
 pub(crate) use names::{nearest, quote};
 pub use types::*;

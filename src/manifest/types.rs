@@ -94,7 +94,7 @@ pub struct Bottle {
     /// Guest environment.
     pub env: BTreeMap<EnvName, EnvEntry>,
     /// Whether the agent may propose changes to the operator.
-    pub supervise: Option<Location>,
+    pub supervise: Option<Supervise>,
     /// What of the host's project is put into the guest.
     pub workspace: Workspace,
     /// Size of the machine.
@@ -107,6 +107,25 @@ pub struct Bottle {
     pub bundle_egress: EgressChain,
     /// Settings by provider.
     pub provider: BTreeMap<Provider, ProviderSettings>,
+}
+
+/// That the agent may ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Supervise {
+    /// Where it is said.
+    pub at: Location,
+    /// How.
+    pub asking: Asking,
+}
+
+/// How the operator is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asking {
+    /// Command that tells the operator of a proposal; empty: none. It gets a title and a line as two more arguments.
+    pub notify: Vec<String>,
+    /// How long a proposal waits.
+    pub expires: Option<Interval>,
 }
 
 /// One entry of a bottle's `env`.

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use bottle_policy::{Policy, TokenName};
 pub use reload::{not_reloadable, replan};
-pub use render::{diff, render};
+pub use render::{diff, render, route_line};
 pub use secrets::looks_secret;
 use sha2::{Digest, Sha256};
 pub use types::*;
@@ -125,6 +125,7 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
         tokens,
         git,
         supervise: bottle.supervise.is_some(),
+        asking: bottle.supervise.as_ref().map(|s| s.asking.clone()).unwrap_or_default(),
         workspace: PlannedWorkspace { mode: bottle.workspace.mode, path: bottle.workspace.path.clone() },
         given: Given { env: options.env.keys().cloned().collect(), command: !options.command.is_empty() },
         unsupported: unsupported(name, agent, bottle, ours.built),
@@ -254,9 +255,6 @@ fn unsupported(name: &Slug, agent: &Agent, bottle: &Bottle, provider_built: bool
     }
     if !agent.skills.is_empty() {
         add(&agent.at, format!("agents.{name}.skills"), "skills");
-    }
-    if let Some(at) = &bottle.supervise {
-        add(at, format!("bottles.{}.supervise", agent.bottle), "supervise");
     }
     if let (Some(at), WorkspaceMode::Copy | WorkspaceMode::Clone) = (&bottle.workspace.at, bottle.workspace.mode) {
         add(at, format!("bottles.{}.workspace", agent.bottle), "workspace");

@@ -126,6 +126,9 @@ fn lines(plan: &LaunchPlan) -> Vec<Line> {
     if plan.supervise {
         add("supervise", vec!["the agent may propose changes".to_owned()]);
     }
+    if !plan.asking.notify.is_empty() {
+        add("notify", vec![plan.asking.notify.iter().map(|w| word(w)).collect::<Vec<_>>().join(" ")]);
+    }
     for u in &plan.unsupported {
         add("not yet", vec![u.key.clone(), u.feature.clone(), u.at.clone()]);
     }
@@ -133,6 +136,13 @@ fn lines(plan: &LaunchPlan) -> Vec<Line> {
         out.push(Line { section: "warning", cells: vec![neutral(w)] });
     }
     out
+}
+
+/// A route on one line.
+#[must_use]
+pub fn route_line(r: &Route) -> String {
+    let cells: Vec<String> = route(r).into_iter().filter(|c| !c.is_empty()).collect();
+    cells.join("  ")
 }
 
 fn route(r: &Route) -> Vec<String> {
@@ -152,7 +162,7 @@ fn route(r: &Route) -> Vec<String> {
             Place::Query(name) => notes.push(format!("?{name}={scheme}<{}>", i.token)),
         }
     }
-    if r.name != r.host.as_str() {
+    if r.name != r.host.as_str() && !r.name.is_empty() {
         notes.push(format!("route {}", r.name));
     }
     if r.apex {
@@ -226,6 +236,7 @@ fn limits(r: &Route, notes: &mut Vec<String>) {
         notes.push(format!("budget {}", budget.join(" and ")));
     }
     notes.extend(r.rate.map(|rate| format!("≤ {rate}")));
+    notes.extend(r.budget.requests.map(|n| format!("{n} request(s)")));
 }
 
 /// A command's word as a shell would want it, hidden when it looks like a secret.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bottle_policy::{Policy, TokenName};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{EgressChain, EnvName, GitSpec, Provider, Resources, Skill, Slug, TokenSource, WorkspaceMode};
+use crate::manifest::{Asking, EgressChain, EnvName, GitSpec, Provider, Resources, Skill, Slug, TokenSource, WorkspaceMode};
 
 /// Format version of [`LaunchPlan`].
 pub const VERSION: u32 = 1;
@@ -58,6 +58,9 @@ pub struct LaunchPlan {
     pub git: Vec<GitSpec>,
     /// Whether the agent may propose changes.
     pub supervise: bool,
+    /// How the operator is asked.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub asking: Asking,
     /// What of the project is put into the guest.
     pub workspace: PlannedWorkspace,
     /// The guest's fixed loopback ports, one a daemon.
@@ -69,6 +72,10 @@ pub struct LaunchPlan {
     pub unsupported: Vec<Unsupported>,
     /// What the operator should know; a launch goes on.
     pub warnings: Vec<String>,
+}
+
+fn is_usual(asking: &Asking) -> bool {
+    *asking == Asking::default()
 }
 
 fn is_default(chain: &EgressChain) -> bool {

@@ -160,10 +160,23 @@ impl BottleDir {
         self.state.join("git-audit.jsonl")
     }
 
+    /// The audit log of proposals and decisions, which the orchestrator writes.
+    #[must_use]
+    pub fn supervise_audit(&self) -> PathBuf {
+        self.state.join("supervise-audit.jsonl")
+    }
+
+    /// The proposals, one file each.
+    #[must_use]
+    pub fn proposals(&self) -> PathBuf {
+        self.state.join("proposals")
+    }
+
     /// All audit logs that there are; egress' in any case.
     #[must_use]
     pub fn audits(&self) -> Vec<PathBuf> {
-        std::iter::once(self.audit()).chain(Some(self.git_audit()).filter(|log| log.exists())).collect()
+        let others = [self.git_audit(), self.supervise_audit()];
+        std::iter::once(self.audit()).chain(others.into_iter().filter(|log| log.exists())).collect()
     }
 
     /// Mirrors of git upstreams.

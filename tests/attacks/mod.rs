@@ -3,6 +3,8 @@
 pub mod denial;
 pub mod isolation;
 pub mod secrets;
+#[path = "supervise/page.rs"]
+pub mod supervise_page;
 
 /// A named case.
 pub type Case = (&'static str, fn());

@@ -2,6 +2,7 @@
 
 pub mod git;
 pub mod input;
+pub mod supervise;
 mod terminal;
 
 use std::io::Write;

@@ -13,7 +13,7 @@ use nix::sys::termios::{LocalFlags, tcgetattr};
 use crate::support::{Home, PATIENCE, eventually, processes_naming};
 
 /// The operator's side of a terminal on which `bottle` runs.
-struct Terminal {
+pub(super) struct Terminal {
     keys: File,
     screen: Receiver<Vec<u8>>,
     seen: String,
@@ -24,7 +24,7 @@ struct Terminal {
 nix::ioctl_write_ptr_bad!(set_window_size, nix::libc::TIOCSWINSZ, Winsize);
 
 impl Terminal {
-    fn start(home: &Home, args: &[&str]) -> Self {
+    pub(super) fn start(home: &Home, args: &[&str]) -> Self {
         let size = Winsize { ws_row: 31, ws_col: 97, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).expect("a terminal");
         let mut command = home.bottle(args);
@@ -57,11 +57,11 @@ impl Terminal {
         Self { keys: File::from(pty.master), screen, seen: String::new(), line, child }
     }
 
-    fn type_keys(&mut self, keys: &str) {
+    pub(super) fn type_keys(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).expect("typed");
     }
 
-    fn expect(&mut self, text: &str) {
+    pub(super) fn expect(&mut self, text: &str) {
         let began = Instant::now();
         while !self.seen.contains(text) {
             assert!(began.elapsed() < PATIENCE, "{text:?} never appears on:\n{}", self.seen);
@@ -72,7 +72,7 @@ impl Terminal {
         self.seen.clear();
     }
 
-    fn code(&mut self) -> Option<i32> {
+    pub(super) fn code(&mut self) -> Option<i32> {
         let mut code = None;
         eventually("the launch ends", || {
             while let Ok(bytes) = self.screen.try_recv() {

@@ -204,7 +204,7 @@ async fn report_to(mut reports: tokio::sync::mpsc::UnboundedReceiver<EgressRepor
 }
 
 /// Listens at `path`, mode 0600. A socket that nobody answers any more is replaced.
-fn bind(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     if path.as_os_str().len() > 107 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "longer than the 107 bytes that a socket's path can have"));
     }

@@ -76,7 +76,7 @@ async fn splice(
     ticket: &mut Ticket,
 ) -> Result<(), Refusal> {
     let guards = proxy.guards();
-    live.spend.request(live.route.rate, guards)?;
+    live.spend.request(live.route.rate, &live.route.budget, guards)?;
     live.spend.up(hello.len() as u64, &live.route.budget, guards)?;
     ticket.admit()?;
     let upstream = live.upstream.dial(to).await?;

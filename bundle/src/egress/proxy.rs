@@ -173,7 +173,7 @@ impl Proxy {
         let replay = Arc::new(Mutex::new(Replay::default()));
         let mut outgoing = Outgoing::new((head, body), live, &to, target, ticket, guards, &replay)?;
         let (live, meter) = (outgoing.live.clone(), ticket.meter().clone());
-        live.spend.request(live.route.rate, guards)?;
+        live.spend.request(live.route.rate, &live.route.budget, guards)?;
         ticket.admit()?;
         if let Some(handshake) = handshake {
             let opened = websocket::Opened::ask(handshake, outgoing, ticket).await?;

@@ -13,6 +13,7 @@ use super::refusal::{Guards, Refusal, Rule};
 pub struct Spend {
     up: AtomicU64,
     down: AtomicU64,
+    requests: AtomicU64,
     bucket: Mutex<Option<Bucket>>,
 }
 
@@ -24,15 +25,16 @@ struct Bucket {
 }
 
 impl Spend {
-    /// Counts one request against `rate`.
+    /// Counts one request against `rate`, and then against `budget`.
     ///
     /// # Errors
-    /// [`Rule::Rate`], with the seconds to wait.
-    pub fn request(&self, rate: Option<Rate>, guards: &Guards) -> Result<(), Refusal> {
-        match rate {
-            Some(rate) => self.request_at(rate, Instant::now(), guards),
-            None => Ok(()),
-        }
+    /// [`Rule::Rate`], with the seconds to wait; [`Rule::Budget`].
+    pub fn request(&self, rate: Option<Rate>, budget: &Budget, guards: &Guards) -> Result<(), Refusal> {
+        rate.map_or(Ok(()), |rate| self.request_at(rate, Instant::now(), guards))?;
+        let Some(most) = budget.requests else { return Ok(()) };
+        // One step, so that of two requests at once only one is the last.
+        let counted = self.requests.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
+        guards.check(counted.is_err(), Rule::Budget, || format!("the route is for {most} request(s), and that was it"))
     }
 
     fn request_at(&self, rate: Rate, now: Instant, guards: &Guards) -> Result<(), Refusal> {
@@ -92,10 +94,13 @@ mod tests {
     #[test]
     fn a_budget_ends_at_its_last_byte() {
         let (spend, guards) = (Spend::default(), Guards::default());
-        let budget = Budget { up: Some(10), down: None };
+        let budget = Budget { up: Some(10), requests: Some(1), ..Budget::default() };
         assert!(spend.up(10, &budget, &guards).is_ok());
         assert_eq!(spend.up(1, &budget, &guards).unwrap_err().rule, Rule::Budget);
         assert!(spend.down(1 << 40, &budget, &guards).is_ok());
         assert!(spend.up(1, &budget, &Guards { off: vec![Rule::Budget] }).is_ok(), "the twin");
+        assert!(spend.request(None, &budget, &guards).is_ok());
+        assert_eq!(spend.request(None, &budget, &guards).unwrap_err().rule, Rule::Budget);
+        assert!(spend.request(None, &Budget::default(), &guards).is_ok());
     }
 }

@@ -14,7 +14,7 @@ async fn bench(upstream: &Upstream, off: Vec<Rule>) -> Bench {
     let mut route = upstream.route("api", "*.api.test");
     (route.tls, route.port) = (false, 80);
     route.max_body = Some(1000);
-    route.budget = Budget { up: Some(5000), down: Some(5000) };
+    route.budget = Budget { up: Some(5000), down: Some(5000), ..Budget::default() };
     route.rate = Some("5/m".parse().unwrap());
     Bench::with(vec![route], Options { off, ..Options::default() })
 }

@@ -1,0 +1,149 @@
+//! The table of tests/attacks/supervise/door.rs, against the real door on a real socket. The orchestrator's part is played here:
+//! it takes whatever is filed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bottle_policy::{Policy, ProposalState, ProposalStatus, SuperviseCommand, SuperviseReport};
+use rmcp::model::CallToolRequestParams;
+use rmcp::{RoleClient, ServiceExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::{Args, Limits, door, line, tools};
+
+#[path = "../../../tests/attacks/supervise/door.rs"]
+mod table;
+use table::{CASES, Want};
+
+/// A daemon's inside, and an orchestrator that files everything.
+pub(super) struct Bench {
+    dir: tempfile::TempDir,
+    pub(super) line: Arc<line::Line>,
+    filed: Arc<AtomicU32>,
+    _end: tokio::sync::watch::Sender<bool>,
+}
+
+impl Bench {
+    pub(super) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let policy = dir.path().join("policy.json");
+        std::fs::write(&policy, serde_json::to_vec(&Policy::new(Vec::new())).unwrap()).unwrap();
+        let args = Args { socket: dir.path().join("s"), policy, git_policy: None, audits: Vec::new(), slug: None };
+        let limits = Limits::default();
+        let (line, mut out) = line::Line::new(2, Duration::from_secs(5));
+        let (line, filed) = (Arc::new(line), Arc::new(AtomicU32::new(0)));
+        let (desk, count) = (line.clone(), filed.clone());
+        tokio::spawn(async move {
+            while let Some(text) = out.recv().await {
+                let SuperviseReport::Draft { call, .. } = serde_json::from_str(&text).unwrap();
+                let id = count.fetch_add(1, Ordering::Relaxed) + 1;
+                let status = ProposalStatus { id, state: ProposalState::Pending, text: "asked".into() };
+                desk.told(&serde_json::to_vec(&SuperviseCommand::Filed { call, answer: Ok(status) }).unwrap());
+            }
+        });
+        let listener = UnixListener::bind(&args.socket).unwrap();
+        let (end, ending) = tokio::sync::watch::channel(false);
+        tokio::spawn(door::serve(door::Door::new(tools::Tools::new(args, line.clone()), limits), listener, ending));
+        Self { dir, line, filed, _end: end }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    pub(super) async fn client(&self) -> rmcp::service::RunningService<RoleClient, ()> {
+        let transport = rmcp::transport::UnixSocketHttpClient::new(self.socket().to_str().unwrap(), "http://127.0.0.1:9100/");
+        let config = rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig::with_uri("http://127.0.0.1:9100/");
+        ().serve(rmcp::transport::StreamableHttpClientTransport::with_client(transport, config)).await.unwrap()
+    }
+}
+
+/// Sends `request`, and reads until the answer is whole or the connection ends.
+async fn answer(socket: &Path, request: &[u8]) -> String {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    let _ = stream.write_all(request).await; // it may be cut off before
+    let mut text = Vec::new();
+    let read = async {
+        let mut buffer = [0; 8192];
+        while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+            text.extend_from_slice(&buffer[..n]);
+            let shown = String::from_utf8_lossy(&text);
+            let Some((head, body)) = shown.split_once("\r\n\r\n") else { continue };
+            let length = head.to_lowercase().split("content-length: ").nth(1).and_then(|l| l.lines().next()?.trim().parse::<usize>().ok());
+            if length.is_some_and(|length| body.len() >= length) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), read).await.expect("an answer, or an end");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+async fn tool(client: &rmcp::service::RunningService<RoleClient, ()>, name: &'static str, args: serde_json::Value) -> serde_json::Value {
+    let params = CallToolRequestParams::new(name).with_arguments(args.as_object().unwrap().clone());
+    serde_json::to_value(client.call_tool(params).await.unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn no_request_of_a_hostile_guest_gets_past_the_door_or_breaks_it() {
+    let bench = Bench::start();
+    for table::Case(name, request, want) in CASES {
+        let said = answer(&bench.socket(), &request()).await;
+        let status = said.split(' ').nth(1).and_then(|s| s.parse::<u16>().ok());
+        let fine = match want {
+            Want::Status(wanted) => status == Some(*wanted),
+            Want::Refused => status.is_none_or(|s| (400..500).contains(&s)),
+            Want::Says(text) => status == Some(200) && said.contains(text),
+        };
+        assert!(fine, "{name}: want {want:?}, got {said}");
+        assert_eq!(bench.filed.load(Ordering::Relaxed), 0, "{name} was filed");
+        let ping = b"POST / HTTP/1.1\r\nhost: localhost:9100\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: 40\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}";
+        assert!(answer(&bench.socket(), ping).await.contains("\"result\":{}"), "after {name}");
+    }
+    println!("{} cases", CASES.len());
+}
+
+#[tokio::test]
+async fn the_sdks_own_client_lists_proposes_waits_and_is_told() {
+    let bench = Bench::start();
+    let client = bench.client().await;
+    let tools = client.list_all_tools().await.unwrap();
+    assert_eq!(tools.len(), 8, "{tools:?}");
+    let args = serde_json::json!({ "host": "a.test", "methods": ["get"], "paths": ["/x"], "reason": "r", "wait_seconds": 5 });
+    let line = bench.line.clone();
+    let (told, ()) = tokio::join!(tool(&client, "propose_route", args), async {
+        // The operator decides while the call waits.
+        while line.all().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let status = ProposalStatus { id: 1, state: ProposalState::Approved, text: "allowed".into() };
+        line.told(&serde_json::to_vec(&SuperviseCommand::Changed(status)).unwrap());
+    });
+    assert_eq!(told["structuredContent"]["state"], "approved", "{told}");
+    assert_eq!(told["structuredContent"]["text"], "allowed");
+}
+
+#[tokio::test]
+async fn who_waits_does_not_keep_others_out() {
+    let bench = Bench::start();
+    // The SDK's client waits for one answer before it asks again.
+    let (one, two, three) = tokio::join!(bench.client(), bench.client(), bench.client());
+    let ask = |wait: u32| serde_json::json!({ "question": "?", "wait_seconds": wait });
+    let began = std::time::Instant::now();
+    // Two may wait here; the third is answered at once, and so is whoever does not wait.
+    let waiting = async { tokio::join!(tool(&one, "ask_operator", ask(3)), tool(&two, "ask_operator", ask(3))) };
+    let others = async {
+        while bench.filed.load(Ordering::Relaxed) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let third = tool(&three, "ask_operator", ask(3)).await;
+        (third, began.elapsed())
+    };
+    let (_, (third, took)) = tokio::join!(waiting, others);
+    assert_eq!(third["structuredContent"]["state"], "pending");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
