@@ -20,3 +20,4 @@ pub mod provision;
 pub mod sabotage;
 pub mod say;
 pub mod state;
+pub mod workspace;
