@@ -192,7 +192,7 @@ fn codex_has_its_route_and_takes_exec() {
     );
     assert_eq!(plan.command, ["codex", "exec", "task"]);
     let resumed = agent("codex", "", &[], &Options { resume: true, ..Options::default() });
-    assert_eq!(resumed.command, ["codex", "resume", "--last"]);
+    assert_eq!(resumed.command, ["codex", "--no-daemon", "resume", "--last"]);
 }
 
 #[test]

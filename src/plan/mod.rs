@@ -116,7 +116,10 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
     };
     let ours = contribution::contribution(agent.provider, &asked);
     let command = match options.command.first() {
-        Some(word) if is_argument(agent.provider, word) => Some([&ours.command[..], &options.command].concat()),
+        Some(word) if is_argument(agent.provider, word) => {
+            let program = if ours.program.is_empty() { &ours.command } else { &ours.program };
+            Some([&program[..], &options.command].concat())
+        }
         _ => [&options.command, &agent.command, &ours.command].into_iter().find(|c| !c.is_empty()).cloned(),
     };
     if command.is_none() {

@@ -28,7 +28,9 @@ pub(super) fn contribution(asked: &Asked<'_>) -> Contribution {
     }
     out.tokens.extend(name.zip(source));
     out.env = BTreeMap::from([("OPENAI_API_KEY".to_owned(), PLACEHOLDER.to_owned())]);
-    out.command = vec!["codex".to_owned()];
+    out.program = vec!["codex".to_owned()];
+    // Its server in the background would first install a copy of itself, for minutes under emulation; one terminal needs none.
+    out.command = vec!["codex".to_owned(), "--no-daemon".to_owned()];
     if asked.resume {
         out.command.extend(["resume".to_owned(), "--last".to_owned()]);
     }

@@ -34,6 +34,8 @@ pub(crate) struct Contribution {
     pub env: BTreeMap<String, String>,
     /// Command line, where the provider and not the manifest says it.
     pub command: Vec<String>,
+    /// What the operator's own arguments are added to; empty: `command`.
+    pub program: Vec<String>,
     /// What the guest's settings are made of.
     pub settings: Option<PlannedProvider>,
     /// Whether the provider works in this version.

@@ -112,7 +112,11 @@ impl Snapshot {
         let mut out = |why| self.left_out.push((path.clone(), why));
         if kind.is_dir() {
             // A submodule, or a repository that nobody added: each has rules of its own.
-            return if depth < DEEPEST { self.list(git, empty, &path, depth + 1) } else { Ok(out("too deep")) };
+            if depth < DEEPEST {
+                return self.list(git, empty, &path, depth + 1);
+            }
+            out("too deep");
+            return Ok(());
         }
         if kind.is_socket() || kind.is_fifo() {
             out("a socket or pipe");
