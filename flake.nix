@@ -16,9 +16,9 @@
         default = parts.bottle;
         inherit (parts)
           bottle bottle-bundle bottle-guest bench
-          qemu kernel initrd tools image-demo closure mitmproxy
+          qemu kernel initrd tools image-demo agent-claude agent-codex closure mitmproxy
           # Intermediate, but worth building by name when one of them is what changed.
-          toolchain vendor orchestrator guest-root engine-root check-root dev-tools image-clients closure-clients;
+          toolchain vendor orchestrator guest-root engine-root check-root dev-tools image-clients closure-clients closure-agents;
       };
 
       apps.${system} = rec {

@@ -32,8 +32,13 @@ let
     erofs = call ./images/erofs.nix;
     image-demo = call ./images/demo.nix;
     image-clients = call ./images/clients.nix;
+    agent-image = call ./images/agent.nix;
+    agent-claude = call ./images/agent-claude.nix;
+    agent-codex = call ./images/agent-codex.nix;
 
+    realise = call ./packages/realise.nix;
     closure = call ./packages/closure.nix;
+    closure-agents = call ./packages/closure-agents.nix;
     closure-clients = call ./packages/closure-clients.nix;
     bottle = call ./packages/bottle.nix;
 
@@ -46,6 +51,7 @@ let
       boot = call ./checks/boot.nix;
       mitmproxy = call ./checks/mitmproxy.nix;
       clients = call ./checks/clients.nix;
+      agents = call ./checks/agents.nix;
     } // (if scope.workspace.bottle-tests == [ ] then { } else { bottles = call ./checks/bottles.nix; });
 
     dev-tools = call ./packages/dev-tools.nix;

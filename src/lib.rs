@@ -21,3 +21,4 @@ pub mod provision;
 pub mod sabotage;
 pub mod say;
 pub mod state;
+pub mod workspace;

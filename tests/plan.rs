@@ -23,9 +23,9 @@ fn facts() -> ImageFacts {
 
 fn with_env<T>(env: &[(&str, &str)], run: impl FnOnce(&Host<'_>) -> T) -> T {
     let lookup = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-    let images = BTreeMap::from([("demo".parse().unwrap(), facts())]);
+    let images = ["demo", "agent-claude", "agent-codex"].map(|name| (name.parse().unwrap(), facts())).into();
     let engine = Engine { name: "qemu".into(), reason: "TCG, as /dev/kvm is not usable".into() };
-    run(&Host { env: &lookup, engine, images })
+    run(&Host { env: &lookup, engine, images, identity: None, logins: BTreeMap::new() })
 }
 
 fn read(text: &str) -> Manifest {
@@ -112,8 +112,6 @@ env        A  literal
            D  ?really
            B  (asked: What is B)
 supervise  the agent may propose changes
-not yet    agents.dev.skills      skills     bottle.toml:4:9
-           bottles.dev.workspace  workspace  bottle.toml:15:1
 warning    the variable MAPS_KEY, source of token MAPS_KEY, is not set on this host
            route 1pkg.example.com is not scanned by jwt
            route gh sends token GH_TOKEN to githubusercontent.com and every name below it
@@ -139,7 +137,7 @@ fn a_plan_survives_json_and_holds_no_token_value() {
 fn unknown_agents_images_and_variables_are_named() {
     let fails = |text: &str, agent: &str| plan_of(text, agent, &[], &Options::default()).unwrap_err().to_string();
     assert_eq!(fails("version = 1", "dmeo"), "no agent `dmeo`\n  hint: did you mean `demo`?");
-    assert_eq!(fails("version = 1", "\u{1b}x/../y"), "no agent `\\u{1b}x/../y`\n  hint: agents here: demo");
+    assert_eq!(fails("version = 1", "\u{1b}x/../y"), "no agent `\\u{1b}x/../y`\n  hint: agents here: claude, codex, demo");
     let bottle = "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"command\"\n[bottles.d]\nimage = \"dmo\"\nenv.A = \"${NOPE}\"\n";
     assert_eq!(
         fails(bottle, "a"),
@@ -149,11 +147,79 @@ fn unknown_agents_images_and_variables_are_named() {
     );
 }
 
+/// A plan for agent `a` of this provider, with these settings.
+fn agent(provider: &str, settings: &str, env: &[(&str, &str)], options: &Options) -> LaunchPlan {
+    let text = format!(
+        "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"{provider}\"\nprompt = \"x\"\n[bottles.d]\n[bottles.d.provider.{provider}]\n{settings}\n"
+    );
+    plan_of(&text, "a", env, options).unwrap()
+}
+
 #[test]
-fn providers_that_are_not_built_are_planned_and_marked() {
-    let plan =
-        plan_of("version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"claude\"\n[bottles.d]\n", "a", &[], &Options::default()).unwrap();
-    assert_eq!((plan.unsupported[0].key.as_str(), plan.unsupported[0].feature.as_str()), ("agents.a.provider", "provider claude"));
+fn claude_has_its_route_its_placeholder_and_its_command_line() {
+    let plan = agent("claude", "", &[("ANTHROPIC_API_KEY", "planted")], &Options::default());
+    assert!(plan.unsupported.is_empty() && plan.image.name.as_str() == "agent-claude");
+    let shown = render(&plan);
+    assert!(
+        shown.contains("api.anthropic.com:443  any method  /v1/* /api/*  x-api-key: <ANTHROPIC_API_KEY>, route claude:api, scan redacts"),
+        "{shown}"
+    );
+    assert_eq!(plan.command.join(" "), "claude --dangerously-skip-permissions --append-system-prompt-file /home/node/.bottle/prompt.md");
+    assert_eq!(plan.provider_env["ANTHROPIC_API_KEY"], bottle::provider::PLACEHOLDER);
+    assert!(!serde_json::to_string(&plan).unwrap().contains("planted"));
+    // The first variable that the host has says as what it goes out.
+    let oauth = agent("claude", "", &[("ANTHROPIC_API_KEY", "a"), ("CLAUDE_CODE_OAUTH_TOKEN", "b")], &Options::default());
+    assert!(render(&oauth).contains("authorization: bearer <CLAUDE_CODE_OAUTH_TOKEN>"), "{}", render(&oauth));
+    assert!(oauth.provider_env.contains_key("CLAUDE_CODE_OAUTH_TOKEN") && !oauth.provider_env.contains_key("ANTHROPIC_API_KEY"));
+    let asking = agent("claude", "ask = true\nmodel = \"opus\"", &[], &Options { resume: true, ..Options::default() });
+    assert_eq!(asking.command[3..], ["--model", "opus", "--continue"], "{:?}", asking.command);
+    assert!(asking.command.iter().all(|w| w != "--dangerously-skip-permissions"));
+    let words = Options { command: vec!["-p".into(), "task".into()], ..Options::default() };
+    assert_eq!(agent("claude", "", &[], &words).command[4..], ["-p", "task"]);
+    let whole = Options { command: vec!["claude".into(), "--version".into()], ..Options::default() };
+    assert_eq!(agent("claude", "", &[], &whole).command, ["claude", "--version"]);
+}
+
+#[test]
+fn codex_has_its_route_and_takes_exec() {
+    let words = Options { command: vec!["exec".into(), "task".into()], ..Options::default() };
+    let plan = agent("codex", "", &[("OPENAI_API_KEY", "planted")], &words);
+    assert!(
+        render(&plan).contains("api.openai.com:443  any method  /v1/*  authorization: bearer <OPENAI_API_KEY>, route codex:api"),
+        "{}",
+        render(&plan)
+    );
+    assert_eq!(plan.command, ["codex", "exec", "task"]);
+    let resumed = agent("codex", "", &[], &Options { resume: true, ..Options::default() });
+    assert_eq!(resumed.command, ["codex", "--no-daemon", "resume", "--last"]);
+}
+
+#[test]
+fn another_endpoint_is_the_only_route_and_what_the_agent_is_told() {
+    let settings =
+        "base_url = \"https://llm.corp.example:8443/anthropic/\"\ntoken = { file = \"~/.token\" }\nauth = \"bearer\"\nca_file = \"ca.pem\"";
+    let plan = agent("claude", settings, &[], &Options::default());
+    assert_eq!(plan.policy.routes.len(), 1);
+    let shown = render(&plan);
+    assert!(
+        shown.contains("llm.corp.example:8443  any method  /anthropic/*  authorization: bearer <CLAUDE_TOKEN>, route claude:api, own CA"),
+        "{shown}"
+    );
+    assert_eq!(plan.provider_env["ANTHROPIC_BASE_URL"], "https://llm.corp.example:8443/anthropic/");
+}
+
+#[test]
+fn a_missing_credential_is_found_before_anything_starts() {
+    let none = |_: &str| false;
+    for (provider, variable) in [("claude", "ANTHROPIC_API_KEY"), ("codex", "OPENAI_API_KEY")] {
+        let e = bottle::provider::ready(&agent(provider, "", &[], &Options::default()), &none).unwrap_err();
+        assert!(e.to_string().contains(variable) && e.hint_text().unwrap().contains("--login"), "{e}");
+        assert!(bottle::provider::ready(&agent(provider, "", &[], &Options::default()), &|name| name == variable).is_ok());
+    }
+    let text =
+        "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"claude\"\n[bottles.d.provider.claude]\nforward_host_credentials = true\n";
+    let e = plan_of(text, "a", &[], &Options::default()).unwrap_err().to_string();
+    assert!(e.contains("bottle.toml:5:21: claude is not logged in on this host\n  hint: claude"), "{e}");
 }
 
 #[test]
@@ -170,6 +236,7 @@ fn the_command_line_answers_and_replaces() {
         slug: Some("other".parse().unwrap()),
         command: vec!["make".into(), "a b".into()],
         env: BTreeMap::from([("B".parse().unwrap(), "answer".to_owned()), ("C".parse().unwrap(), "mine".to_owned())]),
+        ..Options::default()
     };
     let plan = plan_of(include_str!("data/full.toml"), "dev", &[], &options).unwrap();
     assert!(plan.questions.is_empty());
@@ -348,6 +415,7 @@ fn a_reload_keeps_the_command_and_name_of_the_launch() {
         slug: Some("other".parse().unwrap()),
         command: vec!["bash".into()],
         env: BTreeMap::from([("ASKED".parse().unwrap(), "x".to_owned())]),
+        ..Options::default()
     };
     let running = remembered(&options);
     let again = replan(&running, &read(&RUNNING.replace("[\"true\"]", "[\"false\"]")), &|_| None).unwrap();

@@ -61,6 +61,21 @@ const MAX_DEPTH: usize = 128;
 /// # Errors
 /// See [`UntarError`].
 pub fn extract_hostile<R: Read>(tar: R, dest: &Path, limits: Limits) -> Result<CopyReport, UntarError> {
+    extract_hostile_but(tar, dest, limits, true, |_| false)
+}
+
+/// [`extract_hostile`], but an entry that is refused is left out when `refused` says so, and the rest goes on. Without `links_inside`, links are
+/// kept wherever they lead; nothing is ever written through one.
+///
+/// # Errors
+/// See [`UntarError`].
+pub fn extract_hostile_but<R: Read>(
+    tar: R,
+    dest: &Path,
+    limits: Limits,
+    links_inside: bool,
+    mut refused: impl FnMut(&UntarError) -> bool,
+) -> Result<CopyReport, UntarError> {
     let root = fcntl::open(dest, DIR_FLAGS, Mode::empty()).map_err(io::Error::from)?;
     let mut archive = tar::Archive::new(tar);
     let mut report = CopyReport::default();
@@ -96,7 +111,10 @@ pub fn extract_hostile<R: Read>(tar: R, dest: &Path, limits: Limits) -> Result<C
                 if report.bytes > limits.bytes {
                     return Err(UntarError::Limit(format!("{} bytes", limits.bytes)));
                 }
-                unpack(&root, &mut entry, kind, &path, link.as_deref())?;
+                match unpack(&root, &mut entry, kind, &path, link.as_deref(), links_inside) {
+                    Err(e) if refused(&e) => {}
+                    other => other?,
+                }
             }
         }
     }
@@ -124,6 +142,7 @@ fn unpack<R: Read>(
     kind: EntryType,
     path: &[u8],
     link: Option<&[u8]>,
+    links_inside: bool,
 ) -> Result<(), UntarError> {
     let shown = || String::from_utf8_lossy(path).into_owned();
     let mut names = Vec::new();
@@ -167,7 +186,7 @@ fn unpack<R: Read>(
         }
         EntryType::Symlink => {
             let target = link.unwrap_or_default();
-            if !stays_inside(target, parents.len()) {
+            if links_inside && !stays_inside(target, parents.len()) {
                 return Err(UntarError::Link(shown(), String::from_utf8_lossy(target).into_owned()));
             }
             clear(&dir, name)?;

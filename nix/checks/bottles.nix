@@ -1,4 +1,4 @@
-# The root package's tests/bottles*, but for the clients' (./clients.nix): the real programs, booting real bottles under QEMU inside Nix's
+# The root package's tests/bottles*, but for the clients' (./clients.nix) and the agents' (./agents.nix): the real programs, booting real bottles under QEMU inside Nix's
 # sandbox.
 { tests, workspace, closure, sshd }:
 tests {

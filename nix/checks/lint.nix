@@ -3,7 +3,7 @@
 let
   script = name: path: { inherit name; path = builtins.path { inherit path name; }; };
   scripts = [
-    (script "bootstrap" ../bootstrap) (script "fetch" ../fetch) (script "relock" ../relock)
+    (script "bootstrap" ../bootstrap) (script "fetch" ../fetch) (script "relock" ../relock) (script "realise" ../realise)
     (script "pipelock" ../pipelock) (script "lib.sh" ../lib.sh) (script "seed.sh" ../seed.sh) (script "ci-run" ../../.ci/run)
   ];
 in

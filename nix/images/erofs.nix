@@ -1,7 +1,7 @@
 # An agent image as a read-only file system: the guest root, bottle-guest, and what `setup` adds in $root.
-# All files belong to root; the guest gives the agent its home at boot.
+# All files belong to root; the guest gives the agent its home at boot. `compression` is mkfs.erofs' -z and what belongs to it.
 { in-root, toolchain, guest-root, bottle-guest }:
-{ name, setup ? "" }:
+{ name, setup ? "", compression ? "lz4hc" }:
 in-root {
   name = "image-${name}";
   root = toolchain;
@@ -20,6 +20,6 @@ in-root {
     chmod 0700 $root/root
     find $root -exec touch -h -d @1 {} +
     mkdir $out
-    mkfs.erofs --quiet -zlz4hc -T1 -U 0b077150-0000-4000-8000-000000000001 --all-root $out/root.erofs $root
+    mkfs.erofs --quiet -z${compression} -T1 -U 0b077150-0000-4000-8000-000000000001 --all-root $out/root.erofs $root
   '';
 }

@@ -1,5 +1,18 @@
-# closure.json: every path a launch needs, with its hash, so that a launch can check what it is about to run.
-{ bare, bottle-bundle, tools, git, gitleaks, qemu, kernel, initrd, image-demo, system }:
+# closure.json: every path a launch needs, with its hash, so that a launch can check what it is about to run. The agents' images are
+# several hundred megabytes each, so they are only described: how to build them, and where they will be (bottle's src/closure).
+{ bare, bottle-bundle, bottle-guest, tools, git, gitleaks, qemu, kernel, initrd, image-demo, agent-claude, agent-codex, realise, system }:
+let
+  later = image: groups: download:
+    let
+      drv = builtins.unsafeDiscardOutputDependency image.drvPath;
+      result = builtins.unsafeDiscardStringContext image.outPath;
+      erofs = builtins.unsafeDiscardStringContext image.erofs;
+      words = builtins.concatStringsSep "," (map (group: ''"${group}"'') groups);
+    in ''{"drv":"${drv}","result":"${result}","erofs":"${erofs}","sources":[${words}],"download_mb":${toString download},
+      "user":"node","uid":1000,"gid":1000,"home":"/home/node","workdir":"/home/node/workspace",
+      "path":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}'';
+  sources = [ "seed" "toolchain" "guest" "agent" ];
+in
 bare {
   name = "closure.json";
   script = ''
@@ -16,7 +29,10 @@ bare {
      "engines":{"qemu":{"version":"${qemu.version}","binary":$(file ${qemu}/bin/qemu-system-x86_64),"firmware":"${qemu}/share/qemu","firmware_files":[$firmware],
       "kernel":$(file ${kernel}/vmlinux),"initrd":$(file ${initrd}/initrd)}},
      "images":{"demo":{"erofs":$(file ${image-demo}/root.erofs),"user":"node","uid":1000,"gid":1000,"home":"/home/node",
-      "workdir":"/home/node/workspace","path":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}}
+      "workdir":"/home/node/workspace","path":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
+     "realise":{"program":"${realise}/nix/realise","keep":["${bottle-guest}"]},
+     "later":{"agent-claude":${later agent-claude (sources ++ [ "agent-claude" ]) 320},
+      "agent-codex":${later agent-codex (sources ++ [ "agent-codex" ]) 315}}}
     END
   '';
 }

@@ -81,7 +81,7 @@ fn closure() -> Finding {
         for image in closure.images.values() {
             closure.verify(image, &roots.verified())?;
         }
-        let images: Vec<&str> = closure.images.keys().map(String::as_str).collect();
+        let images: Vec<&str> = closure.images.keys().chain(closure.later.keys()).map(String::as_str).collect();
         Ok(format!("{}, qemu {}, images: {}", closure.system, closure.engines.qemu.version, images.join(", ")))
     };
     verified().map_or_else(|e| failed("closure", &e), |detail| finding("closure", Level::Ok, detail, None))

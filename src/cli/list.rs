@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::say::say;
-use crate::state::{BottleStatus, Phase, Roots, now_ms};
+use crate::state::{BottleDir, BottleStatus, Phase, Roots, now_ms};
 
 /// Show the bottles of this user.
 #[derive(Debug, clap::Args)]
@@ -26,15 +26,18 @@ struct Row {
     pid: Option<u32>,
     started_ms: u64,
     exit_code: Option<u8>,
+    resumable: bool,
+    unpulled: bool,
 }
 
 impl Row {
-    fn of(status: BottleStatus) -> Self {
+    fn of(dir: &BottleDir, status: BottleStatus) -> Self {
         let BottleStatus { metadata, alive } = status;
         let state = match (alive, metadata.phase) {
             (true, Phase::Starting) => "starting",
             (true, Phase::Running) => "running",
             (true, _) => "stopping",
+            (false, Phase::Exited) if dir.saved().exists() => "stopped",
             (false, Phase::Exited) => "exited",
             (false, _) => "crashed",
         };
@@ -46,6 +49,8 @@ impl Row {
             pid: alive.then_some(metadata.pid),
             started_ms: metadata.started_ms,
             exit_code: metadata.exit_code,
+            resumable: !alive && dir.saved().exists(),
+            unpulled: !alive && dir.work().exists(),
         }
     }
 }
@@ -54,7 +59,7 @@ impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let roots = Roots::from_environment()?;
         super::cleanup::sweep(&roots);
-        let rows = roots.bottles()?.into_iter().filter_map(|b| b.status()).map(Row::of);
+        let rows = roots.bottles()?.into_iter().filter_map(|b| Some(Row::of(&b, b.status()?)));
         let rows: Vec<Row> = rows.filter(|r| !self.running || r.pid.is_some()).collect();
         if self.json {
             super::print_json(&rows)?;

@@ -9,6 +9,7 @@ mod dashboard;
 mod doctor;
 mod exec;
 mod growing;
+mod init;
 mod launch;
 mod list;
 mod logs;
@@ -17,9 +18,11 @@ mod planning;
 mod preflight;
 mod proposals;
 mod reload;
+mod resume;
 mod rm;
 mod stop;
 mod web;
+mod work;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -55,10 +58,18 @@ pub struct Cli {
 enum Command {
     /// Boot a bottle, run its agent, tear everything down.
     Launch(launch::Args),
+    /// Write a manifest for the project in this directory.
+    Init(init::Args),
     /// Show what a launch would do, without doing it.
     Plan(plan::Args),
     /// Show the bottles of this user.
     List(list::Args),
+    /// Go on with a stopped bottle and its agent's conversation.
+    Resume(resume::Args),
+    /// Show what a bottle changed of the project.
+    Diff(work::DiffArgs),
+    /// Bring a bottle's changes into the project.
+    Pull(work::PullArgs),
     /// Run a command in a running bottle.
     Exec(exec::Args),
     /// Show what a bottle did: each request, what was decided, and why.
@@ -90,11 +101,15 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
-    if !matches!(cli.command, Command::Launch(_) | Command::Exec(_)) {
+    if !matches!(cli.command, Command::Launch(_) | Command::Resume(_) | Command::Exec(_)) {
         end_with_a_closed_pipe();
     }
     let ran = match cli.command {
         Command::Launch(args) => args.run(),
+        Command::Init(args) => args.run(),
+        Command::Resume(args) => args.run(),
+        Command::Diff(args) => args.run(),
+        Command::Pull(args) => args.run(),
         Command::Plan(args) => args.run(),
         Command::List(args) => args.run(),
         Command::Exec(args) => args.run(),

@@ -1,13 +1,14 @@
 //! Gathers the facts that a plan needs and makes it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
 use crate::machine::Qemu;
-use crate::manifest::{self, EnvName, Search, Slug};
-use crate::plan::{self, Engine, Host, ImageFacts, LaunchPlan, Options, PlanError};
+use crate::manifest::{self, EnvName, Provider, Search, Slug, TokenSource};
+use crate::plan::{self, Engine, Host, Identity, ImageFacts, LaunchPlan, Options, PlanError};
+use crate::provider::{self, LoginFacts};
 
 /// What `plan` and `launch` share.
 #[derive(Debug, clap::Args)]
@@ -26,7 +27,22 @@ pub(super) struct PlanArgs {
     /// Set a variable in the guest, or answer a question of the manifest.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_env)]
     env: Vec<(EnvName, String)>,
-    /// Run this instead of the agent's own command.
+    /// Read such variables from a file: NAME=VALUE lines; empty lines and those that begin with # are left out. --env wins.
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Keep the agent's own permission questions, which a bottle makes needless.
+    #[arg(long)]
+    ask: bool,
+    /// Let egress use this host's own login of the agent (Claude Code's, Codex'); it stays on the host.
+    #[arg(long)]
+    login: bool,
+    /// Where to look for a manifest; none: here.
+    #[arg(skip)]
+    start: Option<PathBuf>,
+    /// Go on with the conversation of the launch before.
+    #[arg(skip)]
+    resume: bool,
+    /// Run this instead of the agent's own command; for Claude Code and Codex, words that begin with - (and `exec`) are added to it.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -41,28 +57,70 @@ enum EngineChoice {
     Smolvm,
 }
 
-fn parse_env(text: &str) -> Result<(EnvName, String), String> {
+pub(super) fn parse_env(text: &str) -> Result<(EnvName, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.parse().map_err(|e| format!("{e}"))?, value.to_owned()))
 }
 
+/// The variables of a file.
+fn read_env_file(file: &std::path::Path) -> Result<Vec<(EnvName, String)>> {
+    let what = || format!("cannot read {}", file.display());
+    let text = std::fs::read_to_string(file).context(Kind::Config, what)?;
+    let line = |(n, line): (usize, &str)| {
+        // The line itself may be a secret: only its number is told.
+        parse_env(line.strip_prefix("export ").unwrap_or(line))
+            .map_err(|why| Error::new(Kind::Config, format!("{}:{}: {}", file.display(), n + 1, why.split(':').next().unwrap_or_default())))
+    };
+    let meant = |(_, line): &(usize, &str)| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    text.lines().enumerate().filter(meant).map(line).collect()
+}
+
 impl PlanArgs {
-    /// The variables that `--env` sets.
-    pub(super) fn given(&self) -> BTreeSet<EnvName> {
-        self.env.iter().map(|(name, _)| name.clone()).collect()
+    /// The arguments that plan `previous` once more, to go on with it.
+    pub(super) fn of_resumed(previous: &LaunchPlan, env: &[(EnvName, String)], command: &[String]) -> Self {
+        Self {
+            agent: previous.agent.to_string(),
+            manifest: previous.manifest.clone(),
+            name: Some(previous.slug.to_string()),
+            engine: EngineChoice::Auto,
+            env: env.to_vec(),
+            env_file: Vec::new(),
+            ask: previous.settings.as_ref().is_some_and(|s| s.ask),
+            login: previous.tokens.values().any(|source| matches!(source, TokenSource::Login { .. })),
+            start: previous.workspace.path.clone(),
+            resume: true,
+            command: command.to_vec(),
+        }
+    }
+
+    /// What `--env` and `--env-file` set.
+    pub(super) fn variables(&self) -> Result<BTreeMap<EnvName, String>> {
+        let mut found = BTreeMap::new();
+        for file in &self.env_file {
+            found.extend(read_env_file(file)?);
+        }
+        found.extend(self.env.iter().cloned());
+        Ok(found)
     }
 
     /// Reads the manifest and plans against this host.
     pub(super) fn plan(&self, closure: &Closure, answers: &BTreeMap<EnvName, String>) -> Result<LaunchPlan> {
-        let manifest = manifest::load(&search(here()?, self.manifest.clone())).map_err(|e| Error::new(Kind::Config, e.to_string()))?;
-        let mut env: BTreeMap<EnvName, String> = self.env.iter().cloned().collect();
+        let manifest = manifest::load(&search(self.start.clone().map_or_else(here, Ok)?, self.manifest.clone()))
+            .map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+        let mut env = self.variables()?;
         env.extend(answers.iter().map(|(n, v)| (n.clone(), v.clone())));
         let slug = match &self.name {
             None => None,
             Some(name) => Some(name.parse::<Slug>().map_err(|e| Error::new(Kind::Usage, e.to_string()))?),
         };
-        let host = Host { env: &|name| std::env::var(name).ok(), engine: self.engine(closure)?, images: images(closure)? };
-        let options = Options { slug, command: self.command.clone(), env };
+        let host = Host {
+            env: &|name| std::env::var(name).ok(),
+            engine: self.engine(closure)?,
+            images: images(closure)?,
+            identity: identity(closure),
+            logins: logins(),
+        };
+        let options = Options { slug, command: self.command.clone(), env, ask: self.ask, login: self.login, resume: self.resume };
         plan::plan(&manifest, &self.agent, &host, &options).map_err(plan_error)
     }
 
@@ -72,6 +130,25 @@ impl PlanArgs {
         }
         Ok(Engine { name: "qemu".into(), reason: Qemu::new(closure).reason() })
     }
+}
+
+/// Who the operator's commits are by, as git would have it here; `None` when git is not told.
+fn identity(closure: &Closure) -> Option<Identity> {
+    let get = |key: &str| {
+        let git = &closure.tools.git.path;
+        let mut command = std::process::Command::new(git);
+        command.env_clear().env("HOME", std::env::var_os("HOME")?).args(["config", "--get", key]).stdin(std::process::Stdio::null());
+        let output = command.stderr(std::process::Stdio::null()).output().ok().filter(|o| o.status.success())?;
+        let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (!text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control)).then_some(text)
+    };
+    Some(Identity { name: get("user.name")?, email: get("user.email")? })
+}
+
+/// The logins of this host that an agent could use.
+fn logins() -> BTreeMap<Provider, LoginFacts> {
+    let Some(home) = std::env::var_os("HOME").map(PathBuf::from).filter(|h| h.is_absolute()) else { return BTreeMap::new() };
+    [Provider::Claude, Provider::Codex].into_iter().filter_map(|p| Some((p, provider::look(p, &home)?))).collect()
 }
 
 /// The current directory.
@@ -95,21 +172,32 @@ pub(super) fn plan_error(e: PlanError) -> Error {
 
 fn images(closure: &Closure) -> Result<BTreeMap<Slug, ImageFacts>> {
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-    closure
-        .images
-        .iter()
-        .map(|(name, image)| {
-            let slug = name.parse().map_err(|e| Error::new(Kind::Engine, format!("the closure's image {name:?}: {e}")))?;
-            let facts = ImageFacts {
-                image: image.erofs.path.clone(),
-                user: image.user.clone(),
-                uid: image.uid,
-                gid: image.gid,
-                home: text(&image.home),
-                workdir: text(&image.workdir),
-                path: image.path.clone(),
-            };
-            Ok((slug, facts))
-        })
-        .collect()
+    let built = closure.images.iter().map(|(name, image)| {
+        let facts = ImageFacts {
+            image: image.erofs.path.clone(),
+            user: image.user.clone(),
+            uid: image.uid,
+            gid: image.gid,
+            home: text(&image.home),
+            workdir: text(&image.workdir),
+            path: image.path.clone(),
+        };
+        (name, facts)
+    });
+    let later = closure.later.iter().filter(|(name, _)| !closure.images.contains_key(*name)).map(|(name, image)| {
+        let facts = ImageFacts {
+            image: image.erofs.clone(),
+            user: image.user.clone(),
+            uid: image.uid,
+            gid: image.gid,
+            home: text(&image.home),
+            workdir: text(&image.workdir),
+            path: image.path.clone(),
+        };
+        (name, facts)
+    });
+    let named = |(name, facts): (&String, ImageFacts)| {
+        Ok((name.parse().map_err(|e| Error::new(Kind::Engine, format!("the closure's image {name:?}: {e}")))?, facts))
+    };
+    built.chain(later).map(named).collect()
 }

@@ -11,16 +11,29 @@ use crate::manifest::{EnvName, neutral};
 use crate::plan::{LaunchPlan, Question, diff, render};
 use crate::say::{prompt, say};
 use crate::state::BottleDir;
+use crate::workspace::{Snapshot, size};
+
+/// Files of this size are named, bytes.
+const LARGE: u64 = 50_000_000;
 
 /// Prints the plan (and what changed since this bottle's previous launch) and asks. What the operator has `given` for
 /// this launch is not shown: it may be secret.
-pub(super) fn agree(plan: &LaunchPlan, given: &BTreeSet<EnvName>, dir: &BottleDir, yes: bool, quiet: bool) -> Result<()> {
+pub(super) fn agree(
+    plan: &LaunchPlan,
+    given: &BTreeSet<EnvName>,
+    workspace: Option<&Snapshot>,
+    dir: &BottleDir,
+    (yes, quiet): (bool, bool),
+) -> Result<()> {
     if !quiet {
         let mut shown = plan.redacted();
         for (_, value) in shown.env.iter_mut().filter(|(name, _)| given.contains(name)) {
             *value = "(given for this launch)".into();
         }
         prompt(render(&shown));
+        if let Some(snapshot) = workspace {
+            prompt(goes_in(snapshot));
+        }
         let previous = std::fs::read(dir.plan()).ok().and_then(|json| serde_json::from_slice::<LaunchPlan>(&json).ok());
         shown.env.retain(|name, _| !given.contains(name));
         let changes = previous.map(|p| diff(&p, &shown)).unwrap_or_default();
@@ -43,6 +56,30 @@ pub(super) fn agree(plan: &LaunchPlan, given: &BTreeSet<EnvName>, dir: &BottleDi
     } else {
         Err(Error::new(Kind::Declined, "not launched"))
     }
+}
+
+/// What of the project goes in: how much, what not, and what looks as if it should not.
+fn goes_in(snapshot: &Snapshot) -> String {
+    let mut out = format!("goes in    {}\n", snapshot.summary());
+    for (path, why) in snapshot.left_out.iter().take(5) {
+        out += &format!("left out   {}: {why}\n", neutral(&path.to_string_lossy()));
+    }
+    if snapshot.left_out.len() > 5 {
+        out += &format!("left out   and {} more\n", snapshot.left_out.len() - 5);
+    }
+    let large: Vec<_> = snapshot.entries.iter().filter(|e| e.bytes >= LARGE).take(3).collect();
+    for entry in large {
+        out += &format!("warning    {} has {}\n", neutral(&entry.path.to_string_lossy()), size(entry.bytes));
+    }
+    let credentials = snapshot.credentials();
+    if !credentials.is_empty() {
+        let named: Vec<String> = credentials.iter().take(5).map(|p| neutral(&p.to_string_lossy())).collect();
+        out += &format!(
+            "warning    {} would be readable in the guest and may hold credentials; .gitignore keeps files out\n",
+            named.join(", ")
+        );
+    }
+    out
 }
 
 /// Asks the manifest's questions without echo: answers may be secrets.

@@ -12,6 +12,9 @@ pub(super) struct Args {
     /// The bottles.
     #[arg(required = true)]
     names: Vec<String>,
+    /// Even with changes that were not pulled.
+    #[arg(long)]
+    discard: bool,
 }
 
 impl Args {
@@ -19,6 +22,7 @@ impl Args {
         let roots = Roots::from_environment()?;
         for name in &self.names {
             let bottle = roots.bottle(name)?;
+            super::launch::unpulled(&bottle, self.discard)?;
             // What it says of deploy keys is all that anybody knows of them.
             if !self.forget_keys {
                 super::cleanup::revoke(&bottle)?;

@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::launch;
 use crate::state::Roots;
 
-/// Longest time for a teardown.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// Longest time for a teardown, in which a large workspace may be saved.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Tear a running bottle down.
 #[derive(Debug, clap::Args)]

@@ -3,11 +3,14 @@
 //! `closure.json` is built by Nix (nix/packages/closure.nix) and names every file with its SHA-256, so that a file that
 //! is missing or was altered is refused before anything starts.
 
+mod later;
 mod verify;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use later::Later;
+use later::Realise;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -30,6 +33,11 @@ pub struct Closure {
     pub engines: Engines,
     /// Agent images by name.
     pub images: BTreeMap<String, Image>,
+    /// Images that are built when a launch first needs them.
+    #[serde(default)]
+    pub later: BTreeMap<String, Later>,
+    /// What builds them.
+    realise: Option<Realise>,
 }
 
 /// A file of the closure.
@@ -153,7 +161,7 @@ impl Closure {
     /// `Config` when there is no such image.
     pub fn image(&self, name: &str) -> Result<&Image> {
         self.images.get(name).ok_or_else(|| {
-            let known: Vec<_> = self.images.keys().map(String::as_str).collect();
+            let known: Vec<_> = self.images.keys().chain(self.later.keys()).map(String::as_str).collect();
             Error::new(Kind::Config, format!("there is no image {name:?}")).hint(format!("one of: {}", known.join(", ")))
         })
     }

@@ -13,13 +13,14 @@ mod selftest;
 mod signals;
 mod terminal;
 mod tokens;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_channel::{ExecRequest, HostOpen, SELF};
+use bottle_channel::{ExecRequest, HostOpen, SELF, Session};
 use bottle_policy::{EgressInput, GatePolicy, Route, Secret, TokenName};
 use tokio::sync::{Notify, watch};
 
@@ -29,12 +30,13 @@ pub use deploy_key::revoke as revoke_deploy_keys;
 pub use gate::with_rules;
 pub use reload::{InForce, Reloadable, in_force};
 pub use terminal::{interactive, size};
+pub use work::{argv as work_argv, take as take_work};
 
 use crate::bundle::{Bundle, BundleRuntime, BundleSpec, HostProcesses};
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
 use crate::machine::{Engine, MachineSpec, Running};
-use crate::manifest::{EnvName, Provider};
+use crate::manifest::{EnvName, Provider, WorkspaceMode};
 use crate::pki::Authority;
 use crate::plan::{DEMO_COMMAND, DEMO_HOST, DEMO_REPOSITORY, DEMO_TOKEN, LaunchPlan};
 use crate::provider::{self, demo::DemoUpstream};
@@ -42,6 +44,7 @@ use crate::provision;
 use crate::sabotage::breaks;
 use crate::say::{self, say};
 use crate::state::{BottleDir, Journal, Metadata, Phase, Roots, Step, write_private};
+use crate::workspace::{self, Baseline, Guards, Snapshot};
 use control::{Control, Up};
 use desk::Desk;
 use endpoints::Splices;
@@ -53,6 +56,9 @@ use signals::Signals;
 /// Longest time for any single answer of a guest before its agent runs.
 const GUEST_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Longest time for an orderly end of a machine.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
+
 /// What a launch needs besides its plan.
 pub struct Launch<'a> {
     /// Where bottles live.
@@ -61,6 +67,12 @@ pub struct Launch<'a> {
     pub closure: &'a Closure,
     /// Guest variables that the operator gave for this launch: their values stay out of every file.
     pub given: BTreeSet<EnvName>,
+    /// What of the project goes in.
+    pub workspace: Option<Snapshot>,
+    /// Go on with the disk of the launch before, which must be there.
+    pub resume: bool,
+    /// Keep the disk at an orderly end, for `bottle resume`.
+    pub keep: bool,
     /// No progress lines.
     pub quiet: bool,
 }
@@ -83,6 +95,8 @@ struct Underway<'a> {
     journal: Journal,
     progress: Progress,
     up: watch::Sender<Option<Up>>,
+    /// The agent may have worked: its plan, and what of the project it was given.
+    worked: Option<(Arc<LaunchPlan>, Option<Baseline>)>,
     launch: &'a Launch<'a>,
 }
 
@@ -106,6 +120,7 @@ impl Launch<'_> {
         provider::supported(&plan)?;
         keep_memory_private()?;
         let gate = gate::policy(&plan)?;
+        let skills = provision::skills::pack(&plan)?;
         self.closure.verify(self.closure.image(plan.image.name.as_str())?, &self.roots.verified())?;
         let dir = self.roots.bottle(plan.slug.as_str())?;
         let _lock = dir.lock()?;
@@ -124,10 +139,10 @@ impl Launch<'_> {
         let journal = Journal::begin(dir.journal())?;
         let _last_resort = LastResort(dir.journal());
         let progress = Progress::new(self.quiet);
-        let mut underway = Underway { dir, metadata, journal, progress, up, launch: self };
+        let mut underway = Underway { dir, metadata, journal, progress, up, worked: None, launch: self };
         let mut parts = Parts::default();
         let outcome = tokio::select! {
-            ran = underway.bring_up((plan, gate), engine, &mut parts, (news, Arc::clone(&stop))) => ran,
+            ran = underway.bring_up((plan, gate, skills), engine, &mut parts, (news, Arc::clone(&stop))) => ran,
             signal = signals.next() => Err(Error::new(Kind::Signal(signal), format!("ended by signal {signal}"))),
             () = stop.notified() => Err(Error::new(Kind::Signal(nix::libc::SIGTERM), "stopped by `bottle stop`")),
         };
@@ -138,7 +153,7 @@ impl Launch<'_> {
 impl Underway<'_> {
     async fn bring_up<E: Engine>(
         &mut self,
-        (mut plan, mut gate): (LaunchPlan, Option<GatePolicy>),
+        (mut plan, mut gate, skills): (LaunchPlan, Option<GatePolicy>, Option<Vec<u8>>),
         engine: &E,
         parts: &mut Parts,
         (news, stop): (watch::Receiver<Option<Up>>, Arc<Notify>),
@@ -208,7 +223,10 @@ impl Underway<'_> {
         drop(authority);
 
         self.progress.step("provisioning");
-        in_time("provisioned", provision::provision(&session, &plan, &certificate)).await?;
+        let more = provision::Given { skills: skills.as_deref(), resumed: self.launch.resume };
+        in_time("provisioned", provision::provision(&session, &plan, &certificate, more)).await?;
+        let baseline = self.workspace(&session, &plan).await?;
+        self.worked = Some((Arc::clone(&plan), baseline));
         let request = agent(&plan, env.clone(), &canary)?;
         self.up.send_replace(Some(Up { session: session.clone(), plan, env }));
         self.dir.write_metadata(&Metadata { phase: Phase::Running, ..self.metadata.clone() })?;
@@ -225,8 +243,74 @@ impl Underway<'_> {
         }
     }
 
+    /// Gives the agent its project; what it was given.
+    async fn workspace(&self, session: &Session<HostOpen>, plan: &LaunchPlan) -> Result<Option<Baseline>> {
+        let file = self.dir.workspace();
+        if self.launch.resume {
+            // What the launch before left is on the disk, and newer than what was saved of it.
+            let _ = std::fs::remove_file(self.dir.work());
+            return Ok(Baseline::read(&file, self.dir.slug()).ok());
+        }
+        let _ = std::fs::remove_file(&file);
+        if plan.workspace.mode == WorkspaceMode::Clone {
+            self.progress.step("cloning the workspace");
+            work::clone(session, plan).await?;
+        }
+        let Some(snapshot) = &self.launch.workspace else { return Ok(None) };
+        self.progress.step(&format!("copying the workspace ({})", snapshot.summary()));
+        let (baseline, report) = work::put(session, plan, snapshot).await?;
+        tracing::debug!(files = report.files, bytes = report.bytes, "copied");
+        baseline.write(&file)?;
+        Ok(Some(baseline))
+    }
+
+    /// At an orderly end: keeps the agent's work, and its disk, and says so.
+    async fn keep(&self, machine: &mut Running) {
+        let Some((plan, baseline)) = &self.worked else { return };
+        let slug = self.dir.slug();
+        if let Some(baseline) = baseline {
+            match work::save(&machine.session, plan, baseline, &self.dir.work()).await {
+                Ok(()) => match unpulled(&self.dir.work(), baseline) {
+                    Ok(0) => drop(std::fs::remove_file(self.dir.work())),
+                    Ok(n) => say(format_args!(
+                        "bottle: {n} file{} changed in the bottle; nothing is lost: bottle diff {slug}, bottle pull {slug}",
+                        if n == 1 { "" } else { "s" }
+                    )),
+                    Err(e) => say(format_args!("bottle: {e}")),
+                },
+                Err(e) => {
+                    let _ = std::fs::remove_file(self.dir.work());
+                    say(format_args!(
+                        "bottle: {e}; what was not pulled is lost{}",
+                        if self.launch.keep { ", but for the disk" } else { "" }
+                    ));
+                }
+            }
+        }
+        if !self.launch.keep {
+            return;
+        }
+        let down = async {
+            machine.session.shutdown().await.context(Kind::Engine, || "the guest does not shut down".into())?;
+            machine.vmm.ended().await;
+            Ok::<(), Error>(())
+        };
+        let saved = match tokio::time::timeout(SHUTDOWN_DEADLINE, down).await {
+            Ok(Ok(())) => std::fs::rename(self.dir.disk(), self.dir.saved()).context(Kind::Config, || "the disk cannot be kept".into()),
+            Ok(Err(e)) => Err(e),
+            Err(_) => Err(Error::new(Kind::Engine, "the guest does not shut down")),
+        };
+        match saved {
+            Ok(()) => say(format_args!("bottle: {slug} is stopped; bottle resume {slug} goes on with it, bottle rm {slug} forgets it")),
+            Err(e) => say(format_args!("bottle: {e}, so {slug} cannot be resumed")),
+        }
+    }
+
     /// Undoes everything. Whatever goes wrong here does not hide how the launch itself ended.
     async fn tear_down(self, mut parts: Parts, outcome: Result<u8>) -> Result<u8> {
+        if let Some(machine) = &mut parts.machine {
+            self.keep(machine).await;
+        }
         if let Some(splices) = parts.splices.take() {
             splices.shut().await;
         }
@@ -258,6 +342,15 @@ impl Underway<'_> {
     }
 }
 
+/// How many files of the tar `work` are not as they went in.
+fn unpulled(work: &std::path::Path, baseline: &Baseline) -> Result<usize> {
+    let what = || format!("cannot read {}", work.display());
+    let into = tempfile::tempdir_in(work.parent().unwrap_or(std::path::Path::new("."))).context(Kind::Config, what)?;
+    let refused = workspace::unpack(std::fs::File::open(work).context(Kind::Config, what)?, into.path(), Guards::ON)?;
+    let found = workspace::changes(into.path(), baseline, refused, Guards::ON)?;
+    Ok(found.list.len() + found.refused.len())
+}
+
 /// Waits at most 60 s for the guest: it is hostile, and may just not answer.
 async fn in_time<T>(what: &str, doing: impl Future<Output = Result<T>>) -> Result<T> {
     let late = || Error::new(Kind::Engine, format!("the guest did not answer when it was {what}")).hint("bottle doctor");
@@ -286,6 +379,7 @@ impl Launch<'_> {
             image: self.closure.image(plan.image.name.as_str())?,
             disk: dir.disk(),
             disk_bytes: plan.resources.disk.get(),
+            saved: self.resume.then(|| dir.saved()),
             cpus: u32::from(plan.resources.cpus),
             memory_bytes: plan.resources.memory.get(),
             log: dir.log("engine"),

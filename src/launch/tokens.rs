@@ -15,6 +15,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::manifest::TokenSource;
 use crate::plan::LaunchPlan;
 use crate::process::die_with_parent;
+use crate::provider;
 
 /// Longest time that a token's command may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
@@ -43,6 +44,9 @@ pub(super) async fn value_in(dir: &Path, name: &TokenName, source: &TokenSource,
             .map_err(|_| missing(name, &format!("the environment variable {env} is not set")).hint(format!("export {env}=…")))?,
         TokenSource::File { path, .. } => read(path).map_err(|e| missing(name, &e))?,
         TokenSource::Command { argv, .. } => run(dir, argv, said).await.map_err(|e| missing(name, &e))?,
+        TokenSource::Login { provider, file } => {
+            provider::token(*provider, file).map(|token| token.to_string()).map_err(|e| missing(name, &e))?
+        }
         TokenSource::Generated => generated()?,
     };
     secret(name, value)

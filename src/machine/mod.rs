@@ -29,6 +29,8 @@ pub struct MachineSpec<'a> {
     pub disk: PathBuf,
     /// Its size in bytes.
     pub disk_bytes: u64,
+    /// The disk of an earlier launch, which is to be used (and moved to `disk`) instead of a new one.
+    pub saved: Option<PathBuf>,
     /// Virtual CPUs.
     pub cpus: u32,
     /// Memory in bytes.

@@ -70,6 +70,13 @@ impl<'a> Qemu<'a> {
     async fn format(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<()> {
         let what = || format!("cannot create the disk {}", spec.disk.display());
         journal.record(&Step::File { path: spec.disk.clone() })?;
+        if let Some(saved) = &spec.saved {
+            return match std::fs::rename(saved, &spec.disk) {
+                // Moved already: this is the second boot of the same launch.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && spec.disk.exists() => Ok(()),
+                other => other.context(Kind::Config, what),
+            };
+        }
         // Never the disk of an earlier launch: what is on it was written by a guest.
         match std::fs::remove_file(&spec.disk) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context(Kind::Config, what),

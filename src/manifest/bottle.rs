@@ -10,6 +10,8 @@ use super::{
     Supervise, Workspace, WorkspaceMode, egress, git, quote,
 };
 
+use crate::provider::Auth;
+
 const MOST_ENV: usize = 256;
 const MIN_MEMORY: Bytes = Bytes::mib(256);
 const MAX_MEMORY: Bytes = Bytes::mib(1 << 20);
@@ -213,6 +215,10 @@ fn settings(t: &Tab<'_>, files: &dyn Files) -> Option<ProviderSettings> {
     let token = t.opt("token").map_or(Some(None), |v| tokens::source(&v, files).map(Some));
     let forward = t.opt("forward_host_credentials").map_or(Some(false), |v| v.bool());
     let ask = t.opt("ask").map_or(Some(false), |v| v.bool());
+    let kinds = [("api-key", Auth::ApiKey), ("bearer", Auth::Bearer)];
+    let auth = t.opt("auth").map_or(Some(None), |v| v.choice(&kinds).map(Some));
+    let connect = t.opt("connect").map_or(Some(None), |v| egress::connect(&v).map(Some));
+    let ca = t.opt("ca_file").map_or(Some(None), |v| egress::ca(&v, Some(true), files).map(Some));
     t.finish();
     let (token, forward) = (token?, forward?);
     if forward && token.is_some() {
@@ -220,7 +226,17 @@ fn settings(t: &Tab<'_>, files: &dyn Files) -> Option<ProviderSettings> {
         return None;
     }
     let at = t.at.clone();
-    Some(ProviderSettings { at, model: model?, base_url: base_url?, token, forward_host_credentials: forward, ask: ask? })
+    Some(ProviderSettings {
+        at,
+        model: model?,
+        base_url: base_url?,
+        token,
+        forward_host_credentials: forward,
+        auth: auth?,
+        connect: connect?,
+        ca: ca?,
+        ask: ask?,
+    })
 }
 
 pub(super) fn base_url(v: &Val<'_>) -> Option<String> {

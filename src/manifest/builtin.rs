@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::bottle::no_workspace;
-use super::{Agent, Bottle, Bytes, EgressChain, Location, Manifest, NameError, Provider, Resources};
+use super::{Agent, Bottle, Bytes, EgressChain, Location, Manifest, NameError, Provider, Resources, Workspace, WorkspaceMode};
 
-/// Built-in agents: name (its bottle's too), provider, resources. Claude and Codex join when their providers are built.
-const AGENTS: &[(&str, Provider, Resources)] =
-    &[("demo", Provider::Demo, Resources { cpus: 1, memory: Bytes::mib(512), disk: Bytes::mib(1024) })];
+/// Built-in agents: name (its bottle's too), provider, resources.
+const AGENTS: &[(&str, Provider, Resources)] = &[
+    ("demo", Provider::Demo, Resources { cpus: 1, memory: Bytes::mib(512), disk: Bytes::mib(1024) }),
+    ("claude", Provider::Claude, AGENT),
+    ("codex", Provider::Codex, AGENT),
+];
+const AGENT: Resources = Resources { cpus: 2, memory: Bytes::mib(2048), disk: Bytes::mib(10 * 1024) };
 
 impl Manifest {
     /// Only the built-in agents and bottles.
@@ -30,7 +34,8 @@ impl Manifest {
                 image: None,
                 env: BTreeMap::new(),
                 supervise: None,
-                workspace: no_workspace(),
+                // Its path is the directory that the manifest is looked for from.
+                workspace: if *provider == Provider::Demo { no_workspace() } else { copy() },
                 resources: *resources,
                 egress: Vec::new(),
                 git: Vec::new(),
@@ -42,6 +47,10 @@ impl Manifest {
         }
         manifest
     }
+}
+
+fn copy() -> Workspace {
+    Workspace { mode: WorkspaceMode::Copy, path: None, at: None }
 }
 
 #[cfg(test)]

@@ -198,14 +198,14 @@ fn route_name(v: &Val<'_>) -> Option<String> {
     }
 }
 
-fn connect(v: &Val<'_>) -> Option<SocketAddr> {
+pub(super) fn connect(v: &Val<'_>) -> Option<SocketAddr> {
     match v.str()?.parse::<SocketAddr>() {
         Ok(address) if address.port() != 0 => Some(address),
         _ => v.none(format!("`{}` must be an address and a port", v.path), Some("such as \"127.0.0.1:8443\" or \"[::1]:8443\"".to_owned())),
     }
 }
 
-fn ca(v: &Val<'_>, tls: Option<bool>, files: &dyn Files) -> Option<String> {
+pub(super) fn ca(v: &Val<'_>, tls: Option<bool>, files: &dyn Files) -> Option<String> {
     if tls == Some(false) {
         v.fail(format!("`{}` has no use with tls = false", v.path), None);
     }

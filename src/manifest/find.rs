@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::files::{DirFiles, read_capped};
-use super::{Location, Manifest, ManifestError, ManifestErrors, parse};
+use super::{Location, Manifest, ManifestError, ManifestErrors, WorkspaceMode, parse};
 
 /// The manifest's file name.
 pub const FILE_NAME: &str = "bottle.toml";
@@ -50,6 +50,16 @@ pub fn find(start: &Path, home: Option<&Path>) -> Option<PathBuf> {
 /// # Errors
 /// Everything that is wrong with the files, each with its place.
 pub fn load(search: &Search) -> Result<Manifest, ManifestErrors> {
+    let mut manifest = read(search)?;
+    // The built-in agents work on the project that the operator stands in.
+    let project = manifest.dir.clone().unwrap_or_else(|| search.start.clone());
+    for bottle in manifest.bottles.values_mut().filter(|b| b.workspace.mode == WorkspaceMode::Copy && b.workspace.path.is_none()) {
+        bottle.workspace.path = Some(project.clone());
+    }
+    Ok(manifest)
+}
+
+fn read(search: &Search) -> Result<Manifest, ManifestErrors> {
     let Some(path) = search.file.as_ref().map(|f| search.start.join(f)).or_else(|| find(&search.start, search.home.as_deref())) else {
         return Ok(Manifest::built_in());
     };

@@ -1,12 +1,14 @@
 //! The manifest as the rest of the program sees it: every text checked, every path resolved, every default filled in.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bottle_policy::{Forge, GateUrl, Push, Route, Stale, TokenName, UpstreamName};
 use serde::{Deserialize, Serialize};
 
 use super::{Bytes, EnvName, Interval, Location, Slug};
+use crate::provider::Auth;
 
 /// A whole manifest: what `bottle.toml` and `agents/*.md` say, and the built-in agents they do not redefine.
 #[derive(Debug, Clone, PartialEq)]
@@ -229,6 +231,13 @@ pub enum TokenSource {
         #[serde(default, rename = "refresh_s", skip_serializing_if = "Option::is_none")]
         refresh: Option<Interval>,
     },
+    /// The host's own login, as the provider's program keeps it.
+    Login {
+        /// Whose.
+        provider: Provider,
+        /// Its absolute path.
+        file: PathBuf,
+    },
     /// Made by the launch itself from random bytes (the demo's).
     Generated,
 }
@@ -237,7 +246,7 @@ impl TokenSource {
     /// Whether asking again can give another value while a bottle runs: a process's own variables do not change.
     #[must_use]
     pub const fn refreshable(&self) -> bool {
-        matches!(self, Self::File { .. } | Self::Command { .. })
+        matches!(self, Self::File { .. } | Self::Command { .. } | Self::Login { .. })
     }
 
     /// After how long a value is asked for again.
@@ -245,7 +254,7 @@ impl TokenSource {
     pub const fn refresh(&self) -> Option<Interval> {
         match self {
             Self::File { refresh, .. } | Self::Command { refresh, .. } => *refresh,
-            Self::Env(_) | Self::Generated => None,
+            Self::Env(_) | Self::Login { .. } | Self::Generated => None,
         }
     }
 }
@@ -359,6 +368,12 @@ pub struct ProviderSettings {
     pub token: Option<TokenSource>,
     /// Use the host's own login instead of a token (read and refreshed on the host only).
     pub forward_host_credentials: bool,
+    /// As what the credential goes out; `None`: what its variable's name says, else an API key.
+    pub auth: Option<Auth>,
+    /// Connect here instead of resolving the API's host.
+    pub connect: Option<SocketAddr>,
+    /// PEM of further CAs that the API may be signed by.
+    pub ca: Option<String>,
     /// Keep the agent's own permission questions although it runs in a bottle.
     pub ask: bool,
 }

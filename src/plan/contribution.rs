@@ -1,38 +1,16 @@
 //! What a provider adds to the plan of every bottle that it runs in.
 
-use std::collections::BTreeMap;
-
 use bottle_policy::{HostPattern, Inject, Place, Push, Route, Scheme, Stale, TokenName};
 
 use super::{DEMO_COMMAND, DEMO_HOST, DEMO_REPOSITORY, DEMO_TOKEN};
 use crate::manifest::{GitSpec, Provider, TokenSource};
-
-/// A provider's part of a plan.
-#[derive(Debug, Default)]
-pub(super) struct Contribution {
-    /// Routes, after the manifest's own.
-    pub routes: Vec<Route>,
-    /// Where their tokens come from.
-    pub tokens: BTreeMap<TokenName, TokenSource>,
-    /// Repositories, after the manifest's own.
-    pub git: Vec<GitSpec>,
-    /// Command line, where the provider and not the manifest says it.
-    pub command: Vec<String>,
-    /// Whether the provider works in this version.
-    pub built: bool,
-}
-
-/// The image for bottles that name none. The others' own images come with their providers.
-pub(super) fn default_image(_: Provider) -> &'static str {
-    "demo"
-}
+use crate::provider::{self, Asked, Contribution};
 
 /// What `provider` adds.
-pub(super) fn contribution(provider: Provider) -> Contribution {
+pub(super) fn contribution(provider: Provider, asked: &Asked<'_>) -> Contribution {
     match provider {
         Provider::Demo => demo(),
-        Provider::Command => Contribution { built: true, ..Contribution::default() },
-        Provider::Claude | Provider::Codex => Contribution { command: vec![provider.as_str().to_owned()], ..Contribution::default() },
+        other => provider::contribution(other, asked),
     }
 }
 
@@ -69,7 +47,7 @@ mod tests {
 
     #[test]
     fn the_demo_has_its_route_and_token() {
-        let demo = contribution(Provider::Demo);
+        let demo = demo();
         assert_eq!((demo.routes.len(), demo.tokens.len(), demo.git.len()), (1, 1, 1));
     }
 }

@@ -18,10 +18,13 @@ use sha2::{Digest, Sha256};
 pub use types::*;
 
 use crate::manifest::{
-    Agent, Bottle, EgressChain, EnvName, EnvPart, EnvValue, GitSpec, Location, Manifest, ManifestError, ManifestErrors, Slug, TokenSource,
-    WorkspaceMode, nearest, quote,
+    Agent, Bottle, EgressChain, EnvName, EnvPart, EnvValue, GitSpec, Location, Manifest, ManifestError, ManifestErrors, Provider, Slug,
+    TokenSource, WorkspaceMode, nearest, quote,
 };
+use crate::provider::{Asked, LoginFacts, default_image, is_argument, renewed_by};
 
+/// Where the prompt is, relative to the agent's home.
+pub const PROMPT: &str = ".bottle/prompt.md";
 /// Name of the demo's token.
 pub const DEMO_TOKEN: &str = "DEMO_TOKEN";
 /// Host that the demo's route names; the launch fills in `connect` and `ca`.
@@ -39,6 +42,10 @@ pub struct Host<'a> {
     pub engine: Engine,
     /// Images of the closure by name.
     pub images: BTreeMap<Slug, ImageFacts>,
+    /// Who the operator's commits are by.
+    pub identity: Option<Identity>,
+    /// The host's own logins.
+    pub logins: BTreeMap<Provider, LoginFacts>,
 }
 
 /// What the operator asked for on the command line.
@@ -50,6 +57,12 @@ pub struct Options {
     pub command: Vec<String>,
     /// `--env K=V`: answers to questions, replacements, and further guest variables.
     pub env: BTreeMap<EnvName, String>,
+    /// The agent keeps its own permission questions.
+    pub ask: bool,
+    /// Use the host's own login.
+    pub login: bool,
+    /// The agent goes on with its previous conversation.
+    pub resume: bool,
 }
 
 /// Why there is no plan.
@@ -80,15 +93,44 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
         return Err(ManifestErrors::from(error(&agent.at, "bottle", format!("no bottle `{}`", agent.bottle), None)).into());
     };
     let mut faults = Vec::new();
-    let ours = contribution::contribution(agent.provider);
     let image = image(agent, bottle, host, &mut faults);
     let (env, questions) = guest_env(bottle, host, options, &mut faults);
-    let command = [&options.command, &agent.command, &ours.command].into_iter().find(|c| !c.is_empty()).cloned();
+    let is_set = |name: &str| (host.env)(name).is_some_and(|value| !value.is_empty());
+    let settings = bottle.provider.get(&agent.provider);
+    let forward = options.login || settings.is_some_and(|s| s.forward_host_credentials);
+    let login = if forward { host.logins.get(&agent.provider) } else { None };
+    if forward && login.is_none() {
+        let at = settings.map_or(&agent.at, |s| &s.at);
+        let message = format!("{} is not logged in on this host", agent.provider);
+        faults.push(error(at, "forward_host_credentials", message, Some(renewed_by(agent.provider).to_owned())));
+    }
+    let prompt_file = image.as_ref().map(|image| format!("{}/{PROMPT}", image.facts.home));
+    let asked = Asked {
+        settings,
+        prompt: prompt_file.as_deref().filter(|_| agent.prompt.is_some()),
+        ask: options.ask,
+        // The operator's own words say for codex what to resume.
+        resume: options.resume && (options.command.is_empty() || agent.provider == Provider::Claude),
+        is_set: &is_set,
+        login,
+    };
+    let ours = contribution::contribution(agent.provider, &asked);
+    let command = match options.command.first() {
+        Some(word) if is_argument(agent.provider, word) => {
+            let program = if ours.program.is_empty() { &ours.command } else { &ours.program };
+            Some([&program[..], &options.command].concat())
+        }
+        _ => [&options.command, &agent.command, &ours.command].into_iter().find(|c| !c.is_empty()).cloned(),
+    };
     if command.is_none() {
         let hint = "write command = [\"…\"], or name one: bottle launch NAME -- CMD".to_owned();
         faults.push(error(&agent.at, "command", format!("agent `{name}` has no command"), Some(hint)));
     }
     let tokens = tokens(bottle, &ours.tokens, &mut faults);
+    if let (Some(at), WorkspaceMode::Clone, true) = (&bottle.workspace.at, bottle.workspace.mode, bottle.git.is_empty()) {
+        let hint = "add [[bottles.NAME.git]] with its url, or say mode = \"copy\"".to_owned();
+        faults.push(error(at, "workspace", "mode = \"clone\" needs a repository to clone".to_owned(), Some(hint)));
+    }
     let (Some(image), Some(command), true) = (image, command, faults.is_empty()) else {
         return Err(ManifestErrors(faults).into());
     };
@@ -104,6 +146,8 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
         bottle: agent.bottle.clone(),
         slug: options.slug.clone().unwrap_or_else(|| name.clone()),
         provider: agent.provider,
+        settings: ours.settings,
+        provider_env: ours.env,
         manifest: manifest.file.clone().filter(|_| agent.at != Location::built_in() || bottle.at != Location::built_in()),
         command,
         prompt: agent.prompt.as_ref().map(|text| PlannedPrompt {
@@ -126,12 +170,13 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
         git,
         supervise: bottle.supervise.is_some(),
         asking: bottle.supervise.as_ref().map(|s| s.asking.clone()).unwrap_or_default(),
+        identity: host.identity.clone().filter(|_| agent.provider != Provider::Demo),
         workspace: PlannedWorkspace { mode: bottle.workspace.mode, path: bottle.workspace.path.clone() },
         given: Given { env: options.env.keys().cloned().collect(), command: !options.command.is_empty() },
-        unsupported: unsupported(name, agent, bottle, ours.built),
+        unsupported: unsupported(name, agent, ours.built),
         warnings: Vec::new(),
     };
-    plan.warnings = warn::warnings(&plan, &|name| (host.env)(name).is_some_and(|value| !value.is_empty()));
+    plan.warnings = warn::warnings(&plan, &is_set);
     Ok(plan)
 }
 
@@ -177,7 +222,7 @@ fn unknown_agent(manifest: &Manifest, asked: &str) -> PlanError {
 }
 
 fn image(agent: &Agent, bottle: &Bottle, host: &Host<'_>, faults: &mut Vec<ManifestError>) -> Option<PlannedImage> {
-    let default = contribution::default_image(agent.provider);
+    let default = default_image(agent.provider);
     let (wanted, at) = bottle.image.as_ref().map_or((default, &bottle.at), |(name, at)| (name.as_str(), at));
     if let Some((name, facts)) = host.images.iter().find(|(name, _)| name.as_str() == wanted) {
         return Some(PlannedImage { name: name.clone(), facts: facts.clone() });
@@ -237,7 +282,7 @@ fn tokens(bottle: &Bottle, ours: &BTreeMap<TokenName, TokenSource>, faults: &mut
     let git: Vec<_> = bottle.git.iter().flat_map(|g| of(&g.spec).into_iter().map(|(name, source)| (&g.at, name, source))).collect();
     let git = git.iter().map(|(at, name, source)| (*at, name, source));
     for (at, name, source) in routes.chain(git) {
-        if ours.contains_key(name) {
+        if ours.get(name).is_some_and(|our| our != source) {
             let hint = "take it from a variable or a route of another name".to_owned();
             faults.push(error(at, "token", format!("the token name {name} belongs to the agent's provider"), Some(hint)));
         }
@@ -246,18 +291,12 @@ fn tokens(bottle: &Bottle, ours: &BTreeMap<TokenName, TokenSource>, faults: &mut
     tokens
 }
 
-fn unsupported(name: &Slug, agent: &Agent, bottle: &Bottle, provider_built: bool) -> Vec<Unsupported> {
+fn unsupported(name: &Slug, agent: &Agent, provider_built: bool) -> Vec<Unsupported> {
     let mut out = Vec::new();
     let mut add =
         |at: &Location, key: String, feature: &str| out.push(Unsupported { at: at.to_string(), key, feature: feature.to_owned() });
     if !provider_built {
         add(&agent.at, format!("agents.{name}.provider"), &format!("provider {}", agent.provider));
-    }
-    if !agent.skills.is_empty() {
-        add(&agent.at, format!("agents.{name}.skills"), "skills");
-    }
-    if let (Some(at), WorkspaceMode::Copy | WorkspaceMode::Clone) = (&bottle.workspace.at, bottle.workspace.mode) {
-        add(at, format!("bottles.{}.workspace", agent.bottle), "workspace");
     }
     out
 }
@@ -271,7 +310,8 @@ pub(crate) mod tests {
         let text = || "x".to_owned();
         let facts = ImageFacts { image: "/x".into(), user: text(), uid: 1, gid: 1, home: text(), workdir: text(), path: text() };
         let images = BTreeMap::from([("demo".parse().unwrap(), facts)]);
-        let host = Host { env: &|_| None, engine: Engine { name: text(), reason: text() }, images };
+        let host =
+            Host { env: &|_| None, engine: Engine { name: text(), reason: text() }, images, identity: None, logins: BTreeMap::new() };
         plan(&Manifest::built_in(), "demo", &host, &Options::default()).unwrap()
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use bottle_policy::Stale;
 
-use super::{Host, LaunchPlan, Options, PlanError, contribution, diff, plan};
-use crate::manifest::{EnvPart, EnvValue, Manifest};
+use super::{Host, LaunchPlan, Options, PlanError, diff, plan};
+use crate::manifest::{EnvPart, EnvValue, Manifest, TokenSource};
+use crate::provider::{LoginFacts, default_image};
 
 /// Plans the launch that `running` was made for once more, out of `manifest` as it is now. What the operator said at launch
 /// and what the host gave then stays as it was: only the manifest is asked again.
@@ -19,7 +20,7 @@ pub fn replan(running: &LaunchPlan, manifest: &Manifest, env: &dyn Fn(&str) -> O
     if let Some((agent, bottle)) = bottle {
         // An image of another name is a change to be told, not a missing image.
         let wanted = bottle.image.as_ref().map(|(name, _)| name.clone());
-        let wanted = wanted.or_else(|| contribution::default_image(agent.provider).parse().ok());
+        let wanted = wanted.or_else(|| default_image(agent.provider).parse().ok());
         images.extend(wanted.map(|name| (name, running.image.facts.clone())));
         for (name, entry) in &bottle.env {
             let from_host = matches!(&entry.value, EnvValue::Template(parts) if parts.iter().any(|p| matches!(p, EnvPart::HostVar(_))));
@@ -29,8 +30,25 @@ pub fn replan(running: &LaunchPlan, manifest: &Manifest, env: &dyn Fn(&str) -> O
         }
     }
     let command = if running.given.command { running.command.clone() } else { Vec::new() };
-    let options = Options { slug: Some(running.slug.clone()), command, env: answers };
-    let host = Host { env, engine: running.engine.clone(), images };
+    // The login that the launch found, as it was then.
+    let login_of = |source: &TokenSource| match source {
+        TokenSource::Login { provider, file } => {
+            let settings = running.settings.as_ref()?;
+            Some((*provider, LoginFacts { file: file.clone(), auth: settings.auth, account: settings.account.clone() }))
+        }
+        _ => None,
+    };
+    let logins: BTreeMap<_, _> = running.tokens.values().filter_map(login_of).collect();
+    let login = !logins.is_empty();
+    let options = Options {
+        slug: Some(running.slug.clone()),
+        command,
+        env: answers,
+        ask: running.settings.as_ref().is_some_and(|s| s.ask),
+        resume: false,
+        login,
+    };
+    let host = Host { env, engine: running.engine.clone(), images, identity: running.identity.clone(), logins };
     let mut new = plan(manifest, running.agent.as_str(), &host, &options)?;
     new.env.retain(|name, _| !running.given.env.contains(name));
     new.given = running.given.clone();

@@ -80,7 +80,7 @@ fn lines(plan: &LaunchPlan) -> Vec<Line> {
     }
     match (&plan.workspace.mode, &plan.workspace.path) {
         (WorkspaceMode::Copy, Some(path)) => add("workspace", vec![format!("a copy of {}", path.display())]),
-        (WorkspaceMode::Clone, Some(path)) => add("workspace", vec![format!("a clone of {}", path.display())]),
+        (WorkspaceMode::Clone, _) => add("workspace", vec!["a clone of the first repository below".to_owned()]),
         _ => {}
     }
     if plan.bundle_egress != EgressChain::default() {
@@ -116,6 +116,9 @@ fn lines(plan: &LaunchPlan) -> Vec<Line> {
             Some(format!("{access}deploy key of {} by {} with {}", key.repo, key.api, key.token.0))
         });
         add("git", vec![git.url.to_string(), push, key.unwrap_or_default()]);
+    }
+    if let Some(identity) = &plan.identity {
+        add("commits", vec![format!("by {} <{}>", identity.name, identity.email)]);
     }
     for (name, value) in &plan.env {
         add("env", vec![name.to_string(), hide(value)]);
@@ -195,6 +198,7 @@ fn token(source: &TokenSource) -> String {
         TokenSource::Command { argv, .. } => {
             format!("from command {}{}", argv.iter().map(|w| word(w)).collect::<Vec<_>>().join(" "), again(source))
         }
+        TokenSource::Login { provider, file } => format!("from this host's login of {provider}, {}", file.display()),
         TokenSource::Generated => "made for this launch".to_owned(),
     }
 }

@@ -7,6 +7,7 @@ use bottle_policy::{Policy, TokenName};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{Asking, EgressChain, EnvName, GitSpec, Provider, Resources, Skill, Slug, TokenSource, WorkspaceMode};
+use crate::provider::PlannedProvider;
 
 /// Format version of [`LaunchPlan`].
 pub const VERSION: u32 = 1;
@@ -25,6 +26,12 @@ pub struct LaunchPlan {
     pub slug: Slug,
     /// Kind of agent.
     pub provider: Provider,
+    /// What the settings of an agent of that kind are made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<PlannedProvider>,
+    /// Guest variables that the provider sets; those of `env` win.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub provider_env: BTreeMap<String, String>,
     /// The manifest it came from; `None`: built in.
     pub manifest: Option<PathBuf>,
     /// Command line in the guest: the operator's (`-- CMD…`), the manifest's or the provider's. Never empty.
@@ -61,6 +68,9 @@ pub struct LaunchPlan {
     /// How the operator is asked.
     #[serde(default, skip_serializing_if = "is_usual")]
     pub asking: Asking,
+    /// Who the agent's commits are by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// What of the project is put into the guest.
     pub workspace: PlannedWorkspace,
     /// The guest's fixed loopback ports, one a daemon.
@@ -96,6 +106,16 @@ impl Given {
     fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Who commits are by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// `user.name`, one line.
+    pub name: String,
+    /// `user.email`, one line.
+    pub email: String,
 }
 
 /// A system prompt.

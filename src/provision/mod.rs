@@ -1,6 +1,7 @@
 //! What is put into a started guest: environment, certificate authority, prompt.
 
 mod keystore;
+pub mod skills;
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,8 @@ use bottle_channel::copy::copy_in;
 use bottle_channel::{Capture, CopyInRequest, Endpoint, EndpointName, ExecRequest, GuestConfig, HostOpen, MakeDir, Session, call};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::{Daemon, LaunchPlan};
+use crate::plan::{Daemon, Identity, LaunchPlan, PROMPT};
+use crate::provider;
 use crate::state::now_ms;
 
 /// Where the bottle's CA is in the guest.
@@ -21,8 +23,6 @@ pub const JAVA_TRUST_STORE: &str = "/etc/ssl/certs/java/cacerts";
 const OPENSSL_DEFAULT: &str = "/usr/lib/ssl/cert.pem";
 /// Longest system bundle, in bytes; Debian's has 220 000.
 const BUNDLE_LIMIT: usize = 1 << 20;
-/// Where the prompt is, relative to the agent's home.
-const PROMPT: &str = ".bottle/prompt.md";
 
 /// What a launch tells the guest's init before anything runs.
 #[must_use]
@@ -86,6 +86,7 @@ pub fn environment(plan: &LaunchPlan, term: Option<&str>) -> BTreeMap<String, St
     for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO", "PIP_CERT"] {
         set(name, CA_BUNDLE);
     }
+    env.extend(plan.provider_env.clone());
     env.extend(plan.env.iter().map(|(name, value)| (name.to_string(), value.clone())));
     // A JVM reads no other variable; what the manifest says of it is said after ours.
     let own = env.remove(JAVA_OPTIONS);
@@ -121,7 +122,7 @@ pub async fn configure(session: &Session<HostOpen>, plan: &LaunchPlan) -> Result
 ///
 /// # Errors
 /// `Engine` when the guest refuses (a full disk, for one).
-pub async fn provision(session: &Session<HostOpen>, plan: &LaunchPlan, ca_certificate: &str) -> Result<()> {
+pub async fn provision(session: &Session<HostOpen>, plan: &LaunchPlan, ca_certificate: &str, given: Given<'_>) -> Result<()> {
     let what = || "the guest could not be provisioned".to_owned();
     let root = archive(&[
         (CA, ca_certificate.as_bytes(), 0o644),
@@ -149,13 +150,42 @@ pub async fn provision(session: &Session<HostOpen>, plan: &LaunchPlan, ca_certif
             return Err(Error::new(Kind::Engine, format!("{}: /etc/gitconfig cannot be written", what())));
         }
     }
+    let mut home: Vec<(&str, &[u8], u32)> = Vec::new();
     if let Some(prompt) = plan.prompt.as_ref().filter(|p| !p.text.is_empty()) {
+        home.push((PROMPT, prompt.text.as_bytes(), 0o600));
+    }
+    let identity = plan.identity.as_ref().map(gitconfig);
+    home.extend(identity.iter().map(|text| (".gitconfig", text.as_bytes(), 0o644)));
+    // A resumed agent keeps what it wrote into them.
+    let settings = if given.resumed { Vec::new() } else { provider::files(plan) };
+    home.extend(settings.iter().map(|f| (f.path.as_str(), f.content.as_bytes(), 0o600)));
+    if !home.is_empty() {
         let image = &plan.image.facts;
-        let home = archive(&[(PROMPT, prompt.text.as_bytes(), 0o600)])?;
+        let home = archive(&home)?;
         let request = CopyInRequest { dest_dir: image.home.clone(), uid: Some(image.uid), gid: Some(image.gid) };
         copy_in(session, request, home.as_slice()).await.context(Kind::Engine, what)?;
     }
+    if let Some(skills) = given.skills {
+        let image = &plan.image.facts;
+        let request = CopyInRequest { dest_dir: image.home.clone(), uid: Some(image.uid), gid: Some(image.gid) };
+        copy_in(session, request, skills).await.context(Kind::Engine, what)?;
+    }
     Ok(())
+}
+
+/// What a launch gives besides its plan.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Given<'a> {
+    /// The tar of [`skills::pack`].
+    pub skills: Option<&'a [u8]>,
+    /// The disk is that of an earlier launch.
+    pub resumed: bool,
+}
+
+/// Who the agent's commits are by.
+fn gitconfig(identity: &Identity) -> String {
+    let value = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    format!("[user]\n\tname = {}\n\temail = {}\n[init]\n\tdefaultBranch = main\n", value(&identity.name), value(&identity.email))
 }
 
 /// Leads every spelling of an upstream's URL to git-gate.
@@ -222,7 +252,11 @@ mod tests {
         };
         let images = BTreeMap::from([("demo".parse().unwrap(), facts)]);
         let engine = Engine { name: "qemu".into(), reason: String::new() };
-        environment(&plan(&manifest, "a", &Host { env: &|_| None, engine, images }, &Options::default()).unwrap(), None)
+        environment(
+            &plan(&manifest, "a", &Host { env: &|_| None, engine, images, identity: None, logins: BTreeMap::new() }, &Options::default())
+                .unwrap(),
+            None,
+        )
     }
 
     const ROUTE: &str = "[[bottles.d.egress]]\nhost = \"api.test\"";

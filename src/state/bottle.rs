@@ -191,6 +191,24 @@ impl BottleDir {
         self.state.join("deploy-keys.json")
     }
 
+    /// The disk of a bottle that was stopped in order and can be resumed.
+    #[must_use]
+    pub fn saved(&self) -> PathBuf {
+        self.state.join("saved.img")
+    }
+
+    /// What of the project went into the bottle.
+    #[must_use]
+    pub fn workspace(&self) -> PathBuf {
+        self.state.join("workspace.json")
+    }
+
+    /// The agent's work, as tar, of a launch that has ended: hostile, and not pulled yet.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.state.join("work.tar")
+    }
+
     /// The plan of the latest launch.
     #[must_use]
     pub fn plan(&self) -> PathBuf {

@@ -66,6 +66,16 @@ impl Roots {
         self.state.join("verified.json")
     }
 
+    /// Where links keep images from Nix's garbage collector.
+    ///
+    /// # Errors
+    /// `Config` when it cannot be made.
+    pub fn images(&self) -> Result<PathBuf> {
+        let dir = self.state.join("images");
+        private_dir(&dir)?;
+        Ok(dir)
+    }
+
     /// The directory of the bottle `slug`, which need not exist yet.
     ///
     /// # Errors

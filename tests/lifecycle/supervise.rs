@@ -390,7 +390,7 @@ fn screens() {
 
     // The dashboard, on a terminal: the newest is chosen. One key is a yes, but not for what is wide.
     let dashboard = || {
-        let mut terminal = super::terminal::Terminal::start(&home, &["dashboard"]);
+        let mut terminal = crate::support::terminal::Terminal::start(&home, &["dashboard"]);
         terminal.expect("one.test");
         terminal
     };

@@ -1,94 +1,13 @@
 //! A launch on a real terminal.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::Child;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
-use nix::pty::{Winsize, openpty};
+use nix::pty::Winsize;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 
-use crate::support::{Home, PATIENCE, eventually, processes_naming};
-
-/// The operator's side of a terminal on which `bottle` runs.
-pub(super) struct Terminal {
-    keys: File,
-    screen: Receiver<Vec<u8>>,
-    seen: String,
-    line: OwnedFd,
-    child: Child,
-}
-
-nix::ioctl_write_ptr_bad!(set_window_size, nix::libc::TIOCSWINSZ, Winsize);
-
-impl Terminal {
-    pub(super) fn start(home: &Home, args: &[&str]) -> Self {
-        let size = Winsize { ws_row: 31, ws_col: 97, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(&size, None).expect("a terminal");
-        let mut command = home.bottle(args);
-        let line = pty.slave.try_clone().expect("its line");
-        command
-            .env("TERM", "xterm")
-            .stdin(pty.slave.try_clone().expect("line"))
-            .stdout(pty.slave.try_clone().expect("line"))
-            .stderr(pty.slave);
-        // SAFETY: setsid(2) and ioctl(2) are async-signal-safe.
-        unsafe {
-            use std::os::unix::process::CommandExt;
-            command.pre_exec(|| {
-                nix::unistd::setsid()?;
-                nix::libc::ioctl(0, nix::libc::TIOCSCTTY, 0);
-                Ok(())
-            });
-        }
-        let child = command.spawn().expect("bottle starts");
-        let (send, screen) = channel();
-        let mut output = File::from(pty.master.try_clone().expect("the screen"));
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(n @ 1..) = output.read(&mut buffer) {
-                if send.send(buffer[..n].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { keys: File::from(pty.master), screen, seen: String::new(), line, child }
-    }
-
-    pub(super) fn type_keys(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).expect("typed");
-    }
-
-    pub(super) fn expect(&mut self, text: &str) {
-        let began = Instant::now();
-        while !self.seen.contains(text) {
-            assert!(began.elapsed() < PATIENCE, "{text:?} never appears on:\n{}", self.seen);
-            if let Ok(bytes) = self.screen.recv_timeout(Duration::from_millis(100)) {
-                self.seen.push_str(&String::from_utf8_lossy(&bytes));
-            }
-        }
-        self.seen.clear();
-    }
-
-    pub(super) fn code(&mut self) -> Option<i32> {
-        let mut code = None;
-        eventually("the launch ends", || {
-            while let Ok(bytes) = self.screen.try_recv() {
-                self.seen.push_str(&String::from_utf8_lossy(&bytes));
-            }
-            match self.child.try_wait().expect("wait") {
-                Some(status) => {
-                    code = status.code();
-                    true
-                }
-                None => false,
-            }
-        });
-        code
-    }
-}
+use crate::support::terminal::{Terminal, set_window_size};
+use crate::support::{Home, eventually, processes_naming};
 
 pub fn size() {
     let home = Home::new();

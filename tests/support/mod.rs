@@ -1,5 +1,7 @@
 //! Real `bottle` processes in homes of their own.
 
+pub mod terminal;
+
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,66 @@
+//! What went into a bottle, by name and hash: against it, what comes out is a change or is none.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::state::write_private;
+
+/// A file or link as it went in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kept {
+    /// A file.
+    File {
+        /// SHA-256 of its content, lower hex.
+        sha256: String,
+        /// Whether its owner may execute it.
+        #[serde(default)]
+        executable: bool,
+    },
+    /// A symbolic link with this target.
+    Link(String),
+}
+
+/// All that went in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Baseline {
+    /// Format version, 1.
+    pub version: u32,
+    /// The project's directory on the host.
+    pub root: PathBuf,
+    /// By path relative to it.
+    pub files: BTreeMap<String, Kept>,
+}
+
+impl Baseline {
+    /// Nothing of `root`.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { version: 1, root: root.to_owned(), files: BTreeMap::new() }
+    }
+
+    /// Writes it to `path`, private.
+    ///
+    /// # Errors
+    /// `Config` when it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write_private(path, &serde_json::to_vec(self).context(Kind::Internal, || "cannot write what went in".into())?)
+    }
+
+    /// Reads what [`Baseline::write`] wrote.
+    ///
+    /// # Errors
+    /// `Usage` when there is none: the bottle got no copy of a project.
+    pub fn read(path: &Path, slug: &str) -> Result<Self> {
+        let none = || {
+            Error::new(Kind::Usage, format!("bottle {slug:?} has no copy of a project"))
+                .hint("workspace = { mode = \"copy\" } gives it one")
+        };
+        let bytes = std::fs::read(path).map_err(|_| none())?;
+        serde_json::from_slice(&bytes).context(Kind::Config, || format!("cannot read {}", path.display()))
+    }
+}

@@ -1,0 +1,253 @@
+//! What of the project goes into a bottle: what git knows of it and what it does not ignore.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use sha2::{Digest, Sha256};
+
+use super::baseline::{Baseline, Kept};
+use super::names::is_git;
+use crate::error::{Context, Error, Kind, Result};
+
+/// Most files of a workspace.
+const MOST_FILES: usize = 200_000;
+/// Deepest nesting of repositories.
+const DEEPEST: usize = 16;
+/// What a pipe is filled with at once, bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// A file or link that goes in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Relative to the project.
+    pub path: PathBuf,
+    /// Length, bytes; of a link, 0.
+    pub bytes: u64,
+    /// Whether it is a symbolic link.
+    pub link: bool,
+}
+
+/// What goes in, as it was looked at for the preflight.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// The project's directory on the host.
+    pub root: PathBuf,
+    /// Files and links, sorted.
+    pub entries: Vec<Entry>,
+    /// What was left out, and why.
+    pub left_out: Vec<(PathBuf, &'static str)>,
+    /// Length of all files, bytes.
+    pub bytes: u64,
+    /// Whether git knows the project.
+    pub repository: bool,
+}
+
+impl Snapshot {
+    /// Looks at the project in `root` with the closure's `git`. Sockets, devices and files that cannot be read stay out.
+    ///
+    /// # Errors
+    /// `Config` when it cannot be listed, or holds too many files.
+    pub fn of(git: &Path, root: &Path) -> Result<Self> {
+        let mut found = Self { root: root.to_owned(), repository: root.join(".git").exists(), ..Self::default() };
+        let empty = tempfile::tempdir().context(Kind::Config, || "cannot make a directory".into())?;
+        found.list(git, empty.path(), Path::new(""), 0)?;
+        found.entries.sort_by(|a, b| a.path.cmp(&b.path));
+        found.entries.dedup_by(|a, b| a.path == b.path);
+        found.bytes = found.entries.iter().map(|e| e.bytes).sum();
+        Ok(found)
+    }
+
+    /// Adds what is in `below` (relative to the root), a repository of its own or of none.
+    fn list(&mut self, git: &Path, empty: &Path, below: &Path, depth: usize) -> Result<()> {
+        let dir = self.root.join(below);
+        let what = || format!("cannot list the workspace {}", dir.display());
+        let mut command = Command::new(git);
+        command.env_clear().env("GIT_EXEC_PATH", git.parent().unwrap_or(Path::new("/")).join("../lib/git-core"));
+        command.env("HOME", std::env::var_os("HOME").unwrap_or_default()).env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
+        command.current_dir(&dir).stdin(Stdio::null());
+        // The project's own configuration may name programs.
+        command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]);
+        let known = self.is_repository(git, &dir);
+        if known {
+            command.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+        } else {
+            // Without a repository, an empty one lends its rules.
+            let made = Command::new(git).env_clear().args(["init", "-q", "--bare"]).arg(empty).stdin(Stdio::null()).status();
+            if !made.context(Kind::Engine, what)?.success() {
+                return Err(Error::new(Kind::Config, what()));
+            }
+            command.arg("--git-dir").arg(empty).arg("--work-tree").arg(".").args(["ls-files", "-z", "--others", "--exclude-standard"]);
+        }
+        let output = command.output().context(Kind::Engine, what)?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(Error::new(Kind::Config, format!("{}: {}", what(), said.lines().next().unwrap_or_default())));
+        }
+        for name in output.stdout.split(|b| *b == 0).filter(|n| !n.is_empty()) {
+            let path = below.join(Path::new(std::ffi::OsStr::from_bytes(name)));
+            let path: PathBuf = path.components().collect();
+            self.add(git, empty, path, depth)?;
+        }
+        Ok(())
+    }
+
+    fn is_repository(&self, git: &Path, dir: &Path) -> bool {
+        let mut command = Command::new(git);
+        command.env_clear().args(["rev-parse", "--show-prefix"]).current_dir(dir);
+        command.stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::null());
+        command.status().is_ok_and(|s| s.success())
+    }
+
+    fn add(&mut self, git: &Path, empty: &Path, path: PathBuf, depth: usize) -> Result<()> {
+        if path.components().any(|c| c.as_os_str().to_str().is_some_and(is_git)) {
+            return Ok(());
+        }
+        let on_host = self.root.join(&path);
+        let Ok(meta) = fs::symlink_metadata(&on_host) else { return Ok(()) }; // deleted, but still in the index
+        let kind = meta.file_type();
+        let mut out = |why| self.left_out.push((path.clone(), why));
+        if kind.is_dir() {
+            // A submodule, or a repository that nobody added: each has rules of its own.
+            if depth < DEEPEST {
+                return self.list(git, empty, &path, depth + 1);
+            }
+            out("too deep");
+            return Ok(());
+        }
+        if kind.is_socket() || kind.is_fifo() {
+            out("a socket or pipe");
+        } else if kind.is_block_device() || kind.is_char_device() {
+            out("a device");
+        } else if kind.is_symlink() {
+            self.entries.push(Entry { path, bytes: 0, link: true });
+        } else if nix::unistd::access(&on_host, nix::unistd::AccessFlags::R_OK).is_err() {
+            out("not readable");
+        } else {
+            self.entries.push(Entry { path, bytes: meta.len(), link: false });
+        }
+        if self.entries.len() > MOST_FILES {
+            return Err(Error::new(Kind::Config, format!("the workspace {} has more than {MOST_FILES} files", self.root.display()))
+                .hint("add what the agent does not need to .gitignore"));
+        }
+        Ok(())
+    }
+
+    /// Refuses what does not fit into the bottle's disk.
+    ///
+    /// # Errors
+    /// `Config`, with the largest files.
+    pub fn fits(&self, disk: u64) -> Result<()> {
+        if self.bytes <= disk / 4 * 3 {
+            return Ok(());
+        }
+        let mut largest: Vec<&Entry> = self.entries.iter().collect();
+        largest.sort_by_key(|e| std::cmp::Reverse(e.bytes));
+        let named = largest.iter().take(3).map(|e| format!("{} ({})", e.path.display(), size(e.bytes))).collect::<Vec<_>>().join(", ");
+        Err(Error::new(
+            Kind::Config,
+            format!("the workspace has {}, too much for the bottle's disk; the largest: {named}", size(self.bytes)),
+        )
+        .hint("add what the agent does not need to .gitignore, or set resources.disk"))
+    }
+
+    /// One line for the preflight.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let files = self.entries.len();
+        format!("{files} file{}, {}", if files == 1 { "" } else { "s" }, size(self.bytes))
+    }
+
+    /// Files that by their names hold credentials.
+    #[must_use]
+    pub fn credentials(&self) -> Vec<&Path> {
+        let looks = |path: &Path| {
+            let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
+            let plain = |suffix: &str| name.ends_with(suffix);
+            matches!(&*name, ".env" | ".npmrc" | ".pypirc" | ".netrc" | "credentials.json" | "id_rsa" | "id_ed25519" | "id_ecdsa")
+                || (name.starts_with(".env.") && !plain(".example") && !plain(".sample") && !plain(".template"))
+                || (plain(".pem") && name.contains("key"))
+                || [".key", ".p12", ".pfx", ".jks"].iter().any(|s| plain(s))
+        };
+        self.entries.iter().map(|e| e.path.as_path()).filter(|p| looks(p)).collect()
+    }
+
+    /// Writes all as tar, and returns what went in. A file that is gone or unreadable by now is not in it.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn pack<W: Write>(&self, out: W) -> io::Result<Baseline> {
+        let mut tar = tar::Builder::new(io::BufWriter::with_capacity(CHUNK, out));
+        let mut baseline = Baseline::new(&self.root);
+        let mut buffer = vec![0; CHUNK];
+        for entry in &self.entries {
+            let on_host = self.root.join(&entry.path);
+            let Some(key) = entry.path.to_str() else { continue };
+            if entry.link {
+                let Ok(target) = fs::read_link(&on_host) else { continue };
+                let mut header = tar::Header::new_gnu();
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
+                header.set_mode(0o777);
+                tar.append_link(&mut header, &entry.path, &target)?;
+                baseline.files.insert(key.to_owned(), Kept::Link(target.to_string_lossy().into_owned()));
+                continue;
+            }
+            // Non-blocking: a FIFO may have taken the file's place.
+            let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+            let Ok(mut file) = fs::OpenOptions::new().read(true).custom_flags(flags).open(&on_host) else { continue };
+            let meta = file.metadata()?;
+            if !meta.is_file() {
+                continue;
+            }
+            let executable = meta.mode() & 0o100 != 0;
+            let mut header = tar::Header::new_gnu();
+            header.set_size(meta.len());
+            header.set_mode(if executable { 0o755 } else { 0o644 });
+            header.set_mtime(u64::try_from(meta.mtime()).unwrap_or(0));
+            let mut hashed = Hashed { file: &mut file, digest: Sha256::new(), left: meta.len(), buffer: &mut buffer };
+            tar.append_data(&mut header, &entry.path, &mut hashed)?;
+            baseline.files.insert(key.to_owned(), Kept::File { sha256: hex::encode(hashed.digest.finalize()), executable });
+        }
+        tar.into_inner()?.flush()?;
+        Ok(baseline)
+    }
+}
+
+/// A file of a length that was said before: one that shrank is filled up with zeros, one that grew is cut.
+struct Hashed<'a> {
+    file: &'a mut fs::File,
+    digest: Sha256,
+    left: u64,
+    buffer: &'a mut [u8],
+}
+
+impl io::Read for Hashed<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let most = out.len().min(self.buffer.len()).min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if most == 0 {
+            return Ok(0);
+        }
+        let mut n = self.file.read(&mut out[..most])?;
+        if n == 0 {
+            out[..most].fill(0);
+            n = most;
+        }
+        self.digest.update(&out[..n]);
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+/// Bytes for a person.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1000 => format!("{bytes} bytes"),
+        1000..1_000_000 => format!("{}.{} kB", bytes / 1000, bytes % 1000 / 100),
+        1_000_000..1_000_000_000 => format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000),
+        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes % 1_000_000_000 / 100_000_000),
+    }
+}

@@ -1,0 +1,308 @@
+//! What each agent is made to do, and what the stand-in saw of it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::terminal::Terminal;
+use crate::support::{Home, assert_code, stderr, stdout};
+
+pub const CASES: &[(&str, fn())] = &[
+    ("claude_does_a_task_and_goes_on_with_it_later", claude),
+    ("codex_does_a_task_and_goes_on_with_it_later", codex),
+    ("claude_reaches_its_prompt_without_a_dialog", claude_interactive),
+    ("codex_reaches_its_prompt_without_a_dialog", codex_interactive),
+    ("a_credential_that_expires_is_renewed_and_the_agent_does_not_notice", renewed),
+    ("a_missing_or_expired_credential_is_found_before_anything_starts", missing),
+    ("what_does_not_belong_into_a_workspace_stays_out", odd_workspace),
+];
+
+/// Not real credentials.
+const TOKEN: &str = "agents-1b9fd44e07c2a35d-token";
+const NEXT: &str = "agents-8823e0d1f7a6bc94-next";
+
+/// tests/agents/vendors.py. It ends with its standard input.
+struct Vendors {
+    child: Child,
+    dir: PathBuf,
+    port: u16,
+}
+
+impl Drop for Vendors {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+impl Vendors {
+    fn start(home: &Home, accepted: &str) -> Self {
+        let dir = home.path().join("vendors");
+        std::fs::create_dir(&dir).expect("a directory");
+        let mut tokens = json!({});
+        for host in ["api.anthropic.com", "api.openai.com"] {
+            tokens[host] = json!([accepted, format!("Bearer {accepted}")]);
+        }
+        std::fs::write(dir.join("tokens.json"), tokens.to_string()).expect("the tokens");
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agents/vendors.py");
+        let mut child =
+            Command::new("python3").arg(program).arg(&dir).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut said).expect("its port");
+        let port = said.trim().strip_prefix("listening ").expect(&said).parse().expect("a port");
+        std::fs::copy(dir.join("ca.pem"), home.project().join("ca.pem")).expect("its CA");
+        Self { child, dir, port }
+    }
+
+    /// The requests so far.
+    fn seen(&self) -> Vec<Value> {
+        let log = std::fs::read_to_string(self.dir.join("seen.jsonl")).unwrap_or_default();
+        log.lines().map(|l| serde_json::from_str(l).expect("a line")).collect()
+    }
+
+    /// Those of a model.
+    fn turns(&self) -> Vec<Value> {
+        let model = |r: &Value| r["path"].as_str().is_some_and(|p| p.starts_with("/v1/messages") || p.ends_with("/responses"));
+        self.seen().into_iter().filter(|r| r["method"] == "POST" && model(r)).collect()
+    }
+}
+
+/// A project with an agent of this provider, which finds the stand-in where the vendor would be.
+fn project(home: &Home, provider: &str, port: u16, token: &str) {
+    let project = home.project();
+    for dir in ["src", "skills/greet", "built"] {
+        std::fs::create_dir_all(project.join(dir)).expect("its directories");
+    }
+    for (name, text) in [
+        ("src/main.txt", "first line\n"),
+        (".gitignore", "built\n"),
+        ("built/junk", "never goes in\n"),
+        ("skills/greet/SKILL.md", "---\nname: greet\ndescription: How to greet here.\n---\nSay SKILLWORD first.\n"),
+    ] {
+        std::fs::write(project.join(name), text).expect("its files");
+    }
+    std::fs::write(
+        project.join("bottle.toml"),
+        format!(
+            "version = 1\n[agents.{provider}]\nbottle = \"b\"\nprovider = \"{provider}\"\nprompt = \"Answer in PROMPTWORD.\"\nskills = [\"greet\"]\n\
+             [bottles.b]\nresources = {{ cpus = 2, memory = \"1GiB\", disk = \"2GiB\" }}\nworkspace = {{ mode = \"copy\" }}\n\
+             [bottles.b.provider.{provider}]\nconnect = \"127.0.0.1:{port}\"\nca_file = \"ca.pem\"\n{token}\n"
+        ),
+    )
+    .expect("a manifest");
+    for args in
+        [&["init", "-q", "-b", "main"][..], &["add", "-A"], &["-c", "user.name=Op", "-c", "user.email=op@x.test", "commit", "-qm", "base"]]
+    {
+        assert!(Command::new("git").args(args).current_dir(&project).env("HOME", home.path()).status().expect("git").success());
+    }
+}
+
+fn launch(home: &Home, variable: &str, args: &[&str]) -> Output {
+    let mut command = home.bottle(args);
+    command.env(variable, TOKEN);
+    crate::support::output_within(command, std::time::Duration::from_secs(300))
+}
+
+/// Whether a file, sparse or not, holds one of the credentials.
+fn holds(path: &Path) -> bool {
+    use nix::unistd::{Whence, lseek};
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::open(path).expect("a file");
+    let mut at = 0;
+    while let Ok(begin) = lseek(&file, at, Whence::SeekData) {
+        let end = lseek(&file, begin, Whence::SeekHole).expect("its end");
+        let mut extent = vec![0; usize::try_from(end - begin).expect("its length")];
+        let _ = file.read_exact_at(&mut extent, u64::try_from(begin).expect("its place"));
+        if [TOKEN, NEXT].iter().any(|t| memchr::memmem::find(&extent, t.as_bytes()).is_some()) {
+            return true;
+        }
+        at = end;
+    }
+    false
+}
+
+/// Nothing that a launch left holds a credential, its disk included.
+fn nothing_holds_it(home: &Home, slug: &str) {
+    let dir = home.state().join("bottles").join(slug);
+    let files: Vec<_> = std::fs::read_dir(&dir).expect("its state").flatten().map(|e| e.path()).filter(|p| p.is_file()).collect();
+    assert!(files.iter().any(|f| f.ends_with("saved.img")), "no disk was kept: {files:?}");
+    for file in files {
+        assert!(!holds(&file), "{} holds the credential", file.display());
+    }
+}
+
+fn in_project(home: &Home, name: &str) -> String {
+    std::fs::read_to_string(home.project().join(name)).unwrap_or_default()
+}
+
+fn claude() {
+    let home = Home::new();
+    let vendors = Vendors::start(&home, TOKEN);
+    project(&home, "claude", vendors.port, "");
+    let task = "A task.\ndo Skill {\"skill\":\"greet\"}\n\
+        do Read {\"file_path\":\"/home/node/workspace/src/main.txt\"}\n\
+        do Edit {\"file_path\":\"/home/node/workspace/src/main.txt\",\"old_string\":\"first\",\"new_string\":\"better\"}\n\
+        do Bash {\"command\":\"env; ls -A; echo made > new.txt; git log --oneline; cat ~/.claude.json\",\"description\":\"look\"}";
+    let output = launch(&home, "ANTHROPIC_API_KEY", &["launch", "claude", "--yes", "--", "-p", task]);
+    assert_code(&output, 0);
+    let said = stdout(&output);
+    assert!(said.contains("ANTHROPIC_API_KEY=placeholder-") && said.contains("The workspace as it came into the bottle"), "{said}");
+    assert!(!said.contains(TOKEN) && !said.contains("junk") && !said.contains("\nbuilt\n"), "{said}");
+    let turns = vendors.turns();
+    assert!(turns.len() >= 5 && turns.iter().all(|r| r["headers"]["x-api-key"] == TOKEN), "{} turns", turns.len());
+    let bodies: Vec<&str> = turns.iter().map(|r| r["body"].as_str().expect("a body")).collect();
+    assert!(bodies[0].contains("PROMPTWORD") && bodies.last().expect("one").contains("SKILLWORD"), "prompt and skill");
+    assert!(vendors.seen().iter().all(|r| !r["headers"].to_string().contains("placeholder-the")), "a placeholder went out");
+    nothing_holds_it(&home, "claude");
+
+    // What it did is not here yet, and is not lost.
+    assert_eq!((in_project(&home, "src/main.txt").as_str(), home.listed("claude").as_deref()), ("first line\n", Some("stopped")));
+    assert!(stderr(&output).contains("2 files changed in the bottle; nothing is lost: bottle diff claude"), "{}", stderr(&output));
+    let diff = home.run(&["diff", "claude"]);
+    assert!(stdout(&diff).contains("-first line\n+better line\n") && stdout(&diff).contains("A new.txt"), "{}", stdout(&diff));
+    assert_code(&home.run(&["rm", "claude"]), 2);
+    assert_code(&launch(&home, "ANTHROPIC_API_KEY", &["launch", "claude", "--yes"]), 2);
+    assert_code(&home.run(&["pull", "claude", "--branch", "agent/claude"]), 0);
+    let show = Command::new("git").args(["show", "agent/claude:src/main.txt"]).current_dir(home.project()).output().expect("git");
+    assert_eq!((stdout(&show).as_str(), in_project(&home, "src/main.txt").as_str()), ("better line\n", "first line\n"));
+
+    // Resumed, it has its conversation, its files, and a new launch's proofs.
+    let again = launch(
+        &home,
+        "ANTHROPIC_API_KEY",
+        &[
+            "resume",
+            "claude",
+            "--yes",
+            "--",
+            "-p",
+            "More.\ndo Bash {\"command\":\"cat new.txt src/main.txt; rm .gitignore\",\"description\":\"look\"}",
+        ],
+    );
+    assert_code(&again, 0);
+    assert!(stdout(&again).contains("The model has seen 7 turns. made\nbetter line"), "{}", stdout(&again));
+    assert!(stderr(&again).contains("shut in by"), "{}", stderr(&again));
+    assert_code(&home.run(&["pull", "claude"]), 0);
+    assert_eq!((in_project(&home, "src/main.txt").as_str(), in_project(&home, "new.txt").as_str()), ("better line\n", "made\n"));
+    assert!(!home.project().join(".gitignore").exists() && home.project().join("built/junk").exists());
+    assert_code(&home.run(&["rm", "claude"]), 0);
+    assert_eq!(home.listed("claude"), None);
+}
+
+fn codex() {
+    let home = Home::new();
+    let vendors = Vendors::start(&home, TOKEN);
+    project(&home, "codex", vendors.port, "");
+    let task = "A task.\ndo exec_command {\"cmd\":\"cat ~/.codex/skills/greet/SKILL.md; sed -i s/first/better/ src/main.txt; echo made > new.txt; env\"}";
+    let output = launch(&home, "OPENAI_API_KEY", &["launch", "codex", "--yes", "--", "exec", task]);
+    assert_code(&output, 0);
+    let said = stdout(&output);
+    assert!(said.contains("SKILLWORD") && said.contains("OPENAI_API_KEY=placeholder-") && !said.contains(TOKEN), "{said}");
+    let turns = vendors.turns();
+    assert!(turns.len() >= 2 && turns.iter().all(|r| r["headers"]["authorization"] == format!("Bearer {TOKEN}")), "{} turns", turns.len());
+    let body = turns[0]["body"].as_str().expect("a body");
+    assert!(body.contains("PROMPTWORD") && body.contains("How to greet here"), "prompt and skill");
+    assert!(vendors.seen().iter().all(|r| !r["headers"].to_string().contains("placeholder-the")), "a placeholder went out");
+    nothing_holds_it(&home, "codex");
+    let again = launch(&home, "OPENAI_API_KEY", &["resume", "codex", "--yes", "--", "exec", "resume", "--last", "More."]);
+    assert_code(&again, 0);
+    let body = vendors.turns().last().expect("one")["body"].as_str().expect("a body").to_owned();
+    assert!(body.contains("A task.") && body.contains("More."), "the conversation goes on");
+    assert_code(&home.run(&["pull", "codex"]), 0);
+    assert_eq!((in_project(&home, "src/main.txt").as_str(), in_project(&home, "new.txt").as_str()), ("better line\n", "made\n"));
+}
+
+/// What either agent would ask at a first start.
+const DIALOGS: [&str; 7] = [
+    "Do you trust",
+    "Choose the text style",
+    "Make auto mode",
+    "Select login method",
+    "Sign in with",
+    "Press enter to continue",
+    "Update available",
+];
+
+fn interactive(provider: &str, variable: &str, prompt: &str) {
+    let home = Home::new();
+    let vendors = Vendors::start(&home, TOKEN);
+    project(&home, provider, vendors.port, &format!("token = {{ env = \"{variable}\" }}"));
+    let mut terminal = Terminal::start_with(&home, &["launch", provider, "--yes"], &[(variable, TOKEN)]);
+    terminal.wait_for("is up, shut in by");
+    terminal.wait_for(prompt);
+    std::thread::sleep(std::time::Duration::from_secs(5)); // a dialog would come over it
+    terminal.type_keys("hello there");
+    std::thread::sleep(std::time::Duration::from_secs(2)); // typed slowly, as a paste is another thing
+    terminal.type_keys("\r");
+    let began = std::time::Instant::now();
+    while !vendors.turns().iter().any(|r| r["body"].as_str().is_some_and(|b| b.contains("hello there"))) {
+        terminal.drain();
+        assert!(began.elapsed() < crate::support::PATIENCE, "the model is never asked; on the screen is:\n{}", terminal.seen);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let plain = terminal.seen.clone();
+    for dialog in DIALOGS {
+        assert!(!plain.contains(dialog), "{dialog:?} is on:\n{plain}");
+    }
+    assert_code(&home.run(&["stop", provider]), 0);
+    assert_eq!(home.listed(provider).as_deref(), Some("stopped"));
+}
+
+fn claude_interactive() {
+    interactive("claude", "ANTHROPIC_API_KEY", "bypass permissions on");
+}
+
+fn codex_interactive() {
+    interactive("codex", "OPENAI_API_KEY", "OpenAI Codex");
+}
+
+fn renewed() {
+    let home = Home::new();
+    let vendors = Vendors::start(&home, NEXT);
+    project(&home, "claude", vendors.port, "token = { file = \"~/token\" }");
+    let token = home.path().join("token");
+    std::fs::write(&token, TOKEN).expect("the old token");
+    let mut bottle = home.start("claude", &["claude", "--", "-p", "Hello."]);
+    bottle.wait_until_up();
+    // What was read at launch is turned down; by then the host has a new one.
+    std::fs::write(&token, NEXT).expect("the new token");
+    let status = bottle.wait();
+    assert!(status.success(), "{}", bottle.said());
+    assert!(bottle.said().contains("The model has seen"), "{}", bottle.said());
+    let used: Vec<String> = vendors.seen().iter().map(|r| r["headers"]["x-api-key"].as_str().unwrap_or_default().to_owned()).collect();
+    assert!(used.contains(&TOKEN.to_owned()) && used.last().map(String::as_str) == Some(NEXT), "{used:?}");
+}
+
+fn missing() {
+    let home = Home::new();
+    let none = home.run(&["launch", "claude", "--yes"]);
+    assert_code(&none, 3);
+    assert!(stderr(&none).contains("ANTHROPIC_API_KEY is not set") && stderr(&none).contains("--login"), "{}", stderr(&none));
+    assert_code(&home.run(&["launch", "claude", "--yes", "--login"]), 3);
+    std::fs::create_dir(home.path().join(".claude")).expect("a login's directory");
+    let login = home.path().join(".claude/.credentials.json");
+    std::fs::write(&login, format!("{{\"claudeAiOauth\":{{\"accessToken\":\"{TOKEN}\",\"expiresAt\":1000}}}}")).expect("a login");
+    let expired = home.run(&["launch", "claude", "--yes", "--login"]);
+    assert_code(&expired, 3);
+    assert!(stderr(&expired).contains("has expired; run: claude") && !stderr(&expired).contains(TOKEN), "{}", stderr(&expired));
+    assert_eq!(home.listed("claude"), None, "nothing was started");
+}
+
+fn odd_workspace() {
+    let home = Home::new();
+    let project = home.project();
+    std::fs::write(project.join("large"), "").expect("a file");
+    std::fs::File::options().write(true).open(project.join("large")).expect("it").set_len(20 << 30).expect("its length");
+    let mut command = home.bottle(&["launch", "claude", "--yes"]);
+    command.env("ANTHROPIC_API_KEY", TOKEN);
+    let output = crate::support::output_within(command, crate::support::PATIENCE);
+    assert_code(&output, 3);
+    assert!(stderr(&output).contains("the largest: large (21.4 GB)") && stderr(&output).contains(".gitignore"), "{}", stderr(&output));
+    let mut at_home = home.bottle(&["launch", "claude", "--yes"]);
+    at_home.env("ANTHROPIC_API_KEY", TOKEN).current_dir(home.path());
+    let output = crate::support::output_within(at_home, crate::support::PATIENCE);
+    assert_code(&output, 3);
+    assert!(stderr(&output).contains("which is no project"), "{}", stderr(&output));
+}
