@@ -79,7 +79,10 @@ fn closure() -> Finding {
         let closure = Closure::load()?;
         let roots = Roots::from_environment()?;
         for image in closure.images.values() {
-            closure.verify(image, &roots.verified())?;
+            closure.verify(image, "qemu", &roots.verified())?;
+            if closure.engines.smolvm.is_some() {
+                closure.verify(image, "smolvm", &roots.verified())?;
+            }
         }
         let images: Vec<&str> = closure.images.keys().map(String::as_str).collect();
         Ok(format!("{}, qemu {}, images: {}", closure.system, closure.engines.qemu.version, images.join(", ")))

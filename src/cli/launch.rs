@@ -7,7 +7,7 @@ use super::{block_on, preflight};
 use crate::closure::Closure;
 use crate::error::Result;
 use crate::launch::Launch;
-use crate::machine::Qemu;
+use crate::machine::{Qemu, Smolvm};
 use crate::provider;
 use crate::state::Roots;
 
@@ -41,8 +41,12 @@ impl Args {
         }
         super::cleanup::sweep(&roots);
         preflight::agree(&plan, &given, &roots.bottle(plan.slug.as_str())?, self.yes, self.quiet)?;
-        let engine = Qemu::new(&closure);
         let launch = Launch { roots: &roots, closure: &closure, given, quiet: self.quiet };
-        block_on(launch.run(plan, &engine))
+        if plan.engine.name == "smolvm" {
+            let engine = Smolvm::new(&closure)?;
+            block_on(launch.run(plan, &engine))
+        } else {
+            block_on(launch.run(plan, &Qemu::new(&closure)))
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
-use crate::machine::Qemu;
+use crate::machine::{Qemu, Smolvm};
 use crate::manifest::{self, EnvName, Search, Slug};
 use crate::plan::{self, Engine, Host, ImageFacts, LaunchPlan, Options, PlanError};
 
@@ -66,11 +66,15 @@ impl PlanArgs {
         plan::plan(&manifest, &self.agent, &host, &options).map_err(plan_error)
     }
 
+    /// smolvm where it can run; that is, with KVM.
     fn engine(&self, closure: &Closure) -> Result<Engine> {
-        if self.engine == EngineChoice::Smolvm {
-            return Err(Error::new(Kind::Engine, "smolvm is not in this closure").hint("--engine qemu"));
+        let smolvm = || Smolvm::new(closure).map(|engine| Engine { name: "smolvm".into(), reason: engine.reason() });
+        let qemu = || Engine { name: "qemu".into(), reason: Qemu::new(closure).reason() };
+        match self.engine {
+            EngineChoice::Smolvm => smolvm(),
+            EngineChoice::Qemu => Ok(qemu()),
+            EngineChoice::Auto => Ok(smolvm().unwrap_or_else(|_| qemu())),
         }
-        Ok(Engine { name: "qemu".into(), reason: Qemu::new(closure).reason() })
     }
 }
 
