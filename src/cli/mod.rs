@@ -10,6 +10,7 @@ mod growing;
 mod launch;
 mod list;
 mod logs;
+mod pack;
 mod plan;
 mod planning;
 mod preflight;
@@ -63,6 +64,8 @@ enum Command {
     Audit(audit::Args),
     /// Read a running bottle's manifest again and put its new routes and git rules in force.
     Reload(reload::Args),
+    /// Turn an OCI archive into an image for smolvm.
+    Pack(pack::Args),
     /// Tear a running bottle down.
     Stop(stop::Args),
     /// Forget a bottle that is not running (its audit log too).
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Logs(args) => args.run(),
         Command::Audit(args) => args.run(),
         Command::Reload(args) => args.run(),
+        Command::Pack(args) => args.run(),
         Command::Stop(args) => args.run(),
         Command::Rm(args) => args.run(),
         Command::Cleanup(args) => args.run(),

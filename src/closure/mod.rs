@@ -24,6 +24,8 @@ pub struct Closure {
     pub system: String,
     /// The sidecar daemons.
     pub bundle: Bundle,
+    /// `bottle-guest`, which every image holds.
+    pub guest: Option<StoreFile>,
     /// Host tools.
     pub tools: Tools,
     /// Engines by name.

@@ -23,6 +23,8 @@ use crate::state::{Journal, Step, private_dir};
 /// Longest time from the start to an answering agent; then it is started once more. It is 1 s on a quiet host with KVM, 25 s in a machine
 /// that is emulated itself.
 const BOOT_WATCHDOG: Duration = Duration::from_secs(180);
+/// What smolvm says of a guest that takes longer than it waits.
+const SLOW: &str = "did not become ready";
 /// Versions that the tests have run.
 pub const TESTED: &str = "1.32.2";
 /// Where the programs find the machine's directory, and the channel's socket in it (see `bottle-bundle machine`).
@@ -76,9 +78,11 @@ impl<'a> Smolvm<'a> {
             .env("HOME", INSIDE)
             .env("TMPDIR", INSIDE)
             .env("PATH", files.path())
-            .env("MKE2FS_CONFIG", "/dev/null")
+            .env("MKE2FS_CONFIG", files.root.join("etc/mke2fs.conf"))
             .env("SMOLVM_LIB_DIR", &files.libraries)
             .env("SMOLVM_AGENT_ROOTFS", &files.agent)
+            // Its own patience of 30 s is too little where everything is emulated.
+            .env("SMOLVM_START_TIMEOUT_SECS", (BOOT_WATCHDOG.as_secs() - 30).to_string())
             // Started by root, it would become a user of its own for each machine, whom nothing here is granted.
             .env("SMOLVM_VM_UID_DROP", "off")
             .arg("machine")
@@ -144,11 +148,11 @@ impl Engine for Smolvm<'_> {
     }
 
     async fn start(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Running> {
-        let console = || Console::file(console(&spec.disk.with_file_name("machine")));
         match self.boot(spec, journal).await {
-            // The kernel ran and then went quiet: worth another try, as nothing has happened yet.
-            Err(error) if error.hint_text().is_none() && !console().last_lines(1).is_empty() => {
+            // smolvm waits 30 s for the guest's next sign of life, which is little where it is emulated. Nothing has happened yet.
+            Err(error) if error.to_string().contains(SLOW) => {
                 tracing::warn!("{error}; booting once more");
+                let console = || Console::file(console(&spec.disk.with_file_name("machine")));
                 self.boot(spec, journal).await.map_err(|e| console().explain(e))
             }
             other => other,
