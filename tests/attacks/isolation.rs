@@ -134,9 +134,9 @@ for share in /dev/root smolvm_layers; do
   unmounted /tmp/share
 done
 echo SHUT"#,
-        // Where smolvm would put files that are mounted later: a directory of this machine alone.
+        // The share is mounted and read in the same way, and without it the same directory takes a file.
         twin: Means(
-            "shared smolvm_attach_rw /tmp/share && touch /tmp/share/written && rm /tmp/share/written && unmounted /tmp/share && echo OPEN",
+            "shared smolvm_layers /tmp/share && ls /tmp/share | grep -q . && unmounted /tmp/share && touch /tmp/share/written && rm /tmp/share/written && echo OPEN",
         ),
     },
     Attack {
