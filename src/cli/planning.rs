@@ -61,7 +61,9 @@ impl PlanArgs {
             None => None,
             Some(name) => Some(name.parse::<Slug>().map_err(|e| Error::new(Kind::Usage, e.to_string()))?),
         };
-        let host = Host { env: &|name| std::env::var(name).ok(), engine: self.engine(closure)?, images: images(closure)? };
+        let engine = self.engine(closure)?;
+        let images = images(closure, &engine.name)?;
+        let host = Host { env: &|name| std::env::var(name).ok(), engine, images };
         let options = Options { slug, command: self.command.clone(), env };
         plan::plan(&manifest, &self.agent, &host, &options).map_err(plan_error)
     }
@@ -97,7 +99,7 @@ pub(super) fn plan_error(e: PlanError) -> Error {
     }
 }
 
-fn images(closure: &Closure) -> Result<BTreeMap<Slug, ImageFacts>> {
+fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>> {
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
     closure
         .images
@@ -105,7 +107,7 @@ fn images(closure: &Closure) -> Result<BTreeMap<Slug, ImageFacts>> {
         .map(|(name, image)| {
             let slug = name.parse().map_err(|e| Error::new(Kind::Engine, format!("the closure's image {name:?}: {e}")))?;
             let facts = ImageFacts {
-                image: image.erofs.path.clone(),
+                image: image.smolmachine.as_ref().filter(|_| engine == "smolvm").unwrap_or(&image.erofs).path.clone(),
                 user: image.user.clone(),
                 uid: image.uid,
                 gid: image.gid,
