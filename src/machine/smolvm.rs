@@ -215,7 +215,7 @@ mod tests {
 
     fn hint_of(line: &str, startup: &str) -> (Kind, String) {
         let error = explain(line, startup).expect("an error");
-        (error.kind(), error.hint_text().unwrap_or_default())
+        (error.kind(), error.hint_text().unwrap_or_default().to_owned())
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         let said = "note: no packed assets found\n\u{1b}[33mWARN\u{1b}[0m x\n{\"error\":{\"code\":\"SMOLVM_ERROR\",\"message\":\"agent process exited\"}}\nbye\n";
         let error = explain(said, "").expect("an error");
         assert_eq!(error.to_string(), "smolvm: agent process exited");
-        assert_eq!(error.hint_text().as_deref(), Some("bottle doctor"));
+        assert_eq!(error.hint_text(), Some("bottle doctor"));
         assert!(explain("note: nothing\n", "").is_none());
     }
 
