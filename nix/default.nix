@@ -21,16 +21,21 @@ let
     git = call ./packages/git.nix;
     gitleaks = call ./packages/gitleaks.nix;
     mitmproxy = call ./packages/mitmproxy.nix;
+    smolvm = call ./packages/smolvm.nix;
+    crane = call ./packages/crane.nix;
 
     vendor = call ./vendor.nix;
     workspace = call ./workspace.nix;
     rust = call ./rust.nix;
-    inherit (call ./packages/binaries.nix) deps-release deps-test deps-check orchestrator bottle-bundle bottle-guest bottle-bench;
+    inherit (call ./packages/binaries.nix) deps-release deps-test deps-check orchestrator bottle-bundle bottle-guest bottle-pack bottle-bench;
     initrd = call ./packages/initrd.nix;
 
     guest-root = call ./images/guest-root.nix;
+    image-root = call ./images/root.nix;
     erofs = call ./images/erofs.nix;
+    smolmachine = call ./images/smolmachine.nix;
     image-demo = call ./images/demo.nix;
+    smolmachine-demo = call ./images/smolmachine-demo.nix;
     image-clients = call ./images/clients.nix;
     agent-image = call ./images/agent.nix;
     agent-claude = call ./images/agent-claude.nix;
@@ -45,6 +50,9 @@ let
     check-root = call ./checks/root.nix;
     tests = call ./checks/tests.nix;
     sshd = import ./checks/sshd.nix;
+    nested-machine = call ./nested/machine.nix;
+    nested-run = call ./nested/run.nix;
+    bottle-tests = call ./nested/tests.nix;
     checks = {
       unit = call ./checks/unit.nix;
       lint = call ./checks/lint.nix;
@@ -52,6 +60,7 @@ let
       mitmproxy = call ./checks/mitmproxy.nix;
       clients = call ./checks/clients.nix;
       agents = call ./checks/agents.nix;
+      smolvm = call ./checks/smolvm.nix;
     } // (if scope.workspace.bottle-tests == [ ] then { } else { bottles = call ./checks/bottles.nix; });
 
     dev-tools = call ./packages/dev-tools.nix;

@@ -222,6 +222,18 @@ impl Daemon {
         }
     }
 
+    /// Writes `bytes`, at most a pipe's room (4 KiB), to its standard input, which stays open.
+    ///
+    /// # Errors
+    /// As [`Daemon::first_line`].
+    pub async fn feed(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(stdin) = self.stdin.as_mut() else { return Ok(()) };
+        match write_line(stdin, bytes).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.failure().await),
+        }
+    }
+
     /// Takes over the conversation with a daemon that was handed secrets, once it has said that it is ready; `None` for
     /// any other, and when it was taken already.
     pub fn take_pipe(&mut self) -> Option<Pipe> {

@@ -18,8 +18,7 @@ fn main() {
     // One bottle serves all attacks from inside: each is an exec in it.
     let home: &'static Home = Box::leak(Box::new(Home::new()));
     let shared: &'static Mutex<Option<support::Running<'static>>> = Box::leak(Box::new(Mutex::new(None)));
-    let mut trials: Vec<Trial> = attacks::isolation::ATTACKS
-        .iter()
+    let mut trials: Vec<Trial> = attacks::isolation::attacks(support::engine().unwrap_or("qemu"))
         .map(|attack| {
             Trial::test(format!("attacks::isolation::{}", attack.name), move || {
                 let mut bottle = shared.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod egress;
+mod engine;
 mod git;
 mod home;
 mod launch;
@@ -36,6 +37,8 @@ enum Bench {
         #[arg(long, default_value_t = 30)]
         soak: u32,
     },
+    /// A launch on smolvm; against smolvm alone, and QEMU. Needs KVM.
+    Engine,
     /// The egress proxy; against no proxy, and against mitmproxy where BOTTLE_MITMPROXY says where it is.
     Egress(egress::Options),
     /// Pushes and clones through git-gate; against the same made directly.
@@ -51,6 +54,7 @@ fn main() -> std::process::ExitCode {
     let binary = cli.bottle.unwrap_or_else(home::beside_this_program);
     let ran = match cli.bench {
         Bench::Launch { soak } => launch::run(&mut report, &binary, cli.runs, soak),
+        Bench::Engine => engine::run(&mut report, &binary, cli.runs),
         Bench::Egress(options) => egress::run(&mut report, &options),
         Bench::Git(options) => git::run(&mut report, &options, cli.runs),
         Bench::Upstream => egress::serve_upstream(),

@@ -27,6 +27,8 @@ enum Command {
     Supervise(Supervise),
     /// Confine this process, then become CMD.
     Confine(Confine),
+    /// Run an engine's programs, one after the other, in namespaces that end with this process.
+    Machine(Machine),
     /// The TLS server on loopback that `bottle launch demo` talks to.
     DemoUpstream(Once),
 }
@@ -141,6 +143,38 @@ struct Confine {
 }
 
 #[derive(Args)]
+struct Machine {
+    /// Files or directories that the programs may read.
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    ro: Vec<PathBuf>,
+    /// Files or directories that they may read and execute.
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    rx: Vec<PathBuf>,
+    /// Files, devices or directories that they may read and write.
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    rw: Vec<PathBuf>,
+    /// The machine's private directory; the programs see it as /tmp.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Unix socket that they see as /tmp/channel.
+    #[arg(long)]
+    channel: PathBuf,
+    /// Process id of the parent; everything dies with it.
+    #[arg(long)]
+    parent: u32,
+    /// A program and its arguments, as a JSON array; more than one.
+    #[arg(long = "step", required = true, value_name = "JSON", value_parser = step)]
+    steps: Vec<Step>,
+}
+
+#[derive(Clone)]
+struct Step(Vec<OsString>);
+
+fn step(json: &str) -> Result<Step, serde_json::Error> {
+    Ok(Step(serde_json::from_str::<Vec<String>>(json)?.into_iter().map(OsString::from).collect()))
+}
+
+#[derive(Args)]
 struct Once {
     /// Process id of the parent; die with it.
     #[arg(long)]
@@ -171,6 +205,7 @@ pub fn main() -> ExitCode {
         }
         Command::DemoUpstream(a) => daemon("demo-upstream", a.parent, demo::run),
         Command::Confine(a) => become_command(a),
+        Command::Machine(a) => run_machine(a),
     }
 }
 
@@ -213,6 +248,26 @@ fn become_command(a: Confine) -> ExitCode {
             ExitCode::from(4)
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn run_machine(a: Machine) -> ExitCode {
+    let grants = confine::Grants { ro: a.ro, rx: a.rx, rw: a.rw, skip_missing: true };
+    let steps = a.steps.into_iter().map(|Step(argv)| argv).collect();
+    let spec = confine::machine::MachineSpec { grants, dir: a.dir, channel: a.channel, parent: a.parent, steps };
+    confine::machine::run(spec).map_or_else(
+        |e| {
+            eprintln!("bottle-bundle machine: {e}");
+            ExitCode::from(4)
+        },
+        ExitCode::from,
+    )
+}
+
+#[cfg(not(target_os = "linux"))]
+fn run_machine(_: Machine) -> ExitCode {
+    eprintln!("bottle-bundle machine: only on Linux");
+    ExitCode::from(4)
 }
 
 #[cfg(not(target_os = "linux"))]

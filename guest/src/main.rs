@@ -1,4 +1,4 @@
-//! The bottle's own binary: PID 1 of a qemu guest, and everything that the host runs in a guest through it.
+//! The bottle's own binary: PID 1 of a qemu guest, the server in a guest with an init of its own, and everything that the host runs in a guest through it.
 //!
 //! It is static and takes its arguments apart by hand: it is loaded at every boot and for every self-test, and under emulation each page counts.
 
@@ -10,11 +10,14 @@ mod proxy;
 mod relay;
 mod secret_search;
 mod self_test;
+mod serve;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: bottle-guest relay --map PORT=SOCKET...
+       bottle-guest serve SOCKET   # the channel, with the launch's key on standard input
+       bottle-guest idle
        bottle-guest self-test [--canary PORT] [--denied-host HOST] [--endpoint NAME=PORT]...
        bottle-guest demo [--json] [--canary PORT] [--denied-host HOST] [--allowed-host HOST[:PORT]] [--host-kernel RELEASE] [--workspace DIR]
 As PID 1 it boots the guest.";
@@ -29,6 +32,10 @@ fn main() -> ExitCode {
             "relay" => relay::main(rest),
             "self-test" => self_test::main(rest),
             "demo" => demo::main(rest),
+            "serve" => serve::main(rest),
+            "idle" => loop {
+                std::thread::park();
+            },
             "--help" | "-h" | "help" => {
                 println!("{USAGE}");
                 Ok(ExitCode::SUCCESS)

@@ -69,3 +69,34 @@ pub fn vsock_connect(port: u32) -> io::Result<OwnedFd> {
         e => Err(e),
     }
 }
+
+/// Takes away every device of the kind `dummy`, which leads nowhere, but which some engines' kernels make at boot: then what is left
+/// can be judged by its name.
+///
+/// # Errors
+/// Without the right to.
+pub fn remove_dummies() -> io::Result<()> {
+    let Ok(devices) = std::fs::read_dir("/sys/class/net") else { return Ok(()) };
+    let names = devices.flatten().filter_map(|d| d.file_name().into_string().ok());
+    for name in names.filter(|n| n.strip_prefix("dummy").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))) {
+        let index = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"))?;
+        remove(index.trim().parse().map_err(io::Error::other)?)?;
+    }
+    Ok(())
+}
+
+/// RTM_DELLINK, rtnetlink(7): a header, an ifinfomsg with the index, and an answer that holds an error number.
+fn remove(index: i32) -> io::Result<()> {
+    let netlink = socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?;
+    let mut message = [0_u8; 32];
+    message[..4].copy_from_slice(&32_u32.to_ne_bytes());
+    message[4..6].copy_from_slice(&libc::RTM_DELLINK.to_ne_bytes());
+    // NLM_F_REQUEST and NLM_F_ACK.
+    message[6..8].copy_from_slice(&0x5_u16.to_ne_bytes());
+    message[20..24].copy_from_slice(&index.to_ne_bytes());
+    nix::unistd::write(&netlink, &message)?;
+    let mut answer = [0; 256];
+    let n = nix::unistd::read(&netlink, &mut answer)?;
+    let code = answer.get(16..20).filter(|_| n >= 20).map_or(-libc::EPROTO, |b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) }
+}

@@ -1,6 +1,6 @@
 # closure.json: every path a launch needs, with its hash, so that a launch can check what it is about to run. The agents' images are
 # several hundred megabytes each, so they are only described: how to build them, and where they will be (bottle's src/closure).
-{ bare, bottle-bundle, bottle-guest, tools, git, gitleaks, qemu, kernel, initrd, image-demo, agent-claude, agent-codex, realise, system }:
+{ bare, bottle-bundle, bottle-guest, tools, git, gitleaks, qemu, kernel, initrd, smolvm, image-demo, smolmachine-demo, agent-claude, agent-codex, realise, system }:
 let
   later = image: groups: download:
     let
@@ -21,14 +21,19 @@ bare {
     }
     firmware=
     for f in ${qemu}/share/qemu/*; do firmware="$firmware''${firmware:+,}$(file $f)"; done
+    files=
+    for f in $(find ${smolvm} -type f ! -name smol-vmm ! -path '*/licenses/*' | sort); do files="$files''${files:+,}$(file $f)"; done
     cat > $out <<END
     {"version":1,"system":"${system}",
      "bundle":{"binary":$(file ${bottle-bundle}/bin/bottle-bundle)},
+     "guest":$(file ${bottle-guest}/bin/bottle-guest),
      "tools":{"mke2fs":$(file ${tools}/bin/mke2fs),"git":$(file ${git}/bin/git),"ssh":$(file ${git}/bin/ssh),
       "gitleaks":$(file ${gitleaks}/bin/gitleaks)},
      "engines":{"qemu":{"version":"${qemu.version}","binary":$(file ${qemu}/bin/qemu-system-x86_64),"firmware":"${qemu}/share/qemu","firmware_files":[$firmware],
-      "kernel":$(file ${kernel}/vmlinux),"initrd":$(file ${initrd}/initrd)}},
-     "images":{"demo":{"erofs":$(file ${image-demo}/root.erofs),"user":"node","uid":1000,"gid":1000,"home":"/home/node",
+      "kernel":$(file ${kernel}/vmlinux),"initrd":$(file ${initrd}/initrd)},
+      "smolvm":{"version":"${smolvm.version}","root":"${smolvm}","binary":$(file ${smolvm}/bin/smol-vmm),"libraries":"${smolvm}/lib/smolvm",
+       "agent":"${smolvm}/share/agent","files":[$files]}},
+     "images":{"demo":{"erofs":$(file ${image-demo}/root.erofs),"smolmachine":$(file ${smolmachine-demo}/demo.smolmachine),"user":"node","uid":1000,"gid":1000,"home":"/home/node",
       "workdir":"/home/node/workspace","path":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
      "realise":{"program":"${realise}/nix/realise","keep":["${bottle-guest}"]},
      "later":{"agent-claude":${later agent-claude (sources ++ [ "agent-claude" ]) 320},

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::closure::Closure;
 use crate::error::{Error, Kind, Result};
-use crate::machine::{Virtualisation, virtualisation};
+use crate::machine::{SMOLVM_TESTED, Virtualisation, virtualisation};
 use crate::state::Roots;
 
 /// Say whether bottles can run here, and what to do if not.
@@ -79,7 +79,10 @@ fn closure() -> Finding {
         let closure = Closure::load()?;
         let roots = Roots::from_environment()?;
         for image in closure.images.values() {
-            closure.verify(image, &roots.verified())?;
+            closure.verify(image, "qemu", &roots.verified())?;
+            if closure.engines.smolvm.is_some() {
+                closure.verify(image, "smolvm", &roots.verified())?;
+            }
         }
         let images: Vec<&str> = closure.images.keys().chain(closure.later.keys()).map(String::as_str).collect();
         Ok(format!("{}, qemu {}, images: {}", closure.system, closure.engines.qemu.version, images.join(", ")))
@@ -87,10 +90,22 @@ fn closure() -> Finding {
     verified().map_or_else(|e| failed("closure", &e), |detail| finding("closure", Level::Ok, detail, None))
 }
 
+/// What `--engine auto` would take.
 fn engine() -> Finding {
-    match virtualisation() {
-        Virtualisation::Kvm => finding("engine", Level::Ok, "qemu with KVM", None),
-        Virtualisation::None(why) => finding("engine", Level::Warning, format!("qemu with software emulation, slower: {why}"), None),
+    let closure = Closure::load().ok();
+    let smolvm = closure.as_ref().and_then(|c| c.engines.smolvm.as_ref());
+    match (virtualisation(), smolvm) {
+        (Virtualisation::Kvm, Some(smolvm)) if smolvm.version == SMOLVM_TESTED => {
+            finding("engine", Level::Ok, format!("smolvm {} with KVM", smolvm.version), None)
+        }
+        (Virtualisation::Kvm, Some(smolvm)) => {
+            let detail = format!("smolvm {} with KVM; the tests run {SMOLVM_TESTED}", smolvm.version);
+            finding("engine", Level::Warning, detail, Some("--engine qemu"))
+        }
+        (Virtualisation::Kvm, None) => finding("engine", Level::Ok, "qemu with KVM", None),
+        (Virtualisation::None(why), _) => {
+            finding("engine", Level::Warning, format!("qemu with software emulation, slower; smolvm cannot run: {why}"), None)
+        }
     }
 }
 

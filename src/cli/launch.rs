@@ -7,7 +7,7 @@ use super::{block_on, preflight};
 use crate::closure::Closure;
 use crate::error::{Error, Kind, Result};
 use crate::launch::Launch;
-use crate::machine::Qemu;
+use crate::machine::{Qemu, Smolvm};
 use crate::manifest::{EnvName, Provider, WorkspaceMode};
 use crate::plan::LaunchPlan;
 use crate::provider;
@@ -71,10 +71,14 @@ pub(super) fn run(args: &PlanArgs, how: &How, discard: bool, resume: bool) -> Re
         let _ = std::fs::remove_file(dir.saved());
     }
     closure.realise(plan.image.name.as_str(), &roots.images()?, how.quiet)?;
-    let engine = Qemu::new(&closure);
     let keep = matches!(plan.provider, Provider::Claude | Provider::Codex);
     let launch = Launch { roots: &roots, closure: &closure, given, workspace, resume, keep, quiet: how.quiet };
-    block_on(launch.run(plan, &engine))
+    if plan.engine.name == "smolvm" {
+        let engine = Smolvm::new(&closure)?;
+        block_on(launch.run(plan, &engine))
+    } else {
+        block_on(launch.run(plan, &Qemu::new(&closure)))
+    }
 }
 
 /// What of the project goes in.

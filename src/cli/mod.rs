@@ -13,6 +13,7 @@ mod init;
 mod launch;
 mod list;
 mod logs;
+mod pack;
 mod plan;
 mod planning;
 mod preflight;
@@ -84,6 +85,8 @@ enum Command {
     Web(web::Args),
     /// Read a running bottle's manifest again and put its new routes and git rules in force.
     Reload(reload::Args),
+    /// Turn an OCI archive into an image for smolvm.
+    Pack(pack::Args),
     /// Tear a running bottle down.
     Stop(stop::Args),
     /// Forget a bottle that is not running (its audit log too).
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Dashboard(args) => args.run(),
         Command::Web(args) => args.run(),
         Command::Reload(args) => args.run(),
+        Command::Pack(args) => args.run(),
         Command::Stop(args) => args.run(),
         Command::Rm(args) => args.run(),
         Command::Cleanup(args) => args.run(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
-use crate::machine::Qemu;
+use crate::machine::{Qemu, Smolvm};
 use crate::manifest::{self, EnvName, Provider, Search, Slug, TokenSource};
 use crate::plan::{self, Engine, Host, Identity, ImageFacts, LaunchPlan, Options, PlanError};
 use crate::provider::{self, LoginFacts};
@@ -113,22 +113,22 @@ impl PlanArgs {
             None => None,
             Some(name) => Some(name.parse::<Slug>().map_err(|e| Error::new(Kind::Usage, e.to_string()))?),
         };
-        let host = Host {
-            env: &|name| std::env::var(name).ok(),
-            engine: self.engine(closure)?,
-            images: images(closure)?,
-            identity: identity(closure),
-            logins: logins(),
-        };
+        let engine = self.engine(closure)?;
+        let images = images(closure, &engine.name)?;
+        let host = Host { env: &|name| std::env::var(name).ok(), engine, images, identity: identity(closure), logins: logins() };
         let options = Options { slug, command: self.command.clone(), env, ask: self.ask, login: self.login, resume: self.resume };
         plan::plan(&manifest, &self.agent, &host, &options).map_err(plan_error)
     }
 
+    /// smolvm where it can run; that is, with KVM.
     fn engine(&self, closure: &Closure) -> Result<Engine> {
-        if self.engine == EngineChoice::Smolvm {
-            return Err(Error::new(Kind::Engine, "smolvm is not in this closure").hint("--engine qemu"));
+        let smolvm = || Smolvm::new(closure).map(|engine| Engine { name: "smolvm".into(), reason: engine.reason() });
+        let qemu = || Engine { name: "qemu".into(), reason: Qemu::new(closure).reason() };
+        match self.engine {
+            EngineChoice::Smolvm => smolvm(),
+            EngineChoice::Qemu => Ok(qemu()),
+            EngineChoice::Auto => Ok(smolvm().unwrap_or_else(|_| qemu())),
         }
-        Ok(Engine { name: "qemu".into(), reason: Qemu::new(closure).reason() })
     }
 }
 
@@ -170,11 +170,11 @@ pub(super) fn plan_error(e: PlanError) -> Error {
     }
 }
 
-fn images(closure: &Closure) -> Result<BTreeMap<Slug, ImageFacts>> {
+fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>> {
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
     let built = closure.images.iter().map(|(name, image)| {
         let facts = ImageFacts {
-            image: image.erofs.path.clone(),
+            image: image.smolmachine.as_ref().filter(|_| engine == "smolvm").unwrap_or(&image.erofs).path.clone(),
             user: image.user.clone(),
             uid: image.uid,
             gid: image.gid,

@@ -27,6 +27,8 @@ pub struct Closure {
     pub system: String,
     /// The sidecar daemons.
     pub bundle: Bundle,
+    /// `bottle-guest`, which every image holds.
+    pub guest: Option<StoreFile>,
     /// Host tools.
     pub tools: Tools,
     /// Engines by name.
@@ -76,6 +78,33 @@ pub struct Tools {
 pub struct Engines {
     /// QEMU.
     pub qemu: Qemu,
+    /// smolvm, where there is one for the system.
+    pub smolvm: Option<Smolvm>,
+}
+
+/// smolvm's files, all below one store path.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Smolvm {
+    /// Its version.
+    pub version: String,
+    /// The store path.
+    pub root: PathBuf,
+    /// The command line.
+    pub binary: StoreFile,
+    /// Directory of libkrun and the guest's kernel.
+    pub libraries: PathBuf,
+    /// Root file system of the guest's own agent.
+    pub agent: PathBuf,
+    /// Every other regular file in `root`.
+    pub files: Vec<StoreFile>,
+}
+
+impl Smolvm {
+    /// Where it finds the programs that it starts.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.root.join("bin")
+    }
 }
 
 /// QEMU's files.
@@ -100,6 +129,8 @@ pub struct Qemu {
 pub struct Image {
     /// Root file system.
     pub erofs: StoreFile,
+    /// The same for smolvm.
+    pub smolmachine: Option<StoreFile>,
     /// The agent's user.
     pub user: String,
     /// Its user id.
@@ -166,17 +197,26 @@ impl Closure {
         })
     }
 
-    /// Checks that every file which a launch of `image` needs is there and unaltered.
+    /// Checks that every file which a launch of `image` on `engine` needs is there and unaltered.
     ///
     /// A file is hashed once; afterwards `cache` remembers its inode, size and change time, which only root can forge.
     ///
     /// # Errors
     /// `Engine` naming the first file that is missing or altered.
-    pub fn verify(&self, image: &Image, cache: &Path) -> Result<()> {
-        let qemu = &self.engines.qemu;
-        let tools = &self.tools;
-        let tools = [&tools.mke2fs, &tools.git, &tools.ssh, &tools.gitleaks];
-        let files = [&self.bundle.binary, &qemu.binary, &qemu.kernel, &qemu.initrd, &image.erofs];
-        verify::files(files.into_iter().chain(tools).chain(&qemu.firmware_files), cache)
+    pub fn verify(&self, image: &Image, engine: &str, cache: &Path) -> Result<()> {
+        let (qemu, tools) = (&self.engines.qemu, &self.tools);
+        let mut files = vec![&self.bundle.binary, &tools.git, &tools.ssh, &tools.gitleaks];
+        match (engine, &self.engines.smolvm) {
+            ("smolvm", Some(smolvm)) => {
+                files.push(&smolvm.binary);
+                files.extend(&smolvm.files);
+                files.extend(&image.smolmachine);
+            }
+            _ => {
+                files.extend([&tools.mke2fs, &qemu.binary, &qemu.kernel, &qemu.initrd, &image.erofs]);
+                files.extend(&qemu.firmware_files);
+            }
+        }
+        verify::files(files, cache)
     }
 }

@@ -121,7 +121,7 @@ impl Launch<'_> {
         keep_memory_private()?;
         let gate = gate::policy(&plan)?;
         let skills = provision::skills::pack(&plan)?;
-        self.closure.verify(self.closure.image(plan.image.name.as_str())?, &self.roots.verified())?;
+        self.closure.verify(self.closure.image(plan.image.name.as_str())?, engine.name(), &self.roots.verified())?;
         let dir = self.roots.bottle(plan.slug.as_str())?;
         let _lock = dir.lock()?;
         if dir.journal().exists() {
@@ -383,6 +383,7 @@ impl Launch<'_> {
             cpus: u32::from(plan.resources.cpus),
             memory_bytes: plan.resources.memory.get(),
             log: dir.log("engine"),
+            channel: dir.daemon_socket("channel"),
         })
     }
 }

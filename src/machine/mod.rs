@@ -3,6 +3,7 @@
 mod console;
 mod probe;
 mod qemu;
+mod smolvm;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use bottle_channel::{GuestOpen, HostOpen, Incoming, Session};
 
 pub use probe::{Virtualisation, virtualisation};
 pub use qemu::{FORMAT, Qemu};
+pub use smolvm::{Smolvm, TESTED as SMOLVM_TESTED};
 
 use crate::closure::Image;
 use crate::error::{Error, Kind, Result};
@@ -37,6 +39,8 @@ pub struct MachineSpec<'a> {
     pub memory_bytes: u64,
     /// Where the VMM's own messages go.
     pub log: PathBuf,
+    /// A short path for a socket, for engines that need one to listen on.
+    pub channel: PathBuf,
 }
 
 /// A way to run machines.

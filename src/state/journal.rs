@@ -32,6 +32,11 @@ pub enum Step {
         /// Its path.
         path: PathBuf,
     },
+    /// A directory of this launch only, whatever is in it.
+    Tree {
+        /// Its path.
+        path: PathBuf,
+    },
     /// A child process. Written right after the spawn; until then (and after a crash) the kernel ends the child with
     /// its parent (`PR_SET_PDEATHSIG`).
     Process {
@@ -180,6 +185,7 @@ fn undo(step: &Step) -> Result<(), String> {
     match step {
         Step::RuntimeDir { path } => gone(fs::remove_dir_all(path), path),
         Step::File { path } => gone(fs::remove_file(path), path),
+        Step::Tree { path } => gone(super::remove_tree(path), path),
         Step::Process { name, id } => terminate(name, *id),
     }
 }

@@ -146,3 +146,30 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     file.persist(path).map_err(|e| e.error).context(Kind::Config, what)?;
     Ok(())
 }
+
+/// Removes the directory `path` with all that is in it, directories that may not be written included. There may be none.
+///
+/// # Errors
+/// As `remove_dir_all`.
+pub fn remove_tree(path: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            unlock(path)?;
+            fs::remove_dir_all(path)
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Gives the owner every right to the directories below `path`.
+fn unlock(path: &Path) -> std::io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            unlock(&entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -52,6 +52,9 @@ opening() { perl -e 'print open(my $f, "+<", $ARGV[0]) ? 0 : $! + 0' "$1"; }
 node() { perl -e 'my ($path, $n) = @ARGV; $n =~ /(\d+):(\d+)/; exit(syscall(133, $path, 020600, $1 * 256 + $2) != 0)' "$1" "$2"; }
 # mounted TYPE DIRECTORY
 mounted() { mkdir -p "$2"; perl -e 'my ($type, $dir, $source) = (@ARGV, "host"); exit(syscall(165, $source, $dir, $type, 0, 0) != 0)' "$1" "$2"; }
+# shared NAME DIRECTORY mounts a virtiofs; unmounted DIRECTORY undoes it.
+shared() { mkdir -p "$2"; perl -e 'my ($share, $dir, $type) = (@ARGV, "virtiofs"); exit(syscall(165, $share, $dir, $type, 0, 0) != 0)' "$1" "$2"; }
+unmounted() { perl -e 'my $dir = $ARGV[0]; exit(syscall(166, $dir, 0) != 0)' "$1"; }
 # frame INDEX sends an Ethernet frame by that interface; prints errno, 0 if it went.
 frame() {
   perl -e '
@@ -72,7 +75,79 @@ perl -MSocket -e '
   print $sent ? "OPEN\n" : "SHUT\n"'
 "#;
 
-pub const ATTACKS: &[Attack] = &[
+/// What is about parts that only QEMU's machine has, by name: its PCI bus, disks, virtio-serial port and firmware tables, and a kernel without
+/// vsock and without virtual network devices.
+const OF_QEMU: [&str; 7] = [
+    "vsock_is_unknown_to_the_kernel",
+    "no_network_device_on_any_bus",
+    "no_network_device_can_be_made",
+    "the_image_cannot_be_written",
+    "the_channel_cannot_be_opened_a_second_time",
+    "the_channel_key_is_in_no_file_any_more",
+    "the_channel_key_is_not_the_agents",
+];
+
+/// The attacks on `engine`.
+pub fn attacks(engine: &str) -> impl Iterator<Item = &'static Attack> {
+    let smolvm = engine == "smolvm";
+    let all = ATTACKS.iter().filter(move |a| !smolvm || !OF_QEMU.contains(&a.name));
+    all.chain(if smolvm { OF_SMOLVM } else { &[] })
+}
+
+/// What is about parts that only smolvm's machine has.
+const OF_SMOLVM: &[Attack] = &[
+    Attack {
+        name: "nobody_answers_on_any_port_of_the_vsock",
+        root: true,
+        // One port is the channel's, which takes connections and leads to a socket that nobody listens on any more.
+        script: r#"
+perl -e '
+  my @tried;
+  for my $port (1 .. 1100, 2000 .. 2010, 4000 .. 4100, 5000 .. 5100, 6000 .. 6100, 7000 .. 7010, 8000 .. 8100, 9000 .. 9100, 9418, 9420, 22222, 65535) {
+    socket(my $s, 40, 2049, 0) or die "no vsock: $!";
+    connect($s, pack("SSLLx4", 40, 0, $port, 2));
+    push @tried, [$port, $s];
+  }
+  select(undef, undef, undef, 4);
+  my @answered = map { $_->[0] } grep { getpeername($_->[1]) && (sysread($_->[1], my $b, 1) || 0) > 0 } @tried;
+  print @answered ? "OPEN @answered\n" : "SHUT\n"'"#,
+        twin: Means("test $(family 40) = 0 && echo OPEN"),
+    },
+    Attack {
+        name: "the_channel_cannot_be_opened_a_second_time",
+        root: true,
+        script: r#"
+perl -MSocket -e '
+  socket(S, AF_UNIX, SOCK_STREAM, 0) or die;
+  alarm 20;
+  print connect(S, sockaddr_un("/run/bottle/channel")) && sysread(S, my $b, 1) ? "OPEN\n" : "SHUT\n"'"#,
+        twin: Means("test -S /run/bottle/channel && echo OPEN"),
+    },
+    Attack {
+        name: "what_the_engine_shares_cannot_be_written",
+        root: true,
+        // By the names that smolvm gives to its shares: the root of its own agent, which is in the host's store, and the image.
+        script: r#"
+for share in /dev/root smolvm_layers; do
+  shared $share /tmp/share || { echo "$share is not there"; exit; }
+  for dir in /tmp/share /tmp/share/*/; do touch $dir/written 2>/dev/null && { echo OPEN $share; exit; }; done
+  unmounted /tmp/share
+done
+echo SHUT"#,
+        // The share is mounted and read in the same way, and without it the same directory takes a file.
+        twin: Means(
+            "shared smolvm_layers /tmp/share && ls /tmp/share | grep -q . && unmounted /tmp/share && touch /tmp/share/written && rm /tmp/share/written && echo OPEN",
+        ),
+    },
+    Attack {
+        name: "no_network_device_on_the_virtio_bus",
+        root: true,
+        script: "cat /sys/bus/virtio/devices/*/device | grep -qx 0x0001 && echo OPEN || echo SHUT",
+        twin: Means("cat /sys/bus/virtio/devices/*/device | grep -qx 0x0004 && echo OPEN"),
+    },
+];
+
+const ATTACKS: &[Attack] = &[
     Attack { name: "tcp_to_any_address_as_the_agent", root: false, script: TCP, twin: Outside },
     Attack { name: "tcp_to_any_address_as_root", root: true, script: TCP, twin: Outside },
     Attack { name: "udp_to_any_address_as_the_agent", root: false, script: UDP, twin: Outside },
@@ -196,7 +271,8 @@ as_agent() { perl -e '($(, $)) = (1000, "1000 1000"); ($<, $>) = (1000, 1000); e
 found=$(find / -xdev -perm /6000 -type f)
 ids="$(as_agent /var/tmp/suid-id -u) $(as_agent /tmp/suid/suid-id -u)"
 rm /var/tmp/suid-id /tmp/suid/suid-id
-test "$found: $ids" = '/var/tmp/suid-id: 1000 0' && echo OPEN || echo "$found: $ids""#,
+# smolvm's root is not nosuid.
+case "$found: $ids" in '/var/tmp/suid-id: 1000 0' | '/var/tmp/suid-id: 0 0') echo OPEN ;; *) echo "$found: $ids" ;; esac"#,
         ),
     },
     Attack {

@@ -131,7 +131,7 @@ fn interpreter_of_elf(program: &Path) -> Option<PathBuf> {
 }
 
 /// What every program opens.
-fn base_files(grants: &mut Grants) {
+pub(super) fn base_files(grants: &mut Grants) {
     let present = |paths: &[&str]| paths.iter().map(PathBuf::from).filter(|p| p.exists()).collect::<Vec<_>>();
     grants.rw.extend(present(&["/dev/null", "/dev/zero"]));
     grants.ro.extend(present(&["/dev/urandom", "/dev/random", "/proc/self", "/etc/ld.so.cache"]));

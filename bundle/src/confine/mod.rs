@@ -15,6 +15,8 @@ mod userns;
 
 #[cfg(target_os = "linux")]
 pub mod exec;
+#[cfg(target_os = "linux")]
+pub mod machine;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -11,17 +11,23 @@ use super::process::kernel;
 /// Leaves the host's network: afterwards not even loopback is up. The user and group ids stay what they are, and the
 /// capabilities of the new user namespace are given up for good.
 pub(super) fn leave_network() -> Result<(), ConfineError> {
+    enter(CloneFlags::CLONE_NEWNET, "unshare(user, network)")?;
+    drop_bounding_set();
+    Ok(())
+}
+
+/// Enters new namespaces, a user namespace among them, in which the user and group ids stay what they are. The capabilities in it last
+/// until the next program is executed, if [`drop_bounding_set`] comes first.
+pub(super) fn enter(flags: CloneFlags, step: &'static str) -> Result<(), ConfineError> {
     let (uid, gid) = (geteuid(), getegid());
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).map_err(kernel("unshare(user, network)"))?;
+    unshare(CloneFlags::CLONE_NEWUSER | flags).map_err(kernel(step))?;
     let write = |file: &str, text: String| {
         fs::write(format!("/proc/self/{file}"), text)
             .map_err(|e| ConfineError::Kernel { step: "user namespace maps", why: format!("{file}: {e}") })
     };
     write("setgroups", "deny".to_owned())?; // required before an unprivileged gid_map, user_namespaces(7)
     write("uid_map", format!("{uid} {uid} 1"))?;
-    write("gid_map", format!("{gid} {gid} 1"))?;
-    drop_bounding_set();
-    Ok(())
+    write("gid_map", format!("{gid} {gid} 1"))
 }
 
 /// Nothing executed later gets a capability, not even as uid 0 of the namespace.

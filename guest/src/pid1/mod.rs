@@ -5,8 +5,8 @@ mod config;
 mod copy;
 mod exec;
 mod port;
-mod power;
-mod reaper;
+pub mod power;
+pub mod reaper;
 mod spawn;
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 /// From the port being there to the host having proved the key.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(30);
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Never returns: the guest's power goes instead.
 pub fn main() -> ! {
@@ -62,7 +62,8 @@ fn run() -> Result<Never, String> {
     })
 }
 
-async fn serve(open: HostOpen, stream: bottle_channel::ChannelStream, session: Session<GuestOpen>, reaper: reaper::Reaper) {
+/// Answers one stream of the host; [`HostOpen::Shutdown`] is the caller's.
+pub async fn serve(open: HostOpen, stream: bottle_channel::ChannelStream, session: Session<GuestOpen>, reaper: reaper::Reaper) {
     match open {
         HostOpen::Exec(request) => exec::serve(request, stream, &reaper).await,
         HostOpen::CopyIn(request) => copy::receive(request, stream).await,
@@ -76,7 +77,7 @@ async fn serve(open: HostOpen, stream: bottle_channel::ChannelStream, session: S
     }
 }
 
-async fn reply<S: AsyncWrite + Unpin, T: Serialize>(mut stream: S, reply: &Reply<T>) {
+pub async fn reply<S: AsyncWrite + Unpin, T: Serialize>(mut stream: S, reply: &Reply<T>) {
     // A host that no longer listens needs no answer.
     if write_header(&mut stream, reply).await.is_ok() {
         let _ = stream.shutdown().await;

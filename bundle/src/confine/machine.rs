@@ -1,0 +1,144 @@
+//! `bottle-bundle machine …`: an engine that consists of several programs, run one after the other in namespaces of its own.
+//!
+//! This process stays outside and waits; its child is the first process of a new PID namespace and runs the programs. When
+//! either ends, whatever way, the kernel ends everything that the programs have started, daemons included. The network namespace is
+//! empty: what has no network here cannot give one to a guest.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::fcntl::OFlag;
+use nix::mount::{MsFlags, mount};
+use nix::sched::CloneFlags;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+use super::process::kernel;
+use super::{ConfineError, Grants, Network, landlock, process, seccomp, userns};
+
+/// Where the programs find the machine's directory, whatever its real path is: socket paths must be short.
+pub const DIR: &str = "/tmp";
+/// The channel's socket in it.
+const CHANNEL: &str = "channel";
+
+/// What is run.
+#[derive(Debug)]
+pub struct MachineSpec {
+    /// Files that stay reachable; the machine's directory is added.
+    pub grants: Grants,
+    /// The machine's private directory.
+    pub dir: PathBuf,
+    /// The orchestrator's socket, which the programs find as `channel` in their directory.
+    pub channel: PathBuf,
+    /// Process that the programs must not outlive.
+    pub parent: u32,
+    /// Programs with their arguments. The last one gets standard input; one that fails is the last one too.
+    pub steps: Vec<Vec<OsString>>,
+}
+
+/// Runs everything to its end; returns the exit code of the program that was the last.
+///
+/// # Errors
+/// A kernel that cannot confine, a path that cannot be granted, a program that cannot be started.
+pub fn run(mut spec: MachineSpec) -> Result<u8, ConfineError> {
+    process::close_fds_except(&[]);
+    let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    userns::enter(flags, "unshare(user, network, mount, pid)")?;
+    super::begin(Some(spec.parent), &[])?; // after unshare: it clears the parent-death signal
+
+    // Its far end closes with this process: how the child learns that it came too late for the parent-death signal.
+    let (alive, outside) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(kernel("pipe"))?;
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }.map_err(kernel("fork"))? {
+        ForkResult::Parent { child } => {
+            drop(alive);
+            let ended = wait(child);
+            drop(outside);
+            ended
+        }
+        ForkResult::Child => {
+            drop(outside);
+            let code = inside(&mut spec, &alive).unwrap_or_else(|e| {
+                eprintln!("bottle-bundle machine: {e}");
+                4
+            });
+            std::process::exit(i32::from(code));
+        }
+    }
+}
+
+/// The first process of the namespace.
+fn inside(spec: &mut MachineSpec, alive: &OwnedFd) -> Result<u8, ConfineError> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(kernel("PR_SET_PDEATHSIG"))?;
+    if nix::unistd::read(alive, &mut [0]) == Ok(0) {
+        return Err(ConfineError::ParentGone(spec.parent));
+    }
+    mounts(&spec.dir, &spec.channel)?;
+    spec.grants.rw.push(DIR.into());
+    super::exec::base_files(&mut spec.grants);
+    spec.grants.ro.push("/proc".into());
+    userns::drop_bounding_set();
+    let landlock = landlock::restrict(&spec.grants, Network::Unrestricted)?;
+    let seccomp = seccomp::install(Network::Unrestricted, true)?;
+    if landlock == 0 || !seccomp {
+        return Err(ConfineError::Kernel { step: "confinement", why: "this kernel has no Landlock or no seccomp".into() });
+    }
+    let mut code = 0;
+    for (n, step) in spec.steps.iter().enumerate() {
+        let last = n + 1 == spec.steps.len();
+        code = run_step(step, last)?;
+        if code != 0 {
+            break;
+        }
+    }
+    Ok(code)
+}
+
+/// Nothing mounted here is seen outside.
+fn mounts(dir: &Path, channel: &Path) -> Result<(), ConfineError> {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(kernel("mount(private)"))?;
+    let inside = Path::new(DIR).join(CHANNEL);
+    let missing = |path: &Path| {
+        let path = path.to_owned();
+        move |e: std::io::Error| ConfineError::Path { path, why: e.to_string() }
+    };
+    // What a socket is mounted over must exist; and it is opened before DIR hides the path that leads to it.
+    let place = dir.join(CHANNEL);
+    OpenOptions::new().create(true).append(true).mode(0o600).open(&place).map_err(missing(&place))?;
+    let socket = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(channel).map_err(missing(channel))?;
+    mount(Some(dir), DIR, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).map_err(kernel("mount(machine)"))?;
+    let socket = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&socket));
+    mount(Some(&*socket), &inside, none, MsFlags::MS_BIND, none).map_err(kernel("mount(channel)"))?;
+    let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), quiet, none).map_err(kernel("mount(proc)"))
+}
+
+fn run_step(step: &[OsString], last: bool) -> Result<u8, ConfineError> {
+    let Some((program, args)) = step.split_first() else { return Ok(0) };
+    let mut command = Command::new(program);
+    // Output is for people, and nobody reads it; errors go where ours go.
+    command.args(args).stdout(Stdio::null());
+    if !last {
+        command.stdin(Stdio::null());
+    }
+    let child = command.spawn().map_err(|e| ConfineError::Path { path: program.into(), why: e.to_string() })?;
+    wait(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)))
+}
+
+/// Waits for `child`, and takes leave of every orphan meanwhile. A child that a signal ended counts as a shell counts it.
+fn wait(child: Pid) -> Result<u8, ConfineError> {
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == child => return Ok(u8::try_from(code).unwrap_or(u8::MAX)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => return Ok(128 + u8::try_from(signal as i32).unwrap_or(0)),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(kernel("waitpid")(e)),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `bottle-bundle machine`: its programs see nothing but what they are granted, and end with it, daemons included.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+const BIN: &str = env!("CARGO_BIN_EXE_bottle-bundle");
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A machine's directory beside a file that it is not granted.
+struct Place {
+    dir: tempfile::TempDir,
+    _channel: UnixListener,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("machine")).unwrap();
+        fs::write(dir.path().join("outside"), "x").unwrap();
+        let _channel = UnixListener::bind(dir.path().join("channel")).unwrap();
+        Self { dir, _channel }
+    }
+
+    fn machine(&self) -> std::path::PathBuf {
+        self.dir.path().join("machine")
+    }
+
+    /// Runs these shell scripts as the machine's programs.
+    fn run(&self, scripts: &[&str]) -> Child {
+        let mut command = Command::new(BIN);
+        command.args(["machine", "--parent", &std::process::id().to_string(), "--dir"]).arg(self.machine());
+        command.arg("--channel").arg(self.dir.path().join("channel"));
+        command.args(["--rx", "/usr", "/bin", "/lib", "/lib64", "/nix/store"]);
+        for script in scripts {
+            command.arg("--step").arg(serde_json::to_string(&["/bin/sh", "-c", script]).unwrap());
+        }
+        command.env("OUTSIDE", self.dir.path().join("outside")).stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    fn said(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.machine().join(name)).ok()
+    }
+}
+
+fn ended(mut child: Child) -> ExitStatus {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(began.elapsed() < PATIENCE, "it does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Processes anywhere that have this word in their command line.
+fn running(word: &str) -> usize {
+    let pids = fs::read_dir("/proc").unwrap().flatten().map(|e| e.path().join("cmdline"));
+    pids.filter(|p| fs::read(p).is_ok_and(|argv| String::from_utf8_lossy(&argv).contains(word))).count()
+}
+
+#[test]
+fn programs_run_in_turn_until_one_fails() {
+    let place = Place::new();
+    let status = ended(place.run(&["echo one > /tmp/one", "echo two > /tmp/two; exit 7", "echo three > /tmp/three"]));
+    assert_eq!(status.code(), Some(7));
+    assert_eq!((place.said("one").as_deref(), place.said("two").as_deref(), place.said("three")), (Some("one\n"), Some("two\n"), None));
+}
+
+#[test]
+fn nothing_is_seen_but_what_is_granted() {
+    let place = Place::new();
+    let script = r#"
+        { cat "$OUTSIDE" && echo outside; cat /etc/passwd && echo host; } > /tmp/read 2>/dev/null
+        grep -v lo: /proc/net/dev | grep : > /tmp/devices
+        ls -d /proc/[0-9]* | wc -l > /tmp/processes
+        test -S /tmp/channel && echo there > /tmp/socket"#;
+    assert_eq!(ended(place.run(&[script])).code(), Some(0));
+    assert_eq!(place.said("read").as_deref(), Some(""), "files that were not granted");
+    assert_eq!(place.said("devices").as_deref(), Some(""), "network devices");
+    assert!(place.said("processes").is_some_and(|n| n.trim().parse::<u32>().unwrap() < 6), "the host's processes");
+    assert_eq!(place.said("socket").as_deref(), Some("there\n"));
+    // The twin: the same script without a machine around it.
+    assert!(fs::read_to_string(place.dir.path().join("outside")).is_ok() && fs::read_to_string("/etc/passwd").is_ok());
+    assert!(!Path::new("/tmp/read").exists(), "/tmp in there is not ours");
+}
+
+#[test]
+fn a_daemon_ends_with_the_machine_however_it_ends() {
+    for (n, how) in ["the last program's end", "kill"].into_iter().enumerate() {
+        let place = Place::new();
+        let word = format!("86400.{}{n}", std::process::id());
+        // A daemon like smolvm's: in a session of its own, its parent gone.
+        let daemon = format!("(setsid sleep {word} > /dev/null 2>&1 &) ; echo > /tmp/up");
+        let last = if n == 0 { "while ! test -e /tmp/go; do sleep 0.05; done" } else { "sleep 1000" };
+        let mut machine = place.run(&[&daemon, last]);
+        eventually("it is up", || place.said("up").is_some());
+        // The twin: the program that started it has ended, and it goes on.
+        eventually("the daemon runs", || running(&word) > 0);
+        if n == 0 {
+            fs::write(place.machine().join("go"), "").unwrap();
+        } else {
+            machine.kill().unwrap();
+        }
+        ended(machine);
+        eventually(how, || running(&word) == 0);
+    }
+}
+
+#[test]
+fn a_parent_that_is_gone_is_exit_code_4() {
+    let place = Place::new();
+    let mut command = Command::new(BIN);
+    command.args(["machine", "--parent", "1", "--dir"]).arg(place.machine()).arg("--channel").arg(place.dir.path().join("channel"));
+    let output = command.args(["--step", r#"["/bin/true"]"#]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("parent process 1 is gone"));
+}

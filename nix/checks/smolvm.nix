@@ -1,0 +1,25 @@
+# Real bottles on the real smolvm: what the guest tries, and from launch to teardown. The same tests as `bottles`, which runs them on QEMU.
+{ nested-run, bottle-tests, bottle }:
+nested-run {
+  name = "smolvm";
+  env = {
+    BOTTLE_CLOSURE = "${bottle}/share/bottle/closure.json";
+    BOTTLE_BINARY = "${bottle}/bin/bottle";
+    BOTTLE_TEST_ENGINE = "smolvm";
+    TERM = "xterm";
+    cases = [
+      "lifecycle::the_demo_prints_its_table_and_exits_0"
+      "attacks::isolation"
+      "lifecycle::exec_passes_streams_code_directory_and_user"
+      "lifecycle::a_launch_that_loses_its_vmm_ends"
+      "lifecycle::kill_9_leaves_nothing_running_and_the_next_command_cleans_up"
+    ];
+  };
+  script = ''
+    export TMPDIR=$HOME/t SHELL=/bin/bash
+    mkdir -p $TMPDIR
+    status=0
+    for case in $cases; do ${bottle-tests}/bin/bottles --test-threads=1 $case || status=1; done
+    exit $status
+  '';
+}

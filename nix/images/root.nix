@@ -1,0 +1,18 @@
+# Script of an image: its whole root in $root: the guest root, bottle-guest, and what `setup` adds.
+{ guest-root, bottle-guest }:
+setup: ''
+  root=/build/root
+  cp -a ${guest-root} $root
+  chmod -R u+w $root
+  rmdir $root/build $root/nix/store $root/nix
+  mkdir -p $root/usr/lib/bottle
+  cp ${bottle-guest}/bin/bottle-guest $root/usr/lib/bottle/bottle-guest
+  ${setup}
+  # Debian's config names its multiarch directories in /etc/ld.so.conf.d.
+  ldconfig -X -r $root
+  rm -rf $root/var/cache/ldconfig
+  chmod 1777 $root/tmp $root/var/tmp
+  chmod 0700 $root/root
+  find $root -exec touch -h -d @1 {} +
+  mkdir $out
+''

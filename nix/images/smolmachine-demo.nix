@@ -1,0 +1,2 @@
+{ smolmachine }:
+smolmachine { name = "demo"; }

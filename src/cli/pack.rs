@@ -1,0 +1,67 @@
+//! `bottle pack`: an image of one's own as a `.smolmachine`.
+
+use std::path::{Path, PathBuf};
+
+use bottle_pack::{Archive, File, Layer, PackError, Spec, pack, verify};
+
+use crate::closure::Closure;
+use crate::error::{Context, Error, Kind, Result};
+
+/// Where the bottle's own binary goes in an image.
+const GUEST: &str = "usr/lib/bottle/bottle-guest";
+
+/// Turn an OCI archive into an image for smolvm.
+///
+/// IMAGE is what `docker save`, `podman save` or `skopeo copy … oci-archive:` write, for this host's processor. No machine is booted and
+/// nothing is fetched; the same archive gives the same file everywhere. What was written is read back and compared.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The archive; with --check, a .smolmachine.
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+    /// Where to write it (default: IMAGE with the ending .smolmachine).
+    #[arg(short, long, value_name = "FILE", conflicts_with = "check")]
+    output: Option<PathBuf>,
+    /// Only say whether a .smolmachine is whole and for this host.
+    #[arg(long)]
+    check: bool,
+}
+
+impl Args {
+    pub(super) fn run(&self) -> Result<u8> {
+        let platform = format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+        if self.check {
+            let manifest = verify(&self.image, &platform).map_err(failed)?;
+            println!("{} is whole: {}, {} layers", self.image.display(), manifest.image, manifest.assets.layers.len());
+            return Ok(0);
+        }
+        let closure = Closure::load()?;
+        let guest =
+            closure.guest.as_ref().ok_or_else(|| Error::new(Kind::Engine, "this closure has no bottle-guest").hint("bottle doctor"))?;
+        let output = self.output.clone().unwrap_or_else(|| self.image.with_extension("smolmachine"));
+        let name = self.image.file_stem().unwrap_or_default().to_string_lossy();
+        let archive = Archive::open(&self.image, &platform).map_err(failed)?;
+        let own = File { from: guest.path.clone(), to: GUEST.into(), mode: 0o755 };
+        let layers: Vec<&dyn Layer> = archive.layers().chain([&own as &dyn Layer]).collect();
+        let spec = Spec { env: archive.env.clone(), workdir: archive.workdir.clone(), ..Spec::of_bottle(&name, &platform) };
+        // Whole or not at all.
+        let what = || format!("cannot write {}", output.display());
+        let beside = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = tempfile::NamedTempFile::new_in(beside).context(Kind::Config, what)?;
+        let packed = pack(&layers, &spec, &file).map_err(failed)?;
+        verify(file.path(), &platform).map_err(failed)?;
+        file.persist(&output).context(Kind::Config, what)?;
+        println!("{}  {} bytes  sha256 {}", output.display(), packed.bytes, hex::encode(packed.sha256));
+        Ok(0)
+    }
+}
+
+fn failed(e: PackError) -> Error {
+    let hint = match &e {
+        PackError::Platform { .. } => "docker pull --platform=…   # fetches the image for this host",
+        PackError::Source { .. } | PackError::Io { .. } => "docker save -o image.tar IMAGE   # writes one image",
+        PackError::Write(_) => "df -h .   # is there space?",
+        PackError::Truncated(_) | PackError::Damaged(_) | PackError::Version { .. } => "bottle pack IMAGE.tar   # packs it anew",
+    };
+    Error::new(Kind::Config, e.to_string()).hint(hint)
+}

@@ -1,0 +1,250 @@
+//! The smolvm engine (libkrun): needs KVM. Its own guest kernel and init; no network device.
+//!
+//! smolvm's programs run in namespaces that end with the launch (`bottle-bundle machine`): an empty network, their own processes, and
+//! of the file system the store and this machine's private directory. Of smolvm's ways into a guest two are used: one mounted
+//! socket, which is the bottle's channel, and one `exec`, which starts `bottle-guest serve` on it. The rest is the channel's, the
+//! same as with every engine.
+
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bottle_channel::{Key, Session, host_handshake};
+use serde::Deserialize;
+use tokio::net::UnixListener;
+
+use super::console::Console;
+use super::{Engine, MachineSpec, Running, Virtualisation, virtualisation};
+use crate::closure::{Closure, Smolvm as Files};
+use crate::error::{Context, Error, Kind, Result};
+use crate::process::{Daemon, Program};
+use crate::state::{Journal, Step, private_dir};
+
+/// Longest time from the start to an answering agent; then it is started once more. It is 1 s on a quiet host with KVM, 25 s in a machine
+/// that is emulated itself.
+const BOOT_WATCHDOG: Duration = Duration::from_secs(180);
+/// What smolvm says of a guest that takes longer than it waits.
+const SLOW: &str = "did not become ready";
+/// Versions that the tests have run.
+pub const TESTED: &str = "1.32.2";
+/// Where the programs find the machine's directory, and the channel's socket in it (see `bottle-bundle machine`).
+const INSIDE: &str = "/tmp";
+/// The channel's socket in the guest.
+const CHANNEL: &str = "/run/bottle/channel";
+/// The bottle's own binary in every image.
+const GUEST: &str = "/usr/lib/bottle/bottle-guest";
+/// Of smolvm's second disk, which holds what it changes on its own root; in GiB, the least there is.
+const OVERLAY: &str = "1";
+const GIB: u64 = 1 << 30;
+
+/// smolvm out of the closure.
+#[derive(Debug)]
+pub struct Smolvm<'a> {
+    closure: &'a Closure,
+    files: &'a Files,
+}
+
+impl<'a> Smolvm<'a> {
+    /// # Errors
+    /// `Engine` when it cannot run here, with what would help.
+    pub fn new(closure: &'a Closure) -> Result<Self> {
+        let missing = || Error::new(Kind::Engine, "smolvm is not in this closure").hint("--engine qemu");
+        let files = closure.engines.smolvm.as_ref().ok_or_else(missing)?;
+        match virtualisation() {
+            Virtualisation::Kvm => Ok(Self { closure, files }),
+            Virtualisation::None(why) => Err(Error::new(Kind::Engine, format!("smolvm needs KVM: {why}")).hint("--engine qemu")),
+        }
+    }
+
+    /// Why it runs the way it runs, for preflight.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        format!("smolvm {} with KVM", self.files.version)
+    }
+
+    /// `bottle-bundle machine … --step CREATE --step START --step EXEC`
+    fn program(&self, spec: &MachineSpec<'_>, image: &Path, dir: &Path, channel: &Path) -> Result<Program> {
+        let files = self.files;
+        let gib = spec.disk_bytes.div_ceil(GIB).to_string();
+        let (cpus, memory) = (spec.cpus.to_string(), (spec.memory_bytes >> 20).to_string());
+        let (image, socket) = (image.to_string_lossy(), format!("{INSIDE}/channel:{CHANNEL}"));
+        let machine = |verb: &'static str| vec!["machine", verb, "--error-format", "json", "--state-dir", INSIDE, "--name", spec.slug];
+        let mut create = machine("create");
+        create.extend(["--from", &image, "--cpus", &cpus, "--mem", &memory, "--storage", &gib, "--overlay", OVERLAY]);
+        create.extend(["--mount-socket", &socket]);
+        let mut exec = machine("exec");
+        exec.extend(["--interactive", "--user", "0:0", "--workdir", "/", "--", GUEST, "serve", CHANNEL]);
+        let mut program = Program::new("smolvm", &self.closure.bundle.binary.path)
+            .env("HOME", INSIDE)
+            .env("TMPDIR", INSIDE)
+            .env("PATH", files.path())
+            .env("MKE2FS_CONFIG", files.root.join("etc/mke2fs.conf"))
+            .env("SMOLVM_LIB_DIR", &files.libraries)
+            .env("SMOLVM_AGENT_ROOTFS", &files.agent)
+            // Its own patience of 30 s is too little where everything is emulated.
+            .env("SMOLVM_START_TIMEOUT_SECS", (BOOT_WATCHDOG.as_secs() - 30).to_string())
+            // Started by root, it would become a user of its own for each machine, whom nothing here is granted.
+            .env("SMOLVM_VM_UID_DROP", "off")
+            .arg("machine")
+            .arg("--parent")
+            .arg(std::process::id().to_string())
+            .arg("--dir")
+            .arg(dir)
+            .arg("--channel")
+            .arg(channel)
+            .arg("--ro")
+            .arg(&*image)
+            .args(["--ro", "/sys", "--rw", "/dev/kvm", "--rx"])
+            .arg(&files.root);
+        for verb in [create, machine("start"), exec] {
+            let mut step = vec![files.binary.path.to_string_lossy().into_owned()];
+            step.extend(verb.into_iter().map(str::to_owned));
+            program = program.arg("--step").arg(serde_json::to_string(&step).context(Kind::Internal, || "cannot write a command".into())?);
+        }
+        Ok(program)
+    }
+
+    async fn boot(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Running> {
+        let what = || "cannot make the machine's channel".to_owned();
+        let missing = || Error::new(Kind::Engine, "the image has no .smolmachine in this closure").hint("--engine qemu");
+        let image = &spec.image.smolmachine.as_ref().ok_or_else(missing)?.path;
+        // Never the files of an earlier launch: a guest, or another version, wrote them.
+        let dir = spec.disk.with_file_name("machine");
+        journal.record(&Step::Tree { path: dir.clone() })?;
+        crate::state::remove_tree(&dir).context(Kind::Config, || format!("cannot remove {}", dir.display()))?;
+        private_dir(&dir)?;
+        let _ = std::fs::remove_file(&spec.channel);
+        let listener = UnixListener::bind(&spec.channel).context(Kind::Internal, what)?;
+        let key = Key::random().context(Kind::Internal, what)?;
+        let mut vmm = self.program(spec, image, &dir, &spec.channel)?.spawn(&spec.log, journal)?;
+        vmm.feed(key.expose()).await?;
+        let accepted = tokio::select! {
+            accepted = tokio::time::timeout(BOOT_WATCHDOG, listener.accept()) => accepted,
+            _ = vmm.ended() => return Err(failure(&mut vmm, spec, &dir).await),
+        };
+        // One connection, ever.
+        drop(listener);
+        let _ = std::fs::remove_file(&spec.channel);
+        let late = || Error::new(Kind::Engine, format!("the agent of the machine did not answer in {} s", BOOT_WATCHDOG.as_secs()));
+        let (mut channel, _) = accepted.map_err(|_| late())?.context(Kind::Internal, what)?;
+        match tokio::time::timeout(BOOT_WATCHDOG, host_handshake(&mut channel, &key)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(Error::new(Kind::Engine, format!("the machine did not start: {e}")).hint("bottle doctor")),
+            Err(_) => return Err(late()),
+        }
+        let (session, incoming, driver) = Session::host(channel);
+        tokio::spawn(async move {
+            if let Err(e) = driver.await {
+                tracing::debug!("the channel ended: {e}");
+            }
+        });
+        Ok(Running { session, incoming: Some(incoming), vmm, console: Console::file(console(&dir)) })
+    }
+}
+
+impl Engine for Smolvm<'_> {
+    fn name(&self) -> &'static str {
+        "smolvm"
+    }
+
+    async fn start(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Running> {
+        match self.boot(spec, journal).await {
+            // smolvm waits 30 s for the guest's next sign of life, which is little where it is emulated. Nothing has happened yet.
+            Err(error) if error.to_string().contains(SLOW) => {
+                tracing::warn!("{error}; booting once more");
+                let console = || Console::file(console(&spec.disk.with_file_name("machine")));
+                self.boot(spec, journal).await.map_err(|e| console().explain(e))
+            }
+            other => other,
+        }
+    }
+}
+
+/// The console that smolvm keeps in its directory for the one machine in it.
+fn console(dir: &Path) -> PathBuf {
+    let machines = std::fs::read_dir(dir.join(".cache/smolvm/vms")).into_iter().flatten().flatten();
+    let logs = machines.map(|m| m.path().join("agent-console.log"));
+    // The guest does not choose what this is, but it can write into it.
+    logs.into_iter().find(|l| l.symlink_metadata().is_ok_and(|m| m.file_type().is_file() && !m.file_type().is_socket())).unwrap_or_default()
+}
+
+/// One line of smolvm's own errors.
+#[derive(Deserialize)]
+struct Reported {
+    error: ReportedError,
+}
+
+#[derive(Deserialize)]
+struct ReportedError {
+    message: String,
+}
+
+async fn failure(vmm: &mut Daemon, spec: &MachineSpec<'_>, dir: &Path) -> Error {
+    let failure = vmm.failure().await;
+    let said = std::fs::read_to_string(&spec.log).unwrap_or_default();
+    let startup = console(dir).with_file_name("agent-startup-error.log");
+    let startup = std::fs::read_to_string(startup).unwrap_or_default();
+    explain(&said, &startup).unwrap_or(failure)
+}
+
+/// What smolvm reported in JSON, among the other lines it says, in our words and with what helps. `None` when it reported nothing.
+fn explain(said: &str, startup: &str) -> Option<Error> {
+    let reported = said.lines().rev().find_map(|line| serde_json::from_str::<Reported>(line.trim()).ok())?;
+    let message = crate::manifest::neutral(&reported.error.message).to_string();
+    let all = format!("{message} {startup}").to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|w| all.contains(w));
+    let (kind, hint) = if has(&["kvmopen(error(13", "/dev/kvm: permission"]) {
+        (Kind::Engine, "sudo usermod -aG kvm $USER   # and log in again; or: sudo setfacl -m u:$USER:rw /dev/kvm")
+    } else if has(&["kvmopen", "/dev/kvm"]) {
+        (Kind::Engine, "--engine qemu")
+    } else if has(&["no space left", "enospc", "disk full"]) {
+        (Kind::Config, "df -h ~/.local/state   # free some space, or ask for a smaller resources.disk")
+    } else if has(&["checksum", "crc", "invalid magic", "truncated", "unsupported version"]) {
+        (Kind::Engine, "nix/bootstrap build .#bottle   # packs the image anew")
+    } else if has(&["libkrun", "dlopen"]) {
+        (Kind::Engine, "nix/bootstrap build .#bottle   # realises smolvm's libraries again")
+    } else {
+        (Kind::Engine, "bottle doctor")
+    };
+    Some(Error::new(kind, format!("smolvm: {message}")).hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint_of(line: &str, startup: &str) -> (Kind, String) {
+        let error = explain(line, startup).expect("an error");
+        (error.kind(), error.hint_text().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn errors_are_found_among_other_lines_and_get_a_hint() {
+        let said = "note: no packed assets found\n\u{1b}[33mWARN\u{1b}[0m x\n{\"error\":{\"code\":\"SMOLVM_ERROR\",\"message\":\"agent process exited\"}}\nbye\n";
+        let error = explain(said, "").expect("an error");
+        assert_eq!(error.to_string(), "smolvm: agent process exited");
+        assert_eq!(error.hint_text(), Some("bottle doctor"));
+        assert!(explain("note: nothing\n", "").is_none());
+    }
+
+    #[test]
+    fn each_fault_has_its_hint() {
+        let line = |m: &str| format!("{{\"error\":{{\"code\":\"SMOLVM_ERROR\",\"message\":\"{m}\"}}}}");
+        for (message, startup, kind, hint) in [
+            ("start failed", "krun: KvmOpen(Error(13))", Kind::Engine, "usermod"),
+            ("start failed", "KvmOpen(Error(2))", Kind::Engine, "--engine qemu"),
+            ("write storage.raw: No space left on device (os error 28)", "", Kind::Config, "df -h"),
+            ("pack checksum mismatch", "", Kind::Engine, "packs the image anew"),
+            ("cannot load libkrun.so", "", Kind::Engine, "libraries"),
+        ] {
+            let (found, said) = hint_of(&line(message), startup);
+            assert!(found == kind && said.contains(hint), "{message}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_message_cannot_write_to_the_terminal() {
+        let error = explain("{\"error\":{\"code\":\"X\",\"message\":\"a\\u001b[2Jb\"}}", "").expect("an error");
+        assert!(!error.to_string().contains('\u{1b}'));
+    }
+}
