@@ -244,7 +244,7 @@ fn killed_at_any_stage_of_a_push_it_leaves_all_or_nothing() {
         let work = gate.clone("x");
         let before = upstream.refs("x");
         // Long enough to be met while it is scanned.
-        let text: String = (0..400_000u64).map(|n| format!("line {}\n", n * 7919 % 1_000_003)).collect();
+        let text = (0..400_000u64).map(|n| format!("line {}", n * 7919 % 1_000_003)).collect::<Vec<_>>().join("\n") + "\n";
         work.commit("a", if *stage == "scanned" { &text } else { "a" }, "work");
         let flag = upstream.dir.path().join("begun");
         match *stage {

@@ -94,7 +94,7 @@ async fn answer(git: &Git, root: &Path, request: Request<Incoming>) -> Result<Re
     let stdin = if get { Stdio::null() } else { Stdio::piped() };
     let mut child = command.arg(root.join(repo)).stdin(stdin).stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
     let (parts, all) = mpsc::channel(4);
-    if get && !request.headers().get("git-protocol").is_some_and(|v| v == "version=2") {
+    if get && request.headers().get("git-protocol").is_none_or(|v| v != "version=2") {
         let line = format!("# service=git-{service}\n");
         let _ = parts.send(Ok(Frame::data(format!("{:04x}{line}0000", line.len() + 4).into()))).await;
     }
