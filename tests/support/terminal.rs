@@ -14,7 +14,7 @@ use super::{Home, PATIENCE, eventually};
 /// The operator's side of a terminal on which `bottle` runs.
 pub struct Terminal {
     pub keys: File,
-    screen: Receiver<Vec<u8>>,
+    pub screen: Receiver<Vec<u8>>,
     pub seen: String,
     pub line: OwnedFd,
     pub child: Child,
@@ -103,9 +103,7 @@ impl Terminal {
     pub fn code(&mut self) -> Option<i32> {
         let mut code = None;
         eventually("the launch ends", || {
-            while let Ok(bytes) = self.screen.try_recv() {
-                self.seen.push_str(&String::from_utf8_lossy(&bytes));
-            }
+            self.drain();
             match self.child.try_wait().expect("wait") {
                 Some(status) => {
                     code = status.code();
