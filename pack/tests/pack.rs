@@ -23,7 +23,7 @@ fn root(names: &[&str]) -> TempDir {
     fs::write(long.join("deep"), "deep").unwrap();
     fs::hard_link(dir.path().join("a/file"), dir.path().join("b/linked")).unwrap();
     symlink("../a/file", dir.path().join("b/symlink")).unwrap();
-    fs::set_permissions(dir.path().join("b/file"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::set_permissions(dir.path().join("b/file"), fs::Permissions::from_mode(0o1755)).unwrap();
     dir
 }
 
@@ -67,7 +67,7 @@ fn a_layer_holds_what_the_tree_holds() {
     let kind = |name: &str| seen.iter().find(|(path, ..)| path == name).map(|(_, kind, mode)| (*kind, *mode));
     assert_eq!(kind("b/linked"), Some((tar::EntryType::Link, 0o644)));
     assert_eq!(kind("b/symlink").map(|(k, _)| k), Some(tar::EntryType::Symlink));
-    assert_eq!(kind("b/file"), Some((tar::EntryType::Regular, 0o4755)));
+    assert_eq!(kind("b/file"), Some((tar::EntryType::Regular, 0o1755)));
     assert!(seen.iter().any(|(path, ..)| path.ends_with("/deep") && path.len() > 180), "{seen:?}");
 }
 

@@ -22,7 +22,7 @@ fn resident(pid: i32) -> u64 {
 /// Does `work` and requires that no process of the host's side of the bottle (all but QEMU) is ever `limit` KiB larger than before.
 fn without_growth<T: Send>(bottle: &Running<'_>, limit: u64, work: impl FnOnce() -> T + Send) -> T {
     let mut egress = processes_naming(bottle.home.path());
-    egress.retain(|(_, argv)| argv.contains(" --policy "));
+    egress.retain(|(_, argv)| argv.contains(" egress --"));
     let [(egress, _)] = &egress[..] else { panic!("one egress: {egress:?}") };
     let mut watched = [("the orchestrator", bottle.pid()), ("egress", *egress)].map(|(name, pid)| (name, pid, resident(pid), 0));
     let done = std::thread::scope(|scope| {
