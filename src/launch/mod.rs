@@ -124,11 +124,10 @@ impl Launch<'_> {
         self.closure.verify(self.closure.image(plan.image.name.as_str())?, engine.name(), &self.roots.verified())?;
         let dir = self.roots.bottle(plan.slug.as_str())?;
         let _lock = dir.lock()?;
+        // First: a journal that cannot be undone keeps nobody from it.
+        deploy_key::revoke_left(&dir).await;
         if dir.journal().exists() {
-            deploy_key::revoke_left(&dir).await;
             Journal::unwind(&dir.journal())?;
-        } else {
-            deploy_key::revoke_left(&dir).await;
         }
         dir.require_space()?;
         // Caught from here on: whatever is interrupted is unwound.
