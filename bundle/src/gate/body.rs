@@ -78,6 +78,20 @@ impl Inflow {
         Ok(None)
     }
 
+    /// Appends what comes to `to`, until that has more than `most` bytes. Whether it has come to its end.
+    ///
+    /// # Errors
+    /// As [`Inflow::next`].
+    pub async fn collect(&mut self, to: &mut Vec<u8>, most: usize) -> Result<bool, Refusal> {
+        while to.len() <= most {
+            match self.next().await? {
+                Some(bytes) => to.extend_from_slice(&bytes),
+                None => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
     fn count(&mut self, chunk: Bytes) -> Result<Option<Bytes>, Refusal> {
         self.taken += chunk.len() as u64;
         if self.taken > self.most {

@@ -1,7 +1,8 @@
 //! `bottle-bundle git-gate`: a bottle's git, on the host, with the keys.
 //!
 //! A request passes [`server`] (HTTP, limits) and [`request`] (which of four it is). A fetch brings the [`repo`]'s mirror up to
-//! date over its [`remote`] ([`agent`] for keys that are in memory only), then `git upload-pack` answers, through [`body`]. A
+//! date over its [`remote`] ([`agent`] for keys that are in memory only), then `git upload-pack` answers, through [`body`]; the [`first`] of all
+//! is passed on while it arrives. A
 //! [`push`] passes [`commands`] ([`pkt`]) and [`refs`] before a byte of its pack is read; the pack goes into a quarantine by
 //! `git index-pack --strict`, [`walk`] lists what is new, [`scan`] looks at every new object ([`leaks`], [`paths`]), `git push` forwards it, with an [`attest`] note
 //! signed by a [`key`] where that is asked for, and only when the
@@ -12,6 +13,7 @@ pub mod attest;
 pub mod body;
 pub mod call;
 pub mod commands;
+pub mod first;
 pub mod key;
 pub mod leaks;
 pub mod paths;

@@ -440,7 +440,7 @@ async fn send(repo: &Repo, git: Call, head: &Head, notes: Option<&Notes>) -> Res
     }
     // It may have arrived although the connection did not last.
     let arrived = match repo.upstream_refs().await {
-        Ok((refs, _)) => head.commands.iter().all(|c| refs.get(&c.name) == Some(&c.new)),
+        Ok(seen) => head.commands.iter().all(|c| seen.refs.get(&c.name) == Some(&c.new)),
         Err(_) => false,
     };
     if arrived && attest::arrived(repo, notes).await {

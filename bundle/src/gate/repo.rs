@@ -10,11 +10,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bottle_policy::{GateTextError, GateUpstream, Push, Stale};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::attest::Attestor;
 use super::call::{Call, Ended, Programs};
 use super::commands::Id;
+use super::first::First;
 use super::refs::{RefPolicy, is_ref_name};
 use super::refusal::{Refusal, Rule};
 use super::remote::Remote;
@@ -38,6 +39,25 @@ const SHA256: &str = "the upstream is a SHA-256 repository; the gate knows SHA-1
 
 /// Refs by name.
 pub type Refs = BTreeMap<String, Id>;
+
+/// What an upstream has.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Branches and tags.
+    pub refs: Refs,
+    /// What the annotated ones of those tags are of.
+    pub peeled: Refs,
+    /// Its HEAD, a branch's full name.
+    pub head: Option<String>,
+}
+
+struct Unset<'a, T>(&'a watch::Sender<Option<T>>);
+
+impl<T> Drop for Unset<'_, T> {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
+    }
+}
 
 /// What of an upstream's policy can change while the daemon runs.
 #[derive(Debug)]
@@ -83,6 +103,7 @@ pub struct Repo {
     pub pushing: Mutex<()>,
     /// Held by whoever changes the mirror or the upstream.
     refreshed: Mutex<Refreshed>,
+    first: watch::Sender<Option<Arc<First>>>,
 }
 
 #[derive(Debug, Default)]
@@ -121,7 +142,8 @@ impl Repo {
         clean(&mirror)?;
         let refreshed = Mutex::new(Refreshed { once: mirror.join("gate-fetched").exists(), ..Refreshed::default() });
         let rules = RwLock::new(Arc::new(rules));
-        Ok(Self { upstream, rules, dir, mirror, quarantine, remote, attestor, programs, pushing: Mutex::default(), refreshed })
+        let (pushing, first) = (Mutex::default(), watch::Sender::default());
+        Ok(Self { upstream, rules, dir, mirror, quarantine, remote, attestor, programs, pushing, refreshed, first })
     }
 
     /// The rules in force. Who began with them ends with them.
@@ -143,6 +165,24 @@ impl Repo {
         // Whether or not who asked is still there: a git that is killed leaves locks behind.
         let task = tokio::spawn(async move { me.refresh_now().await });
         task.await.map_err(|e| Refusal::host("refresh a mirror", &e))?
+    }
+
+    /// The first fetch of all, while it is under way.
+    pub fn first(&self) -> Option<Arc<First>> {
+        self.first.borrow().clone()
+    }
+
+    /// The same as [`Repo::refresh`], but for the first fetch of all, which has only to be under way.
+    ///
+    /// # Errors
+    /// As [`Repo::refresh`].
+    pub async fn refresh_or_first(self: &Arc<Self>) -> Result<(), Refusal> {
+        let mut first = self.first.subscribe();
+        tokio::select! {
+            biased;
+            Ok(_) = first.wait_for(Option::is_some) => Ok(()),
+            done = self.refresh() => done,
+        }
     }
 
     async fn refresh_now(&self) -> Result<(), Refusal> {
@@ -202,14 +242,14 @@ impl Repo {
     pub async fn refs(&self) -> Result<Refs, Refusal> {
         let call = self.git().args(["for-each-ref", "--format=%(objectname) %(refname)", "refs/heads/", "refs/tags/"]);
         let ended = ran(call.run(Vec::new(), REFS, LOCAL).await, "read the mirror's refs")?;
-        Ok(read_refs(&ended.output, b' '))
+        Ok(read_refs(&ended.output, b' ', ""))
     }
 
-    /// What the upstream has now, and its HEAD.
+    /// What the upstream has now.
     ///
     /// # Errors
     /// [`Rule::Upstream`].
-    pub async fn upstream_refs(&self) -> Result<(Refs, Option<String>), Refusal> {
+    pub async fn upstream_refs(&self) -> Result<Seen, Refusal> {
         let call = self.remote.reached_by(self.git()).args([
             "ls-remote",
             "--symref",
@@ -231,7 +271,7 @@ impl Repo {
             let target = line.strip_prefix(b"ref: ")?.strip_suffix(b"\tHEAD")?;
             String::from_utf8(target.to_vec()).ok().filter(|name| name.starts_with("refs/heads/") && is_ref_name(name))
         });
-        Ok((read_refs(&ended.output, b'\t'), head))
+        Ok(Seen { refs: read_refs(&ended.output, b'\t', ""), peeled: read_refs(&ended.output, b'\t', "^{}"), head })
     }
 
     fn no_answer(&self, ended: &Ended) -> Refusal {
@@ -246,8 +286,26 @@ impl Repo {
         if !self.mirror.join("HEAD").exists() {
             self.init().await?;
         }
-        let (wanted, head) = self.upstream_refs().await?;
-        if wanted != self.refs().await? {
+        let seen = self.upstream_refs().await?;
+        let mine = self.refs().await?;
+        if mine.is_empty() && seen.head.as_ref().is_some_and(|head| seen.refs.contains_key(head)) {
+            let (first, ended) = First::new(seen.clone(), self.mirror.join("objects/pack"));
+            let first = Arc::new(first);
+            let _unset = Unset(&self.first);
+            self.first.send_replace(Some(first));
+            let done = self.take_over(&seen, &mine).await;
+            let same = match done.clone() {
+                Ok(()) => self.refs().await.map(|refs| refs == seen.refs),
+                Err(e) => Err(e),
+            };
+            ended.send_replace(Some(same));
+            return done;
+        }
+        self.take_over(&seen, &mine).await
+    }
+
+    async fn take_over(&self, seen: &Seen, mine: &Refs) -> Result<(), Refusal> {
+        if seen.refs != *mine {
             let call = self.remote.reached_by(self.git().rw(&self.mirror)).args([
                 "fetch",
                 "--quiet",
@@ -267,8 +325,8 @@ impl Repo {
                 return Err(self.no_answer(&ended));
             }
         }
-        if let Some(head) = head {
-            let call = self.git().rw(&self.mirror).args(["symbolic-ref", "HEAD", &head]);
+        if let Some(head) = &seen.head {
+            let call = self.git().rw(&self.mirror).args(["symbolic-ref", "HEAD", head]);
             let now = fs::read_to_string(self.mirror.join("HEAD")).unwrap_or_default();
             if now.trim_end() != format!("ref: {head}") {
                 ran(call.run(Vec::new(), 1 << 20, LOCAL).await, "set the mirror's HEAD")?;
@@ -314,11 +372,11 @@ pub(super) fn ran(ended: io::Result<Ended>, what: &str) -> Result<Ended, Refusal
     }
 }
 
-/// `ID REF` lines. What is peeled or is no branch or tag is left out.
-fn read_refs(text: &[u8], between: u8) -> Refs {
+/// Those of the `ID REF` lines that are branches and tags, and whose names end in `mark`, which is left out.
+fn read_refs(text: &[u8], between: u8, mark: &str) -> Refs {
     let line = |line: &[u8]| {
         let (id, name) = line.split_at_checked(40)?;
-        let name = std::str::from_utf8(name.strip_prefix(&[between])?).ok()?;
+        let name = std::str::from_utf8(name.strip_prefix(&[between])?).ok()?.strip_suffix(mark)?;
         let wanted = (name.starts_with("refs/heads/") || name.starts_with("refs/tags/")) && !name.ends_with("^{}");
         Some((name.to_owned(), Id::parse(id).filter(|_| wanted)?))
     };

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bottle_policy::UpstreamName;
 use bottle_policy::audit::AuditWriter;
 use bottle_scan::Profile;
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -17,12 +18,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::body::{Inflow, Outflow, Reply};
+use super::first::{self, Answer, First};
 use super::leaks::Warm;
 use super::push;
 use super::refusal::{Guards, Refusal, Rule};
@@ -148,6 +150,19 @@ fn reply(service: Service, kind: &str, reply: Reply) -> Response<Reply> {
     response
 }
 
+/// The pack of the first fetch, as it arrives.
+fn pass_on(gate: &Gate, first: Arc<First>, pack: tokio::fs::File, mut ticket: Ticket) -> Reply {
+    let (tx, rx) = mpsc::channel(16);
+    ticket.event.answer = Some("the first fetch, passed on as it arrived".to_owned());
+    gate.tasks.spawn(async move {
+        match first.send(pack, &tx, |bytes| ticket.down(bytes)).await {
+            Ok(()) => ticket.finish(),
+            Err(refusal) => ticket.fail(&refusal),
+        }
+    });
+    Reply::Made(rx)
+}
+
 async fn answer(gate: Arc<Gate>, request: Request<Incoming>, mut ticket: Ticket) -> Result<Response<Reply>, (Refusal, Ticket)> {
     macro_rules! tried {
         ($what:expr) => {
@@ -172,7 +187,8 @@ async fn answer(gate: Arc<Gate>, request: Request<Incoming>, mut ticket: Ticket)
     match (service, advertise) {
         (Service::UploadPack, true) => {
             tried!(ticket.admit());
-            tried!(repo.refresh().await);
+            let early = protocol == Some("version=2");
+            tried!(if early { repo.refresh_or_first().await } else { repo.refresh().await });
             let call = repo.git().args(["upload-pack", "--stateless-rpc", "--advertise-refs"]).arg(&repo.mirror);
             let call = if let Some(p) = protocol { call.env("GIT_PROTOCOL", p) } else { call };
             let running = tried!(call.start().map_err(|e| Refusal::host("run git", &e)));
@@ -194,12 +210,33 @@ async fn answer(gate: Arc<Gate>, request: Request<Incoming>, mut ticket: Ticket)
             let gzip = tried!(request::body_headers(&head.headers, service));
             let mut inflow = Inflow::new(body, gzip, gate.limits.wants, gate.limits.silence);
             tried!(ticket.admit());
+            let mut asked = Vec::new();
+            if let Some(first) = repo.first() {
+                let whole = tried!(inflow.collect(&mut asked, first::ASKED).await);
+                match first.answer(&asked).filter(|_| whole && protocol == Some("version=2")) {
+                    Some(Answer::Refs(refs)) => {
+                        ticket.up(inflow.taken);
+                        ticket.down(refs.len() as u64);
+                        ticket.finish();
+                        return Ok(reply(service, "result", refs.into()));
+                    }
+                    Some(Answer::Pack) => {
+                        if let Some(pack) = first.pack().await {
+                            ticket.up(inflow.taken);
+                            return Ok(reply(service, "result", pass_on(&gate, first, pack, ticket)));
+                        }
+                    }
+                    None => {}
+                }
+                tried!(first.whole().await);
+            }
             let call = repo.git().args(["upload-pack", "--stateless-rpc"]).arg(&repo.mirror);
             let call = if let Some(p) = protocol { call.env("GIT_PROTOCOL", p) } else { call };
             let mut running = tried!(call.start().map_err(|e| Refusal::host("run git", &e)));
             // What is wanted is small and comes whole before anything is answered: git's HTTP knows no other way.
             if let Some(mut stdin) = running.stdin.take() {
-                while let Some(bytes) = tried!(inflow.next().await) {
+                let mut next = Some(Bytes::from(asked)).filter(|asked| !asked.is_empty());
+                while let Some(bytes) = if next.is_some() { next.take() } else { tried!(inflow.next().await) } {
                     if stdin.write_all(&bytes).await.is_err() {
                         break; // it has told the client why
                     }

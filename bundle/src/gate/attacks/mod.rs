@@ -303,3 +303,51 @@ fn what_the_upstream_has_excuses_nothing_else() {
         assert!(!ok || said.contains("warning"), "{said}");
     }
 }
+
+#[test]
+fn the_first_clone_is_passed_on_while_the_mirror_takes_it_in() {
+    if git_program().is_none() {
+        return;
+    }
+    let one_try = || {
+        let bench = Bench::new(&[], policy(), None);
+        // Enough that git takes a while, and of no pattern.
+        let mut state = 1_u64;
+        let noise = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u8
+        });
+        std::fs::write(bench.work.path.join("noise"), noise.take(32 << 20).collect::<Vec<u8>>()).unwrap();
+        let up = bench.dir.path().join("up.git");
+        bench.work.ok(&["add", "noise"]);
+        bench.work.ok(&["commit", "-qm", "noise"]);
+        bench.work.ok(&["tag", "-a", "big", "-m", "big"]);
+        bench.work.ok(&["push", "-q", up.to_str().unwrap(), "HEAD:refs/heads/agent/big", "big"]);
+        let url = format!("http://127.0.0.1:{}/x.git", bench.port);
+        let clone = |name: &str, args: &[&str]| {
+            let dir = bench.dir.path();
+            run(git(dir).args(["clone", "-q"]).args(args).arg(&url).arg(name));
+            run(git(&dir.join(name)).args(["fsck", "--connectivity-only"]));
+            run(git(&dir.join(name)).args(["ls-remote", "--symref", "."]))
+        };
+        let direct = run(git(&up).args(["ls-remote", "--symref", "."]));
+        std::thread::scope(|scope| {
+            for (n, args) in
+                [&["--mirror"][..], &["--mirror"], &["--depth=1"], &["--bare", "--single-branch"], &["-c", "protocol.version=0"]]
+                    .into_iter()
+                    .enumerate()
+            {
+                let (clone, direct) = (&clone, &direct);
+                scope.spawn(move || {
+                    let has = clone(&format!("c{n}"), args);
+                    assert!(args != ["--mirror"] || has == *direct, "{has}\n{direct}");
+                });
+            }
+        });
+        let audit = bench.audit();
+        assert!(!audit.contains("\"deny\"") && !audit.contains("\"rule\""), "{audit}");
+        audit.contains("passed on as it arrived")
+    };
+    // A machine that is busy elsewhere may have the mirror whole before a client asks.
+    assert!((0..5).any(|_| one_try()));
+}
