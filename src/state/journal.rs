@@ -106,6 +106,13 @@ impl ProcessId {
         self.boot == boot() && Stat::read(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.runs())
     }
 
+    /// Sends it a signal, if it is still this very process.
+    fn tell(self, signal: Signal) {
+        if self.runs() {
+            let _ = kill(Pid::from_raw(self.pid), signal);
+        }
+    }
+
     /// What it has started and left behind in its process group. While any of it is there, no other group has that number; should it
     /// have left nothing, and the number be another's by now, that is hardly in the same session.
     fn orphans(self) -> Vec<i32> {
@@ -169,6 +176,12 @@ impl Journal {
             Error::new(Kind::Internal, format!("{} is damaged, so nobody knows what is left to tear down", path.display()))
                 .hint("bottle rm NAME   # forgets the bottle and what has a fixed place")
         })?;
+        // All are told at once, and then waited for: each takes its time.
+        for step in steps.iter().rev() {
+            if let Step::Process { id, .. } = step {
+                id.tell(Signal::SIGTERM);
+            }
+        }
         let failed: Vec<String> = steps.iter().rev().filter_map(|s| undo(s).err()).collect();
         if !failed.is_empty() {
             return Err(Error::new(Kind::Internal, format!("teardown is not complete: {}", failed.join("; "))).hint("bottle cleanup"));
@@ -217,7 +230,7 @@ fn end(name: &str, id: ProcessId) -> Result<(), String> {
         if !id.runs() {
             return Ok(());
         }
-        let _ = kill(Pid::from_raw(id.pid), signal);
+        id.tell(signal);
         let deadline = Instant::now() + grace;
         while id.runs() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
