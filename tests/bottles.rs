@@ -31,6 +31,7 @@ fn main() {
     let cases = attacks::secrets::CASES
         .iter()
         .chain(attacks::denial::CASES)
+        .chain(attacks::git::CASES)
         .chain(lifecycle::CASES)
         .chain(lifecycle::git::CASES)
         .chain(lifecycle::supervise::CASES);

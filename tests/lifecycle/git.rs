@@ -23,7 +23,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// A repository `x.git` with one commit on main.
-pub(super) struct Upstream {
+pub struct Upstream {
     dir: tempfile::TempDir,
     port: u16,
     sshd: Child,
@@ -51,7 +51,7 @@ fn git(args: &[&str]) -> Command {
 }
 
 impl Upstream {
-    pub(super) fn start() -> Self {
+    pub fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         for key in ["host", "user"] {
@@ -91,20 +91,20 @@ impl Upstream {
         Self { dir, port, sshd }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let user = std::env::var("BOTTLE_SSHD_USER").unwrap_or_else(|_| host(Command::new("id").arg("-un")));
         format!("ssh://{user}@127.0.0.1:{}{}", self.port, self.at("x.git").display())
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub(super) fn refs(&self) -> String {
+    pub fn refs(&self) -> String {
         host(git(&["for-each-ref", "--format=%(refname) %(objectname)"]).current_dir(self.at("x.git")))
     }
 
-    pub(super) fn manifest(&self) -> String {
+    pub fn manifest(&self) -> String {
         format!(
             "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"sleep\", \"1000\"]\n[bottles.dev]\nimage = \"demo\"\n\
              [[bottles.dev.git]]\nurl = {:?}\nidentity_file = {:?}\nbranches = [\"{{agent}}/*\"]\nknown_hosts = {:?}\n",
