@@ -48,11 +48,11 @@ let
     bottle = call ./packages/bottle.nix;
 
     check-root = call ./checks/root.nix;
+    test-programs = call ./checks/programs.nix;
     tests = call ./checks/tests.nix;
     sshd = import ./checks/sshd.nix;
     nested-machine = call ./nested/machine.nix;
     nested-run = call ./nested/run.nix;
-    bottle-tests = call ./nested/tests.nix;
     checks = {
       unit = call ./checks/unit.nix;
       lint = call ./checks/lint.nix;

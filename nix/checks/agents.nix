@@ -3,5 +3,5 @@
 tests {
   name = "agents";
   env.BOTTLE_CLOSURE = closure-agents;
-  command = "cargo test --frozen --workspace --test bottles_clients -- --test-threads=2 agents::";
+  script = "run ws/test/bottles_clients -- --test-threads=2 agents::;";
 }

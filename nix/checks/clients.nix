@@ -4,5 +4,5 @@ tests {
   name = "clients";
   env.BOTTLE_CLOSURE = closure-clients;
   # All in one bottle with two processors, so two at a time.
-  command = "cargo test --frozen --workspace --test bottles_clients -- --test-threads=2 --skip agents::";
+  script = "run ws/test/bottles_clients -- --test-threads=2 --skip agents::;";
 }

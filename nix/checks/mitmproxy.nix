@@ -3,5 +3,5 @@
 tests {
   name = "mitmproxy";
   env.BOTTLE_EGRESS_MITMPROXY = "${mitmproxy}/bin/bottle-egress-mitmproxy";
-  command = "cargo test --frozen --package bottle-bundle --test conformance -- mitmproxy";
+  script = "run bundle/test/conformance -- mitmproxy;";
 }

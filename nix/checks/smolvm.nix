@@ -1,5 +1,5 @@
 # Real bottles on the real smolvm: what the guest tries, and from launch to teardown. The same tests as `bottles`, which runs them on QEMU.
-{ nested-run, bottle-tests, bottle }:
+{ nested-run, test-programs, bottle }:
 nested-run {
   name = "smolvm";
   env = {
@@ -19,7 +19,7 @@ nested-run {
     export TMPDIR=$HOME/t SHELL=/bin/bash
     mkdir -p $TMPDIR
     status=0
-    for case in $cases; do ${bottle-tests}/bin/bottles --test-threads=1 $case || status=1; done
+    for case in $cases; do ${test-programs}/programs/ws/test/bottles --test-threads=1 $case || status=1; done
     exit $status
   '';
 }

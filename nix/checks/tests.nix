@@ -1,23 +1,39 @@
-# A check that runs tests, after the script `before`: the output of `command` (cargo test's format) goes to the build's log, and its
-# summary is the check's output, ending in `N passed, N failed`, so that .ci/run can print it when the check
-# was built long ago.
-{ rust, deps-test, check-root }:
-{ name, command, before ? "", env ? { } }:
-rust.build {
+# A check that runs test programs (./programs.nix), after the script `before`: `run PROGRAM… -- ARGUMENTS…` runs those that the
+# patterns below programs/ name. What they say goes to the build's log, and its summary is the check's output, ending in
+# `N passed, N failed`, so that .ci/run can print it when the check was built long ago.
+{ rust, in-root, workspace, test-programs, check-root }:
+{ name, script, before ? "", env ? { } }:
+in-root {
   name = "check-${name}";
   root = check-root;
-  layer = deps-test;
-  tests = true;
-  env = env // { check = name; inherit command; };
-  script = ''
+  env = env // { check = name; };
+  script = workspace.stage { inherit (workspace) members; tests = true; } + ''
     export XDG_RUNTIME_DIR=/tmp/run XDG_STATE_HOME=/build/state XDG_CACHE_HOME=/build/cache XDG_CONFIG_HOME=/build/config XDG_DATA_HOME=/build/data
-    export SHELL=/bin/bash USER=root LOGNAME=root TERM=xterm RUST_BACKTRACE=1
+    export SHELL=/bin/bash USER=root LOGNAME=root TERM=xterm RUST_BACKTRACE=1 BOTTLE_SABOTAGED=${test-programs}/bottle-sabotaged
     mkdir -m 0700 -p $XDG_RUNTIME_DIR $XDG_STATE_HOME $XDG_CACHE_HOME $XDG_CONFIG_HOME $XDG_DATA_HOME
+    # Where they were compiled to find the binaries that they start.
+    mkdir -p target/${rust.target}
+    ln -s ${test-programs}/debug target/${rust.target}/debug
     ${before}
+    run() {
+      local patterns=() programs failed=0
+      while [ $# -gt 0 ] && [ "$1" != -- ]; do patterns+=("$1"); shift; done
+      shift || true
+      # A pattern that names nothing is a failure.
+      programs=$(cd ${test-programs}/programs && ls -d ''${patterns[*]}) || return 1
+      for program in $programs; do
+        echo "     Running $program"
+        # A member's tests run in its directory.
+        local dir=/build/ws/''${program%%/*}
+        [ -d $dir ] && [ "''${program%%/*}" != ws ] || dir=/build/ws
+        (cd $dir && CARGO_MANIFEST_DIR=$dir ${test-programs}/programs/$program "$@") || failed=1
+      done
+      return $failed
+    }
     status=0
-    eval "$command" 2>&1 | tee /build/log || status=$?
+    { ${script} } 2>&1 | tee /build/log || status=$?
     awk -v check="$check" '
-      /^     Running |^   Doc-tests / { sub(/^ +/, ""); sub(/ \(.*/, ""); what = $0 }
+      /^     Running / { sub(/^ +/, ""); what = $0 }
       /^test .* \.\.\. FAILED/ { failures = failures "failed: " $2 "\n" }
       /^test result: / {
         passed += $4; failed += $6; ignored += $8
@@ -30,7 +46,7 @@ rust.build {
       }' /build/log > $out
     echo "summary of $check:"
     sed 's/^/  /' $out
-    # A build that broke, or a harness that died, is not a pass.
+    # A harness that died is not a pass.
     [ $status = 0 ] || echo "$check: FAILED"
     [ $status = 0 ]
   '';

@@ -9,6 +9,6 @@ tests {
     BOTTLE_SSHD_USER = "upstream";
   };
   before = sshd;
-  command = "cargo test --frozen --workspace --no-fail-fast --lib --bins "
-    + toString (map (name: "--test ${name}") workspace.other-tests);
+  # Those that are named bottles* boot them.
+  script = "run '*/lib/*' '*/bin/*' " + toString (map (name: "'*/test/${name}'") workspace.other-tests) + ";";
 }
