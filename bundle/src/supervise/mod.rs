@@ -30,7 +30,7 @@ pub struct Limits {
     pub connections: usize,
     /// Calls that wait for a decision at once; more are answered at once.
     pub waiting: usize,
-    /// Longest wait for a decision.
+    /// Longest wait for a decision: the agents' own clients give up after 60 s.
     pub wait: Duration,
     /// For a head, and for a connection without a request.
     pub head: Duration,
@@ -45,7 +45,7 @@ impl Default for Limits {
         Self {
             connections: 32,
             waiting: 16,
-            wait: Duration::from_secs(600),
+            wait: Duration::from_secs(50),
             head: Duration::from_secs(60),
             body: Duration::from_secs(20),
             body_bytes: 64 << 10,

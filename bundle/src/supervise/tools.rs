@@ -256,7 +256,7 @@ fn all() -> Vec<Tool> {
     let text = |about: &str| json!({ "type": "string", "description": about });
     let list = |about: &str| json!({ "type": "array", "items": { "type": "string" }, "maxItems": MOST, "description": about });
     let reason = text("why you need it, for the person who decides, at most 500 characters");
-    let wait = json!({ "type": "integer", "minimum": 0, "maximum": 600, "description": "wait this long for the decision; without it the call returns at once with an id" });
+    let wait = json!({ "type": "integer", "minimum": 0, "maximum": 50, "description": "wait this long for the decision; without it the call returns at once with an id" });
     let tool = |name: &'static str, about: &'static str, properties: Value, required: &[&str]| {
         let schema = json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false });
         let Value::Object(schema) = schema else { unreachable!("an object") };
