@@ -97,6 +97,15 @@ impl Program {
         self
     }
 
+    /// Trusts the CAs that the operator's environment names.
+    #[must_use]
+    pub fn with_host_roots(self) -> Self {
+        ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().fold(self, |program, name| match std::env::var_os(name) {
+            Some(value) => program.env(name, value),
+            None => program,
+        })
+    }
+
     /// Hands `fd` to the program under the same number, which is returned.
     pub fn keep_fd(&mut self, fd: OwnedFd) -> RawFd {
         let number = fd.as_raw_fd();

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bottle_bundle::{confine, demo, egress, forge, gate, supervise};
+use bottle_bundle::{confine, demo, egress, forge, gate, renew, supervise};
 use clap::{Args, Parser, Subcommand};
 
 /// Sidecar daemons of a bottle. `bottle` starts them; there is seldom a reason to do it by hand.
@@ -23,6 +23,8 @@ enum Command {
     GitGate(Gate),
     /// Ask a forge's API to let a deploy key in or lock it out; the request is a line of standard input.
     Forge(Once),
+    /// Renew the host's login at a vendor; the request is a line of standard input.
+    Renew(Once),
     /// MCP server through which the agent asks its operator.
     Supervise(Supervise),
     /// Confine this process, then become CMD.
@@ -198,6 +200,7 @@ pub fn main() -> ExitCode {
             daemon("git-gate", parent, || gate::run(&args))
         }
         Command::Forge(a) => daemon("forge", a.parent, forge::run),
+        Command::Renew(a) => daemon("renew", a.parent, renew::run),
         Command::Supervise(a) => {
             let Supervise { socket, policy, git_policy, audit: audits, slug, parent } = a;
             let args = supervise::Args { socket, policy, git_policy, audits, slug };

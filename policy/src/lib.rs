@@ -8,6 +8,7 @@ mod ask;
 pub mod audit;
 mod forge;
 mod gate;
+mod login;
 mod route;
 mod secret;
 
@@ -18,6 +19,7 @@ pub use forge::{DeployKeyAction, Forge, ForgeRequest};
 pub use gate::{
     Access, EmailPattern, Fingerprint, GateInput, GatePolicy, GateTextError, GateUpstream, GateUrl, Push, RefPattern, Stale, UpstreamName,
 };
+pub use login::{RenewRequest, Renewed};
 pub use route::{
     Action, Budget, HostPattern, HostPatternError, Inject, Method, MethodError, PathPattern, PathPatternError, Place, Policy,
     PolicyTextError, Rate, RateError, Route, Scan, Scheme, TokenName, TokenNameError,

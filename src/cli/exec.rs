@@ -38,6 +38,6 @@ impl Args {
             cwd: self.directory.clone(),
             root: self.root,
         };
-        super::block_on(async { attach(connect(&dir, &request).await?, tty, true).await })
+        super::block_on(async { attach(connect(&dir, &request).await?, tty, true, &[]).await })
     }
 }

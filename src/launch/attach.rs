@@ -1,5 +1,10 @@
 //! Runs a command in the guest with the operator's standard streams.
 
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context as Task, Poll};
+
 use bottle_channel::{ExecFailure, run_exec};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -11,17 +16,21 @@ use crate::say::say;
 /// Exec frames over `stream` until the command has ended and all its output is written.
 ///
 /// Returns the command's exit code: 128 + n when signal n killed it, 127 when there is no such command, 126 when it
-/// cannot be executed. With `tty` the operator's terminal is raw meanwhile.
+/// cannot be executed. With `tty` the operator's terminal is raw meanwhile, and should one of `dialogs` be on it at the beginning,
+/// that is said at the end.
 ///
 /// # Errors
 /// `Engine` when the guest or its channel is lost.
-pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(stream: S, tty: bool, stdin: bool) -> Result<u8> {
+pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(stream: S, tty: bool, stdin: bool, dialogs: &[&str]) -> Result<u8> {
     let (controls, receiver) = mpsc::channel(16);
+    let beginning = Arc::new(Mutex::new(Beginning::default()));
+    // After the terminal is the operator's again, however this ends.
+    let _said = Question { beginning: beginning.clone(), dialogs: if tty { dialogs } else { &[] } };
     let _raw = if tty { Some(Raw::enter()?) } else { None };
     if tty {
         follow_size(controls.clone())?;
     }
-    let (out, err) = (tokio::io::stdout(), tokio::io::stderr());
+    let (out, err) = (Watched { to: tokio::io::stdout(), beginning }, tokio::io::stderr());
     let ended = if stdin {
         run_exec(stream, tokio::io::stdin(), out, err, receiver).await
     } else {
@@ -38,5 +47,117 @@ pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(stream: S, tty: bool, std
         Err(ExecFailure::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(141),
         Err(ExecFailure::Output(e)) => Err(Error::new(Kind::Internal, format!("the agent's output cannot be written: {e}"))),
         Err(lost) => Err(Error::new(Kind::Engine, format!("the agent's machine is lost: {lost}")).hint("bottle list")),
+    }
+}
+
+/// Says, when dropped, which of `dialogs` the agent began with.
+struct Question<'a> {
+    beginning: Arc<Mutex<Beginning>>,
+    dialogs: &'a [&'a str],
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        let shown = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dialog) = self.dialogs.iter().find(|dialog| shown.has(dialog)) {
+            say(format_args!(
+                "bottle: the agent began with a question ({dialog} …), so its first start is not the one that this bottle knows; \
+                 docs/agents.md names the versions that are tested"
+            ));
+        }
+    }
+}
+
+/// Most letters that are kept of a beginning.
+const BEGINNING: usize = 16 << 10;
+
+/// The letters and digits that a terminal was sent first: a screen is drawn with moves of the cursor where a text has spaces.
+#[derive(Debug, Default)]
+struct Beginning {
+    letters: String,
+    escape: Escape,
+}
+
+/// Where in a control sequence (ECMA-48) one is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Escape {
+    #[default]
+    None,
+    Begun,
+    /// `ESC [ …`, to a letter.
+    Sequence,
+    /// `ESC ] …`, to BEL or ESC.
+    String,
+}
+
+impl Beginning {
+    fn take(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.letters.len() == BEGINNING {
+                return;
+            }
+            self.escape = match (self.escape, byte) {
+                (_, 0x1b) => Escape::Begun,
+                (Escape::Begun, b'[') => Escape::Sequence,
+                (Escape::Begun, b']' | b'P' | b'_' | b'^') => Escape::String,
+                (Escape::Sequence, 0x20..=0x3f) => Escape::Sequence,
+                (Escape::String, byte) if *byte != 7 => Escape::String,
+                (Escape::None, byte) => {
+                    if byte.is_ascii_alphanumeric() {
+                        self.letters.push(char::from(*byte));
+                    }
+                    Escape::None
+                }
+                _ => Escape::None,
+            };
+        }
+    }
+
+    fn has(&self, text: &str) -> bool {
+        self.letters.contains(&text.chars().filter(char::is_ascii_alphanumeric).collect::<String>())
+    }
+}
+
+/// An output whose beginning is looked at.
+struct Watched<W> {
+    to: W,
+    beginning: Arc<Mutex<Beginning>>,
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Watched<W> {
+    fn poll_write(mut self: Pin<&mut Self>, task: &mut Task<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.to).poll_write(task, bytes);
+        if let Poll::Ready(Ok(n)) = &written {
+            self.beginning.lock().unwrap_or_else(PoisonError::into_inner).take(&bytes[..*n]);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.to).poll_flush(task)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.to).poll_shutdown(task)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_seen_however_it_is_drawn_and_only_at_the_beginning() {
+        let shown = |pieces: &[&str]| {
+            let mut beginning = Beginning::default();
+            pieces.iter().for_each(|p| beginning.take(p.as_bytes()));
+            beginning.has("Do you trust")
+        };
+        assert!(shown(&["Do you trust the files?"]));
+        assert!(shown(&["\x1b[2J\x1b[1mDo\x1b[1Cyo", "u\x1b[", "1Ctr\x1b]0;title\x07ust\x1b[0m"]));
+        for other in ["Do you like", "\x1b]0;Do you trust\x07", "\x1b[Do you\x1b_trust"] {
+            assert!(!shown(&[other]), "{other:?}");
+        }
+        assert!(!shown(&[&"x".repeat(BEGINNING), "Do you trust"]));
     }
 }

@@ -159,17 +159,20 @@ impl Registered {
     /// Asks the forge. After an error nobody knows what it did.
     async fn ask(&self, deploy_key: DeployKeyAction) -> Result<Answer> {
         // A token that lives shorter than the launch is asked for anew.
-        let token = tokens::value_in(&self.cwd, &self.token.0, &self.token.1, Stdio::inherit()).await?;
+        let token = tokens::value_in(
+            &self.cwd,
+            &self.token.0,
+            &self.token.1,
+            tokens::How { bundle: &self.program, turned_down: None },
+            Stdio::inherit(),
+        )
+        .await?;
         let (forge, api, ca, repo) = (self.forge, self.api.clone(), self.ca.clone(), self.repo.clone());
         let request = ForgeRequest { forge, api, ca, token, repo, deploy_key };
         // The launch's own may have been collected since.
         let program = if self.program.exists() { self.program.clone() } else { Closure::load()?.bundle.binary.path };
         let program = Program::new("the forge's client", program).arg("forge").args(["--parent", &std::process::id().to_string()]);
-        let program = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().fold(program, |program, name| match std::env::var_os(name) {
-            Some(value) => program.env(name, value),
-            None => program,
-        });
-        let said = program.run_with(&request, DEADLINE, Kind::Config).await?;
+        let said = program.with_host_roots().run_with(&request, DEADLINE, Kind::Config).await?;
         let said = String::from_utf8_lossy(&said);
         match (said.trim(), said.trim().strip_prefix("refused: ")) {
             ("done", _) => Ok(Answer::Done),

@@ -6,6 +6,7 @@ mod deploy_key;
 mod desk;
 mod endpoints;
 mod gate;
+mod login;
 mod progress;
 mod refresh;
 mod reload;
@@ -165,7 +166,7 @@ impl Underway<'_> {
         tokio::spawn(Control::listen(&self.dir, news, stop, asked)?.serve());
 
         self.progress.step("resolving tokens");
-        let tokens = tokens::resolve(&plan).await?;
+        let tokens = tokens::resolve(&plan, &closure.bundle.binary.path).await?;
         remember(&self.dir, &plan, given)?;
         // git-gate's alone: egress could do nothing with them but lose them.
         let mut keys = gate::attest_keys(&plan)?;
@@ -200,7 +201,8 @@ impl Underway<'_> {
         let spec = self.launch.machine_spec(&plan, &self.dir)?;
         let machine = parts.machine.insert(engine.start(&spec, &mut self.journal).await?);
         bundle.ready().await?;
-        parts.refresher = bundle.take_pipe("egress").map(|pipe| Refresher::start(pipe, &plan, say::interject));
+        parts.refresher =
+            bundle.take_pipe("egress").map(|pipe| Refresher::start(pipe, (&plan, &tokens), &closure.bundle.binary.path, say::interject));
         let plan = Arc::new(plan.clone());
         if let Some(pipe) = bundle.take_pipe("supervise") {
             parts.desk = Some(Desk::start(pipe, &self.dir, Arc::clone(&plan), decisions)?);
@@ -227,6 +229,7 @@ impl Underway<'_> {
         let baseline = self.workspace(&session, &plan).await?;
         self.worked = Some((Arc::clone(&plan), baseline));
         let request = agent(&plan, env.clone(), &canary)?;
+        let dialogs = provider::dialogs(plan.provider);
         self.up.send_replace(Some(Up { session: session.clone(), plan, env }));
         self.dir.write_metadata(&Metadata { phase: Phase::Running, ..self.metadata.clone() })?;
         self.progress.done(&format!("{} is up, shut in by {proofs} proofs", self.dir.slug()));
@@ -236,7 +239,7 @@ impl Underway<'_> {
         let opening = async { session.open(&open).await.context(Kind::Engine, || "the agent cannot be started".into()) };
         let stream = in_time("asked to run the agent", opening).await?;
         tokio::select! {
-            code = attach(stream, tty, true) => code,
+            code = attach(stream, tty, true, dialogs) => code,
             ended = machine.vmm.ended() => Err(machine_lost(&ended)),
             failed = bundle.lost() => Err(failed),
         }

@@ -1,6 +1,7 @@
 //! New values for tokens while a bottle runs: when one is old, and when an upstream turned it down.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::tokens;
+use super::tokens::{self, Digest, How};
 use crate::error::{Error, Result};
 use crate::manifest::{Interval, TokenSource, neutral};
 use crate::plan::LaunchPlan;
 use crate::process::{Commands, Pipe, Reports};
+use crate::provider;
 
 /// Least time between two attempts to get the same token.
 const PACE: Duration = Duration::from_secs(10);
@@ -36,22 +38,38 @@ impl Drop for Refresher {
 
 impl Refresher {
     /// Answers the daemon behind `pipe`; `tell` gets lines for the operator, none of which holds a value.
-    pub(super) fn start(pipe: Pipe, plan: &LaunchPlan, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self::paced(pipe, &plan.tokens, PACE, tell)
+    pub(super) fn start(
+        pipe: Pipe,
+        (plan, values): (&LaunchPlan, &BTreeMap<TokenName, Secret>),
+        bundle: &Path,
+        tell: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
+        let hints = plan.tokens.keys().map(|name| (name.clone(), provider::turned_down(plan, name))).collect();
+        Self::paced(pipe, (&plan.tokens, values), hints, bundle, PACE, tell)
     }
 
-    fn paced(pipe: Pipe, sources: &BTreeMap<TokenName, TokenSource>, pace: Duration, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+    fn paced(
+        pipe: Pipe,
+        (sources, values): (&BTreeMap<TokenName, TokenSource>, &BTreeMap<TokenName, Secret>),
+        hints: BTreeMap<TokenName, String>,
+        bundle: &Path,
+        pace: Duration,
+        tell: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
         let now = Instant::now();
-        let token = |source: &TokenSource| Token {
+        let token = |name: &TokenName, source: &TokenSource| Token {
             source: source.clone(),
+            value: values.get(name).map(|value| tokens::digest(value.expose())),
             tried: None,
             next: ttl(source).map(|ttl| now + ttl),
             busy: false,
+            asked: false,
             lost: false,
         };
-        let all = sources.iter().filter(|(_, source)| source.refreshable()).map(|(name, source)| (name.clone(), token(source))).collect();
+        let all =
+            sources.iter().filter(|(_, source)| source.refreshable()).map(|(name, source)| (name.clone(), token(name, source))).collect();
         let (stale, reports) = mpsc::channel(REPORTS);
-        let work = Work { all, pace, commands: pipe.commands, running: JoinSet::new() };
+        let work = Work { all, hints, pace, bundle: bundle.to_owned(), commands: pipe.commands, running: JoinSet::new() };
         Self(tokio::spawn(async move {
             // Both live in this task, so that ending it ends both.
             tokio::join!(listen(pipe.reports, stale), work.run(reports, tell));
@@ -62,19 +80,26 @@ impl Refresher {
 /// A token that can be asked for again.
 struct Token {
     source: TokenSource,
+    /// What the daemon has of it.
+    value: Option<Digest>,
     /// When it was last asked for since the launch.
     tried: Option<Instant>,
     /// When it is too old.
     next: Option<Instant>,
     /// It is being asked for.
     busy: bool,
+    /// Because an upstream turned it down.
+    asked: bool,
     /// The last attempt failed, and the operator knows.
     lost: bool,
 }
 
 struct Work {
     all: BTreeMap<TokenName, Token>,
+    /// What the operator is told, once, of a token that was turned down and has no other value.
+    hints: BTreeMap<TokenName, String>,
     pace: Duration,
+    bundle: PathBuf,
     commands: Commands,
     running: JoinSet<(TokenName, Result<Secret>)>,
 }
@@ -101,7 +126,7 @@ impl Work {
             let due = self.all.values().filter(|t| !t.busy).filter_map(|t| t.next).min();
             let told = tokio::select! {
                 report = reports.recv(), if listening => match report {
-                    Some(name) => self.stale(&name).await,
+                    Some(name) => self.stale(&name, &tell).await,
                     None => {
                         listening = false;
                         Ok(())
@@ -128,16 +153,25 @@ impl Work {
     }
 
     /// The daemon waits for an answer: a new value, or that there is none.
-    async fn stale(&mut self, name: &TokenName) -> Result<()> {
+    async fn stale(&mut self, name: &TokenName, tell: &impl Fn(&str)) -> Result<()> {
         let now = Instant::now();
         let pace = self.pace;
         match self.all.get(name) {
             Some(token) if token.busy => Ok(()), // its answer is under way
             Some(token) if token.tried.is_none_or(|tried| now >= tried + pace) => {
-                self.begin(name.clone());
+                self.begin(name.clone(), true);
                 Ok(())
             }
-            _ => self.commands.send(&EgressCommand::Token { name: name.clone(), value: None }).await,
+            _ => {
+                self.hint(name, tell);
+                self.commands.send(&EgressCommand::Token { name: name.clone(), value: None }).await
+            }
+        }
+    }
+
+    fn hint(&mut self, name: &TokenName, tell: &impl Fn(&str)) {
+        if let Some(hint) = self.hints.remove(name) {
+            tell(&hint);
         }
     }
 
@@ -145,16 +179,17 @@ impl Work {
         let now = Instant::now();
         let due = self.all.iter().filter(|(_, t)| !t.busy && t.next.is_some_and(|next| next <= now));
         let due: Vec<TokenName> = due.map(|(name, _)| name.clone()).collect();
-        due.into_iter().for_each(|name| self.begin(name));
+        due.into_iter().for_each(|name| self.begin(name, false));
     }
 
-    fn begin(&mut self, name: TokenName) {
+    fn begin(&mut self, name: TokenName, turned_down: bool) {
         let Some(token) = self.all.get_mut(&name) else { return };
-        token.busy = true;
-        let source = token.source.clone();
+        (token.busy, token.asked) = (true, turned_down);
+        let (source, old, bundle) = (token.source.clone(), token.value.filter(|_| turned_down), self.bundle.clone());
         self.running.spawn(async move {
+            let how = How { bundle: &bundle, turned_down: old.as_ref() };
             // The agent may have the terminal now: the command must not write into it.
-            let value = tokens::value(&name, &source, Stdio::null()).await;
+            let value = tokens::value(&name, &source, how, Stdio::null()).await;
             (name, value)
         });
     }
@@ -171,6 +206,11 @@ impl Work {
                 _ => {}
             }
             token.lost = value.is_err();
+            let same = value.as_ref().is_ok_and(|value| token.asked && token.value == Some(tokens::digest(value.expose())));
+            token.value = value.as_ref().ok().map(|value| tokens::digest(value.expose())).or(token.value);
+            if same {
+                self.hint(&name, tell);
+            }
         }
         self.commands.send(&EgressCommand::Token { name, value: value.ok() }).await
     }
@@ -191,7 +231,6 @@ async fn sleep_until(when: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::path::Path;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -257,7 +296,17 @@ mod tests {
         let sources = BTreeMap::from([("T".parse().unwrap(), source), ("FIXED".parse().unwrap(), TokenSource::Generated)]);
         let into = Arc::clone(&said);
         let tell = move |line: &str| into.lock().unwrap().push(line.to_owned());
-        (Refresher::paced(daemon.take_pipe().unwrap(), &sources, pace, tell), said)
+        (
+            Refresher::paced(
+                daemon.take_pipe().unwrap(),
+                (&sources, &BTreeMap::new()),
+                BTreeMap::from([("FIXED".parse().unwrap(), "a hint".to_owned())]),
+                Path::new("/none"),
+                pace,
+                tell,
+            ),
+            said,
+        )
     }
 
     #[tokio::test]
@@ -277,7 +326,10 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(1600)).await;
         ask(dir, STALE);
         assert_eq!(told_lines(dir, 5).await[4], value("T", Some("planted-2")));
-        assert!(said.lock().unwrap().is_empty());
+        assert_eq!(*said.lock().unwrap(), ["a hint"]);
+        ask(dir, &STALE.replace("\"T\"", "\"FIXED\""));
+        told_lines(dir, 6).await;
+        assert_eq!(said.lock().unwrap().len(), 1, "once is enough");
     }
 
     #[tokio::test]

@@ -9,13 +9,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bottle_policy::{Secret, TokenName};
+use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::login;
 use crate::error::{Context, Error, Kind, Result};
 use crate::manifest::TokenSource;
 use crate::plan::LaunchPlan;
 use crate::process::die_with_parent;
-use crate::provider;
 
 /// Longest time that a token's command may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
@@ -23,29 +24,47 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
 const LIMIT: usize = 64 * 1024;
 
 /// Reads every token that the plan names.
-pub(super) async fn resolve(plan: &LaunchPlan) -> Result<BTreeMap<TokenName, Secret>> {
+pub(super) async fn resolve(plan: &LaunchPlan, bundle: &Path) -> Result<BTreeMap<TokenName, Secret>> {
     let mut values = BTreeMap::new();
     for (name, source) in &plan.tokens {
         // Before the agent runs, a command's standard error is the operator's: it may say what to do.
-        values.insert(name.clone(), value(name, source, Stdio::inherit()).await?);
+        values.insert(name.clone(), value(name, source, How { bundle, turned_down: None }, Stdio::inherit()).await?);
     }
     Ok(values)
 }
 
+/// How a login is read.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    /// `bottle-bundle`, which renews it.
+    pub bundle: &'a Path,
+    /// The value that an upstream does not take any more.
+    pub turned_down: Option<&'a Digest>,
+}
+
+/// SHA-256 of a value.
+pub(super) type Digest = [u8; 32];
+
+/// That of `value`.
+pub(super) fn digest(value: &str) -> Digest {
+    Sha256::digest(value.as_bytes()).into()
+}
+
 /// Reads one token. What a command says on standard error goes to `said`.
-pub(super) async fn value(name: &TokenName, source: &TokenSource, said: Stdio) -> Result<Secret> {
-    value_in(Path::new("."), name, source, said).await
+pub(super) async fn value(name: &TokenName, source: &TokenSource, how: How<'_>, said: Stdio) -> Result<Secret> {
+    value_in(Path::new("."), name, source, how, said).await
 }
 
 /// The same, a command being run in `dir`.
-pub(super) async fn value_in(dir: &Path, name: &TokenName, source: &TokenSource, said: Stdio) -> Result<Secret> {
+pub(super) async fn value_in(dir: &Path, name: &TokenName, source: &TokenSource, how: How<'_>, said: Stdio) -> Result<Secret> {
     let value = match source {
         TokenSource::Env(env) => std::env::var(env.to_string())
             .map_err(|_| missing(name, &format!("the environment variable {env} is not set")).hint(format!("export {env}=…")))?,
         TokenSource::File { path, .. } => read(path).map_err(|e| missing(name, &e))?,
         TokenSource::Command { argv, .. } => run(dir, argv, said).await.map_err(|e| missing(name, &e))?,
-        TokenSource::Login { provider, file } => {
-            provider::token(*provider, file).map(|token| token.to_string()).map_err(|e| missing(name, &e))?
+        TokenSource::Login { .. } => {
+            let token = login::token(source, how.bundle, how.turned_down).await.map_err(|e| missing(name, &e))?;
+            token.as_str().to_owned()
         }
         TokenSource::Generated => generated()?,
     };

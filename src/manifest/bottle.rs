@@ -211,7 +211,8 @@ fn providers(t: &Tab<'_>, files: &dyn Files) -> Option<BTreeMap<Provider, Provid
 
 fn settings(t: &Tab<'_>, files: &dyn Files) -> Option<ProviderSettings> {
     let model = t.opt("model").map_or(Some(None), |v| v.line(128).map(|m| Some(m.to_owned())));
-    let base_url = t.opt("base_url").map_or(Some(None), |v| base_url(&v).map(Some));
+    let url = |key| t.opt(key).map_or(Some(None), |v| base_url(&v).map(Some));
+    let (base_url, login_url) = (url("base_url"), url("login_url"));
     let token = t.opt("token").map_or(Some(None), |v| tokens::source(&v, files).map(Some));
     let forward = t.opt("forward_host_credentials").map_or(Some(false), |v| v.bool());
     let ask = t.opt("ask").map_or(Some(false), |v| v.bool());
@@ -232,6 +233,7 @@ fn settings(t: &Tab<'_>, files: &dyn Files) -> Option<ProviderSettings> {
         base_url: base_url?,
         token,
         forward_host_credentials: forward,
+        login_url: login_url?,
         auth: auth?,
         connect: connect?,
         ca: ca?,

@@ -237,6 +237,12 @@ pub enum TokenSource {
         provider: Provider,
         /// Its absolute path.
         file: PathBuf,
+        /// Where it is renewed, `https://…`; `None`: at the vendor's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        url: Option<String>,
+        /// PEM of further CAs that the server there may be signed by.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ca: Option<String>,
     },
     /// Made by the launch itself from random bytes (the demo's).
     Generated,
@@ -368,6 +374,8 @@ pub struct ProviderSettings {
     pub token: Option<TokenSource>,
     /// Use the host's own login instead of a token (read and refreshed on the host only).
     pub forward_host_credentials: bool,
+    /// Where that login is renewed, `https://…`; `None`: at the vendor's.
+    pub login_url: Option<String>,
     /// As what the credential goes out; `None`: what its variable's name says, else an API key.
     pub auth: Option<Auth>,
     /// Connect here instead of resolving the API's host.

@@ -32,7 +32,7 @@ pub fn replan(running: &LaunchPlan, manifest: &Manifest, env: &dyn Fn(&str) -> O
     let command = if running.given.command { running.command.clone() } else { Vec::new() };
     // The login that the launch found, as it was then.
     let login_of = |source: &TokenSource| match source {
-        TokenSource::Login { provider, file } => {
+        TokenSource::Login { provider, file, .. } => {
             let settings = running.settings.as_ref()?;
             Some((*provider, LoginFacts { file: file.clone(), auth: settings.auth, account: settings.account.clone() }))
         }

@@ -198,7 +198,7 @@ fn token(source: &TokenSource) -> String {
         TokenSource::Command { argv, .. } => {
             format!("from command {}{}", argv.iter().map(|w| word(w)).collect::<Vec<_>>().join(" "), again(source))
         }
-        TokenSource::Login { provider, file } => format!("from this host's login of {provider}, {}", file.display()),
+        TokenSource::Login { provider, file, .. } => format!("from this host's login of {provider}, {}", file.display()),
         TokenSource::Generated => "made for this launch".to_owned(),
     }
 }

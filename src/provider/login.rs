@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bottle_policy::{Renewed, Secret};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -31,7 +32,11 @@ struct Kept {
     file: &'static str,
     /// Paths of the access token in the file, by what they are.
     tokens: &'static [(&'static str, Auth)],
-    /// What renews it.
+    /// Path of the token that renews it.
+    renewed_with: &'static str,
+    /// Where that is done, and the vendor's program's own name there. Both are in the pinned program.
+    renewal: (&'static str, &'static str),
+    /// What the operator does instead.
     command: &'static str,
 }
 
@@ -40,11 +45,15 @@ fn kept(provider: Provider) -> Option<Kept> {
         Provider::Claude => Some(Kept {
             file: ".claude/.credentials.json",
             tokens: &[("/claudeAiOauth/accessToken", Auth::Bearer)],
+            renewed_with: "/claudeAiOauth/refreshToken",
+            renewal: ("https://platform.claude.com/v1/oauth/token", "9d1c250a-e61b-44d9-88ed-5944d1962f5e"),
             command: "claude   # on this host: it renews its login, or asks you to log in",
         }),
         Provider::Codex => Some(Kept {
             file: ".codex/auth.json",
             tokens: &[("/OPENAI_API_KEY", Auth::ApiKey), ("/tokens/access_token", Auth::Bearer)],
+            renewed_with: "/tokens/refresh_token",
+            renewal: ("https://auth.openai.com/oauth/token", "app_EMoamEEZ73f0CkXaXp7hrann"),
             command: "codex login   # on this host",
         }),
         Provider::Demo | Provider::Command => None,
@@ -69,19 +78,86 @@ pub fn look(provider: Provider, home: &Path) -> Option<LoginFacts> {
     Some(LoginFacts { file, auth: *auth, account: account.map(str::to_owned) })
 }
 
-/// The access token in `file`.
+/// A login as it is kept now.
+pub struct Login {
+    /// The access token.
+    pub token: Zeroizing<String>,
+    /// What renews it.
+    pub renewed_with: Option<Secret>,
+    ends: Option<u64>,
+    document: Value,
+}
+
+impl Login {
+    /// The login in `file`.
+    ///
+    /// # Errors
+    /// One line for the operator: it cannot be read, or holds none.
+    pub fn read(provider: Provider, file: &Path) -> Result<Self, String> {
+        let kept = kept(provider).ok_or("that provider keeps no login")?;
+        let document = read(file)?;
+        let found = kept.tokens.iter().find_map(|(path, auth)| Some((document.pointer(path).and_then(Value::as_str)?, *auth)));
+        let (token, auth) =
+            found.filter(|(t, _)| !t.is_empty()).ok_or_else(|| format!("{} holds no login; run: {}", file.display(), kept.command))?;
+        let renewed_with = document.pointer(kept.renewed_with).and_then(Value::as_str).filter(|t| !t.is_empty() && auth == Auth::Bearer);
+        let renewed_with = renewed_with.map(|t| Secret::new(t.to_owned()));
+        Ok(Self { token: Zeroizing::new(token.to_owned()), renewed_with, ends: expiry(&document, token), document })
+    }
+
+    /// Whether the token has ended, or does so within the minute.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.ends.is_some_and(|end| end < now_ms() + MARGIN)
+    }
+
+    /// The file with `new` in it, and all else as it was.
+    #[must_use]
+    pub fn with(mut self, provider: Provider, new: &Renewed) -> Zeroizing<String> {
+        if let Renewed::Login { access_token, refresh_token, id_token, expires_in, at } = new {
+            let text = |secret: &Secret| Value::from(secret.expose());
+            let ends = expires_in.map(|s| Value::from(now_ms().saturating_add(s.saturating_mul(1000))));
+            let changes = match provider {
+                Provider::Claude => [
+                    ("/claudeAiOauth/accessToken", Some(text(access_token))),
+                    ("/claudeAiOauth/refreshToken", refresh_token.as_ref().map(text)),
+                    // One that says nothing of its end is asked for again only when it is turned down.
+                    ("/claudeAiOauth/expiresAt", Some(ends.unwrap_or(Value::Null))),
+                    ("", None),
+                ],
+                _ => [
+                    ("/tokens/access_token", Some(text(access_token))),
+                    ("/tokens/refresh_token", refresh_token.as_ref().map(text)),
+                    ("/tokens/id_token", id_token.as_ref().map(text)),
+                    ("/last_refresh", Some(Value::from(at.as_str()))),
+                ],
+            };
+            for (path, value) in changes.into_iter().filter_map(|(path, value)| Some((path, value?))) {
+                let (parent, name) = path.rsplit_once('/').unwrap_or_default();
+                if let Some(Value::Object(parent)) = self.document.pointer_mut(parent) {
+                    parent.insert(name.to_owned(), value);
+                }
+            }
+        }
+        Zeroizing::new(format!("{:#}\n", self.document))
+    }
+}
+
+/// Where, and as which program, the logins of `provider` are renewed.
+#[must_use]
+pub fn renewal(provider: Provider) -> Option<(&'static str, &'static str)> {
+    kept(provider).map(|k| k.renewal)
+}
+
+/// Refuses a login that has ended and cannot be renewed.
 ///
 /// # Errors
-/// One line for the operator: it cannot be read, holds none, or the one in it has expired.
-pub fn token(provider: Provider, file: &Path) -> Result<Zeroizing<String>, String> {
-    let kept = kept(provider).ok_or("that provider keeps no login")?;
-    let document = read(file)?;
-    let found = kept.tokens.iter().find_map(|(path, _)| document.pointer(path).and_then(Value::as_str));
-    let token = found.filter(|t| !t.is_empty()).ok_or_else(|| format!("{} holds no login; run: {}", file.display(), kept.command))?;
-    match expiry(&document, token) {
-        Some(end) if end < now_ms() + MARGIN => Err(format!("the login in {} has expired; run: {}", file.display(), kept.command)),
-        _ => Ok(Zeroizing::new(token.to_owned())),
+/// One line for the operator.
+pub fn usable(provider: Provider, file: &Path) -> Result<(), String> {
+    let login = Login::read(provider, file)?;
+    if login.ended() && login.renewed_with.is_none() {
+        return Err(format!("the login in {} has expired; run: {}", file.display(), renewed_by(provider)));
     }
+    Ok(())
 }
 
 /// When the token ends, ms since the epoch: the file says so, or the token itself (a JWT) does.
@@ -127,10 +203,41 @@ mod tests {
         let fresh = home(".claude/.credentials.json", &claude(now_ms() + 3_600_000));
         let facts = look(Provider::Claude, fresh.path()).unwrap();
         assert_eq!((facts.auth, facts.account), (Auth::Bearer, None));
-        assert_eq!(*token(Provider::Claude, &facts.file).unwrap(), "sk-one");
+        assert_eq!(**Login::read(Provider::Claude, &facts.file).unwrap().token, *"sk-one");
         let old = home(".claude/.credentials.json", &claude(now_ms() + 1000));
-        let why = token(Provider::Claude, &look(Provider::Claude, old.path()).unwrap().file).unwrap_err();
+        let file = look(Provider::Claude, old.path()).unwrap().file;
+        assert!(Login::read(Provider::Claude, &file).unwrap().ended() && usable(Provider::Claude, &file).is_ok(), "it can be renewed");
+        std::fs::write(&file, claude(1).replace("refreshToken", "other")).unwrap();
+        let why = usable(Provider::Claude, &file).unwrap_err();
         assert!(why.contains("has expired; run: claude") && !why.contains("sk-"), "{why}");
+    }
+
+    #[test]
+    fn a_renewed_login_keeps_what_else_its_file_says() {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        let new = |refresh: Option<&str>| Renewed::Login {
+            access_token: secret("new"),
+            refresh_token: refresh.map(secret),
+            id_token: Some(secret("who")),
+            expires_in: Some(3600),
+            at: "2026-01-02T03:04:05Z".into(),
+        };
+        let dir = home(".claude/.credentials.json", &claude(1).replace("}}", r#","scopes":["a"]},"other":7}"#));
+        let file = dir.path().join(".claude/.credentials.json");
+        let text = Login::read(Provider::Claude, &file).unwrap().with(Provider::Claude, &new(Some("next")));
+        std::fs::write(&file, &*text).unwrap();
+        let login = Login::read(Provider::Claude, &file).unwrap();
+        assert_eq!((login.token.as_str(), login.renewed_with.as_ref().map(Secret::expose), login.ended()), ("new", Some("next"), false));
+        assert_eq!((&login.document["claudeAiOauth"]["scopes"][0], &login.document["other"]), (&Value::from("a"), &Value::from(7)));
+        let dir = home(".codex/auth.json", r#"{"OPENAI_API_KEY":null,"tokens":{"access_token":"a","refresh_token":"b","account_id":"c"}}"#);
+        let file = dir.path().join(".codex/auth.json");
+        let text = Login::read(Provider::Codex, &file).unwrap().with(Provider::Codex, &new(None));
+        let after: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            after["tokens"],
+            serde_json::json!({ "access_token": "new", "refresh_token": "b", "id_token": "who", "account_id": "c" })
+        );
+        assert_eq!(after["last_refresh"], "2026-01-02T03:04:05Z");
     }
 
     #[test]
@@ -143,9 +250,9 @@ mod tests {
         let dir = home(".codex/auth.json", &text(now_ms() / 1000 + 3600));
         let facts = look(Provider::Codex, dir.path()).unwrap();
         assert_eq!((facts.auth, facts.account.as_deref()), (Auth::Bearer, Some("acc-1")));
-        assert!(token(Provider::Codex, &facts.file).is_ok());
+        assert!(usable(Provider::Codex, &facts.file).is_ok());
         let old = home(".codex/auth.json", &text(1));
-        assert!(token(Provider::Codex, &old.path().join(".codex/auth.json")).unwrap_err().contains("codex login"));
+        assert!(usable(Provider::Codex, &old.path().join(".codex/auth.json")).unwrap_err().contains("codex login"));
     }
 
     #[test]
@@ -154,7 +261,7 @@ mod tests {
             let dir = home(".claude/.credentials.json", text);
             assert!(
                 look(Provider::Claude, dir.path()).is_none()
-                    && token(Provider::Claude, &dir.path().join(".claude/.credentials.json")).is_err(),
+                    && usable(Provider::Claude, &dir.path().join(".claude/.credentials.json")).is_err(),
                 "{text}"
             );
         }

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use bottle_policy::{HostPattern, PathPattern, Route, TokenName};
 use serde::{Deserialize, Serialize};
 
-pub use login::{LoginFacts, look, renewed_by, token};
+pub use login::{Login, LoginFacts, look, renewal, renewed_by, usable};
 
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{EnvName, GitSpec, Provider, ProviderSettings, TokenSource};
+use crate::manifest::{EnvName, GitSpec, Provider, ProviderSettings, TokenSource, neutral};
 use crate::plan::LaunchPlan;
 
 /// What an agent has in the place of its credential. Egress overwrites it; it looks like no vendor's key, so that nobody takes it for one.
@@ -136,6 +136,19 @@ pub(crate) fn skills(provider: Provider) -> &'static str {
     }
 }
 
+/// What an agent would ask at a first start, if it were not told before. Words by which each is known.
+#[must_use]
+pub fn dialogs(provider: Provider) -> &'static [&'static str] {
+    match provider {
+        Provider::Demo | Provider::Command => &[],
+        // The first is below each of its dialogs.
+        Provider::Claude => {
+            &["Enter to confirm", "Press Enter to continue", "Choose the text style", "Select login method", "Make auto mode"]
+        }
+        Provider::Codex => &["Press enter to continue", "Press enter to confirm", "Do you trust", "Sign in with", "Update available"],
+    }
+}
+
 /// Whether a command line's first word belongs to the agent's own program, as `-p` and codex' `exec` do.
 pub(crate) fn is_argument(provider: Provider, word: &str) -> bool {
     match provider {
@@ -154,7 +167,11 @@ fn credential(asked: &Asked<'_>, provider: Provider, variables: &[(&str, Auth)],
     let by_name = |variable: &str| variables.iter().find(|(known, _)| *known == variable).map(|(_, auth)| *auth);
     let usual = || variables.iter().find(|(variable, _)| (asked.is_set)(variable)).or(variables.last());
     let (source, auth) = match (asked.login, asked.settings.and_then(|s| s.token.clone())) {
-        (Some(login), _) => (Some(TokenSource::Login { provider, file: login.file.clone() }), Some(login.auth)),
+        (Some(login), _) => {
+            let url = asked.settings.and_then(|s| s.login_url.clone());
+            let ca = asked.settings.and_then(|s| s.ca.clone()).filter(|_| url.is_some());
+            (Some(TokenSource::Login { provider, file: login.file.clone(), url, ca }), Some(login.auth))
+        }
         (None, Some(TokenSource::Env(variable))) => (Some(TokenSource::Env(variable.clone())), by_name(variable.as_str())),
         (None, Some(source)) => (Some(source), None),
         (None, None) => usual().map_or((None, None), |(v, auth)| (v.parse::<EnvName>().ok().map(TokenSource::Env), Some(*auth))),
@@ -210,9 +227,9 @@ pub fn ready(plan: &LaunchPlan, is_set: &dyn Fn(&str) -> bool) -> Result<()> {
                 let hint = format!("export {variable}=…   # or use this host's own login: bottle launch {} --login", plan.agent);
                 return Err(Error::new(Kind::Config, format!("{} has no credential: {variable} is not set", plan.provider)).hint(hint));
             }
-            TokenSource::Login { provider, file } => {
+            TokenSource::Login { provider, file, .. } => {
                 let why = |why| Error::new(Kind::Config, format!("{provider} has no credential: {why}")).hint(renewed_by(*provider));
-                token(*provider, file).map_err(why)?;
+                usable(*provider, file).map_err(why)?;
             }
             TokenSource::File { path, .. } if !path.is_file() => {
                 return Err(Error::new(Kind::Config, format!("{} has no credential: {name} is not in {}", plan.provider, path.display()))
@@ -222,6 +239,22 @@ pub fn ready(plan: &LaunchPlan, is_set: &dyn Fn(&str) -> bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the operator can do about a token that an upstream does not take.
+#[must_use]
+pub fn turned_down(plan: &LaunchPlan, name: &TokenName) -> String {
+    let what = match plan.tokens.get(name) {
+        Some(TokenSource::Env(variable)) if plan.settings.is_some() => {
+            format!("export {variable}=… with one that is good, or use this host's own login: bottle launch {} --login", plan.agent)
+        }
+        Some(TokenSource::Env(variable)) => format!("export {variable}=… with one that is good, and launch again"),
+        Some(TokenSource::File { path, .. }) => format!("put one that is good into {}", path.display()),
+        Some(TokenSource::Command { argv, .. }) => format!("its command gives no other: {}", argv.first().map_or("", String::as_str)),
+        Some(TokenSource::Login { provider, .. }) => renewed_by(*provider).to_owned(),
+        Some(TokenSource::Generated) | None => format!("bottle logs {}", plan.slug),
+    };
+    format!("bottle: an upstream does not take token {name} (401 Unauthorized); {}", neutral(&what))
 }
 
 /// Whether the launch itself must run the demo's upstream.

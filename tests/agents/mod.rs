@@ -1,6 +1,8 @@
 //! What each agent is made to do, and what the stand-in saw of it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -14,7 +16,12 @@ pub const CASES: &[(&str, fn())] = &[
     ("codex_does_a_task_and_goes_on_with_it_later", codex),
     ("claude_reaches_its_prompt_without_a_dialog", claude_interactive),
     ("codex_reaches_its_prompt_without_a_dialog", codex_interactive),
+    ("claude_asks_waits_and_gets_through", claude_asks),
+    ("codex_asks_waits_and_gets_through", codex_asks),
+    ("an_agent_that_asks_at_its_first_start_is_noticed", dialog),
     ("a_credential_that_expires_is_renewed_and_the_agent_does_not_notice", renewed),
+    ("the_hosts_own_login_is_renewed_on_the_host", login),
+    ("a_revoked_credential_is_told_with_what_mends_it", revoked),
     ("a_missing_or_expired_credential_is_found_before_anything_starts", missing),
     ("what_does_not_belong_into_a_workspace_stays_out", odd_workspace),
 ];
@@ -214,17 +221,6 @@ fn codex() {
     assert_eq!((in_project(&home, "src/main.txt").as_str(), in_project(&home, "new.txt").as_str()), ("better line\n", "made\n"));
 }
 
-/// What either agent would ask at a first start.
-const DIALOGS: [&str; 7] = [
-    "Do you trust",
-    "Choose the text style",
-    "Make auto mode",
-    "Select login method",
-    "Sign in with",
-    "Press enter to continue",
-    "Update available",
-];
-
 fn interactive(provider: &str, variable: &str, prompt: &str) {
     let home = Home::new();
     let vendors = Vendors::start(&home, TOKEN);
@@ -242,11 +238,11 @@ fn interactive(provider: &str, variable: &str, prompt: &str) {
         assert!(began.elapsed() < crate::support::PATIENCE, "the model is never asked; on the screen is:\n{}", terminal.seen);
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    let plain = terminal.seen.clone();
-    for dialog in DIALOGS {
-        assert!(!plain.contains(dialog), "{dialog:?} is on:\n{plain}");
-    }
+    // What the agent knows is in the machine's memory by now; what it must not know is not.
+    assert_eq!(in_memory(&home, &["placeholder-the", TOKEN]), ["placeholder-the"]);
     assert_code(&home.run(&["stop", provider]), 0);
+    terminal.wait_for("is stopped");
+    assert!(!terminal.seen.contains("began with a question"), "a dialog is on:\n{}", terminal.seen);
     assert_eq!(home.listed(provider).as_deref(), Some("stopped"));
 }
 
@@ -254,8 +250,105 @@ fn claude_interactive() {
     interactive("claude", "ANTHROPIC_API_KEY", "bypass permissions on");
 }
 
+/// Without the settings that the bottle has made for it.
+fn dialog() {
+    let home = Home::new();
+    let vendors = Vendors::start(&home, TOKEN);
+    project(&home, "claude", vendors.port, "");
+    let command = ["launch", "claude", "--yes", "--", "bash", "-c", "sed -i s,hasTrust,x, ~/.claude.json; exec claude"];
+    let mut terminal = Terminal::start_with(&home, &command, &[("ANTHROPIC_API_KEY", TOKEN)]);
+    terminal.wait_for("safety");
+    terminal.wait_for("cancel");
+    assert_code(&home.run(&["stop", "claude"]), 0);
+    terminal.wait_for("began with a question (Enter to confirm");
+}
+
 fn codex_interactive() {
     interactive("codex", "OPENAI_API_KEY", "OpenAI Codex");
+}
+
+/// A web server on the host's loopback that answers `through`. Its port.
+fn upstream() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("it").port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nthrough");
+        }
+    });
+    port
+}
+
+/// Which of `texts` the memory of the machine that runs in `home` holds.
+fn in_memory<'t>(home: &Home, texts: &[&'t str]) -> Vec<&'t str> {
+    use std::os::unix::fs::FileExt;
+    let all = crate::support::processes_naming(home.path());
+    let (pid, _) = all.iter().find(|(_, argv)| argv.split(' ').next().is_some_and(|a| a.contains("qemu-system"))).expect("a machine");
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("its memory");
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("its maps");
+    let mut found = std::collections::BTreeSet::new();
+    for line in maps.lines().filter(|l| l.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw"))) {
+        let hex = |text: &str| u64::from_str_radix(text, 16).expect("an address");
+        let (mut at, end) = line.split(' ').next().and_then(|range| range.split_once('-')).map(|(a, b)| (hex(a), hex(b))).expect("a range");
+        let mut piece = vec![0; 16 << 20];
+        while at < end {
+            let most = piece.len().min(usize::try_from(end - at).expect("a length"));
+            let Ok(n @ 1..) = memory.read_at(&mut piece[..most], at) else { break };
+            found.extend(texts.iter().copied().filter(|t| memchr::memmem::find(&piece[..n], t.as_bytes()).is_some()));
+            // A text may lie across the border.
+            at += u64::try_from(if at + n as u64 == end { n } else { n.saturating_sub(64).max(1) }).expect("a length");
+        }
+    }
+    texts.iter().copied().filter(|t| found.contains(t)).collect()
+}
+
+/// The agent meets a closed door, asks over MCP, waits, and goes on once the operator has agreed.
+fn asks(provider: &str, task: impl Fn(&str, &str) -> Vec<String>) {
+    let home = Home::new();
+    let vendors = Vendors::start(&home, TOKEN);
+    project(&home, provider, vendors.port, "token = { file = \"~/token\" }");
+    std::fs::write(home.path().join("token"), TOKEN).expect("the token");
+    let manifest = home.project().join("bottle.toml");
+    let text = std::fs::read_to_string(&manifest).expect("it").replace("[bottles.b]\n", "[bottles.b]\nsupervise = true\n");
+    std::fs::write(&manifest, text).expect("with supervise");
+    let port = upstream();
+    let get = format!("curl -sS --noproxy '' -x http://127.0.0.1:9099 http://127.0.0.1:{port}/x");
+    let wanted = json!({ "host": "127.0.0.1", "port": port, "tls": false, "methods": ["GET"], "paths": ["/x"], "reason": "the task", "wait_seconds": 45 });
+    let mut args = vec![provider.to_owned(), "--".to_owned()];
+    args.extend(task(&get, &wanted.to_string()));
+    let mut bottle = home.start(provider, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    bottle.close_input();
+    crate::support::eventually("the agent asks", || {
+        assert!(!bottle.ended(), "it ended without:\n{}\n{:?}", bottle.said(), vendors.turns().last().map(|r| r["body"].clone()));
+        stdout(&home.run(&["proposals"])).contains("127.0.0.1")
+    });
+    assert_code(&home.run(&["proposals", "approve", &format!("{provider}/1"), "--type", "127.0.0.1"]), 0);
+    assert!(bottle.wait().success(), "{}", bottle.said());
+    let turns = vendors.turns();
+    let last = turns.last().expect("one")["body"].as_str().expect("a body");
+    assert!(bottle.said().contains("turns. ") && bottle.said().contains("through"), "{}\n{last}", bottle.said());
+    assert!(last.contains("[no-route]") && last.contains("approved"), "denied first, then told: {last}");
+}
+
+fn claude_asks() {
+    asks("claude", |get, wanted| {
+        let bash = json!({ "command": get, "description": "look" });
+        let task = format!(
+            "Ask.\ndo Bash {bash}\ndo mcp__supervise__explain_denial {{\"last\":1}}\ndo mcp__supervise__propose_route {wanted}\ndo Bash {bash}"
+        );
+        vec!["-p".into(), task]
+    });
+}
+
+fn codex_asks() {
+    asks("codex", |get, wanted| {
+        let exec = json!({ "cmd": get });
+        // Tools of an MCP server are functions of the JavaScript that its model writes.
+        let script = |tool: &str, args: &str| json!({ "input": format!("// @exec: {{\"yield_time_ms\": 60000}}\ntext(await tools.mcp__supervise__{tool}({args}))") });
+        let (explain, propose) = (script("explain_denial", "{\"last\":1}"), script("propose_route", wanted));
+        vec!["exec".into(), format!("Ask.\ndo exec_command {exec}\ndo exec {explain}\ndo exec {propose}\ndo exec_command {exec}")]
+    });
 }
 
 fn renewed() {
@@ -273,6 +366,71 @@ fn renewed() {
     assert!(bottle.said().contains("The model has seen"), "{}", bottle.said());
     let used: Vec<String> = vendors.seen().iter().map(|r| r["headers"]["x-api-key"].as_str().unwrap_or_default().to_owned()).collect();
     assert!(used.contains(&TOKEN.to_owned()) && used.last().map(String::as_str) == Some(NEXT), "{used:?}");
+}
+
+fn login() {
+    let home = Home::new();
+    let vendors = Vendors::start(&home, "nothing");
+    let url = format!("forward_host_credentials = true\nlogin_url = \"https://localhost:{}/v1/oauth/token\"", vendors.port);
+    project(&home, "claude", vendors.port, &url);
+    let tokens = vendors.dir.join("tokens.json");
+    let mut state: Value = serde_json::from_slice(&std::fs::read(&tokens).expect("the tokens")).expect("JSON");
+    state["refresh"] = json!({ "refresh-one": ["api.anthropic.com", NEXT, "refresh-two"] });
+    std::fs::write(&tokens, state.to_string()).expect("the tokens");
+    std::fs::create_dir(home.path().join(".claude")).expect("a login's directory");
+    let file = home.path().join(".claude/.credentials.json");
+    let keep = |access: &str, refresh: &str, ends: u64| {
+        let login = json!({ "claudeAiOauth": { "accessToken": access, "refreshToken": refresh, "expiresAt": ends, "scopes": ["a"] } });
+        std::fs::write(&file, login.to_string()).expect("a login");
+    };
+    let kept = || -> Value { serde_json::from_slice(&std::fs::read(&file).expect("the login")).expect("JSON") };
+
+    // The vendor has turned its token down long before its end: renewed while the agent waits for its first answer.
+    keep(TOKEN, "refresh-one", u64::MAX / 2);
+    let output = home.run(&[
+        "launch",
+        "claude",
+        "--yes",
+        "--",
+        "-p",
+        "Hello.\ndo Bash {\"command\":\"env; cat ~/.claude/*\",\"description\":\"look\"}",
+    ]);
+    assert_code(&output, 0);
+    let said = stdout(&output);
+    assert!(said.contains("The model has seen") && ![TOKEN, NEXT, "refresh-"].iter().any(|secret| said.contains(secret)), "{said}");
+    let used: Vec<Value> = vendors.seen().iter().map(|r| r["headers"]["authorization"].clone()).collect();
+    assert!(used.contains(&json!(format!("Bearer {TOKEN}"))) && used.last() == Some(&json!(format!("Bearer {NEXT}"))), "{used:?}");
+    let now = kept();
+    assert_eq!((&now["claudeAiOauth"]["accessToken"], &now["claudeAiOauth"]["refreshToken"]), (&json!(NEXT), &json!("refresh-two")));
+    assert_eq!((&now["claudeAiOauth"]["scopes"], file.metadata().expect("it").permissions().mode() & 0o777), (&json!(["a"]), 0o600));
+    nothing_holds_it(&home, "claude");
+
+    // One that has ended is renewed before anything starts; one that cannot be is said.
+    keep(TOKEN, "refresh-two", 1000);
+    assert_code(&home.run(&["resume", "claude", "--yes", "--", "-p", "Again."]), 0);
+    assert_eq!(kept()["claudeAiOauth"]["refreshToken"], "refresh-twox");
+    assert_code(&home.run(&["rm", "claude"]), 0);
+    keep(TOKEN, "refresh-none", 1000);
+    let refused = home.run(&["launch", "claude", "--yes", "--", "-p", "Again."]);
+    assert_code(&refused, 3);
+    let said = stderr(&refused);
+    assert!(said.contains("cannot be renewed") && said.contains("invalid_grant") && said.contains("run: claude"), "{said}");
+    assert!(!said.contains("refresh-none") && home.listed("claude").as_deref() != Some("running"), "{said}");
+    assert_eq!(kept()["claudeAiOauth"]["refreshToken"], "refresh-none", "what is kept is as it was");
+}
+
+fn revoked() {
+    let home = Home::new();
+    let vendors = Vendors::start(&home, NEXT);
+    project(&home, "claude", vendors.port, "token = { file = \"~/token\" }");
+    std::fs::write(home.path().join("token"), TOKEN).expect("the token");
+    let mut bottle = home.start("claude", &["claude", "--", "-p", "Hello."]);
+    bottle.close_input();
+    // The agent itself tries on for a while.
+    let told =
+        format!("does not take token CLAUDE_TOKEN (401 Unauthorized); put one that is good into {}", home.path().join("token").display());
+    crate::support::eventually("what mends it", || bottle.said().contains(&told));
+    assert!(!bottle.said().contains(TOKEN), "{}", bottle.said());
 }
 
 fn missing() {

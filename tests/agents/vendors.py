@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 
-HOSTS = ["api.anthropic.com", "api.openai.com", "chatgpt.com", "platform.claude.com", "auth.openai.com"]
+HOSTS = ["api.anthropic.com", "api.openai.com", "chatgpt.com", "platform.claude.com", "auth.openai.com", "localhost"]
 TOP = sys.argv[1]
 
 

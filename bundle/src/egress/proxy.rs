@@ -185,8 +185,7 @@ impl Proxy {
         let (version, first) = outgoing.request(None)?;
         let protocol = outgoing.protocol;
         let mut response = live.upstream.send(first, protocol, &meter).await?;
-        let credential = live.credential.as_ref().filter(|c| c.token.is_refreshable());
-        if let Some(credential) = credential.filter(|_| response.status() == StatusCode::UNAUTHORIZED) {
+        if let Some(credential) = live.credential.as_ref().filter(|_| response.status() == StatusCode::UNAUTHORIZED) {
             // Short-lived tokens: the orchestrator may have a new one, and what went up is tried once more with it.
             let newer = credential.token.newer(version).await;
             let kept = std::mem::take(&mut *replay.lock().unwrap_or_else(PoisonError::into_inner));

@@ -20,8 +20,10 @@ pub struct Tokens {
 pub struct Token {
     name: TokenName,
     value: watch::Sender<Value>,
-    /// Where to ask for a new value; `None` when there is none to be had.
-    ask: Option<mpsc::UnboundedSender<EgressReport>>,
+    /// Where to say that the value was turned down.
+    ask: mpsc::UnboundedSender<EgressReport>,
+    /// Whether a new value may come of that.
+    refreshable: bool,
     /// The answer that was outstanding when the value was last asked for.
     asked: Mutex<Option<u64>>,
 }
@@ -37,13 +39,13 @@ struct Value {
 }
 
 impl Tokens {
-    /// Holds `values`; asks through `ask` for those in `refreshable`.
+    /// Holds `values`; says through `ask` that one was turned down, and waits for a new one of those in `refreshable`.
     #[must_use]
     pub fn new(values: BTreeMap<TokenName, Secret>, refreshable: &BTreeSet<TokenName>, ask: &mpsc::UnboundedSender<EgressReport>) -> Self {
         let token = |(name, secret): (TokenName, Secret)| {
-            let ask = refreshable.contains(&name).then(|| ask.clone());
+            let (ask, refreshable) = (ask.clone(), refreshable.contains(&name));
             let value = watch::Sender::new(Value { secret, version: 0, answers: 0 });
-            (name.clone(), Arc::new(Token { name, value, ask, asked: Mutex::new(None) }))
+            (name.clone(), Arc::new(Token { name, value, ask, refreshable, asked: Mutex::new(None) }))
         };
         Self { all: values.into_iter().map(token).collect() }
     }
@@ -90,15 +92,14 @@ impl Token {
         self.value.borrow().version
     }
 
-    /// Whether there is any use in [`Token::newer`].
+    /// Whether [`Token::newer`] can be true.
     #[must_use]
     pub fn is_refreshable(&self) -> bool {
-        self.ask.is_some()
+        self.refreshable
     }
 
-    /// Waits, not for long, for a value newer than `version`; asks for one, once for all who wait.
+    /// Says that an upstream turned down `version`, and waits, not for long, for a newer one; says so once for all who wait.
     pub async fn newer(&self, version: u64) -> bool {
-        let Some(ask) = &self.ask else { return false };
         let mut value = self.value.subscribe();
         let answers = {
             let now = value.borrow_and_update();
@@ -111,8 +112,11 @@ impl Token {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
             if *asked != Some(answers) {
                 *asked = Some(answers);
-                let _ = ask.send(EgressReport::Stale { token: self.name.clone() }); // nobody there: the wait ends
+                let _ = self.ask.send(EgressReport::Stale { token: self.name.clone() }); // nobody there: the wait ends
             }
+        }
+        if !self.refreshable {
+            return false;
         }
         let answered = timeout(WAIT, value.wait_for(|v| v.answers > answers)).await;
         matches!(answered, Ok(Ok(v)) if v.version > version)
@@ -147,6 +151,16 @@ mod tests {
         assert_eq!(token.value().1.expose(), "two");
         assert!(asks.try_recv().is_err());
         assert!(token.newer(0).await, "already newer");
+    }
+
+    #[tokio::test]
+    async fn of_one_that_cannot_change_it_is_said_and_nobody_waits() {
+        let (ask, mut asks) = mpsc::unbounded_channel();
+        let name: TokenName = "T".parse().unwrap();
+        let tokens = Tokens::new(BTreeMap::from([(name.clone(), Secret::new("one".into()))]), &BTreeSet::new(), &ask);
+        let token = tokens.get(&name).unwrap();
+        assert!(!token.newer(0).await && !token.newer(0).await);
+        assert!(matches!(asks.try_recv(), Ok(EgressReport::Stale { token }) if token == name) && asks.try_recv().is_err());
     }
 
     #[tokio::test]
