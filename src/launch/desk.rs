@@ -4,6 +4,13 @@
 //! A decision is on disk and in the audit log before it has an effect. What dies with the orchestrator is the bottle, and with it
 //! every effect.
 
+#[cfg(test)]
+mod attacks;
+#[cfg(test)]
+mod crashes;
+#[cfg(test)]
+mod world;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -11,18 +18,19 @@ use std::time::{Duration, Instant};
 
 use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict as Said_};
 use bottle_policy::{
-    Ask, GRANTED, GatePolicy, Policy, ProposalState, ProposalStatus, Route, RouteAsk, Said, SuperviseCommand, SuperviseReport,
+    Ask, GRANTED, GatePolicy, Policy, ProposalState, ProposalStatus, Route, RouteAsk, Said, SuperviseCommand, SuperviseReport, UpstreamName,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::reload::{InForce, Reloadable};
 use crate::error::{Context, Error, Kind, Result};
+use crate::guards::Guards;
 use crate::manifest::{DirFiles, USER_SKILLS, neutral, parse};
 use crate::plan::LaunchPlan;
 use crate::process::{Commands, Pipe, Reports};
-use crate::proposals::{self, Answer, Decide, Decision, Effect, Policies, Proposal, Queue, Scope, Verdict};
-use crate::state::{BottleDir, now_ms};
+use crate::proposals::{self, Answer, Decide, Decision, Effect, Left, Policies, Proposal, Queue, Scope, Verdict};
+use crate::state::{BottleDir, now_ms, private_dir};
 
 /// Most proposals that wait for a decision.
 const PENDING: usize = 8;
@@ -35,6 +43,54 @@ const STAYS_DENIED: Duration = Duration::from_secs(600);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest run of a notification command.
 const NOTIFY: Duration = Duration::from_secs(10);
+/// What the daemon may be behind; one that does not listen misses the rest.
+const UNTOLD: usize = 1024;
+
+/// What stands between an agent, or a hasty operator, and a policy that nobody wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// What is wide needs its name typed.
+    Typed,
+    /// An edit can only narrow.
+    Narrow,
+    /// The change is made to the policy that was shown.
+    Shown,
+    /// What is decided stays decided.
+    Decided,
+    /// What is over stays over.
+    Expired,
+    /// [`PENDING`].
+    Pending,
+    /// [`NEW`].
+    Rate,
+    /// The same ask again is the same proposal.
+    Same,
+    /// Another ask about the same takes the place of the one before.
+    Replaced,
+    /// [`STAYS_DENIED`].
+    Denied,
+    /// What is allowed already is not asked.
+    Allowed,
+    /// Beside a route that is passthrough there is none.
+    Passthrough,
+    /// Only what this bottle has can be changed.
+    Known,
+    /// Only this bottle's own documents are its queue.
+    Own,
+}
+
+/// Between the steps of a decision, where a process can die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It is in the audit log, and not in the queue.
+    Recorded,
+    /// It is in the queue, and not in force.
+    Decided,
+    /// It is in force, and not in the manifest.
+    InForce,
+    /// It is all there, and the queue does not say so.
+    Done,
+}
 
 /// A decision on its way to the desk: what, by which user, and where the answer goes.
 pub(super) type Asked = (Decide, u32, oneshot::Sender<Answer>);
@@ -51,24 +107,16 @@ impl Desk {
     /// # Errors
     /// The queue or its audit log cannot be opened.
     pub(super) fn start(pipe: Pipe, dir: &BottleDir, plan: Arc<LaunchPlan>, decisions: mpsc::Receiver<Asked>) -> Result<Self> {
-        let log = AuditWriter::open(&dir.supervise_audit(), "supervise").map_err(|e| Error::new(Kind::Config, e.to_string()))?;
-        let work = Work {
-            queue: Queue::take_over(dir)?,
-            log,
-            dir: dir.clone(),
-            plan,
-            commands: pipe.commands,
-            new: VecDeque::new(),
-            denied: Vec::new(),
-            grants: BTreeMap::new(),
-        };
+        let (daemon, news) = mpsc::channel(UNTOLD);
+        let work = Work::new(dir, plan, daemon, Guards::on())?;
         let (drafts, arriving) = mpsc::channel(16);
         let (end, ending) = oneshot::channel();
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = work.run(arriving, decisions, ending) => {}
-                // A daemon that says nothing more has ended, and the launch sees that by itself.
+                // A daemon that says or takes nothing more has ended, and the launch sees that by itself.
                 () = async { listen(pipe.reports, drafts).await; std::future::pending().await } => {}
+                () = async { tell(pipe.commands, news).await; std::future::pending().await } => {}
             }
         });
         Ok(Self { task, end })
@@ -90,12 +138,26 @@ async fn listen(mut reports: Reports, drafts: mpsc::Sender<SuperviseReport>) {
     }
 }
 
+/// What the daemon is told, in an order of its own: a decision does not wait for a daemon.
+async fn tell(mut commands: Commands, mut news: mpsc::Receiver<SuperviseCommand>) {
+    while let Some(command) = news.recv().await {
+        if let Err(e) = commands.send(&command).await {
+            tracing::debug!("{e}");
+            return;
+        }
+    }
+}
+
 struct Work {
     queue: Queue,
     log: AuditWriter,
     dir: BottleDir,
     plan: Arc<LaunchPlan>,
-    commands: Commands,
+    daemon: mpsc::Sender<SuperviseCommand>,
+    guards: Guards<Guard>,
+    /// Where a test has it die.
+    #[cfg(test)]
+    dies: Option<Step>,
     /// When the latest proposals were made.
     new: VecDeque<Instant>,
     denied: Vec<(Instant, u32)>,
@@ -111,6 +173,73 @@ fn no<T>(why: impl Into<String>) -> Result<T, No> {
 }
 
 impl Work {
+    /// Takes over the queue of `dir`; `daemon` is where the daemon's news go.
+    fn new(dir: &BottleDir, plan: Arc<LaunchPlan>, daemon: mpsc::Sender<SuperviseCommand>, guards: Guards<Guard>) -> Result<Self> {
+        let log = AuditWriter::open(&dir.supervise_audit(), "supervise").map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+        private_dir(&dir.proposals())?;
+        let queue = Queue::read_all(dir, guards.hold(Guard::Own))?;
+        let mut this = Self {
+            queue,
+            log,
+            dir: dir.clone(),
+            plan,
+            daemon,
+            guards,
+            #[cfg(test)]
+            dies: None,
+            new: VecDeque::new(),
+            denied: Vec::new(),
+            grants: BTreeMap::new(),
+        };
+        this.take_over()?;
+        Ok(this)
+    }
+
+    /// What an earlier launch left: nothing of it is open or in force any more, but a change of the manifest that was
+    /// decided and never made is asked again.
+    fn take_over(&mut self) -> Result<()> {
+        for (mut proposal, what) in self.queue.left() {
+            let save = proposal.decision.as_ref().and_then(|d| d.scope) == Some(Scope::Save);
+            let why = if save && what == Left::Applying && !is_in_manifest(&self.plan, &proposal) {
+                self.reopen(&mut proposal);
+                "the launch before ended between its approval and its effect: it is open again"
+            } else if let Some(d) = &mut proposal.decision {
+                d.effect = if save { Effect::Saved } else { Effect::Over };
+                "it ended with its launch"
+            } else {
+                proposal.state = ProposalState::Expired;
+                "its launch ended before anybody decided"
+            };
+            let said = format!("proposal {}: {why}", proposal.id);
+            self.record("taken-over", Said_::Deny, &proposal, said).map_err(|e| Error::new(Kind::Config, e))?;
+            self.queue.put(proposal)?;
+        }
+        self.queue.forget_oldest();
+        Ok(())
+    }
+
+    /// As if nobody had decided, and with all its time.
+    fn reopen(&self, proposal: &mut Proposal) {
+        (proposal.state, proposal.decision, proposal.expires_ms) = (ProposalState::Pending, None, self.expires_ms());
+    }
+
+    /// When what is asked now expires.
+    fn expires_ms(&self) -> u64 {
+        let time = self.plan.asking.expires.unwrap_or(proposals::EXPIRES).duration();
+        now_ms().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// A place between two steps: here a process may die, and a test has it die.
+    async fn reach(&self, step: Step) {
+        #[cfg(test)]
+        if self.dies == Some(step) {
+            std::future::pending::<()>().await;
+        }
+        if crate::sabotage::breaks(&format!("die-{step:?}")) {
+            std::process::abort();
+        }
+    }
+
     async fn run(
         mut self,
         mut drafts: mpsc::Receiver<SuperviseReport>,
@@ -123,7 +252,7 @@ impl Work {
                 draft = drafts.recv() => match draft {
                     Some(SuperviseReport::Draft { call, ask, reason }) => {
                         let answer = self.file(ask, reason).await;
-                        self.tell(&SuperviseCommand::Filed { call, answer }).await;
+                        self.tell(SuperviseCommand::Filed { call, answer });
                     }
                     None => return,
                 },
@@ -178,27 +307,27 @@ impl Work {
             branches.retain(|b| rules.is_none_or(|r| !r.branches.contains(b)));
         }
         self.may_ask(&ask, &policies)?;
-        if let Some(same) = self.queue.all().find(|p| p.state == ProposalState::Pending && p.ask == ask) {
+        let hold = |guard| self.guards.hold(guard);
+        if let Some(same) = self.queue.all().find(|p| hold(Guard::Same) && p.state == ProposalState::Pending && p.ask == ask) {
             return Ok(same.status());
         }
         self.denied.retain(|(at, _)| at.elapsed() < STAYS_DENIED);
-        let denied = self.denied.iter().filter_map(|(_, id)| self.queue.get(*id)).find(|p| is_no_less(&ask, &p.ask));
+        let denied = self.denied.iter().filter_map(|(_, id)| self.queue.get(*id)).find(|p| hold(Guard::Denied) && is_no_less(&ask, &p.ask));
         if let Some(denied) = denied {
             return Err(format!("this was denied (proposal {}, {}); ask for less, or go on without it", denied.id, denied.status().text));
         }
-        let replaced: Vec<Proposal> = self.queue.pending().into_iter().filter(|p| p.ask.is_about_the_same(&ask)).collect();
-        if self.queue.pending().len() - replaced.len() >= PENDING {
+        let replaced: Vec<Proposal> =
+            self.queue.pending().into_iter().filter(|p| hold(Guard::Replaced) && p.ask.is_about_the_same(&ask)).collect();
+        if hold(Guard::Pending) && self.queue.pending().len() - replaced.len() >= PENDING {
             return Err(format!("{PENDING} proposals wait for a decision already; wait for one with proposal_status"));
         }
         while self.new.front().is_some_and(|at| at.elapsed() >= PERIOD) {
             self.new.pop_front();
         }
-        if self.new.len() >= NEW {
+        if self.guards.hold(Guard::Rate) && self.new.len() >= NEW {
             return Err(format!("{NEW} proposals in {} minutes are enough; go on with something else for a while", PERIOD.as_secs() / 60));
         }
         let id = self.queue.next_id();
-        let now = now_ms();
-        let expires = self.plan.asking.expires.unwrap_or(proposals::EXPIRES).duration();
         let proposal = Proposal {
             version: 1,
             id,
@@ -208,8 +337,8 @@ impl Work {
             diff: proposals::diff(&ask, &policies.routes),
             risks: ask.risks(),
             state: ProposalState::Pending,
-            made_ms: now,
-            expires_ms: now.saturating_add(u64::try_from(expires.as_millis()).unwrap_or(u64::MAX)),
+            made_ms: now_ms(),
+            expires_ms: self.expires_ms(),
             decision: None,
             ask,
         };
@@ -229,19 +358,24 @@ impl Work {
         match ask {
             Ask::Route(route) => {
                 route.check()?;
-                if route.is_allowed_by(policy) {
+                if self.is_allowed(route, policy) {
                     return Err("the policy allows this already".to_owned());
                 }
-                let left_alone = |r: &&Route| r.passthrough && (r.names(route.host.as_str(), route.port) || route.host.covers(&r.host));
+                let left_alone = |r: &&Route| {
+                    self.guards.hold(Guard::Passthrough)
+                        && r.passthrough
+                        && (r.names(route.host.as_str(), route.port) || route.host.covers(&r.host))
+                };
                 match policy.routes.iter().find(left_alone) {
                     Some(r) => Err(format!("the route {} for this host is passthrough, and another one cannot be beside it", r.name)),
                     None => Ok(()),
                 }
             }
             Ask::Ref { upstream, .. } | Ask::Finding { upstream, .. } => {
-                let git = policies.git.as_ref().filter(|git| git.upstreams.iter().any(|u| u.name == *upstream));
+                let has = |git: &&GatePolicy| !self.guards.hold(Guard::Known) || git.upstreams.iter().any(|u| u.name == *upstream);
+                let git = policies.git.as_ref().filter(has);
                 let git = git.ok_or_else(|| format!("this bottle has no git upstream {upstream}"))?;
-                let new = proposals::with_git(git, ask).is_some();
+                let new = proposals::with_git(git, ask).is_some() || !self.guards.hold(Guard::Known);
                 if new { Ok(()) } else { Err("git-gate allows this already, or this upstream is not pushed to at all".to_owned()) }
             }
             Ask::GitUpstream { url, .. } if self.plan.git.iter().any(|g| g.url.as_str() == url.as_str()) => {
@@ -271,11 +405,26 @@ impl Work {
         }
     }
 
+    fn is_allowed(&self, route: &RouteAsk, policy: &Policy) -> bool {
+        self.guards.hold(Guard::Allowed) && route.is_allowed_by(policy)
+    }
+
+    /// What is wide takes more than a key.
+    fn check_typed(&self, ask: &Ask, typed: Option<&str>) -> Result<(), No> {
+        let (risks, name) = (ask.risks(), ask.name_to_type());
+        if risks.is_empty() || (name.is_some() && typed == name.as_deref()) || !self.guards.hold(Guard::Typed) {
+            return Ok(());
+        }
+        let risks: Vec<&str> = risks.iter().map(|r| r.text()).collect();
+        let name = name.unwrap_or_default();
+        Err((format!("this is wide ({}); it needs {name} typed", risks.join("; ")), Some(format!("--type {name}"))))
+    }
+
     async fn is_undecided(&mut self, proposal: &Proposal) -> Result<(), No> {
-        if let Some(d) = &proposal.decision {
+        if let Some(d) = proposal.decision.as_ref().filter(|_| self.guards.hold(Guard::Decided)) {
             return no(format!("proposal {} is {} already, by {}", proposal.id, proposal.state.as_str(), d.by));
         }
-        if !proposal.is_open(now_ms()) {
+        if proposal.decision.is_none() && !proposal.is_open(now_ms()) && self.guards.hold(Guard::Expired) {
             if proposal.state == ProposalState::Pending {
                 self.over(proposal.clone(), ProposalState::Expired, "nobody decided in time").await;
             }
@@ -305,7 +454,7 @@ impl Work {
 
     /// What git-gate gets at the next launch.
     async fn save_only(&mut self, mut proposal: Proposal, by: String, scope: Scope, typed: Option<&str>) -> Result<Answer, No> {
-        check_typed(&proposal.ask, typed)?;
+        self.check_typed(&proposal.ask, typed)?;
         if scope != Scope::Save {
             return Err((
                 "a repository cannot be added while the bottle runs".to_owned(),
@@ -316,13 +465,24 @@ impl Work {
         proposal.state = ProposalState::Approved;
         proposal.decision = Some(Decision { scope: Some(scope), effect: Effect::Applying, ..decision(by, None) });
         self.decided(&proposal, Said_::Allow, "").await?;
-        let effect = edit.write().map_or_else(|e| Effect::Failed(e.to_string()), |()| Effect::Saved);
-        let text = match &effect {
-            Effect::Failed(why) => format!("proposal {} is approved, but {why}", proposal.id),
-            _ => format!("proposal {} is in {}; it holds from the next launch on", proposal.id, edit.path.display()),
-        };
-        self.effect(&mut proposal, effect).await?;
+        self.reach(Step::Decided).await;
+        if let Err(e) = edit.write() {
+            return self.failed(proposal, &e.to_string());
+        }
+        self.reach(Step::Done).await;
+        let text = format!("proposal {} is in {}; it holds from the next launch on", proposal.id, edit.path.display());
+        self.effect(&mut proposal, Effect::Saved)?;
         Ok(Answer::Done { text })
+    }
+
+    /// What is approved and cannot be done is as if it were not: the operator is told, and may try again.
+    fn failed(&mut self, mut proposal: Proposal, why: &str) -> Result<Answer, No> {
+        self.reopen(&mut proposal);
+        let why = format!("proposal {} cannot be put in force, and is open again: {why}", proposal.id);
+        self.record("failed", Said_::Deny, &proposal, why.clone()).map_err(|why| (why, None))?;
+        self.queue.put(proposal.clone()).map_err(|e| (e.to_string(), None))?;
+        self.tell(SuperviseCommand::Changed(proposal.status()));
+        no(why)
     }
 
     async fn grant(
@@ -336,19 +496,19 @@ impl Work {
         let Some(asked) = proposal.ask.route().cloned() else { return no("not a route") };
         let route = edited.unwrap_or_else(|| asked.clone());
         route.check().map_err(|why| (why, None))?;
-        if !route.is_within(&asked) {
+        if self.guards.hold(Guard::Narrow) && !route.is_within(&asked) {
             return no("an edit can only narrow: this lets through what was not asked for");
         }
-        check_typed(&Ask::Route(route.clone()), typed)?;
+        self.check_typed(&Ask::Route(route.clone()), typed)?;
         check_time(scope)?;
         let edit = self.edit(&proposal.ask, Some(&route), scope)?;
         // Held until the new policy is in force: no other reload can come between what was shown and what is done.
         let in_force = self.in_force::<Policy>().await?;
         let digest = in_force.policy().digest();
-        if digest != against {
+        if digest != against && self.guards.hold(Guard::Shown) {
             return Ok(Answer::Outdated { digest });
         }
-        if route.is_allowed_by(in_force.policy()) {
+        if self.is_allowed(&route, in_force.policy()) {
             self.over(proposal, ProposalState::Superseded, "the policy allows it already").await;
             return no("the policy allows this already: the proposal is superseded");
         }
@@ -368,7 +528,7 @@ impl Work {
         (against, scope): (String, Scope),
         typed: Option<&str>,
     ) -> Result<Answer, No> {
-        check_typed(&proposal.ask, typed)?;
+        self.check_typed(&proposal.ask, typed)?;
         check_time(scope)?;
         if scope == Scope::Once {
             return no("a push is not one request; approve it for a time (--for 10m)");
@@ -376,7 +536,7 @@ impl Work {
         let edit = self.edit(&proposal.ask, None, scope)?;
         let in_force = self.in_force::<GatePolicy>().await?;
         let digest = in_force.policy().digest();
-        if digest != against {
+        if digest != against && self.guards.hold(Guard::Shown) {
             return Ok(Answer::Outdated { digest });
         }
         let Some(policy) = proposals::with_git(in_force.policy(), &proposal.ask) else {
@@ -398,23 +558,27 @@ impl Work {
         policy: P,
     ) -> Result<Answer, No> {
         self.decided(&proposal, Said_::Allow, "").await?;
-        let (effect, mut text) = match replace(in_force, policy).await {
-            Ok(digest) => {
-                if let Scope::For(seconds) = scope {
-                    self.grants.insert(proposal.id, Instant::now() + Duration::from_secs(seconds));
-                }
-                let text = format!("proposal {} is in force {scope}, policy {digest}", proposal.id);
-                (Effect::InForce(digest), text)
-            }
-            Err(why) => (Effect::Failed(why.clone()), format!("proposal {} is approved, but cannot be put in force: {why}", proposal.id)),
+        self.reach(Step::Decided).await;
+        let digest = match replace(in_force, policy).await {
+            Ok(digest) => digest,
+            Err(why) => return self.failed(proposal, &why),
         };
-        if let Some(edit) = edit.filter(|_| matches!(effect, Effect::InForce(_))) {
+        self.reach(Step::InForce).await;
+        if let Scope::For(seconds) = scope {
+            self.grants.insert(proposal.id, Instant::now() + Duration::from_secs(seconds));
+        }
+        let mut text = format!("proposal {} is in force {scope}, policy {digest}", proposal.id);
+        if let Some(edit) = edit {
             text = match edit.write() {
                 Ok(()) => format!("{text}; written to {}", edit.path.display()),
-                Err(e) => format!("{text}; but not written: {e}"),
+                Err(e) => {
+                    proposal.decision.iter_mut().for_each(|d| d.scope = Some(Scope::Launch));
+                    format!("proposal {} is in force for this launch, but not saved: {e}", proposal.id)
+                }
             };
         }
-        self.effect(&mut proposal, effect).await?;
+        self.reach(Step::Done).await;
+        self.effect(&mut proposal, Effect::InForce(digest))?;
         Ok(Answer::Done { text })
     }
 
@@ -451,7 +615,7 @@ impl Work {
             if let Err(why) = self.record("ended", Said_::Deny, &proposal, format!("the time of proposal {id} is over")) {
                 tracing::error!("{why}");
             }
-            self.effect(&mut proposal, Effect::Over).await?;
+            self.effect(&mut proposal, Effect::Over)?;
         }
         Ok(())
     }
@@ -495,23 +659,24 @@ impl Work {
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
         let text = format!("proposal {} {} by {by}{scope}: {what}{why}", proposal.id, proposal.state.as_str());
         self.record(proposal.state.as_str(), verdict, proposal, text).map_err(|why| (why, None))?;
+        self.reach(Step::Recorded).await;
         self.queue.put(proposal.clone()).map_err(|e| (e.to_string(), None))?;
-        self.tell(&SuperviseCommand::Changed(proposal.status())).await;
+        self.tell(SuperviseCommand::Changed(proposal.status()));
         Ok(())
     }
 
-    async fn effect(&mut self, proposal: &mut Proposal, effect: Effect) -> Result<(), No> {
+    fn effect(&mut self, proposal: &mut Proposal, effect: Effect) -> Result<(), No> {
         if let Some(d) = &mut proposal.decision {
             d.effect = effect;
         }
         self.queue.put(proposal.clone()).map_err(|e| (e.to_string(), None))?;
-        self.tell(&SuperviseCommand::Changed(proposal.status())).await;
+        self.tell(SuperviseCommand::Changed(proposal.status()));
         Ok(())
     }
 
-    async fn tell(&mut self, command: &SuperviseCommand) {
-        if let Err(e) = self.commands.send(command).await {
-            tracing::debug!("{e}"); // the launch sees the daemon's end by itself
+    fn tell(&self, command: SuperviseCommand) {
+        if let Err(e) = self.daemon.try_send(command) {
+            tracing::warn!("supervise is not told: {e}"); // the launch sees its end by itself
         }
     }
 
@@ -568,17 +733,6 @@ impl Edit {
     }
 }
 
-/// What is wide takes more than a key.
-fn check_typed(ask: &Ask, typed: Option<&str>) -> Result<(), No> {
-    let (risks, name) = (ask.risks(), ask.name_to_type());
-    if risks.is_empty() || (name.is_some() && typed == name.as_deref()) {
-        return Ok(());
-    }
-    let risks: Vec<&str> = risks.iter().map(|r| r.text()).collect();
-    let name = name.unwrap_or_default();
-    Err((format!("this is wide ({}); it needs {name} typed", risks.join("; ")), Some(format!("--type {name}"))))
-}
-
 fn check_time(scope: Scope) -> Result<(), No> {
     match scope {
         Scope::For(s) if s == 0 || s > proposals::LONGEST_GRANT.duration().as_secs() => {
@@ -590,6 +744,18 @@ fn check_time(scope: Scope) -> Result<(), No> {
 
 fn decision(by: String, text: Option<String>) -> Decision {
     Decision { by, at_ms: now_ms(), scope: None, route: None, text, effect: Effect::Nothing }
+}
+
+/// Whether this launch has from its manifest what was approved.
+fn is_in_manifest(plan: &LaunchPlan, proposal: &Proposal) -> bool {
+    let upstream = |name: &UpstreamName| plan.git.iter().find(|g| g.name == *name).and_then(|g| g.push.as_ref());
+    match &proposal.ask {
+        Ask::Route(asked) => proposal.decision.as_ref().and_then(|d| d.route.as_ref()).unwrap_or(asked).is_allowed_by(&plan.policy),
+        Ask::GitUpstream { url, .. } => plan.git.iter().any(|g| g.url.as_str() == url.as_str()),
+        Ask::Ref { upstream: name, branches } => upstream(name).is_some_and(|p| branches.iter().all(|b| p.branches.contains(b))),
+        Ask::Finding { upstream: name, fingerprint } => upstream(name).is_some_and(|p| p.allow.contains(fingerprint)),
+        Ask::Question { .. } => true,
+    }
 }
 
 /// Whether `ask` is what was denied, or more.
