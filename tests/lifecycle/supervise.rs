@@ -369,8 +369,10 @@ impl Page {
     fn send(&self, request: &str, key: &str, decision: &Value) -> (u16, String) {
         let whole = |body: String| format!("content-length: {}\r\n\r\n{body}", body.len());
         let request = request.replace("{key}", key).replace("{token}", &self.token).replace("{port}", &self.port.to_string());
-        let request =
-            request.replace("{login}", &whole(json!({ "token": self.token }).to_string())).replace("{body}", &whole(decision.to_string()));
+        let request = request
+            .replace("{login}", &whole(json!({ "token": self.token }).to_string()))
+            .replace("{body}", &whole(decision.to_string()))
+            .replace("{large}", &whole(" ".repeat(20_000) + &decision.to_string()));
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.write_all(request.replacen("\r\n", "\r\nconnection: close\r\n", 1).as_bytes()).unwrap();
         let mut text = String::new();
@@ -427,7 +429,7 @@ fn screens() {
     };
     let yes = |against: String| json!({ "bottle": "worker", "id": 3, "verdict": { "approve": { "against": against, "scope": "launch", "route": null, "typed": null, "answer": null } } });
     let before = digest(3);
-    for table::Case(name, request, want) in table::CASES {
+    for table::Case(name, request, want, _) in table::CASES {
         let (status, text) = page.send(request, key, &yes(before.clone()));
         assert_eq!(status, *want, "{name}: {text}");
         assert!(!text.contains("\"done\"") && !text.to_lowercase().contains("access-control-allow"), "{name}: {text}");
