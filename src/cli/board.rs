@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bottle_policy::audit::AuditRecord;
-use bottle_policy::{Ask, ProposalState};
+use bottle_policy::{Ask, ProposalState, RouteAsk};
 use serde::Serialize;
 
 use super::audit_line::{Colours, render, unreadable};
@@ -50,6 +50,8 @@ pub(super) struct ProposalRow {
     pub open: bool,
     /// It is wide: this must be typed, its host or repository.
     pub host: Option<String>,
+    /// What is asked, when it is for a route: it can be narrowed.
+    pub route: Option<RouteAsk>,
     /// It is a question, with these choices.
     pub choices: Option<Vec<String>>,
     /// It can be for one request.
@@ -236,6 +238,7 @@ pub(super) fn row(p: &Proposal, policy: Option<&Policies>, alive: bool, now_ms: 
         open: alive && p.is_open(now_ms),
         once: p.ask.route().is_some(),
         host: p.ask.name_to_type().filter(|_| !p.risks.is_empty()),
+        route: p.ask.route().cloned(),
         choices,
         save_only: matches!(p.ask, Ask::GitUpstream { .. }),
         against: policy.map_or_else(|| p.policy.clone(), |now| now.digest_for(&p.ask)),

@@ -46,6 +46,7 @@ fn proposal(n: u32) -> ProposalRow {
         summary: format!("GET h{n}.test:443 /x"),
         open: n < 3,
         host: wide.then(|| "*.a.test".into()),
+        route: None,
         choices: None,
         once: true,
         save_only: false,

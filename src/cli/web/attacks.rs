@@ -23,8 +23,10 @@ async fn answer(request: &str, off: &[Guard]) -> (u16, String) {
     let orchestrator = UnixListener::bind(dir.control_socket()).unwrap();
     let says_yes = async {
         while let Ok((mut client, _)) = orchestrator.accept().await {
-            let Ok(Control::Decide(_)) = read_header(&mut client, 1 << 20).await else { continue };
-            let _ = write_header(&mut client, &Answer::Done { text: "yes".into() }).await;
+            // A stop is answered by the end of the connection.
+            if let Ok(Control::Decide(_)) = read_header(&mut client, 1 << 20).await {
+                let _ = write_header(&mut client, &Answer::Done { text: "yes".into() }).await;
+            }
         }
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -41,6 +43,7 @@ async fn answer(request: &str, off: &[Guard]) -> (u16, String) {
         ("{port}", port.to_string()),
         ("{login}", whole(json!({ "token": token }).to_string())),
         ("{body}", whole(decision.to_owned())),
+        ("{stop}", whole(r#"{"bottle":"worker"}"#.to_owned())),
         ("{large}", whole(" ".repeat(20_000) + decision)),
     ] {
         text = text.replace(place, &value);
@@ -77,7 +80,7 @@ async fn no_request_but_the_pages_own_gets_anything_and_each_would_without_its_g
             assert!(still.0 != 200, "{name} is stopped by another guard: {still:?}");
         }
         let open = answer(request, &guards).await;
-        let wanted = if request.contains("/decide") { decides(&open) } else { open.0 == 200 };
+        let wanted = if request.contains("/decide") || request.contains("/stop") { decides(&open) } else { open.0 == 200 };
         assert!(wanted, "{name}, without {guards:?}: {open:?}");
         twins += 1;
     }

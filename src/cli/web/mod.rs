@@ -43,6 +43,8 @@ const MEASURE: u32 = 12;
 const CONNECTIONS: usize = 32;
 /// Largest body, bytes.
 const BODY: usize = 16 << 10;
+/// Longest time for a teardown.
+const STOPPED: Duration = Duration::from_secs(30);
 /// Lines that a page gets at first.
 const LINES: usize = 1000;
 
@@ -208,6 +210,12 @@ struct Deciding {
     verdict: Verdict,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stopping {
+    bottle: String,
+}
+
 impl Site {
     async fn answer(&self, request: Request<Incoming>) -> Reply {
         // A name that leads here (DNS rebinding) is not ours, and neither is a page of another origin.
@@ -228,7 +236,8 @@ impl Site {
             (&Method::POST, "/login") => self.login(request).await,
             (&Method::GET, "/events") if opened => self.events(),
             (&Method::POST, "/decide") if opened => self.decide(request).await,
-            (_, "/events" | "/decide") => refuse(StatusCode::UNAUTHORIZED, "start `bottle web` again and open its URL\n"),
+            (&Method::POST, "/stop") if opened => self.stop(request).await,
+            (_, "/events" | "/decide" | "/stop") => refuse(StatusCode::UNAUTHORIZED, "start `bottle web` again and open its URL\n"),
             _ => refuse(StatusCode::NOT_FOUND, "there is no such page\n"),
         }
     }
@@ -263,6 +272,16 @@ impl Site {
             Ok(Answer::Refused { why, .. }) => json!({ "refused": why }),
             Err(e) => json!({ "refused": e.to_string() }),
         };
+        content("application/json", text.to_string())
+    }
+
+    async fn stop(&self, request: Request<Incoming>) -> Reply {
+        let stopped = match self.read::<Stopping>(request).await.map(|s| self.roots.bottle(&s.bottle)) {
+            Ok(Ok(dir)) => launch::stop(&dir, STOPPED).await.map(|()| format!("{} is stopped", dir.slug())),
+            Ok(Err(e)) => Err(e),
+            Err(refused) => return refused,
+        };
+        let text = stopped.map_or_else(|e| json!({ "refused": e.to_string() }), |text| json!({ "done": text }));
         content("application/json", text.to_string())
     }
 

@@ -4,7 +4,7 @@
 /// is nothing to switch off, such a request has no meaning here.
 ///
 /// Where a request has the session's key, the token of the printed URL, or the port in it: `{key}`, `{token}`, `{port}`; `{body}` is a
-/// decision that would be taken if it came from the page, `{large}` one with 20 KB around it, `{login}` the page's login.
+/// decision that would be taken if it came from the page, `{stop}` the end of the bottle, `{large}` one with 20 KB around it, `{login}` the page's login.
 pub struct Case(pub &'static str, pub &'static str, pub u16, pub &'static [&'static str]);
 
 const OK: &str = "authorization: Bearer {key}\r\ncontent-type: application/json\r\n";
@@ -103,6 +103,24 @@ pub const CASES: &[Case] = &[
         "POST /decide HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer 00\r\ncontent-type: application/json\r\n{body}",
         401,
         &["Key"],
+    ),
+    Case(
+        "a_stop_without_a_key",
+        "POST /stop HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n{stop}",
+        401,
+        &["Key"],
+    ),
+    Case(
+        "a_stop_by_another_page",
+        "POST /stop HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\norigin: http://evil.test\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n{stop}",
+        403,
+        &["Origin"],
+    ),
+    Case(
+        "a_form_that_stops",
+        "POST /stop HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {key}\r\ncontent-type: text/plain\r\n{stop}",
+        415,
+        &["Type"],
     ),
     Case("the_log_without_a_key", "GET /events HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n", 401, &["Key"]),
     Case(
