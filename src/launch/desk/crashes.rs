@@ -2,7 +2,9 @@
 
 use super::world::{Daemons, MANIFEST, World, Yes, branch, plain, route};
 use super::*;
-use bottle_policy::{Push, Stale};
+use crate::launch::reload::InForce;
+use crate::proposals::Verdict;
+use bottle_policy::{Push, Said, Stale};
 
 const STEPS: [Step; 4] = [Step::Recorded, Step::Decided, Step::InForce, Step::Done];
 

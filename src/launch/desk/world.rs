@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict as Said_};
-use bottle_policy::{Access, GateUpstream, Policy, Push, Route};
+use bottle_policy::{Access, GatePolicy, GateUpstream, Push, Route, Said};
 
 use super::*;
+use crate::launch::reload::{InForce, Reloadable};
+use crate::proposals::{Policies, Verdict};
 use crate::state::{Metadata, Phase, Roots};
 
 pub const MANIFEST: &str = "# mine\nversion = 1\n[agents.w]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.dev]\nimage = \"demo\"\n[[bottles.dev.git]]\nurl = \"https://forge.test/x.git\"\nbranches = [\"agent/*\"]\n";
@@ -153,7 +155,7 @@ impl World {
     }
 
     pub fn policies(&self) -> Policies {
-        super::super::in_force(&self.dir).unwrap()
+        crate::launch::in_force(&self.dir).unwrap()
     }
 
     /// The decision `yes` on the proposal `id`.
