@@ -99,9 +99,9 @@ struct Work {
     plan: Arc<LaunchPlan>,
     daemon: mpsc::Sender<SuperviseCommand>,
     guards: Guards<Guard>,
-    /// Where a test has it die.
+    /// Where a test has it die, and what it says first.
     #[cfg(test)]
-    dies: Option<Step>,
+    dies: Option<(Step, Arc<tokio::sync::Notify>)>,
     /// When the latest proposals were made.
     new: VecDeque<Instant>,
     denied: Vec<(Instant, u32)>,
@@ -176,7 +176,8 @@ impl Work {
     /// A place between two steps: here a process may die, and a test has it die.
     async fn reach(&self, step: Step) {
         #[cfg(test)]
-        if self.dies == Some(step) {
+        if let Some((_, reached)) = self.dies.as_ref().filter(|(at, _)| *at == step) {
+            reached.notify_one();
             std::future::pending::<()>().await;
         }
         if crate::sabotage::breaks(&format!("die-{step:?}")) {

@@ -18,10 +18,13 @@ fn question() -> Ask {
 
 /// Decides and dies at `step`, if it comes to it: then true.
 fn dies(w: &mut World, step: Step, id: u32, verdict: Verdict) -> bool {
-    w.work().dies = Some(step);
+    let reached = Arc::new(tokio::sync::Notify::new());
+    w.work().dies = Some((step, reached.clone()));
     let (work, runtime) = (w.work.as_mut().unwrap(), &w.runtime);
     let decide = work.decide(Decide { id, via: "cli".into(), verdict }, 0);
-    let died = runtime.block_on(async { tokio::time::timeout(Duration::from_millis(500), decide).await }).is_err();
+    let died = runtime.block_on(async {
+        tokio::select! { _ = decide => false, () = reached.notified() => true }
+    });
     w.die();
     died
 }
