@@ -148,7 +148,7 @@ fn who_asks_and_dies_has_decided_once() {
                 let (sender, answer) = oneshot::channel();
                 decisions.send((decide(verdict), 0, sender)).await.unwrap();
                 let Answer::Refused { why, .. } = answer.await.unwrap() else { panic!("decided twice") };
-                assert!(why.contains("approved already, by root (cli)"), "{why}");
+                assert!(why.contains("approved already, by"), "{why}");
             }
             end.send(()).unwrap();
         };
