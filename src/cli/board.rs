@@ -357,6 +357,30 @@ mod tests {
     }
 
     #[test]
+    fn the_latest_lines_of_all_bottles_are_kept_in_the_order_of_time() {
+        let home = tempfile::tempdir().unwrap();
+        let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
+        let mut board = Board::new(roots.clone());
+        let line = |n: usize| {
+            format!(
+                "{{\"v\":1,\"seq\":1,\"time\":\"2026-11-21T18:00:00.{n:06}Z\",\"daemon\":\"egress\",\"event\":\"request\",\"verdict\":\"allow\",\"path\":\"/{n}\",\"method\":\"GET\",\"host\":\"a.test\",\"prev\":\"\",\"hash\":\"\"}}\n"
+            )
+        };
+        for (bottle, of) in [("a", 0), ("b", 1), ("c", 2)] {
+            let dir = roots.bottle(bottle).unwrap();
+            let _lock = dir.lock().unwrap();
+            dir.write_metadata(&crate::state::Metadata::starting(&dir, "x", "qemu", "")).unwrap();
+            std::fs::write(dir.audit(), (0..8000).map(|n| line(3 * n + of)).collect::<String>()).unwrap();
+        }
+        assert!(board.look(false).unwrap());
+        assert_eq!((board.lines.len(), board.written), (LINES, 24_000));
+        for (line, n) in board.lines.iter().rev().zip((0..24_000).rev()) {
+            assert!(line.text.contains(&format!("/{n}")) && *line.bottle == ["a", "b", "c"][n % 3][..], "{line:?} {n}");
+        }
+        assert!(!board.look(false).unwrap(), "and nothing is new");
+    }
+
+    #[test]
     fn a_tail_gives_each_line_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
