@@ -2,10 +2,10 @@
 # summary is the check's output, ending in `N passed, N failed`, so that .ci/run can print it when the check
 # was built long ago.
 { rust, deps-test, check-root }:
-{ name, command, before ? "", env ? { } }:
+{ name, command, root ? check-root, before ? "", env ? { } }:
 rust.build {
   name = "check-${name}";
-  root = check-root;
+  inherit root;
   layer = deps-test;
   tests = true;
   env = env // { check = name; inherit command; };
