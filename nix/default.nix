@@ -48,6 +48,7 @@ let
     bottle = call ./packages/bottle.nix;
 
     check-root = call ./checks/root.nix;
+    browser-root = import ./checks/root.nix { inherit (scope) debian toolchain-setup; more = [ "browser" ]; };
     test-programs = call ./checks/programs.nix;
     tests = call ./checks/tests.nix;
     sshd = import ./checks/sshd.nix;

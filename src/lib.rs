@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod cli;
 pub mod closure;
 pub mod error;
+mod guards;
 pub mod launch;
 pub mod machine;
 pub mod manifest;

@@ -101,18 +101,12 @@ impl Daemon {
 
     /// Time that it and its children have computed, µs.
     pub fn cpu(&self) -> f64 {
-        let ticks = |pid: u32| {
-            let stat = read(pid, "stat");
-            // After the name, which may hold anything: state is 3, utime 14, stime 15 (proc_pid_stat(5)).
-            let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-            after.split_ascii_whitespace().skip(11).take(2).filter_map(|n| n.parse::<f64>().ok()).sum::<f64>()
-        };
-        self.processes().into_iter().map(ticks).sum::<f64>() / TICKS * 1e6
+        self.processes().into_iter().map(cpu).sum::<f64>()
     }
 
     /// Its memory and its children's, MiB.
     pub fn resident(&self) -> f64 {
-        self.processes().into_iter().map(|pid| status_kib(&read(pid, "status"), "VmRSS:")).sum::<f64>() / 1024.0
+        self.processes().into_iter().map(resident).sum()
     }
 
     /// The most memory that it, without its children, has ever had, MiB.
@@ -143,6 +137,19 @@ impl Drop for Daemon {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// Time that a process has computed, µs.
+pub fn cpu(pid: u32) -> f64 {
+    let stat = read(pid, "stat");
+    // After the name, which may hold anything: state is 3, utime 14, stime 15 (proc_pid_stat(5)).
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    after.split_ascii_whitespace().skip(11).take(2).filter_map(|n| n.parse::<f64>().ok()).sum::<f64>() / TICKS * 1e6
+}
+
+/// Memory that it has, MiB.
+pub fn resident(pid: u32) -> f64 {
+    status_kib(&read(pid, "status"), "VmRSS:") / 1024.0
 }
 
 fn read(pid: u32, name: &str) -> String {

@@ -8,6 +8,7 @@ mod home;
 mod launch;
 mod peer;
 mod report;
+mod supervise;
 
 use clap::{Parser, Subcommand};
 use report::Report;
@@ -43,6 +44,8 @@ enum Bench {
     Egress(egress::Options),
     /// Pushes and clones through git-gate; against the same made directly.
     Git(git::Options),
+    /// A decision's effect in a real bottle, and what the dashboard costs.
+    Supervise(supervise::Options),
     /// The upstream of `egress`, in a process of its own.
     #[command(name = egress::UPSTREAM, hide = true)]
     Upstream,
@@ -57,6 +60,7 @@ fn main() -> std::process::ExitCode {
         Bench::Engine => engine::run(&mut report, &binary, cli.runs),
         Bench::Egress(options) => egress::run(&mut report, &options),
         Bench::Git(options) => git::run(&mut report, &options, cli.runs),
+        Bench::Supervise(options) => supervise::run(&mut report, &binary, &options),
         Bench::Upstream => egress::serve_upstream(),
     };
     match ran {

@@ -1,9 +1,11 @@
 # The root package's tests/bottles*, but for the clients' (./clients.nix) and the agents' (./agents.nix): the real programs, booting real bottles under QEMU inside Nix's
 # sandbox.
-{ tests, workspace, closure, sshd }:
+{ tests, workspace, closure, sshd, browser-root }:
 tests {
   name = "bottles";
+  root = browser-root;
   env = {
+    BOTTLE_CHROMIUM = "/usr/lib/chromium/chromium-headless-shell";
     BOTTLE_CLOSURE = closure;
     BOTTLE_SSHD = "/build/sshd";
     BOTTLE_SSHD_USER = "upstream";

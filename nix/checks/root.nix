@@ -1,9 +1,9 @@
 # The toolchain with what the checks and the development shell add: clippy, rustfmt, shellcheck, and git, ssh
 # and curl as the other ends of what the tests run.
-{ debian, toolchain-setup }:
+{ debian, toolchain-setup, more ? [ ] }:
 debian {
   name = "check-root";
-  groups = [ "toolchain" "check" ];
+  groups = [ "toolchain" "check" ] ++ more;
   setup = toolchain-setup + ''
     # sshd insists on a user and a directory, and every program on finding the uid it runs as.
     echo 'sshd:x:100:65534::/run/sshd:/usr/sbin/nologin' >> etc/passwd

@@ -2,10 +2,10 @@
 # patterns below programs/ name. What they say goes to the build's log, and its summary is the check's output, ending in
 # `N passed, N failed`, so that .ci/run can print it when the check was built long ago.
 { rust, in-root, workspace, test-programs, check-root }:
-{ name, script, before ? "", env ? { } }:
+{ name, script, root ? check-root, before ? "", env ? { } }:
 in-root {
   name = "check-${name}";
-  root = check-root;
+  inherit root;
   env = env // { check = name; };
   script = workspace.stage { inherit (workspace) members; tests = true; } + ''
     export XDG_RUNTIME_DIR=/tmp/run XDG_STATE_HOME=/build/state XDG_CACHE_HOME=/build/cache XDG_CONFIG_HOME=/build/config XDG_DATA_HOME=/build/data

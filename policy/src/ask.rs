@@ -456,6 +456,8 @@ mod tests {
         ] {
             assert!(!wider.is_within(&shown), "{wider:?}");
         }
+        let (host, below) = (ask("a.test", 443, &["GET"], &["/x"], true), ask("*.a.test", 443, &["GET"], &["/x"], true));
+        assert!(!below.is_within(&host) && !host.is_within(&below), "all names below a host are not the host");
     }
 
     #[test]

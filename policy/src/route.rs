@@ -376,7 +376,8 @@ impl HostPattern {
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         match other.0.strip_prefix("*.") {
-            Some(suffix) => self == other || self.matches(suffix),
+            // `*.a.b` is within `*.b`, and not within `a.b`.
+            Some(suffix) => self == other || (self.0.starts_with("*.") && self.matches(suffix)),
             None => self.matches(&other.0),
         }
     }

@@ -5,16 +5,17 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bottle_policy::audit::AuditRecord;
-use bottle_policy::{Ask, ProposalState};
+use bottle_policy::{Ask, ProposalState, RouteAsk};
 use serde::Serialize;
 
 use super::audit_line::{Colours, render, unreadable};
 use crate::error::Result;
 use crate::launch::in_force;
-use crate::proposals::{Proposal, Queue, Tone, lines};
+use crate::proposals::{Policies, Proposal, Queue, Tone, lines};
 use crate::state::{BottleDir, Phase, Roots, now_ms};
 
 /// Audit lines that are kept.
@@ -49,6 +50,8 @@ pub(super) struct ProposalRow {
     pub open: bool,
     /// It is wide: this must be typed, its host or repository.
     pub host: Option<String>,
+    /// What is asked, when it is for a route: it can be narrowed.
+    pub route: Option<RouteAsk>,
     /// It is a question, with these choices.
     pub choices: Option<Vec<String>>,
     /// It can be for one request.
@@ -64,8 +67,13 @@ pub(super) struct ProposalRow {
 /// One audit line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct LogLine {
-    pub bottle: String,
+    #[serde(serialize_with = "name")]
+    pub bottle: Arc<str>,
     pub text: String,
+}
+
+fn name<S: serde::Serializer>(name: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(name)
 }
 
 impl LogLine {
@@ -96,7 +104,7 @@ pub(super) struct Board {
     pub lines: VecDeque<LogLine>,
     /// How many lines there ever were.
     pub written: u64,
-    tails: BTreeMap<PathBuf, (String, Tail)>,
+    tails: BTreeMap<PathBuf, (Arc<str>, Tail)>,
     queues: HashMap<String, (Option<SystemTime>, bool, Vec<Proposal>)>,
     used: HashMap<String, (Instant, u64)>,
 }
@@ -141,7 +149,7 @@ impl Board {
             bottles.push(BottleRow { name, agent, engine, state, started_ms: m.started_ms, cpu, memory, pending });
             proposals.extend(rows);
             for log in dir.audits() {
-                self.tails.entry(log.clone()).or_insert_with(|| (m.slug.clone(), Tail::new(log)));
+                self.tails.entry(log.clone()).or_insert_with(|| (m.slug.as_str().into(), Tail::new(log)));
             }
         }
         proposals.sort_by_key(|p| (!p.open, std::cmp::Reverse(p.made_ms)));
@@ -163,51 +171,28 @@ impl Board {
         let Some((_, _, all)) = self.queues.get(dir.slug()) else { return Vec::new() };
         let now = now_ms();
         let policy = if alive && all.iter().any(|p| p.is_open(now)) { in_force(dir).ok() } else { None };
-        let row = |p: &Proposal| {
-            let tone = |t| match t {
-                Tone::Title => "title",
-                Tone::Plain => "plain",
-                Tone::Added => "added",
-                Tone::Risk => "risk",
-                Tone::Said => "said",
-            };
-            let choices = match &p.ask {
-                Ask::Question { choices, .. } => Some(choices.iter().map(ToString::to_string).collect()),
-                _ => None,
-            };
-            ProposalRow {
-                bottle: p.bottle.clone(),
-                id: p.id,
-                state: p.state,
-                made_ms: p.made_ms,
-                summary: p.ask.summary(),
-                open: alive && p.is_open(now),
-                once: p.ask.route().is_some(),
-                host: p.ask.name_to_type().filter(|_| !p.risks.is_empty()),
-                choices,
-                save_only: matches!(p.ask, Ask::GitUpstream { .. }),
-                against: policy.as_ref().map_or_else(|| p.policy.clone(), |now| now.digest_for(&p.ask)),
-                // Its title has an age, which changes all the time.
-                lines: lines(p, policy.as_ref(), now).into_iter().skip(1).map(|(t, l)| (tone(t), l)).collect(),
-            }
-        };
-        all.iter().rev().take(50).map(row).collect()
+        all.iter().rev().take(50).map(|p| row(p, policy.as_ref(), alive, now)).collect()
     }
 
     fn new_lines(&mut self) -> usize {
-        let mut new = Vec::new();
+        let (mut new, mut count) = (Vec::new(), 0);
+        let keep = |new: &mut Vec<(String, LogLine)>| {
+            new.sort_by(|a, b| a.0.cmp(&b.0));
+            new.drain(..new.len().saturating_sub(LINES));
+        };
         for (bottle, tail) in self.tails.values_mut() {
-            let mut text = Vec::new();
-            tail.read(&mut text);
-            new.extend(text.into_iter().map(|line| (bottle.clone(), line)));
+            let before = new.len();
+            tail.read(|line| new.extend(read(bottle, line)));
+            count += new.len() - before;
+            if new.len() > 2 * LINES {
+                keep(&mut new);
+            }
         }
-        let mut new: Vec<(String, LogLine)> = new.into_iter().filter_map(|(bottle, line)| read(bottle, &line)).collect();
-        new.sort_by(|a, b| a.0.cmp(&b.0));
-        let count = new.len();
+        keep(&mut new);
         self.written += count as u64;
+        let surplus = (self.lines.len() + new.len()).saturating_sub(LINES);
+        self.lines.drain(..surplus.min(self.lines.len()));
         self.lines.extend(new.into_iter().map(|(_, line)| line));
-        let surplus = self.lines.len().saturating_sub(LINES);
-        self.lines.drain(..surplus);
         count
     }
 
@@ -231,13 +216,45 @@ impl Board {
     }
 }
 
+/// `p` as it is shown; `policy` is what is in force.
+pub(super) fn row(p: &Proposal, policy: Option<&Policies>, alive: bool, now_ms: u64) -> ProposalRow {
+    let tone = |t| match t {
+        Tone::Title => "title",
+        Tone::Plain => "plain",
+        Tone::Added => "added",
+        Tone::Risk => "risk",
+        Tone::Said => "said",
+    };
+    let choices = match &p.ask {
+        Ask::Question { choices, .. } => Some(choices.iter().map(ToString::to_string).collect()),
+        _ => None,
+    };
+    ProposalRow {
+        bottle: p.bottle.clone(),
+        id: p.id,
+        state: p.state,
+        made_ms: p.made_ms,
+        summary: p.ask.summary(),
+        open: alive && p.is_open(now_ms),
+        once: p.ask.route().is_some(),
+        host: p.ask.name_to_type().filter(|_| !p.risks.is_empty()),
+        route: p.ask.route().cloned(),
+        choices,
+        save_only: matches!(p.ask, Ask::GitUpstream { .. }),
+        against: policy.map_or_else(|| p.policy.clone(), |now| now.digest_for(&p.ask)),
+        // Its title has an age, which changes all the time.
+        lines: lines(p, policy, now_ms).into_iter().skip(1).map(|(t, l)| (tone(t), l)).collect(),
+    }
+}
+
 /// Whether a time is long enough ago that nothing more happens in the same tick of the file system's clock.
 fn settled(at: SystemTime) -> bool {
     at.elapsed().is_ok_and(|e| e.as_millis() > 100)
 }
 
 /// When it was written, and what it says; what was admitted is shown by its closing line.
-fn read(bottle: String, line: &[u8]) -> Option<(String, LogLine)> {
+fn read(bottle: &Arc<str>, line: &[u8]) -> Option<(String, LogLine)> {
+    let bottle = bottle.clone();
     let Ok(record) = serde_json::from_slice::<AuditRecord>(line) else {
         return Some((String::new(), LogLine { bottle, text: unreadable(line, &Colours::default()).trim_end().to_owned() }));
     };
@@ -261,8 +278,8 @@ impl Tail {
         Self { path, open: None, part: Vec::new() }
     }
 
-    /// Adds the whole lines that are new. Errors are for the next look.
-    fn read(&mut self, out: &mut Vec<Vec<u8>>) {
+    /// Gives the whole lines that are new. Errors are for the next look.
+    fn read(&mut self, mut line: impl FnMut(&[u8])) {
         let Ok(meta) = std::fs::metadata(&self.path) else { return };
         if self.open.as_ref().is_none_or(|(_, ino)| *ino != meta.ino()) {
             let Ok(mut file) = File::open(&self.path) else { return };
@@ -280,7 +297,9 @@ impl Tail {
         }
         let _ = file.take(TAIL).read_to_end(&mut self.part);
         let whole = self.part.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-        out.extend(self.part.drain(..whole).as_slice().split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(<[u8]>::to_vec));
+        self.part[..whole].split(|b| *b == b'\n').filter(|l| !l.is_empty()).for_each(&mut line);
+        self.part.drain(..whole);
+        self.part.shrink_to(4096);
     }
 }
 
@@ -338,6 +357,30 @@ mod tests {
     }
 
     #[test]
+    fn the_latest_lines_of_all_bottles_are_kept_in_the_order_of_time() {
+        let home = tempfile::tempdir().unwrap();
+        let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
+        let mut board = Board::new(roots.clone());
+        let line = |n: usize| {
+            format!(
+                "{{\"v\":1,\"seq\":1,\"time\":\"2026-11-21T18:00:00.{n:06}Z\",\"daemon\":\"egress\",\"event\":\"request\",\"verdict\":\"allow\",\"path\":\"/{n}\",\"method\":\"GET\",\"host\":\"a.test\",\"prev\":\"\",\"hash\":\"\"}}\n"
+            )
+        };
+        for (bottle, of) in [("a", 0), ("b", 1), ("c", 2)] {
+            let dir = roots.bottle(bottle).unwrap();
+            let _lock = dir.lock().unwrap();
+            dir.write_metadata(&crate::state::Metadata::starting(&dir, "x", "qemu", "")).unwrap();
+            std::fs::write(dir.audit(), (0..8000).map(|n| line(3 * n + of)).collect::<String>()).unwrap();
+        }
+        assert!(board.look(false).unwrap());
+        assert_eq!((board.lines.len(), board.written), (LINES, 24_000));
+        for (line, n) in board.lines.iter().rev().zip((0..24_000).rev()) {
+            assert!(line.text.contains(&format!("/{n}")) && *line.bottle == ["a", "b", "c"][n % 3][..], "{line:?} {n}");
+        }
+        assert!(!board.look(false).unwrap(), "and nothing is new");
+    }
+
+    #[test]
     fn a_tail_gives_each_line_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
@@ -346,8 +389,8 @@ mod tests {
             std::io::Write::write_all(&mut std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap(), text.as_bytes())
                 .unwrap();
             let mut out = Vec::new();
-            tail.read(&mut out);
-            out.into_iter().map(|l| String::from_utf8(l).unwrap()).collect::<Vec<_>>()
+            tail.read(|l| out.push(String::from_utf8(l.to_vec()).unwrap()));
+            out
         };
         assert_eq!(now("a\nb"), ["a"]);
         assert_eq!(now("c\n"), ["bc"]);

@@ -172,7 +172,8 @@ impl Args {
     }
 }
 
-fn paint(tone: Tone, text: &str, colour: bool) -> String {
+/// `text` as a terminal shows it.
+pub(super) fn paint(tone: Tone, text: &str, colour: bool) -> String {
     let code = match tone {
         _ if !colour => return text.to_owned(),
         Tone::Title => "1",

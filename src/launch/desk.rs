@@ -4,37 +4,37 @@
 //! A decision is on disk and in the audit log before it has an effect. What dies with the orchestrator is the bottle, and with it
 //! every effect.
 
+#[cfg(test)]
+mod attacks;
+#[cfg(test)]
+mod crashes;
+mod decide;
+mod file;
+mod guard;
+mod manifest;
+#[cfg(test)]
+mod world;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict as Said_};
-use bottle_policy::{
-    Ask, GRANTED, GatePolicy, Policy, ProposalState, ProposalStatus, Route, RouteAsk, Said, SuperviseCommand, SuperviseReport,
-};
+use bottle_policy::{Ask, GRANTED, Policy, ProposalState, RouteAsk, SuperviseCommand, SuperviseReport};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::reload::{InForce, Reloadable};
-use crate::error::{Context, Error, Kind, Result};
-use crate::manifest::{DirFiles, USER_SKILLS, neutral, parse};
+use crate::error::{Error, Kind, Result};
+use crate::guards::Guards;
 use crate::plan::LaunchPlan;
 use crate::process::{Commands, Pipe, Reports};
-use crate::proposals::{self, Answer, Decide, Decision, Effect, Policies, Proposal, Queue, Scope, Verdict};
-use crate::state::{BottleDir, now_ms};
+use crate::proposals::{self, Answer, Decide, Decision, Effect, Left, Proposal, Queue, Scope};
+use crate::state::{BottleDir, now_ms, private_dir};
+use guard::{Guard, Step};
+use manifest::is_in_manifest;
 
-/// Most proposals that wait for a decision.
-const PENDING: usize = 8;
-/// Most new proposals in [`PERIOD`].
-const NEW: usize = 10;
-const PERIOD: Duration = Duration::from_secs(600);
-/// For so long what was denied is not asked again.
-const STAYS_DENIED: Duration = Duration::from_secs(600);
-/// How long a decision waits for another reload of this bottle.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Longest run of a notification command.
-const NOTIFY: Duration = Duration::from_secs(10);
+/// What the daemon may be behind; one that does not listen misses the rest.
+const UNTOLD: usize = 1024;
 
 /// A decision on its way to the desk: what, by which user, and where the answer goes.
 pub(super) type Asked = (Decide, u32, oneshot::Sender<Answer>);
@@ -51,24 +51,16 @@ impl Desk {
     /// # Errors
     /// The queue or its audit log cannot be opened.
     pub(super) fn start(pipe: Pipe, dir: &BottleDir, plan: Arc<LaunchPlan>, decisions: mpsc::Receiver<Asked>) -> Result<Self> {
-        let log = AuditWriter::open(&dir.supervise_audit(), "supervise").map_err(|e| Error::new(Kind::Config, e.to_string()))?;
-        let work = Work {
-            queue: Queue::take_over(dir)?,
-            log,
-            dir: dir.clone(),
-            plan,
-            commands: pipe.commands,
-            new: VecDeque::new(),
-            denied: Vec::new(),
-            grants: BTreeMap::new(),
-        };
+        let (daemon, news) = mpsc::channel(UNTOLD);
+        let work = Work::new(dir, plan, daemon, Guards::on())?;
         let (drafts, arriving) = mpsc::channel(16);
         let (end, ending) = oneshot::channel();
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = work.run(arriving, decisions, ending) => {}
-                // A daemon that says nothing more has ended, and the launch sees that by itself.
+                // A daemon that says or takes nothing more has ended, and the launch sees that by itself.
                 () = async { listen(pipe.reports, drafts).await; std::future::pending().await } => {}
+                () = async { tell(pipe.commands, news).await; std::future::pending().await } => {}
             }
         });
         Ok(Self { task, end })
@@ -90,12 +82,26 @@ async fn listen(mut reports: Reports, drafts: mpsc::Sender<SuperviseReport>) {
     }
 }
 
+/// What the daemon is told, in an order of its own: a decision does not wait for a daemon.
+async fn tell(mut commands: Commands, mut news: mpsc::Receiver<SuperviseCommand>) {
+    while let Some(command) = news.recv().await {
+        if let Err(e) = commands.send(&command).await {
+            tracing::debug!("{e}");
+            return;
+        }
+    }
+}
+
 struct Work {
     queue: Queue,
     log: AuditWriter,
     dir: BottleDir,
     plan: Arc<LaunchPlan>,
-    commands: Commands,
+    daemon: mpsc::Sender<SuperviseCommand>,
+    guards: Guards<Guard>,
+    /// Where a test has it die, and what it says first.
+    #[cfg(test)]
+    dies: Option<(Step, Arc<tokio::sync::Notify>)>,
     /// When the latest proposals were made.
     new: VecDeque<Instant>,
     denied: Vec<(Instant, u32)>,
@@ -111,6 +117,74 @@ fn no<T>(why: impl Into<String>) -> Result<T, No> {
 }
 
 impl Work {
+    /// Takes over the queue of `dir`; `daemon` is where the daemon's news go.
+    fn new(dir: &BottleDir, plan: Arc<LaunchPlan>, daemon: mpsc::Sender<SuperviseCommand>, guards: Guards<Guard>) -> Result<Self> {
+        let log = AuditWriter::open(&dir.supervise_audit(), "supervise").map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+        private_dir(&dir.proposals())?;
+        let queue = Queue::read_all(dir, guards.hold(Guard::Own))?;
+        let mut this = Self {
+            queue,
+            log,
+            dir: dir.clone(),
+            plan,
+            daemon,
+            guards,
+            #[cfg(test)]
+            dies: None,
+            new: VecDeque::new(),
+            denied: Vec::new(),
+            grants: BTreeMap::new(),
+        };
+        this.take_over()?;
+        Ok(this)
+    }
+
+    /// What an earlier launch left: nothing of it is open or in force any more, but a change of the manifest that was
+    /// decided and never made is asked again.
+    fn take_over(&mut self) -> Result<()> {
+        for (mut proposal, what) in self.queue.left() {
+            let save = proposal.decision.as_ref().and_then(|d| d.scope) == Some(Scope::Save);
+            let why = if save && what == Left::Applying && !is_in_manifest(&self.plan, &proposal) {
+                self.reopen(&mut proposal);
+                "the launch before ended between its approval and its effect: it is open again"
+            } else if let Some(d) = &mut proposal.decision {
+                d.effect = if save { Effect::Saved } else { Effect::Over };
+                "it ended with its launch"
+            } else {
+                proposal.state = ProposalState::Expired;
+                "its launch ended before anybody decided"
+            };
+            let said = format!("proposal {}: {why}", proposal.id);
+            self.record("taken-over", Said_::Deny, &proposal, said).map_err(|e| Error::new(Kind::Config, e))?;
+            self.queue.put(proposal)?;
+        }
+        self.queue.forget_oldest();
+        Ok(())
+    }
+
+    /// As if nobody had decided, and with all its time.
+    fn reopen(&self, proposal: &mut Proposal) {
+        (proposal.state, proposal.decision, proposal.expires_ms) = (ProposalState::Pending, None, self.expires_ms());
+    }
+
+    /// When what is asked now expires.
+    fn expires_ms(&self) -> u64 {
+        let time = self.plan.asking.expires.unwrap_or(proposals::EXPIRES).duration();
+        now_ms().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// A place between two steps: here a process may die, and a test has it die.
+    async fn reach(&self, step: Step) {
+        #[cfg(test)]
+        if let Some((_, reached)) = self.dies.as_ref().filter(|(at, _)| *at == step) {
+            reached.notify_one();
+            std::future::pending::<()>().await;
+        }
+        if crate::sabotage::breaks(&format!("die-{step:?}")) {
+            std::process::abort();
+        }
+    }
+
     async fn run(
         mut self,
         mut drafts: mpsc::Receiver<SuperviseReport>,
@@ -123,7 +197,7 @@ impl Work {
                 draft = drafts.recv() => match draft {
                     Some(SuperviseReport::Draft { call, ask, reason }) => {
                         let answer = self.file(ask, reason).await;
-                        self.tell(&SuperviseCommand::Filed { call, answer }).await;
+                        self.tell(SuperviseCommand::Filed { call, answer });
                     }
                     None => return,
                 },
@@ -169,312 +243,8 @@ impl Work {
         }
     }
 
-    /// A draft becomes a proposal, or the agent is told why not.
-    async fn file(&mut self, mut ask: Ask, reason: Said) -> Result<ProposalStatus, String> {
-        let policies = super::in_force(&self.dir).map_err(|e| e.to_string())?;
-        if let (Ask::Ref { upstream, branches }, Some(git)) = (&mut ask, &policies.git) {
-            // Only what is new, so that taking it back takes back nothing else.
-            let rules = git.upstreams.iter().find(|u| u.name == *upstream).and_then(|u| u.push.as_ref());
-            branches.retain(|b| rules.is_none_or(|r| !r.branches.contains(b)));
-        }
-        self.may_ask(&ask, &policies)?;
-        if let Some(same) = self.queue.all().find(|p| p.state == ProposalState::Pending && p.ask == ask) {
-            return Ok(same.status());
-        }
-        self.denied.retain(|(at, _)| at.elapsed() < STAYS_DENIED);
-        let denied = self.denied.iter().filter_map(|(_, id)| self.queue.get(*id)).find(|p| is_no_less(&ask, &p.ask));
-        if let Some(denied) = denied {
-            return Err(format!("this was denied (proposal {}, {}); ask for less, or go on without it", denied.id, denied.status().text));
-        }
-        let replaced: Vec<Proposal> = self.queue.pending().into_iter().filter(|p| p.ask.is_about_the_same(&ask)).collect();
-        if self.queue.pending().len() - replaced.len() >= PENDING {
-            return Err(format!("{PENDING} proposals wait for a decision already; wait for one with proposal_status"));
-        }
-        while self.new.front().is_some_and(|at| at.elapsed() >= PERIOD) {
-            self.new.pop_front();
-        }
-        if self.new.len() >= NEW {
-            return Err(format!("{NEW} proposals in {} minutes are enough; go on with something else for a while", PERIOD.as_secs() / 60));
-        }
-        let id = self.queue.next_id();
-        let now = now_ms();
-        let expires = self.plan.asking.expires.unwrap_or(proposals::EXPIRES).duration();
-        let proposal = Proposal {
-            version: 1,
-            id,
-            bottle: self.dir.slug().to_owned(),
-            reason,
-            policy: policies.digest_for(&ask),
-            diff: proposals::diff(&ask, &policies.routes),
-            risks: ask.risks(),
-            state: ProposalState::Pending,
-            made_ms: now,
-            expires_ms: now.saturating_add(u64::try_from(expires.as_millis()).unwrap_or(u64::MAX)),
-            decision: None,
-            ask,
-        };
-        self.record("proposed", Said_::Allow, &proposal, format!("proposal {id}: {} ({})", proposal.ask.summary(), proposal.reason))?;
-        self.queue.put(proposal.clone()).map_err(|e| e.to_string())?;
-        self.new.push_back(Instant::now());
-        for old in replaced {
-            self.over(old, ProposalState::Superseded, &format!("proposal {id} asks for the same host")).await;
-        }
-        notify(&self.plan.asking.notify, &proposal);
-        Ok(proposal.status())
-    }
-
-    /// What makes no sense to ask a person.
-    fn may_ask(&self, ask: &Ask, policies: &Policies) -> Result<(), String> {
-        let policy = &policies.routes;
-        match ask {
-            Ask::Route(route) => {
-                route.check()?;
-                if route.is_allowed_by(policy) {
-                    return Err("the policy allows this already".to_owned());
-                }
-                let left_alone = |r: &&Route| r.passthrough && (r.names(route.host.as_str(), route.port) || route.host.covers(&r.host));
-                match policy.routes.iter().find(left_alone) {
-                    Some(r) => Err(format!("the route {} for this host is passthrough, and another one cannot be beside it", r.name)),
-                    None => Ok(()),
-                }
-            }
-            Ask::Ref { upstream, .. } | Ask::Finding { upstream, .. } => {
-                let git = policies.git.as_ref().filter(|git| git.upstreams.iter().any(|u| u.name == *upstream));
-                let git = git.ok_or_else(|| format!("this bottle has no git upstream {upstream}"))?;
-                let new = proposals::with_git(git, ask).is_some();
-                if new { Ok(()) } else { Err("git-gate allows this already, or this upstream is not pushed to at all".to_owned()) }
-            }
-            Ask::GitUpstream { url, .. } if self.plan.git.iter().any(|g| g.url.as_str() == url.as_str()) => {
-                Err("this bottle has this repository; propose_ref asks for branches".to_owned())
-            }
-            Ask::GitUpstream { .. } | Ask::Question { .. } => Ok(()),
-        }
-    }
-
-    async fn decide(&mut self, decide: Decide, uid: u32) -> Result<Answer, No> {
-        let Decide { id, via, verdict } = decide;
-        let proposal = self
-            .queue
-            .get(id)
-            .cloned()
-            .ok_or_else(|| (format!("there is no proposal {}/{id}", self.dir.slug()), Some("bottle proposals".to_owned())))?;
-        self.is_undecided(&proposal).await?;
-        let by = format!("{} ({})", user(uid), Said::new(&via, 20));
-        match verdict {
-            Verdict::Deny { reason } => self.deny(proposal, by, reason).await,
-            Verdict::Approve { against, scope, route, typed, answer } => match &proposal.ask {
-                Ask::Question { .. } => self.answer(proposal, by, answer).await,
-                Ask::Route(_) => self.grant(proposal, by, (against, scope), route, typed.as_deref()).await,
-                Ask::Ref { .. } | Ask::Finding { .. } => self.grant_git(proposal, by, (against, scope), typed.as_deref()).await,
-                Ask::GitUpstream { .. } => self.save_only(proposal, by, scope, typed.as_deref()).await,
-            },
-        }
-    }
-
-    async fn is_undecided(&mut self, proposal: &Proposal) -> Result<(), No> {
-        if let Some(d) = &proposal.decision {
-            return no(format!("proposal {} is {} already, by {}", proposal.id, proposal.state.as_str(), d.by));
-        }
-        if !proposal.is_open(now_ms()) {
-            if proposal.state == ProposalState::Pending {
-                self.over(proposal.clone(), ProposalState::Expired, "nobody decided in time").await;
-            }
-            return no(format!("proposal {} is {}", proposal.id, ProposalState::Expired.as_str()));
-        }
-        Ok(())
-    }
-
-    async fn deny(&mut self, mut proposal: Proposal, by: String, reason: Option<String>) -> Result<Answer, No> {
-        let text = reason.map(|r| Said::new(&r, bottle_policy::TEXT_CAP).to_string());
-        let why = text.clone().unwrap_or_default();
-        proposal.state = ProposalState::Denied;
-        proposal.decision = Some(decision(by, text));
-        self.decided(&proposal, Said_::Deny, &why).await?;
-        self.denied.push((Instant::now(), proposal.id));
-        Ok(Answer::Done { text: format!("proposal {} is denied", proposal.id) })
-    }
-
-    async fn answer(&mut self, mut proposal: Proposal, by: String, answer: Option<String>) -> Result<Answer, No> {
-        let Some(answer) = answer.filter(|a| !a.trim().is_empty()) else { return no("a question needs an answer") };
-        let text = Said::new(&answer, bottle_policy::TEXT_CAP).to_string();
-        proposal.state = ProposalState::Approved;
-        proposal.decision = Some(decision(by, Some(text.clone())));
-        self.decided(&proposal, Said_::Allow, &text).await?;
-        Ok(Answer::Done { text: format!("question {} is answered", proposal.id) })
-    }
-
-    /// What git-gate gets at the next launch.
-    async fn save_only(&mut self, mut proposal: Proposal, by: String, scope: Scope, typed: Option<&str>) -> Result<Answer, No> {
-        check_typed(&proposal.ask, typed)?;
-        if scope != Scope::Save {
-            return Err((
-                "a repository cannot be added while the bottle runs".to_owned(),
-                Some(format!("bottle proposals approve {}/{} --save   # for the next launch", self.dir.slug(), proposal.id)),
-            ));
-        }
-        let edit = self.manifest_with(&proposal.ask, None).map_err(|e| (e.to_string(), None))?;
-        proposal.state = ProposalState::Approved;
-        proposal.decision = Some(Decision { scope: Some(scope), effect: Effect::Applying, ..decision(by, None) });
-        self.decided(&proposal, Said_::Allow, "").await?;
-        let effect = edit.write().map_or_else(|e| Effect::Failed(e.to_string()), |()| Effect::Saved);
-        let text = match &effect {
-            Effect::Failed(why) => format!("proposal {} is approved, but {why}", proposal.id),
-            _ => format!("proposal {} is in {}; it holds from the next launch on", proposal.id, edit.path.display()),
-        };
-        self.effect(&mut proposal, effect).await?;
-        Ok(Answer::Done { text })
-    }
-
-    async fn grant(
-        &mut self,
-        mut proposal: Proposal,
-        by: String,
-        (against, scope): (String, Scope),
-        edited: Option<RouteAsk>,
-        typed: Option<&str>,
-    ) -> Result<Answer, No> {
-        let Some(asked) = proposal.ask.route().cloned() else { return no("not a route") };
-        let route = edited.unwrap_or_else(|| asked.clone());
-        route.check().map_err(|why| (why, None))?;
-        if !route.is_within(&asked) {
-            return no("an edit can only narrow: this lets through what was not asked for");
-        }
-        check_typed(&Ask::Route(route.clone()), typed)?;
-        check_time(scope)?;
-        let edit = self.edit(&proposal.ask, Some(&route), scope)?;
-        // Held until the new policy is in force: no other reload can come between what was shown and what is done.
-        let in_force = self.in_force::<Policy>().await?;
-        let digest = in_force.policy().digest();
-        if digest != against {
-            return Ok(Answer::Outdated { digest });
-        }
-        if route.is_allowed_by(in_force.policy()) {
-            self.over(proposal, ProposalState::Superseded, "the policy allows it already").await;
-            return no("the policy allows this already: the proposal is superseded");
-        }
-        let policy = granted(in_force.policy(), proposal.id, &route, scope);
-        proposal.state = if route == asked { ProposalState::Approved } else { ProposalState::Edited };
-        proposal.decision = Some(Decision { scope: Some(scope), route: Some(route), effect: Effect::Applying, ..decision(by, None) });
-        let answer = self.put(proposal, scope, edit, in_force, policy).await?;
-        self.supersede_what_is_allowed().await;
-        Ok(answer)
-    }
-
-    /// Rules of git-gate: what may be pushed.
-    async fn grant_git(
-        &mut self,
-        mut proposal: Proposal,
-        by: String,
-        (against, scope): (String, Scope),
-        typed: Option<&str>,
-    ) -> Result<Answer, No> {
-        check_typed(&proposal.ask, typed)?;
-        check_time(scope)?;
-        if scope == Scope::Once {
-            return no("a push is not one request; approve it for a time (--for 10m)");
-        }
-        let edit = self.edit(&proposal.ask, None, scope)?;
-        let in_force = self.in_force::<GatePolicy>().await?;
-        let digest = in_force.policy().digest();
-        if digest != against {
-            return Ok(Answer::Outdated { digest });
-        }
-        let Some(policy) = proposals::with_git(in_force.policy(), &proposal.ask) else {
-            self.over(proposal, ProposalState::Superseded, "git-gate allows it already").await;
-            return no("git-gate allows this already: the proposal is superseded");
-        };
-        proposal.state = ProposalState::Approved;
-        proposal.decision = Some(Decision { scope: Some(scope), effect: Effect::Applying, ..decision(by, None) });
-        self.put(proposal, scope, edit, in_force, policy).await
-    }
-
-    /// Writes a decision down and puts its policy in force, in this order.
-    async fn put<P: Reloadable + Send + 'static>(
-        &mut self,
-        mut proposal: Proposal,
-        scope: Scope,
-        edit: Option<Edit>,
-        in_force: InForce<P>,
-        policy: P,
-    ) -> Result<Answer, No> {
-        self.decided(&proposal, Said_::Allow, "").await?;
-        let (effect, mut text) = match replace(in_force, policy).await {
-            Ok(digest) => {
-                if let Scope::For(seconds) = scope {
-                    self.grants.insert(proposal.id, Instant::now() + Duration::from_secs(seconds));
-                }
-                let text = format!("proposal {} is in force {scope}, policy {digest}", proposal.id);
-                (Effect::InForce(digest), text)
-            }
-            Err(why) => (Effect::Failed(why.clone()), format!("proposal {} is approved, but cannot be put in force: {why}", proposal.id)),
-        };
-        if let Some(edit) = edit.filter(|_| matches!(effect, Effect::InForce(_))) {
-            text = match edit.write() {
-                Ok(()) => format!("{text}; written to {}", edit.path.display()),
-                Err(e) => format!("{text}; but not written: {e}"),
-            };
-        }
-        self.effect(&mut proposal, effect).await?;
-        Ok(Answer::Done { text })
-    }
-
-    /// The changed manifest, if it is to be changed.
-    fn edit(&self, ask: &Ask, route: Option<&RouteAsk>, scope: Scope) -> Result<Option<Edit>, No> {
-        let edit = (scope == Scope::Save).then(|| self.manifest_with(ask, route)).transpose();
-        edit.map_err(|e| (e.to_string(), e.hint_text().map(str::to_owned)))
-    }
-
-    /// Takes what was granted out of force.
-    async fn take_back(&mut self, id: u32) -> Result<(), No> {
-        let failed = |why| (why, None);
-        match self.queue.get(id).map(|p| p.ask.clone()) {
-            Some(ask @ (Ask::Ref { .. } | Ask::Finding { .. })) => {
-                let in_force = self.in_force::<GatePolicy>().await?;
-                let policy = proposals::without_git(in_force.policy(), &ask);
-                if policy != *in_force.policy() {
-                    replace(in_force, policy).await.map_err(failed)?;
-                }
-            }
-            _ => {
-                let in_force = self.in_force::<Policy>().await?;
-                let name = format!("{GRANTED}{id}");
-                let mut policy = in_force.policy().clone();
-                policy.routes.retain(|r| r.name != name);
-                if policy != *in_force.policy() {
-                    replace(in_force, policy).await.map_err(failed)?;
-                }
-            }
-        }
-        self.grants.remove(&id);
-        if let Some(mut proposal) = self.queue.get(id).cloned() {
-            // It is over, whether or not that can be written down.
-            if let Err(why) = self.record("ended", Said_::Deny, &proposal, format!("the time of proposal {id} is over")) {
-                tracing::error!("{why}");
-            }
-            self.effect(&mut proposal, Effect::Over).await?;
-        }
-        Ok(())
-    }
-
-    async fn supersede_what_is_allowed(&mut self) {
-        let Ok(policy) = InForce::<Policy>::policy_of(&self.dir) else { return };
-        for proposal in self.queue.pending() {
-            if proposal.ask.route().is_some_and(|r| r.is_allowed_by(&policy)) {
-                self.over(proposal, ProposalState::Superseded, "the policy allows it now").await;
-            }
-        }
-    }
-
-    /// What is in force, held.
-    async fn in_force<P: Reloadable>(&self) -> Result<InForce<P>, No> {
-        let began = Instant::now();
-        loop {
-            match InForce::read(&self.dir) {
-                Ok(found) => return Ok(found),
-                Err(e) if began.elapsed() >= PATIENCE => return Err((e.to_string(), e.hint_text().map(str::to_owned))),
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
+    fn is_allowed(&self, route: &RouteAsk, policy: &Policy) -> bool {
+        self.guards.hold(Guard::Allowed) && route.is_allowed_by(policy)
     }
 
     /// A proposal ends without an operator.
@@ -495,23 +265,24 @@ impl Work {
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
         let text = format!("proposal {} {} by {by}{scope}: {what}{why}", proposal.id, proposal.state.as_str());
         self.record(proposal.state.as_str(), verdict, proposal, text).map_err(|why| (why, None))?;
+        self.reach(Step::Recorded).await;
         self.queue.put(proposal.clone()).map_err(|e| (e.to_string(), None))?;
-        self.tell(&SuperviseCommand::Changed(proposal.status())).await;
+        self.tell(SuperviseCommand::Changed(proposal.status()));
         Ok(())
     }
 
-    async fn effect(&mut self, proposal: &mut Proposal, effect: Effect) -> Result<(), No> {
+    fn effect(&mut self, proposal: &mut Proposal, effect: Effect) -> Result<(), No> {
         if let Some(d) = &mut proposal.decision {
             d.effect = effect;
         }
         self.queue.put(proposal.clone()).map_err(|e| (e.to_string(), None))?;
-        self.tell(&SuperviseCommand::Changed(proposal.status())).await;
+        self.tell(SuperviseCommand::Changed(proposal.status()));
         Ok(())
     }
 
-    async fn tell(&mut self, command: &SuperviseCommand) {
-        if let Err(e) = self.commands.send(command).await {
-            tracing::debug!("{e}"); // the launch sees the daemon's end by itself
+    fn tell(&self, command: SuperviseCommand) {
+        if let Err(e) = self.daemon.try_send(command) {
+            tracing::debug!("supervise is not told: {e}"); // the launch sees its end by itself
         }
     }
 
@@ -525,122 +296,8 @@ impl Work {
         }
         self.log.append(Line::Opening, line).map(drop).map_err(|e| e.to_string())
     }
-
-    /// The manifest of this launch with what was approved.
-    fn manifest_with(&self, ask: &Ask, route: Option<&RouteAsk>) -> Result<Edit> {
-        let path = self.plan.manifest.clone().ok_or_else(|| {
-            Error::new(Kind::Usage, "this bottle runs a built-in agent: there is no manifest to write to").hint("approve without --save")
-        })?;
-        let what = || format!("cannot read {}", path.display());
-        let old = std::fs::read_to_string(&path).context(Kind::Config, what)?;
-        let new = proposals::saved(&old, self.plan.bottle.as_str(), ask, route)?;
-        let dir = path.parent().unwrap_or(std::path::Path::new("/"));
-        let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
-        let user_skills = home.as_ref().map(|h| h.join(USER_SKILLS));
-        let files = DirFiles { dir: dir.canonicalize().context(Kind::Config, what)?, home, user_skills };
-        parse(new.as_bytes(), &path, &files).map_err(|e| Error::new(Kind::Config, format!("the manifest would be wrong then: {e}")))?;
-        Ok(Edit { path, old, new })
-    }
-}
-
-/// A changed manifest.
-struct Edit {
-    path: std::path::PathBuf,
-    old: String,
-    new: String,
-}
-
-impl Edit {
-    /// Puts it in the place of the old one, if that is still what it was made of.
-    fn write(&self) -> Result<()> {
-        use std::io::Write;
-        let what = || format!("cannot write {}", self.path.display());
-        if std::fs::read_to_string(&self.path).context(Kind::Config, what)? != self.old {
-            return Err(Error::new(Kind::Config, format!("{} was changed in the meantime", self.path.display())));
-        }
-        let real = std::fs::canonicalize(&self.path).context(Kind::Config, what)?;
-        let mut file = tempfile::NamedTempFile::new_in(real.parent().unwrap_or(&real)).context(Kind::Config, what)?;
-        file.write_all(self.new.as_bytes()).context(Kind::Config, what)?;
-        let mode = std::fs::metadata(&real).context(Kind::Config, what)?.permissions();
-        file.as_file().set_permissions(mode).context(Kind::Config, what)?;
-        file.persist(&real).map_err(|e| e.error).context(Kind::Config, what)?;
-        Ok(())
-    }
-}
-
-/// What is wide takes more than a key.
-fn check_typed(ask: &Ask, typed: Option<&str>) -> Result<(), No> {
-    let (risks, name) = (ask.risks(), ask.name_to_type());
-    if risks.is_empty() || (name.is_some() && typed == name.as_deref()) {
-        return Ok(());
-    }
-    let risks: Vec<&str> = risks.iter().map(|r| r.text()).collect();
-    let name = name.unwrap_or_default();
-    Err((format!("this is wide ({}); it needs {name} typed", risks.join("; ")), Some(format!("--type {name}"))))
-}
-
-fn check_time(scope: Scope) -> Result<(), No> {
-    match scope {
-        Scope::For(s) if s == 0 || s > proposals::LONGEST_GRANT.duration().as_secs() => {
-            no(format!("a time is 1s to {}", proposals::LONGEST_GRANT))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn decision(by: String, text: Option<String>) -> Decision {
     Decision { by, at_ms: now_ms(), scope: None, route: None, text, effect: Effect::Nothing }
-}
-
-/// Whether `ask` is what was denied, or more.
-fn is_no_less(ask: &Ask, denied: &Ask) -> bool {
-    match (ask, denied) {
-        (Ask::Route(ask), Ask::Route(denied)) => denied.is_within(ask),
-        (ask, denied) => ask == denied,
-    }
-}
-
-/// `policy` with the route of a proposal at its end. Routes for one request that it makes superfluous go: a spent one would
-/// stand in its way.
-fn granted(policy: &Policy, id: u32, route: &RouteAsk, scope: Scope) -> Policy {
-    let mut routes = policy.routes.clone();
-    routes.retain(|r| !(r.name.starts_with(GRANTED) && r.budget.requests.is_some() && r.host == route.host && r.port == route.port));
-    let mut new = route.route(format!("{GRANTED}{id}"));
-    if scope == Scope::Once {
-        new.budget.requests = Some(1);
-    }
-    routes.push(new);
-    Policy::new(routes)
-}
-
-/// Puts `policy` in force and gives its digest.
-async fn replace<P: Reloadable + Send + 'static>(in_force: InForce<P>, policy: P) -> Result<String, String> {
-    let digest = policy.identity();
-    let done = tokio::task::spawn_blocking(move || in_force.replace(&policy)).await;
-    done.map_err(|e| e.to_string())?.map(|()| digest).map_err(|e| e.to_string())
-}
-
-fn user(uid: u32) -> String {
-    let name = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten().map(|u| u.name);
-    name.unwrap_or_else(|| format!("uid {uid}"))
-}
-
-/// Tells the operator by a command of theirs. Nothing in its arguments is the agent's prose.
-fn notify(command: &[String], proposal: &Proposal) {
-    let Some((program, args)) = command.split_first() else { return };
-    let what = match &proposal.ask {
-        Ask::Question { .. } => "has a question".to_owned(),
-        ask => format!("asks: {}", neutral(&ask.summary())),
-    };
-    let mut command = tokio::process::Command::new(program);
-    command
-        .args(args)
-        .arg(format!("bottle {}", proposal.bottle))
-        .arg(format!("{what}   (bottle proposals show {}/{})", proposal.bottle, proposal.id));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    crate::process::die_with_parent(&mut command);
-    match command.spawn() {
-        Ok(mut child) => drop(tokio::spawn(async move { tokio::time::timeout(NOTIFY, child.wait()).await })),
-        Err(e) => tracing::warn!("notify: {program}: {e}"),
-    }
 }

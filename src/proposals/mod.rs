@@ -7,7 +7,7 @@ mod queue;
 mod save;
 mod show;
 
-pub use queue::Queue;
+pub use queue::{Left, Queue};
 pub use save::saved;
 pub use show::{Tone, ago, diff, lines, one_line};
 

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use bottle_policy::{GatePolicy, ProposalState};
 
-use super::{Effect, Proposal, with_git};
+use super::{Effect, Proposal, Scope, with_git};
 use crate::error::{Context, Kind, Result};
-use crate::state::{BottleDir, private_dir, write_private};
+use crate::state::{BottleDir, write_private};
 
 /// Proposals that are kept; older ones are forgotten when a launch begins.
 const KEPT: usize = 500;
@@ -20,12 +20,40 @@ pub struct Queue {
     all: BTreeMap<u32, Proposal>,
 }
 
+/// What the end of a launch left of a proposal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Nobody had decided.
+    Open,
+    /// It was decided, and its effect was not confirmed.
+    Applying,
+    /// It was in force.
+    InForce,
+}
+
 impl Queue {
-    /// Reads the proposals of `dir`. Of a bottle that is not `alive` nothing is pending any more.
+    /// Reads the proposals of `dir`. Of a bottle that is not `alive` nothing is open or in force any more.
     ///
     /// # Errors
     /// `Config` when the directory cannot be read. A file that is no proposal is passed over.
     pub fn read(dir: &BottleDir, alive: bool) -> Result<Self> {
+        let mut queue = Self::read_all(dir, true)?;
+        let left = if alive { Vec::new() } else { queue.left() };
+        for (mut proposal, left) in left {
+            match (&mut proposal.decision, left) {
+                (Some(d), Left::Applying) if d.scope == Some(Scope::Save) => {
+                    d.effect = Effect::Failed("the bottle ended before it was confirmed; its next launch tells".to_owned());
+                }
+                (Some(d), _) => d.effect = if d.scope == Some(Scope::Save) { Effect::Saved } else { Effect::Over },
+                (None, _) => proposal.state = ProposalState::Expired,
+            }
+            queue.all.insert(proposal.id, proposal);
+        }
+        Ok(queue)
+    }
+
+    /// The documents as they are. `own`: only those that are this bottle's, under their own number.
+    pub(crate) fn read_all(dir: &BottleDir, own: bool) -> Result<Self> {
         let path = dir.proposals();
         let entries = match std::fs::read_dir(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self { dir: path, all: BTreeMap::new() }),
@@ -35,43 +63,32 @@ impl Queue {
         for entry in entries.flatten() {
             let Some(id) = entry.file_name().to_str().and_then(|n| n.strip_suffix(".json")?.parse::<u32>().ok()) else { continue };
             let read = std::fs::read(entry.path()).ok().and_then(|text| serde_json::from_slice::<Proposal>(&text).ok());
-            match read.filter(|p| p.id == id && p.bottle == dir.slug()) {
-                Some(mut proposal) => {
-                    if proposal.state == ProposalState::Pending && !alive {
-                        proposal.state = ProposalState::Expired;
-                    }
-                    all.insert(id, proposal);
-                }
+            match read.filter(|p| !own || (p.id == id && p.bottle == dir.slug())) {
+                Some(proposal) => drop(all.insert(id, proposal)),
                 None => tracing::warn!("{} is no proposal of this bottle", entry.path().display()),
             }
         }
         Ok(Self { dir: path, all })
     }
 
-    /// The same for the orchestrator of a launch that begins: what an earlier launch left open is expired, also on disk.
-    ///
-    /// # Errors
-    /// As [`Queue::read`], and when it cannot be written.
-    pub fn take_over(dir: &BottleDir) -> Result<Self> {
-        private_dir(&dir.proposals())?;
-        let mut queue = Self::read(dir, true)?;
-        for mut proposal in queue.pending() {
-            proposal.state = ProposalState::Expired;
-            queue.put(proposal)?;
+    /// What a launch that has ended left.
+    #[must_use]
+    pub fn left(&self) -> Vec<(Proposal, Left)> {
+        let left = |p: &Proposal| match (p.state, p.decision.as_ref().map(|d| &d.effect)) {
+            (ProposalState::Pending, _) => Some((p.clone(), Left::Open)),
+            (_, Some(Effect::Applying)) => Some((p.clone(), Left::Applying)),
+            (_, Some(Effect::InForce(_))) => Some((p.clone(), Left::InForce)),
+            _ => None,
+        };
+        self.all.values().filter_map(left).collect()
+    }
+
+    /// Keeps the latest [`KEPT`].
+    pub fn forget_oldest(&mut self) {
+        while self.all.len() > KEPT {
+            let Some((id, _)) = self.all.pop_first() else { break };
+            let _ = std::fs::remove_file(self.dir.join(format!("{id}.json")));
         }
-        // What was in force ended with its launch.
-        let held = |p: &&Proposal| p.decision.as_ref().is_some_and(|d| matches!(d.effect, Effect::InForce(_) | Effect::Applying));
-        for mut proposal in queue.all.values().filter(held).cloned().collect::<Vec<_>>() {
-            if let Some(d) = &mut proposal.decision {
-                d.effect = Effect::Over;
-            }
-            queue.put(proposal)?;
-        }
-        while queue.all.len() > KEPT {
-            let Some((id, _)) = queue.all.pop_first() else { break };
-            let _ = std::fs::remove_file(queue.dir.join(format!("{id}.json")));
-        }
-        Ok(queue)
     }
 
     /// All of them, oldest first.

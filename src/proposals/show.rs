@@ -57,18 +57,28 @@ pub fn one_line(p: &Proposal) -> String {
 #[must_use]
 pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, String)> {
     let mut out = vec![(Tone::Title, format!("{}/{}  {}  {}", p.bottle, p.id, p.state.as_str(), ago(p.made_ms, now_ms)))];
-    out.push((Tone::Plain, p.ask.summary()));
-    if let Ask::Question { choices, .. } = &p.ask {
-        out.extend(choices.iter().enumerate().map(|(i, c)| (Tone::Said, format!("  {}. {c}", i + 1))));
-    } else {
-        out.push((Tone::Said, format!("the agent says: {}", p.reason)));
-    }
-    let change = now.filter(|_| p.state == ProposalState::Pending).map_or_else(|| p.diff.clone(), |now| diff(&p.ask, &now.routes));
-    out.extend(change.into_iter().map(|l| (if l.starts_with('+') { Tone::Added } else { Tone::Plain }, l)));
+    // What makes it wide comes first and what the agent says last, so that no text of its pushes that off a screen.
     out.extend(p.risks.iter().map(|r| (Tone::Risk, format!("! {}", r.text()))));
+    let change = now.filter(|_| p.state == ProposalState::Pending).map_or_else(|| p.diff.clone(), |now| diff(&p.ask, &now.routes));
     let digest = now.filter(|_| p.state == ProposalState::Pending).map(|now| now.digest_for(&p.ask)).filter(|d| *d != p.policy);
     if let Some(digest) = digest {
-        out.push((Tone::Risk, format!("! the policy has changed since this was asked; above is the change against {}", short(&digest))));
+        out.push((Tone::Risk, format!("! the policy has changed since this was asked; below is the change against {}", short(&digest))));
+    }
+    let question = if let Ask::Question { text, choices } = &p.ask { Some((text, choices)) } else { None };
+    if question.is_none() {
+        out.push((Tone::Plain, p.ask.summary()));
+    }
+    out.extend(change.into_iter().map(|l| (if l.starts_with('+') { Tone::Added } else { Tone::Plain }, l)));
+    let mut says = |title: &str, texts: &mut dyn Iterator<Item = String>| {
+        out.push((Tone::Plain, title.to_owned()));
+        out.extend(texts.flat_map(|t| quoted(&t)).map(|l| (Tone::Said, l)));
+    };
+    match question {
+        Some((text, choices)) => {
+            says("the agent asks:", &mut std::iter::once(text.to_string()));
+            says("answers:", &mut choices.iter().enumerate().map(|(i, c)| format!("{}. {c}", i + 1)));
+        }
+        None => says("the agent says:", &mut std::iter::once(p.reason.to_string())),
     }
     if let Some(d) = &p.decision {
         let scope = d.scope.map(|s| format!(" {s}")).unwrap_or_default();
@@ -90,6 +100,33 @@ pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, St
         out.extend((!effect.is_empty()).then_some((Tone::Plain, effect)));
     }
     out
+}
+
+/// Columns of a quoted line: what fits beside the list on 80 columns.
+const QUOTED: usize = 38;
+
+/// Text of an agent in lines that no screen has to break, each marked: no part of it can look like a line of the change.
+fn quoted(text: &str) -> Vec<String> {
+    let (mut out, mut line, mut width) = (Vec::new(), String::new(), 0);
+    for word in text.split_inclusive(' ') {
+        // A character that may take two columns counts as two.
+        let columns = |text: &str| text.chars().map(|c| if c < '\u{1100}' { 1 } else { 2 }).sum::<usize>();
+        if width + columns(word.trim_end()) > QUOTED && width > 0 {
+            out.push(std::mem::take(&mut line));
+            width = 0;
+        }
+        for c in word.chars() {
+            let more = columns(c.encode_utf8(&mut [0; 4]));
+            if width + more > QUOTED {
+                out.push(std::mem::take(&mut line));
+                width = 0;
+            }
+            line.push(c);
+            width += more;
+        }
+    }
+    out.push(line);
+    out.into_iter().map(|l| format!("| {}", l.trim_end())).collect()
 }
 
 /// The beginning of a digest.

@@ -16,6 +16,8 @@ pub const CASES: &[Case] = &[
     ("lifecycle::supervise::one_decision_whoever_dies", decided_once),
     ("lifecycle::supervise::a_branch_is_asked_for_and_pushed", branches),
     ("lifecycle::supervise::decided_on_the_dashboard_and_on_the_page", screens),
+    ("lifecycle::supervise::decided_in_a_browser", browser),
+    ("lifecycle::supervise::what_is_decided_and_not_done_is_asked_again", dies_between),
     ("lifecycle::supervise::the_sdks_client_asks_from_inside", sdk),
 ];
 
@@ -369,8 +371,11 @@ impl Page {
     fn send(&self, request: &str, key: &str, decision: &Value) -> (u16, String) {
         let whole = |body: String| format!("content-length: {}\r\n\r\n{body}", body.len());
         let request = request.replace("{key}", key).replace("{token}", &self.token).replace("{port}", &self.port.to_string());
-        let request =
-            request.replace("{login}", &whole(json!({ "token": self.token }).to_string())).replace("{body}", &whole(decision.to_string()));
+        let request = request
+            .replace("{login}", &whole(json!({ "token": self.token }).to_string()))
+            .replace("{body}", &whole(decision.to_string()))
+            .replace("{stop}", &whole(json!({ "bottle": "worker" }).to_string()))
+            .replace("{large}", &whole(" ".repeat(20_000) + &decision.to_string()));
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.write_all(request.replacen("\r\n", "\r\nconnection: close\r\n", 1).as_bytes()).unwrap();
         let mut text = String::new();
@@ -427,7 +432,7 @@ fn screens() {
     };
     let yes = |against: String| json!({ "bottle": "worker", "id": 3, "verdict": { "approve": { "against": against, "scope": "launch", "route": null, "typed": null, "answer": null } } });
     let before = digest(3);
-    for table::Case(name, request, want) in table::CASES {
+    for table::Case(name, request, want, _) in table::CASES {
         let (status, text) = page.send(request, key, &yes(before.clone()));
         assert_eq!(status, *want, "{name}: {text}");
         assert!(!text.contains("\"done\"") && !text.to_lowercase().contains("access-control-allow"), "{name}: {text}");
@@ -439,8 +444,158 @@ fn screens() {
     assert_eq!((status, state(3).as_str()), (200, "approved"), "{text}");
     let (_, front) = page.send("GET / HTTP/1.1\r\nhost: localhost:{port}\r\n\r\n", key, &Value::Null);
     assert!(front.contains("default-src 'none'") && front.contains("trusted-types 'none'") && !front.contains("http://"), "{front}");
-    eprintln!("{} requests to the page", table::CASES.len());
+    let twins = table::CASES.iter().filter(|c| !c.3.is_empty()).count();
+    eprintln!("{} requests to the page, {twins} of which have a twin in cli::web::attacks", table::CASES.len());
     bottle.stop();
+}
+
+/// A real browser: all that the page can do, by mouse and by keyboard. Where `BOTTLE_CHROMIUM` names none, nothing is tried.
+fn browser() {
+    let Some(mut page) = crate::support::browser::Browser::start() else {
+        eprintln!("BOTTLE_CHROMIUM names no browser: not tried");
+        return;
+    };
+    let home = Home::with_manifest(MANIFEST);
+    let mut bottle = up(&home);
+    let port = upstream();
+    let url = format!("http://127.0.0.1:{port}/v1/x");
+    assert!(get(&bottle, &url).contains("[no-route]"));
+    let suggested = call(&bottle, "explain_denial", &json!({ "last": 1 })).unwrap()["denials"][0]["propose_route"].clone();
+    let with = |mut ask: Value, reason: &str| {
+        ask["reason"] = json!(reason);
+        call(&bottle, "propose_route", &ask).unwrap()["id"].as_u64().unwrap()
+    };
+    let hostile = "<img src=x onerror=\"document.title='taken'\"><b>bold</b> \u{202e}+ evil";
+    assert_eq!(with(suggested, "the tests fetch their fixtures there"), 1);
+    assert_eq!(with(json!({ "host": "a.test", "methods": ["GET", "POST"], "paths": ["/v1/*"] }), hostile), 2);
+    assert_eq!(with(json!({ "host": "b.test", "methods": ["GET"], "paths": ["/"] }), "to read"), 3);
+    assert_eq!(call(&bottle, "ask_operator", &json!({ "question": "Which one?", "choices": ["a", "b"] })).unwrap()["id"], 4);
+    let state = |id: u32| document(&home, id)["state"].as_str().unwrap().to_owned();
+
+    let web = Page::start(&home);
+    page.open(&format!("http://127.0.0.1:{}/#{}", web.port, web.token));
+    page.until("document.querySelectorAll('#proposals article').length === 4");
+    assert_eq!(page.value("location.hash"), "", "the token is not left in the address");
+    page.picture("web.png");
+    // Nothing of an agent's is markup, and nothing could be: the policy refuses it even to our own script.
+    assert_eq!(page.value("document.querySelectorAll('#proposals img, #proposals b').length"), 0);
+    assert_ne!(page.value("document.title"), "taken");
+    assert_eq!(page.value("document.querySelector('[data-id=\"worker/2\"]').innerText.includes('<img src=x')"), true);
+    assert_eq!(page.value("document.querySelector('[data-id=\"worker/2\"]').innerText.includes('\\u202e')"), false);
+    assert_eq!(page.complaints, Vec::<String>::new());
+    assert_eq!(
+        page.value("(() => { try { document.body.innerHTML = '<i>x</i>'; return 'taken'; } catch (e) { return e.name; } })()"),
+        "TypeError"
+    );
+    assert_eq!(page.value("fetch('http://127.0.0.1:1/').then(() => 'taken', (e) => e.name)"), "TypeError");
+    // Every control has a name, and everything can be reached by keyboard.
+    let unnamed = "[...document.querySelectorAll('button, input')].filter((e) => !(e.ariaLabel || e.innerText || e.id.startsWith('ask-') || e.id.startsWith('edit-') || document.querySelector(`label[for=\"${e.id}\"]`))).length";
+    assert_eq!(page.value(unnamed), 0);
+
+    // It is wide: its button asks for the host, and takes no other.
+    let click = |page: &mut crate::support::browser::Browser, id: u32, name: &str| {
+        page.value(&format!("document.querySelector('[data-id=\"worker/{id}\"] .{name}').click()"));
+    };
+    let status = |page: &mut crate::support::browser::Browser, text: &str| {
+        page.until(&format!("document.getElementById('status').textContent.includes({})", json!(text)))
+    };
+    click(&mut page, 1, "approve");
+    page.until("document.getElementById('ask').open");
+    page.type_text("127.0.0.2");
+    page.press("Enter");
+    status(&mut page, "needs 127.0.0.1 typed");
+    click(&mut page, 1, "approve");
+    page.press("Escape");
+    status(&mut page, "nothing is decided");
+    assert_eq!(state(1), "pending");
+    click(&mut page, 1, "approve");
+    page.type_text("127.0.0.1");
+    page.press("Enter");
+    status(&mut page, "proposal 1 is in force");
+    assert_eq!(get(&bottle, &url), "through");
+
+    // Narrowed; wider is refused by the orchestrator.
+    let edit = |page: &mut crate::support::browser::Browser, paths: &str| {
+        click(page, 2, "narrow");
+        page.until("document.getElementById('edit').open");
+        page.value(&format!(
+            "(() => {{ const e = document.getElementById('edit-paths'); e.value = ''; e.focus(); }})() ?? {}",
+            json!(paths)
+        ));
+        page.type_text(paths);
+        page.value("document.getElementById('edit-yes').click()");
+    };
+    edit(&mut page, "/v2");
+    status(&mut page, "only narrow");
+    page.until("document.querySelector('[data-id=\"worker/2\"] .narrow') !== null");
+    edit(&mut page, "/v1/x");
+    status(&mut page, "proposal 2 is in force");
+    assert_eq!(document(&home, 2)["decision"]["route"]["paths"], json!(["/v1/x"]));
+    assert_eq!(state(2), "edited");
+
+    // By keyboard alone: to the button, its key, the reason.
+    page.value("document.querySelector('[data-id=\"worker/3\"] .deny').focus()");
+    page.press(" ");
+    page.until("document.getElementById('ask').open");
+    page.type_text("not needed");
+    page.press("Enter");
+    status(&mut page, "proposal 3 is denied");
+    assert_eq!(document(&home, 3)["decision"]["text"], "not needed");
+    click(&mut page, 4, "approve");
+    page.type_text("2");
+    page.press("Enter");
+    status(&mut page, "question 4 is answered");
+    assert_eq!(document(&home, 4)["decision"]["text"], "b");
+
+    // The log comes by itself, and is filtered as one types.
+    page.until("document.getElementById('log').textContent.includes('proposal 3 denied')");
+    page.value("document.getElementById('filter').focus()");
+    page.type_text("NO-ROUTE");
+    page.until(
+        "(() => { const t = document.getElementById('log').textContent; return t.includes('no-route') && !t.includes('denied by'); })()",
+    );
+
+    // Another tab has no key, and the URL works once.
+    let mut other = crate::support::browser::Browser::start().unwrap();
+    other.open(&format!("http://127.0.0.1:{}/#{}", web.port, web.token));
+    status(&mut other, "used already");
+    assert_eq!(other.value("document.querySelectorAll('#proposals article').length"), 0);
+
+    // And its end, with its name typed.
+    page.value("document.querySelector('#bottles .stop').click()");
+    page.type_text("worker");
+    page.press("Enter");
+    status(&mut page, "worker is stopped");
+    assert_eq!(bottle.wait().code(), Some(143));
+}
+
+/// The orchestrator dies right after it has written a decision down, and right after it is in force.
+fn dies_between() {
+    for step in ["die-Decided", "die-InForce"] {
+        let home = Home::sabotaged();
+        let toml = home.project().join("bottle.toml");
+        std::fs::write(&toml, MANIFEST).unwrap();
+        let mut bottle = home.start_with("worker", &["worker"], &[("BOTTLE_SABOTAGE", step)]);
+        bottle.wait_until_up();
+        assert_eq!(propose(&bottle, "a.test", 443, true, &["/x"]).unwrap()["id"], 1);
+        let out = home.run(&["proposals", "approve", "worker/1", "--save"]);
+        assert_code(&out, 4);
+        assert!(stderr(&out).contains("it may have decided"), "{}", stderr(&out));
+        bottle.wait();
+        eventually("its bottle is gone", || home.run(&["cleanup"]).status.success() && home.leftovers("worker").is_empty());
+        let shown = stdout(&home.run(&["proposals", "show", "worker/1"]));
+        assert!(shown.contains("its next launch tells"), "{shown}");
+        assert_eq!(std::fs::read_to_string(&toml).unwrap(), MANIFEST, "{step}");
+        drop(bottle);
+
+        let bottle = up(&home);
+        assert_eq!(document(&home, 1)["state"], "pending", "{step}: it is asked again");
+        assert_code(&home.run(&["proposals", "approve", "worker/1", "--save"]), 0);
+        assert_eq!(std::fs::read_to_string(&toml).unwrap().matches("host = \"a.test\"").count(), 1);
+        refused(&home.run(&["proposals", "approve", "worker/1", "--save"]), "approved already");
+        assert_code(&home.run(&["audit", "verify", "worker"]), 0);
+        bottle.stop();
+    }
 }
 
 fn decided_once() {

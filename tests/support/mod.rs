@@ -1,5 +1,6 @@
 //! Real `bottle` processes in homes of their own.
 
+pub mod browser;
 pub mod terminal;
 
 use std::io::Read;
@@ -88,9 +89,15 @@ impl Home {
 
     /// Starts `bottle launch --yes ARGS…` without waiting.
     pub fn start(&self, slug: &str, args: &[&str]) -> Running<'_> {
+        self.start_with(slug, args, &[])
+    }
+
+    /// With these variables too.
+    pub fn start_with(&self, slug: &str, args: &[&str], env: &[(&str, &str)]) -> Running<'_> {
         let mut all = vec!["launch", "--yes"];
         all.extend_from_slice(args);
         let mut command = self.bottle(&all);
+        command.envs(env.iter().copied());
         // Files, not pipes: nobody reads while the bottle runs.
         let log = std::fs::File::create(self.path().join(format!("{slug}.out"))).expect("a log");
         command.stdin(Stdio::piped()).stdout(log.try_clone().expect("its copy")).stderr(log);

@@ -12,11 +12,12 @@ use rmcp::{RoleClient, ServiceExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::guards::{Guard, Guards};
 use super::{Args, Limits, door, line, tools};
 
 #[path = "../../../tests/attacks/supervise/door.rs"]
 mod table;
-use table::{CASES, Want};
+use table::{CASES, TWINS, Want};
 
 /// A daemon's inside, and an orchestrator that files everything.
 pub(super) struct Bench {
@@ -28,12 +29,17 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn start() -> Self {
+        Self::without(&[])
+    }
+
+    fn without(off: &[Guard]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let policy = dir.path().join("policy.json");
         std::fs::write(&policy, serde_json::to_vec(&Policy::new(Vec::new())).unwrap()).unwrap();
         let args = Args { socket: dir.path().join("s"), policy, git_policy: None, audits: Vec::new(), slug: None };
         let limits = Limits::default();
-        let (line, mut out) = line::Line::new(2, Duration::from_secs(5));
+        let (mut line, mut out) = line::Line::new(2, Duration::from_secs(5));
+        line.guards = Guards { off: off.to_vec() };
         let (line, filed) = (Arc::new(line), Arc::new(AtomicU32::new(0)));
         let (desk, count) = (line.clone(), filed.clone());
         tokio::spawn(async move {
@@ -92,18 +98,54 @@ async fn no_request_of_a_hostile_guest_gets_past_the_door_or_breaks_it() {
     let bench = Bench::start();
     for table::Case(name, request, want) in CASES {
         let said = answer(&bench.socket(), &request()).await;
-        let status = said.split(' ').nth(1).and_then(|s| s.parse::<u16>().ok());
-        let fine = match want {
-            Want::Status(wanted) => status == Some(*wanted),
-            Want::Refused => status.is_none_or(|s| (400..500).contains(&s)),
-            Want::Says(text) => status == Some(200) && said.contains(text),
-        };
-        assert!(fine, "{name}: want {want:?}, got {said}");
+        assert!(want.is(&said), "{name}: want {want:?}, got {said}");
         assert_eq!(bench.filed.load(Ordering::Relaxed), 0, "{name} was filed");
         let ping = b"POST / HTTP/1.1\r\nhost: localhost:9100\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: 40\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}";
         assert!(answer(&bench.socket(), ping).await.contains("\"result\":{}"), "after {name}");
     }
     println!("{} cases", CASES.len());
+}
+
+impl Want {
+    fn is(&self, said: &str) -> bool {
+        let status = said.split(' ').nth(1).and_then(|s| s.parse::<u16>().ok());
+        match self {
+            Self::Status(wanted) => status == Some(*wanted),
+            Self::Refused => status.is_none_or(|s| (400..500).contains(&s)),
+            Self::Says(text) => status == Some(200) && said.contains(text),
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_request_that_a_check_stops_is_filed_without_it() {
+    for table::Twin(name, guard, request, want) in TWINS {
+        let (shut, open) = (Bench::start(), Bench::without(&[*guard]));
+        let said = answer(&shut.socket(), &request()).await;
+        assert!(want.is(&said) && shut.filed.load(Ordering::Relaxed) == 0, "{name}: want {want:?}, got {said}");
+        let said = answer(&open.socket(), &request()).await;
+        assert_eq!(open.filed.load(Ordering::Relaxed), 1, "{name}, without {guard:?}: {said}");
+    }
+    println!("{} twins", TWINS.len());
+}
+
+#[tokio::test]
+async fn more_calls_wait_than_may_without_their_bound() {
+    for (off, held) in [(&[][..], 2), (&[Guard::Waiting][..], 6)] {
+        let bench = Bench::without(off);
+        let mut clients = Vec::new();
+        for _ in 0..6 {
+            clients.push(bench.client().await);
+        }
+        let ask = || serde_json::json!({ "question": "?", "wait_seconds": 2 });
+        let began = std::time::Instant::now();
+        let calls = clients.iter().map(|c| async {
+            tool(c, "ask_operator", ask()).await;
+            began.elapsed() >= Duration::from_millis(1900)
+        });
+        let waited = futures_util::future::join_all(calls).await.into_iter().filter(|w| *w).count();
+        assert_eq!(waited, held, "{off:?}");
+    }
 }
 
 #[tokio::test]

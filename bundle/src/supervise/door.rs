@@ -19,6 +19,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 use super::Limits;
+use super::guards::{Guard, Guards};
 use super::tools::Tools;
 
 /// An answer.
@@ -28,6 +29,7 @@ pub type Reply = Response<BoxBody<Bytes, Infallible>>;
 pub struct Door {
     sdk: StreamableHttpService<Tools, NeverSessionManager>,
     limits: Limits,
+    guards: Guards,
 }
 
 impl Door {
@@ -35,12 +37,15 @@ impl Door {
     #[must_use]
     pub fn new(tools: Tools, limits: Limits) -> Arc<Self> {
         // Origin and Host are checked although only the guest gets here: a browser in it is somebody else's program.
-        let config = StreamableHttpServerConfig::default()
-            .with_stateful_mode(false)
-            .with_json_response(true)
-            .with_allowed_origins(["http://127.0.0.1:9100", "http://localhost:9100"]);
+        let guards = tools.guards().clone();
+        let config = StreamableHttpServerConfig::default().with_stateful_mode(false).with_json_response(true);
+        let config = match guards.hold(Guard::Origin) {
+            true => config.with_allowed_origins(["http://127.0.0.1:9100", "http://localhost:9100"]),
+            false => config.disable_allowed_origins(),
+        };
+        let config = if guards.hold(Guard::Host) { config } else { config.disable_allowed_hosts() };
         let sdk = StreamableHttpService::new(move || Ok(tools.clone()), Arc::new(NeverSessionManager::default()), config);
-        Arc::new(Self { sdk, limits })
+        Arc::new(Self { sdk, limits, guards })
     }
 
     /// Answers one request.
@@ -50,7 +55,7 @@ impl Door {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        if !matches!(head.uri.path(), "/" | "/mcp") {
+        if self.guards.hold(Guard::Path) && !matches!(head.uri.path(), "/" | "/mcp") {
             return text(StatusCode::NOT_FOUND, "the MCP server is at /\n");
         }
         if head.method != Method::POST {
@@ -58,7 +63,8 @@ impl Door {
             reply.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("POST"));
             return reply;
         }
-        let whole = Limited::new(body, self.limits.body_bytes).collect();
+        let most = if self.guards.hold(Guard::Size) { self.limits.body_bytes } else { usize::MAX };
+        let whole = Limited::new(body, most).collect();
         let body = match tokio::time::timeout(self.limits.body, whole).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(e)) if e.is::<LengthLimitError>() => return text(StatusCode::PAYLOAD_TOO_LARGE, "more than 64 KiB\n"),

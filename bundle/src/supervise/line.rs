@@ -8,6 +8,8 @@ use std::time::Duration;
 use bottle_policy::{Ask, ProposalState, ProposalStatus, Said, SuperviseCommand, SuperviseReport};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use super::guards::{Guard, Guards};
+
 /// Longest line that the orchestrator takes, bytes, with its end.
 const LONGEST: usize = 4096;
 /// For the orchestrator to take a draft.
@@ -26,6 +28,8 @@ pub struct Line {
     known: watch::Sender<BTreeMap<u32, ProposalStatus>>,
     waiting: Semaphore,
     longest: Duration,
+    /// Guards of the whole daemon.
+    pub guards: Guards,
 }
 
 impl Line {
@@ -33,7 +37,14 @@ impl Line {
     #[must_use]
     pub fn new(waiting: usize, longest: Duration) -> (Self, mpsc::Receiver<String>) {
         let (out, reports) = mpsc::channel(DRAFTS);
-        let this = Self { out, calls: Mutex::default(), known: watch::Sender::default(), waiting: Semaphore::new(waiting), longest };
+        let this = Self {
+            out,
+            calls: Mutex::default(),
+            known: watch::Sender::default(),
+            waiting: Semaphore::new(waiting),
+            longest,
+            guards: Guards::default(),
+        };
         (this, reports)
     }
 
@@ -87,7 +98,7 @@ impl Line {
     async fn hand_over(&self, draft: SuperviseReport, answer: oneshot::Receiver<Answer>) -> Answer {
         let mut line = serde_json::to_string(&draft).map_err(|e| e.to_string())?;
         line.push('\n');
-        if line.len() >= LONGEST {
+        if self.guards.hold(Guard::Line) && line.len() >= LONGEST {
             return Err("this is too long; ask for less, or say it shorter".to_owned());
         }
         let gone = "the operator's side does not answer";
@@ -102,7 +113,10 @@ impl Line {
     pub async fn status(&self, id: u32, wait: Duration) -> Option<ProposalStatus> {
         let mut known = self.known.subscribe();
         let now = known.borrow().get(&id).cloned()?;
-        let Ok(_slot) = self.waiting.try_acquire() else { return Some(now) };
+        let slot = self.waiting.try_acquire();
+        if slot.is_err() && self.guards.hold(Guard::Waiting) {
+            return Some(now);
+        }
         let decided = known.wait_for(|k| k.get(&id).is_none_or(|s| s.state != ProposalState::Pending));
         let later = tokio::time::timeout(wait.min(self.longest), decided).await;
         later.ok().and_then(Result::ok).and_then(|k| k.get(&id).cloned()).or(Some(now))

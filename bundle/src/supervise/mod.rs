@@ -6,6 +6,7 @@
 
 pub mod denials;
 pub mod door;
+pub mod guards;
 pub mod line;
 pub mod tools;
 

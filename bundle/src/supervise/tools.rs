@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::guards::{Guard, Guards};
 use super::line::Line;
 use super::{Args, denials};
 
@@ -101,6 +102,12 @@ impl Tools {
         Self { args: Arc::new(args), line }
     }
 
+    /// What the daemon checks.
+    #[must_use]
+    pub fn guards(&self) -> &Guards {
+        &self.line.guards
+    }
+
     async fn call(&self, name: &str, args: Value) -> Option<Told> {
         Some(match name {
             "policy" => read(args).and_then(|Nothing {}| self.policy()),
@@ -108,11 +115,11 @@ impl Tools {
                 let denials = denials::last(&self.args.audits, usize::from(a.last.unwrap_or(5).clamp(1, 20)));
                 json!({ "denials": denials })
             }),
-            "propose_route" => self.proposed(read(args).and_then(route)).await,
-            "propose_git_upstream" => self.proposed(read(args).and_then(upstream)).await,
-            "propose_ref" => self.proposed(read(args).and_then(refs)).await,
-            "allow_finding" => self.proposed(read(args).and_then(finding)).await,
-            "ask_operator" => self.proposed(read(args).and_then(question)).await,
+            "propose_route" => self.proposed(read(args).and_then(|a| self.guards().route(a))).await,
+            "propose_git_upstream" => self.proposed(read(args).and_then(|a| self.guards().upstream(a))).await,
+            "propose_ref" => self.proposed(read(args).and_then(|a| self.guards().refs(a))).await,
+            "allow_finding" => self.proposed(read(args).and_then(|a| self.guards().finding(a))).await,
+            "ask_operator" => self.proposed(read(args).and_then(|a| self.guards().question(a))).await,
             "proposal_status" => match read(args) {
                 Ok(a) => self.status(&a).await,
                 Err(why) => Err(why),
@@ -171,58 +178,66 @@ fn read<T: DeserializeOwned>(args: Value) -> Result<T, String> {
     serde_json::from_value(args).map_err(|e| format!("arguments: {}", Said::new(&e.to_string(), TEXT_CAP)))
 }
 
-/// Parses each of at most [`MOST`] texts.
-fn each<T: std::str::FromStr<Err: std::fmt::Display>>(what: &str, texts: &[String]) -> Result<Vec<T>, String> {
-    if texts.len() > MOST {
-        return Err(format!("at most {MOST} {what}"));
-    }
-    texts.iter().map(|t| one(t)).collect()
-}
-
 fn one<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|e: T::Err| Said::new(&e.to_string(), TEXT_CAP).to_string())
 }
 
 type Asked = Result<(Ask, String, Option<u32>), String>;
 
-fn route(a: RouteArgs) -> Asked {
-    let tls = a.tls.unwrap_or(true);
-    let port = a.port.unwrap_or(if tls { 443 } else { 80 });
-    let route = RouteAsk { host: one(&a.host)?, port, methods: each("methods", &a.methods)?, paths: each("paths", &a.paths)?, tls };
-    route.check()?;
-    Ok((Ask::Route(route), reason(a.reason)?, a.wait_seconds))
-}
-
-fn upstream(a: UpstreamArgs) -> Asked {
-    Ok((Ask::GitUpstream { url: one(&a.url)?, branches: each("branches", &a.branches)? }, reason(a.reason)?, a.wait_seconds))
-}
-
-fn refs(a: RefArgs) -> Asked {
-    if a.branches.is_empty() {
-        return Err("name the branches".to_owned());
+/// Arguments to asks.
+impl Guards {
+    /// Parses each of at most [`MOST`] texts.
+    fn each<T: std::str::FromStr<Err: std::fmt::Display>>(&self, what: &str, texts: &[String]) -> Result<Vec<T>, String> {
+        if self.hold(Guard::Many) && texts.len() > MOST {
+            return Err(format!("at most {MOST} {what}"));
+        }
+        texts.iter().map(|t| one(t)).collect()
     }
-    Ok((Ask::Ref { upstream: one(&a.upstream)?, branches: each("branches", &a.branches)? }, reason(a.reason)?, a.wait_seconds))
-}
 
-fn finding(a: FindingArgs) -> Asked {
-    Ok((Ask::Finding { upstream: one(&a.upstream)?, fingerprint: one(&a.fingerprint)? }, reason(a.reason)?, a.wait_seconds))
-}
-
-fn question(a: QuestionArgs) -> Asked {
-    if a.choices.len() > MOST {
-        return Err(format!("at most {MOST} choices"));
+    fn route(&self, a: RouteArgs) -> Asked {
+        let tls = a.tls.unwrap_or(true);
+        let port = a.port.unwrap_or(if tls { 443 } else { 80 });
+        let (methods, paths) = (self.each("methods", &a.methods)?, self.each("paths", &a.paths)?);
+        let route = RouteAsk { host: one(&a.host)?, port, methods, paths, tls };
+        route.check()?;
+        Ok((Ask::Route(route), self.reason(a.reason)?, a.wait_seconds))
     }
-    let text = Said::new(&reason(a.question)?, TEXT_CAP);
-    let choices = a.choices.iter().map(|c| Said::new(c, CHOICE_CAP)).collect();
-    Ok((Ask::Question { text, choices }, String::new(), a.wait_seconds))
-}
 
-/// Nobody approves what has no reason.
-fn reason(text: String) -> Result<String, String> {
-    match text.trim().is_empty() {
-        true => Err("say why: a person reads it and decides".to_owned()),
-        false if text.chars().count() > TEXT_CAP => Err(format!("say it in {TEXT_CAP} characters")),
-        false => Ok(text),
+    fn upstream(&self, a: UpstreamArgs) -> Asked {
+        let ask = Ask::GitUpstream { url: one(&a.url)?, branches: self.each("branches", &a.branches)? };
+        Ok((ask, self.reason(a.reason)?, a.wait_seconds))
+    }
+
+    fn refs(&self, a: RefArgs) -> Asked {
+        if a.branches.is_empty() {
+            return Err("name the branches".to_owned());
+        }
+        let ask = Ask::Ref { upstream: one(&a.upstream)?, branches: self.each("branches", &a.branches)? };
+        Ok((ask, self.reason(a.reason)?, a.wait_seconds))
+    }
+
+    fn finding(&self, a: FindingArgs) -> Asked {
+        let ask = Ask::Finding { upstream: one(&a.upstream)?, fingerprint: one(&a.fingerprint)? };
+        Ok((ask, self.reason(a.reason)?, a.wait_seconds))
+    }
+
+    fn question(&self, a: QuestionArgs) -> Asked {
+        if self.hold(Guard::Many) && a.choices.len() > MOST {
+            return Err(format!("at most {MOST} choices"));
+        }
+        let text = Said::new(&self.reason(a.question)?, TEXT_CAP);
+        let choices = a.choices.iter().map(|c| Said::new(c, CHOICE_CAP)).collect();
+        Ok((Ask::Question { text, choices }, String::new(), a.wait_seconds))
+    }
+
+    /// Nobody approves what has no reason.
+    fn reason(&self, text: String) -> Result<String, String> {
+        match text.trim().is_empty() {
+            _ if !self.hold(Guard::Reason) => Ok(text),
+            true => Err("say why: a person reads it and decides".to_owned()),
+            false if text.chars().count() > TEXT_CAP => Err(format!("say it in {TEXT_CAP} characters")),
+            false => Ok(text),
+        }
     }
 }
 

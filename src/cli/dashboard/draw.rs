@@ -65,7 +65,8 @@ const CHOSEN: Modifier = Modifier::REVERSED;
 pub fn draw(frame: &mut Frame<'_>, board: &Board, state: &mut State) {
     let look = Look { colour: state.colour, unicode: state.unicode };
     let [body, status, keys] = Layout::vertical([Constraint::Min(3), Constraint::Length(1), Constraint::Length(1)]).areas(frame.area());
-    let rows = u16::try_from(board.bottles.len()).unwrap_or(u16::MAX).clamp(1, if state.pane == Pane::Bottles { 12 } else { 4 });
+    let most = if state.pane == Pane::Bottles { (frame.area().height / 3).max(4) } else { 4 };
+    let rows = u16::try_from(board.bottles.len()).unwrap_or(u16::MAX).clamp(1, most);
     let log = match state.pane {
         Pane::Log => Constraint::Fill(3),
         _ => Constraint::Fill(1),
@@ -202,11 +203,11 @@ fn status_line<'a>(state: &State, look: &Look) -> Line<'a> {
 fn keys_of(state: &State) -> String {
     let own = match (&state.asking, state.pane) {
         (Some(_), _) => return " Enter: yes, do it   Esc: no".to_owned(),
-        (_, Pane::Bottles) => "Enter attach  l logs  x stop",
+        (_, Pane::Bottles) => "Enter attach  l logs  x stop  n launch",
         (_, Pane::Proposals) => "a approve  o once  h 1 hour  s save  e edit  d deny",
         (_, Pane::Log) => "/ filter  Esc all",
     };
-    format!(" {own}  |  Tab pane  n launch  ? keys  q quit")
+    format!(" {own} | Tab pane  ? keys  q quit")
 }
 
 fn help(frame: &mut Frame<'_>, look: &Look) {

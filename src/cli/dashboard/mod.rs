@@ -1,8 +1,12 @@
 //! `bottle dashboard`: bottles, proposals and the audit log on one screen.
 
+#[cfg(test)]
+mod attacks;
 mod draw;
 mod keys;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::io::{IsTerminal, stdout};
 use std::sync::mpsc;

@@ -3,6 +3,8 @@
 //! No cookie and so no request forgery: the page has the session's key in its own storage and sends it with each request. The URL
 //! that is printed holds, behind `#`, a token that buys that key once. Nothing but the key opens `/events` and `/decide`.
 
+#[cfg(test)]
+mod attacks;
 mod session;
 
 use std::convert::Infallible;
@@ -27,6 +29,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::board::{Board, LogLine};
 use crate::error::{Context, Kind, Result};
+use crate::guards::Guards;
 use crate::launch;
 use crate::proposals::{Answer, Decide, Verdict};
 use crate::say::say;
@@ -40,6 +43,8 @@ const MEASURE: u32 = 12;
 const CONNECTIONS: usize = 32;
 /// Largest body, bytes.
 const BODY: usize = 16 << 10;
+/// Longest time for a teardown.
+const STOPPED: Duration = Duration::from_secs(30);
 /// Lines that a page gets at first.
 const LINES: usize = 1000;
 
@@ -51,6 +56,23 @@ pub(super) struct Args {
     /// Port on 127.0.0.1 (default: a free one).
     #[arg(long, default_value_t = 0)]
     port: u16,
+}
+
+/// What stands between other pages and programs, and a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// A name that leads here is not ours.
+    Host,
+    /// Another page must not ask.
+    Origin,
+    /// Only who has the key sees and decides.
+    Key,
+    /// The token buys it once.
+    Once,
+    /// A form of another page cannot have our type.
+    Type,
+    /// [`BODY`].
+    Size,
 }
 
 type Reply = Response<BoxBody<Bytes, Infallible>>;
@@ -67,6 +89,7 @@ struct Site {
     port: u16,
     roots: Roots,
     session: Session,
+    guards: Guards<Guard>,
     shots: watch::Sender<Arc<Shot>>,
 }
 
@@ -78,7 +101,7 @@ impl Args {
             let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await.context(Kind::Usage, what)?;
             let port = listener.local_addr().context(Kind::Internal, what)?.port();
             let (session, token) = Session::new()?;
-            let site = Rc::new(Site { port, roots, session, shots: watch::Sender::default() });
+            let site = Rc::new(Site { port, roots, session, guards: Guards::on(), shots: watch::Sender::default() });
             println!("http://127.0.0.1:{port}/#{token}");
             say("bottle: open it in a browser on this machine; it works once. Ctrl-C ends this.");
             let local = tokio::task::LocalSet::new();
@@ -187,32 +210,41 @@ struct Deciding {
     verdict: Verdict,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stopping {
+    bottle: String,
+}
+
 impl Site {
     async fn answer(&self, request: Request<Incoming>) -> Reply {
         // A name that leads here (DNS rebinding) is not ours, and neither is a page of another origin.
         let of = |name| request.headers().get_all(name).iter().map(|v| v.to_str().unwrap_or("?")).collect::<Vec<_>>();
         let hosts = [format!("127.0.0.1:{}", self.port), format!("localhost:{}", self.port)];
-        if !matches!(of(HOST)[..], [host] if hosts.iter().any(|h| h == host)) {
+        if self.guards.hold(Guard::Host) && !matches!(of(HOST)[..], [host] if hosts.iter().any(|h| h == host)) {
             return refuse(StatusCode::MISDIRECTED_REQUEST, "this is not the name of this server\n");
         }
-        if of(ORIGIN).iter().any(|o| !hosts.iter().any(|h| *o == format!("http://{h}"))) {
+        if self.guards.hold(Guard::Origin) && of(ORIGIN).iter().any(|o| !hosts.iter().any(|h| *o == format!("http://{h}"))) {
             return refuse(StatusCode::FORBIDDEN, "another page must not ask\n");
         }
+        let opened = self.session.is_opened_by(request.headers()) || !self.guards.hold(Guard::Key);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         match (&method, path.as_str()) {
             (&Method::GET, "/") => content("text/html; charset=utf-8", include_str!("page.html")),
             (&Method::GET, "/page.js") => content("text/javascript; charset=utf-8", include_str!("page.js")),
             (&Method::GET, "/page.css") => content("text/css; charset=utf-8", include_str!("page.css")),
             (&Method::POST, "/login") => self.login(request).await,
-            (&Method::GET, "/events") if self.session.is_opened_by(request.headers()) => self.events(),
-            (&Method::POST, "/decide") if self.session.is_opened_by(request.headers()) => self.decide(request).await,
-            (_, "/events" | "/decide") => refuse(StatusCode::UNAUTHORIZED, "start `bottle web` again and open its URL\n"),
+            (&Method::GET, "/events") if opened => self.events(),
+            (&Method::POST, "/decide") if opened => self.decide(request).await,
+            (&Method::POST, "/stop") if opened => self.stop(request).await,
+            (_, "/events" | "/decide" | "/stop") => refuse(StatusCode::UNAUTHORIZED, "start `bottle web` again and open its URL\n"),
             _ => refuse(StatusCode::NOT_FOUND, "there is no such page\n"),
         }
     }
 
     async fn login(&self, request: Request<Incoming>) -> Reply {
-        match read::<Login>(request).await.map(|login| self.session.buy(&login.token)) {
+        let bought = self.read::<Login>(request).await.map(|login| self.session.buy(&login.token, self.guards.hold(Guard::Once)));
+        match bought {
             Ok(Some(key)) => content("application/json", json!({ "key": key }).to_string()),
             Ok(None) => refuse(StatusCode::FORBIDDEN, "this URL was used already, or is another's; start `bottle web` again\n"),
             Err(refused) => refused,
@@ -226,7 +258,7 @@ impl Site {
     }
 
     async fn decide(&self, request: Request<Incoming>) -> Reply {
-        let Deciding { bottle, id, verdict } = match read(request).await {
+        let Deciding { bottle, id, verdict } = match self.read(request).await {
             Ok(deciding) => deciding,
             Err(refused) => return refused,
         };
@@ -242,20 +274,31 @@ impl Site {
         };
         content("application/json", text.to_string())
     }
-}
 
-async fn read<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, Reply> {
-    let bad = |_| refuse(StatusCode::BAD_REQUEST, "this is no request of our page\n");
-    // A form of another page cannot have this type without asking first.
-    if request.headers().get(CONTENT_TYPE).is_none_or(|t| t != "application/json") {
-        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "application/json only\n"));
+    async fn stop(&self, request: Request<Incoming>) -> Reply {
+        let stopped = match self.read::<Stopping>(request).await.map(|s| self.roots.bottle(&s.bottle)) {
+            Ok(Ok(dir)) => launch::stop(&dir, STOPPED).await.map(|()| format!("{} is stopped", dir.slug())),
+            Ok(Err(e)) => Err(e),
+            Err(refused) => return refused,
+        };
+        let text = stopped.map_or_else(|e| json!({ "refused": e.to_string() }), |text| json!({ "done": text }));
+        content("application/json", text.to_string())
     }
-    if request.body().size_hint().lower() > BODY as u64 {
-        return Err(bad(String::new()));
+
+    async fn read<T: serde::de::DeserializeOwned>(&self, request: Request<Incoming>) -> Result<T, Reply> {
+        let bad = |_| refuse(StatusCode::BAD_REQUEST, "this is no request of our page\n");
+        // A form of another page cannot have this type without asking first.
+        if self.guards.hold(Guard::Type) && request.headers().get(CONTENT_TYPE).is_none_or(|t| t != "application/json") {
+            return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "application/json only\n"));
+        }
+        let most = if self.guards.hold(Guard::Size) { BODY } else { usize::MAX };
+        if request.body().size_hint().lower() > most as u64 {
+            return Err(bad(String::new()));
+        }
+        let body = tokio::time::timeout(Duration::from_secs(10), Limited::new(request.into_body(), most).collect()).await;
+        let body = body.map_err(|e| bad(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
+        serde_json::from_slice(&body.to_bytes()).map_err(|e| bad(e.to_string()))
     }
-    let body = tokio::time::timeout(Duration::from_secs(10), Limited::new(request.into_body(), BODY).collect()).await;
-    let body = body.map_err(|e| bad(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|e| bad(e.to_string()))
 }
 
 /// Server-sent events: the state when it has changed, and lines that are new.

@@ -24,20 +24,31 @@ async function login() {
   sessionStorage.setItem("key", key);
 }
 
-async function decide(p, verdict) {
-  say(`deciding ${p.bottle}/${p.id} …`);
+async function post(path, body, not) {
   try {
-    const reply = await fetch("/decide", { method: "POST", headers: headers(), body: JSON.stringify({ bottle: p.bottle, id: p.id, verdict }) });
+    const reply = await fetch(path, { method: "POST", headers: headers(), body: JSON.stringify(body) });
     if (!reply.ok) return say(await reply.text());
     const answer = await reply.json();
-    say(answer.done ?? `not decided: ${answer.refused}`);
+    say(answer.done ?? `${not}: ${answer.refused}`);
   } catch (e) { say(`bottle web does not answer (${e.message})`); }
+}
+
+function decide(p, verdict) {
+  say(`deciding ${p.bottle}/${p.id} …`);
+  return post("/decide", { bottle: p.bottle, id: p.id, verdict }, "not decided");
+}
+
+async function stop(b) {
+  const name = await ask(null, `Stop ${b.name}?`, `type its name: ${b.name}`);
+  if (name !== b.name) return say("nothing is stopped");
+  say(`stopping ${b.name} …`);
+  return post("/stop", { bottle: b.name }, "not stopped");
 }
 
 // Asks for a line of text; null when the operator does not want to go on.
 function ask(p, title, label) {
   $("ask-title").textContent = title;
-  $("ask-lines").replaceChildren(...diff(p));
+  $("ask-lines").replaceChildren(...(p ? diff(p) : []));
   $("ask-label").textContent = label;
   const text = $("ask-text"), dialog = $("ask");
   text.value = "";
@@ -50,6 +61,31 @@ function ask(p, title, label) {
     dialog.showModal();
     text.focus();
   });
+}
+
+// Asks for less than was asked; null as above. Whether it is less is the orchestrator's business.
+function narrow(p) {
+  const dialog = $("edit"), fields = { host: $("edit-host"), methods: $("edit-methods"), paths: $("edit-paths") };
+  $("edit-title").textContent = `Narrow ${p.bottle}/${p.id}`;
+  $("edit-lines").replaceChildren(...diff(p));
+  fields.host.value = p.route.host;
+  fields.methods.value = p.route.methods.join(" ");
+  fields.paths.value = p.route.paths.join(" ");
+  const words = (field) => field.value.split(/[\s,]+/).filter((w) => w);
+  return new Promise((done) => {
+    const end = (value) => { dialog.close(); done(value); };
+    $("edit-yes").onclick = () => end({ ...p.route, host: fields.host.value.trim(), methods: words(fields.methods), paths: words(fields.paths) });
+    $("edit-no").onclick = () => end(null);
+    dialog.oncancel = () => done(null);
+    dialog.showModal();
+    fields.host.focus();
+  });
+}
+
+async function approveLess(p) {
+  const route = await narrow(p);
+  if (route === null) return say("nothing is decided");
+  return approve(p.host ? { ...p, host: route.host } : p, "launch", route);
 }
 
 async function approve(p, scope, narrowed) {
@@ -96,19 +132,38 @@ function proposal(p) {
     button("1 hour", () => approve(p, { for: 3600 }), "hour");
     button("And save", () => approve(p, "save"), "save");
   }
+  if (p.route) button("Narrow…", () => approveLess(p), "narrow");
   button("Deny", () => deny(p), "deny");
   return article;
 }
 
 const age = (ms) => { const s = Math.max(0, (Date.now() - ms) / 1000); return s < 60 ? `${s | 0}s` : s < 3600 ? `${(s / 60) | 0}m` : `${(s / 3600) | 0}h`; };
 
-function state(now) {
-  const rows = now.bottles.map((b) => {
+let rowsShown = "";
+
+function bottles(all) {
+  const text = JSON.stringify(all); // so that a button keeps its focus
+  if (text === rowsShown) return;
+  rowsShown = text;
+  const rows = all.map((b) => {
     const row = make("tr");
     row.append(...[b.name, b.state, b.engine, age(b.started_ms), `${b.cpu}%`, b.memory ? `${Math.round(b.memory / 1048576)} MiB` : "–"].map((t) => make("td", t)));
+    const alive = !["exited", "crashed"].includes(b.state), cell = make("td");
+    row.append(make("td", alive ? `bottle exec ${b.name} -- bash` : ""), cell);
+    if (alive) {
+      const button = make("button", "Stop", "stop");
+      button.type = "button";
+      button.setAttribute("aria-label", `Stop ${b.name}`);
+      button.onclick = () => stop(b);
+      cell.append(button);
+    }
     return row;
   });
   $("bottles").replaceChildren(...rows);
+}
+
+function state(now) {
+  bottles(now.bottles);
   const text = JSON.stringify(now.proposals);
   if (text !== shown) { // so that a button keeps its focus
     shown = text;
@@ -151,7 +206,7 @@ $("filter").oninput = log;
   await login();
   if (!key) return say($("status").textContent === "connecting …" ? "open the URL that `bottle web` printed" : $("status").textContent);
   for (;;) {
-    try { if (!(await events())) return; } catch { /* it is gone; it may come back */ }
+    try { if (!(await events())) return; } catch (e) { console.warn(e); /* it is gone; it may come back */ }
     say("bottle web does not answer; trying again");
     await new Promise((r) => setTimeout(r, 2000));
   }

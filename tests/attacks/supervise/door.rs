@@ -1,6 +1,8 @@
 //! What a hostile guest sends to the supervise daemon. Each case is a whole HTTP request (or what is none), and what must come back.
 //! After every one of them the daemon answers an honest client as if nothing had happened.
 
+use super::Guard;
+
 /// What comes back.
 #[derive(Debug, Clone, Copy)]
 pub enum Want {
@@ -15,6 +17,10 @@ use Want::{Refused, Says, Status};
 
 /// Name, request, answer.
 pub struct Case(pub &'static str, pub fn() -> Vec<u8>, pub Want);
+
+/// Name, the guard that stops it, the request, and what comes back. Without the guard it is filed. What [`CASES`] has more of is stopped by types,
+/// which cannot be switched off: there is no place for it.
+pub struct Twin(pub &'static str, pub Guard, pub fn() -> Vec<u8>, pub Want);
 
 /// A POST of `body` with what an MCP client sends, `more` being further headers.
 fn post(more: &str, body: &[u8]) -> Vec<u8> {
@@ -33,6 +39,66 @@ fn call(tool: &str, arguments: &str) -> Vec<u8> {
 fn route(host: &str, rest: &str) -> Vec<u8> {
     call("propose_route", &format!(r#"{{"host":"{host}","methods":["GET"],"paths":["/"],"reason":"r"{rest}}}"#))
 }
+
+/// A request that is filed as it is.
+fn honest(more: &str) -> Vec<u8> {
+    let arguments = r#"{"host":"a.test","methods":["GET"],"paths":["/"],"reason":"r"}"#;
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"propose_route","arguments":{arguments}}}}}"#);
+    post(more, body.as_bytes())
+}
+
+/// The same with something else in it.
+fn with(what: &str, other: &str) -> Vec<u8> {
+    let text = String::from_utf8_lossy(&honest("")).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+    let (old, body) = (body.len(), body.replacen(what, other, 1));
+    let head = head.replacen(what, other, 1).replacen(&format!("content-length: {old}"), &format!("content-length: {}", body.len()), 1);
+    format!("{head}\r\n\r\n{body}").into_bytes()
+}
+
+fn branches(n: usize) -> Vec<u8> {
+    call("propose_ref", &format!(r#"{{"upstream":"x","branches":[{}],"reason":"r"}}"#, vec![r#""a/*""#; n].join(",")))
+}
+
+fn asks(question: &str, choices: usize) -> Vec<u8> {
+    call("ask_operator", &format!(r#"{{"question":"{question}","choices":[{}]}}"#, vec![r#""yes""#; choices].join(",")))
+}
+
+pub const TWINS: &[Twin] = &[
+    Twin("another_path", Guard::Path, || with("POST / ", "POST /admin "), Status(404)),
+    Twin("a_path_that_climbs_to_it", Guard::Path, || with("POST / ", "POST /x/../ "), Status(404)),
+    Twin("a_path_above_it", Guard::Path, || with("POST / ", "POST /mcp/ "), Status(404)),
+    Twin("another_hosts_name", Guard::Host, || with("host: 127.0.0.1:9100", "host: evil.test"), Refused),
+    Twin("a_name_that_begins_like_ours", Guard::Host, || with("host: 127.0.0.1:9100", "host: 127.0.0.1.evil.test:9100"), Refused),
+    Twin("a_page_of_another_origin", Guard::Origin, || honest("origin: http://evil.test\r\n"), Status(403)),
+    Twin("a_page_of_another_port", Guard::Origin, || honest("origin: http://127.0.0.1:8080\r\n"), Status(403)),
+    Twin("a_page_that_begins_like_ours", Guard::Origin, || honest("origin: http://127.0.0.1:9100.evil.test\r\n"), Status(403)),
+    Twin("a_sandboxed_frame", Guard::Origin, || honest("origin: null\r\n"), Status(403)),
+    Twin(
+        "a_megabyte_around_it",
+        Guard::Size,
+        || {
+            let body = String::from_utf8_lossy(&honest("")).split("\r\n\r\n").nth(1).unwrap_or_default().to_owned();
+            post("", (" ".repeat(1 << 20) + &body).as_bytes())
+        },
+        Status(413),
+    ),
+    Twin("a_hundred_branches", Guard::Many, || branches(100), Says("at most 8")),
+    Twin("nine_branches", Guard::Many, || branches(9), Says("at most 8")),
+    Twin("nine_choices", Guard::Many, || asks("?", 9), Says("at most 8")),
+    Twin("no_reason_at_all", Guard::Reason, || with(r#""reason":"r""#, r#""reason":"""#), Says("say why")),
+    Twin("a_reason_of_blanks", Guard::Reason, || with(r#""reason":"r""#, r#""reason":" ""#), Says("say why")),
+    Twin("a_question_of_501_characters", Guard::Reason, || asks(&"x".repeat(501), 0), Says("500 characters")),
+    Twin(
+        "a_line_that_ends_the_orchestrators_listening",
+        Guard::Line,
+        || {
+            let paths: Vec<String> = (0..8).map(|n| format!("\"/{n}{}\"", "y".repeat(900))).collect();
+            call("propose_route", &format!(r#"{{"host":"a.test","methods":["GET"],"paths":[{}],"reason":"r"}}"#, paths.join(",")))
+        },
+        Says("too long"),
+    ),
+];
 
 pub const CASES: &[Case] = &[
     // Not HTTP, or not ours.
