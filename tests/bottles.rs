@@ -6,6 +6,7 @@
 
 mod attacks;
 mod lifecycle;
+#[allow(dead_code, reason = "the other tests of bottles use the rest")]
 mod support;
 
 use std::sync::{Mutex, PoisonError};
@@ -33,6 +34,7 @@ fn main() {
         .chain(attacks::denial::CASES)
         .chain(attacks::git::CASES)
         .chain(lifecycle::CASES)
+        .chain(lifecycle::disk::CASES)
         .chain(lifecycle::git::CASES)
         .chain(lifecycle::supervise::CASES);
     trials.extend(cases.map(|(name, run)| {

@@ -251,3 +251,96 @@ pub(crate) fn size(bytes: u64) -> String {
         _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes % 1_000_000_000 / 100_000_000),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn git(dir: &Path, args: &[&str]) {
+        let mut command = Command::new("git");
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", dir).current_dir(dir);
+        command.args([
+            "-c",
+            "user.name=x",
+            "-c",
+            "user.email=x@x.test",
+            "-c",
+            "protocol.file.allow=always",
+            "-c",
+            "init.defaultBranch=main",
+        ]);
+        assert!(command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success(), "{args:?}");
+    }
+
+    fn write(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn names(snapshot: &Snapshot) -> Vec<String> {
+        snapshot.entries.iter().map(|e| e.path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_no_file_stays_out_and_what_has_two_cases_goes_in() {
+        use nix::sys::stat::Mode;
+        let (dir, program) = (tempfile::tempdir().unwrap(), Path::new("/usr/bin/git"));
+        let at = |name: &str| dir.path().join(name);
+        write(&at("Makefile"), "a");
+        write(&at("makefile"), "b");
+        write(&at("deep/er/file"), "c");
+        let sparse = fs::File::create(at("sparse")).unwrap();
+        sparse.set_len(5 << 30).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", at("link")).unwrap();
+        nix::unistd::mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        // Only root can make one, and reads everything.
+        let made =
+            nix::sys::stat::mknod(&at("device"), nix::sys::stat::SFlag::S_IFCHR, Mode::S_IRWXU, nix::sys::stat::makedev(1, 3)).is_ok();
+        for repository in [false, true] {
+            if repository {
+                git(dir.path(), &["init", "-q"]);
+            }
+            let found = Snapshot::of(program, dir.path()).unwrap();
+            assert_eq!(names(&found), ["Makefile", "deep/er/file", "link", "makefile", "sparse"]);
+            let out: Vec<_> = found.left_out.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
+            // git itself does not list what it could not keep.
+            assert!(
+                out.iter().all(|o| ["pipe: a socket or pipe", "socket: a socket or pipe", "device: a device"].contains(&o.as_str())),
+                "{out:?} {made}"
+            );
+            assert!(found.fits(10 << 30).is_ok());
+            let refused = found.fits(5 << 30).unwrap_err().to_string();
+            assert!(refused.contains("sparse (5.3 GB)"), "{refused}");
+        }
+        // Taken at its word: what became a pipe since keeps nobody waiting, and goes nowhere.
+        let found = Snapshot::of(program, dir.path()).unwrap();
+        fs::remove_file(at("sparse")).unwrap();
+        nix::unistd::mkfifo(&at("sparse"), Mode::S_IRWXU).unwrap();
+        let kept = found.pack(io::sink()).unwrap();
+        assert_eq!(kept.files.keys().collect::<Vec<_>>(), ["Makefile", "deep/er/file", "link", "makefile"]);
+    }
+
+    #[test]
+    fn a_dirty_submodule_goes_in_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lib, project) = (dir.path().join("lib"), dir.path().join("project"));
+        write(&lib.join("kept"), "old");
+        write(&lib.join(".gitignore"), "ignored\n");
+        for repository in [&lib, &project] {
+            fs::create_dir_all(repository).unwrap();
+            git(repository, &["init", "-q"]);
+        }
+        git(&lib, &["add", "-A"]);
+        git(&lib, &["commit", "-qm", "lib"]);
+        git(&project, &["submodule", "add", "-q", lib.to_str().unwrap(), "vendor/lib"]);
+        write(&project.join("vendor/lib/kept"), "changed, in no commit");
+        write(&project.join("vendor/lib/new"), "in no index");
+        write(&project.join("vendor/lib/ignored"), "by the submodule's own rules");
+        let found = Snapshot::of(Path::new("/usr/bin/git"), &project).unwrap();
+        assert_eq!(names(&found), [".gitmodules", "vendor/lib/.gitignore", "vendor/lib/kept", "vendor/lib/new"]);
+        let mut packed = Vec::new();
+        found.pack(&mut packed).unwrap();
+        assert!(memchr::memmem::find(&packed, b"changed, in no commit").is_some());
+    }
+}

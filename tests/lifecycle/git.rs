@@ -15,6 +15,7 @@ use crate::support::{Home, PATIENCE, assert_code, stderr, stdout};
 
 pub const CASES: &[Case] = &[
     ("lifecycle::git::what_is_allowed_goes_through_and_nothing_else", through),
+    ("lifecycle::git::a_workspace_is_cloned_and_its_work_pushed", cloned),
     ("lifecycle::git::a_launch_killed_in_the_middle_of_a_push_leaves_all_or_nothing", killed_in_a_push),
     ("lifecycle::git::deploy_keys_live_as_long_as_their_bottle", deploy_keys),
     ("lifecycle::git::deploy_keys_of_a_killed_launch_are_revoked_by_others", deploy_keys_after_kill),
@@ -173,6 +174,30 @@ fn through() {
     assert_code(&home.run(&["audit", "verify", "worker"]), 0);
     bottle.stop();
     assert_eq!(home.leftovers("worker"), Vec::<String>::new());
+}
+
+fn cloned() {
+    let upstream = Upstream::start();
+    let home =
+        Home::with_manifest(&upstream.manifest().replace("image = \"demo\"\n", "image = \"demo\"\nworkspace = { mode = \"clone\" }\n"));
+    let mut bottle = home.start("worker", &["worker"]);
+    bottle.wait_until_up();
+    // A command begins in the clone.
+    let sh = |script: &str| home.run(&["exec", "worker", "--", "sh", "-c", script]);
+    let seen = sh("cat README; git config remote.origin.url; git status --porcelain");
+    assert_code(&seen, 0);
+    assert_eq!(stdout(&seen), format!("hello\n{}\n", upstream.url()));
+    let push = "git checkout -qb worker/x && echo x > x && git add x && git -c user.name=a -c user.email=a@b.test commit -qm x && git push -q origin worker/x";
+    assert_code(&sh(push), 0);
+    assert!(upstream.refs().contains("refs/heads/worker/x"));
+    bottle.stop();
+
+    // Without its upstream there is no workspace, and no launch.
+    fs::rename(upstream.at("x.git"), upstream.at("away.git")).unwrap();
+    fs::remove_dir_all(home.state().join("bottles/worker")).unwrap();
+    let refused = home.run(&["launch", "worker", "--yes"]);
+    assert_code(&refused, 3);
+    assert!(stderr(&refused).contains("cannot be cloned into the bottle"), "{}", stderr(&refused));
 }
 
 fn killed_in_a_push() {

@@ -1,5 +1,6 @@
 //! From launch to teardown, whatever happens in between.
 
+pub mod disk;
 pub mod git;
 pub mod input;
 pub mod supervise;
