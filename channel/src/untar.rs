@@ -1,12 +1,13 @@
-//! Unpacking a tar stream that a guest made.
+//! Unpacking a tar stream: one that a guest made, or, in the guest, a workspace.
 //!
 //! Regular files, directories and symlinks that stay inside, nothing else. Every path is walked from a directory handle
 //! without following links, so that neither an earlier entry nor another process can redirect a later one.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{fchown, lchown};
 use std::path::{Component, Path};
 use std::time::Duration;
 
@@ -64,6 +65,15 @@ pub fn extract_hostile<R: Read>(tar: R, dest: &Path, limits: Limits) -> Result<C
     extract_hostile_but(tar, dest, limits, true, |_| false)
 }
 
+/// Unpacks `tar` below `dest` for the owner `uid`:`gid`, links wherever they lead. Otherwise as [`extract_hostile`].
+///
+/// # Errors
+/// See [`UntarError`].
+pub fn extract_for<R: Read>(tar: R, dest: &Path, (uid, gid): (u32, u32)) -> Result<CopyReport, UntarError> {
+    let limits = Limits { entries: u64::MAX, bytes: u64::MAX };
+    extract(tar, Into::new(dest, Some((uid, gid)), false)?, limits, |_| false)
+}
+
 /// [`extract_hostile`], but an entry that is refused is left out when `refused` says so, and the rest goes on. Without `links_inside`, links are
 /// kept wherever they lead; nothing is ever written through one.
 ///
@@ -74,9 +84,17 @@ pub fn extract_hostile_but<R: Read>(
     dest: &Path,
     limits: Limits,
     links_inside: bool,
+    refused: impl FnMut(&UntarError) -> bool,
+) -> Result<CopyReport, UntarError> {
+    extract(tar, Into::new(dest, None, links_inside)?, limits, refused)
+}
+
+fn extract<R: Read>(
+    tar: R,
+    mut into: Into,
+    limits: Limits,
     mut refused: impl FnMut(&UntarError) -> bool,
 ) -> Result<CopyReport, UntarError> {
-    let root = fcntl::open(dest, DIR_FLAGS, Mode::empty()).map_err(io::Error::from)?;
     let mut archive = tar::Archive::new(tar);
     let mut report = CopyReport::default();
     let (mut long_path, mut long_link) = (None, None);
@@ -111,7 +129,7 @@ pub fn extract_hostile_but<R: Read>(
                 if report.bytes > limits.bytes {
                     return Err(UntarError::Limit(format!("{} bytes", limits.bytes)));
                 }
-                match unpack(&root, &mut entry, kind, &path, link.as_deref(), links_inside) {
+                match into.unpack(&mut entry, kind, &path, link.as_deref()) {
                     Err(e) if refused(&e) => {}
                     other => other?,
                 }
@@ -136,73 +154,116 @@ fn extension<R: Read>(entry: &mut tar::Entry<'_, R>, limit: u64) -> Result<Vec<u
     Ok(bytes)
 }
 
-fn unpack<R: Read>(
-    root: &OwnedFd,
-    entry: &mut tar::Entry<'_, R>,
-    kind: EntryType,
-    path: &[u8],
-    link: Option<&[u8]>,
+/// Where entries go.
+struct Into {
+    root: OwnedFd,
+    owner: Option<(u32, u32)>,
     links_inside: bool,
-) -> Result<(), UntarError> {
-    let shown = || String::from_utf8_lossy(path).into_owned();
-    let mut names = Vec::new();
-    for component in Path::new(OsStr::from_bytes(path)).components() {
-        match component {
-            Component::Normal(name) => names.push(name),
-            Component::CurDir => {}
-            _ => return Err(UntarError::Path(shown())),
-        }
+    /// The directory of the entry before, and how it was reached: most are in the same.
+    last: (Vec<OsString>, OwnedFd),
+}
+
+impl Into {
+    fn new(dest: &Path, owner: Option<(u32, u32)>, links_inside: bool) -> io::Result<Self> {
+        let root = fcntl::open(dest, DIR_FLAGS, Mode::empty())?;
+        let last = (Vec::new(), root.try_clone()?);
+        Ok(Self { root, owner, links_inside, last })
     }
-    if names.len() > MAX_DEPTH {
-        return Err(UntarError::Path(shown()));
-    }
-    let mode = Mode::from_bits_truncate(entry.header().mode()? & 0o777);
-    let Some((name, parents)) = names.split_last() else {
-        // The destination itself.
-        return if kind.is_dir() { Ok(()) } else { Err(UntarError::Path(shown())) };
-    };
-    let mut dir = root.try_clone()?;
-    for parent in parents {
-        dir = descend(&dir, parent).map_err(|e| refused(e, &shown))?;
-    }
-    match kind {
-        EntryType::Directory => {
-            let made = descend(&dir, name).map_err(|e| refused(e, &shown))?;
-            // The owner keeps access, or the entries below could not be written.
-            stat::fchmod(&made, mode | Mode::S_IRWXU).map_err(io::Error::from)?;
-        }
-        EntryType::Regular | EntryType::Continuous => {
-            clear(&dir, name)?;
-            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let file = fcntl::openat(&dir, *name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| refused(e, &shown))?;
-            let mut file = std::fs::File::from(file);
-            let expected = entry.header().entry_size()?;
-            if io::copy(entry, &mut file)? != expected {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+
+    /// The directory that `parents` lead to.
+    fn parent(&mut self, parents: &[&OsStr]) -> nix::Result<&OwnedFd> {
+        if !self.last.0.iter().eq(parents) {
+            let mut dir = self.root.try_clone().map_err(|_| Errno::EMFILE)?;
+            for parent in parents {
+                dir = descend(&dir, parent, self.owner)?;
             }
-            stat::fchmod(&file, mode).map_err(io::Error::from)?;
-            let modified = TimeSpec::from_duration(Duration::from_secs(entry.header().mtime()?.min(u32::MAX.into())));
-            stat::futimens(&file, &modified, &modified).map_err(io::Error::from)?;
+            self.last = (parents.iter().map(|p| (*p).to_owned()).collect(), dir);
         }
-        EntryType::Symlink => {
-            let target = link.unwrap_or_default();
-            if links_inside && !stays_inside(target, parents.len()) {
-                return Err(UntarError::Link(shown(), String::from_utf8_lossy(target).into_owned()));
-            }
-            clear(&dir, name)?;
-            unistd::symlinkat(OsStr::from_bytes(target), &dir, *name).map_err(|e| refused(e, &shown))?;
-        }
-        other => return Err(UntarError::Kind(shown(), format!("{other:?}"))),
+        Ok(&self.last.1)
     }
-    Ok(())
+
+    fn unpack<R: Read>(
+        &mut self,
+        entry: &mut tar::Entry<'_, R>,
+        kind: EntryType,
+        path: &[u8],
+        link: Option<&[u8]>,
+    ) -> Result<(), UntarError> {
+        let shown = || String::from_utf8_lossy(path).into_owned();
+        let mut names = Vec::new();
+        for component in Path::new(OsStr::from_bytes(path)).components() {
+            match component {
+                Component::Normal(name) => names.push(name),
+                Component::CurDir => {}
+                _ => return Err(UntarError::Path(shown())),
+            }
+        }
+        if names.len() > MAX_DEPTH {
+            return Err(UntarError::Path(shown()));
+        }
+        let mode = Mode::from_bits_truncate(entry.header().mode()? & 0o777);
+        let Some((name, parents)) = names.split_last() else {
+            // The destination itself.
+            return if kind.is_dir() { Ok(()) } else { Err(UntarError::Path(shown())) };
+        };
+        let (owner, links_inside) = (self.owner, self.links_inside);
+        let dir = self.parent(parents).map_err(|e| refused(e, &shown))?;
+        match kind {
+            EntryType::Directory => {
+                let made = descend(dir, name, owner).map_err(|e| refused(e, &shown))?;
+                // The owner keeps access, or the entries below could not be written.
+                stat::fchmod(&made, mode | Mode::S_IRWXU).map_err(io::Error::from)?;
+            }
+            EntryType::Regular | EntryType::Continuous => {
+                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let make = || fcntl::openat(dir, *name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+                let file = match make() {
+                    Err(Errno::EEXIST) => {
+                        clear(dir, name)?;
+                        make()
+                    }
+                    other => other,
+                };
+                let mut file = std::fs::File::from(file.map_err(|e| refused(e, &shown))?);
+                let expected = entry.header().entry_size()?;
+                if io::copy(entry, &mut file)? != expected {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
+                if let Some((uid, gid)) = owner {
+                    fchown(&file, Some(uid), Some(gid))?;
+                }
+                stat::fchmod(&file, mode).map_err(io::Error::from)?;
+                let modified = TimeSpec::from_duration(Duration::from_secs(entry.header().mtime()?.min(u32::MAX.into())));
+                stat::futimens(&file, &modified, &modified).map_err(io::Error::from)?;
+            }
+            EntryType::Symlink => {
+                let target = link.unwrap_or_default();
+                if links_inside && !stays_inside(target, parents.len()) {
+                    return Err(UntarError::Link(shown(), String::from_utf8_lossy(target).into_owned()));
+                }
+                clear(dir, name)?;
+                unistd::symlinkat(OsStr::from_bytes(target), dir, *name).map_err(|e| refused(e, &shown))?;
+                if let Some((uid, gid)) = owner {
+                    // The link itself; only in a guest, whose /proc this is.
+                    lchown(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name), Some(uid), Some(gid))?;
+                }
+            }
+            other => return Err(UntarError::Kind(shown(), format!("{other:?}"))),
+        }
+        Ok(())
+    }
 }
 
 /// Opens the directory `name` in `dir`, making it when it is missing.
-fn descend(dir: &OwnedFd, name: &OsStr) -> nix::Result<OwnedFd> {
+fn descend(dir: &OwnedFd, name: &OsStr, owner: Option<(u32, u32)>) -> nix::Result<OwnedFd> {
     match fcntl::openat(dir, name, DIR_FLAGS, Mode::empty()) {
         Err(Errno::ENOENT) => {
             stat::mkdirat(dir, name, Mode::from_bits_truncate(0o755))?;
-            fcntl::openat(dir, name, DIR_FLAGS, Mode::empty())
+            let made = fcntl::openat(dir, name, DIR_FLAGS, Mode::empty())?;
+            if let Some((uid, gid)) = owner {
+                fchown(&made, Some(uid), Some(gid)).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+            }
+            Ok(made)
         }
         other => other,
     }
@@ -331,5 +392,33 @@ mod tests {
         let whole = tar(&[(EntryType::Regular, "f", "", &[1; 900])]);
         let dir = tempfile::tempdir().unwrap();
         assert!(extract_hostile(&whole[..1000], dir.path(), limits()).is_err());
+    }
+
+    #[test]
+    fn a_workspace_replaces_what_is_there_and_keeps_its_links() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("old"), "a longer text").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", at("link")).unwrap();
+        let bytes = tar(&[
+            (EntryType::Regular, "a/b/one", "", b"1"),
+            (EntryType::Regular, "a/b/two", "", b"2"),
+            (EntryType::Regular, "old", "", b"new"),
+            (EntryType::Regular, "link", "", b"no link any more"),
+            (EntryType::Symlink, "a/out", "/outside", b""),
+            (EntryType::Regular, "a/b/three", "", b"3"),
+        ]);
+        let own = (unistd::getuid().as_raw(), unistd::getgid().as_raw());
+        assert_eq!(extract_for(&bytes[..], dir.path(), own).unwrap().files, 6);
+        for (name, text) in [("a/b/one", "1"), ("a/b/two", "2"), ("a/b/three", "3"), ("old", "new"), ("link", "no link any more")] {
+            assert_eq!(std::fs::read_to_string(at(name)).unwrap(), text, "{name}");
+            let meta = std::fs::symlink_metadata(at(name)).unwrap();
+            assert_eq!((meta.uid(), meta.mode() & 0o7777), (own.0, 0o755), "{name}");
+        }
+        assert_eq!(std::fs::read_link(at("a/out")).unwrap(), Path::new("/outside"));
+        for path in ["../up", "/abs", "a/out/through"] {
+            assert!(extract_for(&tar(&[(EntryType::Regular, path, "", b"x")])[..], dir.path(), own).is_err(), "{path}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bottle_channel::copy::{CopyReport, OutFrame};
 use bottle_channel::frame::FrameWriter;
+use bottle_channel::untar::extract_for;
 use bottle_channel::{ChannelStream, CopyInRequest, CopyOutRequest, Reply};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -79,10 +80,12 @@ fn unpack(request: &CopyInRequest, mut input: Input) -> io::Result<CopyReport> {
     }
     make_parents(&dest.join("x"), *uid, *gid)?;
     let mut report = CopyReport::default();
-    {
+    if let (Some(uid), Some(gid)) = (uid, gid) {
+        report = extract_for(&mut input, &dest.canonicalize()?, (*uid, *gid)).map_err(io::Error::other)?;
+    } else {
         let mut archive = tar::Archive::new(&mut input);
         archive.set_preserve_permissions(true);
-        archive.set_preserve_ownerships(uid.is_none() || gid.is_none());
+        archive.set_preserve_ownerships(true);
         archive.set_preserve_mtime(true);
         archive.set_overwrite(true);
         for entry in archive.entries()? {
