@@ -205,7 +205,7 @@ impl Closure {
     /// `Engine` naming the first file that is missing or altered.
     pub fn verify(&self, image: &Image, engine: &str, cache: &Path) -> Result<()> {
         let (qemu, tools) = (&self.engines.qemu, &self.tools);
-        let mut files = vec![&self.bundle.binary, &tools.git, &tools.ssh, &tools.gitleaks];
+        let mut files = vec![&self.bundle.binary, &tools.mke2fs, &tools.git, &tools.ssh, &tools.gitleaks];
         match (engine, &self.engines.smolvm) {
             ("smolvm", Some(smolvm)) => {
                 files.push(&smolvm.binary);
@@ -213,7 +213,7 @@ impl Closure {
                 files.extend(&image.smolmachine);
             }
             _ => {
-                files.extend([&tools.mke2fs, &qemu.binary, &qemu.kernel, &qemu.initrd, &image.erofs]);
+                files.extend([&qemu.binary, &qemu.kernel, &qemu.initrd, &image.erofs]);
                 files.extend(&qemu.firmware_files);
             }
         }

@@ -383,6 +383,7 @@ impl Launch<'_> {
             memory_bytes: plan.resources.memory.get(),
             log: dir.log("engine"),
             channel: dir.daemon_socket("channel"),
+            unpacked: self.roots.unpacked(),
         })
     }
 }
