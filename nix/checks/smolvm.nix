@@ -1,7 +1,7 @@
 # Real bottles on the real smolvm: what the guest tries, and from launch to teardown. The same tests as `bottles`, which runs them on QEMU.
 { nested-run, bottle-tests, bottle }:
 nested-run {
-  name = "smolvm";
+  name = "check-smolvm";
   env = {
     BOTTLE_CLOSURE = "${bottle}/share/bottle/closure.json";
     BOTTLE_BINARY = "${bottle}/bin/bottle";
@@ -21,5 +21,9 @@ nested-run {
     status=0
     for case in $cases; do ${bottle-tests}/bin/bottles --test-threads=1 $case || status=1; done
     exit $status
+  '';
+  summary = ''
+    awk '/^test / && / \.\.\. / { $1 = ""; sub(/^ /, ""); print }' nested/log
+    awk '/^test result: / { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' nested/log
   '';
 }

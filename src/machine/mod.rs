@@ -17,7 +17,7 @@ pub use probe::{Virtualisation, virtualisation};
 pub use qemu::Qemu;
 pub use smolvm::{Smolvm, TESTED as SMOLVM_TESTED};
 
-use crate::closure::Image;
+use crate::closure::StoreFile;
 use crate::error::{Error, Kind, Result};
 use crate::process::Daemon;
 use crate::state::Journal;
@@ -29,8 +29,8 @@ use unpacked::Unpacked;
 pub struct MachineSpec<'a> {
     /// The bottle's name.
     pub slug: &'a str,
-    /// The agent image.
-    pub image: &'a Image,
+    /// The agent image, as this engine takes it.
+    pub image: &'a StoreFile,
     /// The private writable disk (made anew by the engine).
     pub disk: PathBuf,
     /// Its size in bytes.

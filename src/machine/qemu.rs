@@ -48,7 +48,7 @@ impl<'a> Qemu<'a> {
 
     /// `bottle-bundle confine … -- qemu-system-x86_64 …`
     fn program(&self, spec: &MachineSpec<'_>, channel: OwnedFd, console: OwnedFd, key: OwnedFd) -> Program {
-        let qemu = &self.closure.engines.qemu;
+        let (qemu, image) = (&self.closure.engines.qemu, &spec.image.path);
         let kvm = self.virtualisation == Virtualisation::Kvm;
         let mut program = Program::new("qemu", &self.closure.bundle.binary.path);
         let (channel, console, key) = (program.keep_fd(channel), program.keep_fd(console), program.keep_fd(key));
@@ -56,7 +56,7 @@ impl<'a> Qemu<'a> {
         for fd in [channel, console, key] {
             confine = confine.arg("--keep-fd").arg(fd.to_string());
         }
-        for path in [&qemu.firmware, &qemu.kernel.path, &qemu.initrd.path, &spec.image.erofs.path] {
+        for path in [&*qemu.firmware, &qemu.kernel.path, &qemu.initrd.path, image] {
             confine = confine.arg("--ro").arg(path);
         }
         confine = confine.arg("--rx").arg(store_path(&qemu.binary.path)).arg("--rw").arg(&spec.disk);
@@ -80,7 +80,7 @@ impl<'a> Qemu<'a> {
             .arg("-initrd")
             .arg(&qemu.initrd.path)
             .args(["-append", "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on no_timer_check"])
-            .args(["-blockdev", &blockdev("image", &spec.image.erofs.path, true)])
+            .args(["-blockdev", &blockdev("image", image, true)])
             .args(["-device", "virtio-blk-pci,drive=image"])
             .args(["-blockdev", &blockdev("disk", &spec.disk, false)])
             .args(["-device", "virtio-blk-pci,drive=disk,werror=report,rerror=report"])

@@ -18,7 +18,7 @@ use tokio::net::UnixListener;
 use super::console::Console;
 use super::unpacked::Unpacked;
 use super::{Engine, MachineSpec, Running, Virtualisation, virtualisation};
-use crate::closure::{Closure, Smolvm as Files, StoreFile};
+use crate::closure::{Closure, Smolvm as Files};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::{Daemon, Program};
 use crate::state::{Journal, Step, private_dir};
@@ -107,8 +107,9 @@ impl<'a> Smolvm<'a> {
         serde_json::json!([&*binary].iter().chain(&words).chain(args).collect::<Vec<_>>()).to_string()
     }
 
-    /// Has `image` unpacked, unless it is. No machine is started, and no guest has been near what comes out.
-    async fn unpacked(&self, spec: &MachineSpec<'_>, image: &StoreFile, journal: &mut Journal) -> Result<Unpacked> {
+    /// Has the image unpacked, unless it is. No machine is started, and no guest has been near what comes out.
+    async fn unpacked(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Unpacked> {
+        let image = spec.image;
         let key = format!("{}-{}", image.sha256.get(..32).unwrap_or_default(), self.files.version);
         Unpacked::get(&spec.unpacked, &key, journal, async |new: &Path, journal: &mut Journal| {
             let what = || format!("cannot unpack {}", image.path.display());
@@ -156,15 +157,15 @@ impl<'a> Smolvm<'a> {
     }
 
     /// `bottle-bundle machine … --step CREATE --step START --step EXEC --afterwards STOP`
-    fn program(&self, spec: &MachineSpec<'_>, image: &StoreFile, unpacked: &Unpacked, dir: &Path) -> Result<Program> {
+    fn program(&self, spec: &MachineSpec<'_>, unpacked: &Unpacked, dir: &Path) -> Result<Program> {
         let gib = spec.disk_bytes.div_ceil(GIB).to_string();
         let (cpus, memory) = (spec.cpus.to_string(), (spec.memory_bytes >> 20).to_string());
-        let (path, socket) = (image.path.to_string_lossy(), format!("{INSIDE}/channel:{CHANNEL}"));
+        let (path, socket) = (spec.image.path.to_string_lossy(), format!("{INSIDE}/channel:{CHANNEL}"));
         let create =
             ["--from", &*path, "--cpus", &cpus, "--mem", &memory, "--storage", &gib, "--overlay", OVERLAY, "--mount-socket", &socket];
         let exec = ["--interactive", "--user", "0:0", "--workdir", "/", "--", GUEST, "serve", CHANNEL];
         let (shared, place) = Self::lay_out(spec, unpacked, dir)?;
-        let mut program = self.confined(dir, &image.path).arg("--channel").arg(&spec.channel).arg("--shared").arg(shared).arg(place);
+        let mut program = self.confined(dir, &spec.image.path).arg("--channel").arg(&spec.channel).arg("--shared").arg(shared).arg(place);
         for (verb, args) in [("create", &create[..]), ("start", &[]), ("exec", &exec)] {
             program = program.arg("--step").arg(self.machine(verb, spec.slug, args));
         }
@@ -174,9 +175,7 @@ impl<'a> Smolvm<'a> {
 
     async fn boot(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Running> {
         let what = || "cannot make the machine's channel".to_owned();
-        let missing = || Error::new(Kind::Engine, "the image has no .smolmachine in this closure").hint("--engine qemu");
-        let image = spec.image.smolmachine.as_ref().ok_or_else(missing)?;
-        let unpacked = self.unpacked(spec, image, journal).await?;
+        let unpacked = self.unpacked(spec, journal).await?;
         super::disk::make(self.closure, spec, journal).await?;
         // Never the files of an earlier launch: a guest, or another version, wrote them.
         let dir = spec.disk.with_file_name("machine");
@@ -186,7 +185,7 @@ impl<'a> Smolvm<'a> {
         let _ = std::fs::remove_file(&spec.channel);
         let listener = UnixListener::bind(&spec.channel).context(Kind::Internal, what)?;
         let key = Key::random().context(Kind::Internal, what)?;
-        let mut vmm = self.program(spec, image, &unpacked, &dir)?.spawn(&spec.log, journal)?;
+        let mut vmm = self.program(spec, &unpacked, &dir)?.spawn(&spec.log, journal)?;
         vmm.feed(key.expose()).await?;
         let accepted = tokio::select! {
             accepted = tokio::time::timeout(BOOT_WATCHDOG, listener.accept()) => accepted,
