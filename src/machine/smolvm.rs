@@ -43,6 +43,8 @@ const GIB: u64 = 1 << 30;
 const MACHINES: &str = ".cache/smolvm/vms";
 /// And what they share: of each image a directory of its layers, and files about it.
 const SHARED: &str = ".cache/smolvm/vms/_shared";
+/// What helps where an image is damaged.
+const REPACK: &str = "nix/bootstrap build .#bottle   # packs the image anew";
 /// In an image's directory: it was unpacked to its end.
 const WHOLE: &str = ".smolvm-extracted";
 /// In a machine's directory, the disk on which all writes end.
@@ -113,6 +115,9 @@ impl<'a> Smolvm<'a> {
         let key = format!("{}-{}", image.sha256.get(..32).unwrap_or_default(), self.files.version);
         Unpacked::get(&spec.unpacked, &key, journal, async |new: &Path, journal: &mut Journal| {
             let what = || format!("cannot unpack {}", image.path.display());
+            // smolvm itself says less clearly what it cannot take.
+            bottle_pack::inspect(&image.path, bottle_pack::host_platform())
+                .map_err(|e| Error::new(Kind::Engine, format!("{}: {e}", image.path.display())).hint(REPACK))?;
             let dir = new.join("smolvm");
             private_dir(&dir)?;
             let create =
@@ -297,7 +302,7 @@ fn explain(said: &str, startup: &str) -> Option<Error> {
     } else if has(&["no space left", "enospc", "disk full"]) {
         (Kind::Config, "df -h ~/.local/state   # free some space, or ask for a smaller resources.disk")
     } else if has(&["checksum", "crc", "invalid magic", "truncated", "unsupported version"]) {
-        (Kind::Engine, "nix/bootstrap build .#bottle   # packs the image anew")
+        (Kind::Engine, REPACK)
     } else if has(&["libkrun", "dlopen"]) {
         (Kind::Engine, "nix/bootstrap build .#bottle   # realises smolvm's libraries again")
     } else {
