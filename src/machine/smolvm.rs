@@ -116,8 +116,9 @@ impl<'a> Smolvm<'a> {
         Unpacked::get(&spec.unpacked, &key, journal, async |new: &Path, journal: &mut Journal| {
             let what = || format!("cannot unpack {}", image.path.display());
             // smolvm itself says less clearly what it cannot take.
-            bottle_pack::inspect(&image.path, bottle_pack::host_platform())
+            let manifest = bottle_pack::inspect(&image.path, bottle_pack::host_platform())
                 .map_err(|e| Error::new(Kind::Engine, format!("{}: {e}", image.path.display())).hint(REPACK))?;
+            room(new, manifest.image_size)?;
             let dir = new.join("smolvm");
             private_dir(&dir)?;
             let create =
@@ -237,6 +238,18 @@ impl Engine for Smolvm<'_> {
             other => other,
         }
     }
+}
+
+/// Requires room in `dir` for an image with layers of `bytes`, which are unpacked twice: to tar files, and those to a tree.
+fn room(dir: &Path, bytes: u64) -> Result<()> {
+    let what = || format!("cannot read {}", dir.display());
+    let found = nix::sys::statvfs::statvfs(dir).context(Kind::Config, what)?;
+    let (free, needed) = ((found.blocks_available() * found.fragment_size()) >> 20, bytes.saturating_mul(2) >> 20);
+    if free >= needed {
+        return Ok(());
+    }
+    let error = Error::new(Kind::Config, format!("only {free} MiB are free for {}, and the image needs {needed}", dir.display()));
+    Err(error.hint("df -h ~/.local/state   # free some space, or export XDG_STATE_HOME=/somewhere/with/room"))
 }
 
 /// What smolvm calls the directory of the machine `name`: the beginning of the name's SHA-256.
