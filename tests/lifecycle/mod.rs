@@ -109,7 +109,7 @@ fn kept(home: &Home, verb: &[&str], script: &str) -> std::process::Output {
 
 fn resumed() {
     let home = Home::with_manifest(
-        "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"claude\"\n[bottles.dev]\nimage = \"demo\"\nworkspace = { mode = \"copy\" }\n",
+        "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"claude\"\n[bottles.dev]\nimage = \"demo\"\nworkspace = { mode = \"copy\" }\nresources = { cpus = 1, memory = \"512MiB\", disk = \"1GiB\" }\n",
     );
     std::fs::write(home.project().join("given"), "given").expect("a file");
     let script =
