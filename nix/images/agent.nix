@@ -33,8 +33,8 @@ let
     inherit name;
     setup = ''
       for tree in ${tools} ${node} ${toString roots}; do
-        cp -a --no-preserve=ownership $tree/usr $root/
-        [ ! -e $tree/etc ] || cp -a --no-preserve=ownership $tree/etc $root/
+        cp -a --no-preserve=ownership,links $tree/usr $root/
+        [ ! -e $tree/etc ] || cp -a --no-preserve=ownership,links $tree/etc $root/
         chmod -R u+w $root
       done
       # Beside programs of several hundred megabytes, at least what no agent runs is left out.
