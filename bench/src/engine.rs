@@ -56,7 +56,11 @@ fn artifacts(report: &mut Report, smolvm: &Smolvm, image: &Path, runs: u32) -> R
     // It boots a machine, by itself a large one.
     let small = ["--cpus", "1", "--mem", "1024", "--storage", "4"];
     let (tree, to) = (format!("{}/", state.tree()?.display()), own.to_string_lossy());
-    state.run(&[&["pack", "create", "--image", &tree, "--output", &to], &small[..]].concat())?;
+    if let Err(e) = state.run(&[&["pack", "create", "--image", &tree, "--output", &to], &small[..]].concat()) {
+        eprintln!("bottle-bench: no figures of smolvm's own packing, as it does not work here: {e}");
+        report.figure(BENCH, "demo.smolmachine", "size", "MB", megabytes(image)?, None);
+        return Ok(());
+    }
     report.figure(BENCH, "smolvm pack create", "wall", "ms", began.elapsed().as_secs_f64() * 1e3, None);
     let own = own.with_extension("smolmachine");
     state.boot(&own)?;
