@@ -32,14 +32,19 @@ let
 
     guest-root = call ./images/guest-root.nix;
     image-root = call ./images/root.nix;
+    image-json = call ./images/json.nix;
     erofs = call ./images/erofs.nix;
     smolmachine = call ./images/smolmachine.nix;
     image-demo = call ./images/demo.nix;
     smolmachine-demo = call ./images/smolmachine-demo.nix;
     image-clients = call ./images/clients.nix;
     agent-image = call ./images/agent.nix;
-    agent-claude = call ./images/agent-claude.nix;
-    agent-codex = call ./images/agent-codex.nix;
+    claude = call ./images/agent-claude.nix;
+    codex = call ./images/agent-codex.nix;
+    agent-claude = scope.claude.qemu;
+    agent-codex = scope.codex.qemu;
+    smolmachine-claude = scope.claude.smolvm;
+    smolmachine-codex = scope.codex.smolvm;
 
     realise = call ./packages/realise.nix;
     closure = call ./packages/closure.nix;
@@ -54,6 +59,7 @@ let
     sshd = import ./checks/sshd.nix;
     nested-machine = call ./nested/machine.nix;
     nested-run = call ./nested/run.nix;
+    bench-engine = call ./nested/bench.nix;
     checks = {
       unit = call ./checks/unit.nix;
       lint = call ./checks/lint.nix;

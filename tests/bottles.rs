@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attacks;
+mod conformance;
 mod lifecycle;
 #[allow(dead_code, reason = "the other tests of bottles use the rest")]
 mod support;
@@ -16,19 +17,21 @@ use support::Home;
 
 fn main() {
     let args = Arguments::from_args();
-    // One bottle serves all attacks from inside: each is an exec in it.
+    // One bottle serves all that happens inside: each is an exec in it.
     let home: &'static Home = Box::leak(Box::new(Home::new()));
-    let shared: &'static Mutex<Option<support::Running<'static>>> = Box::leak(Box::new(Mutex::new(None)));
-    let mut trials: Vec<Trial> = attacks::isolation::attacks(support::engine().unwrap_or("qemu"))
-        .map(|attack| {
-            Trial::test(format!("attacks::isolation::{}", attack.name), move || {
-                let mut bottle = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                let bottle = bottle.get_or_insert_with(|| home.up("attacked", &["demo"]));
-                attack.run(bottle);
-                Ok(())
-            })
-        })
-        .collect();
+    let running: &'static Mutex<Option<support::Running<'static>>> = Box::leak(Box::new(Mutex::new(None)));
+    let shared = |run: Box<dyn FnOnce(&support::Running<'_>) + Send>| {
+        move || {
+            let mut bottle = running.lock().unwrap_or_else(PoisonError::into_inner);
+            run(bottle.get_or_insert_with(|| home.up("shared", &["demo"])));
+            Ok(())
+        }
+    };
+    let under_test = support::engine().unwrap_or("qemu");
+    let conformance = conformance::CASES.iter().map(|&(name, run)| Trial::test(name, shared(Box::new(run))));
+    let isolation = attacks::isolation::attacks(under_test)
+        .map(|attack| Trial::test(format!("attacks::isolation::{}", attack.name), shared(Box::new(move |bottle| attack.run(bottle)))));
+    let mut trials: Vec<Trial> = conformance.chain(isolation).collect();
     let cases = attacks::secrets::CASES
         .iter()
         .chain(attacks::denial::CASES)
@@ -49,8 +52,20 @@ fn main() {
             Ok(())
         })
     }));
+    if under_test == "smolvm" {
+        trials.extend(lifecycle::smolvm::CASES.iter().map(|(name, run)| {
+            Trial::test(*name, move || {
+                run();
+                Ok(())
+            })
+        }));
+    }
+    // Several filters in one run, so that they share a bottle.
+    if let Ok(wanted) = std::env::var("BOTTLE_TEST_CASES") {
+        trials.retain(|trial| wanted.split_whitespace().any(|name| trial.name().contains(name)));
+    }
     let conclusion = libtest_mimic::run(&args, trials);
-    if let Some(bottle) = shared.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    if let Some(bottle) = running.lock().unwrap_or_else(PoisonError::into_inner).take() {
         bottle.stop();
     }
     conclusion.exit();

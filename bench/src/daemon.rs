@@ -141,10 +141,8 @@ impl Drop for Daemon {
 
 /// Time that a process has computed, µs.
 pub fn cpu(pid: u32) -> f64 {
-    let stat = read(pid, "stat");
-    // After the name, which may hold anything: state is 3, utime 14, stime 15 (proc_pid_stat(5)).
-    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    after.split_ascii_whitespace().skip(11).take(2).filter_map(|n| n.parse::<f64>().ok()).sum::<f64>() / TICKS * 1e6
+    // utime and stime are the fields 14 and 15.
+    seconds(pid, 14) * 1e6
 }
 
 /// Memory that it has, MiB.
@@ -154,6 +152,19 @@ pub fn resident(pid: u32) -> f64 {
 
 fn read(pid: u32, name: &str) -> String {
     std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join(name)).unwrap_or_default()
+}
+
+/// The sum of the times in the fields `first` and the next of a process' stat, which are counted from 1 (proc_pid_stat(5)), in seconds.
+fn seconds(pid: u32, first: usize) -> f64 {
+    let stat = read(pid, "stat");
+    // After the name, which may hold anything, comes the third.
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    after.split_ascii_whitespace().skip(first - 3).take(2).filter_map(|n| n.parse::<f64>().ok()).sum::<f64>() / TICKS
+}
+
+/// Time that children which have ended have computed, ms.
+pub fn children_cpu() -> f64 {
+    seconds(std::process::id(), 16) * 1e3
 }
 
 fn status_kib(status: &str, key: &str) -> f64 {

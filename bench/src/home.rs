@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// The program `bottle` next to this one, else the one on PATH.
-pub fn beside_this_program() -> PathBuf {
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("bottle")));
-    beside.filter(|p| p.exists()).unwrap_or_else(|| "bottle".into())
+/// The program `name` next to this one, else the one on PATH.
+pub fn beside_this_program(name: &str) -> PathBuf {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
+    beside.filter(|p| p.exists()).unwrap_or_else(|| name.into())
 }
 
 /// A home directory for bottles.

@@ -38,8 +38,10 @@ enum Bench {
         #[arg(long, default_value_t = 30)]
         soak: u32,
     },
-    /// A launch on smolvm; against smolvm alone, and QEMU. Needs KVM.
+    /// Launches on smolvm; against smolvm alone, and QEMU; and .smolmachine files against smolvm's own. Needs KVM.
     Engine,
+    /// Packing the demo's image.
+    Pack,
     /// The egress proxy; against no proxy, and against mitmproxy where BOTTLE_MITMPROXY says where it is.
     Egress(egress::Options),
     /// Pushes and clones through git-gate; against the same made directly.
@@ -54,10 +56,11 @@ enum Bench {
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let mut report = Report::new(cli.json);
-    let binary = cli.bottle.unwrap_or_else(home::beside_this_program);
+    let binary = cli.bottle.unwrap_or_else(|| home::beside_this_program("bottle"));
     let ran = match cli.bench {
         Bench::Launch { soak } => launch::run(&mut report, &binary, cli.runs, soak),
         Bench::Engine => engine::run(&mut report, &binary, cli.runs),
+        Bench::Pack => engine::pack(&mut report, cli.runs),
         Bench::Egress(options) => egress::run(&mut report, &options),
         Bench::Git(options) => git::run(&mut report, &options, cli.runs),
         Bench::Supervise(options) => supervise::run(&mut report, &binary, &options),

@@ -24,7 +24,7 @@ pub fn disk(closure: &Closure, path: &Path) -> Result<(), String> {
 /// Boots, waits for the agent's handshake and kills the machine; ms it took.
 pub async fn boot(closure: &Closure, disk: &Path) -> Result<f64, String> {
     let text = |e: std::io::Error| e.to_string();
-    let image = closure.images.get("demo").ok_or("no demo image")?;
+    let image = closure.image("demo").and_then(|i| i.of("qemu")).map_err(|e| e.to_string())?;
     let qemu = &closure.engines.qemu;
     let kvm = bottle::machine::virtualisation() == bottle::machine::Virtualisation::Kvm;
     let key = Key::random().map_err(text)?;
@@ -44,7 +44,7 @@ pub async fn boot(closure: &Closure, disk: &Path) -> Result<f64, String> {
         .arg("-initrd")
         .arg(&qemu.initrd.path)
         .args(["-append", "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on no_timer_check"])
-        .args(["-drive", &format!("file={},format=raw,if=virtio,readonly=on", image.erofs.path.display())])
+        .args(["-drive", &format!("file={},format=raw,if=virtio,readonly=on", image.path.display())])
         .args(["-drive", &format!("file={},format=raw,if=virtio", disk.display())])
         .args(["-device", "virtio-serial-pci", "-chardev", &format!("socket,id=channel,fd={fd}")])
         .args(["-device", "virtserialport,chardev=channel,name=bottle"])

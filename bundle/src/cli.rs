@@ -160,13 +160,19 @@ struct Machine {
     dir: PathBuf,
     /// Unix socket that they see as /tmp/channel.
     #[arg(long)]
-    channel: PathBuf,
+    channel: Option<PathBuf>,
+    /// A directory that they see, read-only, as the one that is at PLACE (relative) in the machine's.
+    #[arg(long, num_args = 2, value_names = ["DIR", "PLACE"])]
+    shared: Vec<PathBuf>,
     /// Process id of the parent; everything dies with it.
     #[arg(long)]
     parent: u32,
     /// A program and its arguments, as a JSON array; more than one.
     #[arg(long = "step", required = true, value_name = "JSON", value_parser = step)]
     steps: Vec<Step>,
+    /// Another one, to be run when the last step has ended well.
+    #[arg(long = "afterwards", value_name = "JSON", value_parser = step)]
+    afterwards: Vec<Step>,
 }
 
 #[derive(Clone)]
@@ -256,8 +262,13 @@ fn become_command(a: Confine) -> ExitCode {
 #[cfg(target_os = "linux")]
 fn run_machine(a: Machine) -> ExitCode {
     let grants = confine::Grants { ro: a.ro, rx: a.rx, rw: a.rw, skip_missing: true };
-    let steps = a.steps.into_iter().map(|Step(argv)| argv).collect();
-    let spec = confine::machine::MachineSpec { grants, dir: a.dir, channel: a.channel, parent: a.parent, steps };
+    let argvs = |steps: Vec<Step>| steps.into_iter().map(|Step(argv)| argv).collect();
+    let shared = match &a.shared[..] {
+        [dir, place] => Some((dir.clone(), place.clone())),
+        _ => None,
+    };
+    let (steps, afterwards) = (argvs(a.steps), argvs(a.afterwards));
+    let spec = confine::machine::MachineSpec { grants, dir: a.dir, channel: a.channel, shared, parent: a.parent, steps, afterwards };
     confine::machine::run(spec).map_or_else(
         |e| {
             eprintln!("bottle-bundle machine: {e}");

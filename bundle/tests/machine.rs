@@ -32,6 +32,11 @@ impl Place {
 
     /// Runs these shell scripts as the machine's programs.
     fn run(&self, scripts: &[&str]) -> Child {
+        self.run_with(scripts, &[])
+    }
+
+    /// The same, with more arguments.
+    fn run_with(&self, scripts: &[&str], args: &[&str]) -> Child {
         let mut command = Command::new(BIN);
         command.args(["machine", "--parent", &std::process::id().to_string(), "--dir"]).arg(self.machine());
         command.arg("--channel").arg(self.dir.path().join("channel"));
@@ -39,6 +44,7 @@ impl Place {
         for script in scripts {
             command.arg("--step").arg(serde_json::to_string(&["/bin/sh", "-c", script]).unwrap());
         }
+        command.args(args);
         command.env("OUTSIDE", self.dir.path().join("outside")).stdin(Stdio::null()).spawn().unwrap()
     }
 
@@ -96,6 +102,36 @@ fn nothing_is_seen_but_what_is_granted() {
     // The twin: the same script without a machine around it.
     assert!(fs::read_to_string(place.dir.path().join("outside")).is_ok() && fs::read_to_string("/etc/passwd").is_ok());
     assert!(!Path::new("/tmp/read").exists(), "/tmp in there is not ours");
+}
+
+#[test]
+fn what_is_shared_is_seen_in_its_place_and_cannot_be_written() {
+    let place = Place::new();
+    let shared = place.dir.path().join("shared");
+    fs::create_dir_all(shared.join("in")).unwrap();
+    fs::write(shared.join("in/file"), "shared").unwrap();
+    fs::create_dir_all(place.machine().join("a/b")).unwrap();
+    let script = "cat /tmp/a/b/in/file > /tmp/read; for f in file new; do echo x > /tmp/a/b/in/$f; done; chmod 777 /tmp/a/b; rm -r /tmp/a/b/in; true";
+    let args = ["--shared", shared.to_str().unwrap(), "a/b"];
+    assert_eq!(ended(place.run_with(&[script], &args)).code(), Some(0));
+    assert_eq!(place.said("read").as_deref(), Some("shared"));
+    assert_eq!(fs::read_to_string(shared.join("in/file")).unwrap(), "shared");
+    assert!(!shared.join("in/new").exists());
+    // The twin: what is not shared but the machine's own takes all of it.
+    fs::create_dir_all(place.machine().join("a/b/in")).unwrap();
+    fs::write(place.machine().join("a/b/in/file"), "own").unwrap();
+    assert_eq!(ended(place.run(&[script])).code(), Some(0));
+    assert!(!place.machine().join("a/b/in").exists());
+}
+
+#[test]
+fn what_comes_afterwards_runs_when_nothing_failed() {
+    for (code, there) in [(0, true), (3, false)] {
+        let place = Place::new();
+        let afterwards = r#"["/bin/sh","-c","echo > /tmp/afterwards"]"#;
+        let status = ended(place.run_with(&[&format!("exit {code}")], &["--afterwards", afterwards]));
+        assert_eq!((status.code(), place.said("afterwards").is_some()), (Some(code), there));
+    }
 }
 
 #[test]

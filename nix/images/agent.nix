@@ -1,6 +1,5 @@
-# An agent's image: the guest root, the tools that agents expect, and what `setup` adds in $root. Beside the file system lies what
-# a launch has to know of it, since a closure names an image like this one before it is built.
-{ erofs, bare, debian, in-root, toolchain, lock }:
+# An agent's image, for each engine: the guest root, the tools that agents expect, and what `setup` adds in $root.
+{ erofs, smolmachine, debian, in-root, toolchain, lock }:
 let
   npm = name: (builtins.head (builtins.filter (s: s.kind == "npm" && s.name == name) (lock "agent"))).src;
   tools = debian {
@@ -30,12 +29,12 @@ in
 # `roots` are further trees with a usr/ (of Debian packages, say), copied over the tools.
 { name, roots ? [ ], setup ? "" }:
 let
-  image = erofs {
+  image = {
     inherit name;
     setup = ''
       for tree in ${tools} ${node} ${toString roots}; do
-        cp -a --no-preserve=ownership $tree/usr $root/
-        [ ! -e $tree/etc ] || cp -a --no-preserve=ownership $tree/etc $root/
+        cp -a --no-preserve=ownership,links $tree/usr $root/
+        [ ! -e $tree/etc ] || cp -a --no-preserve=ownership,links $tree/etc $root/
         chmod -R u+w $root
       done
       # Beside programs of several hundred megabytes, at least what no agent runs is left out.
@@ -51,18 +50,9 @@ let
       )
       ${setup}
     '';
-    # Big clusters make it a seventh smaller, and read ahead what a program of that size needs anyway.
-    compression = "lz4hc,12 -C1048576";
   };
-in (bare {
-  inherit name;
-  script = ''
-    mkdir $out
-    file=${image}/root.erofs
-    cat > $out/image.json <<END
-    {"erofs":{"path":"$file","sha256":"$(sha256sum $file | cut -d' ' -f1)","bytes":$(stat -c %s $file)},
-     "user":"node","uid":1000,"gid":1000,"home":"/home/node","workdir":"/home/node/workspace",
-     "path":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-    END
-  '';
-}) // { erofs = "${image}/root.erofs"; }
+in {
+  # Big clusters make it a seventh smaller, and read ahead what a program of that size needs anyway.
+  qemu = erofs (image // { compression = "lz4hc,12 -C1048576"; });
+  smolvm = smolmachine image;
+}

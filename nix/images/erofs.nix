@@ -1,12 +1,15 @@
 # An agent image as a read-only file system, for QEMU. All files belong to root; the guest gives the agent its home at boot. `compression`
 # is mkfs.erofs' -z and what belongs to it.
-{ in-root, toolchain, image-root }:
+{ in-root, toolchain, image-root, image-json }:
 { name, setup ? "", compression ? "lz4hc" }:
-in-root {
-  name = "image-${name}";
-  root = toolchain;
-  script = ''
-    ${image-root setup}
-    mkfs.erofs --quiet -z${compression} -T1 -U 0b077150-0000-4000-8000-000000000001 --all-root $out/root.erofs $root
-  '';
-}
+let
+  image = in-root {
+    name = "image-${name}";
+    root = toolchain;
+    script = ''
+      ${image-root setup}
+      mkfs.erofs --quiet -z${compression} -T1 -U 0b077150-0000-4000-8000-000000000001 --all-root $out/root.erofs $root
+      ${image-json "erofs" "root.erofs"}
+    '';
+  };
+in image // { file = "${image}/root.erofs"; }

@@ -8,6 +8,9 @@ debian {
   setup = ''
     mkdir -p home/node/workspace root mnt usr/lib/bottle usr/local/bin usr/local/sbin etc/ssl/certs var/tmp var/log var/lib var/cache
     ln -sf mawk usr/bin/awk
+    # Hard links in their packages.
+    ln -sf perl5.36.0 usr/bin/perl
+    ln -sf gunzip usr/bin/uncompress
     [ -e usr/bin/sh ] || ln -s bash usr/bin/sh
     rm -rf var/run var/lock
     ln -s /run var/run

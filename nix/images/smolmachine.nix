@@ -1,11 +1,14 @@
-# The same image as a .smolmachine, packed without a virtual machine and read back (pack/).
-{ in-root, toolchain, image-root, bottle-pack }:
+# The same image as a .smolmachine, packed without a virtual machine and read back (pack/), with what a launch has to know of it.
+{ in-root, toolchain, image-root, image-json, bottle-pack }:
 { name, setup ? "" }:
-in-root {
-  name = "smolmachine-${name}";
-  root = toolchain;
-  script = ''
-    ${image-root setup}
-    ${bottle-pack}/bin/bottle-pack ${name} linux/amd64 $root $out/${name}.smolmachine
-  '';
-}
+let
+  image = in-root {
+    name = "smolmachine-${name}";
+    root = toolchain;
+    script = ''
+      ${image-root setup}
+      ${bottle-pack}/bin/bottle-pack ${name} linux/amd64 $root $out/${name}.smolmachine
+      ${image-json "smolmachine" "${name}.smolmachine"}
+    '';
+  };
+in image // { file = "${image}/${name}.smolmachine"; }

@@ -1,9 +1,10 @@
-# A check in which smolvm runs: `script`, as an ordinary user, on KVM. Where KVM works in the sandbox it is that one; elsewhere a nested machine's,
-# with a watchdog. An emulated machine that goes silent is started once more, and the summary says so.
+# A derivation in which smolvm runs: `script`, as an ordinary user, on KVM. Where KVM works in the sandbox it is that one; elsewhere a nested
+# machine's, with a watchdog. An emulated machine that goes silent is started once more, and the output says so. The output is what `summary`
+# makes of what the script said, which is in nested/log.
 { in-root, check-root, qemu, tools, nested-machine, seed }:
-{ name, script, env ? { }, deadline ? 1500 }:
+{ name, script, summary, env ? { }, deadline ? 1500 }:
 in-root {
-  name = "check-${name}";
+  inherit name;
   root = check-root;
   env = env // { check = name; inherit script deadline; };
   script = ''
@@ -59,10 +60,9 @@ in-root {
       }
     fi
     {
-      awk '/^test / && / \.\.\. / { $1 = ""; sub(/^ /, ""); print }' nested/log
       [ -z "$again" ] || echo "$again"
       echo "$where"
-      awk '/^test result: / { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' nested/log
+      ${summary}
     } > $out
     echo "summary of $check:"
     sed 's/^/  /' $out

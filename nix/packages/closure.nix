@@ -1,14 +1,13 @@
 # closure.json: every path a launch needs, with its hash, so that a launch can check what it is about to run. The agents' images are
 # several hundred megabytes each, so they are only described: how to build them, and where they will be (bottle's src/closure).
-{ bare, bottle-bundle, bottle-guest, tools, git, gitleaks, qemu, kernel, initrd, smolvm, image-demo, smolmachine-demo, agent-claude, agent-codex, realise, system }:
+{ bare, bottle-bundle, bottle-guest, tools, git, gitleaks, qemu, kernel, initrd, smolvm, image-demo, smolmachine-demo, claude, codex, bottle-pack, realise, system }:
 let
-  later = image: groups: download:
+  later = images: groups: download:
     let
-      drv = builtins.unsafeDiscardOutputDependency image.drvPath;
-      result = builtins.unsafeDiscardStringContext image.outPath;
-      erofs = builtins.unsafeDiscardStringContext image.erofs;
+      plain = builtins.unsafeDiscardStringContext;
+      build = image: ''{"drv":"${builtins.unsafeDiscardOutputDependency image.drvPath}","result":"${plain image.outPath}","file":"${plain image.file}"}'';
       words = builtins.concatStringsSep "," (map (group: ''"${group}"'') groups);
-    in ''{"drv":"${drv}","result":"${result}","erofs":"${erofs}","sources":[${words}],"download_mb":${toString download},
+    in ''{"builds":{"qemu":${build images.qemu},"smolvm":${build images.smolvm}},"sources":[${words}],"download_mb":${toString download},
       "user":"node","uid":1000,"gid":1000,"home":"/home/node","workdir":"/home/node/workspace",
       "path":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}'';
   sources = [ "seed" "toolchain" "guest" "agent" ];
@@ -35,9 +34,9 @@ bare {
        "agent":"${smolvm}/share/agent","files":[$files]}},
      "images":{"demo":{"erofs":$(file ${image-demo}/root.erofs),"smolmachine":$(file ${smolmachine-demo}/demo.smolmachine),"user":"node","uid":1000,"gid":1000,"home":"/home/node",
       "workdir":"/home/node/workspace","path":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
-     "realise":{"program":"${realise}/nix/realise","keep":["${bottle-guest}"]},
-     "later":{"agent-claude":${later agent-claude (sources ++ [ "agent-claude" ]) 320},
-      "agent-codex":${later agent-codex (sources ++ [ "agent-codex" ]) 315}}}
+     "realise":{"program":"${realise}/nix/realise","keep":["${bottle-guest}","${bottle-pack}"]},
+     "later":{"agent-claude":${later claude (sources ++ [ "agent-claude" ]) 320},
+      "agent-codex":${later codex (sources ++ [ "agent-codex" ]) 315}}}
     END
   '';
 }

@@ -181,12 +181,16 @@ fn manifest(spec: &Spec, layers: Vec<LayerEntry>) -> Manifest {
     }
 }
 
-/// Reads the file at `path` to its end and checks every byte of it: the footer, the checksum, each layer's digest, and that it is for
-/// `platform` (such as `linux/amd64`).
+/// Reads what the file at `path` says of itself: that it is whole as far as sizes tell, of a known format, and for `platform` (such as
+/// `linux/amd64`). The layers are not read; [`verify`] does that.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn verify(path: &Path, platform: &str) -> Result<Manifest, PackError> {
+pub fn inspect(path: &Path, platform: &str) -> Result<Manifest, PackError> {
+    open(path, platform).map(|(.., manifest)| manifest)
+}
+
+fn open(path: &Path, platform: &str) -> Result<(File, Footer, Manifest), PackError> {
     let mut file = File::open(path).map_err(at(path))?;
     let size = file.metadata().map_err(at(path))?.len();
     let footer = Footer::read(&mut file, size)?;
@@ -194,6 +198,19 @@ pub fn verify(path: &Path, platform: &str) -> Result<Manifest, PackError> {
     let mut json = Vec::new();
     Read::by_ref(&mut file).take(footer.manifest).read_to_end(&mut json).map_err(at(path))?;
     file.rewind().map_err(at(path))?;
+    let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| PackError::Damaged(format!("its manifest: {e}")))?;
+    if manifest.platform != platform {
+        return Err(PackError::Platform { found: manifest.platform, wanted: platform.to_owned() });
+    }
+    Ok((file, footer, manifest))
+}
+
+/// Reads the file at `path` to its end and checks every byte of it: what [`inspect`] does, the checksum, and each layer's digest.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn verify(path: &Path, platform: &str) -> Result<Manifest, PackError> {
+    let (mut file, footer, manifest) = open(path, platform)?;
     let mut crc = crc32fast::Hasher::new();
     let mut buffer = vec![0; 1 << 17];
     let mut left = footer.assets + footer.manifest;
@@ -209,13 +226,15 @@ pub fn verify(path: &Path, platform: &str) -> Result<Manifest, PackError> {
     if crc.finalize() != footer.crc {
         return Err(PackError::Damaged("its checksum is another one".into()));
     }
-    let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| PackError::Damaged(format!("its manifest: {e}")))?;
-    if manifest.platform != platform {
-        return Err(PackError::Platform { found: manifest.platform, wanted: platform.to_owned() });
-    }
     file.rewind().map_err(at(path))?;
     layers(file.take(footer.assets), &manifest)?;
     Ok(manifest)
+}
+
+/// The platform of this host's guests.
+#[must_use]
+pub fn host_platform() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" }
 }
 
 /// Each layer that the manifest names, by its content.

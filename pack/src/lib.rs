@@ -16,7 +16,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use archive::Archive;
-pub use container::{Manifest, Packed, Spec, pack, verify};
+pub use container::{Manifest, Packed, Spec, host_platform, inspect, pack, verify};
 pub use layer::Layer;
 pub use tree::{File, Tree};
 

@@ -1,6 +1,5 @@
 //! A directory, or a few files, as a layer. Everything belongs to root and is one second old.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -14,21 +13,21 @@ use crate::{PackError, at};
 /// Modification time of every entry, in seconds: some programs take 0 for "no time".
 const MTIME: u64 = 1;
 
-/// A directory with all that is in it, in the order of its names' bytes. Hard links stay such, sockets and devices are refused.
+/// A directory with all that is in it, in the order of its names' bytes. Hard links
+/// become files of their own: a store may make and lose them without a word, and they would be other bytes. Sockets and devices are refused.
 #[derive(Debug)]
 pub struct Tree(pub PathBuf);
 
 impl Layer for Tree {
     fn write(&self, to: &mut dyn Write) -> Result<(), PackError> {
         let mut tar = Builder::new(to);
-        let mut links = BTreeMap::new();
-        self.walk(Path::new(""), &mut tar, &mut links)?;
+        self.walk(Path::new(""), &mut tar)?;
         tar.finish().map_err(PackError::Write)
     }
 }
 
 impl Tree {
-    fn walk(&self, below: &Path, tar: &mut Builder<&mut dyn Write>, links: &mut BTreeMap<(u64, u64), PathBuf>) -> Result<(), PackError> {
+    fn walk(&self, below: &Path, tar: &mut Builder<&mut dyn Write>) -> Result<(), PackError> {
         let dir = self.0.join(below);
         let mut names: Vec<_> =
             fs::read_dir(&dir).and_then(|d| d.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>()).map_err(at(&dir))?;
@@ -40,16 +39,11 @@ impl Tree {
             let kind = meta.file_type();
             if kind.is_dir() {
                 tar.append_data(&mut header(EntryType::Directory, meta.mode(), 0), name.join(""), &[][..]).map_err(at(&path))?;
-                self.walk(&name, tar, links)?;
+                self.walk(&name, tar)?;
             } else if kind.is_symlink() {
                 let target = fs::read_link(&path).map_err(at(&path))?;
                 tar.append_link(&mut header(EntryType::Symlink, 0o777, 0), &name, target).map_err(at(&path))?;
-            } else if let Some(first) = links.get(&(meta.dev(), meta.ino())) {
-                tar.append_link(&mut header(EntryType::Link, meta.mode(), 0), &name, first).map_err(at(&path))?;
             } else if kind.is_file() {
-                if meta.nlink() > 1 {
-                    links.insert((meta.dev(), meta.ino()), name.clone());
-                }
                 let file = fs::File::open(&path).map_err(at(&path))?;
                 tar.append_data(&mut header(EntryType::Regular, meta.mode(), meta.len()), &name, file).map_err(at(&path))?;
             } else {

@@ -38,6 +38,9 @@ fn packed(root: &Path) -> (TempDir, PathBuf) {
 fn the_same_tree_gives_the_same_bytes_wherever_it_is() {
     let (first, second) = (root(&["a", "b", "c"]), root(&["c", "b", "a"]));
     let other = filetime_of(second.path());
+    // A store that is copied loses its hard links, and one that is optimised gets new ones.
+    fs::remove_file(second.path().join("b/linked")).unwrap();
+    fs::copy(second.path().join("a/file"), second.path().join("b/linked")).unwrap();
     let ((_one, first), (_two, second)) = (packed(first.path()), packed(second.path()));
     assert_eq!(fs::read(&first).unwrap(), fs::read(&second).unwrap());
     assert!(verify(&first, AMD64).is_ok(), "{other:?}");
@@ -65,7 +68,7 @@ fn a_layer_holds_what_the_tree_holds() {
         seen.push((path, header.entry_type(), header.mode().unwrap()));
     }
     let kind = |name: &str| seen.iter().find(|(path, ..)| path == name).map(|(_, kind, mode)| (*kind, *mode));
-    assert_eq!(kind("b/linked"), Some((tar::EntryType::Link, 0o644)));
+    assert_eq!(kind("b/linked"), Some((tar::EntryType::Regular, 0o644)));
     assert_eq!(kind("b/symlink").map(|(k, _)| k), Some(tar::EntryType::Symlink));
     assert_eq!(kind("b/file"), Some((tar::EntryType::Regular, 0o1755)));
     assert!(seen.iter().any(|(path, ..)| path.ends_with("/deep") && path.len() > 180), "{seen:?}");

@@ -93,18 +93,21 @@ fn closure() -> Finding {
 /// What `--engine auto` would take.
 fn engine() -> Finding {
     let closure = Closure::load().ok();
-    let smolvm = closure.as_ref().and_then(|c| c.engines.smolvm.as_ref());
-    match (virtualisation(), smolvm) {
-        (Virtualisation::Kvm, Some(smolvm)) if smolvm.version == SMOLVM_TESTED => {
-            finding("engine", Level::Ok, format!("smolvm {} with KVM", smolvm.version), None)
-        }
+    let (level, detail) = auto(virtualisation(), closure.as_ref().and_then(|c| c.engines.smolvm.as_ref()).map(|s| s.version.as_str()));
+    finding("engine", level, detail, None)
+}
+
+fn auto(virtualisation: Virtualisation, smolvm: Option<&str>) -> (Level, String) {
+    let version = |smolvm: &str| format!("smolvm {smolvm} (tested: {SMOLVM_TESTED})");
+    match (virtualisation, smolvm) {
         (Virtualisation::Kvm, Some(smolvm)) => {
-            let detail = format!("smolvm {} with KVM; the tests run {SMOLVM_TESTED}", smolvm.version);
-            finding("engine", Level::Warning, detail, Some("--engine qemu"))
+            let level = if smolvm == SMOLVM_TESTED { Level::Ok } else { Level::Warning };
+            (level, format!("auto takes {}, with KVM", version(smolvm)))
         }
-        (Virtualisation::Kvm, None) => finding("engine", Level::Ok, "qemu with KVM", None),
-        (Virtualisation::None(why), _) => {
-            finding("engine", Level::Warning, format!("qemu with software emulation, slower; smolvm cannot run: {why}"), None)
+        (Virtualisation::Kvm, None) => (Level::Ok, "auto takes qemu, with KVM; this closure has no smolvm".into()),
+        (Virtualisation::None(why), smolvm) => {
+            let smolvm = smolvm.map_or_else(|| "smolvm".into(), version);
+            (Level::Warning, format!("auto takes qemu, emulated and slower: {smolvm} cannot run, as {why}"))
         }
     }
 }
@@ -140,5 +143,21 @@ fn landlock() -> Finding {
             "the kernel has no Landlock, so daemons cannot be confined",
             Some("boot with lsm=landlock,… (Linux 5.13 or newer)"),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_is_told_with_versions_and_why() {
+        let (level, detail) = auto(Virtualisation::Kvm, Some(SMOLVM_TESTED));
+        assert_eq!((level, detail), (Level::Ok, format!("auto takes smolvm {SMOLVM_TESTED} (tested: {SMOLVM_TESTED}), with KVM")));
+        let (level, detail) = auto(Virtualisation::Kvm, Some("9.9"));
+        assert!(level == Level::Warning && detail.contains("smolvm 9.9 (tested: "), "{detail}");
+        let (level, detail) = auto(Virtualisation::None("there is no /dev/kvm".into()), Some(SMOLVM_TESTED));
+        assert!(level == Level::Warning && detail.contains("takes qemu") && detail.ends_with("there is no /dev/kvm"), "{detail}");
+        assert_eq!(auto(Virtualisation::Kvm, None).0, Level::Ok);
     }
 }

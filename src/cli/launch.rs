@@ -70,7 +70,7 @@ pub(super) fn run(args: &PlanArgs, how: &How, discard: bool, resume: bool) -> Re
     if !resume && dir.saved().exists() {
         let _ = std::fs::remove_file(dir.saved());
     }
-    closure.realise(plan.image.name.as_str(), &roots.images()?, how.quiet)?;
+    closure.realise(plan.image.name.as_str(), &plan.engine.name, &roots.images()?, how.quiet)?;
     let keep = matches!(plan.provider, Provider::Claude | Provider::Codex);
     let launch = Launch { roots: &roots, closure: &closure, given, workspace, resume, keep, quiet: how.quiet };
     if plan.engine.name == "smolvm" {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bottle_pack::{Archive, File, Layer, PackError, Spec, pack, verify};
+use bottle_pack::{Archive, File, Layer, PackError, Spec, host_platform, pack, verify};
 
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
@@ -29,9 +29,9 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
-        let platform = format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+        let platform = host_platform();
         if self.check {
-            let manifest = verify(&self.image, &platform).map_err(failed)?;
+            let manifest = verify(&self.image, platform).map_err(failed)?;
             println!("{} is whole: {}, {} layers", self.image.display(), manifest.image, manifest.assets.layers.len());
             return Ok(0);
         }
@@ -40,16 +40,16 @@ impl Args {
             closure.guest.as_ref().ok_or_else(|| Error::new(Kind::Engine, "this closure has no bottle-guest").hint("bottle doctor"))?;
         let output = self.output.clone().unwrap_or_else(|| self.image.with_extension("smolmachine"));
         let name = self.image.file_stem().unwrap_or_default().to_string_lossy();
-        let archive = Archive::open(&self.image, &platform).map_err(failed)?;
+        let archive = Archive::open(&self.image, platform).map_err(failed)?;
         let own = File { from: guest.path.clone(), to: GUEST.into(), mode: 0o755 };
         let layers: Vec<&dyn Layer> = archive.layers().chain([&own as &dyn Layer]).collect();
-        let spec = Spec { env: archive.env.clone(), workdir: archive.workdir.clone(), ..Spec::of_bottle(&name, &platform) };
+        let spec = Spec { env: archive.env.clone(), workdir: archive.workdir.clone(), ..Spec::of_bottle(&name, platform) };
         // Whole or not at all.
         let what = || format!("cannot write {}", output.display());
         let beside = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = tempfile::NamedTempFile::new_in(beside).context(Kind::Config, what)?;
         let packed = pack(&layers, &spec, &file).map_err(failed)?;
-        verify(file.path(), &platform).map_err(failed)?;
+        verify(file.path(), platform).map_err(failed)?;
         file.persist(&output).context(Kind::Config, what)?;
         println!("{}  {} bytes  sha256 {}", output.display(), packed.bytes, hex::encode(packed.sha256));
         Ok(0)

@@ -82,7 +82,8 @@ impl PlanArgs {
             agent: previous.agent.to_string(),
             manifest: previous.manifest.clone(),
             name: Some(previous.slug.to_string()),
-            engine: EngineChoice::Auto,
+            // Its disk is of no use to another one.
+            engine: if previous.engine.name == "smolvm" { EngineChoice::Smolvm } else { EngineChoice::Qemu },
             env: env.to_vec(),
             env_file: Vec::new(),
             ask: previous.settings.as_ref().is_some_and(|s| s.ask),
@@ -172,9 +173,10 @@ pub(super) fn plan_error(e: PlanError) -> Error {
 
 fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>> {
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    // Where an image is not there for the engine, the launch will say so.
     let built = closure.images.iter().map(|(name, image)| {
         let facts = ImageFacts {
-            image: image.smolmachine.as_ref().filter(|_| engine == "smolvm").unwrap_or(&image.erofs).path.clone(),
+            image: image.of(engine).map(|file| file.path.clone()).unwrap_or_default(),
             user: image.user.clone(),
             uid: image.uid,
             gid: image.gid,
@@ -186,7 +188,7 @@ fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>>
     });
     let later = closure.later.iter().filter(|(name, _)| !closure.images.contains_key(*name)).map(|(name, image)| {
         let facts = ImageFacts {
-            image: image.erofs.clone(),
+            image: image.builds.get(engine).map(|build| build.file.clone()).unwrap_or_default(),
             user: image.user.clone(),
             uid: image.uid,
             gid: image.gid,

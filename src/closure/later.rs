@@ -1,5 +1,6 @@
 //! Images that the closure only describes: they are fetched and built when a launch first needs one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,15 +10,22 @@ use super::{Closure, Image};
 use crate::error::{Context, Error, Kind, Result};
 use crate::say::say;
 
-/// How to get an image, and what is known of it beforehand.
+/// How an engine's image is built.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Later {
+pub struct Build {
     /// The derivation, in the store.
     pub drv: PathBuf,
     /// What it builds: a directory with `image.json`, an [`Image`].
     pub result: PathBuf,
-    /// Where the file system will be.
-    pub erofs: PathBuf,
+    /// Where the file that the engine boots will be.
+    pub file: PathBuf,
+}
+
+/// How to get an image, and what is known of it beforehand.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Later {
+    /// How it is built, by engine.
+    pub builds: BTreeMap<String, Build>,
     /// Groups of locked sources that the build needs.
     pub sources: Vec<String>,
     /// About how much that is at most to download, MB.
@@ -42,7 +50,7 @@ pub(super) struct Realise {
     program: PathBuf,
 }
 
-impl Later {
+impl Build {
     /// Whether it is built already.
     #[must_use]
     pub fn is_built(&self) -> bool {
@@ -51,29 +59,32 @@ impl Later {
 }
 
 impl Closure {
-    /// Makes sure that the image `name` is in the store, building it when it is not, and keeps it from the garbage collector by a link in
+    /// Makes sure that the image `name` for `engine` is in the store, building it when it is not, and keeps it from the garbage collector by a link in
     /// the directory `roots`. What the builder says goes to standard error unless `quiet`.
     ///
     /// # Errors
     /// `Engine` when it cannot be built.
-    pub fn realise(&mut self, name: &str, roots: &Path, quiet: bool) -> Result<()> {
+    pub fn realise(&mut self, name: &str, engine: &str, roots: &Path, quiet: bool) -> Result<()> {
         if self.images.contains_key(name) {
             return Ok(());
         }
         let Some(later) = self.later.get(name) else { return self.image(name).map(drop) };
-        let root = roots.join(name);
-        let rooted = std::fs::read_link(&root).is_ok_and(|to| to == later.result);
-        if !rooted || !later.is_built() {
-            if !quiet && !later.is_built() {
+        let Some(build) = later.builds.get(engine) else {
+            return Err(Error::new(Kind::Engine, format!("there is no image {name} for {engine}")).hint("--engine qemu"));
+        };
+        let root = roots.join(format!("{name}-{engine}"));
+        let rooted = std::fs::read_link(&root).is_ok_and(|to| to == build.result);
+        if !rooted || !build.is_built() {
+            if !quiet && !build.is_built() {
                 say(format_args!(
                     "bottle: the image {name} is built once, which takes some minutes and a download of up to {} MB",
                     later.download_mb
                 ));
             }
-            let built = self.realise.as_ref().map(|realise| build(&realise.program, later, &root, quiet));
+            let built = self.realise.as_ref().map(|realise| run(&realise.program, build, &later.sources, &root, quiet));
             match built {
-                Some(Err(e)) if !later.is_built() => return Err(e),
-                None if !later.is_built() => {
+                Some(Err(e)) if !build.is_built() => return Err(e),
+                None if !build.is_built() => {
                     return Err(
                         Error::new(Kind::Engine, format!("the image {name} is not in this closure")).hint("nix/bootstrap build .#bottle")
                     );
@@ -82,7 +93,7 @@ impl Closure {
                 _ => {}
             }
         }
-        let file = later.result.join("image.json");
+        let file = build.result.join("image.json");
         let what = || format!("cannot read {}", file.display());
         let image: Image = serde_json::from_slice(&std::fs::read(&file).context(Kind::Engine, what)?).context(Kind::Engine, what)?;
         self.images.insert(name.to_owned(), image);
@@ -90,13 +101,13 @@ impl Closure {
     }
 }
 
-fn build(program: &Path, later: &Later, root: &Path, quiet: bool) -> Result<()> {
-    let hint = format!("{} {} {} {}", program.display(), later.drv.display(), root.display(), later.sources.join(" "));
+fn run(program: &Path, build: &Build, sources: &[String], root: &Path, quiet: bool) -> Result<()> {
+    let hint = format!("{} {} {} {}", program.display(), build.drv.display(), root.display(), sources.join(" "));
     let said = if quiet { Stdio::null() } else { Stdio::inherit() };
     let status = Command::new(program)
-        .arg(&later.drv)
+        .arg(&build.drv)
         .arg(root)
-        .args(&later.sources)
+        .args(sources)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(said)

@@ -9,8 +9,8 @@ mod verify;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub use later::Later;
 use later::Realise;
+pub use later::{Build, Later};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -127,8 +127,8 @@ pub struct Qemu {
 /// An agent image.
 #[derive(Debug, Clone, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Image {
-    /// Root file system.
-    pub erofs: StoreFile,
+    /// Root file system, for QEMU.
+    pub erofs: Option<StoreFile>,
     /// The same for smolvm.
     pub smolmachine: Option<StoreFile>,
     /// The agent's user.
@@ -143,6 +143,18 @@ pub struct Image {
     pub workdir: PathBuf,
     /// PATH in the guest.
     pub path: String,
+}
+
+impl Image {
+    /// What `engine` boots.
+    ///
+    /// # Errors
+    /// `Engine` where the image is not there for it.
+    pub fn of(&self, engine: &str) -> Result<&StoreFile> {
+        let (file, other) = if engine == "smolvm" { (&self.smolmachine, "qemu") } else { (&self.erofs, "smolvm") };
+        file.as_ref()
+            .ok_or_else(|| Error::new(Kind::Engine, format!("there is no such image for {engine}")).hint(format!("--engine {other}")))
+    }
 }
 
 impl Closure {
@@ -205,15 +217,14 @@ impl Closure {
     /// `Engine` naming the first file that is missing or altered.
     pub fn verify(&self, image: &Image, engine: &str, cache: &Path) -> Result<()> {
         let (qemu, tools) = (&self.engines.qemu, &self.tools);
-        let mut files = vec![&self.bundle.binary, &tools.git, &tools.ssh, &tools.gitleaks];
+        let mut files = vec![image.of(engine)?, &self.bundle.binary, &tools.mke2fs, &tools.git, &tools.ssh, &tools.gitleaks];
         match (engine, &self.engines.smolvm) {
             ("smolvm", Some(smolvm)) => {
                 files.push(&smolvm.binary);
                 files.extend(&smolvm.files);
-                files.extend(&image.smolmachine);
             }
             _ => {
-                files.extend([&tools.mke2fs, &qemu.binary, &qemu.kernel, &qemu.initrd, &image.erofs]);
+                files.extend([&qemu.binary, &qemu.kernel, &qemu.initrd]);
                 files.extend(&qemu.firmware_files);
             }
         }

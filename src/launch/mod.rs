@@ -378,7 +378,7 @@ impl Launch<'_> {
     fn machine_spec<'s>(&'s self, plan: &'s LaunchPlan, dir: &BottleDir) -> Result<MachineSpec<'s>> {
         Ok(MachineSpec {
             slug: plan.slug.as_str(),
-            image: self.closure.image(plan.image.name.as_str())?,
+            image: self.closure.image(plan.image.name.as_str())?.of(&plan.engine.name)?,
             disk: dir.disk(),
             disk_bytes: plan.resources.disk.get(),
             saved: self.resume.then(|| dir.saved()),
@@ -386,6 +386,7 @@ impl Launch<'_> {
             memory_bytes: plan.resources.memory.get(),
             log: dir.log("engine"),
             channel: dir.daemon_socket("channel"),
+            unpacked: self.roots.unpacked(),
         })
     }
 }

@@ -1,32 +1,36 @@
 //! Engines: how a micro-VM is started. All of them end in the same [`Running`] machine with the same channel.
 
 mod console;
+mod disk;
 mod probe;
 mod qemu;
 mod smolvm;
+mod unpacked;
 
 use std::future::Future;
 use std::path::PathBuf;
 
 use bottle_channel::{GuestOpen, HostOpen, Incoming, Session};
 
+pub use disk::FORMAT;
 pub use probe::{Virtualisation, virtualisation};
-pub use qemu::{FORMAT, Qemu};
+pub use qemu::Qemu;
 pub use smolvm::{Smolvm, TESTED as SMOLVM_TESTED};
 
-use crate::closure::Image;
+use crate::closure::StoreFile;
 use crate::error::{Error, Kind, Result};
 use crate::process::Daemon;
 use crate::state::Journal;
 use console::Console;
+use unpacked::Unpacked;
 
 /// What an engine needs to know of a machine.
 #[derive(Debug)]
 pub struct MachineSpec<'a> {
     /// The bottle's name.
     pub slug: &'a str,
-    /// The agent image.
-    pub image: &'a Image,
+    /// The agent image, as this engine takes it.
+    pub image: &'a StoreFile,
     /// The private writable disk (made anew by the engine).
     pub disk: PathBuf,
     /// Its size in bytes.
@@ -41,6 +45,8 @@ pub struct MachineSpec<'a> {
     pub log: PathBuf,
     /// A short path for a socket, for engines that need one to listen on.
     pub channel: PathBuf,
+    /// Where engines keep images that they have to unpack.
+    pub unpacked: PathBuf,
 }
 
 /// A way to run machines.
@@ -65,6 +71,8 @@ pub struct Running {
     /// The VMM.
     pub vmm: Daemon,
     console: Console,
+    /// Keeps the unpacked image from being removed under it.
+    _image: Option<Unpacked>,
 }
 
 impl Running {

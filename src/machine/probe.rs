@@ -1,6 +1,7 @@
 //! Whether hardware virtualisation is really usable here.
 
 use std::fs::OpenOptions;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What the host offers.
@@ -25,8 +26,20 @@ pub fn virtualisation() -> Virtualisation {
     match OpenOptions::new().read(true).write(true).open(device) {
         Ok(_) => Virtualisation::Kvm,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => no("there is no /dev/kvm (modprobe kvm_intel or kvm_amd)"),
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => no("/dev/kvm may not be opened (sudo usermod -aG kvm $USER)"),
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            let group = device.metadata().ok().filter(|m| m.mode() & 0o060 == 0o060 && m.gid() != 0);
+            let group = group.and_then(|m| nix::unistd::Group::from_gid(m.gid().into()).ok().flatten()).map(|g| g.name);
+            Virtualisation::None(format!("/dev/kvm may not be opened ({})", permit(group.as_deref())))
+        }
         Err(e) => Virtualisation::None(format!("/dev/kvm does not open: {e}")),
+    }
+}
+
+/// What lets this user open /dev/kvm: joining the group that may, if there is one.
+pub(super) fn permit(group: Option<&str>) -> String {
+    match group {
+        Some(group) => format!("sudo usermod -aG {group} $USER   # and log in again"),
+        None => "sudo setfacl -m u:$USER:rw /dev/kvm".into(),
     }
 }
 
@@ -37,6 +50,12 @@ fn has_flag(cpuinfo: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_that_may_is_joined_and_where_none_may_there_is_an_acl() {
+        assert_eq!(permit(Some("kvm")), "sudo usermod -aG kvm $USER   # and log in again");
+        assert_eq!(permit(None), "sudo setfacl -m u:$USER:rw /dev/kvm");
+    }
 
     #[test]
     fn only_the_whole_flag_counts() {

@@ -3,9 +3,7 @@
 //! The only things the guest shares with the host are its read-only image, its private disk, a serial console and one
 //! virtio-serial port, both of which end in socket pairs: there is no path or port that anybody else could connect to.
 
-use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -19,31 +17,12 @@ use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::{Daemon, Program};
 use crate::sabotage::breaks;
-use crate::state::{Journal, Step};
+use crate::state::Journal;
 
 /// Longest time from the start of QEMU to an answering agent; then it is started once more. Booting takes 1.5 s under TCG on an idle machine.
 const BOOT_WATCHDOG: Duration = Duration::from_secs(60);
 /// Emulated `rep movsb` goes a byte a step, so the guest must not believe that it is fast: copies are twice as quick without.
 const TCG: [&str; 4] = ["-accel", "tcg", "-cpu", "max,-erms"];
-/// Arguments of mke2fs, complete, so that no configuration file is needed: ext4 without a journal (a launch that dies
-/// takes its disk along) and without writing empty inode tables (228 kB of 10 GiB instead of 167 MB).
-pub const FORMAT: [&str; 12] = [
-    "-q",
-    "-F",
-    "-m",
-    "0",
-    "-I",
-    "256",
-    "-L",
-    "bottle",
-    "-O",
-    "extent,huge_file,flex_bg,dir_nlink,extra_isize,filetype,sparse_super,large_file,dir_index,ext_attr,64bit,uninit_bg,^resize_inode",
-    "-E",
-    "lazy_itable_init=1,nodiscard",
-];
-/// Longest time to format a disk.
-const FORMAT_DEADLINE: Duration = Duration::from_secs(30);
-
 /// QEMU out of the closure.
 #[derive(Debug)]
 pub struct Qemu<'a> {
@@ -67,35 +46,9 @@ impl<'a> Qemu<'a> {
         }
     }
 
-    async fn format(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<()> {
-        let what = || format!("cannot create the disk {}", spec.disk.display());
-        journal.record(&Step::File { path: spec.disk.clone() })?;
-        if let Some(saved) = &spec.saved {
-            return match std::fs::rename(saved, &spec.disk) {
-                // Moved already: this is the second boot of the same launch.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound && spec.disk.exists() => Ok(()),
-                other => other.context(Kind::Config, what),
-            };
-        }
-        // Never the disk of an earlier launch: what is on it was written by a guest.
-        match std::fs::remove_file(&spec.disk) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context(Kind::Config, what),
-            _ => {}
-        }
-        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&spec.disk).context(Kind::Config, what)?;
-        file.set_len(spec.disk_bytes).context(Kind::Config, what)?;
-        Program::new("mke2fs", &self.closure.tools.mke2fs.path)
-            .args(FORMAT)
-            .arg(&spec.disk)
-            .env("MKE2FS_CONFIG", "/dev/null")
-            .run(FORMAT_DEADLINE, Kind::Engine)
-            .await
-            .map(drop)
-    }
-
     /// `bottle-bundle confine … -- qemu-system-x86_64 …`
     fn program(&self, spec: &MachineSpec<'_>, channel: OwnedFd, console: OwnedFd, key: OwnedFd) -> Program {
-        let qemu = &self.closure.engines.qemu;
+        let (qemu, image) = (&self.closure.engines.qemu, &spec.image.path);
         let kvm = self.virtualisation == Virtualisation::Kvm;
         let mut program = Program::new("qemu", &self.closure.bundle.binary.path);
         let (channel, console, key) = (program.keep_fd(channel), program.keep_fd(console), program.keep_fd(key));
@@ -103,7 +56,7 @@ impl<'a> Qemu<'a> {
         for fd in [channel, console, key] {
             confine = confine.arg("--keep-fd").arg(fd.to_string());
         }
-        for path in [&qemu.firmware, &qemu.kernel.path, &qemu.initrd.path, &spec.image.erofs.path] {
+        for path in [&*qemu.firmware, &qemu.kernel.path, &qemu.initrd.path, image] {
             confine = confine.arg("--ro").arg(path);
         }
         confine = confine.arg("--rx").arg(store_path(&qemu.binary.path)).arg("--rw").arg(&spec.disk);
@@ -127,7 +80,7 @@ impl<'a> Qemu<'a> {
             .arg("-initrd")
             .arg(&qemu.initrd.path)
             .args(["-append", "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on no_timer_check"])
-            .args(["-blockdev", &blockdev("image", &spec.image.erofs.path, true)])
+            .args(["-blockdev", &blockdev("image", image, true)])
             .args(["-device", "virtio-blk-pci,drive=image"])
             .args(["-blockdev", &blockdev("disk", &spec.disk, false)])
             .args(["-device", "virtio-blk-pci,drive=disk,werror=report,rerror=report"])
@@ -151,13 +104,13 @@ impl Engine for Qemu<'_> {
     }
 
     async fn start(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Running> {
-        self.format(spec, journal).await?;
+        super::disk::make(self.closure, spec, journal).await?;
         match self.boot(spec, journal).await {
             Ok(running) => Ok(running),
             Err(BootFailure { error, kernel_ran: true }) => {
                 // Emulated on an overloaded host, a kernel now and then gives up on its clocks. Nothing has happened yet.
                 tracing::warn!("{error}; booting once more");
-                self.format(spec, journal).await?;
+                super::disk::make(self.closure, spec, journal).await?;
                 self.boot(spec, journal).await.map_err(|failure| failure.error)
             }
             Err(failure) => Err(failure.error),
@@ -212,7 +165,7 @@ impl Qemu<'_> {
                 tracing::debug!("the channel ended: {e}");
             }
         });
-        Ok(Running { session, incoming: Some(incoming), vmm, console })
+        Ok(Running { session, incoming: Some(incoming), vmm, console, _image: None })
     }
 }
 

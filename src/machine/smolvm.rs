@@ -5,15 +5,18 @@
 //! socket, which is the bottle's channel, and one `exec`, which starts `bottle-guest serve` on it. The rest is the channel's, the
 //! same as with every engine.
 
-use std::os::unix::fs::FileTypeExt;
+use std::ffi::OsString;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bottle_channel::{Key, Session, host_handshake};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use tokio::net::UnixListener;
 
 use super::console::Console;
+use super::unpacked::Unpacked;
 use super::{Engine, MachineSpec, Running, Virtualisation, virtualisation};
 use crate::closure::{Closure, Smolvm as Files};
 use crate::error::{Context, Error, Kind, Result};
@@ -36,6 +39,18 @@ const GUEST: &str = "/usr/lib/bottle/bottle-guest";
 /// Of smolvm's second disk, which holds what it changes on its own root; in GiB, the least there is.
 const OVERLAY: &str = "1";
 const GIB: u64 = 1 << 30;
+/// In smolvm's directory, its machines'.
+const MACHINES: &str = ".cache/smolvm/vms";
+/// And what they share: of each image a directory of its layers, and files about it.
+const SHARED: &str = ".cache/smolvm/vms/_shared";
+/// What helps where an image is damaged.
+const REPACK: &str = "nix/bootstrap build .#bottle   # packs the image anew";
+/// In an image's directory: it was unpacked to its end.
+const WHOLE: &str = ".smolvm-extracted";
+/// In a machine's directory, the disk on which all writes end.
+const DISK: &str = "storage.raw";
+/// And that it has a file system.
+const FORMATTED: &str = "storage.formatted";
 
 /// smolvm out of the closure.
 #[derive(Debug)]
@@ -62,19 +77,10 @@ impl<'a> Smolvm<'a> {
         format!("smolvm {} with KVM", self.files.version)
     }
 
-    /// `bottle-bundle machine … --step CREATE --step START --step EXEC`
-    fn program(&self, spec: &MachineSpec<'_>, image: &Path, dir: &Path, channel: &Path) -> Result<Program> {
+    /// `bottle-bundle machine --dir DIR …`, without the programs that it is to run.
+    fn confined(&self, dir: &Path, image: &Path) -> Program {
         let files = self.files;
-        let gib = spec.disk_bytes.div_ceil(GIB).to_string();
-        let (cpus, memory) = (spec.cpus.to_string(), (spec.memory_bytes >> 20).to_string());
-        let (image, socket) = (image.to_string_lossy(), format!("{INSIDE}/channel:{CHANNEL}"));
-        let machine = |verb: &'static str| vec!["machine", verb, "--error-format", "json", "--state-dir", INSIDE, "--name", spec.slug];
-        let mut create = machine("create");
-        create.extend(["--from", &image, "--cpus", &cpus, "--mem", &memory, "--storage", &gib, "--overlay", OVERLAY]);
-        create.extend(["--mount-socket", &socket]);
-        let mut exec = machine("exec");
-        exec.extend(["--interactive", "--user", "0:0", "--workdir", "/", "--", GUEST, "serve", CHANNEL]);
-        let mut program = Program::new("smolvm", &self.closure.bundle.binary.path)
+        Program::new("smolvm", &self.closure.bundle.binary.path)
             .env("HOME", INSIDE)
             .env("TMPDIR", INSIDE)
             .env("PATH", files.path())
@@ -90,24 +96,93 @@ impl<'a> Smolvm<'a> {
             .arg(std::process::id().to_string())
             .arg("--dir")
             .arg(dir)
-            .arg("--channel")
-            .arg(channel)
             .arg("--ro")
-            .arg(&*image)
+            .arg(image)
             .args(["--ro", "/sys", "--rw", "/dev/kvm", "--rx"])
-            .arg(&files.root);
-        for verb in [create, machine("start"), exec] {
-            let mut step = vec![files.binary.path.to_string_lossy().into_owned()];
-            step.extend(verb.into_iter().map(str::to_owned));
-            program = program.arg("--step").arg(serde_json::to_string(&step).context(Kind::Internal, || "cannot write a command".into())?);
+            .arg(&files.root)
+    }
+
+    /// The arguments of `smol-vmm machine VERB` for the machine `name`, as JSON.
+    fn machine(&self, verb: &str, name: &str, args: &[&str]) -> String {
+        let words = ["machine", verb, "--error-format", "json", "--state-dir", INSIDE, "--name", name];
+        let binary = self.files.binary.path.to_string_lossy();
+        serde_json::json!([&*binary].iter().chain(&words).chain(args).collect::<Vec<_>>()).to_string()
+    }
+
+    /// Has the image unpacked, unless it is. No machine is started, and no guest has been near what comes out.
+    async fn unpacked(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Unpacked> {
+        let image = spec.image;
+        let key = format!("{}-{}", image.sha256.get(..32).unwrap_or_default(), self.files.version);
+        Unpacked::get(&spec.unpacked, &key, journal, async |new: &Path, journal: &mut Journal| {
+            let what = || format!("cannot unpack {}", image.path.display());
+            // smolvm itself says less clearly what it cannot take.
+            let manifest = bottle_pack::inspect(&image.path, bottle_pack::host_platform())
+                .map_err(|e| Error::new(Kind::Engine, format!("{}: {e}", image.path.display())).hint(REPACK))?;
+            room(new, manifest.image_size)?;
+            let dir = new.join("smolvm");
+            private_dir(&dir)?;
+            let create =
+                self.machine("create", "unpack", &["--from", &image.path.to_string_lossy(), "--storage", "1", "--overlay", OVERLAY]);
+            let mut smolvm = self.confined(&dir, &image.path).arg("--step").arg(create).spawn(&spec.log, journal)?;
+            let late = || Error::new(Kind::Engine, format!("{} was not unpacked in {} s", image.path.display(), BOOT_WATCHDOG.as_secs()));
+            tokio::time::timeout(BOOT_WATCHDOG, smolvm.ended()).await.map_err(|_| late())?;
+            let shared = dir.join(SHARED);
+            if unpacked_image(&shared).is_none_or(|of| !shared.join(of).join(WHOLE).exists()) {
+                return Err(failure(&mut smolvm, spec, &dir).await);
+            }
+            for entry in std::fs::read_dir(&shared).context(Kind::Engine, what)?.flatten() {
+                std::fs::rename(entry.path(), new.join(entry.file_name())).context(Kind::Config, what)?;
+            }
+            crate::state::remove_tree(&dir).context(Kind::Config, what)
+        })
+        .await
+    }
+
+    /// Lays out what the machine is made of in `dir`: the bottle's disk, and what smolvm knows of the unpacked image. Returns the place of
+    /// the image itself, relative to `dir`.
+    fn lay_out(spec: &MachineSpec<'_>, unpacked: &Unpacked, dir: &Path) -> Result<(PathBuf, PathBuf)> {
+        let what = || format!("cannot write {}", dir.display());
+        let machine = dir.join(MACHINES).join(id(spec.slug));
+        let shared = dir.join(SHARED);
+        for path in [&machine, &shared] {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context(Kind::Config, what)?;
         }
-        Ok(program)
+        // The same file under two names: smolvm's, and the one under which it can be kept.
+        std::fs::hard_link(&spec.disk, machine.join(DISK)).context(Kind::Config, what)?;
+        std::fs::write(machine.join(FORMATTED), b"").context(Kind::Config, what)?;
+        let image = unpacked_image(unpacked.dir()).ok_or_else(|| {
+            Error::new(Kind::Engine, format!("{} is damaged", unpacked.dir().display())).hint(format!("rm -r {}", unpacked.dir().display()))
+        })?;
+        for entry in std::fs::read_dir(unpacked.dir()).context(Kind::Config, what)?.flatten() {
+            if entry.file_type().is_ok_and(|t| t.is_file()) {
+                std::fs::copy(entry.path(), shared.join(entry.file_name())).context(Kind::Config, what)?;
+            }
+        }
+        std::fs::create_dir(shared.join(&image)).context(Kind::Config, what)?;
+        Ok((unpacked.dir().join(&image), Path::new(SHARED).join(image)))
+    }
+
+    /// `bottle-bundle machine … --step CREATE --step START --step EXEC --afterwards STOP`
+    fn program(&self, spec: &MachineSpec<'_>, unpacked: &Unpacked, dir: &Path) -> Result<Program> {
+        let gib = spec.disk_bytes.div_ceil(GIB).to_string();
+        let (cpus, memory) = (spec.cpus.to_string(), (spec.memory_bytes >> 20).to_string());
+        let (path, socket) = (spec.image.path.to_string_lossy(), format!("{INSIDE}/channel:{CHANNEL}"));
+        let create =
+            ["--from", &*path, "--cpus", &cpus, "--mem", &memory, "--storage", &gib, "--overlay", OVERLAY, "--mount-socket", &socket];
+        let exec = ["--interactive", "--user", "0:0", "--workdir", "/", "--", GUEST, "serve", CHANNEL];
+        let (shared, place) = Self::lay_out(spec, unpacked, dir)?;
+        let mut program = self.confined(dir, &spec.image.path).arg("--channel").arg(&spec.channel).arg("--shared").arg(shared).arg(place);
+        for (verb, args) in [("create", &create[..]), ("start", &[]), ("exec", &exec)] {
+            program = program.arg("--step").arg(self.machine(verb, spec.slug, args));
+        }
+        // The guest has said good-bye: its disk is to be whole.
+        Ok(program.arg("--afterwards").arg(self.machine("stop", spec.slug, &[])))
     }
 
     async fn boot(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Running> {
         let what = || "cannot make the machine's channel".to_owned();
-        let missing = || Error::new(Kind::Engine, "the image has no .smolmachine in this closure").hint("--engine qemu");
-        let image = &spec.image.smolmachine.as_ref().ok_or_else(missing)?.path;
+        let unpacked = self.unpacked(spec, journal).await?;
+        super::disk::make(self.closure, spec, journal).await?;
         // Never the files of an earlier launch: a guest, or another version, wrote them.
         let dir = spec.disk.with_file_name("machine");
         journal.record(&Step::Tree { path: dir.clone() })?;
@@ -116,7 +191,7 @@ impl<'a> Smolvm<'a> {
         let _ = std::fs::remove_file(&spec.channel);
         let listener = UnixListener::bind(&spec.channel).context(Kind::Internal, what)?;
         let key = Key::random().context(Kind::Internal, what)?;
-        let mut vmm = self.program(spec, image, &dir, &spec.channel)?.spawn(&spec.log, journal)?;
+        let mut vmm = self.program(spec, &unpacked, &dir)?.spawn(&spec.log, journal)?;
         vmm.feed(key.expose()).await?;
         let accepted = tokio::select! {
             accepted = tokio::time::timeout(BOOT_WATCHDOG, listener.accept()) => accepted,
@@ -132,13 +207,18 @@ impl<'a> Smolvm<'a> {
             Ok(Err(e)) => return Err(Error::new(Kind::Engine, format!("the machine did not start: {e}")).hint("bottle doctor")),
             Err(_) => return Err(late()),
         }
+        if !runs_on(&dir, &spec.disk) {
+            return Err(
+                Error::new(Kind::Engine, format!("smolvm {} does not use the bottle's disk", self.files.version)).hint("--engine qemu")
+            );
+        }
         let (session, incoming, driver) = Session::host(channel);
         tokio::spawn(async move {
             if let Err(e) = driver.await {
                 tracing::debug!("the channel ended: {e}");
             }
         });
-        Ok(Running { session, incoming: Some(incoming), vmm, console: Console::file(console(&dir)) })
+        Ok(Running { session, incoming: Some(incoming), vmm, console: Console::file(console(&dir)), _image: Some(unpacked) })
     }
 }
 
@@ -160,12 +240,47 @@ impl Engine for Smolvm<'_> {
     }
 }
 
+/// Requires room in `dir` for an image with layers of `bytes`, which are unpacked twice: to tar files, and those to a tree.
+fn room(dir: &Path, bytes: u64) -> Result<()> {
+    let what = || format!("cannot read {}", dir.display());
+    let found = nix::sys::statvfs::statvfs(dir).context(Kind::Config, what)?;
+    let (free, needed) = ((found.blocks_available() * found.fragment_size()) >> 20, bytes.saturating_mul(2) >> 20);
+    if free >= needed {
+        return Ok(());
+    }
+    let error = Error::new(Kind::Config, format!("only {free} MiB are free for {}, and the image needs {needed}", dir.display()));
+    Err(error.hint("df -h ~/.local/state   # free some space, or export XDG_STATE_HOME=/somewhere/with/room"))
+}
+
+/// What smolvm calls the directory of the machine `name`: the beginning of the name's SHA-256.
+fn id(name: &str) -> String {
+    hex::encode(&Sha256::digest(name)[..8])
+}
+
+/// The one directory in `shared`, which is named after the image's checksum.
+fn unpacked_image(shared: &Path) -> Option<OsString> {
+    let mut dirs = std::fs::read_dir(shared).ok()?.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+    let (one, other) = (dirs.next(), dirs.next());
+    one.filter(|_| other.is_none()).map(|e| e.file_name())
+}
+
+/// The directories of smolvm's machines below `dir`: of one, if all is well.
+fn machines(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(dir.join(MACHINES)).into_iter().flatten().flatten().map(|m| m.path())
+}
+
+/// Whether the machine's disk is the file `disk`, and no other.
+fn runs_on(dir: &Path, disk: &Path) -> bool {
+    let file = |path: &Path| std::fs::symlink_metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    let used: Vec<_> = machines(dir).filter_map(|m| file(&m.join(DISK))).collect();
+    file(disk).is_some_and(|disk| used == [disk])
+}
+
 /// The console that smolvm keeps in its directory for the one machine in it.
 fn console(dir: &Path) -> PathBuf {
-    let machines = std::fs::read_dir(dir.join(".cache/smolvm/vms")).into_iter().flatten().flatten();
-    let logs = machines.map(|m| m.path().join("agent-console.log"));
+    let mut logs = machines(dir).map(|m| m.join("agent-console.log"));
     // The guest does not choose what this is, but it can write into it.
-    logs.into_iter().find(|l| l.symlink_metadata().is_ok_and(|m| m.file_type().is_file() && !m.file_type().is_socket())).unwrap_or_default()
+    logs.find(|l| l.symlink_metadata().is_ok_and(|m| m.file_type().is_file() && !m.file_type().is_socket())).unwrap_or_default()
 }
 
 /// One line of smolvm's own errors.
@@ -200,7 +315,7 @@ fn explain(said: &str, startup: &str) -> Option<Error> {
     } else if has(&["no space left", "enospc", "disk full"]) {
         (Kind::Config, "df -h ~/.local/state   # free some space, or ask for a smaller resources.disk")
     } else if has(&["checksum", "crc", "invalid magic", "truncated", "unsupported version"]) {
-        (Kind::Engine, "nix/bootstrap build .#bottle   # packs the image anew")
+        (Kind::Engine, REPACK)
     } else if has(&["libkrun", "dlopen"]) {
         (Kind::Engine, "nix/bootstrap build .#bottle   # realises smolvm's libraries again")
     } else {
@@ -212,6 +327,24 @@ fn explain(said: &str, startup: &str) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_bottles_own_disk_will_do() {
+        let home = tempfile::tempdir().expect("dir");
+        let (dir, disk) = (home.path().join("machine"), home.path().join("disk.img"));
+        let machine = |name: &str| {
+            let machine = dir.join(MACHINES).join(id(name));
+            std::fs::create_dir_all(&machine).expect("a machine");
+            machine.join(DISK)
+        };
+        std::fs::write(&disk, "disk").expect("a disk");
+        assert_eq!(id("m"), "62c66a7a5dd70c31");
+        assert!(!runs_on(&dir, &disk), "there is no machine");
+        std::fs::hard_link(&disk, machine("m")).expect("link");
+        assert!(runs_on(&dir, &disk));
+        std::fs::write(machine("another"), "disk").expect("a disk");
+        assert!(!runs_on(&dir, &disk), "smolvm made one of its own");
+    }
 
     fn hint_of(line: &str, startup: &str) -> (Kind, String) {
         let error = explain(line, startup).expect("an error");

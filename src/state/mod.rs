@@ -66,6 +66,12 @@ impl Roots {
         self.state.join("verified.json")
     }
 
+    /// Where engines keep images that they have unpacked.
+    #[must_use]
+    pub fn unpacked(&self) -> PathBuf {
+        self.state.join("unpacked")
+    }
+
     /// Where links keep images from Nix's garbage collector.
     ///
     /// # Errors

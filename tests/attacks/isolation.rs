@@ -7,6 +7,8 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::Command;
 
 use crate::support::{Running, eventually, output_within, stdout};
@@ -171,6 +173,15 @@ perl -MSocket=:all -e '
 for i in {1..40}; do tcp ::1 9696 && { echo OPEN; break; }; sleep 0.1; done
 kill $!"#,
         ),
+    },
+    Attack {
+        name: "abstract_sockets_of_the_host",
+        root: true,
+        script: r#"
+perl -MSocket -e '
+  socket(S, AF_UNIX, SOCK_STREAM, 0) or die "no socket: $!";
+  print connect(S, pack_sockaddr_un("\0bottle-attack-$ENV{PORT}")) ? "OPEN\n" : $! == 111 ? "SHUT\n" : "$!\n"'"#,
+        twin: Outside,
     },
     Attack {
         name: "name_lookup",
@@ -378,10 +389,11 @@ impl Attack {
     }
 }
 
-/// What an attack must not reach: a TCP and a UDP port of the host's loopback.
+/// What an attack must not reach: a TCP and a UDP port of the host's loopback, and an abstract socket that has their number in its name.
 struct Listener {
     tcp: TcpListener,
     udp: UdpSocket,
+    named: UnixListener,
     port: u16,
 }
 
@@ -390,22 +402,25 @@ impl Listener {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
         let port = tcp.local_addr().expect("its address").port();
         let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).expect("the same port for datagrams");
+        let name = SocketAddr::from_abstract_name(format!("bottle-attack-{port}")).expect("a name");
+        let named = UnixListener::bind_addr(&name).expect("an abstract socket");
         tcp.set_nonblocking(true).expect("nonblocking");
         udp.set_nonblocking(true).expect("nonblocking");
-        Self { tcp, udp, port }
+        named.set_nonblocking(true).expect("nonblocking");
+        Self { tcp, udp, named, port }
     }
 
     /// Connections and datagrams since the last call.
     fn heard(&self) -> usize {
         let mut heard = 0;
         loop {
-            match (self.tcp.accept().map(drop), self.udp.recv(&mut [0; 64]).map(drop)) {
-                (Err(tcp), Err(udp)) => {
-                    assert_eq!((tcp.kind(), udp.kind()), (ErrorKind::WouldBlock, ErrorKind::WouldBlock));
-                    return heard;
-                }
-                (tcp, udp) => heard += usize::from(tcp.is_ok()) + usize::from(udp.is_ok()),
+            let now = [self.tcp.accept().map(drop), self.udp.recv(&mut [0; 64]).map(drop), self.named.accept().map(drop)];
+            let came = now.iter().filter(|n| n.is_ok()).count();
+            if came == 0 {
+                assert!(now.iter().all(|n| n.as_ref().is_err_and(|e| e.kind() == ErrorKind::WouldBlock)), "{now:?}");
+                return heard;
             }
+            heard += came;
         }
     }
 }

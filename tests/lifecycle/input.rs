@@ -109,6 +109,14 @@ pub const CASES: &[Case] = &[
         said: "qemu",
     },
     Case {
+        name: "smolvm_without_kvm",
+        manifest: "",
+        args: &["launch", "demo", "--yes", "--engine", "smolvm"],
+        prepare: without_kvm,
+        code: 4,
+        said: "--engine qemu",
+    },
+    Case {
         name: "exec_in_a_bottle_that_is_not",
         manifest: "",
         args: &["exec", "nobody", "--", "true"],
@@ -192,17 +200,28 @@ fn altered_kernel(home: &Home, command: &mut std::process::Command) {
     edited_closure(home, command, &kernel, &copy.to_string_lossy());
 }
 
-/// The same command with a state directory on a file system of 128 KiB.
-fn full_disk(home: &Home, command: &mut std::process::Command) {
-    let state = home.path().join("state");
-    let script = format!("mount -t tmpfs -o size=128k,mode=0700 tmpfs {} && exec \"$0\" \"$@\"", state.display());
-    let mut full = std::process::Command::new("unshare");
-    full.args(["-m", "sh", "-c", &script]).arg(command.get_program()).args(command.get_args());
-    full.env_clear()
+/// The same command in a mount namespace of its own, after `before`.
+fn mounted(home: &Home, command: &mut std::process::Command, before: &str) {
+    let mut inside = std::process::Command::new("unshare");
+    inside.args(["-m", "sh", "-c", &format!("{before} && exec \"$0\" \"$@\"")]).arg(command.get_program()).args(command.get_args());
+    inside
+        .env_clear()
         .envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))))
         .current_dir(home.project())
         .stdin(std::process::Stdio::null());
-    *command = full;
+    *command = inside;
+}
+
+/// A state directory on a file system of 128 KiB.
+fn full_disk(home: &Home, command: &mut std::process::Command) {
+    mounted(home, command, &format!("mount -t tmpfs -o size=128k,mode=0700 tmpfs {}", home.path().join("state").display()));
+}
+
+/// A processor that cannot, whether or not this one can.
+fn without_kvm(home: &Home, command: &mut std::process::Command) {
+    let cpuinfo = home.path().join("cpuinfo");
+    std::fs::write(&cpuinfo, "flags : fpu sse\n").expect("a file");
+    mounted(home, command, &format!("mount --bind {} /proc/cpuinfo", cpuinfo.display()));
 }
 
 fn long_runtime(home: &Home, command: &mut std::process::Command) {

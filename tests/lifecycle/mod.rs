@@ -3,10 +3,10 @@
 pub mod disk;
 pub mod git;
 pub mod input;
+pub mod smolvm;
 pub mod supervise;
 mod terminal;
 
-use std::io::Write;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
@@ -17,9 +17,6 @@ use crate::support::{Home, PATIENCE, assert_code, engine, eventually, output_wit
 pub const CASES: &[Case] = &[
     ("lifecycle::the_demo_prints_its_table_and_exits_0", demo),
     ("lifecycle::the_exit_code_is_the_commands", exit_codes),
-    ("lifecycle::exec_passes_streams_code_directory_and_user", exec),
-    ("lifecycle::exec_passes_large_input_and_output_unchanged", bulk),
-    ("lifecycle::fifty_execs_at_once", many_execs),
     ("lifecycle::a_terminal_has_its_size_and_follows_a_resize", terminal::size),
     ("lifecycle::ctrl_c_reaches_the_agent_and_not_the_launch", terminal::interrupt),
     ("lifecycle::a_terminal_that_goes_away_ends_the_launch", terminal::hangup),
@@ -28,11 +25,12 @@ pub const CASES: &[Case] = &[
     ("lifecycle::sigterm_tears_down_at_any_moment", sigterm),
     ("lifecycle::sigint_tears_down", sigint),
     ("lifecycle::stop_tears_down", stop),
+    ("lifecycle::a_stopped_bottle_goes_on_with_its_disk", resumed),
     ("lifecycle::stop_ends_a_launch_that_is_still_starting", stop_early),
     ("lifecycle::a_closed_standard_error_stops_no_teardown", closed_stderr),
     ("lifecycle::what_is_given_for_a_launch_is_in_no_file_and_not_shown", given),
     ("lifecycle::kill_9_leaves_nothing_running_and_the_next_command_cleans_up", kill_9),
-    ("lifecycle::four_launches_at_once", concurrent),
+    ("lifecycle::launches_at_once", concurrent),
     ("lifecycle::a_second_launch_of_the_same_name_is_refused", same_name),
     ("lifecycle::a_launch_that_loses_egress_ends", lost_egress),
     ("lifecycle::a_launch_that_loses_its_vmm_ends", lost_vmm),
@@ -63,56 +61,6 @@ fn exit_codes() {
     }
     assert_code(&home.run(&["launch", "demo", "--yes", "--", "/no/such/program"]), 127);
     assert_code(&home.run(&["launch", "demo", "--yes", "--", "/etc/passwd"]), 126);
-}
-
-fn exec() {
-    let home = Home::new();
-    let bottle = home.up("exec", &["demo"]);
-    let mut cat = home.bottle(&["exec", "exec", "--", "sh", "-c", "cat; echo to-stderr >&2; exit 3"]);
-    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("exec");
-    cat.stdin.take().expect("stdin").write_all(b"through the bottle").expect("write");
-    let output = cat.wait_with_output().expect("wait");
-    assert_code(&output, 3);
-    assert_eq!((stdout(&output).as_str(), stderr(&output).as_str()), ("through the bottle", "to-stderr\n"));
-    let output = home.run(&["exec", "-C", "/usr", "exec", "--", "sh", "-c", "pwd; id -u"]);
-    assert_eq!(stdout(&output), "/usr\n1000\n");
-    let output = home.run(&["exec", "--root", "exec", "--", "id", "-u"]);
-    assert_eq!(stdout(&output), "0\n");
-    assert_code(&home.run(&["exec", "exec", "--", "/no/such/program"]), 127);
-    assert_code(&home.run(&["exec", "nobody", "--", "true"]), 2);
-    bottle.stop();
-    assert_code(&home.run(&["exec", "exec", "--", "true"]), 2);
-}
-
-fn bulk() {
-    let home = Home::new();
-    let bottle = home.up("bulk", &["demo"]);
-    let data: Vec<u8> = (0..8_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let mut cat = home.bottle(&["exec", "bulk", "--", "cat"]);
-    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("exec");
-    let mut stdin = cat.stdin.take().expect("stdin");
-    let sent = data.clone();
-    let writer = std::thread::spawn(move || stdin.write_all(&sent).expect("write"));
-    let output = cat.wait_with_output().expect("wait");
-    writer.join().expect("writer");
-    assert!(output.stdout == data, "{} bytes came back", output.stdout.len());
-    bottle.stop();
-}
-
-fn many_execs() {
-    let home = Home::new();
-    let bottle = home.up("many", &["demo"]);
-    let children: Vec<_> = (0..50)
-        .map(|i| {
-            let mut command = home.bottle(&["exec", "many", "--", "sh", "-c", &format!("echo {i}; exit {i}")]);
-            command.stdout(Stdio::piped()).spawn().expect("exec")
-        })
-        .collect();
-    for (i, child) in children.into_iter().enumerate() {
-        let output = child.wait_with_output().expect("wait");
-        assert_eq!((output.status.code(), stdout(&output)), (i32::try_from(i).ok(), format!("{i}\n")));
-    }
-    bottle.stop();
 }
 
 fn sigterm() {
@@ -148,6 +96,36 @@ fn stop() {
     assert_eq!(home.leftovers("stop"), Vec::<String>::new());
     bottle.wait();
     assert_code(&home.run(&["stop", "stop"]), 2);
+    assert_code(&home.run(&["exec", "stop", "--", "true"]), 2);
+}
+
+/// A bottle of the kind that is kept, with a project in it and this agent.
+fn kept(home: &Home, verb: &[&str], script: &str) -> std::process::Output {
+    let mut args = verb.to_vec();
+    args.extend(["--yes", "--", "bash", "-c", script]);
+    let mut command = home.bottle(&args);
+    command.env("ANTHROPIC_API_KEY", "no-key");
+    output_within(command, PATIENCE)
+}
+
+fn resumed() {
+    let home = Home::with_manifest(
+        "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"claude\"\n[bottles.dev]\nimage = \"demo\"\nworkspace = { mode = \"copy\" }\nresources = { cpus = 1, memory = \"512MiB\", disk = \"1GiB\" }\n",
+    );
+    std::fs::write(home.project().join("given"), "given").expect("a file");
+    let script =
+        "test $(cat given) = given && echo changed > given && echo new > new && chmod 755 new && echo kept > ~/kept && mkfifo ~/pipe";
+    assert_code(&kept(&home, &["launch", "worker"], script), 0);
+    assert_eq!((home.leftovers("worker"), home.listed("worker").as_deref()), (Vec::new(), Some("stopped")));
+    assert_code(&home.run(&["pull", "worker"]), 0);
+    let file = |name: &str| std::fs::read_to_string(home.project().join(name)).expect("a file");
+    assert_eq!((file("given"), file("new")), ("changed\n".to_owned(), "new\n".to_owned()));
+
+    let output = kept(&home, &["resume", "worker"], "cat ~/kept given; test -p ~/pipe && stat -c %a new");
+    assert_code(&output, 0);
+    assert_eq!(stdout(&output), "kept\nchanged\n755\n");
+    // The twin: a launch that does not go on has none of it.
+    assert_code(&kept(&home, &["launch", "worker", "--discard"], "test ! -e ~/kept && test ! -e ~/pipe"), 0);
 }
 
 fn stop_early() {
@@ -205,7 +183,9 @@ fn kill_9() {
 
 fn concurrent() {
     let home = Home::new();
-    let mut all: Vec<_> = (0..4).map(|i| home.start(&format!("c{i}"), &["demo", "--name", &format!("c{i}")])).collect();
+    // On one emulated processor two are as many as four on two real ones.
+    let count = if engine() == Some("smolvm") { 2 } else { 4 };
+    let mut all: Vec<_> = (0..count).map(|i| home.start(&format!("c{i}"), &["demo", "--name", &format!("c{i}")])).collect();
     for bottle in &mut all {
         assert_eq!(bottle.wait().code(), Some(0), "{}", bottle.said());
     }

@@ -5,8 +5,8 @@
 //! empty: what has no network here cannot give one to a guest.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::os::fd::OwnedFd;
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -34,11 +34,15 @@ pub struct MachineSpec {
     /// The machine's private directory.
     pub dir: PathBuf,
     /// The orchestrator's socket, which the programs find as `channel` in their directory.
-    pub channel: PathBuf,
+    pub channel: Option<PathBuf>,
+    /// A directory, and the one in the machine's, relative to it, in the place of which they see it, read-only.
+    pub shared: Option<(PathBuf, PathBuf)>,
     /// Process that the programs must not outlive.
     pub parent: u32,
     /// Programs with their arguments. The last one gets standard input; one that fails is the last one too.
     pub steps: Vec<Vec<OsString>>,
+    /// What runs after them, if none failed.
+    pub afterwards: Vec<Vec<OsString>>,
 }
 
 /// Runs everything to its end; returns the exit code of the program that was the last.
@@ -78,7 +82,7 @@ fn inside(spec: &mut MachineSpec, alive: &OwnedFd) -> Result<u8, ConfineError> {
     if nix::unistd::read(alive, &mut [0]) == Ok(0) {
         return Err(ConfineError::ParentGone(spec.parent));
     }
-    mounts(&spec.dir, &spec.channel)?;
+    mounts(spec)?;
     spec.grants.rw.push(DIR.into());
     super::exec::base_files(&mut spec.grants);
     spec.grants.ro.push("/proc".into());
@@ -89,9 +93,8 @@ fn inside(spec: &mut MachineSpec, alive: &OwnedFd) -> Result<u8, ConfineError> {
         return Err(ConfineError::Kernel { step: "confinement", why: "this kernel has no Landlock or no seccomp".into() });
     }
     let mut code = 0;
-    for (n, step) in spec.steps.iter().enumerate() {
-        let last = n + 1 == spec.steps.len();
-        code = run_step(step, last)?;
+    for (n, step) in spec.steps.iter().chain(&spec.afterwards).enumerate() {
+        code = run_step(step, n + 1 == spec.steps.len())?;
         if code != 0 {
             break;
         }
@@ -100,23 +103,41 @@ fn inside(spec: &mut MachineSpec, alive: &OwnedFd) -> Result<u8, ConfineError> {
 }
 
 /// Nothing mounted here is seen outside.
-fn mounts(dir: &Path, channel: &Path) -> Result<(), ConfineError> {
+fn mounts(spec: &MachineSpec) -> Result<(), ConfineError> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(kernel("mount(private)"))?;
-    let inside = Path::new(DIR).join(CHANNEL);
-    let missing = |path: &Path| {
-        let path = path.to_owned();
-        move |e: std::io::Error| ConfineError::Path { path, why: e.to_string() }
+    let dir = Path::new(DIR);
+    // Opened before DIR hides the paths that lead there.
+    let channel = spec.channel.as_deref().map(at).transpose()?;
+    let shared = spec.shared.as_ref().map(|(from, place)| Ok((at(from)?, dir.join(place)))).transpose()?;
+    if channel.is_some() {
+        // What a socket is mounted over must exist.
+        let place = spec.dir.join(CHANNEL);
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&place).map_err(|e| missing(&place, &e))?;
+    }
+    mount(Some(&spec.dir), DIR, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).map_err(kernel("mount(machine)"))?;
+    let bind = |from: &File, place: &Path, step| {
+        let from = format!("/proc/self/fd/{}", from.as_raw_fd());
+        mount(Some(&*from), place, none, MsFlags::MS_BIND, none).map_err(kernel(step))
     };
-    // What a socket is mounted over must exist; and it is opened before DIR hides the path that leads to it.
-    let place = dir.join(CHANNEL);
-    OpenOptions::new().create(true).append(true).mode(0o600).open(&place).map_err(missing(&place))?;
-    let socket = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(channel).map_err(missing(channel))?;
-    mount(Some(dir), DIR, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).map_err(kernel("mount(machine)"))?;
-    let socket = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&socket));
-    mount(Some(&*socket), &inside, none, MsFlags::MS_BIND, none).map_err(kernel("mount(channel)"))?;
+    if let Some(channel) = channel {
+        bind(&channel, &dir.join(CHANNEL), "mount(channel)")?;
+    }
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    if let Some((shared, place)) = shared {
+        bind(&shared, &place, "mount(shared)")?;
+        let read_only = quiet | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(none, &place, none, read_only, none).map_err(kernel("mount(read-only)"))?;
+    }
     mount(Some("proc"), "/proc", Some("proc"), quiet, none).map_err(kernel("mount(proc)"))
+}
+
+fn at(path: &Path) -> Result<File, ConfineError> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).map_err(|e| missing(path, &e))
+}
+
+fn missing(path: &Path, e: &std::io::Error) -> ConfineError {
+    ConfineError::Path { path: path.to_owned(), why: e.to_string() }
 }
 
 fn run_step(step: &[OsString], last: bool) -> Result<u8, ConfineError> {

@@ -1,0 +1,60 @@
+//! The bottle's writable disk: the same file system, in the same place, on every engine.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
+
+use super::MachineSpec;
+use crate::closure::Closure;
+use crate::error::{Context, Kind, Result};
+use crate::process::Program;
+use crate::state::{Journal, Step};
+
+/// Arguments of mke2fs, complete, so that no configuration file is needed: ext4 without a journal (a launch that dies
+/// takes its disk along) and without writing empty inode tables (228 kB of 10 GiB instead of 167 MB).
+pub const FORMAT: [&str; 12] = [
+    "-q",
+    "-F",
+    "-m",
+    "0",
+    "-I",
+    "256",
+    "-L",
+    "bottle",
+    "-O",
+    "extent,huge_file,flex_bg,dir_nlink,extra_isize,filetype,sparse_super,large_file,dir_index,ext_attr,64bit,uninit_bg,^resize_inode",
+    "-E",
+    "lazy_itable_init=1,nodiscard",
+];
+/// Longest time to format a disk.
+const FORMAT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Makes the disk of `spec`, or takes the saved one, and journals it.
+///
+/// # Errors
+/// `Config` when it cannot be written, `Engine` when it cannot be formatted.
+pub(super) async fn make(closure: &Closure, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<()> {
+    let what = || format!("cannot create the disk {}", spec.disk.display());
+    journal.record(&Step::File { path: spec.disk.clone() })?;
+    if let Some(saved) = &spec.saved {
+        return match std::fs::rename(saved, &spec.disk) {
+            // Moved already: this is the second boot of the same launch.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && spec.disk.exists() => Ok(()),
+            other => other.context(Kind::Config, what),
+        };
+    }
+    // Never the disk of an earlier launch: what is on it was written by a guest.
+    match std::fs::remove_file(&spec.disk) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context(Kind::Config, what),
+        _ => {}
+    }
+    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&spec.disk).context(Kind::Config, what)?;
+    file.set_len(spec.disk_bytes).context(Kind::Config, what)?;
+    Program::new("mke2fs", &closure.tools.mke2fs.path)
+        .args(FORMAT)
+        .arg(&spec.disk)
+        .env("MKE2FS_CONFIG", "/dev/null")
+        .run(FORMAT_DEADLINE, Kind::Engine)
+        .await
+        .map(drop)
+}
