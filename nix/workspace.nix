@@ -30,9 +30,9 @@ let
       ++ of "example" "examples" ++ (if builtins.isString build then [ build ] else [ ]);
 
   # Entries of a member that are sources; of the root package only its own, not the other members. Its tests
-  # read the documents.
+  # read two documents.
   entries = tests: dir:
-    if dir == "." then builtins.filter exists ([ "src" "build.rs" ] ++ (if tests then [ "tests" "docs" "README.md" ] else [ ]))
+    if dir == "." then builtins.filter exists ([ "src" "build.rs" ] ++ (if tests then [ "tests" "docs/manifest.md" "docs/egress-chains.md" ] else [ ]))
     else [ dir ];
 
   empty = dir: ''
@@ -47,6 +47,7 @@ let
   real = tests: dir: empty dir + builtins.concatStringsSep "" (map
     (entry: ''
       rm -rf ws/${if dir == "." then entry else "${dir}/src"}
+      mkdir -p $(dirname ws/${entry})
       cp -r --no-preserve=mode ${source tests entry} ws/${entry}.new
       if [ -d ws/${entry} ]; then cp -r ws/${entry}.new/. ws/${entry}/; rm -rf ws/${entry}.new; else mv ws/${entry}.new ws/${entry}; fi
     '')
