@@ -1,13 +1,13 @@
 # Every test program of the workspace, compiled once for all checks: programs/PACKAGE/KIND/NAME (KIND: lib, bin or test), the
 # binaries that they start in debug/, and `bottle-sabotaged`, whose guards the tests break to see that each is what refuses.
-{ rust, deps-test, check-root }:
+{ rust, workspace, deps-test, check-root }:
 rust.build {
   name = "test-programs";
   root = check-root;
   layer = deps-test;
   tests = true;
   script = ''
-    cargo test --frozen --workspace --lib --bins --tests --no-run --message-format=json-render-diagnostics > /build/messages
+    cargo test --frozen --workspace --lib --bins --tests ${toString (map (name: "--test ${name}") workspace.bottle-tests)} --no-run --message-format=json-render-diagnostics > /build/messages
     python3 - $out <<'END'
     import json, os, shutil, sys
     out = sys.argv[1]
