@@ -7,7 +7,7 @@ rust.build {
   layer = deps-test;
   tests = true;
   script = ''
-    cargo test --frozen --workspace --lib --bins --tests ${toString (map (name: "--test ${name}") workspace.bottle-tests)} --no-run --message-format=json-render-diagnostics > /build/messages
+    cargo test --frozen --workspace --lib --bins ${toString (map (name: "--test ${name}") (workspace.other-tests ++ workspace.bottle-tests))} --no-run --message-format=json-render-diagnostics > /build/messages
     python3 - $out <<'END'
     import json, os, shutil, sys
     out = sys.argv[1]
