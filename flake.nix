@@ -16,7 +16,7 @@
         default = parts.bottle;
         inherit (parts)
           bottle bottle-bundle bottle-guest bench
-          bottle-pack qemu kernel initrd tools smolvm crane image-demo smolmachine-demo smolmachine-claude smolmachine-codex agent-claude agent-codex closure mitmproxy nested-machine bottle-tests bench-engine
+          bottle-pack qemu kernel initrd tools smolvm crane image-demo smolmachine-demo smolmachine-claude smolmachine-codex agent-claude agent-codex closure mitmproxy nested-machine test-programs bench-engine
           # Intermediate, but worth building by name when one of them is what changed.
           toolchain vendor orchestrator guest-root engine-root check-root dev-tools image-clients closure-clients closure-agents;
       };
