@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -12,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -21,17 +23,27 @@ use crate::confine::{self, Grants, Network};
 use crate::egress::authority::Authority;
 use crate::egress::refusal::Guards;
 use crate::egress::{tls, upstream};
+use crate::lifeline::Lines;
 
 /// Longest answer, bytes.
 const ANSWER: usize = 4 << 20;
 
-/// Gives up everything but what a client of TLS needs.
+/// For one request, from its first name lookup to the end of the answer.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Answers the one request that is a line of standard input, having given up everything but what a client of TLS needs. `url` is of whom it asks.
 ///
 /// # Errors
-/// As [`confine::seal`].
-pub fn confine() -> Result<(), String> {
+/// One line: it is no request, the process cannot be confined, or there is no answer in time.
+pub fn once<R: DeserializeOwned, T>(url: impl Fn(&R) -> &str, answer: impl AsyncFnOnce(&R) -> T) -> Result<T, String> {
+    let line = Lines::new().next_line().map_err(|e| e.to_string())?;
+    let request: R = serde_json::from_slice(&line).map_err(|e| format!("standard input is no request (column {})", e.column()))?;
+    drop(line);
     let grants = Grants { ro: confine::tls_client_files(), rx: Vec::new(), rw: Vec::new(), skip_missing: true };
-    confine::seal(&grants, Network::Outgoing, false).map(drop).map_err(|e| e.to_string())
+    confine::seal(&grants, Network::Outgoing, false).map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let late = |_| format!("{} gave no answer in {} s", url(&request), DEADLINE.as_secs());
+    runtime.block_on(async { tokio::time::timeout(DEADLINE, answer(&request)).await.map_err(late) })
 }
 
 /// A connection.

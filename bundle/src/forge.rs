@@ -2,18 +2,13 @@
 //! with its token, comes over standard input; the process is confined like egress before it resolves a name. It says `done`, `absent` of a
 //! key to be revoked that is not there, or `refused: WHY` when nothing can have come of the request; of any other failure nobody knows.
 
-use std::time::Duration;
-
 use bottle_policy::{DeployKeyAction, Forge, ForgeRequest};
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::api::{self, Api};
-use crate::lifeline::Lines;
 
-/// For all of it.
-const DEADLINE: Duration = Duration::from_secs(20);
 /// Most pages of keys that are looked through.
 const PAGES: usize = 100;
 
@@ -22,14 +17,7 @@ const PAGES: usize = 100;
 /// # Errors
 /// One line: what the forge said, or what kept it from being asked. No part of the token.
 pub fn run() -> Result<(), String> {
-    let line = Lines::new().next_line().map_err(|e| e.to_string())?;
-    let request: ForgeRequest =
-        serde_json::from_slice(&line).map_err(|e| format!("standard input is no request (column {})", e.column()))?;
-    drop(line);
-    api::confine()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let late = || format!("{} gave no answer in {} s", request.api, DEADLINE.as_secs());
-    let answered = runtime.block_on(async { tokio::time::timeout(DEADLINE, answer(&request)).await.map_err(|_| late()) })?;
+    let answered = api::once(|request: &ForgeRequest| &request.api, answer)?;
     match answered {
         Ok(said) => println!("{said}"),
         Err(Failure::Refused(why)) => println!("refused: {why}"),

@@ -1,7 +1,7 @@
 //! `bottle-bundle renew`: renews the host's own login at a vendor, for the orchestrator. The request comes over standard input, the
 //! new login goes to standard output, a pipe; the process is confined before it resolves a name.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bottle_policy::{RenewRequest, Renewed, Secret};
 use hyper::{Method, StatusCode};
@@ -11,24 +11,13 @@ use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
 use crate::api::{self, Api};
-use crate::lifeline::Lines;
-
-/// For all of it.
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Does what standard input says.
 ///
 /// # Errors
 /// One line; nobody knows whether the login was renewed. No part of a token.
 pub fn run() -> Result<(), String> {
-    let line = Lines::new().next_line().map_err(|e| e.to_string())?;
-    let request: RenewRequest =
-        serde_json::from_slice(&line).map_err(|e| format!("standard input is no request (column {})", e.column()))?;
-    drop(line);
-    api::confine()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let late = || format!("{} gave no answer in {} s", request.url, DEADLINE.as_secs());
-    let renewed = runtime.block_on(async { tokio::time::timeout(DEADLINE, renew(&request)).await.map_err(|_| late()) })??;
+    let renewed = api::once(|request: &RenewRequest| &request.url, renew)??;
     let text = Zeroizing::new(serde_json::to_string(&renewed).map_err(|e| e.to_string())?);
     println!("{}", *text);
     Ok(())

@@ -71,7 +71,7 @@ pub fn extract_hostile<R: Read>(tar: R, dest: &Path, limits: Limits) -> Result<C
 /// See [`UntarError`].
 pub fn extract_for<R: Read>(tar: R, dest: &Path, (uid, gid): (u32, u32)) -> Result<CopyReport, UntarError> {
     let limits = Limits { entries: u64::MAX, bytes: u64::MAX };
-    extract(tar, Into::new(dest, Some((uid, gid)), false)?, limits, |_| false)
+    extract(tar, Unpacking::new(dest, Some((uid, gid)), false)?, limits, |_| false)
 }
 
 /// [`extract_hostile`], but an entry that is refused is left out when `refused` says so, and the rest goes on. Without `links_inside`, links are
@@ -86,12 +86,12 @@ pub fn extract_hostile_but<R: Read>(
     links_inside: bool,
     refused: impl FnMut(&UntarError) -> bool,
 ) -> Result<CopyReport, UntarError> {
-    extract(tar, Into::new(dest, None, links_inside)?, limits, refused)
+    extract(tar, Unpacking::new(dest, None, links_inside)?, limits, refused)
 }
 
 fn extract<R: Read>(
     tar: R,
-    mut into: Into,
+    mut unpacking: Unpacking,
     limits: Limits,
     mut refused: impl FnMut(&UntarError) -> bool,
 ) -> Result<CopyReport, UntarError> {
@@ -129,7 +129,7 @@ fn extract<R: Read>(
                 if report.bytes > limits.bytes {
                     return Err(UntarError::Limit(format!("{} bytes", limits.bytes)));
                 }
-                match into.unpack(&mut entry, kind, &path, link.as_deref()) {
+                match unpacking.unpack(&mut entry, kind, &path, link.as_deref()) {
                     Err(e) if refused(&e) => {}
                     other => other?,
                 }
@@ -155,7 +155,7 @@ fn extension<R: Read>(entry: &mut tar::Entry<'_, R>, limit: u64) -> Result<Vec<u
 }
 
 /// Where entries go.
-struct Into {
+struct Unpacking {
     root: OwnedFd,
     owner: Option<(u32, u32)>,
     links_inside: bool,
@@ -163,7 +163,7 @@ struct Into {
     last: (Vec<OsString>, OwnedFd),
 }
 
-impl Into {
+impl Unpacking {
     fn new(dest: &Path, owner: Option<(u32, u32)>, links_inside: bool) -> io::Result<Self> {
         let root = fcntl::open(dest, DIR_FLAGS, Mode::empty())?;
         let last = (Vec::new(), root.try_clone()?);

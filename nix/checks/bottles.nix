@@ -9,8 +9,6 @@ tests {
     BOTTLE_CLOSURE = closure;
     BOTTLE_SSHD = "/build/sshd";
     BOTTLE_SSHD_USER = "upstream";
-    # Root here is root of a user namespace, which cannot give a file to a user of a bottle.
-    TAR_OPTIONS = "--no-same-owner";
   };
   before = sshd;
   # One at a time: each boots machines of its own.

@@ -41,9 +41,8 @@ pub(super) async fn token(source: &TokenSource, bundle: &Path, turned_down: Opti
         return Ok(login.token);
     }
     let run = renewed_by(*provider);
-    let (why, Some(refresh_token)) = (format!("the login in {} has expired", file.display()), login.renewed_with.clone()) else {
-        return Err(format!("the login in {} has expired, and nothing in it renews it; run: {run}", file.display()));
-    };
+    let why = format!("the login in {} {}", file.display(), if login.ended() { "has expired" } else { "is not taken any more" });
+    let Some(refresh_token) = login.renewed_with.clone() else { return Err(format!("{why}, and nothing in it renews it; run: {run}")) };
     let (usual, client_id) = renewal(*provider).ok_or("that provider keeps no login")?;
     // Before the question: what is asked for must not be lost for want of a place.
     let mut kept = tempfile::Builder::new().prefix(".bottle-login-").tempfile_in(dir).map_err(|e| format!("{}: {e}", dir.display()))?;

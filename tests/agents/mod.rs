@@ -304,7 +304,7 @@ fn in_memory<'t>(home: &Home, texts: &[&'t str]) -> Vec<&'t str> {
 }
 
 /// The agent meets a closed door, asks over MCP, waits, and goes on once the operator has agreed.
-fn asks(provider: &str, task: impl Fn(&str, &str) -> Vec<String>) {
+fn asks(provider: &str, task: impl Fn(&str, &str) -> Vec<String>, approve: impl Fn(&Home)) {
     let home = Home::new();
     let vendors = Vendors::start(&home, TOKEN);
     project(&home, provider, vendors.port, "token = { file = \"~/token\" }");
@@ -323,7 +323,7 @@ fn asks(provider: &str, task: impl Fn(&str, &str) -> Vec<String>) {
         assert!(!bottle.ended(), "it ended without:\n{}\n{:?}", bottle.said(), vendors.turns().last().map(|r| r["body"].clone()));
         stdout(&home.run(&["proposals"])).contains("127.0.0.1")
     });
-    assert_code(&home.run(&["proposals", "approve", &format!("{provider}/1"), "--type", "127.0.0.1"]), 0);
+    approve(&home);
     assert!(bottle.wait().success(), "{}", bottle.said());
     let turns = vendors.turns();
     let last = turns.last().expect("one")["body"].as_str().expect("a body");
@@ -332,23 +332,33 @@ fn asks(provider: &str, task: impl Fn(&str, &str) -> Vec<String>) {
 }
 
 fn claude_asks() {
-    asks("claude", |get, wanted| {
+    let task = |get: &str, wanted: &str| {
         let bash = json!({ "command": get, "description": "look" });
         let task = format!(
             "Ask.\ndo Bash {bash}\ndo mcp__supervise__explain_denial {{\"last\":1}}\ndo mcp__supervise__propose_route {wanted}\ndo Bash {bash}"
         );
         vec!["-p".into(), task]
+    };
+    // The host is private, so a yes is not enough: its name is typed.
+    asks("claude", task, |home| {
+        let mut dashboard = Terminal::start(home, &["dashboard"]);
+        dashboard.wait_for("127.0.0.1");
+        dashboard.type_keys("a127.0.0.1\r");
+        dashboard.wait_for("in force");
+        dashboard.type_keys("q");
+        assert_eq!(dashboard.code(), Some(0));
     });
 }
 
 fn codex_asks() {
-    asks("codex", |get, wanted| {
+    let task = |get: &str, wanted: &str| {
         let exec = json!({ "cmd": get });
         // Tools of an MCP server are functions of the JavaScript that its model writes.
         let script = |tool: &str, args: &str| json!({ "input": format!("// @exec: {{\"yield_time_ms\": 60000}}\ntext(await tools.mcp__supervise__{tool}({args}))") });
         let (explain, propose) = (script("explain_denial", "{\"last\":1}"), script("propose_route", wanted));
         vec!["exec".into(), format!("Ask.\ndo exec_command {exec}\ndo exec {explain}\ndo exec {propose}\ndo exec_command {exec}")]
-    });
+    };
+    asks("codex", task, |home| assert_code(&home.run(&["proposals", "approve", "codex/1", "--type", "127.0.0.1"]), 0));
 }
 
 fn renewed() {

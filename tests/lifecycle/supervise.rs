@@ -293,51 +293,61 @@ async fn lead_inside(home: &Home, listener: tokio::net::UnixListener) {
 }
 
 /// The official SDK's client, whose every byte goes through a bottle: is denied, proposes, waits, is approved, and gets through.
-fn sdk() {
+type Client = rmcp::service::RunningService<rmcp::RoleClient, ()>;
+
+/// `work` with the SDK's client, led to the server in the bottle.
+fn with_sdk<R>(home: &Home, work: impl AsyncFnOnce(&Client) -> R) -> R {
     use rmcp::ServiceExt;
-    use rmcp::model::CallToolRequestParams;
     use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
     use rmcp::transport::{StreamableHttpClientTransport, UnixSocketHttpClient};
-    let home = Home::with_manifest(MANIFEST);
-    let bottle = up(&home);
-    let port = upstream();
-    let url = format!("http://127.0.0.1:{port}/v1/x");
-    assert!(get(&bottle, &url).contains("[no-route]"));
+    const URL: &str = "http://127.0.0.1:9100/";
     let socket = home.path().join("sdk");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
         let asked = async {
-            const URL: &str = "http://127.0.0.1:9100/";
             let http = UnixSocketHttpClient::new(socket.to_str().unwrap(), URL);
             let config = StreamableHttpClientTransportConfig::with_uri(URL);
             let client = ().serve(StreamableHttpClientTransport::with_client(http, config)).await.unwrap();
-            assert_eq!(client.list_all_tools().await.unwrap().len(), 8);
-            let call = |name: &'static str, args: Value| {
-                let params = CallToolRequestParams::new(name).with_arguments(args.as_object().unwrap().clone());
-                let client = &client;
-                async move { client.call_tool(params).await.unwrap().structured_content.unwrap() }
-            };
-            let denied = call("explain_denial", json!({ "last": 1 })).await;
-            let mut wanted = denied["denials"][0]["propose_route"].clone();
-            wanted["reason"] = json!("the SDK's client needs it");
-            wanted["wait_seconds"] = json!(100);
-            call("propose_route", wanted).await
+            work(&client).await
         };
+        tokio::select! {
+            done = asked => done,
+            () = lead_inside(home, listener) => panic!("the listener ended"),
+        }
+    })
+}
+
+/// Denied before, the client asks for what would have been let through; what it is told.
+async fn sdk_asks(client: &Client, reason: &str, wait: u32) -> Value {
+    let call = async |name: &'static str, args: Value| {
+        let params = rmcp::model::CallToolRequestParams::new(name).with_arguments(args.as_object().unwrap().clone());
+        client.call_tool(params).await.unwrap().structured_content.unwrap()
+    };
+    let denied = call("explain_denial", json!({ "last": 1 })).await;
+    let mut wanted = denied["denials"][0]["propose_route"].clone();
+    wanted["reason"] = json!(reason);
+    wanted["wait_seconds"] = json!(wait);
+    call("propose_route", wanted).await
+}
+
+fn sdk() {
+    let home = Home::with_manifest(MANIFEST);
+    let bottle = up(&home);
+    let port = upstream();
+    let url = format!("http://127.0.0.1:{port}/v1/x");
+    assert!(get(&bottle, &url).contains("[no-route]"));
+    let told = with_sdk(&home, async |client| {
+        assert_eq!(client.list_all_tools().await.unwrap().len(), 8);
         let approved = async {
             let approve = || home.run(&["proposals", "approve", "worker/1", "--type", "127.0.0.1"]).status.success();
             while !approve() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            std::future::pending::<()>().await;
         };
-        let told = tokio::select! {
-            told = asked => told,
-            () = approved => unreachable!(),
-            () = lead_inside(&home, listener) => panic!("the listener ended"),
-        };
-        assert_eq!(told["state"], "approved", "{told}");
+        tokio::join!(sdk_asks(client, "the SDK's client needs it", 50), approved).0
     });
+    assert_eq!(told["state"], "approved", "{told}");
     assert_eq!(get(&bottle, &url), "through");
     bottle.stop();
 }
@@ -460,13 +470,13 @@ fn browser() {
     let port = upstream();
     let url = format!("http://127.0.0.1:{port}/v1/x");
     assert!(get(&bottle, &url).contains("[no-route]"));
-    let suggested = call(&bottle, "explain_denial", &json!({ "last": 1 })).unwrap()["denials"][0]["propose_route"].clone();
     let with = |mut ask: Value, reason: &str| {
         ask["reason"] = json!(reason);
         call(&bottle, "propose_route", &ask).unwrap()["id"].as_u64().unwrap()
     };
     let hostile = "<img src=x onerror=\"document.title='taken'\"><b>bold</b> \u{202e}+ evil";
-    assert_eq!(with(suggested, "the tests fetch their fixtures there"), 1);
+    let told = with_sdk(&home, async |client| sdk_asks(client, "the tests fetch their fixtures there", 0).await);
+    assert_eq!((&told["id"], &told["state"]), (&json!(1), &json!("pending")));
     assert_eq!(with(json!({ "host": "a.test", "methods": ["GET", "POST"], "paths": ["/v1/*"] }), hostile), 2);
     assert_eq!(with(json!({ "host": "b.test", "methods": ["GET"], "paths": ["/"] }), "to read"), 3);
     assert_eq!(call(&bottle, "ask_operator", &json!({ "question": "Which one?", "choices": ["a", "b"] })).unwrap()["id"], 4);

@@ -70,7 +70,7 @@ fn none_leaves() {
     assert_eq!(upstream.refs(), before, "something got through");
     let answers = made.path().join("answers");
     fs::create_dir(&answers).unwrap();
-    let mut unpack = std::process::Command::new("tar").args(["x", "-C"]).arg(&answers).stdin(Stdio::piped()).spawn().unwrap();
+    let mut unpack = std::process::Command::new("tar").args(["xo", "-C"]).arg(&answers).stdin(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut unpack.stdin.take().unwrap(), &out.stdout).unwrap();
     assert!(unpack.wait().unwrap().success());
 
