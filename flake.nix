@@ -19,9 +19,13 @@
           bottle-pack qemu kernel initrd tools smolvm crane image-demo smolmachine-demo smolmachine-claude smolmachine-codex agent-claude agent-codex closure mitmproxy nested-machine test-programs bench-engine
           # Intermediate, but worth building by name when one of them is what changed.
           toolchain vendor orchestrator guest-root engine-root check-root dev-tools image-clients closure-clients closure-agents;
+        image-team = parts.team.qemu;
       };
 
       apps.${system} = rec {
+        # For flakes that use lib: what they need of this one's own commands.
+        bootstrap = app "${self}/nix/bootstrap";
+        relock = app "${self}/nix/relock";
         default = bottle;
         bottle = app "${parts.bottle}/bin/bottle";
         bench = app "${parts.bench}/bin/bottle-bench";
@@ -33,6 +37,7 @@
 
       overlays.default = optional.overlay;
       legacyPackages.${system} = optional.legacyPackages;
-      inherit (optional) lib;
+      lib = optional.lib // { ${system} = parts.lib; };
+      templates.default = { path = ./nix/template; description = "A team's bottles: its own image, its own bottle.toml"; };
     };
 }

@@ -1,11 +1,12 @@
-# A Debian root: the packages of some groups, unpacked. Maintainer scripts do not run (there is no root and
+# A Debian root: the packages of some groups, unpacked, but for those that the groups `without` have. Maintainer scripts do not run (there is no root and
 # no network to run them with), so what they would have made is passed as `setup`, a busybox script in $out.
 { bare, lock }:
-{ name, groups, drop ? [ ], setup ? "" }:
+{ name, groups, without ? [ ], drop ? [ ], setup ? "" }:
 let
   # Groups overlap; a package is unpacked once.
-  debs = builtins.attrValues (builtins.listToAttrs (map (s: { inherit (s) name; value = s; })
-    (builtins.filter (s: s.kind == "deb") (builtins.concatMap lock groups))));
+  packages = groups: builtins.listToAttrs (map (s: { inherit (s) name; value = s; })
+    (builtins.filter (s: s.kind == "deb") (builtins.concatMap lock groups)));
+  debs = builtins.attrValues (builtins.removeAttrs (packages groups) (builtins.attrNames (packages without)));
   documentation = [ "usr/share/doc" "usr/share/man" "usr/share/locale" "usr/share/info" "usr/share/lintian" "usr/share/bug" ];
 in bare {
   inherit name;

@@ -39,18 +39,29 @@ let
     smolmachine-demo = call ./images/smolmachine-demo.nix;
     image-clients = call ./images/clients.nix;
     agent-image = call ./images/agent.nix;
-    claude = call ./images/agent-claude.nix;
-    codex = call ./images/agent-codex.nix;
+    claude-program = call ./images/agent-claude.nix;
+    codex-program = call ./images/agent-codex.nix;
+    claude = scope.agent-image { name = "agent-claude"; provider = "claude"; };
+    codex = scope.agent-image { name = "agent-codex"; provider = "codex"; };
+    # A team's, for the checks.
+    team = scope.agent-image { name = "team"; lock = ../tests/agents/team.lock; setup = "mkdir $root/etc; tcc -v > $root/etc/compiler"; };
     agent-claude = scope.claude.qemu;
     agent-codex = scope.codex.qemu;
     smolmachine-claude = scope.claude.smolvm;
     smolmachine-codex = scope.codex.smolvm;
 
     realise = call ./packages/realise.nix;
-    closure = call ./packages/closure.nix;
+    closure-of = call ./packages/closure.nix;
+    closure = scope.closure-of [ ];
     closure-agents = call ./packages/closure-agents.nix;
     closure-clients = call ./packages/closure-clients.nix;
-    bottle = call ./packages/bottle.nix;
+    bottle-of = call ./packages/bottle.nix;
+    bottle = scope.bottle-of scope.closure;
+    lib = {
+      mkAgentImage = scope.agent-image;
+      # `bottle` with a team's images beside the built-in ones.
+      mkBottle = { images }: scope.bottle-of (scope.closure-of images);
+    };
 
     check-root = call ./checks/root.nix;
     browser-root = import ./checks/root.nix { inherit (scope) debian toolchain-setup; more = [ "browser" ]; };

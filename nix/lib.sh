@@ -21,8 +21,12 @@ say() {
 }
 said() { if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ]; then printf '\r\033[K%s\n' "$*" >&2; else printf '%s\n' "$*" >&2; fi; }
 
-# The lines of a lock, without comments: KIND NAME VERSION FILE HASH, tab-separated.
-lock_lines() { grep -v '^#' "$lockdir/$1.lock" | grep . || true; }
+# A group of sources is a name in nix/lock, or the path of a lock elsewhere, which has a slash.
+lock_file() { case $1 in */*) printf '%s\n' "$1" ;; *) printf '%s\n' "$lockdir/$1.lock" ;; esac; }
+
+# The lines of a lock, without comments: KIND NAME VERSION FILE HASH, tab-separated; of npm packages that bring
+# others along also the directory each is installed in.
+lock_lines() { grep -v '^#' "$(lock_file "$1")" | grep . || true; }
 
 # The Debian mirror this machine is configured for, whatever it is. No file of ours names one.
 debian_mirror() {
@@ -132,7 +136,7 @@ sources() {
 check_groups() {
   local group
   for group in "$@"; do
-    [ "$group" = crates ] || [ -e "$lockdir/$group.lock" ] || die "no such group of sources: $group" \
+    [ "$group" = crates ] || [ -e "$(lock_file "$group")" ] || die "no such group of sources: $group" \
       "there are: crates $(cd "$lockdir" && printf '%s ' *.lock | sed 's/\.lock//g')"
   done
 }
@@ -140,13 +144,13 @@ check_groups() {
 # Lock lines of the groups that are not in the store. The index remembers hash → store path, so that this
 # needs no process per source.
 missing() {
-  local group kind name version file hash path
+  local group kind name version file hash path _
   local -A at=()
   if [ -e "$cache/index" ]; then
     while read -r hash path; do at[$hash]=$path; done <"$cache/index"
   fi
   for group in "$@"; do
-    while IFS=$'\t' read -r kind name version file hash; do
+    while IFS=$'\t' read -r kind name version file hash _; do
       path=${at[$hash]:-}
       [ "$path" != listed ] || continue
       if [ -z "$path" ] || [ ! -e "$store_root$path" ]; then

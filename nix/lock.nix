@@ -1,10 +1,11 @@
-# The sources of a group, as { kind; name; version; src; } in the order of nix/lock/GROUP.lock.
+# The sources of a group, as { kind; name; version; src; directory; } in the order of nix/lock/GROUP.lock, or of a lock elsewhere, a path.
+# `directory` is where an npm package is installed that was locked with those it needs, else null.
 { fixed }:
 group:
 let
   split = separator: text: builtins.filter builtins.isString (builtins.split separator text);
   lines = builtins.filter (line: line != "" && builtins.substring 0 1 line != "#")
-    (split "\n" (builtins.readFile (./lock + "/${group}.lock")));
+    (split "\n" (builtins.readFile (if builtins.isPath group then group else ./lock + "/${group}.lock")));
   source = line:
     let
       fields = split "\t" line;
@@ -14,6 +15,7 @@ let
       inherit kind;
       name = field 1;
       version = field 2;
+      directory = if builtins.length fields > 5 then field 5 else null;
       src = fixed {
         # nix/fetch renames in the same way: a store name may not hold % or ~.
         name = builtins.replaceStrings [ "%3a" "~" ] [ "-" "-" ] (field 3);

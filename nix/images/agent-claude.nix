@@ -1,7 +1,8 @@
-# Claude Code's image. Its native binary comes from npm and needs no node.
-{ agent-image, lock }:
-agent-image {
-  name = "agent-claude";
+# Claude Code as its image holds it: the native binary of its npm package, which needs no node.
+{ lock }:
+{
+  sources = [ "agent-claude" ];
+  download = 320;
   setup = ''
     tar -xzf ${(builtins.head (lock "agent-claude")).src} package/claude
     mv package/claude $root/usr/local/bin/claude

@@ -1,7 +1,8 @@
-# Codex' image: the static native binary of its npm package, without the voice host, which a bottle has no sound card for.
-{ agent-image, lock }:
-agent-image {
-  name = "agent-codex";
+# Codex as its image holds it: the static native binary of its npm package, without the voice host, which a bottle has no sound card for.
+{ lock }:
+{
+  sources = [ "agent-codex" ];
+  download = 315;
   setup = ''
     mkdir -p $root/usr/local/lib/codex
     tar -xzf ${(builtins.head (lock "agent-codex")).src} --exclude=voice --strip-components=3 -C $root/usr/local/lib/codex package/vendor

@@ -1,6 +1,7 @@
 # What users run. A copy of the orchestrator, which finds its closure beside itself: so a new image or bundle
 # does not compile it again.
-{ bare, orchestrator, closure }:
+{ bare, orchestrator }:
+closure:
 bare {
   name = "bottle";
   script = ''

@@ -1,17 +1,23 @@
 # closure.json: every path a launch needs, with its hash, so that a launch can check what it is about to run. The agents' images are
-# several hundred megabytes each, so they are only described: how to build them, and where they will be (bottle's src/closure).
+# several hundred megabytes each, so they are only described: how to build them, and where they will be (bottle's src/closure). `images`
+# are a team's, from lib.mkAgentImage.
 { bare, bottle-bundle, bottle-guest, tools, git, gitleaks, qemu, kernel, initrd, smolvm, image-demo, smolmachine-demo, claude, codex, bottle-pack, realise, system }:
+images:
 let
-  later = images: groups: download:
+  later = image:
     let
       plain = builtins.unsafeDiscardStringContext;
       build = image: ''{"drv":"${builtins.unsafeDiscardOutputDependency image.drvPath}","result":"${plain image.outPath}","file":"${plain image.file}"}'';
-      words = builtins.concatStringsSep "," (map (group: ''"${group}"'') groups);
-    in ''{"builds":{"qemu":${build images.qemu},"smolvm":${build images.smolvm}},"sources":[${words}],"download_mb":${toString download},
+      words = builtins.concatStringsSep "," (map (group: ''"${group}"'') ([ "seed" "toolchain" "guest" ] ++ image.sources));
+      download = if image.download == null then "" else ''"download_mb":${toString image.download},'';
+    in ''"${image.name}":{"builds":{"qemu":${build image.qemu},"smolvm":${build image.smolvm}},"sources":[${words}],${download}
       "user":"node","uid":1000,"gid":1000,"home":"/home/node","workdir":"/home/node/workspace",
       "path":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}'';
-  sources = [ "seed" "toolchain" "guest" "agent" ];
+  named = [ claude codex ] ++ images;
+  names = [ "demo" ] ++ map (image: image.name) named;
+  twice = builtins.filter (name: builtins.length (builtins.filter (other: other == name) names) > 1) names;
 in
+if twice != [ ] then throw "mkBottle: there are two images named ${builtins.head twice}" else
 bare {
   name = "closure.json";
   script = ''
@@ -35,8 +41,7 @@ bare {
      "images":{"demo":{"erofs":$(file ${image-demo}/root.erofs),"smolmachine":$(file ${smolmachine-demo}/demo.smolmachine),"user":"node","uid":1000,"gid":1000,"home":"/home/node",
       "workdir":"/home/node/workspace","path":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
      "realise":{"program":"${realise}/nix/realise","keep":["${bottle-guest}","${bottle-pack}"]},
-     "later":{"agent-claude":${later claude (sources ++ [ "agent-claude" ]) 320},
-      "agent-codex":${later codex (sources ++ [ "agent-codex" ]) 315}}}
+     "later":{${builtins.concatStringsSep ",\n      " (map later named)}}}
     END
   '';
 }

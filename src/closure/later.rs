@@ -26,10 +26,10 @@ pub struct Build {
 pub struct Later {
     /// How it is built, by engine.
     pub builds: BTreeMap<String, Build>,
-    /// Groups of locked sources that the build needs.
+    /// Groups of locked sources that the build needs; a path is the lock of a team's own.
     pub sources: Vec<String>,
-    /// About how much that is at most to download, MB.
-    pub download_mb: u32,
+    /// About how much that is at most to download, MB, where it is known.
+    pub download_mb: Option<u32>,
     /// The agent's user.
     pub user: String,
     /// Its user id.
@@ -76,10 +76,8 @@ impl Closure {
         let rooted = std::fs::read_link(&root).is_ok_and(|to| to == build.result);
         if !rooted || !build.is_built() {
             if !quiet && !build.is_built() {
-                say(format_args!(
-                    "bottle: the image {name} is built once, which takes some minutes and a download of up to {} MB",
-                    later.download_mb
-                ));
+                let megabytes = later.download_mb.map_or_else(String::new, |most| format!(" of up to {most} MB"));
+                say(format_args!("bottle: the image {name} is built once, which takes some minutes and a download{megabytes}"));
             }
             let built = self.realise.as_ref().map(|realise| run(&realise.program, build, &later.sources, &root, quiet));
             match built {

@@ -24,6 +24,35 @@ pub const CASES: &[(&str, fn())] = &[
     ("a_revoked_credential_is_told_with_what_mends_it", revoked),
     ("a_missing_or_expired_credential_is_found_before_anything_starts", missing),
     ("what_does_not_belong_into_a_workspace_stays_out", odd_workspace),
+    ("the_tools_that_agents_expect_run", || ["agent-claude", "agent-codex"].iter().for_each(|image| run(image, TOOLS))),
+    ("a_teams_image_has_what_its_lock_names", || run("team", &[TOOLS, TEAM].concat())),
+];
+
+/// What docs/agents.md promises to be in each image.
+const TOOLS: &[&str] = &[
+    "git --version",
+    "rg --version",
+    "jq --version",
+    "curl --version",
+    "less --version",
+    "ps --version",
+    "ssh -V",
+    "python3 -c 'import ssl, json'",
+    "make --version",
+    "patch --version",
+    "unzip -v",
+    "tree --version",
+    "node --eval 'fetch'",
+    "npm --version",
+];
+
+/// What tests/agents/team.want adds, and nix/default.nix's `setup` of it: each of these needs something that its package only brings along.
+const TEAM: &[&str] = &[
+    r#"printf '#include <stdio.h>\nint main() { puts("compiled"); }\n' > a.c && tcc a.c -o a && ./a"#,
+    "pyproject-build --version",
+    "python3 -c 'import build, pyproject_hooks, packaging'",
+    "mkdirp made/below && test -d made/below",
+    "grep tcc /etc/compiler",
 ];
 
 /// Not real credentials.
@@ -110,6 +139,17 @@ fn launch(home: &Home, variable: &str, args: &[&str]) -> Output {
     let mut command = home.bottle(args);
     command.env(variable, TOKEN);
     crate::support::output_within(command, std::time::Duration::from_secs(300))
+}
+
+/// Each of `commands` succeeds in a bottle of `image`.
+fn run(image: &str, commands: &[&str]) {
+    let lines: String =
+        commands.iter().map(|c| format!("( {c} ) >/tmp/said 2>&1 || {{ echo 'failed in {image}:'; cat /tmp/said; code=1; }}\n")).collect();
+    let home = Home::with_manifest(&format!(
+        "version = 1\n[agents.a]\nbottle = \"b\"\nprovider = \"command\"\ncommand = [\"bash\", \"-c\", '''\ncode=0\n{lines}exit $code\n''']\n\
+         [bottles.b]\nimage = \"{image}\"\n"
+    ));
+    assert_code(&home.run(&["launch", "a", "--yes"]), 0);
 }
 
 /// Whether a file, sparse or not, holds one of the credentials.

@@ -1,0 +1,19 @@
+{
+  description = "Our bottles: agents in an image with our own packages";
+
+  # Your checkout of bot-bottle, or where your team keeps it.
+  inputs.bot-bottle.url = "git+file:///home/me/bot-bottle";
+
+  outputs = { bot-bottle, ... }:
+    let bottle = bot-bottle.lib.x86_64-linux; in {
+      packages.x86_64-linux.default = bottle.mkBottle {
+        images = [
+          (bottle.mkAgentImage {
+            name = "team";
+            provider = "claude";
+            lock = ./team.lock;
+          })
+        ];
+      };
+    };
+}
