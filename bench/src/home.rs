@@ -44,15 +44,18 @@ impl Home {
 
     /// Runs `bottle ARGS…`; ms it took.
     pub fn timed(&self, args: &[&str]) -> Result<f64, String> {
-        let began = Instant::now();
-        let status = self.bottle(args).status().map_err(|e| format!("{}: {e}", self.binary.display()))?;
-        let took = began.elapsed().as_secs_f64() * 1e3;
-        if status.success() { Ok(took) } else { Err(format!("bottle {} failed ({status})", args.join(" "))) }
+        timed(self.bottle(args))
     }
 
     /// Starts a bottle that sleeps and waits until commands can run in it.
     pub fn up(&self, name: &str) -> Result<Up, String> {
-        let mut command = self.bottle(&["launch", "demo", "--yes", "--quiet", "--name", name, "--", "sleep", "100000"]);
+        self.up_in(self.path(), "demo", name)
+    }
+
+    /// The same with `agent` of the manifest in `project`.
+    pub fn up_in(&self, project: &Path, agent: &str, name: &str) -> Result<Up, String> {
+        let mut command = self.bottle(&["launch", agent, "--yes", "--quiet", "--name", name, "--", "sleep", "100000"]);
+        command.current_dir(project);
         let child = command.spawn().map_err(|e| e.to_string())?;
         let up = Up(child);
         let began = Instant::now();
@@ -78,6 +81,14 @@ impl Home {
         let argvs = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
         argvs.filter(|argv| String::from_utf8_lossy(argv).contains(&needle)).count()
     }
+}
+
+/// Runs a command to its end; ms it took.
+pub fn timed(mut command: Command) -> Result<f64, String> {
+    let began = Instant::now();
+    let status = command.status().map_err(|e| format!("{command:?}: {e}"))?;
+    let took = began.elapsed().as_secs_f64() * 1e3;
+    if status.success() { Ok(took) } else { Err(format!("{command:?} failed ({status})")) }
 }
 
 /// A bottle that runs; dropping it tears it down.

@@ -1,14 +1,15 @@
 //! `bench launch`: what a bottle costs beyond the machine itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use bottle::closure::Closure;
+use bottle::closure::{Build, Closure};
 use bottle::launch::{Request, connect};
 use bottle::state::{Metadata, Phase, Roots};
 use bottle_channel::copy::copy_in_stream;
 
-use crate::home::Home;
+use crate::home::{Home, timed};
 use crate::peer;
 use crate::report::Against::{AtLeast, AtMost, Peer};
 use crate::report::{Report, median};
@@ -30,6 +31,8 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32, soak: u32) -> Result<(
         execs(report, &home, runs)?;
         copy(report, &home, &runtime)?;
     }
+    workspace(report, &home)?;
+    claude(report, &home, &closure, runs)?;
     endurance(report, &home, soak)
 }
 
@@ -104,6 +107,84 @@ fn copy(report: &mut Report, home: &Home, runtime: &tokio::runtime::Runtime) -> 
     })?;
     report.figure(BENCH, "copy in, one 200 MB file", "rate", "MB/s", rate, Some(AtLeast(50.0)));
     Ok(())
+}
+
+/// A project's copy: a launch with it less one without, beside what tar in and out of `bottle exec` takes for the same files.
+fn workspace(report: &mut Report, home: &Home) -> Result<(), String> {
+    let project = project(home.path()).map_err(|e| format!("the project cannot be written: {e}"))?;
+    let launch = |agent: &str| {
+        let mut command = home.bottle(&["launch", agent, "--yes", "--quiet", "--discard", "--", "true"]);
+        command.current_dir(&project);
+        timed(command)
+    };
+    let tar = || {
+        let mut pack = Command::new("tar");
+        pack.args(["-c", "."]).current_dir(&project).stdout(Stdio::piped());
+        let mut pack = pack.spawn().map_err(|e| format!("tar: {e}"))?;
+        let mut unpack = home.bottle(&["exec", "peer", "--", "sh", "-c", "rm -rf copy; mkdir copy; exec tar -x -C copy"]);
+        unpack.stdin(pack.stdout.take().ok_or("tar without output")?);
+        let took = timed(unpack);
+        pack.wait().map_err(|e| e.to_string())?;
+        took
+    };
+    let (mut ours, mut peer) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        ours.push(launch("copy")? - launch("none")?);
+        // A fresh disk, as ours has.
+        let _up = home.up_in(&project, "none", "peer")?;
+        peer.push(tar()?);
+    }
+    let (ours, peer) = (median(ours), median(peer));
+    report.figure(BENCH, "workspace, 10,000 files", "wall", "ms", ours, Some(AtMost(6000.0)));
+    report.figure(BENCH, "the same by tar over exec", "wall", "ms", peer, None);
+    report.figure(BENCH, "workspace against tar", "ratio", "", ours / peer, Some(AtMost(1.5)));
+    Ok(())
+}
+
+/// Claude Code's own program, in its image; only where that is built.
+fn claude(report: &mut Report, home: &Home, closure: &Closure, runs: u32) -> Result<(), String> {
+    let built = closure.later.get("agent-claude").and_then(|image| image.builds.get("qemu")).is_some_and(Build::is_built);
+    if !built {
+        eprintln!("the image agent-claude is not built: no figure for launch claude (nix/bootstrap build .#agent-claude)");
+        return Ok(());
+    }
+    let empty = home.path().join("empty");
+    std::fs::create_dir(&empty).map_err(|e| e.to_string())?;
+    let launch = || {
+        let mut command = home.bottle(&["launch", "claude", "--yes", "--quiet", "--discard", "--", "claude", "--version"]);
+        command.current_dir(&empty).env("ANTHROPIC_API_KEY", "never sent");
+        timed(command)
+    };
+    launch()?; // verifies the image once and warms the page cache
+    report.figure(BENCH, "launch claude --version", "wall", "ms", repeat(runs, launch)?, Some(AtMost(12_000.0)));
+    Ok(())
+}
+
+/// A project of 10,000 files, 205 MB, in 100 directories below `home`, and a manifest with the agents `copy` and `none`.
+fn project(home: &Path) -> std::io::Result<PathBuf> {
+    let project = home.join("project");
+    for directory in 0..100_u64 {
+        let at = project.join(format!("src-{directory}"));
+        std::fs::create_dir_all(&at)?;
+        for file in 0..100 {
+            // A xorshift's bytes: nothing on the way could make them smaller.
+            let mut state = directory * 100 + file + 1;
+            let words = std::iter::repeat_with(|| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state.to_le_bytes()
+            });
+            std::fs::write(at.join(format!("file-{file}")), words.take(20_500 / 8).flatten().collect::<Vec<u8>>())?;
+        }
+    }
+    let bottle = |name| {
+        format!(
+            "[agents.{name}]\nbottle = \"{name}\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.{name}]\nimage = \"demo\"\nworkspace = {{ mode = \"{name}\" }}\n"
+        )
+    };
+    std::fs::write(project.join("bottle.toml"), format!("version = 1\n{}{}", bottle("copy"), bottle("none")))?;
+    Ok(project)
 }
 
 /// A tar of one file of `bytes` zeros: a 512-byte ustar header, the content, two zero blocks.
