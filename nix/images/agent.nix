@@ -40,6 +40,22 @@ let
     done
   '';
 
+  # Beside programs of several hundred megabytes, at least what no agent runs is left out. A team's packages may need it.
+  trim = ''
+    (
+      cd $root/usr
+      rm -f bin/scalar bin/git-shell sbin/tc sbin/dcb sbin/devlink sbin/rtmon sbin/tipc sbin/vdpa sbin/bridge sbin/genl
+      rm -f lib/openssh/ssh-keysign lib/openssh/ssh-pkcs11-helper lib/openssh/ssh-sk-helper lib/python3.11/pydoc_data/topics.py
+      for program in imap-send http-push http-fetch http-backend daemon shell; do rm -f lib/git-core/git-$program; done
+      rm -f lib/git-core/scalar
+      ln -sf ../../bin/git lib/git-core/git
+      # For Python's dbm, which has others, and Perl's.
+      rm -f lib/x86_64-linux-gnu/libdb-5.3.so lib/python3.11/lib-dynload/_dbm.*
+      # UTF-8 and -16 need no module.
+      find lib/x86_64-linux-gnu/gconv -name '*.so' ! -name 'ISO8859-1.so' ! -name 'ISO8859-15.so' ! -name 'CP1252.so' -delete
+    )
+  '';
+
   # What a team adds, as trees with a usr/ and maybe an etc/.
   more = name: lockfile: setup:
     let
@@ -114,17 +130,7 @@ let
     inherit name;
     setup = ''
       ${lay ([ tools node ] ++ added)}
-      # Beside programs of several hundred megabytes, at least what no agent runs is left out.
-      (
-        cd $root/usr
-        rm -f bin/scalar bin/git-shell sbin/tc sbin/dcb sbin/devlink sbin/rtmon sbin/tipc sbin/vdpa sbin/bridge sbin/genl
-        rm -f lib/openssh/ssh-keysign lib/openssh/ssh-pkcs11-helper lib/openssh/ssh-sk-helper lib/python3.11/pydoc_data/topics.py
-        for program in imap-send http-push http-fetch http-backend daemon shell; do rm -f lib/git-core/git-$program; done
-        rm -f lib/git-core/scalar
-        ln -sf ../../bin/git lib/git-core/git
-        # UTF-8 and -16 need no module.
-        find lib/x86_64-linux-gnu/gconv -name '*.so' ! -name 'ISO8859-1.so' ! -name 'ISO8859-15.so' ! -name 'CP1252.so' -delete
-      )
+      ${if added == [ ] then trim else ""}
       ${program.setup}
     '';
   };
