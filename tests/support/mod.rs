@@ -155,7 +155,7 @@ impl Running<'_> {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 panic!("the launch ended ({status}):\n{}", self.said());
             }
-            assert!(began.elapsed() < PATIENCE, "not up:\n{}", self.said());
+            patient(began, || format!("not up:\n{}", self.said()));
             // Where the machine under this one is emulated, too, looking is what it has no time for.
             std::thread::sleep(Duration::from_millis(if engine() == Some("smolvm") { 2000 } else { 50 }));
         }
@@ -187,7 +187,7 @@ impl Running<'_> {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 return status;
             }
-            assert!(began.elapsed() < PATIENCE, "does not end:\n{}", self.said());
+            patient(began, || format!("does not end:\n{}", self.said()));
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -255,11 +255,57 @@ pub fn assert_code(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "stdout:\n{}\nstderr:\n{}", stdout(output), stderr(output));
 }
 
+/// Fails once `began` is longer ago than [`PATIENCE`].
+fn patient(began: Instant, what: impl FnOnce() -> String) {
+    if began.elapsed() > PATIENCE {
+        silent(&what(), &threads());
+    }
+}
+
+/// Fails, saying what every thread of this machine did. Where this machine is emulated and the bottle's in it is so too, it may be the emulation
+/// that stands still: then nothing after it would say anything, and nix/nested/run.nix is told to begin anew.
+fn silent(what: &str, threads: &str) -> ! {
+    if std::env::var_os("BOTTLE_TEST_NESTED").is_some() {
+        eprintln!("{what}\n{threads}");
+        std::process::exit(75);
+    }
+    panic!("{what}\n{threads}");
+}
+
+/// Every thread but the kernel's: its state, its ticks of processor time, where in the kernel it waits, and its program; and whether it had more
+/// ticks a second later.
+fn threads() -> String {
+    let all = || -> std::collections::BTreeMap<PathBuf, (String, u64)> {
+        let dirs = |at: &Path| std::fs::read_dir(at).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
+        let tasks = dirs(Path::new("/proc")).into_iter().flat_map(|process| dirs(&process.join("task")));
+        tasks
+            .filter_map(|task| {
+                let stat = std::fs::read_to_string(task.join("stat")).ok()?;
+                let (name, rest) = stat.split_once(" (")?.1.rsplit_once(") ")?;
+                let fields: Vec<_> = rest.split(' ').collect();
+                let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+                let argv = std::fs::read_to_string(task.join("cmdline")).ok().filter(|a| !a.is_empty())?.replace('\0', " ");
+                let waits = std::fs::read_to_string(task.join("wchan")).unwrap_or_default();
+                let argv: String = argv.chars().take(120).collect();
+                Some((task, (format!("{} {ticks} {waits} {name}: {argv}", fields.first()?), ticks)))
+            })
+            .collect()
+    };
+    let before = all();
+    std::thread::sleep(Duration::from_secs(1));
+    let after = all();
+    let line = |(task, (said, ticks)): (&PathBuf, &(String, u64))| {
+        let more = before.get(task).map_or(0, |(_, earlier)| ticks - earlier);
+        format!("  {} +{more} {said}\n", task.display())
+    };
+    after.iter().map(line).collect()
+}
+
 /// Polls until `done`, at most [`PATIENCE`].
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
-        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        patient(began, || format!("never: {what}"));
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -282,9 +328,10 @@ pub fn output_within(mut command: Command, limit: Duration) -> Output {
             break status;
         }
         if began.elapsed() > limit {
+            let threads = threads();
             let _ = child.kill();
             let _ = child.wait();
-            panic!("{command:?} took longer than {limit:?}");
+            silent(&format!("{command:?} took longer than {limit:?}"), &threads);
         }
         std::thread::sleep(Duration::from_millis(2));
     };
