@@ -54,7 +54,7 @@ impl Home {
 
     /// The same with `agent` of the manifest in `project`.
     pub fn up_in(&self, project: &Path, agent: &str, name: &str) -> Result<Up, String> {
-        let mut command = self.bottle(&["launch", agent, "--yes", "--quiet", "--name", name, "--", "sleep", "100000"]);
+        let mut command = self.bottle(&["launch", agent, "--yes", "--quiet", "--discard", "--name", name, "--", "sleep", "100000"]);
         command.current_dir(project);
         let child = command.spawn().map_err(|e| e.to_string())?;
         let up = Up(child);

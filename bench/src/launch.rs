@@ -109,19 +109,21 @@ fn copy(report: &mut Report, home: &Home, runtime: &tokio::runtime::Runtime) -> 
     Ok(())
 }
 
-/// A project's copy: a launch with it less one without, beside what tar in and out of `bottle exec` takes for the same files.
+/// A project's copy: until commands run in a bottle that has it, less until they run in one without, beside what tar into `bottle exec` takes for
+/// the same files.
 fn workspace(report: &mut Report, home: &Home) -> Result<(), String> {
     let project = project(home.path()).map_err(|e| format!("the project cannot be written: {e}"))?;
-    let launch = |agent: &str| {
-        let mut command = home.bottle(&["launch", agent, "--yes", "--quiet", "--discard", "--", "true"]);
-        command.current_dir(&project);
-        timed(command)
+    let up = |agent: &str| {
+        let began = Instant::now();
+        let up = home.up_in(&project, agent, agent)?;
+        home.timed(&["exec", agent, "--", "true"])?;
+        Ok::<_, String>((began.elapsed().as_secs_f64() * 1e3, up))
     };
     let tar = || {
         let mut pack = Command::new("tar");
         pack.args(["-c", "."]).current_dir(&project).stdout(Stdio::piped());
         let mut pack = pack.spawn().map_err(|e| format!("tar: {e}"))?;
-        let mut unpack = home.bottle(&["exec", "peer", "--", "sh", "-c", "rm -rf copy; mkdir copy; exec tar -x -C copy"]);
+        let mut unpack = home.bottle(&["exec", "none", "--", "sh", "-c", "rm -rf copy; mkdir copy; exec tar -x -C copy"]);
         unpack.stdin(pack.stdout.take().ok_or("tar without output")?);
         let took = timed(unpack);
         pack.wait().map_err(|e| e.to_string())?;
@@ -129,9 +131,9 @@ fn workspace(report: &mut Report, home: &Home) -> Result<(), String> {
     };
     let (mut ours, mut peer) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        ours.push(launch("copy")? - launch("none")?);
-        // A fresh disk, as ours has.
-        let _up = home.up_in(&project, "none", "peer")?;
+        let (with, _) = up("copy")?;
+        let (without, _bottle) = up("none")?;
+        ours.push(with - without);
         peer.push(tar()?);
     }
     let (ours, peer) = (median(ours), median(peer));
