@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use crate::support::terminal::Terminal;
+use crate::support::tmux::Tmux;
 use crate::support::{Home, assert_code, stderr, stdout};
 
 pub const CASES: &[(&str, fn())] = &[
@@ -265,24 +266,23 @@ fn interactive(provider: &str, variable: &str, prompt: &str) {
     let home = Home::new();
     let vendors = Vendors::start(&home, TOKEN);
     project(&home, provider, vendors.port, &format!("token = {{ env = \"{variable}\" }}"));
-    let mut terminal = Terminal::start_with(&home, &["launch", provider, "--yes"], &[(variable, TOKEN)]);
-    terminal.wait_for("is up, shut in by");
-    terminal.wait_for(prompt);
+    let terminal = Tmux::start(&home, &["launch", provider, "--yes"], &[(variable, TOKEN)]);
+    terminal.expect(prompt);
     std::thread::sleep(std::time::Duration::from_secs(5)); // a dialog would come over it
-    terminal.type_keys("hello there");
+    assert!(terminal.screen().contains(prompt), "a dialog is on:\n{}", terminal.screen());
+    terminal.type_text("hello there");
     std::thread::sleep(std::time::Duration::from_secs(2)); // typed slowly, as a paste is another thing
-    terminal.type_keys("\r");
+    terminal.press("Enter");
     let began = std::time::Instant::now();
     while !vendors.turns().iter().any(|r| r["body"].as_str().is_some_and(|b| b.contains("hello there"))) {
-        terminal.drain();
-        assert!(began.elapsed() < crate::support::PATIENCE, "the model is never asked; on the screen is:\n{}", terminal.seen);
+        assert!(began.elapsed() < crate::support::PATIENCE, "the model is never asked; on the screen is:\n{}", terminal.screen());
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     // What the agent knows is in the machine's memory by now; what it must not know is not.
     assert_eq!(in_memory(&home, &["placeholder-the", TOKEN]), ["placeholder-the"]);
     assert_code(&home.run(&["stop", provider]), 0);
-    terminal.wait_for("is stopped");
-    assert!(!terminal.seen.contains("began with a question"), "a dialog is on:\n{}", terminal.seen);
+    terminal.expect("is stopped");
+    assert!(!terminal.history().contains("began with a question"), "a dialog was on:\n{}", terminal.history());
     assert_eq!(home.listed(provider).as_deref(), Some("stopped"));
 }
 
@@ -381,12 +381,13 @@ fn claude_asks() {
     };
     // The host is private, so a yes is not enough: its name is typed.
     asks("claude", task, |home| {
-        let mut dashboard = Terminal::start(home, &["dashboard"]);
-        dashboard.wait_for("127.0.0.1");
-        dashboard.type_keys("a127.0.0.1\r");
-        dashboard.wait_for("in force");
-        dashboard.type_keys("q");
-        assert_eq!(dashboard.code(), Some(0));
+        let dashboard = Tmux::start(home, &["dashboard"], &[]);
+        dashboard.expect("127.0.0.1");
+        dashboard.type_text("a127.0.0.1");
+        dashboard.press("Enter");
+        dashboard.expect("in force");
+        dashboard.type_text("q");
+        assert_eq!(dashboard.code(), 0);
     });
 }
 

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod terminal;
+pub mod tmux;
 
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
