@@ -38,9 +38,12 @@ let
     image-demo = call ./images/demo.nix;
     smolmachine-demo = call ./images/smolmachine-demo.nix;
     image-clients = call ./images/clients.nix;
+    lay = call ./images/lay.nix;
+    agent-tools = call ./images/agent-tools.nix;
+    team-packages = call ./images/team-packages.nix;
     agent-image = call ./images/agent.nix;
-    claude-program = call ./images/agent-claude.nix;
-    codex-program = call ./images/agent-codex.nix;
+    claude-program = call ./images/claude-program.nix;
+    codex-program = call ./images/codex-program.nix;
     claude = scope.agent-image { name = "agent-claude"; provider = "claude"; };
     codex = scope.agent-image { name = "agent-codex"; provider = "codex"; };
     # A team's, for the checks.
