@@ -1,13 +1,13 @@
 //! The host's own login as a token. One that has ended, or that the upstream turned down, is renewed here on the host, and written
 //! back to where the vendor's program keeps it: what renews a login is good once.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use bottle_policy::{RenewRequest, Renewed};
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use zeroize::Zeroizing;
 
 use super::tokens::{Digest, digest};
@@ -15,6 +15,7 @@ use crate::error::Kind;
 use crate::manifest::TokenSource;
 use crate::process::Program;
 use crate::provider::{Login, renewal, renewed_by};
+use crate::state::lock_within;
 
 /// For the question; the program itself gives up before.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -67,15 +68,6 @@ pub(super) async fn token(source: &TokenSource, bundle: &Path, turned_down: Opti
 
 /// Waits until nobody else renews a login in `dir`.
 async fn turn(dir: &Path) -> Result<Flock<File>, String> {
-    let said = |e: &dyn std::fmt::Display| format!("{}: {e}", dir.display());
-    let mut file = fs::File::open(dir).map_err(|e| said(&e))?;
-    let began = tokio::time::Instant::now();
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((_, e)) if began.elapsed() > TURN => return Err(said(&e)),
-            Err((again, _)) => file = again,
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let said = |e: std::io::Error| format!("{}: {e}", dir.display());
+    lock_within(File::open(dir).map_err(said)?, TURN).await.map_err(said)
 }

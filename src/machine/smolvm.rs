@@ -242,9 +242,7 @@ impl Engine for Smolvm<'_> {
 
 /// Requires room in `dir` for an image with layers of `bytes`, which are unpacked twice: to tar files, and those to a tree.
 fn room(dir: &Path, bytes: u64) -> Result<()> {
-    let what = || format!("cannot read {}", dir.display());
-    let found = nix::sys::statvfs::statvfs(dir).context(Kind::Config, what)?;
-    let (free, needed) = ((found.blocks_available() * found.fragment_size()) >> 20, bytes.saturating_mul(2) >> 20);
+    let (free, needed) = (crate::state::free_mib(dir)?, bytes.saturating_mul(2) >> 20);
     if free >= needed {
         return Ok(());
     }

@@ -4,11 +4,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::error::{Context, Error, Kind, Result};
-use crate::state::{Journal, Step, private_dir, remove_tree};
+use crate::error::{Context, Kind, Result};
+use crate::state::{Journal, Step, lock_within, private_dir, remove_tree};
 
 /// How long another launch may take to unpack an image.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -36,7 +35,8 @@ impl Unpacked {
     ) -> Result<Self> {
         let what = || format!("cannot unpack an image in {}", all.display());
         private_dir(all)?;
-        let _one_at_a_time = locked(&all.join("lock")).await?;
+        let lock = File::options().create(true).append(true).open(all.join("lock")).context(Kind::Config, what)?;
+        let _one_at_a_time = lock_within(lock, PATIENCE).await.context(Kind::Config, || format!("{}: another launch does", what()))?;
         let dir = all.join(key);
         if !dir.exists() {
             remove_unused(all);
@@ -63,21 +63,6 @@ impl Unpacked {
     }
 }
 
-async fn locked(path: &Path) -> Result<Flock<File>> {
-    let what = || format!("cannot lock {}", path.display());
-    let began = std::time::Instant::now();
-    let mut file = File::options().create(true).append(true).open(path).context(Kind::Config, what)?;
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((_, e)) if e != Errno::EWOULDBLOCK => return Err(e).context(Kind::Config, what),
-            Err(_) if began.elapsed() > PATIENCE => return Err(Error::new(Kind::Config, format!("{}: held by another launch", what()))),
-            Err((again, _)) => file = again,
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Removes what nobody uses and nobody has used for a while.
 fn remove_unused(all: &Path) {
     for entry in fs::read_dir(all).into_iter().flatten().flatten() {
@@ -92,6 +77,7 @@ fn remove_unused(all: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     async fn get(all: &Path, key: &str, makes: bool) -> Result<Unpacked> {
         let mut journal = Journal::begin(all.parent().expect("a parent").join("journal")).expect("a journal");

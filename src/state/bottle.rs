@@ -288,8 +288,7 @@ impl BottleDir {
     /// # Errors
     /// `Config` when less than 64 MiB are free.
     pub fn require_space(&self) -> Result<()> {
-        let found = nix::sys::statvfs::statvfs(&self.state).context(Kind::Config, || format!("cannot read {}", self.state.display()))?;
-        let free_mib = (found.blocks_available() * found.fragment_size()) >> 20;
+        let free_mib = super::free_mib(&self.state)?;
         if free_mib < 64 {
             return Err(Error::new(Kind::Config, format!("only {free_mib} MiB are free for {}", self.state.display()))
                 .hint("bottle list; bottle rm NAME   # or export XDG_STATE_HOME=/somewhere/with/room"));

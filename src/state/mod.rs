@@ -10,10 +10,14 @@ mod journal;
 pub use bottle::{BottleDir, BottleStatus, Metadata, Phase, now_ms};
 pub use journal::{Journal, ProcessId, Step, terminate};
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Kind, Result};
 
@@ -120,6 +124,31 @@ impl Roots {
 /// Whether `path` is a directory that only this user can change: whoever can rename in it could swap a bottle's policy.
 fn is_private(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|m| m.is_dir() && m.uid() == nix::unistd::geteuid().as_raw() && m.mode() & 0o077 == 0)
+}
+
+/// The exclusive lock of `file`, waiting at most `limit` for others to give it up.
+///
+/// # Errors
+/// `WouldBlock` when they do not, else as flock(2).
+pub async fn lock_within(mut file: File, limit: Duration) -> std::io::Result<Flock<File>> {
+    let began = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EWOULDBLOCK)) if began.elapsed() < limit => file = again,
+            Err((_, e)) => return Err(e.into()),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What is free for this user on the file system of `dir`, MiB.
+///
+/// # Errors
+/// `Config` when it cannot be read.
+pub fn free_mib(dir: &Path) -> Result<u64> {
+    let found = nix::sys::statvfs::statvfs(dir).context(Kind::Config, || format!("cannot read {}", dir.display()))?;
+    Ok((found.blocks_available() * found.fragment_size()) >> 20)
 }
 
 /// Creates `path` with mode 0700 (parents too), or checks that it is this user's and makes it private.

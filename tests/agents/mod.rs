@@ -273,11 +273,9 @@ fn interactive(provider: &str, variable: &str, prompt: &str) {
     terminal.type_text("hello there");
     std::thread::sleep(std::time::Duration::from_secs(2)); // typed slowly, as a paste is another thing
     terminal.press("Enter");
-    let began = std::time::Instant::now();
-    while !vendors.turns().iter().any(|r| r["body"].as_str().is_some_and(|b| b.contains("hello there"))) {
-        assert!(began.elapsed() < crate::support::PATIENCE, "the model is never asked; on the screen is:\n{}", terminal.screen());
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    let asked = || vendors.turns().iter().any(|r| r["body"].as_str().is_some_and(|b| b.contains("hello there"))).then_some(());
+    let never = || format!("the model is never asked; on the screen is:\n{}", terminal.screen());
+    crate::support::until(std::time::Duration::from_millis(100), never, asked);
     // What the agent knows is in the machine's memory by now; what it must not know is not.
     assert_eq!(in_memory(&home, &["placeholder-the", TOKEN]), ["placeholder-the"]);
     assert_code(&home.run(&["stop", provider]), 0);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::attacks::Case;
-use crate::support::{Home, PATIENCE, assert_code, stderr, stdout};
+use crate::support::{Home, assert_code, eventually, stderr, stdout, until};
 
 pub const CASES: &[Case] = &[
     ("lifecycle::git::what_is_allowed_goes_through_and_nothing_else", through),
@@ -84,11 +84,7 @@ impl Upstream {
         let _ = fs::create_dir_all("/run/sshd"); // as root it insists on that
         let log = fs::File::create(at("sshd.log")).unwrap();
         let sshd = Command::new(program).args(["-D", "-e", "-f"]).arg(at("config")).stdin(Stdio::null()).stderr(log).spawn().unwrap();
-        let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(began.elapsed() < PATIENCE, "sshd does not answer");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        eventually("sshd answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Self { dir, port, sshd }
     }
 
@@ -219,11 +215,7 @@ fn killed_in_a_push() {
         let mut bottle = home.start("worker", &["worker"]);
         bottle.wait_until_up();
         let mut pushing = home.bottle(&push).stderr(Stdio::null()).spawn().unwrap();
-        let began = Instant::now();
-        while !flag.exists() {
-            assert!(began.elapsed() < PATIENCE, "{hook}: no push arrives");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        eventually(&format!("{hook}: a push arrives"), || flag.exists());
         bottle.signal(Signal::SIGKILL);
         bottle.wait();
         assert!(!pushing.wait().unwrap().success(), "{hook}: no success is told");
@@ -346,11 +338,7 @@ fn deploy_keys_after_kill() {
     // Killed when the forge has the key and nobody was told its number.
     fs::write(upstream.at("hang"), "").unwrap();
     let mut bottle = home.start("worker", &["worker"]);
-    let began = Instant::now();
-    while keys(&upstream).0.is_empty() {
-        assert!(began.elapsed() < PATIENCE, "{}", bottle.said());
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until(Duration::from_millis(10), || bottle.said(), || (!keys(&upstream).0.is_empty()).then_some(()));
     bottle.signal(Signal::SIGKILL);
     bottle.wait();
     fs::remove_file(upstream.at("hang")).unwrap();

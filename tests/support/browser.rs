@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::PATIENCE;
+use super::{PATIENCE, patient};
 
 /// A browser with one page.
 pub struct Browser {
@@ -116,9 +116,7 @@ impl Browser {
     pub fn until(&mut self, expression: &str) {
         let began = Instant::now();
         while self.value(expression) != true {
-            if began.elapsed() > PATIENCE {
-                panic!("it does not become true: {expression}\n{}", self.value("document.body.innerText"));
-            }
+            patient(began, || format!("it does not become true: {expression}\n{}", self.value("document.body.innerText")));
             std::thread::sleep(Duration::from_millis(20));
         }
     }

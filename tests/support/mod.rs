@@ -304,10 +304,18 @@ fn threads() -> String {
 
 /// Polls until `done`, at most [`PATIENCE`].
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    until(Duration::from_millis(10), || format!("never: {what}"), || done().then_some(()));
+}
+
+/// What `look` finds in the end, looking after every `pause`, at most [`PATIENCE`]; `what` says what was not found.
+pub fn until<T>(pause: Duration, what: impl Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
-    while !done() {
-        patient(began, || format!("never: {what}"));
-        std::thread::sleep(Duration::from_millis(10));
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        patient(began, &what);
+        std::thread::sleep(pause);
     }
 }
 

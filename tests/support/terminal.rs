@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::pty::{Winsize, openpty};
 
-use super::{Home, PATIENCE, eventually};
+use super::{Home, eventually, patient};
 
 /// The operator's side of a terminal on which `bottle` runs.
 pub struct Terminal {
@@ -76,7 +76,7 @@ impl Terminal {
     pub fn wait_for(&mut self, text: &str) {
         let began = Instant::now();
         while !self.seen.contains(text) {
-            assert!(began.elapsed() < PATIENCE, "{text:?} never appears on:\n{}", self.seen);
+            patient(began, || format!("{text:?} never appears on:\n{}", self.seen));
             if let Ok(bytes) = self.screen.recv_timeout(Duration::from_millis(100)) {
                 self.take(&bytes);
             }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{Home, patient, stdout};
+use super::{Home, stdout, until};
 
 /// A terminal of 80 × 24.
 pub struct Tmux {
@@ -64,15 +64,8 @@ impl Tmux {
         self.until("its exit code", || std::fs::read_to_string(&self.code).ok()?.trim().parse().ok())
     }
 
-    fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let began = Instant::now();
-        loop {
-            if let Some(seen) = look() {
-                return seen;
-            }
-            patient(began, || format!("never {what}, which is:\n{}", self.history()));
-            std::thread::sleep(Duration::from_millis(100));
-        }
+    fn until<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
+        until(Duration::from_millis(100), || format!("never {what}, which is:\n{}", self.history()), look)
     }
 }
 
