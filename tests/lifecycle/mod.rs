@@ -112,14 +112,16 @@ fn resumed() {
     let home = Home::with_manifest(
         "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"claude\"\n[bottles.dev]\nimage = \"demo\"\nworkspace = { mode = \"copy\" }\nresources = { cpus = 1, memory = \"512MiB\", disk = \"1GiB\" }\n",
     );
-    std::fs::write(home.project().join("given"), "given").expect("a file");
-    let script =
-        "test $(cat given) = given && echo changed > given && echo new > new && chmod 755 new && echo kept > ~/kept && mkfifo ~/pipe";
+    // Two files, whatever a file system that folds case would make of them.
+    for name in ["given", "Given"] {
+        std::fs::write(home.project().join(name), name).expect("a file");
+    }
+    let script = "test $(cat given Given) = givenGiven && echo changed > given && echo new > new && chmod 755 new && echo kept > ~/kept && mkfifo ~/pipe";
     assert_code(&kept(&home, &["launch", "worker"], script), 0);
     assert_eq!((home.leftovers("worker"), home.listed("worker").as_deref()), (Vec::new(), Some("stopped")));
     assert_code(&home.run(&["pull", "worker"]), 0);
     let file = |name: &str| std::fs::read_to_string(home.project().join(name)).expect("a file");
-    assert_eq!((file("given"), file("new")), ("changed\n".to_owned(), "new\n".to_owned()));
+    assert_eq!(["given", "Given", "new"].map(file), ["changed\n", "Given", "new\n"]);
 
     let output = kept(&home, &["resume", "worker"], "cat ~/kept given; test -p ~/pipe && stat -c %a new");
     assert_code(&output, 0);
