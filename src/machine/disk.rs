@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use super::MachineSpec;
@@ -50,11 +51,14 @@ pub(super) async fn make(closure: &Closure, spec: &MachineSpec<'_>, journal: &mu
     }
     let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&spec.disk).context(Kind::Config, what)?;
     file.set_len(spec.disk_bytes).context(Kind::Config, what)?;
-    Program::new("mke2fs", &closure.tools.mke2fs.path)
-        .args(FORMAT)
-        .arg(&spec.disk)
-        .env("MKE2FS_CONFIG", "/dev/null")
-        .run(FORMAT_DEADLINE, Kind::Engine)
-        .await
-        .map(drop)
+    format(closure, &spec.disk).await
+}
+
+/// Makes an empty file system that takes up the whole of `disk`.
+///
+/// # Errors
+/// `Engine` when it cannot be formatted.
+pub(super) async fn format(closure: &Closure, disk: &Path) -> Result<()> {
+    let mke2fs = Program::new("mke2fs", &closure.tools.mke2fs.path).args(FORMAT).arg(disk).env("MKE2FS_CONFIG", "/dev/null");
+    mke2fs.run(FORMAT_DEADLINE, Kind::Engine).await.map(drop)
 }

@@ -6,7 +6,7 @@
 //! same as with every engine.
 
 use std::ffi::OsString;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ const INSIDE: &str = "/tmp";
 const CHANNEL: &str = "/run/bottle/channel";
 /// The bottle's own binary in every image.
 const GUEST: &str = "/usr/lib/bottle/bottle-guest";
-/// Of smolvm's second disk, which holds what it changes on its own root; in GiB, the least there is.
+/// Size of [`SECOND`] in GiB, the least there is.
 const OVERLAY: &str = "1";
 const GIB: u64 = 1 << 30;
 /// In smolvm's directory, its machines'.
@@ -49,8 +49,16 @@ const REPACK: &str = "nix/bootstrap build .#bottle   # packs the image anew";
 const WHOLE: &str = ".smolvm-extracted";
 /// In a machine's directory, the disk on which all writes end.
 const DISK: &str = "storage.raw";
-/// And that it has a file system.
-const FORMATTED: &str = "storage.formatted";
+/// The disk that holds what smolvm changes on its own root.
+const SECOND: &str = "overlay.raw";
+/// Beside a disk: it has a file system.
+const FORMATTED: &str = "formatted";
+/// What every machine is called: each has a state directory of its own.
+const NAME: &str = "bottle";
+/// Of what is kept between launches, the unpacked image, as smolvm's [`SHARED`].
+const IMAGE: &str = "image";
+/// And the machines of it that were created.
+const CREATED: &str = "created";
 
 /// smolvm out of the closure.
 #[derive(Debug)]
@@ -102,86 +110,99 @@ impl<'a> Smolvm<'a> {
             .arg(&files.root)
     }
 
-    /// The arguments of `smol-vmm machine VERB` for the machine `name`, as JSON.
-    fn machine(&self, verb: &str, name: &str, args: &[&str]) -> String {
-        let words = ["machine", verb, "--error-format", "json", "--state-dir", INSIDE, "--name", name];
+    /// The arguments of `smol-vmm machine VERB`, as JSON.
+    fn machine(&self, verb: &str, args: &[&str]) -> String {
+        let words = ["machine", verb, "--error-format", "json", "--state-dir", INSIDE, "--name", NAME];
         let binary = self.files.binary.path.to_string_lossy();
         serde_json::json!([&*binary].iter().chain(&words).chain(args).collect::<Vec<_>>()).to_string()
     }
 
-    /// Has the image unpacked, unless it is. No machine is started, and no guest has been near what comes out.
-    async fn unpacked(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Unpacked> {
-        let image = spec.image;
-        let key = format!("{}-{}", image.sha256.get(..32).unwrap_or_default(), self.files.version);
-        Unpacked::get(&spec.unpacked, &key, journal, async |new: &Path, journal: &mut Journal| {
-            let what = || format!("cannot unpack {}", image.path.display());
-            // smolvm itself says less clearly what it cannot take.
-            let manifest = bottle_pack::inspect(&image.path, bottle_pack::host_platform())
-                .map_err(|e| Error::new(Kind::Engine, format!("{}: {e}", image.path.display())).hint(REPACK))?;
-            room(new, manifest.image_size)?;
-            let dir = new.join("smolvm");
-            private_dir(&dir)?;
-            let create =
-                self.machine("create", "unpack", &["--from", &image.path.to_string_lossy(), "--storage", "1", "--overlay", OVERLAY]);
-            let mut smolvm = self.confined(&dir, &image.path).arg("--step").arg(create).spawn(&spec.log, journal)?;
-            let late = || Error::new(Kind::Engine, format!("{} was not unpacked in {} s", image.path.display(), BOOT_WATCHDOG.as_secs()));
-            tokio::time::timeout(BOOT_WATCHDOG, smolvm.ended()).await.map_err(|_| late())?;
-            let shared = dir.join(SHARED);
-            if unpacked_image(&shared).is_none_or(|of| !shared.join(of).join(WHOLE).exists()) {
-                return Err(failure(&mut smolvm, spec, &dir).await);
-            }
-            for entry in std::fs::read_dir(&shared).context(Kind::Engine, what)?.flatten() {
-                std::fs::rename(entry.path(), new.join(entry.file_name())).context(Kind::Config, what)?;
-            }
-            crate::state::remove_tree(&dir).context(Kind::Config, what)
-        })
-        .await
-    }
-
-    /// Lays out what the machine is made of in `dir`: the bottle's disk, and what smolvm knows of the unpacked image. Returns the place of
-    /// the image itself, relative to `dir`.
-    fn lay_out(spec: &MachineSpec<'_>, unpacked: &Unpacked, dir: &Path) -> Result<(PathBuf, PathBuf)> {
-        let what = || format!("cannot write {}", dir.display());
-        let machine = dir.join(MACHINES).join(id(spec.slug));
-        let shared = dir.join(SHARED);
-        for path in [&machine, &shared] {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context(Kind::Config, what)?;
-        }
-        // The same file under two names: smolvm's, and the one under which it can be kept.
-        std::fs::hard_link(&spec.disk, machine.join(DISK)).context(Kind::Config, what)?;
-        std::fs::write(machine.join(FORMATTED), b"").context(Kind::Config, what)?;
-        let image = unpacked_image(unpacked.dir()).ok_or_else(|| {
-            Error::new(Kind::Engine, format!("{} is damaged", unpacked.dir().display())).hint(format!("rm -r {}", unpacked.dir().display()))
-        })?;
-        for entry in std::fs::read_dir(unpacked.dir()).context(Kind::Config, what)?.flatten() {
-            if entry.file_type().is_ok_and(|t| t.is_file()) {
-                std::fs::copy(entry.path(), shared.join(entry.file_name())).context(Kind::Config, what)?;
-            }
-        }
-        std::fs::create_dir(shared.join(&image)).context(Kind::Config, what)?;
-        Ok((unpacked.dir().join(&image), Path::new(SHARED).join(image)))
-    }
-
-    /// `bottle-bundle machine … --step CREATE --step START --step EXEC --afterwards STOP`
-    fn program(&self, spec: &MachineSpec<'_>, unpacked: &Unpacked, dir: &Path) -> Result<Program> {
+    /// `machine create`, with everything in which a machine differs from another one of the same image.
+    fn create(&self, spec: &MachineSpec<'_>) -> String {
         let gib = spec.disk_bytes.div_ceil(GIB).to_string();
         let (cpus, memory) = (spec.cpus.to_string(), (spec.memory_bytes >> 20).to_string());
         let (path, socket) = (spec.image.path.to_string_lossy(), format!("{INSIDE}/channel:{CHANNEL}"));
-        let create =
-            ["--from", &*path, "--cpus", &cpus, "--mem", &memory, "--storage", &gib, "--overlay", OVERLAY, "--mount-socket", &socket];
+        let resources = ["--cpus", &cpus, "--mem", &memory, "--storage", &gib, "--overlay", OVERLAY];
+        self.machine("create", &[&["--from", &*path], &resources[..], &["--mount-socket", &socket]].concat())
+    }
+
+    /// The unpacked image, and what `machine create` wrote of a machine of it: both are made once, as smolvm reads the whole image for
+    /// each, and a launch starts on a copy. No machine is started, and no guest has been near what comes out.
+    async fn created(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<(Unpacked, Unpacked)> {
+        let what = || format!("cannot unpack {}", spec.image.path.display());
+        let create = self.create(spec);
+        let name = hex::encode(&Sha256::digest(&create)[..16]);
+        let key = format!("{}-{}-created", spec.image.sha256.get(..32).unwrap_or_default(), self.files.version);
+        let image = Unpacked::get(&spec.unpacked, &key, journal, async |new: &Path, journal: &mut Journal| {
+            // smolvm itself says less clearly what it cannot take.
+            let manifest = bottle_pack::inspect(&spec.image.path, bottle_pack::host_platform())
+                .map_err(|e| Error::new(Kind::Engine, format!("{}: {e}", spec.image.path.display())).hint(REPACK))?;
+            room(new, manifest.image_size)?;
+            let machine = new.join(CREATED).join(&name);
+            private_dir(&machine)?;
+            self.run_create(spec, &create, None, &machine, journal).await?;
+            std::fs::rename(machine.join(SHARED), new.join(IMAGE)).context(Kind::Config, what)
+        })
+        .await?;
+        // There by now, but for a machine of another size.
+        let machine = Unpacked::get(&image.dir().join(CREATED), &name, journal, async |new: &Path, journal: &mut Journal| {
+            let shared = share(&image, new)?;
+            self.run_create(spec, &create, Some(shared), new, journal).await?;
+            crate::state::remove_tree(&new.join(SHARED)).context(Kind::Config, what)
+        })
+        .await?;
+        Ok((image, machine))
+    }
+
+    /// Has smolvm create the machine in `dir`, and formats its second disk; its first one is to be the bottle's.
+    async fn run_create(
+        &self,
+        spec: &MachineSpec<'_>,
+        create: &str,
+        shared: Option<(PathBuf, PathBuf)>,
+        dir: &Path,
+        journal: &mut Journal,
+    ) -> Result<()> {
+        let what = || format!("cannot write {}", dir.display());
+        let mut program = self.confined(dir, &spec.image.path).arg("--step").arg(create);
+        if let Some((image, place)) = shared {
+            program = program.arg("--shared").arg(image).arg(place);
+        }
+        let mut smolvm = program.spawn(&spec.log, journal)?;
+        let late = || Error::new(Kind::Engine, format!("{} was not unpacked in {} s", spec.image.path.display(), BOOT_WATCHDOG.as_secs()));
+        tokio::time::timeout(BOOT_WATCHDOG, smolvm.ended()).await.map_err(|_| late())?;
+        let (machine, image) = (dir.join(MACHINES).join(id(NAME)), dir.join(SHARED));
+        let overlay = machine.join(SECOND);
+        if unpacked_image(&image).is_none_or(|of| !image.join(of).join(WHOLE).exists()) || !overlay.exists() {
+            return Err(failure(&mut smolvm, spec, dir).await);
+        }
+        std::fs::remove_file(machine.join(DISK)).context(Kind::Config, what)?;
+        super::disk::format(self.closure, &overlay).await?;
+        for formatted in [DISK, SECOND].map(|disk| machine.join(disk).with_extension(FORMATTED)) {
+            std::fs::write(formatted, b"").context(Kind::Config, what)?;
+        }
+        Ok(())
+    }
+
+    /// `bottle-bundle machine … --step START --step EXEC --afterwards STOP`
+    fn program(&self, spec: &MachineSpec<'_>, (image, machine): (&Unpacked, &Unpacked), dir: &Path) -> Result<Program> {
+        let what = || format!("cannot write {}", dir.display());
+        crate::state::copy_tree(machine.dir(), dir).context(Kind::Config, what)?;
+        // The same file under two names: smolvm's, and the one under which it can be kept.
+        std::fs::hard_link(&spec.disk, dir.join(MACHINES).join(id(NAME)).join(DISK)).context(Kind::Config, what)?;
+        let (shared, place) = share(image, dir)?;
         let exec = ["--interactive", "--user", "0:0", "--workdir", "/", "--", GUEST, "serve", CHANNEL];
-        let (shared, place) = Self::lay_out(spec, unpacked, dir)?;
         let mut program = self.confined(dir, &spec.image.path).arg("--channel").arg(&spec.channel).arg("--shared").arg(shared).arg(place);
-        for (verb, args) in [("create", &create[..]), ("start", &[]), ("exec", &exec)] {
-            program = program.arg("--step").arg(self.machine(verb, spec.slug, args));
+        for (verb, args) in [("start", &[][..]), ("exec", &exec)] {
+            program = program.arg("--step").arg(self.machine(verb, args));
         }
         // The guest has said good-bye: its disk is to be whole.
-        Ok(program.arg("--afterwards").arg(self.machine("stop", spec.slug, &[])))
+        Ok(program.arg("--afterwards").arg(self.machine("stop", &[])))
     }
 
     async fn boot(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Running> {
         let what = || "cannot make the machine's channel".to_owned();
-        let unpacked = self.unpacked(spec, journal).await?;
+        let (image, machine) = self.created(spec, journal).await?;
         super::disk::make(self.closure, spec, journal).await?;
         // Never the files of an earlier launch: a guest, or another version, wrote them.
         let dir = spec.disk.with_file_name("machine");
@@ -191,7 +212,7 @@ impl<'a> Smolvm<'a> {
         let _ = std::fs::remove_file(&spec.channel);
         let listener = UnixListener::bind(&spec.channel).context(Kind::Internal, what)?;
         let key = Key::random().context(Kind::Internal, what)?;
-        let mut vmm = self.program(spec, &unpacked, &dir)?.spawn(&spec.log, journal)?;
+        let mut vmm = self.program(spec, (&image, &machine), &dir)?.spawn(&spec.log, journal)?;
         vmm.feed(key.expose()).await?;
         let accepted = tokio::select! {
             accepted = tokio::time::timeout(BOOT_WATCHDOG, listener.accept()) => accepted,
@@ -218,7 +239,7 @@ impl<'a> Smolvm<'a> {
                 tracing::debug!("the channel ended: {e}");
             }
         });
-        Ok(Running { session, incoming: Some(incoming), vmm, console: Console::file(console(&dir)), _image: Some(unpacked) })
+        Ok(Running { session, incoming: Some(incoming), vmm, console: Console::file(console(&dir)), _image: Some(image) })
     }
 }
 
@@ -238,6 +259,21 @@ impl Engine for Smolvm<'_> {
             other => other,
         }
     }
+}
+
+/// Lays out in `dir` what smolvm knows of the unpacked image. Returns the image itself, and its place relative to `dir`.
+fn share(image: &Unpacked, dir: &Path) -> Result<(PathBuf, PathBuf)> {
+    let (from, to) = (image.dir().join(IMAGE), dir.join(SHARED));
+    let what = || format!("cannot write {}", to.display());
+    let damaged = || Error::new(Kind::Engine, format!("{} is damaged", image.dir().display()));
+    let layers = unpacked_image(&from).ok_or_else(|| damaged().hint(format!("rm -r {}", image.dir().display())))?;
+    private_dir(&to.join(&layers))?;
+    for entry in std::fs::read_dir(&from).context(Kind::Config, what)?.flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_file()) {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).context(Kind::Config, what)?;
+        }
+    }
+    Ok((from.join(&layers), Path::new(SHARED).join(layers)))
 }
 
 /// Requires room in `dir` for an image with layers of `bytes`, which are unpacked twice: to tar files, and those to a tree.

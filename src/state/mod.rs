@@ -5,9 +5,11 @@
 //! `STATE/run` where there is no runtime directory.
 
 mod bottle;
+mod copy;
 mod journal;
 
 pub use bottle::{BottleDir, BottleStatus, Metadata, Phase, now_ms};
+pub use copy::copy_tree;
 pub use journal::{Journal, ProcessId, Step, terminate};
 
 use std::fs::{self, DirBuilder, File};
