@@ -111,12 +111,12 @@ pub struct GuestConfig {
     /// Directories to make, in order, parents included.
     #[serde(default)]
     pub mkdirs: Vec<MakeDir>,
-    /// Small files to write, in order, replacing what is there.
+    /// Certificate, as PEM, of an authority that every TLS client in the guest is to trust; see [`crate::trust`].
     #[serde(default)]
-    pub files: Vec<MakeFile>,
-    /// Trees to hand over.
+    pub authority: Option<String>,
+    /// What git is told on top of the image's own settings, for every user.
     #[serde(default)]
-    pub chown: Vec<Chown>,
+    pub git_settings: String,
 }
 
 /// One directory.
@@ -130,34 +130,6 @@ pub struct MakeDir {
     pub uid: u32,
     /// Group of every component that is made.
     pub gid: u32,
-}
-
-/// One file with its whole content. Use [`HostOpen::CopyIn`] for anything over some kB.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MakeFile {
-    /// Absolute path; its directory must exist. A symlink there is replaced, not followed.
-    pub path: String,
-    /// Text.
-    pub content: String,
-    /// Permission bits.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-}
-
-/// One change of owner.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chown {
-    /// Absolute path; symlinks are changed, not followed.
-    pub path: String,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Everything below it too, on the same file system.
-    pub recursive: bool,
 }
 
 /// One process to run.

@@ -9,12 +9,16 @@ use std::time::Duration;
 use nix::libc;
 use serde::Serialize;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::{net, proxy};
 
 /// For something that must not answer. Without a network device each of these fails at once.
 const SILENCE: Duration = Duration::from_millis(300);
+/// For an answer that is on its way when a later one has come.
+const LAG: Duration = Duration::from_millis(50);
 
 /// One line of a report.
 #[derive(Debug, Clone, Serialize)]
@@ -165,17 +169,37 @@ pub fn raw_sockets() -> Result<String, String> {
     Ok("none usable".into())
 }
 
-/// Nobody on the other side of a virtual socket takes a connection.
-pub async fn vsock() -> Result<String, String> {
-    all([22, 80, 1024, 9099].map(|port| async move {
-        let Ok(socket) = net::vsock_connect(port) else { return Ok(()) };
-        match timeout(SILENCE, connected(socket)).await {
-            Ok(Ok(())) => Err(format!("connected to CID 2 port {port}")),
-            Ok(Err(_)) | Err(_) => Ok(()),
+/// Connections that were asked for of the other side of the virtual socket, on ports where something might listen.
+pub fn vsock_attempts() -> Vec<(u32, OwnedFd)> {
+    [22, 80, 1024, 9099].into_iter().filter_map(|port| Some((port, net::vsock_connect(port).ok()?))).collect()
+}
+
+/// Nobody on the other side of a virtual socket takes a connection. The machine monitor handles what the guest sends one after the
+/// other, so when something was `answered` that was sent after the attempts, it has seen them.
+pub async fn vsock(attempts: Vec<(u32, OwnedFd)>, mut answered: watch::Receiver<bool>) -> Result<String, String> {
+    let silence = async {
+        if timeout(SILENCE, answered.wait_for(|answered| *answered)).await.is_ok_and(|seen| seen.is_ok()) {
+            tokio::time::sleep(LAG).await;
+        } else {
+            tokio::time::sleep(SILENCE).await;
         }
-    }))
-    .await
-    .map(|_| "no connection to CID 2".into())
+    };
+    let connected = async {
+        let mut set = JoinSet::new();
+        attempts.into_iter().for_each(|(port, socket)| drop(set.spawn(async move { connected(socket).await.ok().map(|()| port) })));
+        while let Some(ended) = set.join_next().await {
+            if let Ok(Some(port)) = ended {
+                return Err(format!("connected to CID 2 port {port}"));
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        biased;
+        ended = connected => ended?,
+        () = silence => {}
+    }
+    Ok("no connection to CID 2".into())
 }
 
 /// Waits for the outcome of a connect that was started.

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use bottle_channel::EndpointName;
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::checks::{self, Check};
@@ -38,6 +40,10 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let checks = runtime.block_on(async {
+        // Before anything that the host answers.
+        let attempts = checks::vsock_attempts();
+        let (answers, answered) = watch::channel(false);
+        let answers = Arc::new(answers);
         let mut set = JoinSet::new();
         let mut order = 0;
         let mut next = || {
@@ -56,7 +62,7 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
         check!("direct-tcp", checks::direct_tcp().await);
         check!("direct-udp", checks::direct_udp());
         check!("raw-sockets", checks::raw_sockets());
-        check!("vsock", checks::vsock().await);
+        check!("vsock", checks::vsock(attempts, answered).await);
         check!("name-lookup", checks::name_lookup().await);
         for port in canaries {
             check!("host-loopback", checks::host_loopback(port).await);
@@ -65,7 +71,13 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
             check!("denied-host", checks::denied_host(&host).await);
         }
         for (name, port) in endpoints {
-            check!(format!("endpoint-{name}"), checks::endpoint(port).await);
+            let answers = Arc::clone(&answers);
+            check!(
+                format!("endpoint-{name}"),
+                checks::endpoint(port).await.inspect(|_| {
+                    answers.send_replace(true);
+                })
+            );
         }
         let mut done = Vec::new();
         while let Some(check) = set.join_next().await {

@@ -209,7 +209,7 @@ impl Underway<'_> {
         }
         let session = machine.session.clone();
         parts.splices = Some(Splices::serve(machine.take_incoming()?, self.dir.clone()));
-        in_time("set up", provision::configure(&session, &plan)).await.map_err(|e| machine.explain(e))?;
+        in_time("set up", provision::configure(&session, &plan, &authority.certificate)).await.map_err(|e| machine.explain(e))?;
 
         self.progress.step("self-test");
         let canary = Canary::new()?;
@@ -220,12 +220,11 @@ impl Underway<'_> {
         let secrets: Vec<&Secret> = tokens.values().chain(keys.iter().map(|(_, key)| key)).chain([&authority.key]).collect();
         let proofs = selftest::run(&session, &plan, &env, &canary, &secrets).await?;
         drop((tokens, keys));
-        let certificate = authority.certificate.clone();
         drop(authority);
 
         self.progress.step("provisioning");
         let more = provision::Given { skills: skills.as_deref(), resumed: self.launch.resume };
-        in_time("provisioned", provision::provision(&session, &plan, &certificate, more)).await?;
+        in_time("provisioned", provision::provision(&session, &plan, more)).await?;
         let baseline = self.workspace(&session, &plan).await?;
         self.worked = Some((Arc::clone(&plan), baseline));
         let request = agent(&plan, env.clone(), &canary)?;

@@ -1,34 +1,25 @@
 //! What is put into a started guest: environment, certificate authority, prompt.
 
-mod keystore;
 pub mod skills;
 
 use std::collections::BTreeMap;
 
 use bottle_channel::copy::copy_in;
-use bottle_channel::{Capture, CopyInRequest, Endpoint, EndpointName, ExecRequest, GuestConfig, HostOpen, MakeDir, Session, call};
+use bottle_channel::trust::{CA, CA_BUNDLE, JAVA_TRUST_STORE};
+use bottle_channel::{CopyInRequest, Endpoint, EndpointName, GuestConfig, HostOpen, MakeDir, Session};
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Kind, Result};
 use crate::plan::{Daemon, Identity, LaunchPlan, PROMPT};
 use crate::provider;
 use crate::state::now_ms;
 
-/// Where the bottle's CA is in the guest.
-pub const CA: &str = "/etc/ssl/bottle/ca.pem";
-/// The guest's system bundle, to which the CA is added.
-pub const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// The guest's Java trust store, where Debian's JVMs look by themselves.
-pub const JAVA_TRUST_STORE: &str = "/etc/ssl/certs/java/cacerts";
-/// What OpenSSL reads when no variable says otherwise; Debian's has no such file.
-const OPENSSL_DEFAULT: &str = "/usr/lib/ssl/cert.pem";
-/// Longest system bundle, in bytes; Debian's has 220 000.
-const BUNDLE_LIMIT: usize = 1 << 20;
-
 /// What a launch tells the guest's init before anything runs.
-#[must_use]
-pub fn configuration(plan: &LaunchPlan) -> GuestConfig {
+///
+/// # Errors
+/// `Config` when an upstream's URL is none.
+fn configuration(plan: &LaunchPlan, ca_certificate: &str) -> Result<GuestConfig> {
     let image = &plan.image.facts;
-    GuestConfig {
+    Ok(GuestConfig {
         hostname: plan.slug.to_string(),
         time_unix_ms: now_ms(),
         endpoints: plan.endpoints.iter().map(|e| Endpoint { name: endpoint(e.daemon), port: e.port }).collect(),
@@ -36,8 +27,9 @@ pub fn configuration(plan: &LaunchPlan) -> GuestConfig {
             .into_iter()
             .map(|path| MakeDir { path: path.clone(), mode: 0o700, uid: image.uid, gid: image.gid })
             .collect(),
-        ..GuestConfig::default()
-    }
+        authority: Some(ca_certificate.to_owned()),
+        git_settings: git_settings(plan)?,
+    })
 }
 
 fn endpoint(daemon: Daemon) -> EndpointName {
@@ -109,47 +101,21 @@ fn java_options(plan: &LaunchPlan) -> String {
     options
 }
 
-/// Applies [`configuration`].
+/// Sets the guest up: its name and clock, what it listens on, and the authority that its TLS clients trust.
 ///
 /// # Errors
 /// `Engine` when the guest refuses.
-pub async fn configure(session: &Session<HostOpen>, plan: &LaunchPlan) -> Result<()> {
-    let done: std::result::Result<(), _> = call(session, &HostOpen::Configure(configuration(plan))).await;
-    done.context(Kind::Engine, || "the guest could not be set up".into())
+pub async fn configure(session: &Session<HostOpen>, plan: &LaunchPlan, ca_certificate: &str) -> Result<()> {
+    let config = configuration(plan, ca_certificate)?;
+    session.configure(config).await.context(Kind::Engine, || "the guest could not be set up".into())
 }
 
-/// Puts the CA into the guest's trust stores and the prompt into the agent's home.
+/// Puts into the agent's home what is the operator's: the prompt, settings and skills.
 ///
 /// # Errors
 /// `Engine` when the guest refuses (a full disk, for one).
-pub async fn provision(session: &Session<HostOpen>, plan: &LaunchPlan, ca_certificate: &str, given: Given<'_>) -> Result<()> {
+pub async fn provision(session: &Session<HostOpen>, plan: &LaunchPlan, given: Given<'_>) -> Result<()> {
     let what = || "the guest could not be provisioned".to_owned();
-    let root = archive(&[
-        (CA, ca_certificate.as_bytes(), 0o644),
-        ("/usr/local/share/ca-certificates/bottle.crt", ca_certificate.as_bytes(), 0o644),
-    ])?;
-    copy_in(session, CopyInRequest { dest_dir: "/".into(), uid: Some(0), gid: Some(0) }, root.as_slice())
-        .await
-        .context(Kind::Engine, what)?;
-    let script = format!("cat {CA} >> {CA_BUNDLE} || exit; mkdir -p ${{0%/*}}; [ -e $0 ] || ln -s {CA_BUNDLE} $0; cat {CA_BUNDLE}");
-    let trusted = run_as_root(session, &["/bin/sh", "-c", &script, OPENSSL_DEFAULT]).await?;
-    if !trusted.status.success() {
-        return Err(Error::new(Kind::Engine, format!("{}: {CA_BUNDLE} cannot be written", what())));
-    }
-    // Made of what the image trusts and the bottle's CA; only a JVM that is started later reads it.
-    let store = keystore::of(&String::from_utf8_lossy(&trusted.stdout));
-    let root = archive(&[(JAVA_TRUST_STORE, &store, 0o644)])?;
-    copy_in(session, CopyInRequest { dest_dir: "/".into(), uid: Some(0), gid: Some(0) }, root.as_slice())
-        .await
-        .context(Kind::Engine, what)?;
-    if !plan.git.is_empty() {
-        let settings = git_settings(plan)?;
-        let script = "cat >> /etc/gitconfig <<'END'\n".to_owned() + &settings + "END\n";
-        let done = run_as_root(session, &["/bin/sh", "-c", &script]).await?;
-        if !done.status.success() {
-            return Err(Error::new(Kind::Engine, format!("{}: /etc/gitconfig cannot be written", what())));
-        }
-    }
     let mut home: Vec<(&str, &[u8], u32)> = Vec::new();
     if let Some(prompt) = plan.prompt.as_ref().filter(|p| !p.text.is_empty()) {
         home.push((PROMPT, prompt.text.as_bytes(), 0o600));
@@ -199,22 +165,6 @@ fn git_settings(plan: &LaunchPlan) -> Result<String> {
         url.spellings().iter().for_each(|spelling| settings += &format!("\tinsteadOf = \"{spelling}\"\n"));
     }
     Ok(settings)
-}
-
-async fn run_as_root(session: &Session<HostOpen>, argv: &[&str]) -> Result<Capture> {
-    let request = ExecRequest {
-        argv: argv.iter().map(|&a| a.to_owned()).collect(),
-        env: BTreeMap::from([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]),
-        cwd: None,
-        uid: 0,
-        gid: 0,
-        tty: None,
-        stdin: false,
-    };
-    session
-        .exec(request, BUNDLE_LIMIT, std::time::Duration::from_secs(30))
-        .await
-        .context(Kind::Engine, || "the guest could not be provisioned".into())
 }
 
 /// A tar of small files. Names may be absolute; they are taken relative to the destination.

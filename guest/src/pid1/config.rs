@@ -2,13 +2,17 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::Path;
 
-use bottle_channel::{Chown, GuestConfig, GuestOpen, MakeDir, MakeFile, Session};
+use bottle_channel::{GuestConfig, GuestOpen, MakeDir, Session};
 use nix::sys::time::TimeSpec;
 
+use super::trust;
 use crate::relay;
+
+/// git's settings for every user.
+const GIT_SETTINGS: &str = "/etc/gitconfig";
 
 pub async fn apply(config: GuestConfig, session: &Session<GuestOpen>) -> Result<(), String> {
     if config.time_unix_ms > 0 {
@@ -27,7 +31,7 @@ pub async fn apply(config: GuestConfig, session: &Session<GuestOpen>) -> Result<
             }
         });
     }
-    // A large tree to chown must not hold up the streams.
+    // Files must not hold up the streams.
     tokio::task::spawn_blocking(move || files(&config)).await.map_err(|e| e.to_string())?
 }
 
@@ -44,19 +48,17 @@ fn files(config: &GuestConfig) -> Result<(), String> {
     for dir in &config.mkdirs {
         make_dir(dir).map_err(|e| format!("mkdir {}: {e}", dir.path))?;
     }
-    for MakeFile { path, content, mode, uid, gid } in &config.files {
-        replace(path, content.as_bytes(), *mode, *uid, *gid).map_err(|e| format!("{path}: {e}"))?;
+    if let Some(certificate) = &config.authority {
+        trust::install(certificate).map_err(|e| format!("certificate authority: {e}"))?;
     }
-    for item in &config.chown {
-        let Chown { path, uid, gid, recursive } = item;
-        let device = fs::symlink_metadata(path).map_err(|e| format!("chown {path}: {e}"))?.dev();
-        chown(Path::new(path), *uid, *gid, recursive.then_some(device)).map_err(|e| format!("chown {path}: {e}"))?;
+    if !config.git_settings.is_empty() {
+        trust::append(GIT_SETTINGS, &config.git_settings).map_err(|e| format!("{GIT_SETTINGS}: {e}"))?;
     }
     Ok(())
 }
 
 /// Writes a new file next to `path` and renames it there.
-fn replace(path: &str, content: &[u8], mode: u32, uid: u32, gid: u32) -> io::Result<()> {
+pub fn replace(path: &str, content: &[u8], mode: u32, uid: u32, gid: u32) -> io::Result<()> {
     let temporary = format!("{path}.bottle-new");
     let _ = fs::remove_file(&temporary);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
@@ -91,27 +93,11 @@ pub fn make_parents(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Resu
     lchown(parent, uid, gid)
 }
 
-/// `below` is the device to stay on; none is the path alone. What has the right owner is left alone: on an overlay, changing
-/// a file copies it.
-fn chown(path: &Path, uid: u32, gid: u32, below: Option<u64>) -> io::Result<()> {
-    let meta = fs::symlink_metadata(path)?;
-    if below.is_some_and(|device| device != meta.dev()) {
-        return Ok(());
-    }
-    if meta.uid() != uid || meta.gid() != gid {
-        lchown(path, Some(uid), Some(gid))?;
-    }
-    if below.is_some() && meta.is_dir() {
-        for entry in fs::read_dir(path)? {
-            chown(&entry?.path(), uid, gid, below)?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]

@@ -4,10 +4,12 @@ mod boot;
 mod config;
 mod copy;
 mod exec;
+mod keystore;
 mod port;
 pub mod power;
 pub mod reaper;
 mod spawn;
+mod trust;
 
 use std::time::Duration;
 
