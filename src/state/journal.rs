@@ -4,7 +4,7 @@
 //! the same lines in reverse order.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -73,9 +73,12 @@ struct Stat {
 
 impl Stat {
     fn read(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // In one call: the orphans of a process are looked for among all that run.
+        let mut stat = [0; 1024];
+        let n = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut stat).ok()?;
         // The command name is in parentheses and may hold anything, so fields are counted after the last one.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let name = stat[..n].iter().rposition(|&byte| byte == b')')?;
+        let mut fields = std::str::from_utf8(&stat[name + 1..n]).ok()?.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let group = fields.nth(1)?.parse().ok()?;
         let session = fields.next()?.parse().ok()?;
