@@ -131,7 +131,7 @@ impl<'a> Smolvm<'a> {
     async fn created(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<(Unpacked, Unpacked)> {
         let what = || format!("cannot unpack {}", spec.image.path.display());
         let create = self.create(spec);
-        let name = hex::encode(&Sha256::digest(&create)[..16]);
+        let name = hex::encode(&Sha256::digest(format!("{create} {}", spec.disk_bytes))[..16]);
         let key = format!("{}-{}-created", spec.image.sha256.get(..32).unwrap_or_default(), self.files.version);
         let image = Unpacked::get(&spec.unpacked, &key, journal, async |new: &Path, journal: &mut Journal| {
             // smolvm itself says less clearly what it cannot take.
@@ -154,7 +154,7 @@ impl<'a> Smolvm<'a> {
         Ok((image, machine))
     }
 
-    /// Has smolvm create the machine in `dir`, and formats its second disk; its first one is to be the bottle's.
+    /// Has smolvm create the machine in `dir`, and formats its disks.
     async fn run_create(
         &self,
         spec: &MachineSpec<'_>,
@@ -176,43 +176,40 @@ impl<'a> Smolvm<'a> {
         if unpacked_image(&image).is_none_or(|of| !image.join(of).join(WHOLE).exists()) || !overlay.exists() {
             return Err(failure(&mut smolvm, spec, dir).await);
         }
-        std::fs::remove_file(machine.join(DISK)).context(Kind::Config, what)?;
-        super::disk::format(self.closure, &overlay).await?;
-        for formatted in [DISK, SECOND].map(|disk| machine.join(disk).with_extension(FORMATTED)) {
-            std::fs::write(formatted, b"").context(Kind::Config, what)?;
+        for (disk, bytes) in [(machine.join(DISK), spec.disk_bytes), (overlay, GIB)] {
+            std::fs::remove_file(&disk).context(Kind::Config, what)?;
+            super::disk::format(self.closure, &disk, bytes).await?;
+            std::fs::write(disk.with_extension(FORMATTED), b"").context(Kind::Config, what)?;
         }
         Ok(())
     }
 
     /// `bottle-bundle machine … --step START --step EXEC --afterwards STOP`
-    fn program(&self, spec: &MachineSpec<'_>, (image, machine): (&Unpacked, &Unpacked), dir: &Path) -> Result<Program> {
-        let what = || format!("cannot write {}", dir.display());
-        crate::state::copy_tree(machine.dir(), dir).context(Kind::Config, what)?;
-        // The same file under two names: smolvm's, and the one under which it can be kept.
-        std::fs::hard_link(&spec.disk, dir.join(MACHINES).join(id(NAME)).join(DISK)).context(Kind::Config, what)?;
-        let (shared, place) = share(image, dir)?;
+    fn program(&self, spec: &MachineSpec<'_>, (shared, place): (PathBuf, PathBuf), dir: &Path) -> Program {
         let exec = ["--interactive", "--user", "0:0", "--workdir", "/", "--", GUEST, "serve", CHANNEL];
         let mut program = self.confined(dir, &spec.image.path).arg("--channel").arg(&spec.channel).arg("--shared").arg(shared).arg(place);
         for (verb, args) in [("start", &[][..]), ("exec", &exec)] {
             program = program.arg("--step").arg(self.machine(verb, args));
         }
         // The guest has said good-bye: its disk is to be whole.
-        Ok(program.arg("--afterwards").arg(self.machine("stop", &[])))
+        program.arg("--afterwards").arg(self.machine("stop", &[]))
     }
 
     async fn boot(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Running> {
         let what = || "cannot make the machine's channel".to_owned();
         let (image, machine) = self.created(spec, journal).await?;
-        super::disk::make(self.closure, spec, journal).await?;
         // Never the files of an earlier launch: a guest, or another version, wrote them.
         let dir = spec.disk.with_file_name("machine");
         journal.record(&Step::Tree { path: dir.clone() })?;
         crate::state::remove_tree(&dir).context(Kind::Config, || format!("cannot remove {}", dir.display()))?;
         private_dir(&dir)?;
+        crate::state::copy_tree(machine.dir(), &dir).context(Kind::Config, || format!("cannot write {}", dir.display()))?;
+        super::disk::share(spec, &dir.join(MACHINES).join(id(NAME)).join(DISK), journal)?;
+        let shared = share(&image, &dir)?;
         let _ = std::fs::remove_file(&spec.channel);
         let listener = UnixListener::bind(&spec.channel).context(Kind::Internal, what)?;
         let key = Key::random().context(Kind::Internal, what)?;
-        let mut vmm = self.program(spec, (&image, &machine), &dir)?.spawn(&spec.log, journal)?;
+        let mut vmm = self.program(spec, shared, &dir).spawn(&spec.log, journal)?;
         vmm.feed(key.expose()).await?;
         let accepted = tokio::select! {
             accepted = tokio::time::timeout(BOOT_WATCHDOG, listener.accept()) => accepted,
