@@ -165,6 +165,7 @@ impl<'a> Smolvm<'a> {
     ) -> Result<()> {
         let what = || format!("cannot write {}", dir.display());
         let mut program = self.confined(dir, &spec.image.path).arg("--step").arg(create);
+        let unpacked_before = shared.is_some();
         if let Some((image, place)) = shared {
             program = program.arg("--shared").arg(image).arg(place);
         }
@@ -173,7 +174,8 @@ impl<'a> Smolvm<'a> {
         tokio::time::timeout(BOOT_WATCHDOG, smolvm.ended()).await.map_err(|_| late())?;
         let (machine, image) = (dir.join(MACHINES).join(id(NAME)), dir.join(SHARED));
         let overlay = machine.join(SECOND);
-        if unpacked_image(&image).is_none_or(|of| !image.join(of).join(WHOLE).exists()) || !overlay.exists() {
+        let whole = unpacked_before || unpacked_image(&image).is_some_and(|of| image.join(of).join(WHOLE).exists());
+        if !whole || !overlay.exists() {
             return Err(failure(&mut smolvm, spec, dir).await);
         }
         for (disk, bytes) in [(machine.join(DISK), spec.disk_bytes), (overlay, GIB)] {

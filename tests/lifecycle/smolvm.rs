@@ -14,6 +14,7 @@ pub const CASES: &[Case] = &[
     ("lifecycle::smolvm::there_is_no_room_to_unpack_an_image", no_room),
     ("lifecycle::smolvm::a_kvm_that_may_not_be_opened", no_permission),
     ("lifecycle::smolvm::what_another_smolvm_left_is_in_nobodys_way", left_behind),
+    ("lifecycle::smolvm::machines_of_two_sizes_share_an_image", two_sizes),
 ];
 
 fn closure() -> Value {
@@ -137,11 +138,11 @@ fn left_behind() {
     let home = Home::new();
     let closure = closure();
     let smolvm = &closure["engines"]["smolvm"];
-    // A machine of the same name in the user's own smolvm.
+    // A machine of the name that all of ours have, in the user's own smolvm.
     let root = home.path().join("root/");
     std::fs::create_dir_all(root.join("bin")).expect("a root");
     let mut create = Command::new(text(&smolvm["binary"]["path"]));
-    create.args(["machine", "create", "--name", "demo", "--storage", "1", "--overlay", "1", "--image"]).arg(&root).env_clear();
+    create.args(["machine", "create", "--name", "bottle", "--storage", "1", "--overlay", "1", "--image"]).arg(&root).env_clear();
     create.env("HOME", home.path()).env("PATH", format!("{}/bin", text(&smolvm["root"])));
     create.env("SMOLVM_LIB_DIR", text(&smolvm["libraries"])).env("SMOLVM_AGENT_ROOTFS", text(&smolvm["agent"]));
     let foreign = output_within(create, PATIENCE);
@@ -150,12 +151,40 @@ fn left_behind() {
     let before = database();
     // What another version might have left where the bottle's own machine goes.
     let machine = home.state().join("bottles/demo/machine");
-    for dir in [".local/share/smolvm/server", ".cache/smolvm/vms/2a97516c354b6884"] {
+    for dir in [".local/share/smolvm/server", ".cache/smolvm/vms/7def9c79e5be6d7a"] {
         std::fs::create_dir_all(machine.join(dir)).expect("a directory");
     }
     std::fs::write(machine.join(".local/share/smolvm/server/smolvm.db"), "no database").expect("a file");
-    std::fs::write(machine.join(".cache/smolvm/vms/2a97516c354b6884/storage.raw"), "no disk").expect("a file");
+    std::fs::write(machine.join(".cache/smolvm/vms/7def9c79e5be6d7a/storage.raw"), "no disk").expect("a file");
     assert_code(&output_within(launch(&home, &closure), PATIENCE), 0);
     assert_eq!(home.leftovers("demo"), Vec::<String>::new());
     assert!(database() == before, "the other one's is untouched");
+}
+
+fn two_sizes() {
+    let bottle = |name: &str, memory: &str, disk: &str| {
+        format!(
+            "[agents.{name}]\nbottle = \"{name}\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.{name}]\nimage = \"demo\"\n\
+             resources = {{ cpus = 1, memory = \"{memory}\", disk = \"{disk}\" }}\n"
+        )
+    };
+    let home = Home::with_manifest(&format!("version = 1\n{}{}", bottle("small", "512MiB", "1GiB"), bottle("large", "768MiB", "2GiB")));
+    let sizes = ["small", "large", "small"].map(|agent| {
+        let script = "grep -h MemTotal: /proc/meminfo; df --output=size / | tail -n 1";
+        let output = output_within(home.bottle(&["launch", agent, "--yes", "--", "sh", "-c", script]), PATIENCE);
+        assert_code(&output, 0);
+        let said = crate::support::stdout(&output);
+        let kib: Vec<u32> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        (kib[0] >> 10, kib[1] >> 10)
+    });
+    let within = |(memory, disk): (u32, u32), most: (u32, u32)| {
+        (most.0 * 8..most.0 * 11).contains(&(memory * 10)) && (most.1 * 9..most.1 * 10).contains(&(disk * 10))
+    };
+    assert!(within(sizes[0], (512, 1024)) && within(sizes[1], (768, 2048)) && within(sizes[2], (512, 1024)), "{sizes:?} MiB");
+    let dirs = |dir: &std::path::Path| -> Vec<std::path::PathBuf> {
+        std::fs::read_dir(dir).expect("a directory").flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect()
+    };
+    let images = dirs(&home.state().join("unpacked"));
+    assert_eq!(images.len(), 1, "{images:?}");
+    assert_eq!(dirs(&images[0].join("created")).len(), 2);
 }
