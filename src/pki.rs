@@ -1,7 +1,10 @@
 //! The bottle's own certificate authority. Its key exists in memory only and is handed to egress over a pipe.
 
 use bottle_policy::Secret;
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
 
 use crate::error::{Context, Kind, Result};
 
@@ -30,7 +33,8 @@ impl Authority {
     pub fn new(name: &str) -> Result<Self> {
         let what = || "cannot make a certificate authority".to_owned();
         let key = KeyPair::generate().context(Kind::Internal, what)?;
-        let certificate = Self::parameters(name).self_signed(&key).context(Kind::Internal, what)?.pem();
+        let certificate =
+            Self::parameters(name).self_signed(&key).context(Kind::Internal, what)?.pem();
         Ok(Self { name: name.to_owned(), certificate, key: Secret::new(key.serialize_pem()) })
     }
 
@@ -55,7 +59,8 @@ impl Authority {
         let ca_key = KeyPair::from_pem(self.key.expose()).context(Kind::Internal, what)?;
         let issuer = Issuer::new(Self::parameters(&self.name), ca_key);
         let key = KeyPair::generate().context(Kind::Internal, what)?;
-        let mut params = CertificateParams::new(vec![host.to_owned()]).context(Kind::Internal, what)?;
+        let mut params =
+            CertificateParams::new(vec![host.to_owned()]).context(Kind::Internal, what)?;
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2100, 1, 1);
         let chain = params.signed_by(&key, &issuer).context(Kind::Internal, what)?.pem();
@@ -72,6 +77,11 @@ mod tests {
         let (a, b) = (Authority::new("a").expect("a"), Authority::new("b").expect("b"));
         assert_ne!(a.certificate, b.certificate);
         assert_ne!(a.key.expose(), b.key.expose());
-        assert!(a.leaf("hello.demo.test").expect("leaf").chain.starts_with("-----BEGIN CERTIFICATE-----"));
+        assert!(
+            a.leaf("hello.demo.test")
+                .expect("leaf")
+                .chain
+                .starts_with("-----BEGIN CERTIFICATE-----")
+        );
     }
 }

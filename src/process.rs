@@ -73,7 +73,13 @@ pub struct Reports(BufReader<ChildStdout>);
 impl Program {
     /// `name` is what the operator reads, `program` the file to run.
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), program: program.into(), args: Vec::new(), env: Vec::new(), keep: Vec::new() }
+        Self {
+            name: name.into(),
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            keep: Vec::new(),
+        }
     }
 
     /// Adds one argument. Arguments are public: every user of the machine can read them.
@@ -100,9 +106,11 @@ impl Program {
     /// Trusts the CAs that the operator's environment names.
     #[must_use]
     pub fn with_host_roots(self) -> Self {
-        ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().fold(self, |program, name| match std::env::var_os(name) {
-            Some(value) => program.env(name, value),
-            None => program,
+        ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().fold(self, |program, name| {
+            match std::env::var_os(name) {
+                Some(value) => program.env(name, value),
+                None => program,
+            }
         })
     }
 
@@ -115,7 +123,12 @@ impl Program {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(&self.args).env_clear().envs(self.env.iter().map(|(n, v)| (n, v))).process_group(0).kill_on_drop(true);
+        command
+            .args(&self.args)
+            .env_clear()
+            .envs(self.env.iter().map(|(n, v)| (n, v)))
+            .process_group(0)
+            .kill_on_drop(true);
         die_with_parent(&mut command);
         let kept: Vec<RawFd> = self.keep.iter().map(AsRawFd::as_raw_fd).collect();
         if !kept.is_empty() {
@@ -139,14 +152,26 @@ impl Program {
     /// # Errors
     /// `kind` when it cannot start, fails (with the last line of its standard error) or takes longer than `deadline`.
     pub async fn run(self, deadline: Duration, kind: Kind) -> Result<Vec<u8>> {
-        let running = self.command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
+        let running = self
+            .command()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output();
         self.outcome(tokio::time::timeout(deadline, running).await, deadline, kind)
     }
 
-    fn outcome(&self, ran: Result<std::io::Result<std::process::Output>, Elapsed>, deadline: Duration, kind: Kind) -> Result<Vec<u8>> {
+    fn outcome(
+        &self,
+        ran: Result<std::io::Result<std::process::Output>, Elapsed>,
+        deadline: Duration,
+        kind: Kind,
+    ) -> Result<Vec<u8>> {
         let name = &self.name;
         let output = ran
-            .map_err(|_| Error::new(kind, format!("{name} did not finish in {} s", deadline.as_secs())))?
+            .map_err(|_| {
+                Error::new(kind, format!("{name} did not finish in {} s", deadline.as_secs()))
+            })?
             .context(kind, || format!("cannot run {name}"))?;
         if output.status.success() {
             return Ok(output.stdout);
@@ -159,11 +184,22 @@ impl Program {
     ///
     /// # Errors
     /// As [`Program::run`].
-    pub async fn run_with(self, secrets: &impl serde::Serialize, deadline: Duration, kind: Kind) -> Result<Vec<u8>> {
+    pub async fn run_with(
+        self,
+        secrets: &impl serde::Serialize,
+        deadline: Duration,
+        kind: Kind,
+    ) -> Result<Vec<u8>> {
         let name = &self.name;
-        let line = secret_line(secrets).context(Kind::Internal, || format!("cannot hand the secrets to {name}"))?;
+        let line = secret_line(secrets)
+            .context(Kind::Internal, || format!("cannot hand the secrets to {name}"))?;
         let running = async {
-            let mut child = self.command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+            let mut child = self
+                .command()
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()?;
             if let Some(mut stdin) = child.stdin.take() {
                 // One that ends before it has read all says why itself.
                 let _ = write_line(&mut stdin, &line).await;
@@ -191,15 +227,29 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .context(Kind::Engine, || format!("cannot start {} ({})", self.name, self.program.display()))?;
-        if let Some(id) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(ProcessId::of) {
+            .context(Kind::Engine, || {
+                format!("cannot start {} ({})", self.name, self.program.display())
+            })?;
+        if let Some(id) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(ProcessId::of)
+        {
             journal.record(&Step::Process { name: self.name.clone(), id })?;
         }
         let stdin = child.stdin.take();
         let said = child.stderr.take().map(|said| tokio::spawn(keep_log(said, file.into())));
-        let stdout = child.stdout.take().ok_or_else(|| Error::new(Kind::Internal, "a child has no standard output"))?;
+        let stdout = child
+            .stdout
+            .take()
+            .ok_or_else(|| Error::new(Kind::Internal, "a child has no standard output"))?;
         let stdout = Some(BufReader::new(stdout));
-        Ok(Daemon { name: self.name, log: log.to_owned(), said, child, stdin, stdout, trusted: false })
+        Ok(Daemon {
+            name: self.name,
+            log: log.to_owned(),
+            said,
+            child,
+            stdin,
+            stdout,
+            trusted: false,
+        })
     }
 }
 
@@ -222,7 +272,8 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::first_line`].
     pub async fn hand_over(&mut self, secrets: &impl serde::Serialize) -> Result<()> {
-        let line = secret_line(secrets).context(Kind::Internal, || format!("cannot hand the secrets to {}", self.name))?;
+        let line = secret_line(secrets)
+            .context(Kind::Internal, || format!("cannot hand the secrets to {}", self.name))?;
         self.trusted = true;
         let Some(stdin) = self.stdin.as_mut() else { return Ok(()) };
         match write_line(stdin, &line).await {
@@ -250,7 +301,10 @@ impl Daemon {
             return None;
         }
         let (stdin, stdout) = (self.stdin.take()?, self.stdout.take()?);
-        Some(Pipe { commands: Commands { name: self.name.clone(), stdin }, reports: Reports(stdout) })
+        Some(Pipe {
+            commands: Commands { name: self.name.clone(), stdin },
+            reports: Reports(stdout),
+        })
     }
 
     /// Waits for the line by which it says that it is ready.
@@ -260,13 +314,19 @@ impl Daemon {
     pub async fn first_line(&mut self, deadline: Duration) -> Result<String> {
         let mut line = String::new();
         let Some(stdout) = self.stdout.as_mut() else {
-            return Err(Error::new(Kind::Internal, format!("{} was listened to already", self.name)));
+            return Err(Error::new(
+                Kind::Internal,
+                format!("{} was listened to already", self.name),
+            ));
         };
         match tokio::time::timeout(deadline, stdout.read_line(&mut line)).await {
             Ok(Ok(n)) if n > 0 => Ok(line.trim_end().to_owned()),
             Ok(_) => Err(self.failure().await),
-            Err(_) => Err(Error::new(Kind::Engine, format!("{} was not ready after {} s", self.name, deadline.as_secs()))
-                .hint(format!("cat {}", self.log.display()))),
+            Err(_) => Err(Error::new(
+                Kind::Engine,
+                format!("{} was not ready after {} s", self.name, deadline.as_secs()),
+            )
+            .hint(format!("cat {}", self.log.display()))),
         }
     }
 
@@ -301,7 +361,8 @@ impl Daemon {
         }
         let said = std::fs::read(&self.log).unwrap_or_default();
         let said = String::from_utf8_lossy(&said[said.len().saturating_sub(4096)..]).into_owned();
-        Error::new(Kind::Engine, format!("{} failed ({how}): {}", self.name, last_line(&said))).hint(format!("cat {}", self.log.display()))
+        Error::new(Kind::Engine, format!("{} failed ({how}): {}", self.name, last_line(&said)))
+            .hint(format!("cat {}", self.log.display()))
     }
 }
 
@@ -311,8 +372,10 @@ impl Commands {
     /// # Errors
     /// `Engine` when the daemon does not take it within 5 s: half a line may have been written, so nothing more can be.
     pub async fn send(&mut self, command: &impl serde::Serialize) -> Result<()> {
-        let line = secret_line(command).context(Kind::Internal, || format!("cannot tell {}", self.name))?;
-        let written = tokio::time::timeout(COMMAND_DEADLINE, write_line(&mut self.stdin, &line)).await;
+        let line = secret_line(command)
+            .context(Kind::Internal, || format!("cannot tell {}", self.name))?;
+        let written =
+            tokio::time::timeout(COMMAND_DEADLINE, write_line(&mut self.stdin, &line)).await;
         let lost = || Error::new(Kind::Engine, format!("{} does not listen any more", self.name));
         written.map_err(|_| lost())?.map_err(|_| lost())
     }
@@ -345,7 +408,10 @@ pub fn die_with_parent(command: &mut Command) {
     #[cfg(target_os = "linux")]
     // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe; nothing is allocated.
     unsafe {
-        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(std::io::Error::from));
+        command.pre_exec(|| {
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+                .map_err(std::io::Error::from)
+        });
     }
 }
 
@@ -355,7 +421,8 @@ async fn keep_log(mut said: ChildStderr, mut log: tokio::fs::File) {
     while let Ok(n @ 1..) = said.read(&mut buffer).await {
         let kept = n.min(left);
         left -= kept;
-        if kept > 0 && (log.write_all(&buffer[..kept]).await.is_err() || log.flush().await.is_err()) {
+        if kept > 0 && (log.write_all(&buffer[..kept]).await.is_err() || log.flush().await.is_err())
+        {
             left = 0;
         }
     }

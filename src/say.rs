@@ -16,5 +16,9 @@ pub fn prompt(text: impl std::fmt::Display) {
 /// Writes one line while an agent may have the terminal in raw mode, where a line end alone does not go back to column 1.
 pub fn interject(line: &str) {
     let mut stderr = std::io::stderr();
-    let _ = if stderr.is_terminal() { write!(stderr, "\r\n{line}\r\n") } else { writeln!(stderr, "{line}") };
+    let _ = if stderr.is_terminal() {
+        write!(stderr, "\r\n{line}\r\n")
+    } else {
+        writeln!(stderr, "{line}")
+    };
 }

@@ -19,7 +19,8 @@ fn main() {
     let args = Arguments::from_args();
     // One bottle serves all that happens inside: each is an exec in it.
     let home: &'static Home = Box::leak(Box::new(Home::new()));
-    let running: &'static Mutex<Option<support::Running<'static>>> = Box::leak(Box::new(Mutex::new(None)));
+    let running: &'static Mutex<Option<support::Running<'static>>> =
+        Box::leak(Box::new(Mutex::new(None)));
     let shared = |run: Box<dyn FnOnce(&support::Running<'_>) + Send>| {
         move || {
             let mut bottle = running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -28,9 +29,14 @@ fn main() {
         }
     };
     let under_test = support::engine().unwrap_or("qemu");
-    let conformance = conformance::CASES.iter().map(|&(name, run)| Trial::test(name, shared(Box::new(run))));
-    let isolation = attacks::isolation::attacks(under_test)
-        .map(|attack| Trial::test(format!("attacks::isolation::{}", attack.name), shared(Box::new(move |bottle| attack.run(bottle)))));
+    let conformance =
+        conformance::CASES.iter().map(|&(name, run)| Trial::test(name, shared(Box::new(run))));
+    let isolation = attacks::isolation::attacks(under_test).map(|attack| {
+        Trial::test(
+            format!("attacks::isolation::{}", attack.name),
+            shared(Box::new(move |bottle| attack.run(bottle))),
+        )
+    });
     let mut trials: Vec<Trial> = conformance.chain(isolation).collect();
     let cases = attacks::secrets::CASES
         .iter()

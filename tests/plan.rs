@@ -6,7 +6,8 @@ use std::path::Path;
 
 use bottle::manifest::{Manifest, MemFiles, TokenSource, parse};
 use bottle::plan::{
-    DEMO_HOST, Daemon, Engine, Host, ImageFacts, LaunchPlan, Options, PlanError, diff, not_reloadable, plan, render, replan,
+    DEMO_HOST, Daemon, Engine, Host, ImageFacts, LaunchPlan, Options, PlanError, diff,
+    not_reloadable, plan, render, replan,
 };
 
 fn facts() -> ImageFacts {
@@ -23,7 +24,8 @@ fn facts() -> ImageFacts {
 
 fn with_env<T>(env: &[(&str, &str)], run: impl FnOnce(&Host<'_>) -> T) -> T {
     let lookup = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-    let images = ["demo", "agent-claude", "agent-codex"].map(|name| (name.parse().unwrap(), facts())).into();
+    let images =
+        ["demo", "agent-claude", "agent-codex"].map(|name| (name.parse().unwrap(), facts())).into();
     let engine = Engine { name: "qemu".into(), reason: "TCG, as /dev/kvm is not usable".into() };
     run(&Host { env: &lookup, engine, images, identity: None, logins: BTreeMap::new() })
 }
@@ -33,28 +35,42 @@ fn read(text: &str) -> Manifest {
     for name in ["prompts/x.md", "skills/review/SKILL.md"] {
         files.files.insert(name.into(), b"Be brief.\n".to_vec());
     }
-    files.files.insert("ca.pem".into(), b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".to_vec());
+    files.files.insert(
+        "ca.pem".into(),
+        b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".to_vec(),
+    );
     parse(text.as_bytes(), Path::new("bottle.toml"), &files).unwrap()
 }
 
-fn plan_of(text: &str, agent: &str, env: &[(&str, &str)], options: &Options) -> Result<LaunchPlan, PlanError> {
+fn plan_of(
+    text: &str,
+    agent: &str,
+    env: &[(&str, &str)],
+    options: &Options,
+) -> Result<LaunchPlan, PlanError> {
     with_env(env, |host| plan(&read(text), agent, host, options))
 }
 
 /// A plan for agent `a` in a bottle of these keys.
 fn bottle(keys: &str) -> LaunchPlan {
-    let text = format!("version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.d]\n{keys}\n");
+    let text = format!(
+        "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.d]\n{keys}\n"
+    );
     plan_of(&text, "a", &[("SET", "value")], &Options::default()).unwrap()
 }
 
 #[test]
 fn the_demo_needs_no_manifest() {
-    let plan = with_env(&[], |host| plan(&Manifest::built_in(), "demo", host, &Options::default())).unwrap();
+    let plan = with_env(&[], |host| plan(&Manifest::built_in(), "demo", host, &Options::default()))
+        .unwrap();
     assert_eq!(plan.manifest, None);
     assert_eq!(plan.daemons, [Daemon::Egress, Daemon::GitGate]);
     assert_eq!((plan.endpoints.len(), plan.endpoints[0].port), (2, 9099));
     let route = &plan.policy.routes[0];
-    assert_eq!((route.host.as_str(), route.port, route.connect, route.allow_private), (DEMO_HOST, 443, None, false));
+    assert_eq!(
+        (route.host.as_str(), route.port, route.connect, route.allow_private),
+        (DEMO_HOST, 443, None, false)
+    );
     assert_eq!(plan.tokens.values().collect::<Vec<_>>(), [&TokenSource::Generated]);
     assert!(plan.unsupported.is_empty() && plan.warnings.is_empty());
     assert_ne!(plan.policy_digest, plan.policy.digest(), "its repository is a part of it");
@@ -135,9 +151,14 @@ fn a_plan_survives_json_and_holds_no_token_value() {
 
 #[test]
 fn unknown_agents_images_and_variables_are_named() {
-    let fails = |text: &str, agent: &str| plan_of(text, agent, &[], &Options::default()).unwrap_err().to_string();
+    let fails = |text: &str, agent: &str| {
+        plan_of(text, agent, &[], &Options::default()).unwrap_err().to_string()
+    };
     assert_eq!(fails("version = 1", "dmeo"), "no agent `dmeo`\n  hint: did you mean `demo`?");
-    assert_eq!(fails("version = 1", "\u{1b}x/../y"), "no agent `\\u{1b}x/../y`\n  hint: agents here: claude, codex, demo");
+    assert_eq!(
+        fails("version = 1", "\u{1b}x/../y"),
+        "no agent `\\u{1b}x/../y`\n  hint: agents here: claude, codex, demo"
+    );
     let bottle = "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"command\"\n[bottles.d]\nimage = \"dmo\"\nenv.A = \"${NOPE}\"\n";
     assert_eq!(
         fails(bottle, "a"),
@@ -164,19 +185,40 @@ fn claude_has_its_route_its_placeholder_and_its_command_line() {
         shown.contains("api.anthropic.com:443  any method  /v1/* /api/*  x-api-key: <ANTHROPIC_API_KEY>, route claude:api, scan redacts"),
         "{shown}"
     );
-    assert_eq!(plan.command.join(" "), "claude --dangerously-skip-permissions --append-system-prompt-file /home/node/.bottle/prompt.md");
+    assert_eq!(
+        plan.command.join(" "),
+        "claude --dangerously-skip-permissions --append-system-prompt-file /home/node/.bottle/prompt.md"
+    );
     assert_eq!(plan.provider_env["ANTHROPIC_API_KEY"], bottle::provider::PLACEHOLDER);
     assert!(!serde_json::to_string(&plan).unwrap().contains("planted"));
     // The first variable that the host has says as what it goes out.
-    let oauth = agent("claude", "", &[("ANTHROPIC_API_KEY", "a"), ("CLAUDE_CODE_OAUTH_TOKEN", "b")], &Options::default());
-    assert!(render(&oauth).contains("authorization: bearer <CLAUDE_CODE_OAUTH_TOKEN>"), "{}", render(&oauth));
-    assert!(oauth.provider_env.contains_key("CLAUDE_CODE_OAUTH_TOKEN") && !oauth.provider_env.contains_key("ANTHROPIC_API_KEY"));
-    let asking = agent("claude", "ask = true\nmodel = \"opus\"", &[], &Options { resume: true, ..Options::default() });
+    let oauth = agent(
+        "claude",
+        "",
+        &[("ANTHROPIC_API_KEY", "a"), ("CLAUDE_CODE_OAUTH_TOKEN", "b")],
+        &Options::default(),
+    );
+    assert!(
+        render(&oauth).contains("authorization: bearer <CLAUDE_CODE_OAUTH_TOKEN>"),
+        "{}",
+        render(&oauth)
+    );
+    assert!(
+        oauth.provider_env.contains_key("CLAUDE_CODE_OAUTH_TOKEN")
+            && !oauth.provider_env.contains_key("ANTHROPIC_API_KEY")
+    );
+    let asking = agent(
+        "claude",
+        "ask = true\nmodel = \"opus\"",
+        &[],
+        &Options { resume: true, ..Options::default() },
+    );
     assert_eq!(asking.command[3..], ["--model", "opus", "--continue"], "{:?}", asking.command);
     assert!(asking.command.iter().all(|w| w != "--dangerously-skip-permissions"));
     let words = Options { command: vec!["-p".into(), "task".into()], ..Options::default() };
     assert_eq!(agent("claude", "", &[], &words).command[4..], ["-p", "task"]);
-    let whole = Options { command: vec!["claude".into(), "--version".into()], ..Options::default() };
+    let whole =
+        Options { command: vec!["claude".into(), "--version".into()], ..Options::default() };
     assert_eq!(agent("claude", "", &[], &whole).command, ["claude", "--version"]);
 }
 
@@ -196,8 +238,7 @@ fn codex_has_its_route_and_takes_exec() {
 
 #[test]
 fn another_endpoint_is_the_only_route_and_what_the_agent_is_told() {
-    let settings =
-        "base_url = \"https://llm.corp.example:8443/anthropic/\"\ntoken = { file = \"~/.token\" }\nauth = \"bearer\"\nca_file = \"ca.pem\"";
+    let settings = "base_url = \"https://llm.corp.example:8443/anthropic/\"\ntoken = { file = \"~/.token\" }\nauth = \"bearer\"\nca_file = \"ca.pem\"";
     let plan = agent("claude", settings, &[], &Options::default());
     assert_eq!(plan.policy.routes.len(), 1);
     let shown = render(&plan);
@@ -212,14 +253,24 @@ fn another_endpoint_is_the_only_route_and_what_the_agent_is_told() {
 fn a_missing_credential_is_found_before_anything_starts() {
     let none = |_: &str| false;
     for (provider, variable) in [("claude", "ANTHROPIC_API_KEY"), ("codex", "OPENAI_API_KEY")] {
-        let e = bottle::provider::ready(&agent(provider, "", &[], &Options::default()), &none).unwrap_err();
-        assert!(e.to_string().contains(variable) && e.hint_text().unwrap().contains("--login"), "{e}");
-        assert!(bottle::provider::ready(&agent(provider, "", &[], &Options::default()), &|name| name == variable).is_ok());
+        let e = bottle::provider::ready(&agent(provider, "", &[], &Options::default()), &none)
+            .unwrap_err();
+        assert!(
+            e.to_string().contains(variable) && e.hint_text().unwrap().contains("--login"),
+            "{e}"
+        );
+        assert!(
+            bottle::provider::ready(&agent(provider, "", &[], &Options::default()), &|name| name
+                == variable)
+            .is_ok()
+        );
     }
-    let text =
-        "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"claude\"\n[bottles.d.provider.claude]\nforward_host_credentials = true\n";
+    let text = "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"claude\"\n[bottles.d.provider.claude]\nforward_host_credentials = true\n";
     let e = plan_of(text, "a", &[], &Options::default()).unwrap_err().to_string();
-    assert!(e.contains("bottle.toml:5:21: claude is not logged in on this host\n  hint: claude"), "{e}");
+    assert!(
+        e.contains("bottle.toml:5:21: claude is not logged in on this host\n  hint: claude"),
+        "{e}"
+    );
 }
 
 #[test]
@@ -235,29 +286,51 @@ fn the_command_line_answers_and_replaces() {
     let options = Options {
         slug: Some("other".parse().unwrap()),
         command: vec!["make".into(), "a b".into()],
-        env: BTreeMap::from([("B".parse().unwrap(), "answer".to_owned()), ("C".parse().unwrap(), "mine".to_owned())]),
+        env: BTreeMap::from([
+            ("B".parse().unwrap(), "answer".to_owned()),
+            ("C".parse().unwrap(), "mine".to_owned()),
+        ]),
         ..Options::default()
     };
     let plan = plan_of(include_str!("data/full.toml"), "dev", &[], &options).unwrap();
     assert!(plan.questions.is_empty());
-    assert_eq!((plan.env[&"B".parse().unwrap()].as_str(), plan.env[&"C".parse().unwrap()].as_str()), ("answer", "mine"));
-    assert!(render(&plan).contains("command    make 'a b'\n") && render(&plan).contains("(provider command, bottle dev), as other\n"));
-    let reserved = Options { env: BTreeMap::from([("HOME".parse().unwrap(), "/".to_owned())]), ..Options::default() };
-    assert!(plan_of("version = 1", "demo", &[], &reserved).unwrap_err().to_string().starts_with("--env: the variable HOME is reserved"));
+    assert_eq!(
+        (plan.env[&"B".parse().unwrap()].as_str(), plan.env[&"C".parse().unwrap()].as_str()),
+        ("answer", "mine")
+    );
+    assert!(
+        render(&plan).contains("command    make 'a b'\n")
+            && render(&plan).contains("(provider command, bottle dev), as other\n")
+    );
+    let reserved = Options {
+        env: BTreeMap::from([("HOME".parse().unwrap(), "/".to_owned())]),
+        ..Options::default()
+    };
+    assert!(
+        plan_of("version = 1", "demo", &[], &reserved)
+            .unwrap_err()
+            .to_string()
+            .starts_with("--env: the variable HOME is reserved")
+    );
 }
 
 #[test]
 fn warnings_point_to_the_safer_way() {
     let warned = |keys: &str| bottle(keys).warnings.join("\n");
     let key = "sk-ant-api03-abcdefghijklmnop";
-    assert!(
-        warned(&format!("env.KEY = \"{key}\""))
-            .starts_with("KEY looks like an API key and would be readable in the guest; let a route inject")
-    );
+    assert!(warned(&format!("env.KEY = \"{key}\"")).starts_with(
+        "KEY looks like an API key and would be readable in the guest; let a route inject"
+    ));
     assert_eq!(warned("env.KEY = \"production\""), "");
     let route = |more: &str| format!("[[bottles.d.egress]]\nhost = \"a.b\"\n{more}");
-    assert!(warned(&route("tls = false\ninject = { token = { env = \"SET\" } }")).contains("over plain http"));
-    assert!(warned(&route("inject = { token = { env = \"UNSET\" } }")).contains("UNSET, source of token UNSET, is not set"));
+    assert!(
+        warned(&route("tls = false\ninject = { token = { env = \"SET\" } }"))
+            .contains("over plain http")
+    );
+    assert!(
+        warned(&route("inject = { token = { env = \"UNSET\" } }"))
+            .contains("UNSET, source of token UNSET, is not set")
+    );
     assert_eq!(warned(&route("inject = { token = { env = \"SET\" } }")), "");
     assert!(
         warned(&route("[[bottles.d.egress]]\nname = \"x\"\nhost = \"a.b\"\npaths = [\"/y\"]"))
@@ -265,14 +338,29 @@ fn warnings_point_to_the_safer_way() {
     );
     let wild = "[[bottles.d.egress]]\nhost = \"*.a.b\"\n[[bottles.d.egress]]\nhost = \"*.x.a.b\"\n";
     assert!(warned(wild).contains("route *.x.a.b is never used"));
-    assert_eq!(warned("[[bottles.d.egress]]\nhost = \"*.x.a.b\"\n[[bottles.d.egress]]\nhost = \"*.a.b\"\n"), "");
-    assert_eq!(warned(&route("paths = [\"/y/*\"]\n[[bottles.d.egress]]\nname = \"x\"\nhost = \"a.b\"\npaths = [\"/y\"]")), "");
+    assert_eq!(
+        warned(
+            "[[bottles.d.egress]]\nhost = \"*.x.a.b\"\n[[bottles.d.egress]]\nhost = \"*.a.b\"\n"
+        ),
+        ""
+    );
+    assert_eq!(
+        warned(&route(
+            "paths = [\"/y/*\"]\n[[bottles.d.egress]]\nname = \"x\"\nhost = \"a.b\"\npaths = [\"/y\"]"
+        )),
+        ""
+    );
     assert!(warned(&route("passthrough = true")).contains("a.b is not intercepted"));
     assert!(warned(&route("scan = \"off\"")).contains("a.b is not scanned: "));
     assert_eq!(warned(&route("scan = \"warn\"")), "");
-    assert!(warned("[[bottles.d.egress]]\nhost = \"*.a.b\"\napex = true").contains("reaches a.b and every name below it"));
+    assert!(
+        warned("[[bottles.d.egress]]\nhost = \"*.a.b\"\napex = true")
+            .contains("reaches a.b and every name below it")
+    );
     let two = |first: &str, second: &str| {
-        warned(&format!("[[bottles.d.egress]]\nname = \"1\"\n{first}\n[[bottles.d.egress]]\nname = \"2\"\n{second}"))
+        warned(&format!(
+            "[[bottles.d.egress]]\nname = \"1\"\n{first}\n[[bottles.d.egress]]\nname = \"2\"\n{second}"
+        ))
     };
     // An apex is covered by an apex only, a tunnel is opened or not by the first route that names its host, and `**` may be nothing.
     for (first, second, never) in [
@@ -281,11 +369,20 @@ fn warnings_point_to_the_safer_way() {
         ("host = \"*.a.b\"\napex = true", "host = \"*.a.b\"", true),
         ("host = \"*.a.b\"\npaths = [\"/x\"]", "host = \"c.a.b\"\npassthrough = true", true),
         ("host = \"c.a.b\"\npassthrough = true", "host = \"*.a.b\"", false),
-        ("host = \"a.b\"\npaths = [\"/a/*/z/*\"]", "host = \"a.b\"\npaths = [\"/a/**/z/*\"]", false),
+        (
+            "host = \"a.b\"\npaths = [\"/a/*/z/*\"]",
+            "host = \"a.b\"\npaths = [\"/a/**/z/*\"]",
+            false,
+        ),
         ("host = \"a.b\"\npaths = [\"/a/*\"]", "host = \"a.b\"\npaths = [\"/a/*/z\"]", true),
         ("host = \"a.b\"\npaths = [\"/a*\"]", "host = \"a.b\"\npaths = [\"/a/*\"]", false),
     ] {
-        assert_eq!(two(first, second).contains("route 2 is never used"), never, "{first} {second}: {}", two(first, second));
+        assert_eq!(
+            two(first, second).contains("route 2 is never used"),
+            never,
+            "{first} {second}: {}",
+            two(first, second)
+        );
     }
     let workspace = "workspace = { mode = \"copy\" }\n[[bottles.d.egress]]\nhost = \"a.b\"\ninject = { token = { file = \"token\" } }";
     assert!(warned(workspace).contains("the file of token A_B_TOKEN is in the workspace"));
@@ -309,7 +406,12 @@ fn nothing_from_a_file_drives_the_terminal() {
                 env = { A = \"\\u202ex\\u200b\\ny\", B = \"?ask\\u2066\", C = \"${EVIL}\" }\n";
     let plan = plan_of(keys, "a", &[("EVIL", "\u{1b}[2J\u{7}\r")], &Options::default()).unwrap();
     let text = render(&plan);
-    assert!(text.contains("\\u{202e}x\\u{200b}\\ny") && text.contains("ask\\u{2066}") && text.contains("\\u{1b}[2J\\u{7}\\r"), "{text}");
+    assert!(
+        text.contains("\\u{202e}x\\u{200b}\\ny")
+            && text.contains("ask\\u{2066}")
+            && text.contains("\\u{1b}[2J\\u{7}\\r"),
+        "{text}"
+    );
     assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
     let long = bottle(&format!("env.A = \"{}\"", "a".repeat(5000)));
     assert!(render(&long).contains("… (5000 characters)") && render(&long).len() < 2000);
@@ -318,7 +420,9 @@ fn nothing_from_a_file_drives_the_terminal() {
 #[test]
 fn the_diff_shows_what_a_launch_would_gain_and_lose() {
     let a = bottle("[[bottles.d.egress]]\nhost = \"a.b\"\n[[bottles.d.egress]]\nhost = \"c.d\"\n");
-    let b = bottle("resources.cpus = 4\n[[bottles.d.egress]]\nhost = \"a.b\"\n[[bottles.d.egress]]\nhost = \"e.f\"\nmethods = [\"GET\"]\n");
+    let b = bottle(
+        "resources.cpus = 4\n[[bottles.d.egress]]\nhost = \"a.b\"\n[[bottles.d.egress]]\nhost = \"e.f\"\nmethods = [\"GET\"]\n",
+    );
     assert_eq!(
         diff(&a, &b),
         [
@@ -329,7 +433,8 @@ fn the_diff_shows_what_a_launch_would_gain_and_lose() {
         ]
     );
     assert!(diff(&a, &a).is_empty());
-    let swapped = bottle("[[bottles.d.egress]]\nhost = \"c.d\"\n[[bottles.d.egress]]\nhost = \"a.b\"\n");
+    let swapped =
+        bottle("[[bottles.d.egress]]\nhost = \"c.d\"\n[[bottles.d.egress]]\nhost = \"a.b\"\n");
     assert_eq!(diff(&a, &swapped).len(), 2);
     assert_ne!(a.policy_digest, swapped.policy_digest);
 }
@@ -338,14 +443,22 @@ fn the_diff_shows_what_a_launch_would_gain_and_lose() {
 fn the_chain_is_in_the_digest_and_else_in_nothing() {
     let route = "[[bottles.d.egress]]\nhost = \"a.b\"\n";
     let of = |chain: &str| bottle(&format!("bundle = {{ egress = \"{chain}\" }}\n{route}"));
-    let (plain, ours, theirs, both) = (bottle(route), of("bottle"), of("mitmproxy"), of("mitmproxy+pipelock"));
+    let (plain, ours, theirs, both) =
+        (bottle(route), of("bottle"), of("mitmproxy"), of("mitmproxy+pipelock"));
     assert_eq!(plain, ours);
     assert!(!serde_json::to_string(&ours).unwrap().contains("bundle_egress"));
-    assert!(serde_json::to_string(&both).unwrap().contains("\"bundle_egress\":\"mitmproxy+pipelock\""));
+    assert!(
+        serde_json::to_string(&both).unwrap().contains("\"bundle_egress\":\"mitmproxy+pipelock\"")
+    );
     assert_eq!(plain.policy_digest, plain.policy.digest());
-    assert!(plain.policy_digest != theirs.policy_digest && theirs.policy_digest != both.policy_digest);
+    assert!(
+        plain.policy_digest != theirs.policy_digest && theirs.policy_digest != both.policy_digest
+    );
     assert_eq!(diff(&ours, &both), ["+ egress: by mitmproxy+pipelock"]);
-    assert!(theirs.warnings[0].starts_with("egress by mitmproxy scans nothing") && both.warnings.is_empty());
+    assert!(
+        theirs.warnings[0].starts_with("egress by mitmproxy scans nothing")
+            && both.warnings.is_empty()
+    );
 }
 
 const RUNNING: &str = "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.d]\n\
@@ -355,14 +468,18 @@ const RUNNING: &str = "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"com
 
 /// What a launch remembers of its plan.
 fn remembered(options: &Options) -> LaunchPlan {
-    let mut plan = plan_of(RUNNING, "a", &[("SET", "at launch"), ("ONE", "1")], options).unwrap().redacted();
+    let mut plan =
+        plan_of(RUNNING, "a", &[("SET", "at launch"), ("ONE", "1")], options).unwrap().redacted();
     plan.env.retain(|name, _| !options.env.contains_key(name));
     serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap()
 }
 
 #[test]
 fn a_reload_takes_new_routes_and_nothing_else() {
-    let answered = Options { env: BTreeMap::from([("ASKED".parse().unwrap(), "secret".to_owned())]), ..Options::default() };
+    let answered = Options {
+        env: BTreeMap::from([("ASKED".parse().unwrap(), "secret".to_owned())]),
+        ..Options::default()
+    };
     let running = remembered(&answered);
     assert!(!serde_json::to_string(&running).unwrap().contains("secret"));
     // Not one variable of the launch is set here, and there is nobody to ask.
@@ -373,7 +490,10 @@ fn a_reload_takes_new_routes_and_nothing_else() {
     for (from, to) in [
         ("host = \"a.b\"", "host = \"a.b\"\nmethods = [\"GET\"]\nscan = \"warn\"\nrate = \"1/s\""),
         ("host = \"a.b\"", "host = \"*.a.b\"\nname = \"a.b\""),
-        ("[[bottles.d.egress]]\nhost = \"a.b\"", "[[bottles.d.egress]]\nhost = \"e.f\"\n[[bottles.d.egress]]\nhost = \"a.b\""),
+        (
+            "[[bottles.d.egress]]\nhost = \"a.b\"",
+            "[[bottles.d.egress]]\nhost = \"e.f\"\n[[bottles.d.egress]]\nhost = \"a.b\"",
+        ),
         // A token that is not used any more stays in the daemon, for nothing.
         ("inject = { token = { env = \"ONE\" } }", ""),
         // Another use of a token that is there.
@@ -401,8 +521,11 @@ fn a_reload_takes_new_routes_and_nothing_else() {
         assert!(said_of.contains(said), "{to}: {said_of}");
     }
     // What the plan shows shortened is compared whole.
-    let long = |end: &str| RUNNING.replace("LITERAL = \"x\"", &format!("LITERAL = \"{}{end}\"", "x".repeat(300)));
-    let mut before = plan_of(&long("1"), "a", &[("SET", "s"), ("ONE", "1")], &answered).unwrap().redacted();
+    let long = |end: &str| {
+        RUNNING.replace("LITERAL = \"x\"", &format!("LITERAL = \"{}{end}\"", "x".repeat(300)))
+    };
+    let mut before =
+        plan_of(&long("1"), "a", &[("SET", "s"), ("ONE", "1")], &answered).unwrap().redacted();
     before.env.remove(&"ASKED".parse().unwrap());
     let after = replan(&before, &read(&long("2")), &|_| None).unwrap();
     assert_eq!(not_reloadable(&before, &after), ["+ details that the plan does not show"]);
@@ -418,8 +541,12 @@ fn a_reload_keeps_the_command_and_name_of_the_launch() {
         ..Options::default()
     };
     let running = remembered(&options);
-    let again = replan(&running, &read(&RUNNING.replace("[\"true\"]", "[\"false\"]")), &|_| None).unwrap();
-    assert_eq!((again.slug.as_str(), again.command.as_slice()), ("other", ["bash".to_owned()].as_slice()));
+    let again =
+        replan(&running, &read(&RUNNING.replace("[\"true\"]", "[\"false\"]")), &|_| None).unwrap();
+    assert_eq!(
+        (again.slug.as_str(), again.command.as_slice()),
+        ("other", ["bash".to_owned()].as_slice())
+    );
     assert_eq!(not_reloadable(&running, &again), Vec::<String>::new());
 }
 
@@ -436,8 +563,9 @@ fn planning_is_deterministic() {
     let mut planned = 0;
     for round in 0..300 {
         let mut tables = Vec::new();
-        let mut env: Vec<String> =
-            (0..next(6)).map(|i| format!("E{i} = \"{}\"", ["x", "?ask", "${SET}", "$${y}"][next(4) as usize])).collect();
+        let mut env: Vec<String> = (0..next(6))
+            .map(|i| format!("E{i} = \"{}\"", ["x", "?ask", "${SET}", "$${y}"][next(4) as usize]))
+            .collect();
         env.push("SET_TOO = \"1\"".to_owned());
         let routes: Vec<String> = (0..next(8))
             .map(|i| {
@@ -449,20 +577,38 @@ fn planning_is_deterministic() {
             .collect();
         let routes = routes.concat();
         tables.push("[agents.a]\nbottle = \"d\"\nprovider = \"demo\"\n".to_owned());
-        tables.push("[agents.b]\nbottle = \"d\"\nprovider = \"command\"\ncommand = [\"x\"]\n".to_owned());
+        tables.push(
+            "[agents.b]\nbottle = \"d\"\nprovider = \"command\"\ncommand = [\"x\"]\n".to_owned(),
+        );
         tables.push(format!("[bottles.d.env]\n{}\n", env.join("\n")));
-        tables.push(format!("[bottles.d.resources]\ncpus = {}\nmemory = \"{}MiB\"\n", 1 + next(64), 256 + next(1024)));
+        tables.push(format!(
+            "[bottles.d.resources]\ncpus = {}\nmemory = \"{}MiB\"\n",
+            1 + next(64),
+            256 + next(1024)
+        ));
         let text = |tables: &[String]| format!("version = 1\n{}{routes}", tables.concat());
         let forward = text(&tables);
         tables.reverse();
         let backward = text(&tables);
-        let Ok(manifest) = parse(forward.as_bytes(), Path::new("bottle.toml"), &MemFiles::default()) else { continue };
-        let other = parse(backward.as_bytes(), Path::new("bottle.toml"), &MemFiles::default()).unwrap();
+        let Ok(manifest) =
+            parse(forward.as_bytes(), Path::new("bottle.toml"), &MemFiles::default())
+        else {
+            continue;
+        };
+        let other =
+            parse(backward.as_bytes(), Path::new("bottle.toml"), &MemFiles::default()).unwrap();
         for agent in ["a", "b"] {
-            let json =
-                |m: &Manifest| with_env(&[("SET", "v")], |host| serde_json::to_string(&plan(m, agent, host, &Options::default()).unwrap()));
+            let json = |m: &Manifest| {
+                with_env(&[("SET", "v")], |host| {
+                    serde_json::to_string(&plan(m, agent, host, &Options::default()).unwrap())
+                })
+            };
             assert_eq!(json(&manifest).unwrap(), json(&manifest).unwrap(), "round {round}");
-            assert_eq!(json(&manifest).unwrap(), json(&other).unwrap(), "round {round}:\n{forward}");
+            assert_eq!(
+                json(&manifest).unwrap(),
+                json(&other).unwrap(),
+                "round {round}:\n{forward}"
+            );
             planned += 1;
         }
     }

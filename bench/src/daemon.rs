@@ -118,7 +118,8 @@ impl Daemon {
         let mut all = vec![self.process.id()];
         let mut at = 0;
         while let Some(&pid) = all.get(at) {
-            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+                .unwrap_or_default();
             all.extend(children.split_ascii_whitespace().filter_map(|p| p.parse::<u32>().ok()));
             at += 1;
         }
@@ -159,7 +160,13 @@ fn seconds(pid: u32, first: usize) -> f64 {
     let stat = read(pid, "stat");
     // After the name, which may hold anything, comes the third.
     let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    after.split_ascii_whitespace().skip(first - 3).take(2).filter_map(|n| n.parse::<f64>().ok()).sum::<f64>() / TICKS
+    after
+        .split_ascii_whitespace()
+        .skip(first - 3)
+        .take(2)
+        .filter_map(|n| n.parse::<f64>().ok())
+        .sum::<f64>()
+        / TICKS
 }
 
 /// Time that children which have ended have computed, ms.

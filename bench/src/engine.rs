@@ -21,10 +21,13 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> 
     let smolvm = closure.engines.smolvm.as_ref().ok_or("this closure has no smolvm")?;
     let image = closure.image("demo").and_then(|i| i.of("smolvm")).map_err(|e| e.to_string())?;
     let used = Home::new(binary).map_err(|e| e.to_string())?;
-    let launch = |home: &Home, engine: &str| home.timed(&["launch", "demo", "--yes", "--quiet", "--engine", engine, "--", "true"]);
+    let launch = |home: &Home, engine: &str| {
+        home.timed(&["launch", "demo", "--yes", "--quiet", "--engine", engine, "--", "true"])
+    };
     launch(&used, "smolvm")?; // warms the page cache, too
     launch(&used, "qemu")?;
-    let (mut ours, mut bare, mut qemu) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()], Vec::new());
+    let (mut ours, mut bare, mut qemu) =
+        ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()], Vec::new());
     for _ in 0..runs {
         let state = State::new(smolvm)?;
         bare[0].push(state.boot(&image.path)?.1);
@@ -32,8 +35,11 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> 
         let new = Home::new(binary).map_err(|e| e.to_string())?;
         // The first launch in a home hashes the closure; that is not what smolvm does.
         std::fs::create_dir_all(new.path().join("state/bottle")).map_err(|e| e.to_string())?;
-        std::fs::copy(used.path().join("state/bottle/verified.json"), new.path().join("state/bottle/verified.json"))
-            .map_err(|e| e.to_string())?;
+        std::fs::copy(
+            used.path().join("state/bottle/verified.json"),
+            new.path().join("state/bottle/verified.json"),
+        )
+        .map_err(|e| e.to_string())?;
         ours[0].push(launch(&new, "smolvm")?);
         ours[1].push(launch(&used, "smolvm")?);
         qemu.push(launch(&used, "qemu")?);
@@ -41,7 +47,15 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> 
     let (ours, bare, qemu) = (ours.map(median), bare.map(median), median(qemu));
     for (n, how) in ["first launch", "launch"].into_iter().enumerate() {
         let limit = bare[n] + (bare[n] * BEYOND.0).max(BEYOND.1);
-        report.beside(BENCH, how, "wall", "ms", ours[n], Some(AtMost(limit)), &[("smolvm alone", bare[n])]);
+        report.beside(
+            BENCH,
+            how,
+            "wall",
+            "ms",
+            ours[n],
+            Some(AtMost(limit)),
+            &[("smolvm alone", bare[n])],
+        );
     }
     report.figure(BENCH, "launch on qemu", "wall", "ms", qemu, Some(Peer(ours[1])));
     artifacts(report, smolvm, &image.path, runs)
@@ -56,12 +70,23 @@ fn artifacts(report: &mut Report, smolvm: &Smolvm, image: &Path, runs: u32) -> R
     // It boots a machine, by itself a large one.
     let small = ["--cpus", "1", "--mem", "1024", "--storage", "4"];
     let (tree, to) = (format!("{}/", state.tree()?.display()), own.to_string_lossy());
-    if let Err(e) = state.run(&[&["pack", "create", "--image", &tree, "--output", &to], &small[..]].concat()) {
-        eprintln!("bottle-bench: no figures of smolvm's own packing, as it does not work here: {e}");
+    if let Err(e) =
+        state.run(&[&["pack", "create", "--image", &tree, "--output", &to], &small[..]].concat())
+    {
+        eprintln!(
+            "bottle-bench: no figures of smolvm's own packing, as it does not work here: {e}"
+        );
         report.figure(BENCH, "demo.smolmachine", "size", "MB", megabytes(image)?, None);
         return Ok(());
     }
-    report.figure(BENCH, "smolvm pack create", "wall", "ms", began.elapsed().as_secs_f64() * 1e3, None);
+    report.figure(
+        BENCH,
+        "smolvm pack create",
+        "wall",
+        "ms",
+        began.elapsed().as_secs_f64() * 1e3,
+        None,
+    );
     let own = own.with_extension("smolmachine");
     state.boot(&own)?;
     let (mut ours, mut owns) = (Vec::new(), Vec::new());
@@ -70,8 +95,23 @@ fn artifacts(report: &mut Report, smolvm: &Smolvm, image: &Path, runs: u32) -> R
         owns.push(state.boot(&own)?.0);
     }
     let (ours, owns) = (median(ours), median(owns));
-    report.beside(BENCH, "create, start from ours", "wall", "ms", ours, Some(AtMost(owns * 1.1)), &[("from pack create's", owns)]);
-    report.figure(BENCH, "demo.smolmachine", "size", "MB", megabytes(image)?, Some(AtMost(megabytes(&own)?)));
+    report.beside(
+        BENCH,
+        "create, start from ours",
+        "wall",
+        "ms",
+        ours,
+        Some(AtMost(owns * 1.1)),
+        &[("from pack create's", owns)],
+    );
+    report.figure(
+        BENCH,
+        "demo.smolmachine",
+        "size",
+        "MB",
+        megabytes(image)?,
+        Some(AtMost(megabytes(&own)?)),
+    );
     Ok(())
 }
 
@@ -92,7 +132,14 @@ pub fn pack(report: &mut Report, runs: u32) -> Result<(), String> {
         took.push(began.elapsed().as_secs_f64() * 1e3);
         computed.push(crate::daemon::children_cpu() - before);
     }
-    report.figure("pack", "the demo's image, read back", "wall", "ms", median(took), Some(AtMost(3000.0)));
+    report.figure(
+        "pack",
+        "the demo's image, read back",
+        "wall",
+        "ms",
+        median(took),
+        Some(AtMost(3000.0)),
+    );
     report.figure("pack", "the demo's image, read back", "CPU", "ms", median(computed), None);
     report.figure("pack", "demo.smolmachine", "size", "MB", megabytes(&out)?, None);
     Ok(())
@@ -111,7 +158,10 @@ struct State<'a> {
 
 impl<'a> State<'a> {
     fn new(smolvm: &'a Smolvm) -> Result<Self, String> {
-        Ok(Self { smolvm, dir: tempfile::Builder::new().prefix("s").tempdir().map_err(|e| e.to_string())? })
+        Ok(Self {
+            smolvm,
+            dir: tempfile::Builder::new().prefix("s").tempdir().map_err(|e| e.to_string())?,
+        })
     }
 
     /// ms from create to the end of start, and to the end of exec; the machine is deleted afterwards.
@@ -127,14 +177,26 @@ impl<'a> State<'a> {
     }
 
     fn create(&self, image: &Path) -> Result<(), String> {
-        let (image, size) = (image.to_string_lossy(), ["--cpus", "1", "--mem", "512", "--storage", "1", "--overlay", "1"]);
+        let (image, size) = (
+            image.to_string_lossy(),
+            ["--cpus", "1", "--mem", "512", "--storage", "1", "--overlay", "1"],
+        );
         self.run(&[&["machine", "create", "--name", "bench", "--from", &image], &size[..]].concat())
     }
 
     /// The files of the first image that was unpacked here.
     fn tree(&self) -> Result<PathBuf, String> {
-        let dirs = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir());
-        let layers = dirs(self.dir.path().join(".cache/smolvm/vms/_shared")).flat_map(|image| dirs(image.join("layers"))).next();
+        let dirs = |dir: PathBuf| {
+            std::fs::read_dir(dir)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.path())
+                .filter(|p| p.is_dir())
+        };
+        let layers = dirs(self.dir.path().join(".cache/smolvm/vms/_shared"))
+            .flat_map(|image| dirs(image.join("layers")))
+            .next();
         layers.ok_or_else(|| "smolvm keeps unpacked images elsewhere".into())
     }
 
@@ -142,7 +204,10 @@ impl<'a> State<'a> {
         let mut command = Command::new(&self.smolvm.binary.path);
         let (verb, rest) = args.split_at(2);
         command.args(verb).arg("--state-dir").arg(self.dir.path()).args(rest).env_clear();
-        command.env("HOME", self.dir.path()).env("PATH", self.smolvm.path()).env("MKE2FS_CONFIG", self.smolvm.root.join("etc/mke2fs.conf"));
+        command
+            .env("HOME", self.dir.path())
+            .env("PATH", self.smolvm.path())
+            .env("MKE2FS_CONFIG", self.smolvm.root.join("etc/mke2fs.conf"));
         command
             .env("SMOLVM_LIB_DIR", &self.smolvm.libraries)
             .env("SMOLVM_AGENT_ROOTFS", &self.smolvm.agent)
@@ -155,5 +220,9 @@ impl<'a> State<'a> {
 fn done(command: &mut Command) -> Result<(), String> {
     let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
     let said = || String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() { Ok(()) } else { Err(format!("{command:?} failed ({}): {}", output.status, said())) }
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("{command:?} failed ({}): {}", output.status, said()))
+    }
 }

@@ -38,7 +38,10 @@ impl Home {
     pub fn bottle(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(args).current_dir(self.path()).stdin(Stdio::null()).stdout(Stdio::null());
-        command.env("HOME", self.path()).env("XDG_STATE_HOME", self.path().join("state")).env("XDG_RUNTIME_DIR", self.path().join("run"));
+        command
+            .env("HOME", self.path())
+            .env("XDG_STATE_HOME", self.path().join("state"))
+            .env("XDG_RUNTIME_DIR", self.path().join("run"));
         command
     }
 
@@ -54,7 +57,18 @@ impl Home {
 
     /// The same with `agent` of the manifest in `project`.
     pub fn up_in(&self, project: &Path, agent: &str, name: &str) -> Result<Up, String> {
-        let mut command = self.bottle(&["launch", agent, "--yes", "--quiet", "--discard", "--name", name, "--", "sleep", "100000"]);
+        let mut command = self.bottle(&[
+            "launch",
+            agent,
+            "--yes",
+            "--quiet",
+            "--discard",
+            "--name",
+            name,
+            "--",
+            "sleep",
+            "100000",
+        ]);
         command.current_dir(project);
         let child = command.spawn().map_err(|e| e.to_string())?;
         let up = Up(child);
@@ -71,14 +85,25 @@ impl Home {
     /// Files and processes of bottles that are left.
     pub fn leftovers(&self) -> usize {
         let sockets = std::fs::read_dir(self.path().join("run/bottle")).map_or(0, Iterator::count);
-        let bottles = std::fs::read_dir(self.path().join("state/bottle/bottles")).into_iter().flatten().flatten();
-        let files = bottles.map(|b| ["disk.img", "journal.jsonl"].iter().filter(|f| b.path().join(f).exists()).count()).sum::<usize>();
+        let bottles = std::fs::read_dir(self.path().join("state/bottle/bottles"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let files = bottles
+            .map(|b| {
+                ["disk.img", "journal.jsonl"].iter().filter(|f| b.path().join(f).exists()).count()
+            })
+            .sum::<usize>();
         sockets + files + self.processes()
     }
 
     fn processes(&self) -> usize {
         let needle = self.path().to_string_lossy().into_owned();
-        let argvs = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
+        let argvs = std::fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
         argvs.filter(|argv| String::from_utf8_lossy(argv).contains(&needle)).count()
     }
 }

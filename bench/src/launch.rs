@@ -22,7 +22,10 @@ const COPY: usize = 200_000_000;
 pub fn run(report: &mut Report, binary: &Path, runs: u32, soak: u32) -> Result<(), String> {
     let home = Home::new(binary).map_err(|e| e.to_string())?;
     let closure = Closure::load().map_err(|e| e.to_string())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     cold_start(report, &home, runs)?;
     launches(report, &home, &closure, &runtime, runs)?;
     {
@@ -39,12 +42,14 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32, soak: u32) -> Result<(
 fn cold_start(report: &mut Report, home: &Home, runs: u32) -> Result<(), String> {
     let version = repeat(runs, || home.timed(&["--version"]))?;
     report.figure(BENCH, "bottle --version", "wall", "ms", version, Some(AtMost(10.0)));
-    let roots = Roots::at(home.path().join("state/bottle"), home.path().join("run/bottle")).map_err(|e| e.to_string())?;
+    let roots = Roots::at(home.path().join("state/bottle"), home.path().join("run/bottle"))
+        .map_err(|e| e.to_string())?;
     for i in 0..100 {
         let slug = format!("dead-{i}");
         let bottle = roots.bottle(&slug).map_err(|e| e.to_string())?;
         drop(bottle.lock().map_err(|e| e.to_string())?);
-        let metadata = Metadata::starting(&bottle, "demo", "qemu", "").ended(Phase::Exited, Some(0));
+        let metadata =
+            Metadata::starting(&bottle, "demo", "qemu", "").ended(Phase::Exited, Some(0));
         bottle.write_metadata(&metadata).map_err(|e| e.to_string())?;
     }
     let list = repeat(runs, || home.timed(&["list"]))?;
@@ -55,7 +60,13 @@ fn cold_start(report: &mut Report, home: &Home, runs: u32) -> Result<(), String>
     Ok(())
 }
 
-fn launches(report: &mut Report, home: &Home, closure: &Closure, runtime: &tokio::runtime::Runtime, runs: u32) -> Result<(), String> {
+fn launches(
+    report: &mut Report,
+    home: &Home,
+    closure: &Closure,
+    runtime: &tokio::runtime::Runtime,
+    runs: u32,
+) -> Result<(), String> {
     let disk = home.path().join("peer.img");
     peer::disk(closure, &disk)?;
     let launch = || home.timed(&["launch", "demo", "--yes", "--quiet", "--", "true"]);
@@ -79,7 +90,8 @@ fn execs(report: &mut Report, home: &Home, runs: u32) -> Result<(), String> {
     report.figure(BENCH, "exec true", "wall", "ms", repeat(runs, exec)?, Some(AtMost(40.0)));
     let fifty = repeat(runs.min(3), || {
         let began = Instant::now();
-        let spawn = |_| home.bottle(&["exec", "bench", "--", "true"]).spawn().map_err(|e| e.to_string());
+        let spawn =
+            |_| home.bottle(&["exec", "bench", "--", "true"]).spawn().map_err(|e| e.to_string());
         let children: Vec<_> = (0..50).map(spawn).collect::<Result<_, _>>()?;
         for mut child in children {
             if !child.wait().map_err(|e| e.to_string())?.success() {
@@ -93,7 +105,8 @@ fn execs(report: &mut Report, home: &Home, runs: u32) -> Result<(), String> {
 }
 
 fn copy(report: &mut Report, home: &Home, runtime: &tokio::runtime::Runtime) -> Result<(), String> {
-    let roots = Roots::at(home.path().join("state/bottle"), home.path().join("run/bottle")).map_err(|e| e.to_string())?;
+    let roots = Roots::at(home.path().join("state/bottle"), home.path().join("run/bottle"))
+        .map_err(|e| e.to_string())?;
     let dir = roots.bottle("bench").map_err(|e| e.to_string())?;
     let tar = one_file(COPY);
     let rate = repeat(3, || {
@@ -112,7 +125,8 @@ fn copy(report: &mut Report, home: &Home, runtime: &tokio::runtime::Runtime) -> 
 /// A project's copy: until commands run in a bottle that has it, less until they run in one without, beside what tar into `bottle exec` takes for
 /// the same files.
 fn workspace(report: &mut Report, home: &Home) -> Result<(), String> {
-    let project = project(home.path()).map_err(|e| format!("the project cannot be written: {e}"))?;
+    let project =
+        project(home.path()).map_err(|e| format!("the project cannot be written: {e}"))?;
     let up = |agent: &str| {
         let began = Instant::now();
         let up = home.up_in(&project, agent, agent)?;
@@ -123,7 +137,14 @@ fn workspace(report: &mut Report, home: &Home) -> Result<(), String> {
         let mut pack = Command::new("tar");
         pack.args(["-c", "."]).current_dir(&project).stdout(Stdio::piped());
         let mut pack = pack.spawn().map_err(|e| format!("tar: {e}"))?;
-        let mut unpack = home.bottle(&["exec", "none", "--", "sh", "-c", "rm -rf copy; mkdir copy; exec tar -x -C copy"]);
+        let mut unpack = home.bottle(&[
+            "exec",
+            "none",
+            "--",
+            "sh",
+            "-c",
+            "rm -rf copy; mkdir copy; exec tar -x -C copy",
+        ]);
         unpack.stdin(pack.stdout.take().ok_or("tar without output")?);
         let took = timed(unpack);
         pack.wait().map_err(|e| e.to_string())?;
@@ -145,20 +166,42 @@ fn workspace(report: &mut Report, home: &Home) -> Result<(), String> {
 
 /// Claude Code's own program, in its image; only where that is built.
 fn claude(report: &mut Report, home: &Home, closure: &Closure, runs: u32) -> Result<(), String> {
-    let built = closure.later.get("agent-claude").and_then(|image| image.builds.get("qemu")).is_some_and(Build::is_built);
+    let built = closure
+        .later
+        .get("agent-claude")
+        .and_then(|image| image.builds.get("qemu"))
+        .is_some_and(Build::is_built);
     if !built {
-        eprintln!("the image agent-claude is not built: no figure for launch claude (nix/bootstrap build .#agent-claude)");
+        eprintln!(
+            "the image agent-claude is not built: no figure for launch claude (nix/bootstrap build .#agent-claude)"
+        );
         return Ok(());
     }
     let empty = home.path().join("empty");
     std::fs::create_dir(&empty).map_err(|e| e.to_string())?;
     let launch = || {
-        let mut command = home.bottle(&["launch", "claude", "--yes", "--quiet", "--discard", "--", "claude", "--version"]);
+        let mut command = home.bottle(&[
+            "launch",
+            "claude",
+            "--yes",
+            "--quiet",
+            "--discard",
+            "--",
+            "claude",
+            "--version",
+        ]);
         command.current_dir(&empty).env("ANTHROPIC_API_KEY", "never sent");
         timed(command)
     };
     launch()?; // verifies the image once and warms the page cache
-    report.figure(BENCH, "launch claude --version", "wall", "ms", repeat(runs, launch)?, Some(AtMost(12_000.0)));
+    report.figure(
+        BENCH,
+        "launch claude --version",
+        "wall",
+        "ms",
+        repeat(runs, launch)?,
+        Some(AtMost(12_000.0)),
+    );
     Ok(())
 }
 
@@ -177,7 +220,10 @@ fn project(home: &Path) -> std::io::Result<PathBuf> {
                 state ^= state << 17;
                 state.to_le_bytes()
             });
-            std::fs::write(at.join(format!("file-{file}")), words.take(20_500 / 8).flatten().collect::<Vec<u8>>())?;
+            std::fs::write(
+                at.join(format!("file-{file}")),
+                words.take(20_500 / 8).flatten().collect::<Vec<u8>>(),
+            )?;
         }
     }
     let bottle = |name| {
@@ -185,7 +231,10 @@ fn project(home: &Path) -> std::io::Result<PathBuf> {
             "[agents.{name}]\nbottle = \"{name}\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.{name}]\nimage = \"demo\"\nworkspace = {{ mode = \"{name}\" }}\n"
         )
     };
-    std::fs::write(project.join("bottle.toml"), format!("version = 1\n{}{}", bottle("copy"), bottle("none")))?;
+    std::fs::write(
+        project.join("bottle.toml"),
+        format!("version = 1\n{}{}", bottle("copy"), bottle("none")),
+    )?;
     Ok(project)
 }
 
@@ -209,7 +258,8 @@ fn one_file(bytes: usize) -> Vec<u8> {
 
 fn memory(report: &mut Report, bottle: &crate::home::Up) -> Result<(), String> {
     let pid = bottle.0.id();
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).map_err(|e| e.to_string())?;
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .map_err(|e| e.to_string())?;
     let others = children.split_ascii_whitespace().filter_map(|p| p.parse::<u32>().ok());
     let argv = |p: u32| std::fs::read(format!("/proc/{p}/cmdline")).unwrap_or_default();
     let not_qemu = others.filter(|&p| !String::from_utf8_lossy(&argv(p)).contains("qemu-system"));
@@ -225,14 +275,34 @@ fn resident_kib(pid: u32) -> f64 {
 }
 
 fn endurance(report: &mut Report, home: &Home, soak: u32) -> Result<(), String> {
-    let failed = (0..soak).filter(|_| home.timed(&["launch", "demo", "--yes", "--quiet", "--", "true"]).is_err()).count();
-    report.figure(BENCH, &format!("{soak} launches in a row"), "failed", "", failed as f64, Some(AtMost(0.0)));
+    let failed = (0..soak)
+        .filter(|_| home.timed(&["launch", "demo", "--yes", "--quiet", "--", "true"]).is_err())
+        .count();
+    report.figure(
+        BENCH,
+        &format!("{soak} launches in a row"),
+        "failed",
+        "",
+        failed as f64,
+        Some(AtMost(0.0)),
+    );
     let names: Vec<String> = (0..4).map(|i| format!("at-once-{i}")).collect();
-    let start = |n: &String| home.bottle(&["launch", "demo", "--yes", "--quiet", "--name", n, "--", "true"]).spawn();
-    let children = names.iter().map(start).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
-    let failed = children.into_iter().filter_map(|mut c| c.wait().ok()).filter(|s| !s.success()).count();
+    let start = |n: &String| {
+        home.bottle(&["launch", "demo", "--yes", "--quiet", "--name", n, "--", "true"]).spawn()
+    };
+    let children =
+        names.iter().map(start).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+    let failed =
+        children.into_iter().filter_map(|mut c| c.wait().ok()).filter(|s| !s.success()).count();
     report.figure(BENCH, "4 launches at once", "failed", "", failed as f64, Some(AtMost(0.0)));
-    report.figure(BENCH, "left behind by all of them", "count", "", home.leftovers() as f64, Some(AtMost(0.0)));
+    report.figure(
+        BENCH,
+        "left behind by all of them",
+        "count",
+        "",
+        home.leftovers() as f64,
+        Some(AtMost(0.0)),
+    );
     Ok(())
 }
 

@@ -35,16 +35,37 @@ pub async fn boot(closure: &Closure, disk: &Path) -> Result<f64, String> {
     let fd = far.as_raw_fd();
     let mut command = Command::new(&qemu.binary.path);
     command
-        .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-M", "q35", "-smp", "1", "-m", "512"])
-        .args(if kvm { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg", "-cpu", "max,-erms"] })
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-nographic",
+            "-no-reboot",
+            "-M",
+            "q35",
+            "-smp",
+            "1",
+            "-m",
+            "512",
+        ])
+        .args(if kvm {
+            ["-accel", "kvm", "-cpu", "host"]
+        } else {
+            ["-accel", "tcg", "-cpu", "max,-erms"]
+        })
         .arg("-L")
         .arg(&qemu.firmware)
         .arg("-kernel")
         .arg(&qemu.kernel.path)
         .arg("-initrd")
         .arg(&qemu.initrd.path)
-        .args(["-append", "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on no_timer_check"])
-        .args(["-drive", &format!("file={},format=raw,if=virtio,readonly=on", image.path.display())])
+        .args([
+            "-append",
+            "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on no_timer_check",
+        ])
+        .args([
+            "-drive",
+            &format!("file={},format=raw,if=virtio,readonly=on", image.path.display()),
+        ])
         .args(["-drive", &format!("file={},format=raw,if=virtio", disk.display())])
         .args(["-device", "virtio-serial-pci", "-chardev", &format!("socket,id=channel,fd={fd}")])
         .args(["-device", "virtserialport,chardev=channel,name=bottle"])

@@ -48,7 +48,15 @@ impl Report {
     }
 
     /// Prints one figure.
-    pub fn figure(&mut self, bench: &str, case: &str, metric: &str, unit: &str, value: f64, against: Option<Against>) {
+    pub fn figure(
+        &mut self,
+        bench: &str,
+        case: &str,
+        metric: &str,
+        unit: &str,
+        value: f64,
+        against: Option<Against>,
+    ) {
         self.beside(bench, case, metric, unit, value, against, &[]);
     }
 
@@ -74,17 +82,30 @@ impl Report {
         };
         self.within &= within;
         if self.json {
-            let figure = Figure { bench, case, metric, unit, value, baseline, peers: peers.iter().copied().collect() };
+            let figure = Figure {
+                bench,
+                case,
+                metric,
+                unit,
+                value,
+                baseline,
+                peers: peers.iter().copied().collect(),
+            };
             println!("{}", serde_json::to_string(&figure).unwrap_or_default());
             return;
         }
         let held = match against {
             Some(Against::Peer(v)) => format!("peer {v:.1} (ratio {:.2})", value / v),
-            Some(Against::AtMost(v)) => format!("limit ≤ {v:.1} {}", if within { "ok" } else { "EXCEEDED" }),
-            Some(Against::AtLeast(v)) => format!("limit ≥ {v:.1} {}", if within { "ok" } else { "MISSED" }),
+            Some(Against::AtMost(v)) => {
+                format!("limit ≤ {v:.1} {}", if within { "ok" } else { "EXCEEDED" })
+            }
+            Some(Against::AtLeast(v)) => {
+                format!("limit ≥ {v:.1} {}", if within { "ok" } else { "MISSED" })
+            }
             None => String::new(),
         };
-        let beside: Vec<_> = peers.iter().map(|(who, v)| format!("  {who} {v:.1} (×{:.2})", value / v)).collect();
+        let beside: Vec<_> =
+            peers.iter().map(|(who, v)| format!("  {who} {v:.1} (×{:.2})", value / v)).collect();
         println!("{case:<28} {metric:<12} {value:>10.1} {unit:<6} {held}{}", beside.concat());
     }
 

@@ -60,11 +60,17 @@ fn dashboard(report: &mut Report, binary: &Path) -> Result<(), String> {
     for n in 0..BOTTLES {
         let dir = roots.bottle(&format!("bottle-{n}")).map_err(text)?;
         locks.push(dir.lock().map_err(text)?);
-        dir.write_metadata(&Metadata { phase: Phase::Running, ..Metadata::starting(&dir, "claude", "qemu", "") }).map_err(text)?;
+        dir.write_metadata(&Metadata {
+            phase: Phase::Running,
+            ..Metadata::starting(&dir, "claude", "qemu", "")
+        })
+        .map_err(text)?;
         std::fs::create_dir_all(dir.runtime()).map_err(text)?;
-        std::fs::write(dir.runtime().join("policy.json"), r#"{"version":1,"routes":[]}"#).map_err(text)?;
+        std::fs::write(dir.runtime().join("policy.json"), r#"{"version":1,"routes":[]}"#)
+            .map_err(text)?;
         std::fs::create_dir_all(dir.proposals()).map_err(text)?;
-        std::fs::write(dir.proposals().join("1.json"), proposal(dir.slug()).to_string()).map_err(text)?;
+        std::fs::write(dir.proposals().join("1.json"), proposal(dir.slug()).to_string())
+            .map_err(text)?;
         let mut log = File::create(dir.audit()).map_err(text)?;
         for line in 0..LINES / BOTTLES {
             writeln!(log, "{}", record(n, line)).map_err(text)?;
@@ -77,7 +83,14 @@ fn dashboard(report: &mut Report, binary: &Path) -> Result<(), String> {
     std::thread::sleep(IDLE);
     let percent = (cpu(screen.child.id()) - before) / 1e4 / began.elapsed().as_secs_f64();
     report.figure(BENCH, "dashboard, 20 bottles", "cpu", "%", percent, Some(AtMost(1.0)));
-    report.figure(BENCH, "dashboard, 20 bottles", "rss", "MiB", resident(screen.child.id()), Some(AtMost(25.0)));
+    report.figure(
+        BENCH,
+        "dashboard, 20 bottles",
+        "rss",
+        "MiB",
+        resident(screen.child.id()),
+        Some(AtMost(25.0)),
+    );
 
     // From a key to the filtered log on the screen, through the terminal. A letter more each time; the last one matches nothing.
     screen.keys("/")?;
@@ -89,8 +102,22 @@ fn dashboard(report: &mut Report, binary: &Path) -> Result<(), String> {
         screen.until(&key)?; // what is typed is drawn with what is filtered
         taken.push(began.elapsed().as_secs_f64() * 1e3);
     }
-    report.figure(BENCH, "10 000 lines, key to screen", "median", "ms", median(taken.clone()), Some(AtMost(50.0)));
-    report.figure(BENCH, "10 000 lines, key to screen", "worst", "ms", taken.into_iter().fold(0.0, f64::max), None);
+    report.figure(
+        BENCH,
+        "10 000 lines, key to screen",
+        "median",
+        "ms",
+        median(taken.clone()),
+        Some(AtMost(50.0)),
+    );
+    report.figure(
+        BENCH,
+        "10 000 lines, key to screen",
+        "worst",
+        "ms",
+        taken.into_iter().fold(0.0, f64::max),
+        None,
+    );
     drop(locks);
     Ok(())
 }
@@ -125,7 +152,9 @@ impl Screen {
         let (mut ours, mut line) = (-1, -1);
         let size = libc::winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: both descriptors are written to, the size is read; the others may be null, see openpty(3).
-        let made = unsafe { libc::openpty(&mut ours, &mut line, std::ptr::null_mut(), std::ptr::null(), &size) };
+        let made = unsafe {
+            libc::openpty(&mut ours, &mut line, std::ptr::null_mut(), std::ptr::null(), &size)
+        };
         if made != 0 {
             return Err(format!("no terminal: {}", std::io::Error::last_os_error()));
         }
@@ -133,7 +162,12 @@ impl Screen {
         let (ours, line) = unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(line)) };
         let io = || line.try_clone().map(Stdio::from).map_err(text);
         let mut command = home.bottle(&["dashboard"]);
-        command.env("TERM", "xterm").env("LANG", "C.UTF-8").stdin(io()?).stdout(io()?).stderr(io()?);
+        command
+            .env("TERM", "xterm")
+            .env("LANG", "C.UTF-8")
+            .stdin(io()?)
+            .stdout(io()?)
+            .stderr(io()?);
         let child = command.spawn().map_err(text)?;
         let (send, shown) = channel();
         let mut output = ours.try_clone().map_err(text)?;
@@ -155,8 +189,10 @@ impl Screen {
     fn until(&self, wanted: &str) -> Result<(), String> {
         let mut seen = String::new();
         while !seen.contains(wanted) {
-            let more =
-                self.shown.recv_timeout(Duration::from_secs(10)).map_err(|_| format!("the dashboard does not show {wanted:?}: {seen}"))?;
+            let more = self
+                .shown
+                .recv_timeout(Duration::from_secs(10))
+                .map_err(|_| format!("the dashboard does not show {wanted:?}: {seen}"))?;
             seen.push_str(&String::from_utf8_lossy(&more));
         }
         Ok(())
@@ -189,12 +225,19 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(20));
     }
     let port = upstream()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
     let (mut answered, mut passed) = (Vec::new(), Vec::new());
     for n in 0..DECISIONS {
         let id = propose(&dir, port, n)?;
         let against = bottle::launch::in_force(&dir).map_err(text)?.routes.digest();
-        let verdict = Verdict::Approve { against, scope: Scope::Launch, route: None, typed: Some("127.0.0.1".into()), answer: None };
+        let verdict = Verdict::Approve {
+            against,
+            scope: Scope::Launch,
+            route: None,
+            typed: Some("127.0.0.1".into()),
+            answer: None,
+        };
         let egress = dir.daemon_socket("egress");
         let first = std::thread::spawn(move || {
             loop {
@@ -207,7 +250,9 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
         });
         std::thread::sleep(Duration::from_millis(50)); // some are refused first
         let began = Instant::now();
-        let answer = runtime.block_on(bottle::launch::decide(&dir, Decide { id, via: "bench".into(), verdict })).map_err(text)?;
+        let answer = runtime
+            .block_on(bottle::launch::decide(&dir, Decide { id, via: "bench".into(), verdict }))
+            .map_err(text)?;
         answered.push(began.elapsed().as_secs_f64() * 1e3);
         if !matches!(answer, Answer::Done { .. }) {
             return Err(format!("{answer:?}"));
@@ -215,9 +260,30 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
         let at = first.join().map_err(|_| "no answer".to_owned())??;
         passed.push(at.saturating_duration_since(began).as_secs_f64() * 1e3);
     }
-    report.figure(BENCH, "approve → next request passes", "median", "ms", median(passed.clone()), Some(AtMost(50.0)));
-    report.figure(BENCH, "approve → next request passes", "worst", "ms", passed.into_iter().fold(0.0, f64::max), Some(AtMost(50.0)));
-    report.figure(BENCH, "approve → the operator is told", "median", "ms", median(answered), Some(AtMost(50.0)));
+    report.figure(
+        BENCH,
+        "approve → next request passes",
+        "median",
+        "ms",
+        median(passed.clone()),
+        Some(AtMost(50.0)),
+    );
+    report.figure(
+        BENCH,
+        "approve → next request passes",
+        "worst",
+        "ms",
+        passed.into_iter().fold(0.0, f64::max),
+        Some(AtMost(50.0)),
+    );
+    report.figure(
+        BENCH,
+        "approve → the operator is told",
+        "median",
+        "ms",
+        median(answered),
+        Some(AtMost(50.0)),
+    );
     Ok(())
 }
 
@@ -227,7 +293,8 @@ fn upstream() -> Result<u16, String> {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
         }
     });
     Ok(port)
@@ -235,12 +302,14 @@ fn upstream() -> Result<u16, String> {
 
 /// As a program in the bottle would ask, whose stream ends at this socket. The number of the proposal.
 fn propose(dir: &BottleDir, port: u16, n: usize) -> Result<u32, String> {
-    let arguments =
-        json!({ "host": "127.0.0.1", "port": port, "tls": false, "methods": ["GET"], "paths": [format!("/{n}")], "reason": "bench" });
+    let arguments = json!({ "host": "127.0.0.1", "port": port, "tls": false, "methods": ["GET"], "paths": [format!("/{n}")], "reason": "bench" });
     let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "propose_route", "arguments": arguments } });
     let body = call.to_string();
     let head = "content-type: application/json\r\naccept: application/json, text/event-stream\r\nconnection: close";
-    let request = format!("POST / HTTP/1.1\r\nhost: 127.0.0.1:9100\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let request = format!(
+        "POST / HTTP/1.1\r\nhost: 127.0.0.1:9100\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     let answer = exchange(&dir.daemon_socket("supervise"), &request)?;
     let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
     let answer: serde_json::Value = serde_json::from_str(body).map_err(|_| answer.clone())?;
@@ -249,7 +318,12 @@ fn propose(dir: &BottleDir, port: u16, n: usize) -> Result<u32, String> {
 }
 
 fn get(egress: &Path, port: u16, n: usize) -> Result<String, String> {
-    exchange(egress, &format!("GET http://127.0.0.1:{port}/{n} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n"))
+    exchange(
+        egress,
+        &format!(
+            "GET http://127.0.0.1:{port}/{n} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n"
+        ),
+    )
 }
 
 fn exchange(socket: &Path, request: &str) -> Result<String, String> {

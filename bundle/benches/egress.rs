@@ -36,9 +36,23 @@ fn main() {
     println!("100 MiB down: {:.0} MiB/s", 100_000.0 / ms);
     println!("peak RSS after: {} KiB", egress.peak_kib());
 
-    let run = |args: &[&str]| (0..50).map(|_| millis(|| drop(Command::new(args[0]).args(&args[1..]).status()))).fold(f64::MAX, f64::min);
+    let run = |args: &[&str]| {
+        (0..50)
+            .map(|_| millis(|| drop(Command::new(args[0]).args(&args[1..]).status())))
+            .fold(f64::MAX, f64::min)
+    };
     let plain = run(&["/bin/true"]);
-    let confined = run(&[BIN, "confine", "--ro", "/lib", "--ro", "/usr/lib", "--no-network", "--", "/bin/true"]);
+    let confined = run(&[
+        BIN,
+        "confine",
+        "--ro",
+        "/lib",
+        "--ro",
+        "/usr/lib",
+        "--no-network",
+        "--",
+        "/bin/true",
+    ]);
     println!("confine --no-network: {:.1} ms more than plain ({plain:.1} ms)", confined - plain);
 }
 

@@ -35,13 +35,25 @@ const DEADLINE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// One line: it is no request, the process cannot be confined, or there is no answer in time.
-pub fn once<R: DeserializeOwned, T>(url: impl Fn(&R) -> &str, answer: impl AsyncFnOnce(&R) -> T) -> Result<T, String> {
+pub fn once<R: DeserializeOwned, T>(
+    url: impl Fn(&R) -> &str,
+    answer: impl AsyncFnOnce(&R) -> T,
+) -> Result<T, String> {
     let line = Lines::new().next_line().map_err(|e| e.to_string())?;
-    let request: R = serde_json::from_slice(&line).map_err(|e| format!("standard input is no request (column {})", e.column()))?;
+    let request: R = serde_json::from_slice(&line)
+        .map_err(|e| format!("standard input is no request (column {})", e.column()))?;
     drop(line);
-    let grants = Grants { ro: confine::tls_client_files(), rx: Vec::new(), rw: Vec::new(), skip_missing: true };
+    let grants = Grants {
+        ro: confine::tls_client_files(),
+        rx: Vec::new(),
+        rw: Vec::new(),
+        skip_missing: true,
+    };
     confine::seal(&grants, Network::Outgoing, false).map_err(|e| e.to_string())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     let late = |_| format!("{} gave no answer in {} s", url(&request), DEADLINE.as_secs());
     runtime.block_on(async { tokio::time::timeout(DEADLINE, answer(&request)).await.map_err(late) })
 }
@@ -65,16 +77,23 @@ impl Api {
         let to = Authority::parse(authority, Some(443)).map_err(|r| at(&r.reason))?;
         let network = upstream::Network::default();
         // The operator named this server: it may well be a private one.
-        let addresses = network.resolver.addresses(&to, true, &Guards::default()).await.map_err(|r| at(&r.reason))?;
+        let addresses = network
+            .resolver
+            .addresses(&to, true, &Guards::default())
+            .await
+            .map_err(|r| at(&r.reason))?;
         let tcp = TcpStream::connect(&addresses[..]).await.map_err(|e| at(&e))?;
         let mut roots = network.roots().clone();
         for ca in ca.into_iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes())) {
             roots.add(ca.map_err(|e| at(&e))?).map_err(|e| at(&e))?;
         }
-        let config = ClientConfig::builder_with_provider(tls::provider()).with_safe_default_protocol_versions().map_err(|e| at(&e))?;
+        let config = ClientConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| at(&e))?;
         let config = config.with_root_certificates(roots).with_no_client_auth();
         let name = ServerName::try_from(to.host.clone()).map_err(|e| at(&e))?;
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|e| at(&e))?;
+        let stream =
+            TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|e| at(&e))?;
         let (send, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| at(&e))?;
         tokio::spawn(connection);
         Ok(Self { send, host: to.host_header(443), base: path.trim_end_matches('/').to_owned() })
@@ -110,7 +129,8 @@ impl Api {
         let response = self.send.send_request(request).await.map_err(|e| failed(&e))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER).collect().await;
-        let body = Zeroizing::new(body.map_err(|e| failed(&io::Error::other(e)))?.to_bytes().to_vec());
+        let body =
+            Zeroizing::new(body.map_err(|e| failed(&io::Error::other(e)))?.to_bytes().to_vec());
         Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
     }
 }

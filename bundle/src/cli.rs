@@ -197,12 +197,14 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse_from(args);
     match cli.command {
         Command::Egress(a) => {
-            let args = egress::Args { socket: a.socket, policy: a.policy, audit: a.audit, slug: a.slug };
+            let args =
+                egress::Args { socket: a.socket, policy: a.policy, audit: a.audit, slug: a.slug };
             daemon("egress", a.parent, || egress::run(&args))
         }
         Command::GitGate(a) => {
             let Gate { socket, policy, audit, state, slug, git, ssh, gitleaks, lib, parent } = a;
-            let args = gate::Args { socket, policy, audit, state, slug, git, ssh, gitleaks, libs: lib };
+            let args =
+                gate::Args { socket, policy, audit, state, slug, git, ssh, gitleaks, libs: lib };
             daemon("git-gate", parent, || gate::run(&args))
         }
         Command::Forge(a) => daemon("forge", a.parent, forge::run),
@@ -221,7 +223,10 @@ pub fn main() -> ExitCode {
 /// Confines as far as it goes before the start, runs, and says in one line what went wrong.
 fn daemon(name: &str, parent: Option<u32>, run: impl FnOnce() -> Result<(), String>) -> ExitCode {
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("BOTTLE_LOG").unwrap_or_else(|_| "warn,bottle_bundle=info".into()))
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("BOTTLE_LOG")
+                .unwrap_or_else(|_| "warn,bottle_bundle=info".into()),
+        )
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(false)
@@ -249,7 +254,14 @@ fn become_command(a: Confine) -> ExitCode {
         _ => confine::Network::Unrestricted,
     };
     let best_effort = a.best_effort;
-    let spec = confine::exec::ExecSpec { grants, network, parent: a.parent, keep_fds: a.keep_fd, best_effort, command: a.command };
+    let spec = confine::exec::ExecSpec {
+        grants,
+        network,
+        parent: a.parent,
+        keep_fds: a.keep_fd,
+        best_effort,
+        command: a.command,
+    };
     match confine::exec::run(spec) {
         Ok(never) => match never {},
         Err(e) => {
@@ -268,7 +280,15 @@ fn run_machine(a: Machine) -> ExitCode {
         _ => None,
     };
     let (steps, afterwards) = (argvs(a.steps), argvs(a.afterwards));
-    let spec = confine::machine::MachineSpec { grants, dir: a.dir, channel: a.channel, shared, parent: a.parent, steps, afterwards };
+    let spec = confine::machine::MachineSpec {
+        grants,
+        dir: a.dir,
+        channel: a.channel,
+        shared,
+        parent: a.parent,
+        steps,
+        afterwards,
+    };
     confine::machine::run(spec).map_or_else(
         |e| {
             eprintln!("bottle-bundle machine: {e}");

@@ -52,14 +52,19 @@ struct WhoAmI {
 pub fn run() -> Result<(), String> {
     let mut lines = lifeline::Lines::new();
     let line = lines.next_line().map_err(|e| e.to_string())?;
-    let input: DemoInput = serde_json::from_slice(&line).map_err(|e| format!("standard input is no demo input (column {})", e.column()))?;
+    let input: DemoInput = serde_json::from_slice(&line)
+        .map_err(|e| format!("standard input is no demo input (column {})", e.column()))?;
     drop(line);
     let acceptor = acceptor(&input).map_err(|e| e.to_string())?;
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(|e| e.to_string())?;
     let port = listener.local_addr().map_err(|e| e.to_string())?.port();
-    let report = confine::seal(&Grants::default(), Network::Nothing, false).map_err(|e| e.to_string())?;
+    let report =
+        confine::seal(&Grants::default(), Network::Nothing, false).map_err(|e| e.to_string())?;
     tracing::info!("demo-upstream: {report}");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     let served: io::Result<()> = runtime.block_on(async {
         let mut ending = lines.listen(|_| ())?;
         listener.set_nonblocking(true)?;
@@ -75,7 +80,8 @@ pub fn run() -> Result<(), String> {
 }
 
 fn acceptor(input: &DemoInput) -> Result<TlsAcceptor, Box<dyn std::error::Error>> {
-    let chain = CertificateDer::pem_slice_iter(input.cert_chain.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let chain = CertificateDer::pem_slice_iter(input.cert_chain.as_bytes())
+        .collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(input.key.expose().as_bytes())?;
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
@@ -94,7 +100,10 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, token: Arc<Secret>)
                 let answer = answer(&request, &token);
                 async move { Ok::<_, Infallible>(answer) }
             });
-            let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(tls), service).await;
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(tls), service)
+                .await;
         });
     }
 }
@@ -103,17 +112,26 @@ fn answer(request: &Request<Incoming>, token: &Secret) -> Response<Full<Bytes>> 
     let (status, kind, text) = match request.uri().path() {
         "/" => (StatusCode::OK, "text/plain", "hello from the demo upstream\n".to_owned()),
         "/whoami" => {
-            let shown = request.headers().get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
+            let shown = request
+                .headers()
+                .get(AUTHORIZATION)
+                .and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
             let who = WhoAmI {
                 authorized: shown == Some(token.expose().as_bytes()),
                 token_sha256: shown.map(|t| hex::encode(Sha256::digest(t))),
             };
-            (StatusCode::OK, "application/json", serde_json::to_string(&who).unwrap_or_default() + "\n")
+            (
+                StatusCode::OK,
+                "application/json",
+                serde_json::to_string(&who).unwrap_or_default() + "\n",
+            )
         }
         // A repository without a ref, to which nothing can be pushed.
-        "/demo.git/info/refs" if request.uri().query() == Some("service=git-upload-pack") => {
-            (StatusCode::OK, "application/x-git-upload-pack-advertisement", "001e# service=git-upload-pack\n00000000".to_owned())
-        }
+        "/demo.git/info/refs" if request.uri().query() == Some("service=git-upload-pack") => (
+            StatusCode::OK,
+            "application/x-git-upload-pack-advertisement",
+            "001e# service=git-upload-pack\n00000000".to_owned(),
+        ),
         _ => (StatusCode::NOT_FOUND, "text/plain", "not found\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));

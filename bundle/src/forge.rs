@@ -35,20 +35,32 @@ enum Failure {
 }
 
 async fn answer(request: &ForgeRequest) -> Result<&'static str, Failure> {
-    let mut api = Api::connect(&request.api, request.ca.as_deref()).await.map_err(Failure::Refused)?;
+    let mut api =
+        Api::connect(&request.api, request.ca.as_deref()).await.map_err(Failure::Refused)?;
     let (header, value) = request.forge.credential(request.token.expose());
-    let value = HeaderValue::try_from(value).map_err(|_| "the token has characters that no header can carry".to_owned());
+    let value = HeaderValue::try_from(value)
+        .map_err(|_| "the token has characters that no header can carry".to_owned());
     let mut value = value.map_err(Failure::Refused)?;
     value.set_sensitive(true);
     let credential = Some((header, value));
     let keys = request.forge.keys(&request.repo);
     match &request.deploy_key {
         DeployKeyAction::Register { title, public_key, write } => {
-            let access = if request.forge == Forge::GitLab { ("can_push", *write) } else { ("read_only", !write) };
+            let access = if request.forge == Forge::GitLab {
+                ("can_push", *write)
+            } else {
+                ("read_only", !write)
+            };
             let body = json!({ "title": title, "key": public_key, access.0: access.1 });
-            match api.call(Method::POST, &keys, credential, Some(&body)).await.map_err(Failure::Unknown)? {
+            match api
+                .call(Method::POST, &keys, credential, Some(&body))
+                .await
+                .map_err(Failure::Unknown)?
+            {
                 (StatusCode::CREATED | StatusCode::OK, _) => Ok("done"),
-                refused if refused.0.is_client_error() && refused.0 != StatusCode::REQUEST_TIMEOUT => {
+                refused
+                    if refused.0.is_client_error() && refused.0 != StatusCode::REQUEST_TIMEOUT =>
+                {
                     Err(Failure::Refused(request.refused("register a deploy key", &refused)))
                 }
                 failed => Err(Failure::Unknown(request.refused("register a deploy key", &failed))),
@@ -57,7 +69,9 @@ async fn answer(request: &ForgeRequest) -> Result<&'static str, Failure> {
         DeployKeyAction::Revoke { public_key } => {
             // Found by what it is: who registered it may have died before it knew its number. All pages, as a forge may give
             // fewer keys a page than it is asked for.
-            revoke(request, &mut api, (&keys, &credential), public_key).await.map_err(Failure::Unknown)
+            revoke(request, &mut api, (&keys, &credential), public_key)
+                .await
+                .map_err(Failure::Unknown)
         }
     }
 }
@@ -71,16 +85,31 @@ async fn revoke(
     public_key: &str,
 ) -> Result<&'static str, String> {
     for page in 1..=PAGES {
-        let listed = match api.call(Method::GET, &format!("{keys}?per_page=100&limit=50&page={page}"), credential.clone(), None).await? {
+        let listed = match api
+            .call(
+                Method::GET,
+                &format!("{keys}?per_page=100&limit=50&page={page}"),
+                credential.clone(),
+                None,
+            )
+            .await?
+        {
             (StatusCode::OK, Value::Array(listed)) => listed,
             refused => return Err(request.refused("list deploy keys", &refused)),
         };
         if listed.is_empty() {
             return Ok("absent");
         }
-        let Some(found) = listed.iter().find(|k| same_key(k["key"].as_str().unwrap_or_default(), public_key)) else { continue };
+        let Some(found) =
+            listed.iter().find(|k| same_key(k["key"].as_str().unwrap_or_default(), public_key))
+        else {
+            continue;
+        };
         let id = found["id"].as_u64().ok_or("the forge names a deploy key without its number")?;
-        return match api.call(Method::DELETE, &format!("{keys}/{id}"), credential.clone(), None).await? {
+        return match api
+            .call(Method::DELETE, &format!("{keys}/{id}"), credential.clone(), None)
+            .await?
+        {
             (status, _) if status.is_success() || status == StatusCode::NOT_FOUND => Ok("done"),
             refused => Err(request.refused("revoke a deploy key", &refused)),
         };
@@ -90,7 +119,8 @@ async fn revoke(
 
 /// Forges keep kind and key, some with a comment of their own.
 fn same_key(a: &str, b: &str) -> bool {
-    let words = |k: &'_ str| k.split_ascii_whitespace().take(2).map(ToOwned::to_owned).collect::<Vec<_>>();
+    let words =
+        |k: &'_ str| k.split_ascii_whitespace().take(2).map(ToOwned::to_owned).collect::<Vec<_>>();
     words(a).len() == 2 && words(a) == words(b)
 }
 
@@ -123,12 +153,23 @@ trait Refused {
 
 impl Refused for ForgeRequest {
     fn refused(&self, what: &str, (status, body): &(StatusCode, Value)) -> String {
-        let said = [&body["message"], &body["error"]].into_iter().find(|v| !v.is_null()).map(ToString::to_string).unwrap_or_default();
+        let said = [&body["message"], &body["error"]]
+            .into_iter()
+            .find(|v| !v.is_null())
+            .map(ToString::to_string)
+            .unwrap_or_default();
         // Whatever a server says is data; should it repeat the token, that is not.
-        let said: String = said.replace(self.token.expose(), "***").chars().filter(|c| !c.is_control()).take(200).collect();
+        let said: String = said
+            .replace(self.token.expose(), "***")
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(200)
+            .collect();
         let why = match *status {
             StatusCode::UNAUTHORIZED => "; the token is not valid",
-            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => "; the token may not manage this repository's keys, or it is not there",
+            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+                "; the token may not manage this repository's keys, or it is not there"
+            }
             _ => "",
         };
         format!("cannot {what} of {} at {}: {status} {said}{why}", self.repo, self.api)
@@ -164,7 +205,13 @@ mod tests {
             repo: "a/b".into(),
             deploy_key: DeployKeyAction::Revoke { public_key: String::new() },
         };
-        let said = request.refused("x", &(StatusCode::FORBIDDEN, json!({ "message": "bad hunter2\u{1b}[2J" })));
-        assert!(!said.contains("hunter2") && !said.contains('\u{1b}') && said.contains("may not manage"), "{said}");
+        let said = request
+            .refused("x", &(StatusCode::FORBIDDEN, json!({ "message": "bad hunter2\u{1b}[2J" })));
+        assert!(
+            !said.contains("hunter2")
+                && !said.contains('\u{1b}')
+                && said.contains("may not manage"),
+            "{said}"
+        );
     }
 }

@@ -43,11 +43,19 @@ impl Lines {
             }
             searched = self.filled;
             if self.filled == MAX {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of standard input is too long"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a line of standard input is too long",
+                ));
             }
             match read(io::stdin(), &mut self.buffer[self.filled..]) {
                 Err(Errno::EINTR) => {}
-                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "standard input ended before its first line did")),
+                Ok(0) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "standard input ended before its first line did",
+                    ));
+                }
                 Ok(n) => self.filled += n,
                 Err(e) => return Err(e.into()),
             }
@@ -59,17 +67,22 @@ impl Lines {
     ///
     /// # Errors
     /// The signal handlers or the reading thread cannot be set up.
-    pub fn listen(mut self, told: impl Fn(&[u8]) + Send + 'static) -> io::Result<watch::Receiver<bool>> {
+    pub fn listen(
+        mut self,
+        told: impl Fn(&[u8]) + Send + 'static,
+    ) -> io::Result<watch::Receiver<bool>> {
         use tokio::signal::unix::{SignalKind, signal};
         let (tx, rx) = watch::channel(false);
         let on_eof = tx.clone();
         // A thread, because a pipe, a terminal and /dev/null need three different ways to be waited for otherwise.
-        std::thread::Builder::new().name("lifeline".to_owned()).stack_size(256 * 1024).spawn(move || {
-            while let Ok(line) = self.next_line() {
-                told(&line);
-            }
-            let _ = on_eof.send(true);
-        })?;
+        std::thread::Builder::new().name("lifeline".to_owned()).stack_size(256 * 1024).spawn(
+            move || {
+                while let Ok(line) = self.next_line() {
+                    told(&line);
+                }
+                let _ = on_eof.send(true);
+            },
+        )?;
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
         tokio::spawn(async move {

@@ -45,7 +45,10 @@ async fn renew(request: &RenewRequest) -> Result<Renewed, String> {
 
 /// Whatever a server says is data; should it repeat the token, that is not.
 fn refused(request: &RenewRequest, status: StatusCode, answer: &Value) -> String {
-    let said = [&answer["error_description"], &answer["error"]].into_iter().find(|v| !v.is_null()).map(ToString::to_string);
+    let said = [&answer["error_description"], &answer["error"]]
+        .into_iter()
+        .find(|v| !v.is_null())
+        .map(ToString::to_string);
     let said = said.unwrap_or_default().replace(request.refresh_token.expose(), "***");
     let said: String = said.chars().filter(|c| !c.is_control()).take(200).collect();
     format!("{}: {status} {said}", request.url)
@@ -58,8 +61,20 @@ mod tests {
     #[test]
     fn a_server_cannot_make_the_token_be_shown() {
         let refresh_token = Secret::new("hunter2".into());
-        let request = RenewRequest { url: "https://h.test/t".into(), ca: None, client_id: "c".into(), refresh_token };
-        let said = refused(&request, StatusCode::BAD_REQUEST, &json!({ "error": "invalid_grant hunter2\u{1b}[2J" }));
-        assert!(said.contains("invalid_grant") && !said.contains("hunter2") && !said.contains('\u{1b}'), "{said}");
+        let request = RenewRequest {
+            url: "https://h.test/t".into(),
+            ca: None,
+            client_id: "c".into(),
+            refresh_token,
+        };
+        let said = refused(
+            &request,
+            StatusCode::BAD_REQUEST,
+            &json!({ "error": "invalid_grant hunter2\u{1b}[2J" }),
+        );
+        assert!(
+            said.contains("invalid_grant") && !said.contains("hunter2") && !said.contains('\u{1b}'),
+            "{said}"
+        );
     }
 }

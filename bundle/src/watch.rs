@@ -32,20 +32,30 @@ impl Watch {
     /// # Errors
     /// The thread cannot be started.
     pub fn run(self, mut changed: impl FnMut(&Path) + Send + 'static) -> io::Result<()> {
-        std::thread::Builder::new().name("reload".to_owned()).stack_size(512 * 1024).spawn(move || {
-            loop {
-                match self.inotify.read_events() {
-                    // After an overflow nobody knows what it was.
-                    Ok(events) => {
-                        if events.iter().any(|e| e.name.as_ref() == Some(&self.name) || e.mask.contains(AddWatchFlags::IN_Q_OVERFLOW)) {
-                            changed(&self.path);
+        std::thread::Builder::new().name("reload".to_owned()).stack_size(512 * 1024).spawn(
+            move || {
+                loop {
+                    match self.inotify.read_events() {
+                        // After an overflow nobody knows what it was.
+                        Ok(events) => {
+                            if events.iter().any(|e| {
+                                e.name.as_ref() == Some(&self.name)
+                                    || e.mask.contains(AddWatchFlags::IN_Q_OVERFLOW)
+                            }) {
+                                changed(&self.path);
+                            }
+                        }
+                        Err(Errno::EINTR) => {}
+                        Err(e) => {
+                            return tracing::error!(
+                                "{} is not watched any more: {e}",
+                                self.path.display()
+                            );
                         }
                     }
-                    Err(Errno::EINTR) => {}
-                    Err(e) => return tracing::error!("{} is not watched any more: {e}", self.path.display()),
                 }
-            }
-        })?;
+            },
+        )?;
         Ok(())
     }
 }

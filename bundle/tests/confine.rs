@@ -36,7 +36,8 @@ impl Targets {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("secret"), "x").unwrap();
-        let name = SocketAddr::from_abstract_name(dir.path().as_os_str().as_encoded_bytes()).unwrap();
+        let name =
+            SocketAddr::from_abstract_name(dir.path().as_os_str().as_encoded_bytes()).unwrap();
         Self {
             tcp: TcpListener::bind("127.0.0.1:0").unwrap(),
             _unix: UnixListener::bind(dir.path().join("sock")).unwrap(),
@@ -46,7 +47,9 @@ impl Targets {
     }
 
     fn aim(&self, command: &mut Command) {
-        command.env("DIR", self.dir.path()).env("PORT", self.tcp.local_addr().unwrap().port().to_string());
+        command
+            .env("DIR", self.dir.path())
+            .env("PORT", self.tcp.local_addr().unwrap().port().to_string());
         command.env("VICTIM", std::process::id().to_string());
     }
 }
@@ -74,7 +77,9 @@ fn attack(name: &str) -> bool {
         "connect an inherited socket" => unsafe {
             let mut to: libc::sockaddr_un = std::mem::zeroed();
             to.sun_family = u16::try_from(libc::AF_UNIX).unwrap();
-            for (to, byte) in to.sun_path.iter_mut().zip(dir.join("sock").as_os_str().as_encoded_bytes()) {
+            for (to, byte) in
+                to.sun_path.iter_mut().zip(dir.join("sock").as_os_str().as_encoded_bytes())
+            {
                 *to = libc::c_char::from_ne_bytes([*byte]);
             }
             let size = u32::try_from(size_of::<libc::sockaddr_un>()).unwrap();
@@ -88,14 +93,21 @@ fn attack(name: &str) -> bool {
                 && libc::send(79, c"x".as_ptr().cast(), 1, 0) == 1
                 && libc::recv(79, address.as_mut_ptr().cast(), 1, 0) == 1
         },
-        "connect to an abstract socket" => {
-            UnixStream::connect_addr(&SocketAddr::from_abstract_name(dir.as_os_str().as_encoded_bytes()).unwrap()).is_ok()
+        "connect to an abstract socket" => UnixStream::connect_addr(
+            &SocketAddr::from_abstract_name(dir.as_os_str().as_encoded_bytes()).unwrap(),
+        )
+        .is_ok(),
+        "signal another process" => {
+            kill(Pid::from_raw(env("VICTIM").parse().unwrap()), None).is_ok()
         }
-        "signal another process" => kill(Pid::from_raw(env("VICTIM").parse().unwrap()), None).is_ok(),
         // SAFETY: system calls with integer arguments or a zeroed buffer of the right size; nothing is shared.
-        "start io_uring" => unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, [0u64; 15].as_mut_ptr()) >= 0 },
+        "start io_uring" => unsafe {
+            libc::syscall(libc::SYS_io_uring_setup, 1, [0u64; 15].as_mut_ptr()) >= 0
+        },
         "ask for a keyring" => unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) >= 0 },
-        "open a netlink socket" => unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0) >= 0 },
+        "open a netlink socket" => unsafe {
+            libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0) >= 0
+        },
         "trace a process" => unsafe {
             let pid = libc::fork();
             if pid == 0 {
@@ -119,18 +131,24 @@ fn attack(name: &str) -> bool {
             }
         },
         "make a user namespace by clone" => unsafe {
-            let pid = libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER | libc::SIGCHLD, 0, 0, 0, 0);
+            let pid =
+                libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER | libc::SIGCHLD, 0, 0, 0, 0);
             if pid == 0 {
                 libc::_exit(0);
             }
             pid > 0
         },
-        "use an inherited descriptor" => {
-            nix::fcntl::fcntl(unsafe { std::os::fd::BorrowedFd::borrow_raw(77) }, nix::fcntl::FcntlArg::F_GETFD).is_ok()
-        }
+        "use an inherited descriptor" => nix::fcntl::fcntl(
+            unsafe { std::os::fd::BorrowedFd::borrow_raw(77) },
+            nix::fcntl::FcntlArg::F_GETFD,
+        )
+        .is_ok(),
         "dump core" => {
             nix::sys::prctl::get_dumpable().unwrap()
-                || nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_CORE).unwrap().1 > 0
+                || nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_CORE)
+                    .unwrap()
+                    .1
+                    > 0
         }
         "gain privileges by setuid" => !nix::sys::prctl::get_no_new_privs().unwrap(),
         "leave a file that others read" => {
@@ -167,7 +185,12 @@ fn this_program() -> (PathBuf, Vec<String>) {
 
 fn prepare(command: &mut Command, name: &str, targets: &Targets, own: &Path) {
     targets.aim(command);
-    command.env("ATTACK", name).env("OWN", own).env_remove("CONFINED").stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .env("ATTACK", name)
+        .env("OWN", own)
+        .env_remove("CONFINED")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let file = fs::File::open("/dev/null").unwrap();
     let (near, far) = UnixStream::pair().unwrap();
     (&far).write_all(b"x").unwrap();
@@ -255,7 +278,10 @@ fn a_sealed_daemon_cannot_do_what_it_could_before() {
 fn confine_command(own: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(BIN);
     command.arg("confine").args(["--rw"]).arg(own);
-    for dir in ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store"].iter().filter(|d| Path::new(d).exists()) {
+    for dir in ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store"]
+        .iter()
+        .filter(|d| Path::new(d).exists())
+    {
         command.args(["--ro", dir]);
     }
     command.args(more).arg("--");
@@ -264,7 +290,11 @@ fn confine_command(own: &Path, more: &[&str]) -> Command {
 
 /// `--no-network`, with leave to do without the namespace where nobody can make one.
 fn no_network() -> &'static [&'static str] {
-    if run("make a user namespace", None) == WORKS { &["--no-network"] } else { &["--no-network", "--best-effort"] }
+    if run("make a user namespace", None) == WORKS {
+        &["--no-network"]
+    } else {
+        &["--no-network", "--best-effort"]
+    }
 }
 
 fn run_by_command(name: &str, more: &[&str]) -> i32 {
@@ -310,7 +340,11 @@ fn a_confined_command_cannot_do_what_it_could_before() {
     assert_eq!(run_by_command("connect an inherited socket", &["--keep-fd", "78"]), WORKS);
     assert_eq!(keep("connect an inherited socket", "78"), FAILS);
     assert_eq!(keep("read and write an inherited socket", "79"), WORKS, "QEMU's chardevs");
-    assert_eq!(run_by_command("connect by tcp", &[]), WORKS, "the network goes only by --no-network");
+    assert_eq!(
+        run_by_command("connect by tcp", &[]),
+        WORKS,
+        "the network goes only by --no-network"
+    );
     assert_eq!(run_by_command("use an inherited descriptor", &["--keep-fd", "77"]), WORKS);
 }
 
@@ -318,9 +352,13 @@ fn a_confined_command_cannot_do_what_it_could_before() {
 fn a_command_with_internet_sockets_has_no_others() {
     for flag in ["--outgoing", "--inet"] {
         assert_eq!(run_by_command("connect by tcp", &[flag]), WORKS, "{flag}");
-        for name in
-            ["connect to a unix socket", "make a unix socket", "connect to an abstract socket", "open a netlink socket", "read a file"]
-        {
+        for name in [
+            "connect to a unix socket",
+            "make a unix socket",
+            "connect to an abstract socket",
+            "open a netlink socket",
+            "read a file",
+        ] {
             assert_eq!(run_by_command(name, &[flag]), FAILS, "{flag}: {name}");
         }
     }
@@ -341,8 +379,13 @@ fn a_command_keeps_what_it_was_granted() {
     let file = other.path().join("f");
     fs::write(&file, "content").unwrap();
     let ro = ["--ro", file.to_str().unwrap()];
-    let script = |s: &str| s.replace("OWN", own.path().to_str().unwrap()).replace("FILE", file.to_str().unwrap());
-    assert_eq!(shell(&ro, own.path(), &script("read x < FILE; echo $x > OWN/y; exit 7")), (7, String::new()));
+    let script = |s: &str| {
+        s.replace("OWN", own.path().to_str().unwrap()).replace("FILE", file.to_str().unwrap())
+    };
+    assert_eq!(
+        shell(&ro, own.path(), &script("read x < FILE; echo $x > OWN/y; exit 7")),
+        (7, String::new())
+    );
     assert_eq!(fs::read_to_string(own.path().join("y")).unwrap(), "content\n");
     assert_eq!(shell(&[], own.path(), &script("read x < FILE")).0, 2, "without --ro");
     assert_ne!(shell(&ro, own.path(), &script("echo x > FILE")).0, 0, "--ro is not --rw");
@@ -358,9 +401,13 @@ fn what_cannot_be_granted_is_exit_code_4_and_a_reason() {
     assert!(text.contains("/no/such/path"), "{text}");
     let output = Command::new(BIN).args(["confine", "--", "/no/such/program"]).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
-    let output = Command::new(BIN).args(["confine", "--parent", "1", "--", "/bin/true"]).output().unwrap();
+    let output =
+        Command::new(BIN).args(["confine", "--parent", "1", "--", "/bin/true"]).output().unwrap();
     assert_eq!(output.status.code(), Some(4), "another parent than named");
-    let output = Command::new(BIN).args(["confine", "--keep-fd", "500", "--", "/bin/true"]).output().unwrap();
+    let output = Command::new(BIN)
+        .args(["confine", "--keep-fd", "500", "--", "/bin/true"])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(4), "a descriptor that is not open");
 }
 
@@ -395,8 +442,13 @@ fn libraries() -> String {
 /// A shell that starts a confined `sleep` and tells its process id.
 fn family(parent: &str) -> (Child, Pid) {
     let (ro, no_network) = (libraries(), no_network().join(" "));
-    let script = format!("{BIN} confine {ro} {parent} {no_network} -- /bin/sleep 60 & echo $!; wait");
-    let mut shell = Command::new("/bin/sh").args([OsStr::new("-c"), script.as_ref()]).stdout(Stdio::piped()).spawn().unwrap();
+    let script =
+        format!("{BIN} confine {ro} {parent} {no_network} -- /bin/sleep 60 & echo $!; wait");
+    let mut shell = Command::new("/bin/sh")
+        .args([OsStr::new("-c"), script.as_ref()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut line = String::new();
     BufReader::new(shell.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     (shell, Pid::from_raw(line.trim().parse().unwrap()))
@@ -408,14 +460,16 @@ fn becomes_sleep(pid: Pid) {
     while name.trim() != "sleep" {
         assert!(Instant::now() < deadline, "{name}");
         name.clear();
-        let _ = fs::File::open(format!("/proc/{pid}/comm")).and_then(|mut f| f.read_to_string(&mut name));
+        let _ = fs::File::open(format!("/proc/{pid}/comm"))
+            .and_then(|mut f| f.read_to_string(&mut name));
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 /// Whether it runs; a zombie does not.
 fn runs(pid: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.rsplit(')').next().unwrap().starts_with(" Z"))
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|s| !s.rsplit(')').next().unwrap().starts_with(" Z"))
 }
 
 #[test]

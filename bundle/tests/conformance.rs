@@ -28,8 +28,10 @@ mod requests;
 
 /// The policy of the table, and routes for what is allowed.
 fn policy(site: &Site) -> String {
-    let (tls, plain) = (format!("127.0.0.1:{}", site.tls_port), format!("127.0.0.1:{}", site.plain_port));
-    let bearer = serde_json::json!({"header": "authorization", "scheme": "bearer", "token": "DEMO"});
+    let (tls, plain) =
+        (format!("127.0.0.1:{}", site.tls_port), format!("127.0.0.1:{}", site.plain_port));
+    let bearer =
+        serde_json::json!({"header": "authorization", "scheme": "bearer", "token": "DEMO"});
     let mut routes = vec![
         serde_json::json!({"name": "api", "host": "api.test", "methods": ["GET", "POST", "TRACE", "HEAD"], "paths": ["/v1/*"], "inject": bearer}),
         serde_json::json!({"name": "other", "host": "other.test"}),
@@ -91,7 +93,10 @@ fn attack(guest: &mut Guest, case: &Case) {
     let lines = guest.audited();
     assert_eq!(lines.len(), 1, "{lines:?}");
     let line = &lines[0];
-    assert_eq!((line["rule"].as_str(), line["verdict"].as_str(), line["event"].as_str()), (Some(want), Some("deny"), Some("refused")));
+    assert_eq!(
+        (line["rule"].as_str(), line["verdict"].as_str(), line["event"].as_str()),
+        (Some(want), Some("deny"), Some("refused"))
+    );
 }
 
 /// Runs each as a test of its own, in the format of `cargo test`.
@@ -108,7 +113,10 @@ impl Tests {
         match outcome {
             Ok(()) => self.passed += 1,
             Err(why) => {
-                let text = why.downcast_ref::<String>().cloned().or_else(|| why.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+                let text = why
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| why.downcast_ref::<&str>().map(|s| (*s).to_owned()));
                 self.failures.push((name, text.unwrap_or_default()));
             }
         }
@@ -135,7 +143,8 @@ impl Tests {
         }
         let log = guest.log();
         self.run(&format!("{label}::the audit log is whole"), || {
-            let lines = bottle_policy::audit::verify(std::fs::File::open(log).unwrap()).unwrap().lines;
+            let lines =
+                bottle_policy::audit::verify(std::fs::File::open(log).unwrap()).unwrap().lines;
             assert!(lines as usize > CASES.len());
         });
         for (name, test) in allowed::OWN {
@@ -145,7 +154,9 @@ impl Tests {
             for (name, test) in weaker::WEAKER {
                 self.run(&format!("{label}::still weaker: {name}"), || test(program));
             }
-            self.run(&format!("{label}::behind pipelock (a stand-in)"), || weaker::behind_pipelock(program));
+            self.run(&format!("{label}::behind pipelock (a stand-in)"), || {
+                weaker::behind_pipelock(program)
+            });
         }
     }
 }
@@ -161,7 +172,8 @@ fn main() -> ExitCode {
         tests.run("the document lists what is weaker", weaker::documented);
         tests.program("ours", &Program::ours());
     }
-    if let Some(path) = std::env::var_os("BOTTLE_EGRESS_MITMPROXY").filter(|_| wanted("mitmproxy")) {
+    if let Some(path) = std::env::var_os("BOTTLE_EGRESS_MITMPROXY").filter(|_| wanted("mitmproxy"))
+    {
         tests.program("mitmproxy", &Program::at(path.into()));
     }
     for (name, why) in &tests.failures {
@@ -169,6 +181,8 @@ fn main() -> ExitCode {
     }
     let (passed, failed) = (tests.passed, tests.failures.len());
     let result = if failed == 0 { "ok" } else { "FAILED" };
-    println!("\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out");
+    println!(
+        "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out"
+    );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

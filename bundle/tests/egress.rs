@@ -47,7 +47,8 @@ fn with_an_open_request() -> (Egress, impl Sized) {
     let upstream = Upstream::start(0);
     let egress = Egress::start(&upstream.policy());
     let mut io = egress.tls("up.test");
-    write!(io, "POST /never HTTP/1.1\r\nHost: up.test\r\nContent-Length: 10\r\n\r\nexfiltrate").unwrap();
+    write!(io, "POST /never HTTP/1.1\r\nHost: up.test\r\nContent-Length: 10\r\n\r\nexfiltrate")
+        .unwrap();
     io.flush().unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
     while !fs::read_to_string(egress.audit()).unwrap().contains("admitted") {
@@ -64,7 +65,10 @@ fn a_request_that_is_open_at_kill_9_is_in_the_log() {
     egress.wait();
     let text = fs::read_to_string(egress.audit()).unwrap();
     assert_eq!(verify(text.as_bytes()).unwrap().lines, 1);
-    assert!(text.contains("\"path\":\"/never\"") && text.contains("\"verdict\":\"allow\""), "{text}");
+    assert!(
+        text.contains("\"path\":\"/never\"") && text.contains("\"verdict\":\"allow\""),
+        "{text}"
+    );
 }
 
 #[test]
@@ -140,14 +144,18 @@ fn a_start_that_fails_says_why_and_tells_no_secret() {
         assert_eq!(egress.wait().code(), Some(1), "{want}");
         let mut log = String::new();
         egress.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        assert!(log.contains(want) && !log.contains(TOKEN) && !log.contains("PRIVATE KEY"), "{want}: {log}");
+        assert!(
+            log.contains(want) && !log.contains(TOKEN) && !log.contains("PRIVATE KEY"),
+            "{want}: {log}"
+        );
     }
 }
 
 #[test]
 fn another_parent_than_named_stops_the_start() {
     let demo = support::Demo::start();
-    let mut egress = Egress::spawn_with(tempfile::tempdir().unwrap(), &demo.policy(), &Egress::input(), 1);
+    let mut egress =
+        Egress::spawn_with(tempfile::tempdir().unwrap(), &demo.policy(), &Egress::input(), 1);
     assert_eq!(egress.wait().code(), Some(4));
 }
 
@@ -207,11 +215,15 @@ fn confined_it_still_reads_the_systems_cas_and_hosts() {
     fs::write(&file, upstream.certificate()).unwrap();
     let mut policy: serde_json::Value = serde_json::from_str(&upstream.policy()).unwrap();
     policy["routes"][0].as_object_mut().unwrap().remove("ca");
-    policy["routes"].as_array_mut().unwrap().push(serde_json::json!({"name": "local", "host": "localhost"}));
+    policy["routes"]
+        .as_array_mut()
+        .unwrap()
+        .push(serde_json::json!({"name": "local", "host": "localhost"}));
     let start = |file: &std::path::Path| {
         let dir = tempfile::tempdir().unwrap();
         let env = [("SSL_CERT_FILE", file)];
-        Egress::spawn_in(dir, &policy.to_string(), &Egress::input(), std::process::id(), &env).ready()
+        Egress::spawn_in(dir, &policy.to_string(), &Egress::input(), std::process::id(), &env)
+            .ready()
     };
     let egress = start(&file);
     assert!(egress.get("up.test", "/", "").starts_with("HTTP/1.1 200"));
@@ -233,7 +245,8 @@ fn another_policy_file_is_in_force_at_once_and_a_bad_one_never() {
     narrow["routes"][0]["paths"] = serde_json::json!(["/v1/*"]);
     let wait = |n: usize| {
         let deadline = Instant::now() + Duration::from_secs(3);
-        while fs::read_to_string(egress.audit()).unwrap().matches(r#""event":"policy""#).count() < n {
+        while fs::read_to_string(egress.audit()).unwrap().matches(r#""event":"policy""#).count() < n
+        {
             assert!(Instant::now() < deadline, "{}", fs::read_to_string(egress.audit()).unwrap());
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -243,7 +256,10 @@ fn another_policy_file_is_in_force_at_once_and_a_bad_one_never() {
     assert!(egress.get("up.test", "/a", "").starts_with("HTTP/1.1 403"));
     put(r#"{"version": 1, "routes": [{"name": "x", "hots": "y"}]}"#);
     wait(2);
-    assert!(egress.get("up.test", "/a", "").starts_with("HTTP/1.1 403") && egress.get("up.test", "/v1/a", "").starts_with("HTTP/1.1 200"));
+    assert!(
+        egress.get("up.test", "/a", "").starts_with("HTTP/1.1 403")
+            && egress.get("up.test", "/v1/a", "").starts_with("HTTP/1.1 200")
+    );
     let log = fs::read_to_string(egress.audit()).unwrap();
     assert!(log.contains("routes[0].hots") && log.contains("policy.json: line 1"), "{log}");
     bottle_policy::audit::verify(log.as_bytes()).unwrap();
@@ -253,18 +269,30 @@ fn another_policy_file_is_in_force_at_once_and_a_bad_one_never() {
 fn a_refused_token_is_asked_for_on_standard_output_and_taken_from_standard_input() {
     let upstream = Upstream::start(2);
     let mut policy: serde_json::Value = serde_json::from_str(&upstream.policy()).unwrap();
-    policy["routes"][0]["inject"] = serde_json::json!({"header": "authorization", "scheme": "bearer", "token": "DEMO"});
+    policy["routes"][0]["inject"] =
+        serde_json::json!({"header": "authorization", "scheme": "bearer", "token": "DEMO"});
     let mut input: serde_json::Value = serde_json::from_str(&Egress::input()).unwrap();
     input["refreshable"] = serde_json::json!(["DEMO"]);
-    let mut egress = Egress::spawn(tempfile::tempdir().unwrap(), &policy.to_string(), &input.to_string()).ready();
-    let (mut stdin, mut stdout) = (egress.process.stdin.take().unwrap(), egress.process.stdout.take().unwrap());
+    let mut egress =
+        Egress::spawn(tempfile::tempdir().unwrap(), &policy.to_string(), &input.to_string())
+            .ready();
+    let (mut stdin, mut stdout) =
+        (egress.process.stdin.take().unwrap(), egress.process.stdout.take().unwrap());
     let operator = std::thread::spawn(move || {
         let mut said = [0; 128];
         let n = stdout.read(&mut said).unwrap();
         assert_eq!(String::from_utf8_lossy(&said[..n]), "{\"stale\":{\"token\":\"DEMO\"}}\n");
-        writeln!(stdin, "not json\n{{\"token\":{{\"name\":\"DEMO\",\"value\":\"the-new-value\"}}}}").unwrap();
+        writeln!(
+            stdin,
+            "not json\n{{\"token\":{{\"name\":\"DEMO\",\"value\":\"the-new-value\"}}}}"
+        )
+        .unwrap();
         stdin
     });
-    assert!(egress.get("up.test", "/wants the-new-value".replace(' ', "/").as_str(), "").starts_with("HTTP/1.1 200"));
+    assert!(
+        egress
+            .get("up.test", "/wants the-new-value".replace(' ', "/").as_str(), "")
+            .starts_with("HTTP/1.1 200")
+    );
     let _stdin = operator.join().unwrap();
 }

@@ -51,7 +51,10 @@ fn clone_fetch_and_push_go_through_and_are_audited() {
 
     let audit = gate.audit();
     assert!(verify(audit.as_bytes()).unwrap().lines > 6);
-    assert!(audit.contains(&format!("refs/heads/agent/one {} {}", "0".repeat(12), &new[..12])), "{audit}");
+    assert!(
+        audit.contains(&format!("refs/heads/agent/one {} {}", "0".repeat(12), &new[..12])),
+        "{audit}"
+    );
     assert_eq!(gate.quarantine("x"), 0);
 }
 
@@ -62,9 +65,18 @@ fn a_planted_key_is_refused_with_its_place_and_the_upstream_is_untouched() {
     let work = gate.clone("x");
     let before = upstream.refs("x");
     work.ok(&["checkout", "-qb", "agent/leak"]);
-    work.commit("src/a.rs", format!("fn a() {{}}\nlet k = \"{}\"; // gitleaks:allow\n", github_token()), "leak");
+    work.commit(
+        "src/a.rs",
+        format!("fn a() {{}}\nlet k = \"{}\"; // gitleaks:allow\n", github_token()),
+        "leak",
+    );
     let (ok, said) = work.push(&["origin", "agent/leak"]);
-    assert!(!ok && said.contains("src/a.rs:2") && said.contains("fingerprint") && !said.contains(&github_token()), "{said}");
+    assert!(
+        !ok && said.contains("src/a.rs:2")
+            && said.contains("fingerprint")
+            && !said.contains(&github_token()),
+        "{said}"
+    );
     assert_eq!(upstream.refs("x"), before);
     assert!(!gate.audit().contains(&github_token()));
     assert_eq!(gate.quarantine("x"), 0);
@@ -82,7 +94,9 @@ fn holds(dir: &std::path::Path, text: &str) -> bool {
             let kind = entry.file_type().unwrap();
             if kind.is_dir() {
                 dirs.push(entry.path());
-            } else if kind.is_file() && fs::read(entry.path()).unwrap().windows(text.len()).any(|w| w == text.as_bytes()) {
+            } else if kind.is_file()
+                && fs::read(entry.path()).unwrap().windows(text.len()).any(|w| w == text.as_bytes())
+            {
                 return true;
             }
         }
@@ -120,9 +134,13 @@ fn an_upstream_with_another_host_key_or_for_another_key_is_not_reached() {
     stranger["access"] = serde_json::json!({"identity_file": upstream.dir.path().join("other")});
     let gate = Gate::start(&[impostor, stranger], &nothing());
     for (name, why) in [("x", "ost key verification failed"), ("y", "ermission denied")] {
-        let out = client::git(upstream.dir.path()).args(["ls-remote", &gate.url(name)]).output().unwrap();
+        let out =
+            client::git(upstream.dir.path()).args(["ls-remote", &gate.url(name)]).output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr);
-        assert!(!out.status.success() && said.contains("[upstream]") && said.contains(why), "{said}");
+        assert!(
+            !out.status.success() && said.contains("[upstream]") && said.contains(why),
+            "{said}"
+        );
     }
     assert!(gate.audit().contains("\"rule\":\"upstream\""));
 }
@@ -150,13 +168,18 @@ fn an_https_upstream_gets_its_token_and_nobody_else_sees_it() {
 
     let before = forge.seen.lock().unwrap().len();
     let gate = Gate::start(&[policy(serde_json::json!("none"), &forge.cert)], &planted());
-    let out = client::git(upstream.dir.path()).args(["ls-remote", &gate.url("x")]).output().unwrap();
+    let out =
+        client::git(upstream.dir.path()).args(["ls-remote", &gate.url("x")]).output().unwrap();
     assert!(!out.status.success(), "without its token");
     let other = forge::Forge::start(upstream.dir.path().to_owned(), "x").cert;
     let gate = Gate::start(&[policy(token, &other)], &planted());
-    let out = client::git(upstream.dir.path()).args(["ls-remote", &gate.url("x")]).output().unwrap();
+    let out =
+        client::git(upstream.dir.path()).args(["ls-remote", &gate.url("x")]).output().unwrap();
     assert!(!out.status.success(), "another certificate");
-    assert!(forge.seen.lock().unwrap()[before..].iter().all(|auth| auth == "-"), "and it saw no token");
+    assert!(
+        forge.seen.lock().unwrap()[before..].iter().all(|auth| auth == "-"),
+        "and it saw no token"
+    );
 }
 
 #[test]
@@ -166,12 +189,18 @@ fn a_stale_mirror_is_served_only_where_that_is_allowed() {
     let mut lenient = upstream.policy("y");
     lenient["stale"] = "allow".into();
     let gate = Gate::start(&[upstream.policy("x"), lenient], &nothing());
-    let ask = |name: &str| client::git(gate.dir.path()).args(["ls-remote", &gate.url(name)]).output().unwrap();
+    let ask = |name: &str| {
+        client::git(gate.dir.path()).args(["ls-remote", &gate.url(name)]).output().unwrap()
+    };
     // Of a clone the end has come only when the mirror is whole.
     let _clones = ["x", "y"].map(|name| gate.clone(name));
     drop(upstream);
     let out = ask("x");
-    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("the upstream cannot be reached"), "{out:?}");
+    assert!(
+        !out.status.success()
+            && String::from_utf8_lossy(&out.stderr).contains("the upstream cannot be reached"),
+        "{out:?}"
+    );
     assert!(ask("y").status.success());
 }
 
@@ -179,7 +208,10 @@ fn a_stale_mirror_is_served_only_where_that_is_allowed() {
 fn odd_upstreams_are_served_or_refused_clearly() {
     let Some(upstream) = Upstream::start() else { return };
     let init = |args: &[&str], name: &str| {
-        run(client::git(upstream.dir.path()).args(["init", "-q", "--bare"]).args(args).arg(upstream.repo(name)))
+        run(client::git(upstream.dir.path())
+            .args(["init", "-q", "--bare"])
+            .args(args)
+            .arg(upstream.repo(name)))
     };
     init(&[], "empty");
     init(&["--object-format=sha256"], "sha256");
@@ -190,7 +222,8 @@ fn odd_upstreams_are_served_or_refused_clearly() {
     upstream.seed("nohead");
     run(client::git(&upstream.repo("nohead")).args(["symbolic-ref", "HEAD", "refs/heads/gone"]));
     let gate = Gate::start(&["empty", "sha256", "nohead"].map(|n| upstream.policy(n)), &nothing());
-    let out = client::git(upstream.dir.path()).args(["ls-remote", &gate.url("sha256")]).output().unwrap();
+    let out =
+        client::git(upstream.dir.path()).args(["ls-remote", &gate.url("sha256")]).output().unwrap();
     assert!(String::from_utf8_lossy(&out.stderr).contains("[object-format]"), "{out:?}");
     let work = gate.clone("empty");
     work.commit("a", "a", "first of all");
@@ -207,11 +240,20 @@ fn shallow_partial_and_old_clients_work_and_can_push() {
     (0..5).for_each(|n| first.commit("f", format!("{n}\n"), &format!("commit {n}")));
     let (ok, said) = first.push(&["origin", "HEAD:refs/heads/agent/deep"]);
     assert!(ok, "{said}");
-    for (n, args) in
-        [&["--depth=1"][..], &["--filter=blob:none"], &["-c", "protocol.version=0"], &["-c", "protocol.version=1"]].iter().enumerate()
+    for (n, args) in [
+        &["--depth=1"][..],
+        &["--filter=blob:none"],
+        &["-c", "protocol.version=0"],
+        &["-c", "protocol.version=1"],
+    ]
+    .iter()
+    .enumerate()
     {
         let dir = tempfile::tempdir().unwrap();
-        run(client::git(dir.path()).args(["clone", "-q", "-b", "agent/deep"]).args(*args).args([&gate.url("x"), "w"]));
+        run(client::git(dir.path())
+            .args(["clone", "-q", "-b", "agent/deep"])
+            .args(*args)
+            .args([&gate.url("x"), "w"]));
         let work = client::Work { path: dir.path().join("w"), dir };
         assert_eq!(fs::read_to_string(work.path.join("f")).unwrap(), "4\n", "{args:?}");
         work.commit("g", format!("{n}"), "from there");
@@ -228,13 +270,25 @@ fn the_upstream_s_own_no_is_passed_on() {
     let work = gate.clone("x");
     work.commit("a", "a", "work");
     let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
-    assert!(!ok && said.contains("upstream: the forge says no") && said.contains("[upstream-refused]"), "{said}");
+    assert!(
+        !ok && said.contains("upstream: the forge says no") && said.contains("[upstream-refused]"),
+        "{said}"
+    );
     assert_eq!(gate.quarantine("x"), 0);
-    assert!(gate.audit().contains("\"answer\":\"the upstream does not accept it"), "{}", gate.audit());
+    assert!(
+        gate.audit().contains("\"answer\":\"the upstream does not accept it"),
+        "{}",
+        gate.audit()
+    );
 }
 
 /// Where a push is when the daemon is killed, and whether the upstream has it then.
-const STAGES: &[(&str, bool)] = &[("its pack is half there", false), ("scanned", false), ("forwarded", false), ("accepted", true)];
+const STAGES: &[(&str, bool)] = &[
+    ("its pack is half there", false),
+    ("scanned", false),
+    ("forwarded", false),
+    ("accepted", true),
+];
 
 #[test]
 fn killed_at_any_stage_of_a_push_it_leaves_all_or_nothing() {
@@ -245,7 +299,11 @@ fn killed_at_any_stage_of_a_push_it_leaves_all_or_nothing() {
         let work = gate.clone("x");
         let before = upstream.refs("x");
         // Long enough to be met while it is scanned.
-        let text = (0..400_000u64).map(|n| format!("line {}", n * 7919 % 1_000_003)).collect::<Vec<_>>().join("\n") + "\n";
+        let text = (0..400_000u64)
+            .map(|n| format!("line {}", n * 7919 % 1_000_003))
+            .collect::<Vec<_>>()
+            .join("\n")
+            + "\n";
         work.commit("a", if *stage == "scanned" { &text } else { "a" }, "work");
         let flag = upstream.dir.path().join("begun");
         match *stage {
@@ -253,18 +311,26 @@ fn killed_at_any_stage_of_a_push_it_leaves_all_or_nothing() {
                 let mut noise = vec![0; 4 << 20];
                 getrandom::fill(&mut noise).unwrap();
                 work.commit("noise", noise, "more");
-                let held = client::held_bridge(gate.dir.path().join("run/s"), 1 << 20, flag.clone());
+                let held =
+                    client::held_bridge(gate.dir.path().join("run/s"), 1 << 20, flag.clone());
                 work.ok(&["remote", "set-url", "origin", &format!("http://{held}/x.git")]);
             }
-            "forwarded" => upstream.hook("x", "pre-receive", &format!("touch {}; sleep 1", flag.display())),
-            "accepted" => upstream.hook("x", "post-update", &format!("touch {}; sleep 1", flag.display())),
+            "forwarded" => {
+                upstream.hook("x", "pre-receive", &format!("touch {}; sleep 1", flag.display()))
+            }
+            "accepted" => {
+                upstream.hook("x", "post-update", &format!("touch {}; sleep 1", flag.display()))
+            }
             _ => {}
         }
         let mut push = client::git(&work.path);
-        push.args(["push", "-q", "origin", "HEAD:refs/heads/agent/a"]).stderr(std::process::Stdio::null());
+        push.args(["push", "-q", "origin", "HEAD:refs/heads/agent/a"])
+            .stderr(std::process::Stdio::null());
         let mut push = push.spawn().unwrap();
         client::until(stage, || {
-            flag.exists() || (*stage == "scanned" && gate.children().iter().any(|c| c.1.contains("cat-file --batch-command")))
+            flag.exists()
+                || (*stage == "scanned"
+                    && gate.children().iter().any(|c| c.1.contains("cat-file --batch-command")))
         });
         assert_eq!(gate.quarantine("x"), 1, "{stage}");
         let gate = gate.again(&[policy], &nothing());
@@ -272,7 +338,8 @@ fn killed_at_any_stage_of_a_push_it_leaves_all_or_nothing() {
         assert_eq!(gate.quarantine("x"), 0, "{stage}: cleaned at the next start");
         verify(gate.audit().as_bytes()).unwrap();
         let now = upstream.refs("x");
-        let whole = now.contains(&format!("refs/heads/agent/a {}", work.ok(&["rev-parse", "HEAD"]).trim()));
+        let whole =
+            now.contains(&format!("refs/heads/agent/a {}", work.ok(&["rev-parse", "HEAD"]).trim()));
         assert!(now == before || whole, "{stage}: {now}");
         // What was in the upstream's hands may or may not have been taken; before that nothing is there.
         assert!(*stage == "forwarded" || whole == *arrived, "{stage}: {now}");
@@ -292,14 +359,28 @@ fn an_attested_push_carries_a_note_that_ssh_keygen_verifies() {
     let gates = [(), ()].map(|()| Gate::start(std::slice::from_ref(&policy), &input));
     let keygen = client::program("BOTTLE_SSH_KEYGEN", &["/usr/bin/ssh-keygen"]).unwrap();
     let allowed = upstream.dir.path().join("allowed");
-    fs::write(&allowed, format!("me@example.test {}", fs::read_to_string(upstream.dir.path().join("other.pub")).unwrap())).unwrap();
+    fs::write(
+        &allowed,
+        format!(
+            "me@example.test {}",
+            fs::read_to_string(upstream.dir.path().join("other.pub")).unwrap()
+        ),
+    )
+    .unwrap();
     let verified = |note: &str| {
         let (message, signature) = note.split_at(note.find("-----BEGIN").unwrap());
         let file = upstream.dir.path().join("sig");
         fs::write(&file, signature).unwrap();
         let mut verify = std::process::Command::new(&keygen);
-        verify.args(["-Y", "verify", "-I", "me@example.test", "-n", "bot-bottle-push", "-f"]).arg(&allowed).arg("-s").arg(&file);
-        verify.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        verify
+            .args(["-Y", "verify", "-I", "me@example.test", "-n", "bot-bottle-push", "-f"])
+            .arg(&allowed)
+            .arg("-s")
+            .arg(&file);
+        verify
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
         let mut child = verify.spawn().unwrap();
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), message.as_bytes()).unwrap();
         child.wait().unwrap().success()
@@ -311,7 +392,8 @@ fn an_attested_push_carries_a_note_that_ssh_keygen_verifies() {
                 let work = gate.clone("x");
                 for m in 0..3 {
                     work.commit("a", format!("{n} {m}"), "work");
-                    let (ok, said) = work.push(&["origin", &format!("HEAD:refs/heads/agent/{n}-{m}")]);
+                    let (ok, said) =
+                        work.push(&["origin", &format!("HEAD:refs/heads/agent/{n}-{m}")]);
                     assert!(ok && said.contains("attested by refs/notes/bot-bottle"), "{said}");
                 }
             });
@@ -321,7 +403,13 @@ fn an_attested_push_carries_a_note_that_ssh_keygen_verifies() {
     assert_eq!(at(&["notes", "--ref=bot-bottle", "list"]).lines().count(), 6);
     let tip = at(&["rev-parse", "refs/heads/agent/1-2"]);
     let note = at(&["notes", "--ref=bot-bottle", "show", tip.trim()]);
-    for line in ["ref refs/heads/agent/1-2", &format!("new {}", tip.trim()), "agent claude", "bottle b1", "old none"] {
+    for line in [
+        "ref refs/heads/agent/1-2",
+        &format!("new {}", tip.trim()),
+        "agent claude",
+        "bottle b1",
+        "old none",
+    ] {
         assert!(note.lines().any(|l| l == line), "{line}: {note}");
     }
     assert!(verified(&note) && !verified(&note.replace("1-2", "1-1")), "{note}");
@@ -333,18 +421,29 @@ fn an_attested_push_carries_a_note_that_ssh_keygen_verifies() {
     }
     let all = at(&["notes", "--ref=bot-bottle", "show", tip.trim()]);
     let notes: Vec<&str> = all.split("\n\n").collect();
-    assert!(notes.len() == 3 && all.starts_with(note.trim_end()) && notes[1].contains("ref refs/heads/agent/again"), "{all}");
+    assert!(
+        notes.len() == 3
+            && all.starts_with(note.trim_end())
+            && notes[1].contains("ref refs/heads/agent/again"),
+        "{all}"
+    );
     for note in notes {
         assert!(verified(&format!("{}\n", note.trim_end())), "{note}");
     }
-    assert!(!work.ok(&["ls-remote"]).contains("refs/gate") && !work.ok(&["ls-remote"]).contains("\trefs/notes"));
+    assert!(
+        !work.ok(&["ls-remote"]).contains("refs/gate")
+            && !work.ok(&["ls-remote"]).contains("\trefs/notes")
+    );
     assert!(gates[0].audit().contains("attested by"));
 
     // What is refused is not vouched for, and the agent does not write notes itself.
     let before = upstream.refs("x");
     let work = gates[0].clone("x");
     work.commit("k", github_token(), "leak");
-    assert!(!work.push(&["origin", "HEAD:refs/heads/agent/leak"]).0 && !work.push(&["origin", "HEAD:refs/notes/bot-bottle"]).0);
+    assert!(
+        !work.push(&["origin", "HEAD:refs/heads/agent/leak"]).0
+            && !work.push(&["origin", "HEAD:refs/notes/bot-bottle"]).0
+    );
     assert_eq!(upstream.refs("x"), before);
     // An upstream that takes no notes gets no push.
     upstream.hook("x", "update", "case $1 in refs/notes/*) exit 1;; esac");
@@ -397,7 +496,12 @@ fn other_rules_come_into_force_while_it_runs_and_nothing_else_does() {
         let text = serde_json::json!({"version": 1, "agent": "claude", "slug": "b1", "upstreams": [policy]}).to_string();
         fs::write(gate.dir.path().join("new"), text).unwrap();
         fs::rename(gate.dir.path().join("new"), gate.dir.path().join("policy.json")).unwrap();
-        client::until(says, || gate.audit().lines().skip(before).any(|l| l.contains("\"event\":\"policy\"") && l.contains(says)));
+        client::until(says, || {
+            gate.audit()
+                .lines()
+                .skip(before)
+                .any(|l| l.contains("\"event\":\"policy\"") && l.contains(says))
+        });
     };
     let mut other = policy.clone();
     other["push"]["branches"] = serde_json::json!(["other/*"]);
@@ -405,7 +509,8 @@ fn other_rules_come_into_force_while_it_runs_and_nothing_else_does() {
     assert!(push("other/a") && !push("agent/b"));
     // Where it goes, and with which key, is of the launch.
     let mut elsewhere = policy.clone();
-    elsewhere["url"] = format!("ssh://{}@forge.test:2222{}", upstream.user(), upstream.repo("y").display()).into();
+    elsewhere["url"] =
+        format!("ssh://{}@forge.test:2222{}", upstream.user(), upstream.repo("y").display()).into();
     replace(&elsewhere, "stays in force");
     let mut nonsense = policy.clone();
     nonsense["push"]["branches"] = serde_json::json!(["refs/heads/x"]);
@@ -454,13 +559,29 @@ fn a_start_that_fails_says_why_and_tells_no_secret() {
     };
     for (policy, input, want) in [
         (with("access", serde_json::json!({"key": "GONE"})), planted(), "token GONE has no value"),
-        (with("access", serde_json::json!({"key": "FORGE"})), planted(), "not an OpenSSH or PKCS#8 private key"),
-        (with("access", serde_json::json!({"token": "FORGE"})), planted(), "a token is for an https upstream"),
+        (
+            with("access", serde_json::json!({"key": "FORGE"})),
+            planted(),
+            "not an OpenSSH or PKCS#8 private key",
+        ),
+        (
+            with("access", serde_json::json!({"token": "FORGE"})),
+            planted(),
+            "a token is for an https upstream",
+        ),
         (with("known_hosts", serde_json::Value::Null), planted(), "needs known_hosts"),
-        (with("access", serde_json::json!({"identity_file": "/nowhere"})), planted(), "identity file /nowhere"),
+        (
+            with("access", serde_json::json!({"identity_file": "/nowhere"})),
+            planted(),
+            "identity file /nowhere",
+        ),
         (with("url", "file:///etc".into()), planted(), "key upstreams[0].url: not a git URL"),
         (with("name", "../x".into()), planted(), "key upstreams[0].name"),
-        (good.clone(), serde_json::json!({"tokens": {"FORGE": [world::TOKEN]}}), "standard input is no gate input"),
+        (
+            good.clone(),
+            serde_json::json!({"tokens": {"FORGE": [world::TOKEN]}}),
+            "standard input is no gate input",
+        ),
     ] {
         let mut gate = Gate::spawn(tempfile::tempdir().unwrap(), &[policy], &input);
         assert_eq!(gate.wait().code(), Some(1), "{want}");
@@ -518,16 +639,27 @@ fn no_process_shows_a_token_and_each_child_is_confined_further() {
     let gate = Gate::start(&[policy], &planted());
     let work = gate.clone("x");
     work.commit("a", "a", "work");
-    let mut push = client::git(&work.path).args(["push", "-q", "origin", "HEAD:refs/heads/agent/a"]).spawn().unwrap();
+    let mut push = client::git(&work.path)
+        .args(["push", "-q", "origin", "HEAD:refs/heads/agent/a"])
+        .spawn()
+        .unwrap();
     client::until("the upstream has it in hand", || flag.exists());
     let all = gate.children();
     let filters = |proc: &std::path::Path| -> u32 {
         let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
-        let line = status.lines().find_map(|l| l.strip_prefix("Seccomp_filters:")).unwrap_or("0").trim().parse();
+        let line = status
+            .lines()
+            .find_map(|l| l.strip_prefix("Seccomp_filters:"))
+            .unwrap_or("0")
+            .trim()
+            .parse();
         line.unwrap()
     };
     let daemon = filters(&all[0].2);
-    assert!(daemon > 0 && all.iter().any(|(_, line, _)| line.contains("push --porcelain")), "{all:?}");
+    assert!(
+        daemon > 0 && all.iter().any(|(_, line, _)| line.contains("push --porcelain")),
+        "{all:?}"
+    );
     for (_, line, proc) in &all[1..] {
         assert!(filters(proc) > daemon, "{line}");
         for file in ["cmdline", "environ"] {
@@ -547,7 +679,11 @@ fn no_room_for_a_pack_leaves_nothing_behind() {
     let work = gate.clone("x");
     let before = upstream.refs("x");
     let limit = |bytes: &str| {
-        run(std::process::Command::new(&prlimit).args(["--pid", &gate.process.id().to_string(), &format!("--fsize={bytes}:")]))
+        run(std::process::Command::new(&prlimit).args([
+            "--pid",
+            &gate.process.id().to_string(),
+            &format!("--fsize={bytes}:"),
+        ]))
     };
     limit("200000");
     let mut noise = vec![0; 500_000];
@@ -582,10 +718,21 @@ fn in_the_guest_every_spelling_leads_to_the_gate_submodules_too() {
     upstream.seed("y");
     let gate = Gate::start(&[upstream.policy("x"), upstream.policy("y")], &nothing());
     let home = tempfile::tempdir().unwrap();
-    let of = |name: &str| format!("git@forge.test:me/{name}.git").parse::<bottle_policy::GateUrl>().unwrap().spellings();
+    let of = |name: &str| {
+        format!("git@forge.test:me/{name}.git")
+            .parse::<bottle_policy::GateUrl>()
+            .unwrap()
+            .spellings()
+    };
     for name in ["x", "y"] {
         for spelling in of(name) {
-            run(client::git(home.path()).args(["config", "--global", "--add", &format!("url.{}.insteadOf", gate.url(name)), &spelling]));
+            run(client::git(home.path()).args([
+                "config",
+                "--global",
+                "--add",
+                &format!("url.{}.insteadOf", gate.url(name)),
+                &spelling,
+            ]));
         }
     }
     for url in [

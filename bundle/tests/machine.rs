@@ -38,14 +38,20 @@ impl Place {
     /// The same, with more arguments.
     fn run_with(&self, scripts: &[&str], args: &[&str]) -> Child {
         let mut command = Command::new(BIN);
-        command.args(["machine", "--parent", &std::process::id().to_string(), "--dir"]).arg(self.machine());
+        command
+            .args(["machine", "--parent", &std::process::id().to_string(), "--dir"])
+            .arg(self.machine());
         command.arg("--channel").arg(self.dir.path().join("channel"));
         command.args(["--rx", "/usr", "/bin", "/lib", "/lib64", "/nix/store"]);
         for script in scripts {
             command.arg("--step").arg(serde_json::to_string(&["/bin/sh", "-c", script]).unwrap());
         }
         command.args(args);
-        command.env("OUTSIDE", self.dir.path().join("outside")).stdin(Stdio::null()).spawn().unwrap()
+        command
+            .env("OUTSIDE", self.dir.path().join("outside"))
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap()
     }
 
     fn said(&self, name: &str) -> Option<String> {
@@ -75,15 +81,23 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 /// Processes anywhere that have this word in their command line.
 fn running(word: &str) -> usize {
     let pids = fs::read_dir("/proc").unwrap().flatten().map(|e| e.path().join("cmdline"));
-    pids.filter(|p| fs::read(p).is_ok_and(|argv| String::from_utf8_lossy(&argv).contains(word))).count()
+    pids.filter(|p| fs::read(p).is_ok_and(|argv| String::from_utf8_lossy(&argv).contains(word)))
+        .count()
 }
 
 #[test]
 fn programs_run_in_turn_until_one_fails() {
     let place = Place::new();
-    let status = ended(place.run(&["echo one > /tmp/one", "echo two > /tmp/two; exit 7", "echo three > /tmp/three"]));
+    let status = ended(place.run(&[
+        "echo one > /tmp/one",
+        "echo two > /tmp/two; exit 7",
+        "echo three > /tmp/three",
+    ]));
     assert_eq!(status.code(), Some(7));
-    assert_eq!((place.said("one").as_deref(), place.said("two").as_deref(), place.said("three")), (Some("one\n"), Some("two\n"), None));
+    assert_eq!(
+        (place.said("one").as_deref(), place.said("two").as_deref(), place.said("three")),
+        (Some("one\n"), Some("two\n"), None)
+    );
 }
 
 #[test]
@@ -97,10 +111,16 @@ fn nothing_is_seen_but_what_is_granted() {
     assert_eq!(ended(place.run(&[script])).code(), Some(0));
     assert_eq!(place.said("read").as_deref(), Some(""), "files that were not granted");
     assert_eq!(place.said("devices").as_deref(), Some(""), "network devices");
-    assert!(place.said("processes").is_some_and(|n| n.trim().parse::<u32>().unwrap() < 6), "the host's processes");
+    assert!(
+        place.said("processes").is_some_and(|n| n.trim().parse::<u32>().unwrap() < 6),
+        "the host's processes"
+    );
     assert_eq!(place.said("socket").as_deref(), Some("there\n"));
     // The twin: the same script without a machine around it.
-    assert!(fs::read_to_string(place.dir.path().join("outside")).is_ok() && fs::read_to_string("/etc/passwd").is_ok());
+    assert!(
+        fs::read_to_string(place.dir.path().join("outside")).is_ok()
+            && fs::read_to_string("/etc/passwd").is_ok()
+    );
     assert!(!Path::new("/tmp/read").exists(), "/tmp in there is not ours");
 }
 
@@ -129,7 +149,8 @@ fn what_comes_afterwards_runs_when_nothing_failed() {
     for (code, there) in [(0, true), (3, false)] {
         let place = Place::new();
         let afterwards = r#"["/bin/sh","-c","echo > /tmp/afterwards"]"#;
-        let status = ended(place.run_with(&[&format!("exit {code}")], &["--afterwards", afterwards]));
+        let status =
+            ended(place.run_with(&[&format!("exit {code}")], &["--afterwards", afterwards]));
         assert_eq!((status.code(), place.said("afterwards").is_some()), (Some(code), there));
     }
 }
@@ -141,7 +162,8 @@ fn a_daemon_ends_with_the_machine_however_it_ends() {
         let word = format!("86400.{}{n}", std::process::id());
         // A daemon like smolvm's: in a session of its own, its parent gone.
         let daemon = format!("(setsid sleep {word} > /dev/null 2>&1 &) ; echo > /tmp/up");
-        let last = if n == 0 { "while ! test -e /tmp/go; do sleep 0.05; done" } else { "sleep 1000" };
+        let last =
+            if n == 0 { "while ! test -e /tmp/go; do sleep 0.05; done" } else { "sleep 1000" };
         let mut machine = place.run(&[&daemon, last]);
         eventually("it is up", || place.said("up").is_some());
         // The twin: the program that started it has ended, and it goes on.
@@ -160,8 +182,13 @@ fn a_daemon_ends_with_the_machine_however_it_ends() {
 fn a_parent_that_is_gone_is_exit_code_4() {
     let place = Place::new();
     let mut command = Command::new(BIN);
-    command.args(["machine", "--parent", "1", "--dir"]).arg(place.machine()).arg("--channel").arg(place.dir.path().join("channel"));
-    let output = command.args(["--step", r#"["/bin/true"]"#]).stdin(Stdio::null()).output().unwrap();
+    command
+        .args(["machine", "--parent", "1", "--dir"])
+        .arg(place.machine())
+        .arg("--channel")
+        .arg(place.dir.path().join("channel"));
+    let output =
+        command.args(["--step", r#"["/bin/true"]"#]).stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
     assert!(String::from_utf8_lossy(&output.stderr).contains("parent process 1 is gone"));
 }

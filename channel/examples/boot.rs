@@ -10,8 +10,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bottle_channel::{
-    Control, CopyInRequest, CopyOutRequest, Endpoint, EndpointName, ExecRequest, GuestConfig, HostOpen, Key, Session, TtySize, copy,
-    host_handshake, run_exec,
+    Control, CopyInRequest, CopyOutRequest, Endpoint, EndpointName, ExecRequest, GuestConfig,
+    HostOpen, Key, Session, TtySize, copy, host_handshake, run_exec,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -40,8 +40,14 @@ fn exec(argv: &[&str]) -> ExecRequest {
 #[tokio::main]
 async fn main() {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
-    let command = args.iter().position(|a| a == "--").map(|at| args.split_off(at).split_off(1)).unwrap_or_default();
-    let [qemu, firmware, kernel, initrd, image, mke2fs] = &args[..] else { panic!("see the head of this file") };
+    let command = args
+        .iter()
+        .position(|a| a == "--")
+        .map(|at| args.split_off(at).split_off(1))
+        .unwrap_or_default();
+    let [qemu, firmware, kernel, initrd, image, mke2fs] = &args[..] else {
+        panic!("see the head of this file")
+    };
 
     let dir = tempfile::tempdir().unwrap();
     let disk = dir.path().join("disk");
@@ -79,10 +85,32 @@ async fn main() {
             "-no-user-config",
         ])
         .args(["-nographic", "-no-reboot", "-monitor", "none", "-serial", "stdio"])
-        .args(["-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on"])
-        .args(["-drive", &format!("if=none,id=root,file={image},format=raw,readonly=on"), "-device", "virtio-blk-pci,drive=root"])
-        .args(["-drive", &format!("if=none,id=disk,file={},format=raw", disk.display()), "-device", "virtio-blk-pci,drive=disk"])
-        .args(["-device", "virtio-serial-pci", "-chardev", &format!("socket,id=bottle,fd={}", inherit(&theirs))])
+        .args([
+            "-kernel",
+            kernel,
+            "-initrd",
+            initrd,
+            "-append",
+            "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on",
+        ])
+        .args([
+            "-drive",
+            &format!("if=none,id=root,file={image},format=raw,readonly=on"),
+            "-device",
+            "virtio-blk-pci,drive=root",
+        ])
+        .args([
+            "-drive",
+            &format!("if=none,id=disk,file={},format=raw", disk.display()),
+            "-device",
+            "virtio-blk-pci,drive=disk",
+        ])
+        .args([
+            "-device",
+            "virtio-serial-pci",
+            "-chardev",
+            &format!("socket,id=bottle,fd={}", inherit(&theirs)),
+        ])
         .args(["-device", "virtserialport,chardev=bottle,name=bottle", "-device", "virtio-rng-pci"])
         .args(["-fw_cfg", &format!("name=opt/bottle/key,file=/dev/fd/{}", inherit(&key_fd))])
         .stdin(Stdio::null())
@@ -93,7 +121,10 @@ async fn main() {
 
     ours.set_nonblocking(true).unwrap();
     let mut io = tokio::net::UnixStream::from_std(ours).unwrap();
-    tokio::time::timeout(Duration::from_secs(60), host_handshake(&mut io, &key)).await.expect("boot deadline").unwrap();
+    tokio::time::timeout(Duration::from_secs(60), host_handshake(&mut io, &key))
+        .await
+        .expect("boot deadline")
+        .unwrap();
     let (session, mut incoming, driver) = Session::host(io);
     let driver = tokio::spawn(driver);
     tokio::spawn(async move {
@@ -112,7 +143,8 @@ async fn main() {
     });
     let pong = session.ping().await.unwrap();
     let ready = start.elapsed();
-    let endpoints = EndpointName::ALL.into_iter().map(|name| Endpoint { name, port: name.port() }).collect();
+    let endpoints =
+        EndpointName::ALL.into_iter().map(|name| Endpoint { name, port: name.port() }).collect();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     session
         .configure(GuestConfig {
@@ -123,7 +155,12 @@ async fn main() {
         })
         .await
         .unwrap();
-    eprintln!("ready {ready:?} (guest uptime {} ms, kernel {}), configured {:?}", pong.uptime_ms, pong.kernel, start.elapsed());
+    eprintln!(
+        "ready {ready:?} (guest uptime {} ms, kernel {}), configured {:?}",
+        pong.uptime_ms,
+        pong.kernel,
+        start.elapsed()
+    );
 
     let pid = machine.id().unwrap();
     eprintln!("qemu used {:.2} s of processor time", cpu(pid));
@@ -137,7 +174,14 @@ async fn main() {
         let stream = session.open(&HostOpen::Exec(request)).await.unwrap();
         let (_keep, controls) = tokio::sync::mpsc::channel::<Control>(1);
         let began = Instant::now();
-        let status = run_exec(stream, tokio::io::stdin(), tokio::io::stdout(), tokio::io::stderr(), controls).await;
+        let status = run_exec(
+            stream,
+            tokio::io::stdin(),
+            tokio::io::stdout(),
+            tokio::io::stderr(),
+            controls,
+        )
+        .await;
         eprintln!("{status:?} after {:?}", began.elapsed());
     }
     let began = Instant::now();
@@ -189,15 +233,30 @@ async fn measure(session: &Session<HostOpen>, pid: u32) {
     let mut all = tokio::task::JoinSet::new();
     for _ in 0..50 {
         let session = session.clone();
-        all.spawn(async move { assert!(session.exec(exec(&["true"]), 100, limit).await.unwrap().status.success()) });
+        all.spawn(async move {
+            assert!(session.exec(exec(&["true"]), 100, limit).await.unwrap().status.success())
+        });
     }
     all.join_all().await;
-    eprintln!("50 parallel exec true: {:?}, {:.2} s of processor", began.elapsed(), cpu(pid) - before);
+    eprintln!(
+        "50 parallel exec true: {:?}, {:.2} s of processor",
+        began.elapsed(),
+        cpu(pid) - before
+    );
 
     let began = Instant::now();
-    let stream = session.open(&HostOpen::Exec(ExecRequest { stdin: true, ..exec(&["sleep", "1000"]) })).await.unwrap();
+    let stream = session
+        .open(&HostOpen::Exec(ExecRequest { stdin: true, ..exec(&["sleep", "1000"]) }))
+        .await
+        .unwrap();
     let (_, controls) = tokio::sync::mpsc::channel::<Control>(1);
-    let unread = tokio::spawn(run_exec(stream, tokio::io::repeat(b'x').take(200 << 20), tokio::io::sink(), tokio::io::sink(), controls));
+    let unread = tokio::spawn(run_exec(
+        stream,
+        tokio::io::repeat(b'x').take(200 << 20),
+        tokio::io::sink(),
+        tokio::io::sink(),
+        controls,
+    ));
     time(3, "exec true beside a 200 MB stdin that nobody reads", &["true"]).await;
     unread.abort();
     eprintln!("that took {:?}", began.elapsed());
@@ -211,11 +270,15 @@ async fn measure(session: &Session<HostOpen>, pid: u32) {
         tar.set_gid(0);
         tar.set_mtime(1);
         tar.set_cksum();
-        let content =
-            std::io::Cursor::new(tar.as_bytes().to_vec()).chain(tokio::io::repeat(b'z').take(size)).chain(tokio::io::repeat(0).take(1024));
+        let content = std::io::Cursor::new(tar.as_bytes().to_vec())
+            .chain(tokio::io::repeat(b'z').take(size))
+            .chain(tokio::io::repeat(0).take(1024));
         let (began, before) = (Instant::now(), cpu(pid));
         let request = CopyInRequest { dest_dir: "/dev/shm/in".into(), uid: None, gid: None };
-        let report = copy::copy_in(session, CopyInRequest { dest_dir: "/in".into(), ..request }, content).await.unwrap();
+        let report =
+            copy::copy_in(session, CopyInRequest { dest_dir: "/in".into(), ..request }, content)
+                .await
+                .unwrap();
         eprintln!(
             "{what}: {report:?} {:.0} MB/s, {:.0} per second of processor",
             size as f64 / 1e6 / began.elapsed().as_secs_f64(),
@@ -223,19 +286,35 @@ async fn measure(session: &Session<HostOpen>, pid: u32) {
         );
     }
     let began = Instant::now();
-    let report = copy::copy_out(session, CopyOutRequest { path: "/in".into() }, tokio::io::sink()).await.unwrap();
-    eprintln!("copy out: {report:?} {:.0} MB/s", report.bytes as f64 / 1e6 / began.elapsed().as_secs_f64());
+    let report = copy::copy_out(session, CopyOutRequest { path: "/in".into() }, tokio::io::sink())
+        .await
+        .unwrap();
+    eprintln!(
+        "copy out: {report:?} {:.0} MB/s",
+        report.bytes as f64 / 1e6 / began.elapsed().as_secs_f64()
+    );
     for (what, argv) in [("stdout /dev/zero", ["head", "-c", "209715200", "/dev/zero"])] {
         let began = Instant::now();
         let stream = session.open(&HostOpen::Exec(exec(&argv))).await.unwrap();
         let (_, controls) = tokio::sync::mpsc::channel::<Control>(1);
-        run_exec(stream, tokio::io::empty(), tokio::io::sink(), tokio::io::sink(), controls).await.unwrap();
+        run_exec(stream, tokio::io::empty(), tokio::io::sink(), tokio::io::sink(), controls)
+            .await
+            .unwrap();
         eprintln!("{what}: {:.0} MB/s", 209.7 / began.elapsed().as_secs_f64());
     }
-    let stream = session.open(&HostOpen::Exec(ExecRequest { stdin: true, ..exec(&["cat"]) })).await.unwrap();
+    let stream =
+        session.open(&HostOpen::Exec(ExecRequest { stdin: true, ..exec(&["cat"]) })).await.unwrap();
     let (_, controls) = tokio::sync::mpsc::channel::<Control>(1);
     let began = Instant::now();
-    run_exec(stream, tokio::io::repeat(b'x').take(200 << 20), tokio::io::sink(), tokio::io::sink(), controls).await.unwrap();
+    run_exec(
+        stream,
+        tokio::io::repeat(b'x').take(200 << 20),
+        tokio::io::sink(),
+        tokio::io::sink(),
+        controls,
+    )
+    .await
+    .unwrap();
     eprintln!("stdin to cat: {:.0} MB/s", 209.7 / began.elapsed().as_secs_f64());
 }
 
@@ -258,7 +337,16 @@ async fn check(session: &Session<HostOpen>) {
     assert_eq!(code(exec(&["no-such-program"])).await, 127);
     assert_eq!(code(exec(&["/etc/passwd"])).await, 126);
     assert_eq!(code(sh("kill -TERM $$")).await, 143);
-    assert_eq!(code(ExecRequest { uid: 1000, gid: 1000, cwd: Some("/root/none".into()), ..exec(&["true"]) }).await, 126);
+    assert_eq!(
+        code(ExecRequest {
+            uid: 1000,
+            gid: 1000,
+            cwd: Some("/root/none".into()),
+            ..exec(&["true"])
+        })
+        .await,
+        126
+    );
     eprintln!("ok: exit codes");
 
     let (done, _) = run(ExecRequest {
@@ -304,9 +392,16 @@ async fn check(session: &Session<HostOpen>) {
         drop(sender);
         (status.code(), text(&out), began.elapsed())
     };
-    let (status, out, _) =
-        interactive(ExecRequest { tty, stdin: true, ..sh("trap 'echo caught; exit 5' INT; while :; do sleep 0.1; done") }, b"\x03", &[])
-            .await;
+    let (status, out, _) = interactive(
+        ExecRequest {
+            tty,
+            stdin: true,
+            ..sh("trap 'echo caught; exit 5' INT; while :; do sleep 0.1; done")
+        },
+        b"\x03",
+        &[],
+    )
+    .await;
     assert!(status == 5 && out.ends_with("caught"), "{status} {out}");
     let (status, out, _) = interactive(
         ExecRequest { tty, stdin: true, ..sh("read -r; stty size; exit 4") },
@@ -315,22 +410,34 @@ async fn check(session: &Session<HostOpen>) {
     )
     .await;
     assert!(status == 4 && out.ends_with("50 60"), "{status} {out}");
-    let (status, _, took) = interactive(ExecRequest { stdin: true, ..exec(&["sleep", "30"]) }, b"", &[Control::Signal(2)]).await;
+    let (status, _, took) = interactive(
+        ExecRequest { stdin: true, ..exec(&["sleep", "30"]) },
+        b"",
+        &[Control::Signal(2)],
+    )
+    .await;
     assert!(status == 130 && took < Duration::from_secs(5), "{status} {took:?}");
     eprintln!("ok: control-C, resize, signal");
 
     // Each of these is dropped while it runs; none may survive.
-    for script in ["trap '' HUP; sleep 4321", "sleep 4321 & wait", "setsid -w sleep 4321 & wait", "yes"] {
+    for script in
+        ["trap '' HUP; sleep 4321", "sleep 4321 & wait", "setsid -w sleep 4321 & wait", "yes"]
+    {
         for tty in [None, tty] {
             assert!(matches!(
-                session.exec(ExecRequest { tty, ..sh(script) }, usize::MAX, Duration::from_millis(700)).await,
+                session
+                    .exec(ExecRequest { tty, ..sh(script) }, usize::MAX, Duration::from_millis(700))
+                    .await,
                 Err(bottle_channel::ExecFailure::Deadline(_))
             ));
         }
     }
     tokio::time::sleep(Duration::from_millis(3500)).await;
     let (done, _) = run(sh("for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done | grep -E '^(sleep 4321|yes)' || true")).await;
-    eprintln!("left after hang-up (a process that made its own session may): {:?}", text(&done.unwrap().stdout));
+    eprintln!(
+        "left after hang-up (a process that made its own session may): {:?}",
+        text(&done.unwrap().stdout)
+    );
 
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |kind: tar::EntryType, path: &str, link: &str, data: &[u8]| {
@@ -351,7 +458,11 @@ async fn check(session: &Session<HostOpen>) {
     let good = tar.get_ref().clone();
     let mut add = |path: &str, link: &str| {
         let mut header = tar::Header::new_gnu();
-        header.set_entry_type(if link.is_empty() { tar::EntryType::Regular } else { tar::EntryType::Symlink });
+        header.set_entry_type(if link.is_empty() {
+            tar::EntryType::Regular
+        } else {
+            tar::EntryType::Symlink
+        });
         header.set_mode(0o644);
         header.set_uid(0);
         header.set_gid(0);
@@ -366,27 +477,43 @@ async fn check(session: &Session<HostOpen>) {
     add("out/escaped", "");
     let bad = tar.get_ref().clone();
     let zeros = [0; 1024];
-    let request = CopyInRequest { dest_dir: "/home/node/in".into(), uid: Some(1000), gid: Some(1000) };
+    let request =
+        CopyInRequest { dest_dir: "/home/node/in".into(), uid: Some(1000), gid: Some(1000) };
     let report = copy::copy_in(session, request, &[&good[..], &zeros].concat()[..]).await.unwrap();
     assert_eq!((report.files, report.bytes), (2, 7));
-    let (done, _) = run(sh("cd /home/node/in; stat -c '%u %g %a %n' . a a/b a/b/file link; cat link")).await;
+    let (done, _) =
+        run(sh("cd /home/node/in; stat -c '%u %g %a %n' . a a/b a/b/file link; cat link")).await;
     assert_eq!(
         text(&done.unwrap().stdout),
         "1000 1000 755 .\n1000 1000 755 a\n1000 1000 755 a/b\n1000 1000 640 a/b/file\n1000 1000 777 link\ncontent"
     );
     let request = CopyInRequest { dest_dir: "/home/node/kept".into(), uid: None, gid: None };
     copy::copy_in(session, request.clone(), &[&good[..], &zeros].concat()[..]).await.unwrap();
-    assert_eq!(text(&run(sh("stat -c '%u %g' /home/node/kept/a/b/file")).await.0.unwrap().stdout), "1 2");
+    assert_eq!(
+        text(&run(sh("stat -c '%u %g' /home/node/kept/a/b/file")).await.0.unwrap().stdout),
+        "1 2"
+    );
     let refused = copy::copy_in(session, request.clone(), &[&bad[..], &zeros].concat()[..]).await;
     assert!(refused.is_err());
     assert_eq!(code(exec(&["test", "-e", "/etc/escaped"])).await, 1);
     assert!(copy::copy_in(session, request, &good[..600]).await.is_err());
     let mut back = Vec::new();
-    copy::copy_out(session, CopyOutRequest { path: "/home/node/in".into() }, &mut back).await.unwrap();
+    copy::copy_out(session, CopyOutRequest { path: "/home/node/in".into() }, &mut back)
+        .await
+        .unwrap();
     let dir = tempfile::tempdir().unwrap();
-    bottle_channel::untar::extract_hostile(&back[..], dir.path(), bottle_channel::untar::Limits { entries: 100, bytes: 1000 }).unwrap();
+    bottle_channel::untar::extract_hostile(
+        &back[..],
+        dir.path(),
+        bottle_channel::untar::Limits { entries: 100, bytes: 1000 },
+    )
+    .unwrap();
     assert_eq!(std::fs::read(dir.path().join("in/link")).unwrap(), b"content");
-    assert!(copy::copy_out(session, CopyOutRequest { path: "/nowhere".into() }, tokio::io::sink()).await.is_err());
+    assert!(
+        copy::copy_out(session, CopyOutRequest { path: "/nowhere".into() }, tokio::io::sink())
+            .await
+            .is_err()
+    );
     eprintln!("ok: copy in and out");
 
     let (done, _) = run(sh("for i in $(seq 40); do curl -s -o /dev/null -w '%{http_code}\\n' http://127.0.0.1:9420/ & done; wait")).await;

@@ -38,7 +38,9 @@ impl<'a> OutFrame<'a> {
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Self, FrameError> {
         match kind {
             DATA => Ok(Self::Data(payload)),
-            DONE => serde_json::from_slice(payload).map(Self::Done).map_err(|_| FrameError::Malformed(kind)),
+            DONE => serde_json::from_slice(payload)
+                .map(Self::Done)
+                .map_err(|_| FrameError::Malformed(kind)),
             _ => Err(FrameError::Malformed(kind)),
         }
     }
@@ -47,10 +49,15 @@ impl<'a> OutFrame<'a> {
     ///
     /// # Errors
     /// See [`FrameWriter::send`].
-    pub async fn send<W: AsyncWrite + Unpin>(&self, to: &mut FrameWriter<W>) -> Result<(), FrameError> {
+    pub async fn send<W: AsyncWrite + Unpin>(
+        &self,
+        to: &mut FrameWriter<W>,
+    ) -> Result<(), FrameError> {
         match self {
             Self::Data(bytes) => to.send(DATA, bytes).await,
-            Self::Done(reply) => to.send(DONE, &serde_json::to_vec(reply).map_err(std::io::Error::from)?).await,
+            Self::Done(reply) => {
+                to.send(DONE, &serde_json::to_vec(reply).map_err(std::io::Error::from)?).await
+            }
         }
     }
 }
@@ -59,7 +66,11 @@ impl<'a> OutFrame<'a> {
 ///
 /// # Errors
 /// When the stream fails, `tar` cannot be read, or the guest reports an error (also in the middle of the transfer).
-pub async fn copy_in<R: AsyncRead + Unpin>(session: &Session<HostOpen>, request: CopyInRequest, tar: R) -> Result<CopyReport, CallError> {
+pub async fn copy_in<R: AsyncRead + Unpin>(
+    session: &Session<HostOpen>,
+    request: CopyInRequest,
+    tar: R,
+) -> Result<CopyReport, CallError> {
     copy_in_stream(session.open(&HostOpen::CopyIn(request)).await?, tar).await
 }
 
@@ -113,10 +124,15 @@ pub async fn copy_out<W: AsyncWrite + Unpin>(
 ///
 /// # Errors
 /// As [`copy_out`].
-pub async fn copy_out_stream<S: AsyncRead + Unpin, W: AsyncWrite + Unpin>(stream: S, mut out: W) -> Result<CopyReport, CallError> {
+pub async fn copy_out_stream<S: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    stream: S,
+    mut out: W,
+) -> Result<CopyReport, CallError> {
     let mut frames = FrameReader::new(stream);
     loop {
-        let Some((kind, payload)) = frames.next().await? else { return Err(FrameError::Truncated.into()) };
+        let Some((kind, payload)) = frames.next().await? else {
+            return Err(FrameError::Truncated.into());
+        };
         match OutFrame::decode(kind, payload)? {
             OutFrame::Data(bytes) => out.write_all(bytes).await.map_err(CallError::Local)?,
             OutFrame::Done(reply) => {

@@ -113,7 +113,10 @@ impl<'a> ToGuest<'a> {
         Ok(match (kind, payload) {
             (STDIN, bytes) => Self::Stdin(bytes),
             (STDIN_EOF, []) => Self::StdinEof,
-            (RESIZE, &[a, b, c, d]) => Self::Resize(TtySize { rows: u16::from_le_bytes([a, b]), cols: u16::from_le_bytes([c, d]) }),
+            (RESIZE, &[a, b, c, d]) => Self::Resize(TtySize {
+                rows: u16::from_le_bytes([a, b]),
+                cols: u16::from_le_bytes([c, d]),
+            }),
             (SIGNAL, &[a, b, c, d]) => Self::Signal(i32::from_le_bytes([a, b, c, d])),
             _ => return Err(FrameError::Malformed(kind)),
         })
@@ -123,7 +126,10 @@ impl<'a> ToGuest<'a> {
     ///
     /// # Errors
     /// See [`FrameWriter::send`].
-    pub async fn send<W: AsyncWrite + Unpin>(&self, to: &mut FrameWriter<W>) -> Result<(), FrameError> {
+    pub async fn send<W: AsyncWrite + Unpin>(
+        &self,
+        to: &mut FrameWriter<W>,
+    ) -> Result<(), FrameError> {
         match *self {
             Self::Stdin(bytes) => to.send(STDIN, bytes).await,
             Self::StdinEof => to.send(STDIN_EOF, &[]).await,
@@ -139,7 +145,9 @@ impl<'a> ToGuest<'a> {
     ///
     /// # Errors
     /// See [`FrameError`].
-    pub async fn recv<R: AsyncRead + Unpin>(from: &'a mut FrameReader<R>) -> Result<Option<Self>, FrameError> {
+    pub async fn recv<R: AsyncRead + Unpin>(
+        from: &'a mut FrameReader<R>,
+    ) -> Result<Option<Self>, FrameError> {
         from.next().await?.map(|(kind, payload)| Self::decode(kind, payload)).transpose()
     }
 }
@@ -156,8 +164,12 @@ impl<'a> FromGuest<'a> {
             (EXIT, &[0, code]) => Self::Exit(ExitStatus::Code(code)),
             (EXIT, &[1, signal]) => Self::Exit(ExitStatus::Signal(signal)),
             (ERROR, json) => {
-                let mut error: SpawnError = serde_json::from_slice(json).map_err(|_| FrameError::Malformed(kind))?;
-                let cut = (0..=MAX_MESSAGE.min(error.message.len())).rev().find(|i| error.message.is_char_boundary(*i)).unwrap_or(0);
+                let mut error: SpawnError =
+                    serde_json::from_slice(json).map_err(|_| FrameError::Malformed(kind))?;
+                let cut = (0..=MAX_MESSAGE.min(error.message.len()))
+                    .rev()
+                    .find(|i| error.message.is_char_boundary(*i))
+                    .unwrap_or(0);
                 error.message.truncate(cut);
                 Self::Error(error)
             }
@@ -169,13 +181,18 @@ impl<'a> FromGuest<'a> {
     ///
     /// # Errors
     /// See [`FrameWriter::send`].
-    pub async fn send<W: AsyncWrite + Unpin>(&self, to: &mut FrameWriter<W>) -> Result<(), FrameError> {
+    pub async fn send<W: AsyncWrite + Unpin>(
+        &self,
+        to: &mut FrameWriter<W>,
+    ) -> Result<(), FrameError> {
         match self {
             Self::Stdout(bytes) => to.send(STDOUT, bytes).await,
             Self::Stderr(bytes) => to.send(STDERR, bytes).await,
             Self::Exit(ExitStatus::Code(code)) => to.send(EXIT, &[0, *code]).await,
             Self::Exit(ExitStatus::Signal(signal)) => to.send(EXIT, &[1, *signal]).await,
-            Self::Error(error) => to.send(ERROR, &serde_json::to_vec(error).map_err(std::io::Error::from)?).await,
+            Self::Error(error) => {
+                to.send(ERROR, &serde_json::to_vec(error).map_err(std::io::Error::from)?).await
+            }
         }
     }
 
@@ -183,7 +200,9 @@ impl<'a> FromGuest<'a> {
     ///
     /// # Errors
     /// See [`FrameError`].
-    pub async fn recv<R: AsyncRead + Unpin>(from: &'a mut FrameReader<R>) -> Result<Option<Self>, FrameError> {
+    pub async fn recv<R: AsyncRead + Unpin>(
+        from: &'a mut FrameReader<R>,
+    ) -> Result<Option<Self>, FrameError> {
         from.next().await?.map(|(kind, payload)| Self::decode(kind, payload)).transpose()
     }
 }

@@ -125,7 +125,10 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 /// # Errors
 /// [`FrameError::TooLong`].
 pub fn encode(buf: &mut Vec<u8>, kind: u8, payload: &[u8]) -> Result<(), FrameError> {
-    let len = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= MAX_PAYLOAD).ok_or(FrameError::TooLong(payload.len()))?;
+    let len = u32::try_from(payload.len())
+        .ok()
+        .filter(|_| payload.len() <= MAX_PAYLOAD)
+        .ok_or(FrameError::TooLong(payload.len()))?;
     buf.clear();
     buf.push(kind);
     buf.extend_from_slice(&len.to_le_bytes());

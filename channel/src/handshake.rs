@@ -36,7 +36,9 @@ pub enum HandshakeError {
     #[error("the other end of the channel is not a bottle")]
     Magic,
     /// Image and orchestrator are of different ages.
-    #[error("the other end speaks channel version {theirs}, this one {ours}: rebuild the image and `bottle` from one checkout")]
+    #[error(
+        "the other end speaks channel version {theirs}, this one {ours}: rebuild the image and `bottle` from one checkout"
+    )]
     Version {
         /// This end's version.
         ours: u16,
@@ -64,11 +66,16 @@ type Hello = [u8; HELLO_LEN];
 ///
 /// # Errors
 /// See [`HandshakeError`]; `io` must be dropped after one.
-pub async fn host_handshake<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, key: &Key) -> Result<(), HandshakeError> {
+pub async fn host_handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    io: &mut S,
+    key: &Key,
+) -> Result<(), HandshakeError> {
     let (host, guest) = exchange(io, Role::Host).await?;
     let mut proof = [0; MAC_LEN];
     io.read_exact(&mut proof).await?;
-    mac(key, GUEST_LABEL, &guest, &host).verify_slice(&proof).map_err(|_| HandshakeError::WrongKey)?;
+    mac(key, GUEST_LABEL, &guest, &host)
+        .verify_slice(&proof)
+        .map_err(|_| HandshakeError::WrongKey)?;
     io.write_all(&mac(key, HOST_LABEL, &guest, &host).finalize().into_bytes()).await?;
     io.flush().await?;
     Ok(())
@@ -78,21 +85,29 @@ pub async fn host_handshake<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, key: 
 ///
 /// # Errors
 /// See [`HandshakeError`]; `io` must be dropped after one.
-pub async fn guest_handshake<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, key: &Key) -> Result<(), HandshakeError> {
+pub async fn guest_handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    io: &mut S,
+    key: &Key,
+) -> Result<(), HandshakeError> {
     let (guest, host) = exchange(io, Role::Guest).await?;
     io.write_all(&mac(key, GUEST_LABEL, &guest, &host).finalize().into_bytes()).await?;
     io.flush().await?;
     let mut proof = [0; MAC_LEN];
     match io.read_exact(&mut proof).await {
         // A host that hangs up at this point has refused our proof.
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Err(HandshakeError::WrongKey),
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            return Err(HandshakeError::WrongKey);
+        }
         other => other?,
     };
     mac(key, HOST_LABEL, &guest, &host).verify_slice(&proof).map_err(|_| HandshakeError::WrongKey)
 }
 
 /// Sends our hello and reads the other one; returns (ours, theirs).
-async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, role: Role) -> Result<(Hello, Hello), HandshakeError> {
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    io: &mut S,
+    role: Role,
+) -> Result<(Hello, Hello), HandshakeError> {
     let mut nonce = [0; NONCE_LEN];
     getrandom::fill(&mut nonce).map_err(|e| std::io::Error::other(e.to_string()))?;
     let mut ours = [0; HELLO_LEN];
@@ -127,7 +142,8 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, role: Role) -> 
 fn mac(key: &Key, label: &[u8], guest: &Hello, host: &Hello) -> Hmac<Sha256> {
     // HMAC takes a key of any length, so this cannot fail.
     #[allow(clippy::expect_used)]
-    let mut mac = Hmac::<Sha256>::new_from_slice(key.expose()).expect("HMAC takes keys of any length");
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(key.expose()).expect("HMAC takes keys of any length");
     mac.update(label);
     mac.update(guest);
     mac.update(host);

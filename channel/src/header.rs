@@ -27,11 +27,15 @@ pub enum HeaderError {
 ///
 /// # Errors
 /// When `io` fails, or `value` does not serialise.
-pub async fn write_header<W: AsyncWrite + Unpin + ?Sized, T: Serialize>(io: &mut W, value: &T) -> Result<(), HeaderError> {
+pub async fn write_header<W: AsyncWrite + Unpin + ?Sized, T: Serialize>(
+    io: &mut W,
+    value: &T,
+) -> Result<(), HeaderError> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, value)?;
     let len = bytes.len() - 4;
-    let announced = u32::try_from(len).map_err(|_| HeaderError::TooLong { len, limit: u32::MAX as usize })?;
+    let announced =
+        u32::try_from(len).map_err(|_| HeaderError::TooLong { len, limit: u32::MAX as usize })?;
     bytes[..4].copy_from_slice(&announced.to_le_bytes());
     io.write_all(&bytes).await?;
     io.flush().await?;
@@ -43,7 +47,10 @@ pub async fn write_header<W: AsyncWrite + Unpin + ?Sized, T: Serialize>(io: &mut
 ///
 /// # Errors
 /// When `io` fails, the length exceeds `limit`, or the document is not a `T`.
-pub async fn read_header<T: DeserializeOwned, R: AsyncRead + Unpin + ?Sized>(io: &mut R, limit: usize) -> Result<T, HeaderError> {
+pub async fn read_header<T: DeserializeOwned, R: AsyncRead + Unpin + ?Sized>(
+    io: &mut R,
+    limit: usize,
+) -> Result<T, HeaderError> {
     let mut len = [0; 4];
     io.read_exact(&mut len).await?;
     let len = u32::from_le_bytes(len) as usize;

@@ -24,8 +24,8 @@ pub use header::{HeaderError, read_header, write_header};
 pub use key::Key;
 pub use mux::{ChannelError, ChannelStream, Driver, Incoming, Session};
 pub use open::{
-    CopyInRequest, CopyOutRequest, Endpoint, EndpointName, ExecRequest, GuestConfig, GuestOpen, HostOpen, MakeDir, Pong, Reply, SELF,
-    TtySize,
+    CopyInRequest, CopyOutRequest, Endpoint, EndpointName, ExecRequest, GuestConfig, GuestOpen,
+    HostOpen, MakeDir, Pong, Reply, SELF, TtySize,
 };
 pub use run::{CallError, Capture, Control, ExecFailure, call, exec_capture, run_exec};
 

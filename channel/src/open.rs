@@ -86,7 +86,10 @@ impl std::str::FromStr for EndpointName {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|n| n.as_str() == s).ok_or_else(|| format!("no such endpoint: {s} (egress, git-gate, supervise)"))
+        Self::ALL
+            .into_iter()
+            .find(|n| n.as_str() == s)
+            .ok_or_else(|| format!("no such endpoint: {s} (egress, git-gate, supervise)"))
     }
 }
 

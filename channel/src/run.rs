@@ -10,7 +10,10 @@ use tokio::sync::mpsc;
 use crate::copy::REPLY_LIMIT;
 use crate::exec::{ExitStatus, FromGuest, SpawnError, ToGuest};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
-use crate::{ChannelError, ExecRequest, GuestConfig, HeaderError, HostOpen, Pong, Reply, Session, TtySize, read_header};
+use crate::{
+    ChannelError, ExecRequest, GuestConfig, HeaderError, HostOpen, Pong, Reply, Session, TtySize,
+    read_header,
+};
 
 /// Why a question to the guest has no good answer.
 #[derive(Debug, Error)]
@@ -54,7 +57,10 @@ pub(crate) fn printable(text: &str) -> String {
 ///
 /// # Errors
 /// See [`CallError`].
-pub async fn call<T: DeserializeOwned>(session: &Session<HostOpen>, request: &HostOpen) -> Result<T, CallError> {
+pub async fn call<T: DeserializeOwned>(
+    session: &Session<HostOpen>,
+    request: &HostOpen,
+) -> Result<T, CallError> {
     let mut stream = session.open(request).await?;
     read_header::<Reply<T>, _>(&mut stream, REPLY_LIMIT).await?.into_result()
 }
@@ -88,7 +94,12 @@ impl Session<HostOpen> {
     ///
     /// # Errors
     /// See [`ExecFailure`].
-    pub async fn exec(&self, request: ExecRequest, limit: usize, deadline: Duration) -> Result<Capture, ExecFailure> {
+    pub async fn exec(
+        &self,
+        request: ExecRequest,
+        limit: usize,
+        deadline: Duration,
+    ) -> Result<Capture, ExecFailure> {
         let started = tokio::time::Instant::now();
         let stream = tokio::time::timeout(deadline, self.open(&HostOpen::Exec(request)))
             .await
@@ -218,7 +229,11 @@ pub struct Capture {
 ///
 /// # Errors
 /// See [`ExecFailure`]; after one, the process has been hung up.
-pub async fn exec_capture<S: AsyncRead + AsyncWrite + Unpin>(stream: S, limit: usize, deadline: Duration) -> Result<Capture, ExecFailure> {
+pub async fn exec_capture<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    limit: usize,
+    deadline: Duration,
+) -> Result<Capture, ExecFailure> {
     let (from, to) = tokio::io::split(stream);
     let mut from = FrameReader::new(from);
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -226,18 +241,21 @@ pub async fn exec_capture<S: AsyncRead + AsyncWrite + Unpin>(stream: S, limit: u
         // So that a process that reads stdin ends; the guest needs none when the request has no stdin.
         let _ = ToGuest::StdinEof.send(&mut FrameWriter::new(to)).await;
         loop {
-            let (into, bytes) = match FromGuest::recv(&mut from).await?.ok_or(FrameError::Truncated)? {
-                FromGuest::Stdout(bytes) => (&mut stdout, bytes),
-                FromGuest::Stderr(bytes) => (&mut stderr, bytes),
-                FromGuest::Exit(status) => return Ok(status),
-                FromGuest::Error(error) => return Err(ExecFailure::Spawn(error)),
-            };
+            let (into, bytes) =
+                match FromGuest::recv(&mut from).await?.ok_or(FrameError::Truncated)? {
+                    FromGuest::Stdout(bytes) => (&mut stdout, bytes),
+                    FromGuest::Stderr(bytes) => (&mut stderr, bytes),
+                    FromGuest::Exit(status) => return Ok(status),
+                    FromGuest::Error(error) => return Err(ExecFailure::Spawn(error)),
+                };
             into.extend_from_slice(bytes);
             if stdout.len() + stderr.len() > limit {
                 return Err(ExecFailure::TooMuchOutput(limit));
             }
         }
     };
-    let status = tokio::time::timeout(deadline, run).await.map_err(|_| ExecFailure::Deadline(deadline))??;
+    let status = tokio::time::timeout(deadline, run)
+        .await
+        .map_err(|_| ExecFailure::Deadline(deadline))??;
     Ok(Capture { status, stdout, stderr })
 }

@@ -66,18 +66,28 @@ async fn fake_guest(mut incoming: Incoming<HostOpen>) {
                 "yes" => {
                     for i in 0..request.argv[1].parse().unwrap() {
                         let block = [b'y'; 1024];
-                        let part = if i % 2 == 0 { FromGuest::Stdout(&block) } else { FromGuest::Stderr(&block) };
+                        let part = if i % 2 == 0 {
+                            FromGuest::Stdout(&block)
+                        } else {
+                            FromGuest::Stderr(&block)
+                        };
                         part.send(&mut to).await.unwrap();
                     }
                 }
                 "cat" => {
-                    while let Some(ToGuest::Stdin(bytes)) = ToGuest::recv(&mut from).await.unwrap() {
+                    while let Some(ToGuest::Stdin(bytes)) = ToGuest::recv(&mut from).await.unwrap()
+                    {
                         FromGuest::Stdout(bytes).send(&mut to).await.unwrap();
                     }
                 }
                 "killed" => {
-                    let Some(ToGuest::Signal(n)) = ToGuest::recv(&mut from).await.unwrap() else { panic!() };
-                    FromGuest::Exit(ExitStatus::Signal(u8::try_from(n).unwrap())).send(&mut to).await.unwrap();
+                    let Some(ToGuest::Signal(n)) = ToGuest::recv(&mut from).await.unwrap() else {
+                        panic!()
+                    };
+                    FromGuest::Exit(ExitStatus::Signal(u8::try_from(n).unwrap()))
+                        .send(&mut to)
+                        .await
+                        .unwrap();
                     return to.shutdown().await.unwrap();
                 }
                 "sleep" => {
@@ -86,7 +96,10 @@ async fn fake_guest(mut incoming: Incoming<HostOpen>) {
                     std::future::pending::<()>().await;
                 }
                 name => {
-                    let error = SpawnError { kind: SpawnErrorKind::NotFound, message: format!("{name}\u{1b}[31m: not found") };
+                    let error = SpawnError {
+                        kind: SpawnErrorKind::NotFound,
+                        message: format!("{name}\u{1b}[31m: not found"),
+                    };
                     FromGuest::Error(error).send(&mut to).await.unwrap();
                     return to.shutdown().await.unwrap();
                 }
@@ -177,7 +190,8 @@ mod handshakes {
             from_h.read_exact(&mut proof).await.unwrap();
             tap_g.write_all(&proof).await.unwrap();
         };
-        let (a, b, ()) = tokio::join!(host_handshake(&mut h, &key), guest_handshake(&mut g, &key), tap);
+        let (a, b, ()) =
+            tokio::join!(host_handshake(&mut h, &key), guest_handshake(&mut g, &key), tap);
         a.unwrap();
         b.unwrap();
         let (mut h, mut g) = duplex(1024);
@@ -245,7 +259,10 @@ mod multiplexer {
         let mut part = [0; 4];
         a.read_exact(&mut part).await.unwrap();
         drop(b);
-        assert_eq!(a.read(&mut part).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(
+            a.read(&mut part).await.unwrap_err().kind(),
+            std::io::ErrorKind::ConnectionReset
+        );
         assert_eq!(a.write(b"x").await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
     }
 
@@ -269,7 +286,8 @@ mod multiplexer {
                 tokio::spawn(echo(s));
             }
         });
-        let mut flood = guest.open(&GuestOpen::Endpoint { name: EndpointName::Egress }).await.unwrap();
+        let mut flood =
+            guest.open(&GuestOpen::Endpoint { name: EndpointName::Egress }).await.unwrap();
         let (_, unread) = from_guest.next().await.unwrap();
         let written = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let count = written.clone();
@@ -297,7 +315,10 @@ mod multiplexer {
         assert!(stuck <= 2 * mux::INITIAL_WINDOW as usize, "{stuck}");
         // Once read, all of it comes.
         let mut unread = unread.take(200 << 20);
-        let n = timeout(SOON, tokio::io::copy(&mut unread, &mut tokio::io::sink())).await.unwrap().unwrap();
+        let n = timeout(SOON, tokio::io::copy(&mut unread, &mut tokio::io::sink()))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(n, 200 << 20);
     }
 
@@ -321,7 +342,9 @@ mod multiplexer {
             all.spawn(async move {
                 let s = host.open(&HostOpen::Ping).await.unwrap();
                 let (mut r, mut w) = tokio::io::split(s);
-                let data: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 ^ n).collect();
+                let data: Vec<u8> = (0..3_000_000u32)
+                    .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 ^ n)
+                    .collect();
                 let sent = data.clone();
                 tokio::spawn(async move {
                     w.write_all(&sent).await.unwrap();
@@ -338,10 +361,14 @@ mod multiplexer {
     #[tokio::test]
     async fn the_host_parses_endpoint_headers_only_and_resets_the_rest() {
         let (_host, mut incoming, mut raw, _driver) = exposed();
-        for (n, header) in
-            [&br#"{"open":"exec","argv":["sh"],"uid":0,"gid":0}"#[..], br#"{"open":"endpoint","name":"docker"}"#, b"\xff", b""]
-                .into_iter()
-                .enumerate()
+        for (n, header) in [
+            &br#"{"open":"exec","argv":["sh"],"uid":0,"gid":0}"#[..],
+            br#"{"open":"endpoint","name":"docker"}"#,
+            b"\xff",
+            b"",
+        ]
+        .into_iter()
+        .enumerate()
         {
             raw.write_all(&frame(1, 2 + 2 * u32::try_from(n).unwrap(), header)).await.unwrap();
         }
@@ -370,7 +397,8 @@ mod multiplexer {
             [valid(), frame(3, 2, b"12345")].concat(),
             [valid(), frame(4, 2, b""), frame(4, 2, b"")].concat(),
             [valid(), frame(4, 2, b""), frame(2, 2, b"x")].concat(),
-            [valid(), frame(2, 2, &[0; 32768]), frame(2, 2, &[0; 32768]), frame(2, 2, b"x")].concat(), // beyond the window
+            [valid(), frame(2, 2, &[0; 32768]), frame(2, 2, &[0; 32768]), frame(2, 2, b"x")]
+                .concat(), // beyond the window
             frame(2, 2, &[0; 40000]),
         ] {
             let (host, _incoming, mut raw, driver) = exposed();
@@ -457,7 +485,10 @@ mod headers_and_frames {
         write_header(&mut a, &HostOpen::Ping).await.unwrap();
         assert_eq!(read_header::<HostOpen, _>(&mut b, 100).await.unwrap(), HostOpen::Ping);
         a.write_all(&u32::MAX.to_le_bytes()).await.unwrap();
-        assert!(matches!(read_header::<HostOpen, _>(&mut b, 100).await, Err(HeaderError::TooLong { .. })));
+        assert!(matches!(
+            read_header::<HostOpen, _>(&mut b, 100).await,
+            Err(HeaderError::TooLong { .. })
+        ));
     }
 
     #[tokio::test]
@@ -496,7 +527,10 @@ mod processes {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let (_keep, stdin) = duplex(1);
         let (_control, controls) = mpsc::channel(1);
-        let status = timeout(SOON, run_exec(stream, stdin, &mut out, &mut err, controls)).await.unwrap().unwrap();
+        let status = timeout(SOON, run_exec(stream, stdin, &mut out, &mut err, controls))
+            .await
+            .unwrap()
+            .unwrap();
         assert!(status.success());
         assert_eq!((out.len(), err.len()), (20_000 << 10, 20_000 << 10));
     }
@@ -508,7 +542,8 @@ mod processes {
         let input: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
         let mut out = Vec::new();
         let (_, controls) = mpsc::channel(1);
-        let status = run_exec(stream, &input[..], &mut out, tokio::io::sink(), controls).await.unwrap();
+        let status =
+            run_exec(stream, &input[..], &mut out, tokio::io::sink(), controls).await.unwrap();
         assert!(status.success());
         assert!(out == input);
     }
@@ -520,7 +555,8 @@ mod processes {
         let (_keep, stdin) = duplex(1);
         let (control, controls) = mpsc::channel(1);
         control.send(Control::Signal(15)).await.unwrap();
-        let status = run_exec(stream, stdin, tokio::io::sink(), tokio::io::sink(), controls).await.unwrap();
+        let status =
+            run_exec(stream, stdin, tokio::io::sink(), tokio::io::sink(), controls).await.unwrap();
         assert_eq!(status.code(), 143);
     }
 
@@ -530,8 +566,14 @@ mod processes {
         let error = host.exec(exec(&["nope"]), 100, SOON).await.unwrap_err();
         assert!(!error.to_string().contains('\u{1b}'));
         assert!(matches!(error, ExecFailure::Spawn(e) if e.code() == 127));
-        assert!(matches!(host.exec(exec(&["yes", "100"]), 10_000, SOON).await, Err(ExecFailure::TooMuchOutput(_))));
-        assert!(matches!(host.exec(exec(&["sleep"]), 100, Duration::from_millis(50)).await, Err(ExecFailure::Deadline(_))));
+        assert!(matches!(
+            host.exec(exec(&["yes", "100"]), 10_000, SOON).await,
+            Err(ExecFailure::TooMuchOutput(_))
+        ));
+        assert!(matches!(
+            host.exec(exec(&["sleep"]), 100, Duration::from_millis(50)).await,
+            Err(ExecFailure::Deadline(_))
+        ));
         assert!(host.exec(exec(&["true"]), 100, SOON).await.unwrap().status.success());
     }
 

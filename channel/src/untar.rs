@@ -61,7 +61,11 @@ const MAX_DEPTH: usize = 128;
 ///
 /// # Errors
 /// See [`UntarError`].
-pub fn extract_hostile<R: Read>(tar: R, dest: &Path, limits: Limits) -> Result<CopyReport, UntarError> {
+pub fn extract_hostile<R: Read>(
+    tar: R,
+    dest: &Path,
+    limits: Limits,
+) -> Result<CopyReport, UntarError> {
     extract_hostile_but(tar, dest, limits, true, |_| false)
 }
 
@@ -69,7 +73,11 @@ pub fn extract_hostile<R: Read>(tar: R, dest: &Path, limits: Limits) -> Result<C
 ///
 /// # Errors
 /// See [`UntarError`].
-pub fn extract_for<R: Read>(tar: R, dest: &Path, (uid, gid): (u32, u32)) -> Result<CopyReport, UntarError> {
+pub fn extract_for<R: Read>(
+    tar: R,
+    dest: &Path,
+    (uid, gid): (u32, u32),
+) -> Result<CopyReport, UntarError> {
     let limits = Limits { entries: u64::MAX, bytes: u64::MAX };
     extract(tar, Unpacking::new(dest, Some((uid, gid)), false)?, limits, |_| false)
 }
@@ -112,15 +120,23 @@ fn extract<R: Read>(
                     match record.key_bytes() {
                         b"path" => long_path = Some(record.value_bytes().to_vec()),
                         b"linkpath" => long_link = Some(record.value_bytes().to_vec()),
-                        b"size" => return Err(UntarError::Kind("pax".into(), "a size outside of the header".into())),
+                        b"size" => {
+                            return Err(UntarError::Kind(
+                                "pax".into(),
+                                "a size outside of the header".into(),
+                            ));
+                        }
                         _ => {}
                     }
                 }
             }
             EntryType::XGlobalHeader => drop(extension(&mut entry, MAX_PAX)?),
             _ => {
-                let path = long_path.take().unwrap_or_else(|| entry.header().path_bytes().into_owned());
-                let link = long_link.take().or_else(|| entry.header().link_name_bytes().map(std::borrow::Cow::into_owned));
+                let path =
+                    long_path.take().unwrap_or_else(|| entry.header().path_bytes().into_owned());
+                let link = long_link
+                    .take()
+                    .or_else(|| entry.header().link_name_bytes().map(std::borrow::Cow::into_owned));
                 report.files += 1;
                 if report.files > limits.entries {
                     return Err(UntarError::Limit(format!("{} entries", limits.entries)));
@@ -139,7 +155,8 @@ fn extract<R: Read>(
     Ok(report)
 }
 
-const DIR_FLAGS: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const DIR_FLAGS: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// The content of an entry that only describes the next one.
 fn extension<R: Read>(entry: &mut tar::Entry<'_, R>, limit: u64) -> Result<Vec<u8>, UntarError> {
@@ -215,7 +232,11 @@ impl Unpacking {
                 stat::fchmod(&made, mode | Mode::S_IRWXU).map_err(io::Error::from)?;
             }
             EntryType::Regular | EntryType::Continuous => {
-                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let flags = OFlag::O_WRONLY
+                    | OFlag::O_CREAT
+                    | OFlag::O_EXCL
+                    | OFlag::O_NOFOLLOW
+                    | OFlag::O_CLOEXEC;
                 let make = || fcntl::openat(dir, *name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
                 let file = match make() {
                     Err(Errno::EEXIST) => {
@@ -233,19 +254,29 @@ impl Unpacking {
                     fchown(&file, Some(uid), Some(gid))?;
                 }
                 stat::fchmod(&file, mode).map_err(io::Error::from)?;
-                let modified = TimeSpec::from_duration(Duration::from_secs(entry.header().mtime()?.min(u32::MAX.into())));
+                let modified = TimeSpec::from_duration(Duration::from_secs(
+                    entry.header().mtime()?.min(u32::MAX.into()),
+                ));
                 stat::futimens(&file, &modified, &modified).map_err(io::Error::from)?;
             }
             EntryType::Symlink => {
                 let target = link.unwrap_or_default();
                 if links_inside && !stays_inside(target, parents.len()) {
-                    return Err(UntarError::Link(shown(), String::from_utf8_lossy(target).into_owned()));
+                    return Err(UntarError::Link(
+                        shown(),
+                        String::from_utf8_lossy(target).into_owned(),
+                    ));
                 }
                 clear(dir, name)?;
-                unistd::symlinkat(OsStr::from_bytes(target), dir, *name).map_err(|e| refused(e, &shown))?;
+                unistd::symlinkat(OsStr::from_bytes(target), dir, *name)
+                    .map_err(|e| refused(e, &shown))?;
                 if let Some((uid, gid)) = owner {
                     // The link itself; only in a guest, whose /proc this is.
-                    lchown(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name), Some(uid), Some(gid))?;
+                    lchown(
+                        Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name),
+                        Some(uid),
+                        Some(gid),
+                    )?;
                 }
             }
             other => return Err(UntarError::Kind(shown(), format!("{other:?}"))),
@@ -261,7 +292,8 @@ fn descend(dir: &OwnedFd, name: &OsStr, owner: Option<(u32, u32)>) -> nix::Resul
             stat::mkdirat(dir, name, Mode::from_bits_truncate(0o755))?;
             let made = fcntl::openat(dir, name, DIR_FLAGS, Mode::empty())?;
             if let Some((uid, gid)) = owner {
-                fchown(&made, Some(uid), Some(gid)).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+                fchown(&made, Some(uid), Some(gid))
+                    .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
             }
             Ok(made)
         }
@@ -345,7 +377,10 @@ mod tests {
         ]);
         assert_eq!(result.unwrap(), CopyReport { files: 4, bytes: 10 });
         assert_eq!(std::fs::read(dir.path().join("in/d/l")).unwrap(), b"again");
-        assert_eq!(std::fs::metadata(dir.path().join("in/d/e/f")).unwrap().permissions().mode() & 0o7777, 0o755);
+        assert_eq!(
+            std::fs::metadata(dir.path().join("in/d/e/f")).unwrap().permissions().mode() & 0o7777,
+            0o755
+        );
     }
 
     #[test]
@@ -359,9 +394,16 @@ mod tests {
             &[(EntryType::Symlink, "l", "", b"")],
             &[(EntryType::Symlink, "d/l", "../..", b"")],
             // The second link is inside by its letters only.
-            &[(EntryType::Symlink, "d/e/up", "../..", b""), (EntryType::Symlink, "out", "d/e/up/..", b"")],
+            &[
+                (EntryType::Symlink, "d/e/up", "../..", b""),
+                (EntryType::Symlink, "out", "d/e/up/..", b""),
+            ],
             // A link as a directory on the way, even one that stays inside.
-            &[(EntryType::Directory, "d", "", b""), (EntryType::Symlink, "l", "d", b""), (EntryType::Regular, "l/x", "", b"x")],
+            &[
+                (EntryType::Directory, "d", "", b""),
+                (EntryType::Symlink, "l", "d", b""),
+                (EntryType::Regular, "l/x", "", b"x"),
+            ],
             &[(EntryType::Symlink, "l", "d", b""), (EntryType::Directory, "l", "", b"")],
             &[(EntryType::Directory, "d", "", b""), (EntryType::Regular, "d", "", b"x")],
             &[(EntryType::Link, "h", "/etc/passwd", b"")],
@@ -373,7 +415,8 @@ mod tests {
         for entries in outside {
             let (dir, result) = unpack_all(entries);
             assert!(result.is_err(), "{entries:?}");
-            let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            let names: Vec<_> =
+                std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
             assert_eq!(names, ["in"], "{entries:?}");
         }
     }
@@ -382,9 +425,18 @@ mod tests {
     fn limits_hold_for_entries_bytes_and_names() {
         let many: Vec<_> = (0..11).map(|_| (EntryType::Regular, "f", "", &b""[..])).collect();
         assert!(matches!(unpack_all(&many).1, Err(UntarError::Limit(_))));
-        assert!(matches!(unpack_all(&[(EntryType::Regular, "f", "", &[0; 1001])]).1, Err(UntarError::Limit(_))));
-        assert!(matches!(unpack_all(&[(EntryType::GNULongName, "f", "", &[b'a'; 5000])]).1, Err(UntarError::Limit(_))));
-        assert!(matches!(unpack_all(&[(EntryType::XHeader, "f", "", &[b'a'; 20000])]).1, Err(UntarError::Limit(_))));
+        assert!(matches!(
+            unpack_all(&[(EntryType::Regular, "f", "", &[0; 1001])]).1,
+            Err(UntarError::Limit(_))
+        ));
+        assert!(matches!(
+            unpack_all(&[(EntryType::GNULongName, "f", "", &[b'a'; 5000])]).1,
+            Err(UntarError::Limit(_))
+        ));
+        assert!(matches!(
+            unpack_all(&[(EntryType::XHeader, "f", "", &[b'a'; 20000])]).1,
+            Err(UntarError::Limit(_))
+        ));
     }
 
     #[test]
@@ -412,14 +464,24 @@ mod tests {
         let me = std::fs::metadata(dir.path()).unwrap();
         let own = (me.uid(), me.gid());
         assert_eq!(extract_for(&bytes[..], dir.path(), own).unwrap().files, 6);
-        for (name, text) in [("a/b/one", "1"), ("a/b/two", "2"), ("a/b/three", "3"), ("old", "new"), ("link", "no link any more")] {
+        for (name, text) in [
+            ("a/b/one", "1"),
+            ("a/b/two", "2"),
+            ("a/b/three", "3"),
+            ("old", "new"),
+            ("link", "no link any more"),
+        ] {
             assert_eq!(std::fs::read_to_string(at(name)).unwrap(), text, "{name}");
             let meta = std::fs::symlink_metadata(at(name)).unwrap();
             assert_eq!((meta.uid(), meta.mode() & 0o7777), (own.0, 0o755), "{name}");
         }
         assert_eq!(std::fs::read_link(at("a/out")).unwrap(), Path::new("/outside"));
         for path in ["../up", "/abs", "a/out/through"] {
-            assert!(extract_for(&tar(&[(EntryType::Regular, path, "", b"x")])[..], dir.path(), own).is_err(), "{path}");
+            assert!(
+                extract_for(&tar(&[(EntryType::Regular, path, "", b"x")])[..], dir.path(), own)
+                    .is_err(),
+                "{path}"
+            );
         }
     }
 }

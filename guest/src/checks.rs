@@ -44,8 +44,12 @@ pub fn network_devices() -> Result<String, String> {
         .map(|dir| dir.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
         // Without sysfs, the older list.
         .or_else(|_| {
-            std::fs::read_to_string("/proc/net/dev")
-                .map(|text| text.lines().filter_map(|l| l.split_once(':')).map(|(name, _)| name.trim().to_owned()).collect())
+            std::fs::read_to_string("/proc/net/dev").map(|text| {
+                text.lines()
+                    .filter_map(|l| l.split_once(':'))
+                    .map(|(name, _)| name.trim().to_owned())
+                    .collect()
+            })
         })
         .map_err(|e| format!("cannot list devices: {e}"))?;
     names.retain(|name| name != "lo");
@@ -60,10 +64,13 @@ pub fn hardware() -> Result<String, String> {
     let pci = list("/sys/bus/pci/devices")?;
     let mut count = 0;
     for device in &pci {
-        let read = |name: &str| std::fs::read_to_string(device.join(name)).unwrap_or_default().trim().to_owned();
+        let read = |name: &str| {
+            std::fs::read_to_string(device.join(name)).unwrap_or_default().trim().to_owned()
+        };
         let (class, vendor, id) = (read("class"), read("vendor"), read("device"));
         // Virtio (0x1af4): 0x1053 is a vsock, 0x1049 9p, 0x105a virtiofs; 0x1009 and 0x1012 their older numbers.
-        let shares = vendor == "0x1af4" && ["0x1053", "0x1049", "0x105a", "0x1009", "0x1012"].contains(&id.as_str());
+        let shares = vendor == "0x1af4"
+            && ["0x1053", "0x1049", "0x105a", "0x1009", "0x1012"].contains(&id.as_str());
         if class.starts_with("0x02") || class.starts_with("0x0d") || shares {
             return Err(format!("found a device {vendor}:{id} of class {class}"));
         }
@@ -71,7 +78,10 @@ pub fn hardware() -> Result<String, String> {
     }
     if pci.is_empty() {
         for device in list("/sys/bus/virtio/devices")? {
-            let id = std::fs::read_to_string(device.join("device")).unwrap_or_default().trim().to_owned();
+            let id = std::fs::read_to_string(device.join("device"))
+                .unwrap_or_default()
+                .trim()
+                .to_owned();
             // 1 is a network, 9 9p, 10 and 40 radios; a list of what may be, so that what is new is not forgotten.
             let harmless = ["0x0002", "0x0003", "0x0004", "0x0005", "0x0013", "0x0018", "0x001a"];
             if !harmless.contains(&id.as_str()) {
@@ -80,7 +90,11 @@ pub fn hardware() -> Result<String, String> {
             count += 1;
         }
     }
-    if count == 0 { Err("no bus shows its devices".into()) } else { Ok(format!("{count} devices, none for a network")) }
+    if count == 0 {
+        Err("no bus shows its devices".into())
+    } else {
+        Ok(format!("{count} devices, none for a network"))
+    }
 }
 
 /// The entries of a directory of sysfs; none when there is no such bus.
@@ -100,9 +114,18 @@ pub fn routes() -> Result<String, String> {
     };
     let v4 = read("/proc/net/route")?;
     let v6 = read("/proc/net/ipv6_route")?;
-    let mut found: Vec<&str> = v4.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
-    found.extend(v6.lines().filter_map(|line| line.split_whitespace().last()).filter(|device| *device != "lo"));
-    if found.is_empty() { Ok("none".into()) } else { Err(format!("routes through {}", found.join(", "))) }
+    let mut found: Vec<&str> =
+        v4.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    found.extend(
+        v6.lines()
+            .filter_map(|line| line.split_whitespace().last())
+            .filter(|device| *device != "lo"),
+    );
+    if found.is_empty() {
+        Ok("none".into())
+    } else {
+        Err(format!("routes through {}", found.join(", ")))
+    }
 }
 
 /// Addresses that answer in other set-ups: the internet, clouds' metadata, and the gateways of slirp, libkrun and docker.
@@ -131,7 +154,9 @@ pub async fn direct_tcp() -> Result<String, String> {
         let address = SocketAddr::new(ip, port);
         match timeout(SILENCE, TcpStream::connect(address)).await {
             Ok(Ok(_)) => Err(format!("connected to {address}")),
-            Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused => Err(format!("{address} refused, so something answers there")),
+            Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused => {
+                Err(format!("{address} refused, so something answers there"))
+            }
             Ok(Err(_)) | Err(_) => Ok(()),
         }
     }))
@@ -142,8 +167,13 @@ pub async fn direct_tcp() -> Result<String, String> {
 /// No datagram leaves.
 pub fn direct_udp() -> Result<String, String> {
     for (ip, _) in ADDRESSES {
-        let any: SocketAddr = if ip.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-        let sent = UdpSocket::bind(any).and_then(|socket| socket.send_to(b"bottle self-test", SocketAddr::new(ip, 53)));
+        let any: SocketAddr = if ip.is_ipv4() {
+            (Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            (Ipv6Addr::UNSPECIFIED, 0).into()
+        };
+        let sent = UdpSocket::bind(any)
+            .and_then(|socket| socket.send_to(b"bottle self-test", SocketAddr::new(ip, 53)));
         if sent.is_ok() {
             return Err(format!("sent a datagram to {ip}"));
         }
@@ -161,7 +191,14 @@ pub fn raw_sockets() -> Result<String, String> {
     ] {
         let Ok(socket) = net::socket(family, kind, protocol) else { continue };
         let address = nix::sys::socket::SockaddrIn::new(1, 1, 1, 1, 0);
-        if nix::sys::socket::sendto(socket.as_raw_fd(), &icmp, &address, nix::sys::socket::MsgFlags::empty()).is_ok() {
+        if nix::sys::socket::sendto(
+            socket.as_raw_fd(),
+            &icmp,
+            &address,
+            nix::sys::socket::MsgFlags::empty(),
+        )
+        .is_ok()
+        {
             return Err(format!("sent a packet through a {what} socket"));
         }
     }
@@ -171,14 +208,23 @@ pub fn raw_sockets() -> Result<String, String> {
 
 /// Connections that were asked for of the other side of the virtual socket, on ports where something might listen.
 pub fn vsock_attempts() -> Vec<(u32, OwnedFd)> {
-    [22, 80, 1024, 9099].into_iter().filter_map(|port| Some((port, net::vsock_connect(port).ok()?))).collect()
+    [22, 80, 1024, 9099]
+        .into_iter()
+        .filter_map(|port| Some((port, net::vsock_connect(port).ok()?)))
+        .collect()
 }
 
 /// Nobody on the other side of a virtual socket takes a connection. The machine monitor handles what the guest sends one after the
 /// other, so when something was `answered` that was sent after the attempts, it has seen them.
-pub async fn vsock(attempts: Vec<(u32, OwnedFd)>, mut answered: watch::Receiver<bool>) -> Result<String, String> {
+pub async fn vsock(
+    attempts: Vec<(u32, OwnedFd)>,
+    mut answered: watch::Receiver<bool>,
+) -> Result<String, String> {
     let silence = async {
-        if timeout(SILENCE, answered.wait_for(|answered| *answered)).await.is_ok_and(|seen| seen.is_ok()) {
+        if timeout(SILENCE, answered.wait_for(|answered| *answered))
+            .await
+            .is_ok_and(|seen| seen.is_ok())
+        {
             tokio::time::sleep(LAG).await;
         } else {
             tokio::time::sleep(SILENCE).await;
@@ -186,7 +232,9 @@ pub async fn vsock(attempts: Vec<(u32, OwnedFd)>, mut answered: watch::Receiver<
     };
     let connected = async {
         let mut set = JoinSet::new();
-        attempts.into_iter().for_each(|(port, socket)| drop(set.spawn(async move { connected(socket).await.ok().map(|()| port) })));
+        attempts.into_iter().for_each(|(port, socket)| {
+            drop(set.spawn(async move { connected(socket).await.ok().map(|()| port) }))
+        });
         while let Some(ended) = set.join_next().await {
             if let Ok(Some(port)) = ended {
                 return Err(format!("connected to CID 2 port {port}"));
@@ -205,7 +253,8 @@ pub async fn vsock(attempts: Vec<(u32, OwnedFd)>, mut answered: watch::Receiver<
 /// Waits for the outcome of a connect that was started.
 async fn connected(socket: OwnedFd) -> io::Result<()> {
     // SAFETY: the descriptor is owned by the AsyncFd alone and never replaced.
-    let socket = unsafe { tokio::io::unix::AsyncFd::register(socket) }.map_err(|e| e.into_parts().1)?;
+    let socket =
+        unsafe { tokio::io::unix::AsyncFd::register(socket) }.map_err(|e| e.into_parts().1)?;
     let _ready = socket.writable().await?;
     match nix::sys::socket::getsockopt(socket.get_ref(), nix::sys::socket::sockopt::SocketError)? {
         0 => Ok(()),
@@ -215,8 +264,13 @@ async fn connected(socket: OwnedFd) -> io::Result<()> {
 
 /// A listener on the host's loopback at `port` cannot be reached under any address that other set-ups give the host.
 pub async fn host_loopback(port: u16) -> Result<String, String> {
-    let hosts =
-        [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST), v4(10, 0, 2, 2), v4(100, 96, 0, 1), v4(192, 168, 127, 254)];
+    let hosts = [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+        v4(10, 0, 2, 2),
+        v4(100, 96, 0, 1),
+        v4(192, 168, 127, 254),
+    ];
     all(hosts.map(|ip| async move {
         match timeout(SILENCE, TcpStream::connect((ip, port))).await {
             Ok(Ok(_)) => Err(format!("connected to {ip} port {port}")),
@@ -235,7 +289,13 @@ pub async fn name_lookup() -> Result<String, String> {
         .filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok())
         .collect();
     // Without a line, resolvers ask the local host.
-    servers.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), v4(127, 0, 0, 53), v4(10, 0, 2, 3), v4(1, 1, 1, 1), v4(8, 8, 8, 8)]);
+    servers.extend([
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        v4(127, 0, 0, 53),
+        v4(10, 0, 2, 3),
+        v4(1, 1, 1, 1),
+        v4(8, 8, 8, 8),
+    ]);
     all(servers.into_iter().map(|server| async move {
         match timeout(SILENCE, lookup(server)).await {
             Ok(Ok(())) => Err(format!("{server} answered")),
@@ -248,8 +308,13 @@ pub async fn name_lookup() -> Result<String, String> {
 
 /// Asks `server` for the address of example.com.
 async fn lookup(server: IpAddr) -> io::Result<()> {
-    const QUERY: &[u8] = b"\xb0\x77\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x03com\x00\x00\x01\x00\x01";
-    let any: SocketAddr = if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    const QUERY: &[u8] =
+        b"\xb0\x77\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x03com\x00\x00\x01\x00\x01";
+    let any: SocketAddr = if server.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    };
     let socket = tokio::net::UdpSocket::bind(any).await?;
     socket.connect((server, 53)).await?;
     socket.send(QUERY).await?;
@@ -259,24 +324,36 @@ async fn lookup(server: IpAddr) -> io::Result<()> {
 
 /// The proxy refuses `host` with 403; the text is its reason.
 pub async fn denied_host(host: &str) -> Result<String, String> {
-    let answer = proxy::ask(9099, &proxy::connect(&format!("{host}:443"))).await.map_err(|e| format!("proxy: {e}"))?;
-    if answer.status == 403 { Ok(format!("403 {}", answer.reason)) } else { Err(format!("{host}: the proxy answered {}", answer.status)) }
+    let answer = proxy::ask(9099, &proxy::connect(&format!("{host}:443")))
+        .await
+        .map_err(|e| format!("proxy: {e}"))?;
+    if answer.status == 403 {
+        Ok(format!("403 {}", answer.reason))
+    } else {
+        Err(format!("{host}: the proxy answered {}", answer.status))
+    }
 }
 
 /// Something that speaks HTTP is behind the port. (The relay takes every connection, so connecting alone proves nothing.)
 pub async fn endpoint(port: u16) -> Result<String, String> {
-    proxy::ask(port, &proxy::get(port)).await.map(|answer| format!("answers on port {port} ({})", answer.status))
+    proxy::ask(port, &proxy::get(port))
+        .await
+        .map(|answer| format!("answers on port {port} ({})", answer.status))
 }
 
 /// Runs all at once; the number of them, or the first complaint.
-async fn all<F: Future<Output = Result<(), String>>>(checks: impl IntoIterator<Item = F>) -> Result<usize, String> {
+async fn all<F: Future<Output = Result<(), String>>>(
+    checks: impl IntoIterator<Item = F>,
+) -> Result<usize, String> {
     let mut checks: Vec<_> = checks.into_iter().map(Box::pin).collect();
     let count = checks.len();
     std::future::poll_fn(|cx| {
         let mut index = 0;
         while let Some(check) = checks.get_mut(index) {
             match check.as_mut().poll(cx) {
-                std::task::Poll::Ready(Err(complaint)) => return std::task::Poll::Ready(Err(complaint)),
+                std::task::Poll::Ready(Err(complaint)) => {
+                    return std::task::Poll::Ready(Err(complaint));
+                }
                 std::task::Poll::Ready(Ok(())) => drop(checks.swap_remove(index)),
                 std::task::Poll::Pending => index += 1,
             }

@@ -51,7 +51,10 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
 }
 
 fn run(options: &Options, table: &mut Table) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     table.row("a kernel of its own", own_kernel(options.host_kernel.as_deref()));
     table.row("no network device", checks::network_devices());
     table.row("no route to anywhere", checks::routes());
@@ -65,7 +68,8 @@ fn run(options: &Options, table: &mut Table) -> Result<(), String> {
     }
     if let Some(host) = &options.allowed {
         let answer = allowed_host(host);
-        let shown = answer.as_ref().map(|_| "the proxy added the token".to_owned()).map_err(Clone::clone);
+        let shown =
+            answer.as_ref().map(|_| "the proxy added the token".to_owned()).map_err(Clone::clone);
         table.row(&format!("{host} is reachable"), shown);
         let absent = match answer {
             Ok(WhoAmI { token_sha256, .. }) => secret_search::absent(&token_sha256),
@@ -92,21 +96,43 @@ fn own_kernel(host: Option<&str>) -> Result<String, String> {
 
 /// Asks the upstream through the proxy, as any program in the bottle would.
 fn allowed_host(host: &str) -> Result<WhoAmI, String> {
-    let roots = std::env::var("SSL_CERT_FILE").unwrap_or_else(|_| "/etc/ssl/certs/ca-certificates.crt".into());
+    let roots = std::env::var("SSL_CERT_FILE")
+        .unwrap_or_else(|_| "/etc/ssl/certs/ca-certificates.crt".into());
     let output = Command::new("curl")
-        .args(["--silent", "--show-error", "--fail-with-body", "--max-time", UPSTREAM_SECONDS, "--max-filesize", "65536"])
-        .args(["--proxy", "http://127.0.0.1:9099", "--cacert", &roots, &format!("https://{host}/whoami")])
+        .args([
+            "--silent",
+            "--show-error",
+            "--fail-with-body",
+            "--max-time",
+            UPSTREAM_SECONDS,
+            "--max-filesize",
+            "65536",
+        ])
+        .args([
+            "--proxy",
+            "http://127.0.0.1:9099",
+            "--cacert",
+            &roots,
+            &format!("https://{host}/whoami"),
+        ])
         .stdin(Stdio::null())
         .output()
         .map_err(|e| format!("curl: {e}"))?;
     let line = |bytes: &[u8]| {
-        String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(160).collect::<String>()
+        String::from_utf8_lossy(bytes)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(160)
+            .collect::<String>()
     };
     if !output.status.success() {
         return Err(format!("{} {}", line(&output.stderr), line(&output.stdout)).trim().to_owned());
     }
-    let answer: WhoAmI =
-        serde_json::from_slice(&output.stdout).map_err(|_| format!("not the demo's upstream: {}", line(&output.stdout)))?;
+    let answer: WhoAmI = serde_json::from_slice(&output.stdout)
+        .map_err(|_| format!("not the demo's upstream: {}", line(&output.stdout)))?;
     if answer.authorized { Ok(answer) } else { Err("reached, but without the token".into()) }
 }
 
@@ -118,28 +144,52 @@ fn planted_key(url: &str) -> Result<String, String> {
     let _ = std::fs::remove_dir_all(&dir);
     let output = pushed?;
     let said = String::from_utf8_lossy(&output.stderr);
-    let clean = |line: &str| line.trim_start_matches("remote:").trim().chars().filter(|c| !c.is_control()).take(100).collect::<String>();
+    let clean = |line: &str| {
+        line.trim_start_matches("remote:")
+            .trim()
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(100)
+            .collect::<String>()
+    };
     if output.status.success() {
         return Err("it was pushed".into());
     }
-    let finding = said.lines().find_map(|line| line.split_once(" (fingerprint ")).map(|(finding, _)| clean(finding));
+    let finding = said
+        .lines()
+        .find_map(|line| line.split_once(" (fingerprint "))
+        .map(|(finding, _)| clean(finding));
     finding.ok_or_else(|| said.lines().map(clean).find(|l| !l.is_empty()).unwrap_or_default())
 }
 
 fn push_a_key(dir: &Path, url: &str) -> Result<std::process::Output, String> {
     let git = |args: &[&str]| {
         let mut command = Command::new("git");
-        command.current_dir(dir).args(["-c", "user.name=demo", "-c", "user.email=demo@bottle.invalid", "-c", "init.defaultBranch=main"]);
+        command.current_dir(dir).args([
+            "-c",
+            "user.name=demo",
+            "-c",
+            "user.email=demo@bottle.invalid",
+            "-c",
+            "init.defaultBranch=main",
+        ]);
         command.args(args).stdin(Stdio::null()).output().map_err(|e| format!("git: {e}"))
     };
     // In two parts, so that no file of the project holds a token.
     let key = ["gh", "p_wWPw5k4aXcaT4fNP0UcnZwJUVFk6LO0pINUx"].concat();
-    std::fs::write(dir.join("deploy.sh"), format!("#!/bin/sh\nexport GITHUB_TOKEN={key}\n")).map_err(|e| e.to_string())?;
+    std::fs::write(dir.join("deploy.sh"), format!("#!/bin/sh\nexport GITHUB_TOKEN={key}\n"))
+        .map_err(|e| e.to_string())?;
     let branch = format!("HEAD:refs/heads/{}/planted", std::env::var("BOTTLE").unwrap_or_default());
-    for args in [&["init", "--quiet"][..], &["add", "."], &["commit", "--quiet", "--message=deploy"]] {
+    for args in
+        [&["init", "--quiet"][..], &["add", "."], &["commit", "--quiet", "--message=deploy"]]
+    {
         let done = git(args)?;
         if !done.status.success() {
-            return Err(String::from_utf8_lossy(&done.stderr).lines().next().unwrap_or("git failed").to_owned());
+            return Err(String::from_utf8_lossy(&done.stderr)
+                .lines()
+                .next()
+                .unwrap_or("git failed")
+                .to_owned());
         }
     }
     git(&["push", url, &branch])
@@ -179,7 +229,9 @@ const NAME_WIDTH: usize = 34;
 
 impl Table {
     fn new(json: bool) -> Self {
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .iter()
+            .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
         let locale = locale.unwrap_or_default().to_ascii_lowercase();
         let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
         let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
@@ -216,7 +268,11 @@ impl Table {
     fn finish(self) -> Result<ExitCode, String> {
         let failed = self.checks.iter().filter(|check| !check.passed).count();
         if self.json {
-            println!("{}", serde_json::to_string(&serde_json::json!({ "version": 1, "checks": self.checks })).map_err(|e| e.to_string())?);
+            println!(
+                "{}",
+                serde_json::to_string(&serde_json::json!({ "version": 1, "checks": self.checks }))
+                    .map_err(|e| e.to_string())?
+            );
         } else if failed > 0 {
             println!("  {failed} of {} checks failed", self.checks.len());
         }

@@ -61,7 +61,9 @@ fn options(args: &[String], flags: &[&str]) -> Result<Vec<(String, String)>, Str
         let name = arg.strip_prefix("--").ok_or_else(|| format!("unexpected argument {arg}"))?;
         if flags.contains(&name) {
             found.push((name.to_owned(), String::new()));
-        } else if let Some((name, value)) = name.split_once('=').filter(|(name, _)| !name.is_empty()) {
+        } else if let Some((name, value)) =
+            name.split_once('=').filter(|(name, _)| !name.is_empty())
+        {
             found.push((name.to_owned(), value.to_owned()));
         } else {
             let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;

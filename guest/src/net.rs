@@ -78,7 +78,9 @@ pub fn vsock_connect(port: u32) -> io::Result<OwnedFd> {
 pub fn remove_dummies() -> io::Result<()> {
     let Ok(devices) = std::fs::read_dir("/sys/class/net") else { return Ok(()) };
     let names = devices.flatten().filter_map(|d| d.file_name().into_string().ok());
-    for name in names.filter(|n| n.strip_prefix("dummy").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))) {
+    for name in names
+        .filter(|n| n.strip_prefix("dummy").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())))
+    {
         let index = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"))?;
         remove(index.trim().parse().map_err(io::Error::other)?)?;
     }
@@ -97,6 +99,9 @@ fn remove(index: i32) -> io::Result<()> {
     nix::unistd::write(&netlink, &message)?;
     let mut answer = [0; 256];
     let n = nix::unistd::read(&netlink, &mut answer)?;
-    let code = answer.get(16..20).filter(|_| n >= 20).map_or(-libc::EPROTO, |b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+    let code = answer
+        .get(16..20)
+        .filter(|_| n >= 20)
+        .map_or(-libc::EPROTO, |b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
     if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) }
 }

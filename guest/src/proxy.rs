@@ -24,7 +24,8 @@ pub struct Answer {
 /// One line: no connection, no answer in time, or no HTTP.
 pub async fn ask(port: u16, request: &str) -> Result<Answer, String> {
     let exchange = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|e| format!("connect: {e}"))?;
+        let mut stream =
+            TcpStream::connect(("127.0.0.1", port)).await.map_err(|e| format!("connect: {e}"))?;
         stream.write_all(request.as_bytes()).await.map_err(|e| format!("send: {e}"))?;
         let mut answer = Vec::new();
         let mut buf = [0; 2048];
@@ -38,7 +39,9 @@ pub async fn ask(port: u16, request: &str) -> Result<Answer, String> {
         }
         parse(&String::from_utf8_lossy(&answer))
     };
-    tokio::time::timeout(ANSWER_DEADLINE, exchange).await.map_err(|_| format!("no answer within {} s", ANSWER_DEADLINE.as_secs()))?
+    tokio::time::timeout(ANSWER_DEADLINE, exchange)
+        .await
+        .map_err(|_| format!("no answer within {} s", ANSWER_DEADLINE.as_secs()))?
 }
 
 /// The request by which a client asks a proxy for a tunnel to `authority` (HOST:PORT).
@@ -52,7 +55,10 @@ pub fn get(port: u16) -> String {
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().filter_map(|line| line.split_once(':')).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
 }
 
 /// The head, and as much body as it announces, are there. Without an announcement, the head is enough.

@@ -22,7 +22,9 @@ pub async fn splice<B: AsyncRead + AsyncWrite + Unpin>(mut a: TcpStream, mut b: 
 /// # Errors
 /// When the port is taken.
 pub async fn listen(port: u16) -> Result<TcpListener, String> {
-    TcpListener::bind(("127.0.0.1", port)).await.map_err(|e| format!("cannot listen on 127.0.0.1:{port}: {e}"))
+    TcpListener::bind(("127.0.0.1", port))
+        .await
+        .map_err(|e| format!("cannot listen on 127.0.0.1:{port}: {e}"))
 }
 
 /// Connections of `listener`, for ever. Running out of file descriptors is waited out: connections end.
@@ -40,7 +42,9 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
     let mut maps = Vec::new();
     for (name, value) in crate::options(args, &[])? {
         match (name.as_str(), value.split_once('=')) {
-            ("map", Some((port, socket))) => maps.push((crate::number::<u16>("map", port)?, PathBuf::from(socket))),
+            ("map", Some((port, socket))) => {
+                maps.push((crate::number::<u16>("map", port)?, PathBuf::from(socket)))
+            }
             _ => return Err(format!("--{name} {value}: expected --map PORT=SOCKET")),
         }
     }
@@ -49,7 +53,10 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
     }
     // Some engines start without a loopback interface; where we may not change that, it is up already.
     let _ = crate::net::loopback_up();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     runtime.block_on(async {
         for (port, socket) in maps {
             let listener = listen(port).await?;

@@ -24,10 +24,13 @@ const MAX_BOUNDARIES: usize = 12;
 /// Where the value is, or that `sha256_hex` is not a hash.
 pub fn absent(sha256_hex: &str) -> Result<String, String> {
     let mut wanted = [0; 32];
-    hex::decode_to_slice(sha256_hex.trim(), &mut wanted).map_err(|_| "the upstream named no SHA-256".to_owned())?;
+    hex::decode_to_slice(sha256_hex.trim(), &mut wanted)
+        .map_err(|_| "the upstream named no SHA-256".to_owned())?;
     let mut search = Search { wanted, words: 0, files: 0, bytes: 0 };
     for (name, value) in std::env::vars_os() {
-        search.look(value.as_encoded_bytes(), || format!("the environment variable {}", name.to_string_lossy()))?;
+        search.look(value.as_encoded_bytes(), || {
+            format!("the environment variable {}", name.to_string_lossy())
+        })?;
     }
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         if entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
@@ -39,7 +42,11 @@ pub fn absent(sha256_hex: &str) -> Result<String, String> {
     for root in ROOTS {
         search.tree(Path::new(root))?;
     }
-    let more = if search.bytes >= MAX_TOTAL || search.files >= MAX_FILES { ", the first of more" } else { "" };
+    let more = if search.bytes >= MAX_TOTAL || search.files >= MAX_FILES {
+        ", the first of more"
+    } else {
+        ""
+    };
     Ok(format!("searched {} words in {} files{more}", search.words, search.files))
 }
 
@@ -58,7 +65,9 @@ impl Search {
                 let Ok(kind) = entry.file_type() else { continue };
                 if kind.is_dir() {
                     dirs.push_back(entry.path());
-                } else if kind.is_file() && entry.metadata().is_ok_and(|meta| meta.size() <= MAX_FILE) {
+                } else if kind.is_file()
+                    && entry.metadata().is_ok_and(|meta| meta.size() <= MAX_FILE)
+                {
                     self.file(&entry.path())?;
                 }
             }
@@ -71,7 +80,10 @@ impl Search {
             return Ok(());
         }
         let mut content = Vec::new();
-        if fs::File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut content)).is_ok() {
+        if fs::File::open(path)
+            .and_then(|file| file.take(MAX_FILE).read_to_end(&mut content))
+            .is_ok()
+        {
             self.files += 1;
             self.bytes += content.len() as u64;
             self.look(&content, || path.display().to_string())?;
@@ -85,7 +97,10 @@ impl Search {
             if word.len() < *LENGTHS.start() {
                 continue;
             }
-            let cuts: Vec<usize> = (0..word.len()).filter(|&i| b".~+/=:@%".contains(&word[i])).take(MAX_BOUNDARIES).collect();
+            let cuts: Vec<usize> = (0..word.len())
+                .filter(|&i| b".~+/=:@%".contains(&word[i]))
+                .take(MAX_BOUNDARIES)
+                .collect();
             let starts = std::iter::once(0).chain(cuts.iter().map(|cut| cut + 1));
             for start in starts {
                 for end in cuts.iter().copied().chain([word.len()]) {
@@ -108,13 +123,20 @@ mod tests {
     use super::*;
 
     fn finds(token: &str, text: &str) -> bool {
-        let mut search = Search { wanted: Sha256::digest(token).into(), words: 0, files: 0, bytes: 0 };
+        let mut search =
+            Search { wanted: Sha256::digest(token).into(), words: 0, files: 0, bytes: 0 };
         search.look(text.as_bytes(), || "here".into()).is_err()
     }
 
     #[test]
     fn a_token_is_found_however_it_is_written() {
-        for token in ["ghp_0123456789abcdef", "sk-ant-api03-AbC_d-9", "dGVzdCB0b2tlbg==", "a/b+c/d0123456789", "user:pass-word-1234"] {
+        for token in [
+            "ghp_0123456789abcdef",
+            "sk-ant-api03-AbC_d-9",
+            "dGVzdCB0b2tlbg==",
+            "a/b+c/d0123456789",
+            "user:pass-word-1234",
+        ] {
             for text in [
                 token.to_owned(),
                 format!("TOKEN={token}\n"),

@@ -32,13 +32,19 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
             "canary" => canaries.push(crate::number::<u16>(&name, &value)?),
             "denied-host" => denied.push(value),
             "endpoint" => {
-                let (endpoint, port) = value.split_once('=').ok_or_else(|| format!("--endpoint {value}: expected NAME=PORT"))?;
-                endpoints.push((endpoint.parse::<EndpointName>()?, crate::number::<u16>(&name, port)?));
+                let (endpoint, port) = value
+                    .split_once('=')
+                    .ok_or_else(|| format!("--endpoint {value}: expected NAME=PORT"))?;
+                endpoints
+                    .push((endpoint.parse::<EndpointName>()?, crate::number::<u16>(&name, port)?));
             }
             _ => return Err(format!("unknown option --{name}")),
         }
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     let checks = runtime.block_on(async {
         // Before anything that the host answers.
         let attempts = checks::vsock_attempts();
@@ -82,15 +88,21 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
         let mut done = Vec::new();
         while let Some(check) = set.join_next().await {
             // A check that panics is one that failed.
-            done.push(check.unwrap_or_else(|e| (u32::MAX, Check::new("internal", Err(e.to_string())))));
+            done.push(
+                check.unwrap_or_else(|e| (u32::MAX, Check::new("internal", Err(e.to_string())))),
+            );
         }
         done.sort_by_key(|(at, _)| *at);
         done.into_iter().map(|(_, check)| check).collect::<Vec<_>>()
     });
     let passed = checks.iter().all(|check| check.passed);
-    let environment =
-        std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())).collect();
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+    let environment = std::env::vars_os()
+        .map(|(name, value)| {
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+        })
+        .collect();
+    let kernel =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
     let report = Report { version: 1, checks, environment, kernel };
     println!("{}", serde_json::to_string(&report).map_err(|e| e.to_string())?);
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

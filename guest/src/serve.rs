@@ -36,13 +36,18 @@ fn run(socket: &str) -> Result<Infallible, String> {
     let key = Key::from_bytes(key);
     // What a program leaves behind becomes our child, as if this were PID 1.
     nix::sys::prctl::set_child_subreaper(true).map_err(|e| format!("subreaper: {e}"))?;
-    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES, |(_, hard)| hard.min(OPEN_FILES));
+    let most =
+        getrlimit(Resource::RLIMIT_NOFILE).map_or(OPEN_FILES, |(_, hard)| hard.min(OPEN_FILES));
     setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(|e| format!("rlimit: {e}"))?;
     net::loopback_up().map_err(|e| format!("loopback: {e}"))?;
     net::remove_dummies().map_err(|e| format!("network devices: {e}"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("runtime: {e}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("runtime: {e}"))?;
     runtime.block_on(async {
-        let mut channel = UnixStream::connect(socket).await.map_err(|e| format!("{socket}: {e}"))?;
+        let mut channel =
+            UnixStream::connect(socket).await.map_err(|e| format!("{socket}: {e}"))?;
         tokio::time::timeout(HANDSHAKE_DEADLINE, guest_handshake(&mut channel, &key))
             .await
             .map_err(|_| "the host did not answer the handshake".to_owned())?

@@ -95,7 +95,13 @@ impl Archive {
     /// # Errors
     /// No such file, no such image, or a layer that is missing or altered.
     pub fn open(path: &Path, platform: &str) -> Result<Self, PackError> {
-        let mut archive = Self { path: path.to_owned(), files: index(path)?, layers: Vec::new(), env: Vec::new(), workdir: None };
+        let mut archive = Self {
+            path: path.to_owned(),
+            files: index(path)?,
+            layers: Vec::new(),
+            env: Vec::new(),
+            workdir: None,
+        };
         let (config, blobs) = match archive.files.contains_key("index.json") {
             true => archive.oci(platform)?,
             false => archive.saved()?,
@@ -127,14 +133,22 @@ impl Archive {
         let mut index: Index = self.json("index.json")?;
         // An index of several platforms may be inside the archive's own.
         for _ in 0..2 {
-            let fits = |d: &&Descriptor| d.platform.as_ref().is_none_or(|p| format!("{}/{}", p.os, p.architecture) == platform);
+            let fits = |d: &&Descriptor| {
+                d.platform
+                    .as_ref()
+                    .is_none_or(|p| format!("{}/{}", p.os, p.architecture) == platform)
+            };
             let Some(image) = index.manifests.iter().find(fits) else { break };
             let name = self.blob_name(&image.digest)?;
             self.matches(&name, &image.digest)?;
             if let Ok(manifest) = self.json::<ImageManifest>(&name) {
                 let config = self.blob_name(&manifest.config.digest)?;
                 self.matches(&config, &manifest.config.digest)?;
-                let layers = manifest.layers.iter().map(|l| self.blob(&self.blob_name(&l.digest)?)).collect::<Result<_, _>>()?;
+                let layers = manifest
+                    .layers
+                    .iter()
+                    .map(|l| self.blob(&self.blob_name(&l.digest)?))
+                    .collect::<Result<_, _>>()?;
                 return Ok((self.json(&config)?, layers));
             }
             index = self.json(&name)?;
@@ -144,18 +158,26 @@ impl Archive {
 
     fn saved(&self) -> Result<(Config, Vec<Blob>), PackError> {
         let saved: Vec<Saved> = self.json("manifest.json")?;
-        let [image] = &saved[..] else { return Err(self.wrong(&format!("it has {} images, and one is wanted", saved.len()))) };
+        let [image] = &saved[..] else {
+            return Err(self.wrong(&format!("it has {} images, and one is wanted", saved.len())));
+        };
         let layers = image.layers.iter().map(|l| self.blob(l)).collect::<Result<_, _>>()?;
         Ok((self.json(&image.config)?, layers))
     }
 
     fn blob_name(&self, digest: &str) -> Result<String, PackError> {
-        let hex = digest.strip_prefix("sha256:").filter(|h| h.len() == 64 && h.bytes().all(|b| b.is_ascii_hexdigit()));
-        hex.map(|h| format!("blobs/sha256/{h}")).ok_or_else(|| self.wrong(&format!("{digest:?} is no digest")))
+        let hex = digest
+            .strip_prefix("sha256:")
+            .filter(|h| h.len() == 64 && h.bytes().all(|b| b.is_ascii_hexdigit()));
+        hex.map(|h| format!("blobs/sha256/{h}"))
+            .ok_or_else(|| self.wrong(&format!("{digest:?} is no digest")))
     }
 
     fn blob(&self, name: &str) -> Result<Blob, PackError> {
-        let (at, size) = *self.files.get(name).ok_or_else(|| self.wrong(&format!("{name:?} is missing in it")))?;
+        let (at, size) = *self
+            .files
+            .get(name)
+            .ok_or_else(|| self.wrong(&format!("{name:?} is missing in it")))?;
         Ok(Blob { archive: self.path.clone(), at, size })
     }
 
@@ -174,7 +196,11 @@ impl Archive {
     }
 
     fn matches(&self, name: &str, digest: &str) -> Result<(), PackError> {
-        if format!("sha256:{}", sha256(&self.text(name)?)) == digest { Ok(()) } else { Err(self.wrong(&format!("{digest} is altered"))) }
+        if format!("sha256:{}", sha256(&self.text(name)?)) == digest {
+            Ok(())
+        } else {
+            Err(self.wrong(&format!("{digest} is altered")))
+        }
     }
 
     fn wrong(&self, why: &str) -> PackError {
@@ -189,7 +215,12 @@ fn index(path: &Path) -> Result<BTreeMap<String, (u64, u64)>, PackError> {
     for entry in tar.entries_with_seek().map_err(at(path))? {
         let entry = entry.map_err(at(path))?;
         if entry.header().entry_type().is_file() {
-            let name = entry.path().map_err(at(path))?.to_string_lossy().trim_start_matches("./").to_owned();
+            let name = entry
+                .path()
+                .map_err(at(path))?
+                .to_string_lossy()
+                .trim_start_matches("./")
+                .to_owned();
             files.insert(name, (entry.raw_file_position(), entry.size()));
         }
     }
@@ -210,7 +241,8 @@ impl Layer for Blob {
         self.open()?.take(2).read_to_end(&mut magic).map_err(at(&self.archive))?;
         let from = std::io::BufReader::with_capacity(1 << 16, self.open()?);
         if magic == [0x1f, 0x8b] {
-            std::io::copy(&mut flate2::bufread::MultiGzDecoder::new(from), to).map_err(at(&self.archive))?;
+            std::io::copy(&mut flate2::bufread::MultiGzDecoder::new(from), to)
+                .map_err(at(&self.archive))?;
         } else {
             std::io::copy(&mut { from }, to).map_err(at(&self.archive))?;
         }

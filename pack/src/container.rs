@@ -43,7 +43,13 @@ impl Spec {
     #[must_use]
     pub fn of_bottle(name: &str, platform: &str) -> Self {
         let command = vec![GUEST.to_owned(), "idle".to_owned()];
-        Self { name: format!("bottle/{name}"), platform: platform.to_owned(), command, env: Vec::new(), workdir: None }
+        Self {
+            name: format!("bottle/{name}"),
+            platform: platform.to_owned(),
+            command,
+            env: Vec::new(),
+            workdir: None,
+        }
     }
 }
 
@@ -155,7 +161,8 @@ pub fn pack(layers: &[&dyn Layer], spec: &Spec, to: impl Write) -> Result<Packed
     let assets_size = assets.bytes;
     let manifest = serde_json::to_vec(&manifest(spec, entries)).map_err(io::Error::from)?;
     assets.write_all(&manifest)?;
-    let footer = Footer { assets: assets_size, manifest: manifest.len() as u64, crc: assets.crc.finalize() };
+    let footer =
+        Footer { assets: assets_size, manifest: manifest.len() as u64, crc: assets.crc.finalize() };
     whole.write_all(&footer.bytes())?;
     whole.flush()?;
     let (sha256, bytes) = whole.finish();
@@ -177,7 +184,11 @@ fn manifest(spec: &Spec, layers: Vec<LayerEntry>) -> Manifest {
         network: false,
         created: "1970-01-01T00:00:01Z".into(),
         smolvm_version: WRITTEN_FOR.into(),
-        assets: Assets { libraries: Vec::new(), agent_rootfs: Asset { path: "agent-rootfs.tar".into(), size: 0 }, layers },
+        assets: Assets {
+            libraries: Vec::new(),
+            agent_rootfs: Asset { path: "agent-rootfs.tar".into(), size: 0 },
+            layers,
+        },
     }
 }
 
@@ -198,7 +209,8 @@ fn open(path: &Path, platform: &str) -> Result<(File, Footer, Manifest), PackErr
     let mut json = Vec::new();
     Read::by_ref(&mut file).take(footer.manifest).read_to_end(&mut json).map_err(at(path))?;
     file.rewind().map_err(at(path))?;
-    let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| PackError::Damaged(format!("its manifest: {e}")))?;
+    let manifest: Manifest = serde_json::from_slice(&json)
+        .map_err(|e| PackError::Damaged(format!("its manifest: {e}")))?;
     if manifest.platform != platform {
         return Err(PackError::Platform { found: manifest.platform, wanted: platform.to_owned() });
     }
@@ -240,7 +252,9 @@ pub fn host_platform() -> &'static str {
 /// Each layer that the manifest names, by its content.
 fn layers(assets: impl Read, manifest: &Manifest) -> Result<(), PackError> {
     let damaged = |e: io::Error| PackError::Damaged(format!("its assets: {e}"));
-    let mut tar = tar::Archive::new(zstd::Decoder::with_buffer(BufReader::with_capacity(1 << 17, assets)).map_err(damaged)?);
+    let mut tar = tar::Archive::new(
+        zstd::Decoder::with_buffer(BufReader::with_capacity(1 << 17, assets)).map_err(damaged)?,
+    );
     let mut found = Vec::new();
     for entry in tar.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
@@ -258,7 +272,12 @@ fn layers(assets: impl Read, manifest: &Manifest) -> Result<(), PackError> {
     Ok(())
 }
 
-fn header(name: &str, kind: tar::EntryType, mode: u32, size: u64) -> Result<tar::Header, PackError> {
+fn header(
+    name: &str,
+    kind: tar::EntryType,
+    mode: u32,
+    size: u64,
+) -> Result<tar::Header, PackError> {
     let mut header = tar::Header::new_gnu();
     header.set_path(name)?;
     header.set_entry_type(kind);
@@ -300,14 +319,20 @@ impl Footer {
         if &bytes[..8] != MAGIC {
             return Err(truncated("it has no footer"));
         }
-        let number = |at: usize| bytes[at..at + 8].iter().rev().fold(0_u64, |n, b| (n << 8) | u64::from(*b));
-        let short = |at: usize| bytes[at..at + 4].iter().rev().fold(0_u32, |n, b| (n << 8) | u32::from(*b));
+        let number =
+            |at: usize| bytes[at..at + 8].iter().rev().fold(0_u64, |n, b| (n << 8) | u64::from(*b));
+        let short =
+            |at: usize| bytes[at..at + 4].iter().rev().fold(0_u32, |n, b| (n << 8) | u32::from(*b));
         if short(8) != VERSION {
             return Err(PackError::Version { found: short(8), known: VERSION });
         }
         let footer = Self { assets: number(28), manifest: number(44), crc: short(52) };
         let whole = footer.assets.checked_add(footer.manifest) == Some(start);
-        if !whole || number(20) != 0 || number(36) != footer.assets || footer.manifest > MANIFEST_LIMIT {
+        if !whole
+            || number(20) != 0
+            || number(36) != footer.assets
+            || footer.manifest > MANIFEST_LIMIT
+        {
             return Err(truncated("its footer does not fit its size"));
         }
         Ok(footer)

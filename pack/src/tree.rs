@@ -29,8 +29,9 @@ impl Layer for Tree {
 impl Tree {
     fn walk(&self, below: &Path, tar: &mut Builder<&mut dyn Write>) -> Result<(), PackError> {
         let dir = self.0.join(below);
-        let mut names: Vec<_> =
-            fs::read_dir(&dir).and_then(|d| d.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>()).map_err(at(&dir))?;
+        let mut names: Vec<_> = fs::read_dir(&dir)
+            .and_then(|d| d.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>())
+            .map_err(at(&dir))?;
         names.sort_unstable();
         for name in names {
             let name = below.join(name);
@@ -38,14 +39,25 @@ impl Tree {
             let meta = fs::symlink_metadata(&path).map_err(at(&path))?;
             let kind = meta.file_type();
             if kind.is_dir() {
-                tar.append_data(&mut header(EntryType::Directory, meta.mode(), 0), name.join(""), &[][..]).map_err(at(&path))?;
+                tar.append_data(
+                    &mut header(EntryType::Directory, meta.mode(), 0),
+                    name.join(""),
+                    &[][..],
+                )
+                .map_err(at(&path))?;
                 self.walk(&name, tar)?;
             } else if kind.is_symlink() {
                 let target = fs::read_link(&path).map_err(at(&path))?;
-                tar.append_link(&mut header(EntryType::Symlink, 0o777, 0), &name, target).map_err(at(&path))?;
+                tar.append_link(&mut header(EntryType::Symlink, 0o777, 0), &name, target)
+                    .map_err(at(&path))?;
             } else if kind.is_file() {
                 let file = fs::File::open(&path).map_err(at(&path))?;
-                tar.append_data(&mut header(EntryType::Regular, meta.mode(), meta.len()), &name, file).map_err(at(&path))?;
+                tar.append_data(
+                    &mut header(EntryType::Regular, meta.mode(), meta.len()),
+                    &name,
+                    file,
+                )
+                .map_err(at(&path))?;
             } else {
                 let what = if kind.is_socket() { "a socket" } else { "a device or pipe" };
                 return Err(PackError::Source { path, why: format!("{what} cannot be packed") });
@@ -69,13 +81,16 @@ pub struct File {
 impl Layer for File {
     fn write(&self, to: &mut dyn Write) -> Result<(), PackError> {
         let mut tar = Builder::new(to);
-        let above: Vec<_> = self.to.ancestors().skip(1).filter(|a| !a.as_os_str().is_empty()).collect();
+        let above: Vec<_> =
+            self.to.ancestors().skip(1).filter(|a| !a.as_os_str().is_empty()).collect();
         for dir in above.into_iter().rev() {
-            tar.append_data(&mut header(EntryType::Directory, 0o755, 0), dir.join(""), &[][..]).map_err(PackError::Write)?;
+            tar.append_data(&mut header(EntryType::Directory, 0o755, 0), dir.join(""), &[][..])
+                .map_err(PackError::Write)?;
         }
         let file = fs::File::open(&self.from).map_err(at(&self.from))?;
         let size = file.metadata().map_err(at(&self.from))?.len();
-        tar.append_data(&mut header(EntryType::Regular, self.mode, size), &self.to, file).map_err(at(&self.from))?;
+        tar.append_data(&mut header(EntryType::Regular, self.mode, size), &self.to, file)
+            .map_err(at(&self.from))?;
         tar.finish().map_err(PackError::Write)
     }
 }

@@ -30,7 +30,8 @@ fn root(names: &[&str]) -> TempDir {
 fn packed(root: &Path) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.smolmachine");
-    pack(&[&Tree(root.to_owned())], &Spec::of_bottle("x", AMD64), fs::File::create(&path).unwrap()).unwrap();
+    pack(&[&Tree(root.to_owned())], &Spec::of_bottle("x", AMD64), fs::File::create(&path).unwrap())
+        .unwrap();
     (dir, path)
 }
 
@@ -64,10 +65,16 @@ fn a_layer_holds_what_the_tree_holds() {
     for entry in archive.entries().unwrap() {
         let entry = entry.unwrap();
         let (header, path) = (entry.header(), entry.path().unwrap().to_string_lossy().into_owned());
-        assert_eq!((header.uid().unwrap(), header.gid().unwrap(), header.mtime().unwrap()), (0, 0, 1), "{path}");
+        assert_eq!(
+            (header.uid().unwrap(), header.gid().unwrap(), header.mtime().unwrap()),
+            (0, 0, 1),
+            "{path}"
+        );
         seen.push((path, header.entry_type(), header.mode().unwrap()));
     }
-    let kind = |name: &str| seen.iter().find(|(path, ..)| path == name).map(|(_, kind, mode)| (*kind, *mode));
+    let kind = |name: &str| {
+        seen.iter().find(|(path, ..)| path == name).map(|(_, kind, mode)| (*kind, *mode))
+    };
     assert_eq!(kind("b/linked"), Some((tar::EntryType::Regular, 0o644)));
     assert_eq!(kind("b/symlink").map(|(k, _)| k), Some(tar::EntryType::Symlink));
     assert_eq!(kind("b/file"), Some((tar::EntryType::Regular, 0o1755)));
@@ -101,7 +108,9 @@ fn every_altered_byte_is_noticed() {
 fn another_platform_and_a_newer_format_are_refused_by_name() {
     let root = root(&["a", "b"]);
     let (_dir, path) = packed(root.path());
-    assert!(matches!(verify(&path, "linux/arm64"), Err(PackError::Platform { found, .. }) if found == AMD64));
+    assert!(
+        matches!(verify(&path, "linux/arm64"), Err(PackError::Platform { found, .. }) if found == AMD64)
+    );
     let mut newer = fs::read(&path).unwrap();
     let at = newer.len() - 64 + 8;
     newer[at] = 9;
@@ -113,7 +122,8 @@ fn another_platform_and_a_newer_format_are_refused_by_name() {
 fn a_socket_is_refused() {
     let root = root(&["a", "b"]);
     let _socket = std::os::unix::net::UnixListener::bind(root.path().join("s")).unwrap();
-    let refused = pack(&[&Tree(root.path().to_owned())], &Spec::of_bottle("x", AMD64), std::io::sink());
+    let refused =
+        pack(&[&Tree(root.path().to_owned())], &Spec::of_bottle("x", AMD64), std::io::sink());
     assert!(matches!(refused, Err(PackError::Source { .. })));
 }
 
@@ -157,9 +167,13 @@ fn a_saved_image_is_packed_with_a_file_over_it() {
     for content in [tar, gzip.finish().unwrap()] {
         let (dir, path) = saved(&content, &digest, "amd64");
         let archive = Archive::open(&path, AMD64).unwrap();
-        assert_eq!((&archive.env[..], archive.workdir.as_deref()), (&["A=b".to_owned()][..], Some("/w")));
+        assert_eq!(
+            (&archive.env[..], archive.workdir.as_deref()),
+            (&["A=b".to_owned()][..], Some("/w"))
+        );
         let own = File { from: root.path().join("a/file"), to: "usr/lib/own".into(), mode: 0o755 };
-        let layers: Vec<&dyn bottle_pack::Layer> = archive.layers().chain([&own as &dyn bottle_pack::Layer]).collect();
+        let layers: Vec<&dyn bottle_pack::Layer> =
+            archive.layers().chain([&own as &dyn bottle_pack::Layer]).collect();
         let out = dir.path().join("out");
         pack(&layers, &Spec::of_bottle("x", AMD64), fs::File::create(&out).unwrap()).unwrap();
         let manifest = verify(&out, AMD64).unwrap();
@@ -171,7 +185,9 @@ fn a_saved_image_is_packed_with_a_file_over_it() {
 fn a_saved_image_that_is_not_what_it_says_is_refused() {
     let (_root, tar, digest) = layer();
     let (_dir, path) = saved(&tar, &format!("sha256:{}", "0".repeat(64)), "amd64");
-    assert!(matches!(Archive::open(&path, AMD64), Err(PackError::Source { why, .. }) if why.contains("altered")));
+    assert!(
+        matches!(Archive::open(&path, AMD64), Err(PackError::Source { why, .. }) if why.contains("altered"))
+    );
     let (_dir, path) = saved(&tar, &digest, "arm64");
     assert!(matches!(Archive::open(&path, AMD64), Err(PackError::Platform { .. })));
     let (_dir, path) = saved(&tar, &digest, "amd64");

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Fingerprint, GateUrl, HostPattern, Method, PathPattern, Policy, RefPattern, Route, UpstreamName};
+use crate::{
+    Fingerprint, GateUrl, HostPattern, Method, PathPattern, Policy, RefPattern, Route, UpstreamName,
+};
 
 /// Begin of the names of routes that an operator granted to a running bottle. No route of a manifest can be called so.
 pub const GRANTED: &str = "proposal:";
@@ -30,7 +32,8 @@ impl Said {
     #[must_use]
     pub fn new(text: &str, cap: usize) -> Self {
         let (mut out, mut left, mut marks) = (String::new(), cap, 0);
-        for c in text.trim().chars().map(|c| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c }) {
+        for c in text.trim().chars().map(|c| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c })
+        {
             marks = if is_mark(c) { marks + 1 } else { 0 };
             let escape = acts(c) || marks > 2;
             let width = if escape { c.escape_unicode().count() } else { 1 };
@@ -140,8 +143,12 @@ impl RouteAsk {
     /// One line.
     pub fn check(&self) -> Result<(), String> {
         match () {
-            () if self.methods.is_empty() || self.methods.len() > MOST => Err(format!("name 1 to {MOST} methods")),
-            () if self.paths.is_empty() || self.paths.len() > MOST => Err(format!("name 1 to {MOST} paths (\"/*\" for all)")),
+            () if self.methods.is_empty() || self.methods.len() > MOST => {
+                Err(format!("name 1 to {MOST} methods"))
+            }
+            () if self.paths.is_empty() || self.paths.len() > MOST => {
+                Err(format!("name 1 to {MOST} paths (\"/*\" for all)"))
+            }
             () if self.port == 0 => Err("a port is 1 to 65535".to_owned()),
             () => Ok(()),
         }
@@ -194,7 +201,8 @@ impl RouteAsk {
                 && r.port == self.port
                 && r.tls == self.tls
                 && (r.methods.is_empty() || self.methods.iter().all(|m| r.methods.contains(m)))
-                && (r.paths.is_empty() || self.paths.iter().all(|p| r.paths.iter().any(|o| o.covers(p))))
+                && (r.paths.is_empty()
+                    || self.paths.iter().all(|p| r.paths.iter().any(|o| o.covers(p))))
         })
     }
 }
@@ -202,7 +210,9 @@ impl RouteAsk {
 fn is_local_name(host: &str) -> bool {
     let host = host.trim_start_matches("*.");
     !host.contains('.') && !host.contains(':')
-        || ["localhost", "local", "internal", "lan", "home", "corp"].iter().any(|tld| host.rsplit('.').next() == Some(tld))
+        || ["localhost", "local", "internal", "lan", "home", "corp"]
+            .iter()
+            .any(|tld| host.rsplit('.').next() == Some(tld))
 }
 
 fn is_private(ip: IpAddr) -> bool {
@@ -221,7 +231,11 @@ fn is_private(ip: IpAddr) -> bool {
                 || (a == 198 && (b & 0xfe) == 18)
         }
         // Only 2000::/3 is the internet.
-        IpAddr::V6(ip) => ip.segments()[0] & 0xe000 != 0x2000 || ip.segments()[0] == 0x2002 || ip.segments()[..2] == [0x2001, 0],
+        IpAddr::V6(ip) => {
+            ip.segments()[0] & 0xe000 != 0x2000
+                || ip.segments()[0] == 0x2002
+                || ip.segments()[..2] == [0x2001, 0]
+        }
     }
 }
 
@@ -275,7 +289,9 @@ impl Ask {
             let main = |b: &RefPattern| {
                 let text = String::from(b.clone());
                 let first = text.split('/').next().unwrap_or_default().to_owned();
-                first.contains('*') || ["main", "master", "trunk", "develop", "release", "releases"].contains(&first.as_str())
+                first.contains('*')
+                    || ["main", "master", "trunk", "develop", "release", "releases"]
+                        .contains(&first.as_str())
             };
             if branches.iter().any(main) { vec![Risk::Branches] } else { Vec::new() }
         };
@@ -293,7 +309,9 @@ impl Ask {
         match self {
             Self::Route(route) => Some(route.host.to_string()),
             Self::GitUpstream { url, .. } => Some(url.host().to_owned()),
-            Self::Ref { upstream, .. } | Self::Finding { upstream, .. } => Some(String::from(upstream.clone())),
+            Self::Ref { upstream, .. } | Self::Finding { upstream, .. } => {
+                Some(String::from(upstream.clone()))
+            }
             Self::Question { .. } => None,
         }
     }
@@ -316,14 +334,29 @@ impl Ask {
             Self::Route(r) => {
                 let scheme = if r.tls { "" } else { "http://" };
                 let methods = list(&mut r.methods.iter().map(ToString::to_string));
-                format!("{methods} {scheme}{}:{} {}", r.host, r.port, list(&mut r.paths.iter().map(ToString::to_string)))
+                format!(
+                    "{methods} {scheme}{}:{} {}",
+                    r.host,
+                    r.port,
+                    list(&mut r.paths.iter().map(ToString::to_string))
+                )
             }
-            Self::GitUpstream { url, branches } if branches.is_empty() => format!("fetch {}", url.as_str()),
+            Self::GitUpstream { url, branches } if branches.is_empty() => {
+                format!("fetch {}", url.as_str())
+            }
             Self::GitUpstream { url, branches } => {
-                format!("fetch {}, push {}", url.as_str(), list(&mut branches.iter().map(ToString::to_string)))
+                format!(
+                    "fetch {}, push {}",
+                    url.as_str(),
+                    list(&mut branches.iter().map(ToString::to_string))
+                )
             }
-            Self::Ref { upstream, branches } => format!("push {upstream} {}", list(&mut branches.iter().map(ToString::to_string))),
-            Self::Finding { upstream, fingerprint } => format!("push to {upstream} in spite of finding {fingerprint}"),
+            Self::Ref { upstream, branches } => {
+                format!("push {upstream} {}", list(&mut branches.iter().map(ToString::to_string)))
+            }
+            Self::Finding { upstream, fingerprint } => {
+                format!("push to {upstream} in spite of finding {fingerprint}")
+            }
             Self::Question { text, .. } => format!("asks: {text}"),
         }
     }
@@ -410,7 +443,13 @@ mod tests {
 
     fn ask(host: &str, port: u16, methods: &[&str], paths: &[&str], tls: bool) -> RouteAsk {
         let methods = methods.iter().map(|m| m.parse().unwrap()).collect();
-        RouteAsk { host: host.parse().unwrap(), port, methods, paths: paths.iter().map(|p| p.parse().unwrap()).collect(), tls }
+        RouteAsk {
+            host: host.parse().unwrap(),
+            port,
+            methods,
+            paths: paths.iter().map(|p| p.parse().unwrap()).collect(),
+            tls,
+        }
     }
 
     #[test]
@@ -456,8 +495,14 @@ mod tests {
         ] {
             assert!(!wider.is_within(&shown), "{wider:?}");
         }
-        let (host, below) = (ask("a.test", 443, &["GET"], &["/x"], true), ask("*.a.test", 443, &["GET"], &["/x"], true));
-        assert!(!below.is_within(&host) && !host.is_within(&below), "all names below a host are not the host");
+        let (host, below) = (
+            ask("a.test", 443, &["GET"], &["/x"], true),
+            ask("*.a.test", 443, &["GET"], &["/x"], true),
+        );
+        assert!(
+            !below.is_within(&host) && !host.is_within(&below),
+            "all names below a host are not the host"
+        );
     }
 
     #[test]
@@ -480,7 +525,10 @@ mod tests {
 
     #[test]
     fn main_branches_and_findings_are_wide() {
-        let refs = |b: &str| Ask::Ref { upstream: "x".parse().unwrap(), branches: vec![b.parse().unwrap()] };
+        let refs = |b: &str| Ask::Ref {
+            upstream: "x".parse().unwrap(),
+            branches: vec![b.parse().unwrap()],
+        };
         for wide in ["main", "master", "**", "*", "*/x", "release/*", "re*/x"] {
             assert_eq!(refs(wide).risks(), [Risk::Branches], "{wide}");
         }
@@ -492,11 +540,20 @@ mod tests {
 
     #[test]
     fn what_is_allowed_already_is_known() {
-        let route = Route { paths: vec!["/v1/*".parse().unwrap()], ..Route::to("a", "api.example.com".parse().unwrap()) };
+        let route = Route {
+            paths: vec!["/v1/*".parse().unwrap()],
+            ..Route::to("a", "api.example.com".parse().unwrap())
+        };
         let policy = Policy::new(vec![route.clone()]);
         assert!(ask("api.example.com", 443, &["GET"], &["/v1/x"], true).is_allowed_by(&policy));
         assert!(!ask("api.example.com", 443, &["GET"], &["/v2"], true).is_allowed_by(&policy));
-        let once = Policy::new(vec![Route { budget: crate::Budget { requests: Some(1), ..crate::Budget::default() }, ..route }]);
-        assert!(!ask("api.example.com", 443, &["GET"], &["/v1/x"], true).is_allowed_by(&once), "once is not always");
+        let once = Policy::new(vec![Route {
+            budget: crate::Budget { requests: Some(1), ..crate::Budget::default() },
+            ..route
+        }]);
+        assert!(
+            !ask("api.example.com", 443, &["GET"], &["/v1/x"], true).is_allowed_by(&once),
+            "once is not always"
+        );
     }
 }

@@ -18,7 +18,8 @@ pub enum Forge {
 
 impl Forge {
     /// All of them, by the names that a manifest uses.
-    pub const ALL: [(&'static str, Self); 3] = [("github", Self::GitHub), ("gitea", Self::Gitea), ("gitlab", Self::GitLab)];
+    pub const ALL: [(&'static str, Self); 3] =
+        [("github", Self::GitHub), ("gitea", Self::Gitea), ("gitlab", Self::GitLab)];
 
     /// The name that a manifest uses.
     #[must_use]

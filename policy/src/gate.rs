@@ -56,12 +56,15 @@ impl GatePolicy {
         if before == after {
             return None;
         }
-        let changed =
-            before.upstreams.iter().chain(&after.upstreams).find(|u| !before.upstreams.contains(u) || !after.upstreams.contains(u));
-        Some(
-            changed
-                .map_or_else(|| "more than upstreams changed".to_owned(), |u| format!("upstream {} changed, not only its rules", u.name)),
-        )
+        let changed = before
+            .upstreams
+            .iter()
+            .chain(&after.upstreams)
+            .find(|u| !before.upstreams.contains(u) || !after.upstreams.contains(u));
+        Some(changed.map_or_else(
+            || "more than upstreams changed".to_owned(),
+            |u| format!("upstream {} changed, not only its rules", u.name),
+        ))
     }
 }
 
@@ -227,7 +230,11 @@ impl FromStr for UpstreamName {
             && !s.ends_with('.')
             && !s.contains("..")
             && !s.to_ascii_lowercase().ends_with(".git");
-        let bad = || GateTextError { what: "an upstream's name", text: s.to_owned(), form: "letters, digits, -_., without .git" };
+        let bad = || GateTextError {
+            what: "an upstream's name",
+            text: s.to_owned(),
+            form: "letters, digits, -_., without .git",
+        };
         ok.then(|| Self(s.to_owned())).ok_or_else(bad)
     }
 }
@@ -314,7 +321,8 @@ impl FromStr for GateUrl {
         let form = "such as git@host:me/x.git, ssh://git@host/me/x.git or https://host/me/x.git, without a password";
         let bad = || {
             // Whatever stands before the @ may be a password.
-            let shown = s.rsplit_once('@').map_or_else(|| s.to_owned(), |(_, rest)| format!("…@{rest}"));
+            let shown =
+                s.rsplit_once('@').map_or_else(|| s.to_owned(), |(_, rest)| format!("…@{rest}"));
             GateTextError { what: "a git URL", text: shown, form }
         };
         let graphic = s.bytes().all(|b| b.is_ascii_graphic() && !b"\\\"'`$".contains(&b));
@@ -328,15 +336,22 @@ impl FromStr for GateUrl {
         } else if s.contains("://") || s.contains("::") {
             None
         } else {
-            s.split_once(':').filter(|(a, _)| a.contains('@') && !a.contains('/')).map(|(a, p)| (true, a, p))
+            s.split_once(':')
+                .filter(|(a, _)| a.contains('@') && !a.contains('/'))
+                .map(|(a, p)| (true, a, p))
         }
         .ok_or_else(bad)?;
-        let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+        let (user, host) =
+            authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
         let user_ok = user.is_none_or(|u| {
-            ssh && !u.is_empty() && !u.starts_with('-') && u.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            ssh && !u.is_empty()
+                && !u.starts_with('-')
+                && u.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         });
         let (host, port) = match host.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') => (host, Some(port.parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(bad)?)),
+            Some((host, port)) if !host.contains(':') => {
+                (host, Some(port.parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(bad)?))
+            }
             _ => (host, None),
         };
         let host_ok = !host.contains('*') && host.parse::<HostPattern>().is_ok();
@@ -347,7 +362,8 @@ impl FromStr for GateUrl {
         if !(user_ok && host_ok && path_ok) {
             return Err(bad());
         }
-        let (user, host, path) = (user.map(ToOwned::to_owned), host.to_ascii_lowercase(), path.to_owned());
+        let (user, host, path) =
+            (user.map(ToOwned::to_owned), host.to_ascii_lowercase(), path.to_owned());
         Ok(Self { text: s.to_owned(), ssh, user, host, port, path })
     }
 }
@@ -364,7 +380,11 @@ impl RefPattern {
     /// A name that makes it no pattern.
     pub fn of(&self, agent: &str, slug: &str) -> Result<PathPattern, GateTextError> {
         let text = self.0.replace("{agent}", agent).replace("{slug}", slug);
-        format!("/{text}").parse().map_err(|_| GateTextError { what: "a pattern of refs", text, form: PATTERN })
+        format!("/{text}").parse().map_err(|_| GateTextError {
+            what: "a pattern of refs",
+            text,
+            form: PATTERN,
+        })
     }
 }
 
@@ -375,9 +395,15 @@ impl FromStr for RefPattern {
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let this = Self(s.to_owned());
-        let whole = !s.is_empty() && !s.ends_with(['/', '.']) && !s.starts_with("refs/") && !s.contains("..");
+        let whole = !s.is_empty()
+            && !s.ends_with(['/', '.'])
+            && !s.starts_with("refs/")
+            && !s.contains("..");
         let bad = || GateTextError { what: "a pattern of refs", text: s.to_owned(), form: PATTERN };
-        if whole && this.of("a", "b").is_ok() && !this.0.replace("{agent}", "").replace("{slug}", "").contains(['{', '}']) {
+        if whole
+            && this.of("a", "b").is_ok()
+            && !this.0.replace("{agent}", "").replace("{slug}", "").contains(['{', '}'])
+        {
             Ok(this)
         } else {
             Err(bad())
@@ -396,7 +422,9 @@ impl EmailPattern {
     pub fn matches(&self, email: &str) -> bool {
         let email = email.to_ascii_lowercase();
         let mut pieces = self.0.split('*');
-        let Some(mut rest) = email.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
+        let Some(mut rest) = email.strip_prefix(pieces.next().unwrap_or_default()) else {
+            return false;
+        };
         let mut pieces = pieces.peekable();
         if pieces.peek().is_none() {
             return rest.is_empty();
@@ -416,8 +444,13 @@ impl FromStr for EmailPattern {
     type Err = GateTextError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let ok = (1..=254).contains(&s.len()) && s.chars().all(|c| !c.is_control() && !c.is_whitespace() && !"<>".contains(c));
-        let bad = || GateTextError { what: "an e-mail pattern", text: s.to_owned(), form: "such as me@example.com or *@example.com" };
+        let ok = (1..=254).contains(&s.len())
+            && s.chars().all(|c| !c.is_control() && !c.is_whitespace() && !"<>".contains(c));
+        let bad = || GateTextError {
+            what: "an e-mail pattern",
+            text: s.to_owned(),
+            form: "such as me@example.com or *@example.com",
+        };
         ok.then(|| Self(s.to_ascii_lowercase())).ok_or_else(bad)
     }
 }
@@ -446,8 +479,13 @@ impl FromStr for Fingerprint {
     type Err = GateTextError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let ok = s.len() == 16 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        let bad = || GateTextError { what: "a fingerprint", text: s.to_owned(), form: "the 16 hex digits that a refusal names" };
+        let ok =
+            s.len() == 16 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let bad = || GateTextError {
+            what: "a fingerprint",
+            text: s.to_owned(),
+            form: "the 16 hex digits that a refusal names",
+        };
         ok.then(|| Self(s.to_owned())).ok_or_else(bad)
     }
 }
@@ -527,7 +565,8 @@ mod tests {
         ] {
             assert!(bad.parse::<GateUrl>().is_err(), "{bad}");
         }
-        let shown = "https://user:hunter2@h.test/x".parse::<GateUrl>().expect_err("a password").to_string();
+        let shown =
+            "https://user:hunter2@h.test/x".parse::<GateUrl>().expect_err("a password").to_string();
         assert!(!shown.contains("hunter2"), "{shown}");
     }
 
@@ -535,7 +574,12 @@ mod tests {
     fn a_repository_has_all_its_spellings() {
         let url: GateUrl = "git@github.test:me/x.git".parse().expect("url");
         let all = url.spellings();
-        for want in ["https://github.test/me/x", "https://github.test/me/x.git", "ssh://git@github.test/me/x.git", "git@github.test:me/x"] {
+        for want in [
+            "https://github.test/me/x",
+            "https://github.test/me/x.git",
+            "ssh://git@github.test/me/x.git",
+            "git@github.test:me/x",
+        ] {
             assert!(all.iter().any(|s| s == want), "{want} in {all:?}");
         }
         let url: GateUrl = "ssh://git@h.test:2222/x.git".parse().expect("url");
@@ -546,13 +590,25 @@ mod tests {
     fn patterns_match_what_they_say() {
         let p: RefPattern = "{agent}/{slug}/*".parse().expect("pattern");
         let p = p.of("claude", "b1").expect("names");
-        assert!(p.matches("/claude/b1/x") && p.matches("/claude/b1/x/y") && !p.matches("/claude/b2/x"));
-        for bad in ["", "a/", "/a", "refs/heads/x", "a//b", "a/../b", "a..b", "a.", "{other}/x", "a b"] {
+        assert!(
+            p.matches("/claude/b1/x") && p.matches("/claude/b1/x/y") && !p.matches("/claude/b2/x")
+        );
+        for bad in
+            ["", "a/", "/a", "refs/heads/x", "a//b", "a/../b", "a..b", "a.", "{other}/x", "a b"]
+        {
             assert!(bad.parse::<RefPattern>().is_err(), "{bad}");
         }
         let of = |p: &str| p.parse::<EmailPattern>().expect("pattern");
-        assert!(of("*@Example.com").matches("a@EXAMPLE.com") && !of("*@example.com").matches("a@example.com.evil"));
-        assert!(of("a*b*c").matches("a1b2c") && !of("a*b*c").matches("ac") && of("a@b").matches("a@b") && !of("a@b").matches("a@bc"));
+        assert!(
+            of("*@Example.com").matches("a@EXAMPLE.com")
+                && !of("*@example.com").matches("a@example.com.evil")
+        );
+        assert!(
+            of("a*b*c").matches("a1b2c")
+                && !of("a*b*c").matches("ac")
+                && of("a@b").matches("a@b")
+                && !of("a@b").matches("a@bc")
+        );
         assert!(!of("ab*ba").matches("aba"), "pieces do not overlap");
     }
 
@@ -560,16 +616,25 @@ mod tests {
     fn rules_can_be_reloaded_and_nothing_else() {
         let text = r#"{"version":1,"agent":"a","slug":"s","upstreams":[{"name":"x","url":"https://h.test/x","push":{"branches":["b"]}}]}"#;
         let policy = GatePolicy::from_json(text.as_bytes()).expect("policy");
-        let other =
-            |from: &str, to: &str| policy.not_reloadable(&GatePolicy::from_json(text.replace(from, to).as_bytes()).expect("policy"));
+        let other = |from: &str, to: &str| {
+            policy.not_reloadable(
+                &GatePolicy::from_json(text.replace(from, to).as_bytes()).expect("policy"),
+            )
+        };
         assert_eq!(other("[\"b\"]", "[\"c\"]"), None);
         assert_eq!(other(",\"push\":{\"branches\":[\"b\"]}", ",\"stale\":\"allow\""), None);
-        for (from, to) in
-            [("h.test", "evil.test"), ("\"x\"", "\"y\""), ("\"s\"", "\"t\""), (",\"push\"", ",\"connect\":\"127.0.0.1:1\",\"push\"")]
-        {
+        for (from, to) in [
+            ("h.test", "evil.test"),
+            ("\"x\"", "\"y\""),
+            ("\"s\"", "\"t\""),
+            (",\"push\"", ",\"connect\":\"127.0.0.1:1\",\"push\""),
+        ] {
             assert!(other(from, to).is_some(), "{to}");
         }
-        let more = GatePolicy { upstreams: [policy.upstreams.clone(), policy.upstreams.clone()].concat(), ..policy.clone() };
+        let more = GatePolicy {
+            upstreams: [policy.upstreams.clone(), policy.upstreams.clone()].concat(),
+            ..policy.clone()
+        };
         assert!(policy.not_reloadable(&more).is_some());
     }
 
@@ -578,14 +643,19 @@ mod tests {
         let text = r#"{"version":1,"agent":"a","slug":"s","upstreams":[{"name":"x","url":"git@h.test:x","access":{"key":"K"},
             "known_hosts":"h.test ssh-ed25519 AAAA","push":{"branches":["{agent}/*"],"allow":["0123456789abcdef"]}}]}"#;
         let policy = GatePolicy::from_json(text.as_bytes()).expect("policy");
-        assert_eq!(GatePolicy::from_json(&serde_json::to_vec(&policy).expect("text")).expect("again"), policy);
+        assert_eq!(
+            GatePolicy::from_json(&serde_json::to_vec(&policy).expect("text")).expect("again"),
+            policy
+        );
         for (from, to, want) in [
             ("\"x\",\"url\"", "\"../x\",\"url\"", "key upstreams[0].name: not an upstream's name"),
             ("git@h.test:x", "file:///x", "key upstreams[0].url: not a git URL"),
             ("branches", "branchs", "upstreams[0].push.branchs: unknown field"),
             ("0123456789abcdef", "xyz", "not a fingerprint"),
         ] {
-            let e = GatePolicy::from_json(text.replace(from, to).as_bytes()).expect_err(want).to_string();
+            let e = GatePolicy::from_json(text.replace(from, to).as_bytes())
+                .expect_err(want)
+                .to_string();
             assert!(e.contains(want), "{e}");
         }
     }

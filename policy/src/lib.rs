@@ -13,15 +13,18 @@ mod route;
 mod secret;
 
 pub use ask::{
-    Ask, CHOICE_CAP, GRANTED, MOST, ProposalState, ProposalStatus, Risk, RouteAsk, Said, SuperviseCommand, SuperviseReport, TEXT_CAP,
+    Ask, CHOICE_CAP, GRANTED, MOST, ProposalState, ProposalStatus, Risk, RouteAsk, Said,
+    SuperviseCommand, SuperviseReport, TEXT_CAP,
 };
 pub use forge::{DeployKeyAction, Forge, ForgeRequest};
 pub use gate::{
-    Access, EmailPattern, Fingerprint, GateInput, GatePolicy, GateTextError, GateUpstream, GateUrl, Push, RefPattern, Stale, UpstreamName,
+    Access, EmailPattern, Fingerprint, GateInput, GatePolicy, GateTextError, GateUpstream, GateUrl,
+    Push, RefPattern, Stale, UpstreamName,
 };
 pub use login::{RenewRequest, Renewed};
 pub use route::{
-    Action, Budget, HostPattern, HostPatternError, Inject, Method, MethodError, PathPattern, PathPatternError, Place, Policy,
-    PolicyTextError, Rate, RateError, Route, Scan, Scheme, TokenName, TokenNameError,
+    Action, Budget, HostPattern, HostPatternError, Inject, Method, MethodError, PathPattern,
+    PathPatternError, Place, Policy, PolicyTextError, Rate, RateError, Route, Scan, Scheme,
+    TokenName, TokenNameError,
 };
 pub use secret::{EgressCommand, EgressInput, EgressReport, Secret};

@@ -58,7 +58,8 @@ impl PolicyTextError {
     /// Reads the JSON text of a policy.
     pub(crate) fn read<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, Self> {
         let mut json = serde_json::Deserializer::from_slice(text);
-        let read = serde_path_to_error::deserialize(&mut json).map_err(|e| Self::new(&e.path().to_string(), e.inner()))?;
+        let read = serde_path_to_error::deserialize(&mut json)
+            .map_err(|e| Self::new(&e.path().to_string(), e.inner()))?;
         json.end().map_err(|e| Self::new(".", &e))?;
         Ok(read)
     }
@@ -150,7 +151,9 @@ impl Route {
     /// Whether a request to `host` (lower case, no trailing dot, no brackets) and `port` is meant.
     #[must_use]
     pub fn names(&self, host: &str, port: u16) -> bool {
-        self.port == port && (self.host.matches(host) || (self.apex && self.host.as_str().strip_prefix("*.") == Some(host)))
+        self.port == port
+            && (self.host.matches(host)
+                || (self.apex && self.host.as_str().strip_prefix("*.") == Some(host)))
     }
 
     /// What the route asks for that passthrough cannot enforce; empty when there is nothing of the kind.
@@ -165,7 +168,11 @@ impl Route {
             ("scan", self.scan != Scan::default()),
             ("tls = false", !self.tls),
         ];
-        if self.passthrough { all.iter().filter(|(_, is)| *is).map(|(key, _)| *key).collect() } else { Vec::new() }
+        if self.passthrough {
+            all.iter().filter(|(_, is)| *is).map(|(key, _)| *key).collect()
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -246,7 +253,8 @@ impl FromStr for Rate {
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let read = || {
             let (number, unit) = s.split_once('/')?;
-            let requests = number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())??;
+            let requests =
+                number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())??;
             let seconds = match unit {
                 "s" => 1,
                 "m" => 60,
@@ -359,7 +367,9 @@ pub struct HostPattern(String);
 
 /// Why a text is no host pattern.
 #[derive(Debug, thiserror::Error)]
-#[error("not a host: {0:?} (a DNS name such as api.example.com, *.example.com for names below it, or an IP address)")]
+#[error(
+    "not a host: {0:?} (a DNS name such as api.example.com, *.example.com for names below it, or an IP address)"
+)]
 pub struct HostPatternError(String);
 
 impl HostPattern {
@@ -367,7 +377,9 @@ impl HostPattern {
     #[must_use]
     pub fn matches(&self, host: &str) -> bool {
         match self.0.strip_prefix("*.") {
-            Some(suffix) => host.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            Some(suffix) => {
+                host.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
             None => self.0 == host,
         }
     }
@@ -401,13 +413,17 @@ impl FromStr for HostPattern {
         let name = lower.strip_prefix("*.").unwrap_or(&lower);
         let label_ok = |l: &str| {
             (1..=63).contains(&l.len())
-                && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+                && l.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
                 && !l.starts_with('-')
                 && !l.ends_with('-')
         };
         let wide = lower.starts_with("*.") && !name.contains('.');
         // A last label of digits only would be read as an IPv4 address by some resolvers (WHATWG URL, "ends in a number").
-        let numeric = name.rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()) || l.starts_with("0x"));
+        let numeric = name
+            .rsplit('.')
+            .next()
+            .is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()) || l.starts_with("0x"));
         if name.len() > 253 || wide || numeric || !name.split('.').all(label_ok) {
             return Err(bad());
         }
@@ -438,7 +454,9 @@ impl FromStr for Method {
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let upper = s.to_ascii_uppercase();
-        let ok = (1..=32).contains(&upper.len()) && upper.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') && upper != "CONNECT";
+        let ok = (1..=32).contains(&upper.len())
+            && upper.bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
+            && upper != "CONNECT";
         if ok { Ok(Self(upper)) } else { Err(MethodError(s.to_owned())) }
     }
 }
@@ -451,14 +469,18 @@ pub struct PathPattern(String);
 
 /// Why a text is no path pattern.
 #[derive(Debug, thiserror::Error)]
-#[error("not a path: {0:?} (it starts with /, has no query, no //, no . or .. segment, no escape, and ** only as a whole segment)")]
+#[error(
+    "not a path: {0:?} (it starts with /, has no query, no //, no . or .. segment, no escape, and ** only as a whole segment)"
+)]
 pub struct PathPatternError(String);
 
 impl PathPattern {
     /// Whether the *normalised* path of a request is meant.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
-        let Some((pattern, path)) = self.0.strip_prefix('/').zip(path.strip_prefix('/')) else { return false };
+        let Some((pattern, path)) = self.0.strip_prefix('/').zip(path.strip_prefix('/')) else {
+            return false;
+        };
         if !pattern.contains('*') {
             return pattern == path;
         }
@@ -475,8 +497,14 @@ impl PathPattern {
     /// "everything below": when in doubt, no.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        let below = self.0.strip_suffix("**").or_else(|| self.0.strip_suffix('*')).filter(|p| p.ends_with('/') && !p.contains('*'));
-        self == other || below.is_some_and(|p| other.0.starts_with(p)) || (!other.0.contains('*') && self.matches(&other.0))
+        let below = self
+            .0
+            .strip_suffix("**")
+            .or_else(|| self.0.strip_suffix('*'))
+            .filter(|p| p.ends_with('/') && !p.contains('*'));
+        self == other
+            || below.is_some_and(|p| other.0.starts_with(p))
+            || (!other.0.contains('*') && self.matches(&other.0))
     }
 
     /// The pattern's text.
@@ -492,7 +520,12 @@ fn segment(pattern: &str, text: &str) -> bool {
 
 /// Whether `pattern` matches all of `items`, where an element that `is_star` stands for any number of items. Each star is
 /// tried once at each place, so this takes at most `pattern` × `items` steps.
-fn wild<P, T>(pattern: &[P], items: &[T], is_star: impl Fn(&P) -> bool, same: impl Fn(&P, &T) -> bool) -> bool {
+fn wild<P, T>(
+    pattern: &[P],
+    items: &[T],
+    is_star: impl Fn(&P) -> bool,
+    same: impl Fn(&P, &T) -> bool,
+) -> bool {
     let (mut p, mut i) = (0, 0);
     let mut retry = None; // the last star, and the item up to which it has taken
     while i < items.len() {
@@ -526,7 +559,9 @@ impl FromStr for PathPattern {
             && s.len() <= 1024
             && s.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'\\' | b'%'))
             && !s.contains("//")
-            && !s.split('/').any(|seg| seg == "." || seg == ".." || (seg.contains("**") && seg != "**"));
+            && !s
+                .split('/')
+                .any(|seg| seg == "." || seg == ".." || (seg.contains("**") && seg != "**"));
         if ok { Ok(Self(s.to_owned())) } else { Err(PathPatternError(s.to_owned())) }
     }
 }
@@ -553,8 +588,9 @@ impl FromStr for TokenName {
     type Err = TokenNameError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let ok =
-            (1..=64).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !s.as_bytes()[0].is_ascii_digit();
+        let ok = (1..=64).contains(&s.len())
+            && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && !s.as_bytes()[0].is_ascii_digit();
         if ok { Ok(Self(s.to_owned())) } else { Err(TokenNameError(s.to_owned())) }
     }
 }
@@ -583,16 +619,36 @@ mod tests {
     fn suffix_pattern_does_not_match_its_apex_or_a_lookalike() {
         let p: HostPattern = "*.example.com".parse().expect("pattern");
         assert!(p.matches("a.example.com") && p.matches("a.b.example.com"));
-        assert!(!p.matches("example.com") && !p.matches("evilexample.com") && !p.matches(".example.com"));
+        assert!(
+            !p.matches("example.com")
+                && !p.matches("evilexample.com")
+                && !p.matches(".example.com")
+        );
     }
 
     #[test]
     fn hosts_that_resolvers_read_differently_are_refused() {
-        for bad in ["", "*", "*.com", "a..b", "-a.com", "1.2.3", "0x7f.1", "a.0x1", "user@a.com", "a.com:80", "a.com.", "ä.com", "a b.com"]
-        {
+        for bad in [
+            "",
+            "*",
+            "*.com",
+            "a..b",
+            "-a.com",
+            "1.2.3",
+            "0x7f.1",
+            "a.0x1",
+            "user@a.com",
+            "a.com:80",
+            "a.com.",
+            "ä.com",
+            "a b.com",
+        ] {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
         }
-        assert!("127.0.0.1".parse::<HostPattern>().is_ok() && "0:0::1".parse::<HostPattern>().is_ok_and(|p| p.matches("::1")));
+        assert!(
+            "127.0.0.1".parse::<HostPattern>().is_ok()
+                && "0:0::1".parse::<HostPattern>().is_ok_and(|p| p.matches("::1"))
+        );
     }
 
     #[test]
@@ -601,8 +657,16 @@ mod tests {
             ("/v1/*", &["/v1/", "/v1/x/y"][..], &["/v1", "/v10/x", "/"][..]),
             ("/*", &["/", "/x", "/x/y"], &[]),
             ("/**", &["/", "/x", "/x/y"], &[]),
-            ("/repos/*/issues", &["/repos/a/issues", "/repos//issues"], &["/repos/a/b/issues", "/repos/issues", "/repos/a/issues/1"]),
-            ("/repos/*/issues/*", &["/repos/a/issues/", "/repos/a/issues/1/2"], &["/repos/a/issues", "/repos/a/b/issues/1"]),
+            (
+                "/repos/*/issues",
+                &["/repos/a/issues", "/repos//issues"],
+                &["/repos/a/b/issues", "/repos/issues", "/repos/a/issues/1"],
+            ),
+            (
+                "/repos/*/issues/*",
+                &["/repos/a/issues/", "/repos/a/issues/1/2"],
+                &["/repos/a/issues", "/repos/a/b/issues/1"],
+            ),
             ("/a/**/z", &["/a/z", "/a/b/z", "/a/b/c/z", "/a/z/z"], &["/a/b", "/az", "/a/zz"]),
             ("/a/**/y/*", &["/a/y/1", "/a/b/y/1/2", "/a/y/y/"], &["/a/y", "/a/b/1"]),
             ("/x-*.json", &["/x-.json", "/x-1.json"], &["/x-1.jso", "/x-a/b.json", "/x.json"]),
@@ -627,11 +691,18 @@ mod tests {
         for bad in ["", "0/s", "1", "1/d", "-1/s", "+1/s", "1/ s", "1000001/s", "99999999999/s"] {
             assert!(bad.parse::<Rate>().is_err(), "{bad}");
         }
-        for text in [r#"{"header":"x-key","scheme":"raw","token":"T"}"#, r#"{"query":"key","scheme":"raw","token":"T"}"#] {
+        for text in [
+            r#"{"header":"x-key","scheme":"raw","token":"T"}"#,
+            r#"{"query":"key","scheme":"raw","token":"T"}"#,
+        ] {
             let inject: Inject = serde_json::from_str(text).expect("inject");
             assert_eq!(serde_json::to_string(&inject).expect("text"), text);
         }
-        for bad in [r#"{"token":"T"}"#, r#"{"header":"a","query":"b","token":"T"}"#, r#"{"header":"a","token":"T","x":1}"#] {
+        for bad in [
+            r#"{"token":"T"}"#,
+            r#"{"header":"a","query":"b","token":"T"}"#,
+            r#"{"header":"a","token":"T","x":1}"#,
+        ] {
             assert!(serde_json::from_str::<Inject>(bad).is_err(), "{bad}");
         }
     }
@@ -639,8 +710,14 @@ mod tests {
     #[test]
     fn a_bad_policy_is_named_by_line_and_key() {
         for (text, want) in [
-            ("{\"version\": 1,\n \"routes\": [{\"name\": \"a\", \"host\": \"a b\"}]}", "line 2, column 40, key routes[0].host: not a host"),
-            ("{\"version\": 1, \"routes\": [{\"name\": \"a\", \"hots\": 1}]}", "key routes[0].hots: unknown field `hots`"),
+            (
+                "{\"version\": 1,\n \"routes\": [{\"name\": \"a\", \"host\": \"a b\"}]}",
+                "line 2, column 40, key routes[0].host: not a host",
+            ),
+            (
+                "{\"version\": 1, \"routes\": [{\"name\": \"a\", \"hots\": 1}]}",
+                "key routes[0].hots: unknown field `hots`",
+            ),
             ("{\"version\": 1, \"routes\": []} x", "line 1, column 30, key .: trailing characters"),
             ("", "line 1, column 0, key .: EOF"),
         ] {
@@ -652,7 +729,11 @@ mod tests {
     #[test]
     fn an_apex_is_meant_only_when_said() {
         let mut route = Route::to("a", "*.example.com".parse().expect("host"));
-        assert!(route.names("a.example.com", 443) && !route.names("a.example.com", 80) && !route.names("example.com", 443));
+        assert!(
+            route.names("a.example.com", 443)
+                && !route.names("a.example.com", 80)
+                && !route.names("example.com", 443)
+        );
         route.apex = true;
         assert!(route.names("example.com", 443) && !route.names("evilexample.com", 443));
     }

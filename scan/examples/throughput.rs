@@ -54,7 +54,11 @@ fn json(code: &str) -> Vec<u8> {
             )
         })
         .collect();
-    format!(r#"{{"model":"claude","max_tokens":32000,"stream":true,"messages":[{}]}}"#, messages.join(",")).into_bytes()
+    format!(
+        r#"{{"model":"claude","max_tokens":32000,"stream":true,"messages":[{}]}}"#,
+        messages.join(",")
+    )
+    .into_bytes()
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -79,18 +83,34 @@ fn rate(profile: &Profile, direction: Direction, text: &Bytes) -> (f64, usize) {
 
 #[allow(clippy::cast_possible_truncation)]
 fn main() {
-    let secrets: Vec<_> =
-        (0..5).filter_map(|i| Some((format!("TOKEN_{i}").parse().ok()?, Secret::new(hex::encode(&noise(1000)[i * 40..][..20]))))).collect();
-    println!("Scanner::new: {:?}", best(|| (0..50).for_each(|_| drop(black_box(Scanner::new(&secrets))))) / 50);
+    let secrets: Vec<_> = (0..5)
+        .filter_map(|i| {
+            Some((
+                format!("TOKEN_{i}").parse().ok()?,
+                Secret::new(hex::encode(&noise(1000)[i * 40..][..20])),
+            ))
+        })
+        .collect();
+    println!(
+        "Scanner::new: {:?}",
+        best(|| (0..50).for_each(|_| drop(black_box(Scanner::new(&secrets))))) / 50
+    );
     let scanner = Scanner::new(&secrets);
     // Warnings only, so that what is found does not end the run.
-    let scan = Scan { limit: Some(bottle_policy::Action::Warn), responses: true, ..Scan::default() };
+    let scan =
+        Scan { limit: Some(bottle_policy::Action::Warn), responses: true, ..Scan::default() };
     let Ok(profile) = scanner.profile(&scan) else { return };
 
     let files: Vec<String> = std::env::args().skip(1).collect();
-    let mut code: String = files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect();
+    let mut code: String =
+        files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect();
     if code.is_empty() {
-        code = [include_str!("../src/matcher.rs"), include_str!("../src/secret.rs"), include_str!("../src/coding.rs")].concat();
+        code = [
+            include_str!("../src/matcher.rs"),
+            include_str!("../src/secret.rs"),
+            include_str!("../src/coding.rs"),
+        ]
+        .concat();
     }
     let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, noise(1 << 20));
     for (name, text) in [
@@ -125,9 +145,15 @@ fn main() {
         let each = best(|| (0..TIMES).for_each(|_| run())) / TIMES;
         println!("{name}: {} ns", each.as_nanos());
     };
-    time("text of a request target", &mut || drop(black_box(strict.text(Direction::Request, black_box(url)))));
-    time("text of a target without escapes", &mut || drop(black_box(strict.text(Direction::Request, black_box(&url[..55])))));
-    time("text of ten headers", &mut || headers.iter().for_each(|value| drop(black_box(strict.text(Direction::Request, value)))));
+    time("text of a request target", &mut || {
+        drop(black_box(strict.text(Direction::Request, black_box(url))))
+    });
+    time("text of a target without escapes", &mut || {
+        drop(black_box(strict.text(Direction::Request, black_box(&url[..55]))))
+    });
+    time("text of ten headers", &mut || {
+        headers.iter().for_each(|value| drop(black_box(strict.text(Direction::Request, value))))
+    });
     let small = Bytes::from(json(&code[..900.min(code.len())]));
     let (mut out, mut found) = (Vec::with_capacity(4), Vec::new());
     time(&format!("stream of a body of {} bytes", small.len()), &mut || {

@@ -117,8 +117,15 @@ pub(crate) fn guess(first: &[u8]) -> Guess {
 }
 
 /// Undoes all codings of `input`; `taken` is how many compressed bytes there were with it.
-pub(crate) fn run(decoders: &mut [Decoder], input: &[u8], taken: u64, sink: Sink<'_>) -> Result<(), Stop> {
-    let Some((Decoder { taken: given, out, undo }, rest)) = decoders.split_first_mut() else { return sink(input) };
+pub(crate) fn run(
+    decoders: &mut [Decoder],
+    input: &[u8],
+    taken: u64,
+    sink: Sink<'_>,
+) -> Result<(), Stop> {
+    let Some((Decoder { taken: given, out, undo }, rest)) = decoders.split_first_mut() else {
+        return sink(input);
+    };
     *given += input.len() as u64;
     undo.push(input, &mut |text| {
         *out += text.len() as u64;
@@ -135,20 +142,29 @@ pub(crate) fn finish(decoders: &[Decoder]) -> Result<(), Stop> {
 }
 
 /// Inflates until the input is used up or the coding ends; in the latter case, what is left of the input.
-fn inflate<'a>(flate: &mut Decompress, buffer: &mut Vec<u8>, mut input: &'a [u8], sink: Sink<'_>) -> Result<Option<&'a [u8]>, Stop> {
+fn inflate<'a>(
+    flate: &mut Decompress,
+    buffer: &mut Vec<u8>,
+    mut input: &'a [u8],
+    sink: Sink<'_>,
+) -> Result<Option<&'a [u8]>, Stop> {
     buffer.resize(BUFFER, 0);
     loop {
         let before = (flate.total_in(), flate.total_out());
-        let status = flate.decompress(input, buffer, FlushDecompress::None).map_err(|_| Stop::Corrupt)?;
+        let status =
+            flate.decompress(input, buffer, FlushDecompress::None).map_err(|_| Stop::Corrupt)?;
         let count = |n: u64| usize::try_from(n).map_err(|_| Stop::Corrupt);
-        let (used, made) = (count(flate.total_in() - before.0)?, count(flate.total_out() - before.1)?);
+        let (used, made) =
+            (count(flate.total_in() - before.0)?, count(flate.total_out() - before.1)?);
         input = input.get(used..).ok_or(Stop::Corrupt)?;
         if made > 0 {
             sink(buffer.get(..made).ok_or(Stop::Corrupt)?)?;
         }
         match status {
             Status::StreamEnd => return Ok(Some(input)),
-            _ if used == 0 && made == 0 || input.is_empty() && made < buffer.len() => return Ok(None),
+            _ if used == 0 && made == 0 || input.is_empty() && made < buffer.len() => {
+                return Ok(None);
+            }
             _ => {}
         }
     }
@@ -204,7 +220,13 @@ const RESERVED: u8 = 0xe0;
 impl Default for Gzip {
     fn default() -> Self {
         let part = Part::Head { at: 0, flags: 0 };
-        Self { part, flate: Decompress::new(false), buffer: Vec::new(), crc: crc32fast::Hasher::new(), size: 0 }
+        Self {
+            part,
+            flate: Decompress::new(false),
+            buffer: Vec::new(),
+            crc: crc32fast::Hasher::new(),
+            size: 0,
+        }
     }
 }
 
@@ -221,12 +243,16 @@ impl Gzip {
 
     fn byte(&mut self, byte: u8) -> Result<(), Stop> {
         self.part = match self.part {
-            Part::Head { at, .. } if at < 3 && byte != [0x1f, 0x8b, 8][usize::from(at)] => return Err(Stop::Corrupt),
+            Part::Head { at, .. } if at < 3 && byte != [0x1f, 0x8b, 8][usize::from(at)] => {
+                return Err(Stop::Corrupt);
+            }
             Part::Head { at: 3, .. } if byte & RESERVED != 0 => return Err(Stop::Corrupt),
             Part::Head { at: 3, .. } => Part::Head { at: 4, flags: byte },
             Part::Head { at: 9, flags } => Self::header(flags),
             Part::Head { at, flags } => Part::Head { at: at + 1, flags },
-            Part::ExtraLen { at: 0, flags, .. } => Part::ExtraLen { at: 1, len: u16::from(byte), flags },
+            Part::ExtraLen { at: 0, flags, .. } => {
+                Part::ExtraLen { at: 1, len: u16::from(byte), flags }
+            }
             Part::ExtraLen { len, flags, .. } => match len | (u16::from(byte) << 8) {
                 0 => Self::header(flags),
                 left => Part::Extra { left, flags },
@@ -234,7 +260,9 @@ impl Gzip {
             Part::Extra { left: 1, flags } => Self::header(flags),
             Part::Extra { left, flags } => Part::Extra { left: left - 1, flags },
             // Of the two the lower flag comes first; clear that.
-            Part::Text { flags } if byte == 0 => Self::header(if flags & 8 != 0 { flags & !8 } else { flags & !16 }),
+            Part::Text { flags } if byte == 0 => {
+                Self::header(if flags & 8 != 0 { flags & !8 } else { flags & !16 })
+            }
             Part::Text { flags } => Part::Text { flags },
             Part::HeadCrc { left: 2 } => Part::HeadCrc { left: 1 },
             Part::HeadCrc { .. } | Part::Body => Part::Body,
@@ -331,7 +359,11 @@ struct Brotli {
 impl Default for Brotli {
     fn default() -> Self {
         let alloc = StandardAlloc::default;
-        Self { state: BrotliState::new_strict(alloc(), alloc(), alloc()), buffer: Vec::new(), ended: false }
+        Self {
+            state: BrotliState::new_strict(alloc(), alloc(), alloc()),
+            buffer: Vec::new(),
+            ended: false,
+        }
     }
 }
 
@@ -348,7 +380,16 @@ impl Undo for Brotli {
         loop {
             let (mut room, mut made) = (self.buffer.len(), 0);
             let state = &mut self.state;
-            let result = BrotliDecompressStream(&mut left, &mut at, input, &mut room, &mut made, &mut self.buffer, &mut total, state);
+            let result = BrotliDecompressStream(
+                &mut left,
+                &mut at,
+                input,
+                &mut room,
+                &mut made,
+                &mut self.buffer,
+                &mut total,
+                state,
+            );
             if made > 0 {
                 sink(&self.buffer[..made])?;
             }

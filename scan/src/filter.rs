@@ -57,7 +57,12 @@ fn trigram(gram: u32) -> usize {
 
 impl Filter {
     pub(crate) fn new() -> Self {
-        Self { near: vec![0; NEAR].into(), bits: vec![0; 1024].into(), slots: vec![0; SLOTS].into(), entries: Vec::new() }
+        Self {
+            near: vec![0; NEAR].into(),
+            bits: vec![0; 1024].into(),
+            slots: vec![0; SLOTS].into(),
+            entries: Vec::new(),
+        }
     }
 
     pub(crate) fn add(&mut self, gram: [u8; GRAM], what: What) {
@@ -89,7 +94,9 @@ impl Filter {
         let near: &[u8; NEAR] = (&*self.near).try_into().ok()?;
         let mut at = from;
         // At every second place only: three bytes of what begins there, or one before, are seen at once.
-        while let Some((low, high)) = text.get(at..at + 12).and_then(|block| block.first_chunk().zip(block.last_chunk())) {
+        while let Some((low, high)) =
+            text.get(at..at + 12).and_then(|block| block.first_chunk().zip(block.last_chunk()))
+        {
             let word = |bytes: [u8; 8]| u64::from_le_bytes(bytes) | 0x2020_2020_2020_2020;
             let (low, high) = (word(*low), word(*high));
             #[allow(clippy::cast_possible_truncation)]
@@ -107,7 +114,9 @@ impl Filter {
     /// The first of these places where the gram is one of ours.
     fn begins(&self, text: &[u8], places: Range<usize>) -> Option<usize> {
         let mut places = places;
-        places.find(|at| text.get(*at..).and_then(<[u8]>::first_chunk).is_some_and(|gram| self.bit(fold(*gram))))
+        places.find(|at| {
+            text.get(*at..).and_then(<[u8]>::first_chunk).is_some_and(|gram| self.bit(fold(*gram)))
+        })
     }
 
     /// What may begin with these bytes.

@@ -36,7 +36,10 @@ pub struct Scanner {
 
 impl fmt::Debug for Scanner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scanner").field("rules", &self.rules.len()).field("secrets", &self.forms.names).finish_non_exhaustive()
+        f.debug_struct("Scanner")
+            .field("rules", &self.rules.len())
+            .field("secrets", &self.forms.names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +90,13 @@ pub struct UnknownCoding(pub String);
 
 impl Finding {
     fn of_coding(rule: &Arc<str>, offset: u64) -> Self {
-        Self { rule: Arc::clone(rule), action: Action::Block, offset, sample: String::new(), secret: None }
+        Self {
+            rule: Arc::clone(rule),
+            action: Action::Block,
+            offset,
+            sample: String::new(),
+            secret: None,
+        }
     }
 }
 
@@ -106,7 +115,9 @@ impl Scanner {
             for (index, form) in (0..).zip(&forms.all) {
                 form.grams().into_iter().for_each(|gram| filter.add(gram, What::Form(index)));
             }
-            for (index, rule) in (0..).zip(&rules).filter(|(_, rule)| direction == Some(rule.direction)) {
+            for (index, rule) in
+                (0..).zip(&rules).filter(|(_, rule)| direction == Some(rule.direction))
+            {
                 for (number, keyword) in (0..).zip(&rule.keywords) {
                     let what = What::Rule { rule: index, keyword: number };
                     rule.grams(keyword).into_iter().for_each(|gram| filter.add(gram, what));
@@ -114,8 +125,16 @@ impl Scanner {
             }
             filter
         };
-        let filters = [filter(None), filter(Some(Direction::Request)), filter(Some(Direction::Response))];
-        Arc::new(Self { rules, forms, filters, own: "bundle-secret".into(), coding: "coding".into(), bomb: "coding-bomb".into() })
+        let filters =
+            [filter(None), filter(Some(Direction::Request)), filter(Some(Direction::Response))];
+        Arc::new(Self {
+            rules,
+            forms,
+            filters,
+            own: "bundle-secret".into(),
+            coding: "coding".into(),
+            bomb: "coding-bomb".into(),
+        })
     }
 
     /// What `scan` asks for.
@@ -123,7 +142,9 @@ impl Scanner {
     /// # Errors
     /// A rule that does not exist.
     pub fn profile(self: &Arc<Self>, scan: &Scan) -> Result<Profile, UnknownRule> {
-        if let Some(unknown) = scan.rules.keys().find(|id| !self.rules.iter().any(|rule| *rule.id == ***id)) {
+        if let Some(unknown) =
+            scan.rules.keys().find(|id| !self.rules.iter().any(|rule| *rule.id == ***id))
+        {
             return Err(UnknownRule(unknown.clone()));
         }
         let action = |rule: &Rule| match scan.rules.get(&*rule.id) {
@@ -132,8 +153,12 @@ impl Scanner {
             None => scan.limit.map_or(rule.action, |limit| rule.action.min(limit)),
         };
         let actions: Arc<[Action]> = self.rules.iter().map(action).collect();
-        let any = [Direction::Request, Direction::Response]
-            .map(|direction| self.rules.iter().zip(&*actions).any(|(rule, action)| rule.direction == direction && *action != Action::Off));
+        let any = [Direction::Request, Direction::Response].map(|direction| {
+            self.rules
+                .iter()
+                .zip(&*actions)
+                .any(|(rule, action)| rule.direction == direction && *action != Action::Off)
+        });
         Ok(Profile { scanner: Arc::clone(self), actions, any })
     }
 
@@ -151,7 +176,13 @@ impl Profile {
             _ => 0,
         };
         let Scanner { filters, .. } = &*self.scanner;
-        Ask { scanner: &self.scanner, filter: &filters[filter], actions: &self.actions, direction, redact }
+        Ask {
+            scanner: &self.scanner,
+            filter: &filters[filter],
+            actions: &self.actions,
+            direction,
+            redact,
+        }
     }
 
     /// Asks for the bundle's secrets alone, in what cannot be overwritten.
@@ -167,7 +198,11 @@ impl Profile {
         let ask = self.ask(direction, false);
         let whole = |text: &[u8]| -> Vec<Finding> {
             let outcome = Matcher::default().scan(&ask, text, true);
-            if outcome.is_empty() { Vec::new() } else { outcome.sorted().0.into_iter().map(|event| event.finding).collect() }
+            if outcome.is_empty() {
+                Vec::new()
+            } else {
+                outcome.sorted().0.into_iter().map(|event| event.finding).collect()
+            }
         };
         let mut found = whole(text);
         if let Some(decoded) = decoded(text) {
@@ -200,7 +235,12 @@ fn decoded(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
-        let digit = |i: usize| after.get(i).and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+        let digit = |i: usize| {
+            after
+                .get(i)
+                .and_then(|b| char::from(*b).to_digit(16))
+                .and_then(|d| u8::try_from(d).ok())
+        };
         match (first, digit(0), digit(1)) {
             (b'%', Some(high), Some(low)) => {
                 out.push((high << 4) | low);

@@ -68,9 +68,14 @@ impl Outcome {
     /// The finds, in the order in which a text that comes byte by byte decides them.
     pub(crate) fn sorted(mut self) -> (Vec<Event>, Vec<(u64, u64)>) {
         let key = |e: &Event| (e.decided, e.finding.offset, e.stars);
-        self.events.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.finding.rule.cmp(&b.finding.rule)));
+        self.events
+            .sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.finding.rule.cmp(&b.finding.rule)));
         // A secret may be found in two forms at once; the first begins first, so it names all that is to be overwritten.
-        self.events.dedup_by(|b, a| a.decided == b.decided && a.finding.secret.is_some() && a.finding.secret == b.finding.secret);
+        self.events.dedup_by(|b, a| {
+            a.decided == b.decided
+                && a.finding.secret.is_some()
+                && a.finding.secret == b.finding.secret
+        });
         (self.events, self.holds)
     }
 }
@@ -124,7 +129,10 @@ impl<'a> View<'a> {
     pub(crate) fn parts(&self, from: u64, to: u64) -> (&'a [u8], &'a [u8]) {
         let split = |at: u64| (at.saturating_sub(self.base) as usize).min(self.head.len());
         let body = |at: u64| (at.saturating_sub(self.body_at()) as usize).min(self.body.len());
-        (self.head.get(split(from)..split(to)).unwrap_or_default(), self.body.get(body(from)..body(to)).unwrap_or_default())
+        (
+            self.head.get(split(from)..split(to)).unwrap_or_default(),
+            self.body.get(body(from)..body(to)).unwrap_or_default(),
+        )
     }
 
     fn slice(&self, from: u64, to: u64) -> Cow<'a, [u8]> {
@@ -153,7 +161,8 @@ impl Matcher {
 
     /// Where a text that came byte by byte would have stopped when a find blocked it at `decided`.
     pub(crate) fn stop(&self, ask: &Ask<'_>, holds: &[(u64, u64)], event: &Event, end: u64) -> u64 {
-        let before = holds.iter().filter(|(_, decided)| *decided >= event.decided).map(|(from, _)| *from);
+        let before =
+            holds.iter().filter(|(_, decided)| *decided >= event.decided).map(|(from, _)| *from);
         before.fold(self.hold(ask, end), u64::min).min(event.decided)
     }
 
@@ -193,7 +202,8 @@ impl Matcher {
 
     /// Looks for what begins in the new piece, or with it.
     fn begin(&mut self, ask: &Ask<'_>, view: View<'_>, last: bool, outcome: &mut Outcome) {
-        let (before, _) = view.parts(view.body_at().saturating_sub(GRAM as u64 - 1), view.body_at());
+        let (before, _) =
+            view.parts(view.body_at().saturating_sub(GRAM as u64 - 1), view.body_at());
         if !before.is_empty() {
             let mut seam = [0; 2 * (GRAM - 1)];
             let after = &view.body[..view.body.len().min(GRAM - 1)];
@@ -229,13 +239,24 @@ impl Matcher {
     }
 
     /// Begins what the gram at `start` may be.
-    fn at(&mut self, ask: &Ask<'_>, view: View<'_>, start: u64, gram: [u8; GRAM], last: bool, outcome: &mut Outcome) {
+    fn at(
+        &mut self,
+        ask: &Ask<'_>,
+        view: View<'_>,
+        start: u64,
+        gram: [u8; GRAM],
+        last: bool,
+        outcome: &mut Outcome,
+    ) {
         for what in ask.filter.at(gram) {
             match what {
                 What::Rule { rule, keyword } => {
                     let mut run = Run { rule, keyword, start, seen: start };
                     let compiled = &ask.scanner.rules[usize::from(rule)];
-                    if ask.rule(rule) != Action::Off && preceded(compiled, view, start) && run_on(ask, view, &mut run, last, outcome) {
+                    if ask.rule(rule) != Action::Off
+                        && preceded(compiled, view, start)
+                        && run_on(ask, view, &mut run, last, outcome)
+                    {
                         self.runs.push(run);
                     }
                 }
@@ -256,10 +277,16 @@ impl Matcher {
     pub(crate) fn commit(&mut self, piece: &[u8]) {
         let end = self.end + piece.len() as u64;
         let runs = self.runs.iter().map(|run| run.start);
-        let needed = runs.chain(self.followers.iter().map(|f| f.third)).fold(end, u64::min).min(end.saturating_sub(LOOK_BEHIND));
-        let from_tail = (needed.saturating_sub(self.end - self.tail.len() as u64) as usize).min(self.tail.len());
+        let needed = runs
+            .chain(self.followers.iter().map(|f| f.third))
+            .fold(end, u64::min)
+            .min(end.saturating_sub(LOOK_BEHIND));
+        let from_tail = (needed.saturating_sub(self.end - self.tail.len() as u64) as usize)
+            .min(self.tail.len());
         self.tail.drain(..from_tail);
-        self.tail.extend_from_slice(&piece[(needed.saturating_sub(self.end) as usize).min(piece.len())..]);
+        self.tail.extend_from_slice(
+            &piece[(needed.saturating_sub(self.end) as usize).min(piece.len())..],
+        );
         self.end = end;
     }
 }
@@ -269,7 +296,8 @@ fn keyword<'a>(ask: &Ask<'a>, run: &Run) -> &'a [u8] {
 }
 
 fn held_run(ask: &Ask<'_>, run: &Run) -> Option<u64> {
-    (run.seen > run.start && ask.rule(run.rule) >= Action::Redact).then(|| held_from(run.start, keyword(ask, run)))
+    (run.seen > run.start && ask.rule(run.rule) >= Action::Redact)
+        .then(|| held_from(run.start, keyword(ask, run)))
 }
 
 /// From where on a candidate is held: after its keyword, which is public. Of a very short one the byte that completes its gram.
@@ -287,7 +315,8 @@ fn preceded(rule: &Rule, view: View<'_>, start: u64) -> bool {
         Before::Boundary if !is(1, u8::is_ascii_alphanumeric) => true,
         Before::Boundary => {
             let hex = is(1, u8::is_ascii_hexdigit) && is(2, u8::is_ascii_hexdigit);
-            back(2) == Some(b'\\') || hex && (back(3) == Some(b'%') || back(5) == Some(b'u') && back(6) == Some(b'\\'))
+            back(2) == Some(b'\\')
+                || hex && (back(3) == Some(b'%') || back(5) == Some(b'u') && back(6) == Some(b'\\'))
         }
     }
 }
@@ -300,7 +329,8 @@ fn run_on(ask: &Ask<'_>, view: View<'_>, run: &mut Run, last: bool, outcome: &mu
     if run.seen == run.start {
         let found = view.slice(run.start, after.min(view.end()));
         let expected = &keyword[..found.len()];
-        let same = if rule.nocase { found.eq_ignore_ascii_case(expected) } else { *found == *expected };
+        let same =
+            if rule.nocase { found.eq_ignore_ascii_case(expected) } else { *found == *expected };
         if !same || found.len() < keyword.len() {
             return same && !last;
         }
@@ -309,7 +339,10 @@ fn run_on(ask: &Ask<'_>, view: View<'_>, run: &mut Run, last: bool, outcome: &mu
     let most = run.start + rule.max as u64;
     let (head, body) = view.parts(run.seen, most.min(view.end()));
     let outside = |b: &u8| !rule.class.has(*b);
-    let len = head.iter().position(outside).or_else(|| body.iter().position(outside).map(|i| head.len() + i));
+    let len = head
+        .iter()
+        .position(outside)
+        .or_else(|| body.iter().position(outside).map(|i| head.len() + i));
     let (to, decided) = match len {
         Some(len) => (run.seen + len as u64, run.seen + len as u64),
         None if view.end() >= most => (most, most - 1),
@@ -332,14 +365,28 @@ fn run_on(ask: &Ask<'_>, view: View<'_>, run: &mut Run, last: bool, outcome: &mu
         Verdict::Doubtful(len) => (len, action.min(Action::Warn)),
         Verdict::Yes(len) => (len, action),
     };
-    let finding = Finding { rule: rule.id.clone(), action, offset: run.start, sample: sample(&candidate[..len]), secret: None };
-    outcome.events.push(Event { decided, finding, stars: (held_from(run.start, keyword), run.start + len as u64) });
+    let finding = Finding {
+        rule: rule.id.clone(),
+        action,
+        offset: run.start,
+        sample: sample(&candidate[..len]),
+        secret: None,
+    };
+    outcome.events.push(Event {
+        decided,
+        finding,
+        stars: (held_from(run.start, keyword), run.start + len as u64),
+    });
     false
 }
 
 /// The first four bytes of a find, and whether there is more.
 fn sample(find: &[u8]) -> String {
-    let mut sample: String = find.iter().take(4).map(|b| if b.is_ascii_graphic() { char::from(*b) } else { '.' }).collect();
+    let mut sample: String = find
+        .iter()
+        .take(4)
+        .map(|b| if b.is_ascii_graphic() { char::from(*b) } else { '.' })
+        .collect();
     if find.len() > 4 {
         sample.push('…');
     }
@@ -359,7 +406,13 @@ fn secret(ask: &Ask<'_>, form: &Form, follower: &Follower, decided: u64, end: u6
 }
 
 /// Goes on with a secret's candidate from `from` on; whether it is still undecided.
-fn follow(ask: &Ask<'_>, view: View<'_>, follower: &mut Follower, from: u64, outcome: &mut Outcome) -> bool {
+fn follow(
+    ask: &Ask<'_>,
+    view: View<'_>,
+    follower: &mut Follower,
+    from: u64,
+    outcome: &mut Outcome,
+) -> bool {
     let form = &ask.scanner.forms.all[usize::from(follower.form)];
     let (head, body) = view.parts(from, view.end());
     for (byte, pos) in head.iter().chain(body).zip(from..) {
@@ -372,7 +425,9 @@ fn follow(ask: &Ask<'_>, view: View<'_>, follower: &mut Follower, from: u64, out
         }
         match step {
             Step::Found => outcome.events.push(secret(ask, form, follower, pos, pos + 1)),
-            Step::Lost if follower.has_enough(form) => outcome.events.push(secret(ask, form, follower, pos, pos)),
+            Step::Lost if follower.has_enough(form) => {
+                outcome.events.push(secret(ask, form, follower, pos, pos))
+            }
             Step::Lost | Step::More => {}
         }
         return false;

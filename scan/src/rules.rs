@@ -127,7 +127,8 @@ pub(crate) enum Verdict {
 /// The embedded rules.
 pub(crate) fn load() -> Vec<Rule> {
     // The file is part of this crate, and the tests read it.
-    let file: File = toml_edit::de::from_str(include_str!("rules.toml")).unwrap_or(File { version: 0, rule: Vec::new() });
+    let file: File = toml_edit::de::from_str(include_str!("rules.toml"))
+        .unwrap_or(File { version: 0, rule: Vec::new() });
     assert!(file.version == 1, "the embedded rules cannot be read");
     file.rule.into_iter().map(Rule::new).collect()
 }
@@ -137,7 +138,10 @@ impl Rule {
         let with_suffixes = |keyword: &String| -> Vec<Box<[u8]>> {
             match &raw.suffixes[..] {
                 [] => vec![keyword.as_bytes().into()],
-                suffixes => suffixes.iter().map(|suffix| format!("{keyword}{suffix}").into_bytes().into()).collect(),
+                suffixes => suffixes
+                    .iter()
+                    .map(|suffix| format!("{keyword}{suffix}").into_bytes().into())
+                    .collect(),
             }
         };
         Self {
@@ -180,8 +184,14 @@ impl Rule {
     }
 
     fn regex(&self) -> Option<&Regex> {
-        let build =
-            || RegexBuilder::new(&format!("^(?:{})", self.pattern)).unicode(false).size_limit(1 << 18).dfa_size_limit(1 << 14).build().ok();
+        let build = || {
+            RegexBuilder::new(&format!("^(?:{})", self.pattern))
+                .unicode(false)
+                .size_limit(1 << 18)
+                .dfa_size_limit(1 << 14)
+                .build()
+                .ok()
+        };
         self.regex.get_or_init(build).as_ref()
     }
 
@@ -247,7 +257,11 @@ mod tests {
             assert!(rule.regex().is_some(), "{}", rule.id);
             assert!(rule.min <= rule.max && rule.max <= MAX, "{}", rule.id);
             for keyword in &rule.keywords {
-                assert!(keyword.len() >= 2 && keyword.len() < rule.max && keyword.is_ascii(), "{}", rule.id);
+                assert!(
+                    keyword.len() >= 2 && keyword.len() < rule.max && keyword.is_ascii(),
+                    "{}",
+                    rule.id
+                );
             }
         }
     }

@@ -56,7 +56,10 @@ pub(crate) struct Form {
 
 /// How many of a secret's bytes must not be there: a third, but more than what many secrets begin with (`sk-ant-api03-`).
 fn enough(bytes: &[u8]) -> usize {
-    let public = bytes[..bytes.len().min(48) / 2].iter().rposition(|b| b"-_.".contains(b)).map_or(0, |at| at + 1);
+    let public = bytes[..bytes.len().min(48) / 2]
+        .iter()
+        .rposition(|b| b"-_.".contains(b))
+        .map_or(0, |at| at + 1);
     (public + 8).max(12).max(bytes.len() / 3).min(bytes.len())
 }
 
@@ -120,7 +123,11 @@ impl Form {
                 let digits = b.iter().take_while(|b| b.is_ascii_digit()).count();
                 match digits {
                     3 => grams.extend(b" ;\n".map(|separator| [b[0], b[1], b[2], separator])),
-                    2 => grams.extend([[b[0], b[1], b',', b' '], [b[0], b[1], b' ', b[3]], [b[0], b[1], b';', b[3]]]),
+                    2 => grams.extend([
+                        [b[0], b[1], b',', b' '],
+                        [b[0], b[1], b' ', b[3]],
+                        [b[0], b[1], b';', b[3]],
+                    ]),
                     _ => {}
                 }
             }
@@ -132,8 +139,11 @@ impl Form {
     /// The escapes with which it must be followed, each time anew. Of a secret that has bytes in it that begin escapes, a
     /// text that has only others, or none, holds those bytes as they are.
     pub(crate) fn readings(&self) -> &'static [Escapes] {
-        let ambiguous = self.kind == Kind::Plain && self.bytes.iter().any(|b| matches!(b, b'%' | b'\\' | b'&'));
-        const { &[Escapes(7), Escapes(0), Escapes(1), Escapes(2), Escapes(4)] }.get(..if ambiguous { 5 } else { 1 }).unwrap_or_default()
+        let ambiguous =
+            self.kind == Kind::Plain && self.bytes.iter().any(|b| matches!(b, b'%' | b'\\' | b'&'));
+        const { &[Escapes(7), Escapes(0), Escapes(1), Escapes(2), Escapes(4)] }
+            .get(..if ambiguous { 5 } else { 1 })
+            .unwrap_or_default()
     }
 
     fn same(&self, at: usize, byte: u8) -> bool {
@@ -147,7 +157,10 @@ impl Form {
                         other => other,
                     }
             }
-            Kind::Decimal => expected == byte || (expected == b',' && matches!(byte, b' ' | b';' | b'\t' | b'\r' | b'\n')),
+            Kind::Decimal => {
+                expected == byte
+                    || (expected == b',' && matches!(byte, b' ' | b';' | b'\t' | b'\r' | b'\n'))
+            }
             Kind::Plain | Kind::Hex | Kind::Base32 => expected.eq_ignore_ascii_case(&byte),
         }
     }
@@ -160,7 +173,10 @@ impl Form {
                 Kind::Plain => false,
                 Kind::Base64 => white,
                 Kind::Base32 => white || byte == b'-',
-                Kind::Hex => at % 2 == 0 && (white || matches!(byte, b':' | b',' | b';' | b'-' | b'_' | b'.' | b'%')),
+                Kind::Hex => {
+                    at % 2 == 0
+                        && (white || matches!(byte, b':' | b',' | b';' | b'-' | b'_' | b'.' | b'%'))
+                }
                 Kind::Decimal => self.bytes[at - 1] == b',' && (white || byte == b','),
             }
     }
@@ -168,7 +184,13 @@ impl Form {
 
 impl Forms {
     pub(crate) fn new(secrets: &[(TokenName, Secret)]) -> Self {
-        let mut forms = Self { names: Vec::new(), all: Vec::new(), escapable: Vec::new(), lead: [false; 256], named: false };
+        let mut forms = Self {
+            names: Vec::new(),
+            all: Vec::new(),
+            escapable: Vec::new(),
+            lead: [false; 256],
+            named: false,
+        };
         for (name, secret) in secrets {
             let whole = secret.expose().as_bytes();
             if whole.len() < MIN {
@@ -177,7 +199,11 @@ impl Forms {
             let Ok(index) = u16::try_from(forms.names.len()) else { break };
             forms.names.push(name.clone());
             // A password is worth as much without the name before it (`user:password`, as the scheme `basic` has it).
-            let password = whole.iter().position(|b| *b == b':').map(|at| &whole[at + 1..]).filter(|p| p.len() >= MIN);
+            let password = whole
+                .iter()
+                .position(|b| *b == b':')
+                .map(|at| &whole[at + 1..])
+                .filter(|p| p.len() >= MIN);
             for bytes in std::iter::once(whole).chain(password) {
                 forms.add(index, &bytes[..bytes.len().min(MAX)]);
             }
@@ -193,7 +219,12 @@ impl Forms {
         let mut reversed = copy(bytes);
         reversed.reverse();
         let mut hex = Zeroizing::new(Vec::with_capacity(bytes.len() * 2));
-        hex.extend(bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|digit| b"0123456789abcdef"[usize::from(digit)]));
+        hex.extend(
+            bytes
+                .iter()
+                .flat_map(|b| [b >> 4, b & 15])
+                .map(|digit| b"0123456789abcdef"[usize::from(digit)]),
+        );
         let mut decimal = Zeroizing::new(Vec::with_capacity(bytes.len() * 4));
         for (i, b) in bytes.iter().enumerate() {
             let digits = [b / 100, b / 10 % 10, b % 10].map(|digit| b'0' + digit);
@@ -238,7 +269,12 @@ impl Forms {
 
     /// Those that a text may hold beginning with an escape at `at`, the byte there being `%`, `\` or `&`: to be
     /// followed from there. `byte` reads the text.
-    pub(crate) fn escaped(&self, at: u64, byte: impl Fn(u64) -> Option<u8>, mut each: impl FnMut(Follower)) {
+    pub(crate) fn escaped(
+        &self,
+        at: u64,
+        byte: impl Fn(u64) -> Option<u8>,
+        mut each: impl FnMut(Follower),
+    ) {
         let Some(mark) = byte(at) else { return };
         if mark == b'&' && !self.named && byte(at + 1).is_some_and(|b| b != b'#') {
             return;
@@ -257,8 +293,12 @@ impl Forms {
         for index in &self.escapable {
             let form = &self.all[usize::from(*index)];
             for k in 0..GRAM {
-                let Some(start) = (if k == 0 { Some(at) } else { before.checked_sub(k as u64) }) else { break };
-                let precede = (0..k).all(|i| byte(start + i as u64).is_some_and(|b| form.same(i, b)));
+                let Some(start) = (if k == 0 { Some(at) } else { before.checked_sub(k as u64) })
+                else {
+                    break;
+                };
+                let precede =
+                    (0..k).all(|i| byte(start + i as u64).is_some_and(|b| form.same(i, b)));
                 if precede && known.is_none_or(|c| form.same(k, c)) {
                     for escapes in form.readings().iter().filter(|escapes| escapes.has(mark)) {
                         each(Follower::escaped(*index, *escapes, k as u16, start, at));
@@ -393,13 +433,33 @@ pub(crate) struct Follower {
 impl Follower {
     /// At a form's first byte.
     pub(crate) fn plain(form: u16, start: u64, escapes: Escapes) -> Self {
-        Self { form, at: 0, len: 0, gap: 0, escapes, first: false, escape: Escape::None, start, third: u64::MAX }
+        Self {
+            form,
+            at: 0,
+            len: 0,
+            gap: 0,
+            escapes,
+            first: false,
+            escape: Escape::None,
+            start,
+            third: u64::MAX,
+        }
     }
 
     /// At an escape, `before` characters of the form preceding it.
     pub(crate) fn escaped(form: u16, escapes: Escapes, before: u16, start: u64, at: u64) -> Self {
         let third = if before >= 3 { at } else { u64::MAX };
-        Self { form, at: before, len: before, gap: 0, escapes, first: true, escape: Escape::None, start, third }
+        Self {
+            form,
+            at: before,
+            len: before,
+            gap: 0,
+            escapes,
+            first: true,
+            escape: Escape::None,
+            start,
+            third,
+        }
     }
 
     /// Whether so much of the form was there that even this is a find.
@@ -428,12 +488,16 @@ impl Follower {
                 b'\\' if expected != b'\\' && !self.first => Step::More, // escaped twice
                 other => self.accept(form, simple(other), pos),
             },
-            Escape::Percent if matches!(byte, b'u' | b'U') => self.stay(Escape::Hex { left: 4, value: 0, code: true }),
+            Escape::Percent if matches!(byte, b'u' | b'U') => {
+                self.stay(Escape::Hex { left: 4, value: 0, code: true })
+            }
             Escape::Percent => match hex_value(byte) {
                 Some(value) => self.stay(Escape::Hex { left: 1, value, code: false }),
                 None => Step::Lost,
             },
-            Escape::Hex { left: 4, value: 0, code: true } if byte == b'{' => self.stay(Escape::Braced { value: 0 }),
+            Escape::Hex { left: 4, value: 0, code: true } if byte == b'{' => {
+                self.stay(Escape::Braced { value: 0 })
+            }
             Escape::Hex { left, value, code } => {
                 let Some(digit) = hex_value(byte) else { return Step::Lost };
                 let value = (value << 4) | digit;
@@ -447,11 +511,16 @@ impl Follower {
             }
             Escape::Braced { value } => match (byte, hex_value(byte)) {
                 (b'}', _) => self.number(form, value, true, pos),
-                (_, Some(digit)) if value < 0x0100_0000 => self.stay(Escape::Braced { value: (value << 4) | digit }),
+                (_, Some(digit)) if value < 0x0100_0000 => {
+                    self.stay(Escape::Braced { value: (value << 4) | digit })
+                }
                 _ => Step::Lost,
             },
             Escape::Octal { left, value } => match byte {
-                b'0'..=b'7' if left > 1 => self.stay(Escape::Octal { left: left - 1, value: (value << 3) | u32::from(byte - b'0') }),
+                b'0'..=b'7' if left > 1 => self.stay(Escape::Octal {
+                    left: left - 1,
+                    value: (value << 3) | u32::from(byte - b'0'),
+                }),
                 b'0'..=b'7' => self.number(form, (value << 3) | u32::from(byte - b'0'), false, pos),
                 _ => Step::Lost,
             },
@@ -466,7 +535,11 @@ impl Follower {
                 _ => match char::from(byte).to_digit(if base == 16 { 16 } else { 10 }) {
                     Some(digit) if digits < 7 => {
                         let base = if base == 16 { 16 } else { 10 };
-                        self.stay(Escape::Number { base, value: value * u32::from(base) + digit, digits: digits + 1 })
+                        self.stay(Escape::Number {
+                            base,
+                            value: value * u32::from(base) + digit,
+                            digits: digits + 1,
+                        })
                     }
                     _ => Step::Lost,
                 },
@@ -493,11 +566,19 @@ impl Follower {
     fn unescaped(&mut self, form: &Form, byte: u8, pos: u64) -> Step {
         let at = usize::from(self.at);
         match (form.kind, byte) {
-            (Kind::Plain | Kind::Base64, b'%') if self.escapes.has(byte) => self.stay(Escape::Percent),
-            (Kind::Plain | Kind::Base64, b'\\') if self.escapes.has(byte) => self.stay(Escape::Backslash),
-            (Kind::Plain | Kind::Base64, b'&') if self.escapes.has(byte) => self.stay(Escape::Ampersand),
+            (Kind::Plain | Kind::Base64, b'%') if self.escapes.has(byte) => {
+                self.stay(Escape::Percent)
+            }
+            (Kind::Plain | Kind::Base64, b'\\') if self.escapes.has(byte) => {
+                self.stay(Escape::Backslash)
+            }
+            (Kind::Plain | Kind::Base64, b'&') if self.escapes.has(byte) => {
+                self.stay(Escape::Ampersand)
+            }
             (Kind::Plain, b'+') if form.bytes[at] == b' ' => self.accept(form, b' ', pos),
-            (Kind::Hex, b'0' | b'\\') if at % 2 == 0 && form.bytes[at] != byte => self.stay(Escape::Prefix),
+            (Kind::Hex, b'0' | b'\\') if at % 2 == 0 && form.bytes[at] != byte => {
+                self.stay(Escape::Prefix)
+            }
             (Kind::Base32 | Kind::Decimal, b'\\') if at > 0 => self.stay(Escape::Prefix),
             _ => self.accept(form, byte, pos),
         }

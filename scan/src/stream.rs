@@ -58,7 +58,11 @@ struct Held {
 }
 
 impl Stream {
-    pub(crate) fn new(profile: Profile, direction: Direction, codings: &str) -> Result<Self, UnknownCoding> {
+    pub(crate) fn new(
+        profile: Profile,
+        direction: Direction,
+        codings: &str,
+    ) -> Result<Self, UnknownCoding> {
         let decoders = coding::decoders(codings)?;
         let coded = (!decoders.is_empty()).then(|| Box::new(Coded::new(decoders, false)));
         let magic = coded.is_none().then_some(([0; MAGIC], 0));
@@ -87,7 +91,8 @@ impl Stream {
     /// Whether all that was pushed has gone on: nothing is being held.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.gone == self.sent.end() && self.coded.as_ref().is_none_or(|coded| coded.held.is_empty())
+        self.gone == self.sent.end()
+            && self.coded.as_ref().is_none_or(|coded| coded.held.is_empty())
     }
 
     fn take(&mut self, piece: &Bytes, last: bool, out: &mut Vec<Bytes>, found: &mut Vec<Finding>) {
@@ -156,10 +161,23 @@ impl Stream {
 
 impl Coded {
     fn new(decoders: Vec<Decoder>, guess: bool) -> Self {
-        Self { decoders, text: Matcher::default(), held: VecDeque::new(), held_len: 0, guess, taken: 0 }
+        Self {
+            decoders,
+            text: Matcher::default(),
+            held: VecDeque::new(),
+            held_len: 0,
+            guess,
+            taken: 0,
+        }
     }
 
-    fn look(&mut self, ask: &Ask<'_>, piece: &[u8], last: bool, found: &mut Vec<Finding>) -> Result<(), Stop> {
+    fn look(
+        &mut self,
+        ask: &Ask<'_>,
+        piece: &[u8],
+        last: bool,
+        found: &mut Vec<Finding>,
+    ) -> Result<(), Stop> {
         self.taken += piece.len() as u64;
         let text = &mut self.text;
         let mut see = |decoded: &[u8], last: bool| {
@@ -167,7 +185,8 @@ impl Coded {
             text.commit(decoded);
             done.map(drop).map_err(|_| Stop::Found)
         };
-        let mut done = coding::run(&mut self.decoders, piece, self.taken, &mut |decoded| see(decoded, false));
+        let mut done =
+            coding::run(&mut self.decoders, piece, self.taken, &mut |decoded| see(decoded, false));
         if last && done.is_ok() {
             done = if self.taken == 0 { Ok(()) } else { coding::finish(&self.decoders) }; // no body at all is fine
         }
@@ -186,7 +205,11 @@ impl Coded {
         let until = self.decoders.first().map_or(0, Decoder::taken);
         for bytes in new {
             self.held_len += bytes.len();
-            match self.held.back_mut().filter(|back| back.decoders == 0 && back.bytes.len() + bytes.len() <= SMALL) {
+            match self
+                .held
+                .back_mut()
+                .filter(|back| back.decoders == 0 && back.bytes.len() + bytes.len() <= SMALL)
+            {
                 Some(back) => {
                     back.bytes = [&back.bytes[..], &bytes].concat().into();
                     back.until = until;
@@ -196,7 +219,11 @@ impl Coded {
         }
         let decided = self.text.hold(ask, self.text.end()) == self.text.end();
         while let Some(held) = self.held.front_mut() {
-            while self.decoders.get(held.decoders).is_some_and(|decoder| decoder.done() >= held.until) {
+            while self
+                .decoders
+                .get(held.decoders)
+                .is_some_and(|decoder| decoder.done() >= held.until)
+            {
                 held.decoders += 1;
                 held.until = self.decoders.get(held.decoders).map_or(0, Decoder::taken);
             }
@@ -241,7 +268,13 @@ fn step(
 }
 
 /// Lets the bytes of a range go on, those that `stars` name overwritten.
-fn emit(view: View<'_>, piece: &Bytes, (from, to): (u64, u64), stars: &[(u64, u64)], out: &mut Vec<Bytes>) {
+fn emit(
+    view: View<'_>,
+    piece: &Bytes,
+    (from, to): (u64, u64),
+    stars: &[(u64, u64)],
+    out: &mut Vec<Bytes>,
+) {
     if from >= to {
         return;
     }
@@ -256,7 +289,10 @@ fn emit(view: View<'_>, piece: &Bytes, (from, to): (u64, u64), stars: &[(u64, u6
         if stars.iter().any(hit) {
             let mut part = part.to_vec();
             for (from, to) in stars.iter().filter(|star| hit(star)) {
-                let index = |place: u64| usize::try_from(place.saturating_sub(at)).map_or(part.len(), |i| i.min(part.len()));
+                let index = |place: u64| {
+                    usize::try_from(place.saturating_sub(at))
+                        .map_or(part.len(), |i| i.min(part.len()))
+                };
                 let range = index(*from)..index(*to);
                 part[range].fill(b'*');
             }

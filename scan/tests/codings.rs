@@ -75,7 +75,11 @@ fn a_clean_body_goes_on_as_it_was() {
             let cuts = cuts(&mut random, body.len());
             for cuts in [&[][..], &cuts] {
                 let passed = pass(&profile, Direction::Request, coding, &body, cuts);
-                assert!(passed.out == body && passed.found.is_empty(), "{coding} {len} {:?}", passed.found);
+                assert!(
+                    passed.out == body && passed.found.is_empty(),
+                    "{coding} {len} {:?}",
+                    passed.found
+                );
             }
         }
     }
@@ -96,9 +100,20 @@ fn a_secret_in_a_coded_body_is_blocked_at_its_place_in_the_text() {
                     let passed = pass(&profile, direction, coding, &body, cuts);
                     let found = passed.found.last().expect("found");
                     // What is not compressed has the secret in the body itself as well.
-                    assert_eq!((&*found.rule, found.action), ("bundle-secret", Action::Block), "{coding}");
-                    assert!(found.offset == before as u64 || ["br", "zstd"].contains(&coding), "{coding} {} {before}", found.offset);
-                    assert!(passed.out.len() < body.len() && body.starts_with(&passed.out), "{coding}");
+                    assert_eq!(
+                        (&*found.rule, found.action),
+                        ("bundle-secret", Action::Block),
+                        "{coding}"
+                    );
+                    assert!(
+                        found.offset == before as u64 || ["br", "zstd"].contains(&coding),
+                        "{coding} {} {before}",
+                        found.offset
+                    );
+                    assert!(
+                        passed.out.len() < body.len() && body.starts_with(&passed.out),
+                        "{coding}"
+                    );
                 }
             }
         }
@@ -112,7 +127,10 @@ fn a_compressed_file_is_looked_into() {
     for encode in [gzip as Encode, zlib, zstd] {
         let body = encode(text.as_bytes());
         for cuts in [vec![], (1..body.len()).collect()] {
-            assert_eq!(pass(&profile, Direction::Request, "", &body, &cuts).rules(), ["bundle-secret"]);
+            assert_eq!(
+                pass(&profile, Direction::Request, "", &body, &cuts).rules(),
+                ["bundle-secret"]
+            );
         }
         let broken = &body[..body.len() / 3];
         let passed = pass(&profile, Direction::Request, "", broken, &[5]);
@@ -145,7 +163,11 @@ fn what_cannot_be_decoded_is_blocked() {
     let mut body = gzip(&text);
     let sum = body.len() - 6;
     body[sum] ^= 1;
-    assert_eq!(pass(&profile, Direction::Request, "gzip", &body, &[]).rules(), ["coding"], "a wrong checksum");
+    assert_eq!(
+        pass(&profile, Direction::Request, "gzip", &body, &[]).rules(),
+        ["coding"],
+        "a wrong checksum"
+    );
 }
 
 #[test]
@@ -154,9 +176,17 @@ fn members_and_frames_that_follow_are_decoded() {
     for (coding, encode) in [("gzip", gzip as Encode), ("zstd", zstd)] {
         let body = [encode(b"first"), encode(b"second"), encode(SECRET.as_bytes())].concat();
         let passed = pass(&profile, Direction::Request, coding, &body, &[]);
-        assert_eq!((passed.rules(), passed.found[0].offset), (vec!["bundle-secret"], 11), "{coding}");
+        assert_eq!(
+            (passed.rules(), passed.found[0].offset),
+            (vec!["bundle-secret"], 11),
+            "{coding}"
+        );
         let split = [encode(&SECRET.as_bytes()[..9]), encode(&SECRET.as_bytes()[9..])].concat();
-        assert_eq!(pass(&profile, Direction::Request, coding, &split, &[7]).rules(), ["bundle-secret"], "{coding}: over both");
+        assert_eq!(
+            pass(&profile, Direction::Request, coding, &split, &[7]).rules(),
+            ["bundle-secret"],
+            "{coding}: over both"
+        );
     }
 }
 
@@ -170,14 +200,19 @@ fn the_parts_of_gzips_header_are_passed_over() {
     let bytes: Vec<usize> = (1..full.len()).collect();
     assert_eq!(pass(&profile, Direction::Request, "gzip", &full, &bytes).out, full);
     let named = GzEncoderWithName::encode(SECRET);
-    assert_eq!(pass(&profile, Direction::Request, "gzip", &named, &[]).rules(), ["bundle-secret"], "the name is sent, too");
+    assert_eq!(
+        pass(&profile, Direction::Request, "gzip", &named, &[]).rules(),
+        ["bundle-secret"],
+        "the name is sent, too"
+    );
 }
 
 struct GzEncoderWithName;
 
 impl GzEncoderWithName {
     fn encode(name: &str) -> Vec<u8> {
-        let mut encoder = flate2::GzBuilder::new().filename(name).write(Vec::new(), Compression::default());
+        let mut encoder =
+            flate2::GzBuilder::new().filename(name).write(Vec::new(), Compression::default());
         encoder.write_all(b"text").expect("gzip");
         encoder.finish().expect("gzip")
     }
@@ -187,10 +222,16 @@ impl GzEncoderWithName {
 fn a_bomb_is_blocked_before_it_grows() {
     let profile = profile();
     let bomb = gzip(&vec![0; 3 << 20]);
-    for (coding, body) in [("gzip", bomb.clone()), ("deflate", zlib(&vec![0; 3 << 20])), ("gzip, gzip", gzip(&bomb))] {
+    for (coding, body) in
+        [("gzip", bomb.clone()), ("deflate", zlib(&vec![0; 3 << 20])), ("gzip, gzip", gzip(&bomb))]
+    {
         for step in [100, 10_000] {
             let cuts: Vec<usize> = (1..body.len()).step_by(step).collect();
-            assert_eq!(pass(&profile, Direction::Request, coding, &body, &cuts).rules(), ["coding-bomb"], "{coding}");
+            assert_eq!(
+                pass(&profile, Direction::Request, coding, &body, &cuts).rules(),
+                ["coding-bomb"],
+                "{coding}"
+            );
         }
     }
     // 128 KiB of one byte in a block of four.
@@ -207,7 +248,10 @@ fn a_bomb_is_blocked_before_it_grows() {
 fn a_window_that_is_too_large_is_refused() {
     let frame = |window: u8| [&[0x28, 0xb5, 0x2f, 0xfd, 0, window], &[1, 0, 0][..]].concat();
     assert!(pass(&profile(), Direction::Request, "zstd", &frame(13 << 3), &[]).found.is_empty());
-    assert_eq!(pass(&profile(), Direction::Request, "zstd", &frame((13 << 3) + 1), &[]).rules(), ["coding"]);
+    assert_eq!(
+        pass(&profile(), Direction::Request, "zstd", &frame((13 << 3) + 1), &[]).rules(),
+        ["coding"]
+    );
 }
 
 /// The decoder's buffer is emptied now and then; what later blocks refer to must still be there.
@@ -275,7 +319,11 @@ fn what_a_brotli_window_holds_is_looked_at_before_it_goes_on() {
     for piece in [&first, &second] {
         stream.push(piece.clone().into(), &mut out, &mut found);
     }
-    assert_eq!(found.iter().map(|f| &*f.rule).collect::<Vec<_>>(), ["bundle-secret"], "before the end");
+    assert_eq!(
+        found.iter().map(|f| &*f.rule).collect::<Vec<_>>(),
+        ["bundle-secret"],
+        "before the end"
+    );
     stream.push(third.into(), &mut out, &mut found);
     let sent: usize = out.iter().map(bytes::Bytes::len).sum();
     assert!(sent <= first.len(), "{sent} of {}", first.len());

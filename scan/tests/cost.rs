@@ -65,7 +65,10 @@ fn a_scanner_and_its_streams_are_small() {
     let stream_live = live() - held;
     stream.finish(&mut out, &mut found);
     let count = COUNT.load(SeqCst) - count;
-    assert!(count <= 1 && stream_live < 100, "a small body takes {count} allocations, {stream_live} bytes");
+    assert!(
+        count <= 1 && stream_live < 100,
+        "a small body takes {count} allocations, {stream_live} bytes"
+    );
 
     let (count, value) = (COUNT.load(SeqCst), b"Mozilla/5.0 (X11; Linux x86_64)");
     assert!(profile.text(Direction::Request, value).is_empty());

@@ -11,7 +11,11 @@ use common::{BASIC, Passed, Random, SECRET, cuts, pass, profile, scanner};
 
 fn redacting() -> Profile {
     scanner()
-        .profile(&Scan { limit: Some(Action::Redact), rules: [("jwt".to_owned(), Action::Redact)].into(), responses: true })
+        .profile(&Scan {
+            limit: Some(Action::Redact),
+            rules: [("jwt".to_owned(), Action::Redact)].into(),
+            responses: true,
+        })
         .expect("profile")
 }
 
@@ -19,7 +23,8 @@ fn redacting() -> Profile {
 fn text(random: &mut Random) -> Vec<u8> {
     let token = "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";
     let escaped = SECRET.bytes().map(|b| format!("%{b:02X}")).collect::<Vec<_>>().concat();
-    let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("x{SECRET}yz"));
+    let base64 =
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("x{SECRET}yz"));
     let pieces = [
         token,
         token,
@@ -75,7 +80,12 @@ fn how_a_body_is_cut_does_not_matter() {
             let whole = pass(&profile, direction, "", &body, &[]);
             let cuts = cuts(&mut random, body.len());
             let cut = pass(&profile, direction, "", &body, &cuts);
-            assert_eq!(whole, cut, "round {round}: {:?} cut at {cuts:?}", String::from_utf8_lossy(&body));
+            assert_eq!(
+                whole,
+                cut,
+                "round {round}: {:?} cut at {cuts:?}",
+                String::from_utf8_lossy(&body)
+            );
             let block = whole.found.last().is_some_and(|f| f.action == Action::Block);
             assert!(whole.out.len() == body.len() || (block && whole.out.len() < body.len()));
             let changed = whole.out.iter().zip(&body).any(|(a, b)| a != b && *a != b'*');
@@ -92,7 +102,8 @@ fn a_blocked_token_does_not_leave() {
     let token = "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";
     let body = format!("token: {token} and more");
     for cut in 0..body.len() {
-        let Passed { out, found } = pass(&profile(), Direction::Request, "", body.as_bytes(), &[cut]);
+        let Passed { out, found } =
+            pass(&profile(), Direction::Request, "", body.as_bytes(), &[cut]);
         assert_eq!((found.len(), found[0].action, found[0].offset), (1, Action::Block, 7));
         assert_eq!(out, b"token: ghp_");
     }
@@ -104,7 +115,8 @@ fn redacting_keeps_the_length_and_all_else() {
     let body = format!("a {token} b {token}\n");
     let stars = format!("a ghp_{0} b ghp_{0}\n", "*".repeat(36));
     for cut in 0..body.len() {
-        let Passed { out, found } = pass(&redacting(), Direction::Request, "", body.as_bytes(), &[cut]);
+        let Passed { out, found } =
+            pass(&redacting(), Direction::Request, "", body.as_bytes(), &[cut]);
         assert_eq!(found.iter().map(|f| f.action).collect::<Vec<_>>(), [Action::Redact; 2]);
         assert_eq!(String::from_utf8_lossy(&out), stars);
     }
@@ -114,8 +126,12 @@ fn redacting_keeps_the_length_and_all_else() {
 fn a_bundles_secret_is_overwritten_in_a_response() {
     let body = format!("you sent {SECRET}, did you not");
     for cut in 0..body.len() {
-        let Passed { out, found } = pass(&profile(), Direction::Response, "", body.as_bytes(), &[cut]);
-        assert_eq!(String::from_utf8_lossy(&out), format!("you sent quo{}, did you not", "*".repeat(SECRET.len() - 3)));
+        let Passed { out, found } =
+            pass(&profile(), Direction::Response, "", body.as_bytes(), &[cut]);
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            format!("you sent quo{}, did you not", "*".repeat(SECRET.len() - 3))
+        );
         assert_eq!(found[0].secret.as_ref().map(|name| name.as_str()), Some("QUOKKA"));
     }
 }
@@ -161,7 +177,10 @@ fn ordinary_messages_are_not_held() {
         let (mut out, mut found) = (Vec::new(), Vec::new());
         stream.push(Bytes::from_static(message.as_bytes()), &mut out, &mut found);
         assert_eq!(out.concat(), message.as_bytes(), "held");
-        assert!(stream.is_idle() && !found.iter().any(|f| f.action > Action::Warn), "{message:?} {found:?}");
+        assert!(
+            stream.is_idle() && !found.iter().any(|f| f.action > Action::Warn),
+            "{message:?} {found:?}"
+        );
     }
 }
 
@@ -178,7 +197,18 @@ fn a_body_that_nothing_is_found_in_is_not_copied() {
 fn what_is_held_is_bounded() {
     // The beginnings of all rules' candidates, and of secrets, each going on for ever.
     let mut bodies: Vec<Vec<u8>> = Vec::new();
-    for start in ["sk-", "ghs_", "eyJh", "-----BEGIN ", "hvs.", "AIza", "xoxb-", "\"password\"", "pypi-AgEI", "quokka-V"] {
+    for start in [
+        "sk-",
+        "ghs_",
+        "eyJh",
+        "-----BEGIN ",
+        "hvs.",
+        "AIza",
+        "xoxb-",
+        "\"password\"",
+        "pypi-AgEI",
+        "quokka-V",
+    ] {
         bodies.push([start.as_bytes(), &[b'a'; 40_000]].concat());
         bodies.push(start.repeat(40_000 / start.len()).into_bytes());
     }

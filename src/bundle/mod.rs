@@ -44,7 +44,11 @@ pub trait BundleRuntime {
     ///
     /// # Errors
     /// `Engine` when one cannot be started; what was started is in the journal.
-    fn spawn(&self, spec: BundleSpec<'_>, journal: &mut Journal) -> impl Future<Output = Result<Bundle>>;
+    fn spawn(
+        &self,
+        spec: BundleSpec<'_>,
+        journal: &mut Journal,
+    ) -> impl Future<Output = Result<Bundle>>;
 }
 
 /// Daemons that were started.

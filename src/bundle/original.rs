@@ -39,21 +39,37 @@ impl Original {
         Self::find_in(chain, policy, |name| std::env::var_os(name))
     }
 
-    fn find_in(chain: EgressChain, policy: &Policy, var: impl Fn(&str) -> Option<OsString>) -> Result<Option<Self>> {
+    fn find_in(
+        chain: EgressChain,
+        policy: &Policy,
+        var: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Option<Self>> {
         if chain == EgressChain::Bottle {
             return Ok(None);
         }
         let cannot = unsupported(chain, policy);
         if !cannot.is_empty() {
-            let text = format!("the egress chain {chain} cannot enforce this policy: {}", cannot.join("; "));
-            return Err(Error::new(Kind::Config, text).hint("[bottles.NAME.bundle] egress = \"bottle\"   # enforces all of it"));
+            let text = format!(
+                "the egress chain {chain} cannot enforce this policy: {}",
+                cannot.join("; ")
+            );
+            return Err(Error::new(Kind::Config, text)
+                .hint("[bottles.NAME.bundle] egress = \"bottle\"   # enforces all of it"));
         }
         let build = || {
-            format!("export {MITMPROXY}=$(nix/bootstrap build .#mitmproxy --no-link --json | sed 's/.*\"out\":\"\\([^\"]*\\)\".*/\\1/')")
+            format!(
+                "export {MITMPROXY}=$(nix/bootstrap build .#mitmproxy --no-link --json | sed 's/.*\"out\":\"\\([^\"]*\\)\".*/\\1/')"
+            )
         };
-        let missing = |why: String| Error::new(Kind::Engine, format!("the egress chain {chain} needs mitmproxy, {why}")).hint(build());
-        let named = var(MITMPROXY).ok_or_else(|| missing(format!("and {MITMPROXY} does not name it")))?;
-        let root = Path::new(&named).canonicalize().map_err(|e| missing(format!("{}: {e}", Path::new(&named).display())))?;
+        let missing = |why: String| {
+            Error::new(Kind::Engine, format!("the egress chain {chain} needs mitmproxy, {why}"))
+                .hint(build())
+        };
+        let named =
+            var(MITMPROXY).ok_or_else(|| missing(format!("and {MITMPROXY} does not name it")))?;
+        let root = Path::new(&named)
+            .canonicalize()
+            .map_err(|e| missing(format!("{}: {e}", Path::new(&named).display())))?;
         let program = root.join(PROGRAM);
         if !program.is_file() {
             return Err(missing(format!("and {} has no {PROGRAM}", root.display())));
@@ -68,18 +84,31 @@ impl Original {
 
 /// The binary that the operator supplies, if it is one that may be run.
 fn pipelock(named: Option<OsString>) -> Result<PathBuf> {
-    let hint = format!("nix/pipelock pipelock_VERSION_linux_amd64.tar.gz   # checks a release, and says what to set {PIPELOCK} to");
-    let refuse =
-        |why: String| Error::new(Kind::Engine, format!("the egress chain mitmproxy+pipelock needs pipelock, {why}")).hint(hint.clone());
-    let named = PathBuf::from(named.ok_or_else(|| refuse(format!("and {PIPELOCK} does not name it")))?);
+    let hint = format!(
+        "nix/pipelock pipelock_VERSION_linux_amd64.tar.gz   # checks a release, and says what to set {PIPELOCK} to"
+    );
+    let refuse = |why: String| {
+        Error::new(
+            Kind::Engine,
+            format!("the egress chain mitmproxy+pipelock needs pipelock, {why}"),
+        )
+        .hint(hint.clone())
+    };
+    let named =
+        PathBuf::from(named.ok_or_else(|| refuse(format!("and {PIPELOCK} does not name it")))?);
     let path = named.canonicalize().map_err(|e| refuse(format!("{}: {e}", named.display())))?;
     if path.starts_with(STORE) {
         return Ok(path);
     }
-    let bytes = std::fs::read(&path).context(Kind::Engine, || format!("cannot read {}", path.display()))?;
+    let bytes =
+        std::fs::read(&path).context(Kind::Engine, || format!("cannot read {}", path.display()))?;
     let hash = hex::encode(Sha256::digest(&bytes));
     let pinned = PINS.lines().filter(|l| !l.starts_with('#')).any(|l| l.ends_with(&hash));
-    let what = if pinned { "is an archive, not in the Nix store" } else { "is neither in the Nix store nor pinned" };
+    let what = if pinned {
+        "is an archive, not in the Nix store"
+    } else {
+        "is neither in the Nix store nor pinned"
+    };
     Err(refuse(format!("and {} {what}", path.display())))
 }
 
@@ -87,7 +116,8 @@ fn pipelock(named: Option<OsString>) -> Result<PathBuf> {
 fn unsupported(chain: EgressChain, policy: &Policy) -> Vec<String> {
     let pipelock = chain == EgressChain::MitmproxyPipelock;
     let keys = |route: &Route| {
-        let scan = route.scan != Scan::default() && route.scan != Scan { limit: Some(Action::Off), ..Scan::default() };
+        let scan = route.scan != Scan::default()
+            && route.scan != Scan { limit: Some(Action::Off), ..Scan::default() };
         let all = [
             ("passthrough", route.passthrough),
             ("scan (other than limit = \"off\")", scan),
@@ -95,7 +125,10 @@ fn unsupported(chain: EgressChain, policy: &Policy) -> Vec<String> {
             ("ca", pipelock && route.ca.is_some()),
             ("tls = false", pipelock && !route.tls),
         ];
-        all.into_iter().filter(|(_, is)| *is).map(|(key, _)| format!("route {}: {key}", route.name)).collect::<Vec<_>>()
+        all.into_iter()
+            .filter(|(_, is)| *is)
+            .map(|(key, _)| format!("route {}: {key}", route.name))
+            .collect::<Vec<_>>()
     };
     policy.routes.iter().flat_map(keys).collect()
 }
@@ -110,13 +143,22 @@ mod tests {
         Policy::new(vec![route])
     }
 
-    fn find(chain: EgressChain, policy: &Policy, vars: &[(&str, &Path)]) -> Result<Option<Original>> {
-        Original::find_in(chain, policy, |name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).into()))
+    fn find(
+        chain: EgressChain,
+        policy: &Policy,
+        vars: &[(&str, &Path)],
+    ) -> Result<Option<Original>> {
+        Original::find_in(chain, policy, |name| {
+            vars.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).into())
+        })
     }
 
     #[test]
     fn our_own_daemon_needs_nothing() {
-        assert_eq!(find(EgressChain::Bottle, &policy(|r| r.passthrough = true), &[]).expect("nothing"), None);
+        assert_eq!(
+            find(EgressChain::Bottle, &policy(|r| r.passthrough = true), &[]).expect("nothing"),
+            None
+        );
     }
 
     #[test]
@@ -124,16 +166,23 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let nothing = policy(|_| ());
         let none = find(EgressChain::Mitmproxy, &nothing, &[]).expect_err("nothing named");
-        let empty = find(EgressChain::Mitmproxy, &nothing, &[(MITMPROXY, dir.path())]).expect_err("nothing there");
+        let empty = find(EgressChain::Mitmproxy, &nothing, &[(MITMPROXY, dir.path())])
+            .expect_err("nothing there");
         for error in [none, empty] {
             assert_eq!(error.kind(), Kind::Engine);
-            assert!(error.hint_text().is_some_and(|h| h.contains("nix/bootstrap build .#mitmproxy")), "{error}");
+            assert!(
+                error.hint_text().is_some_and(|h| h.contains("nix/bootstrap build .#mitmproxy")),
+                "{error}"
+            );
         }
         std::fs::create_dir(dir.path().join("bin")).expect("bin");
         std::fs::write(dir.path().join(PROGRAM), "").expect("program");
-        let found = find(EgressChain::Mitmproxy, &nothing, &[(MITMPROXY, dir.path())]).expect("found").expect("a chain");
+        let found = find(EgressChain::Mitmproxy, &nothing, &[(MITMPROXY, dir.path())])
+            .expect("found")
+            .expect("a chain");
         assert!(found.program.ends_with(PROGRAM) && found.pipelock.is_none());
-        let error = find(EgressChain::MitmproxyPipelock, &nothing, &[(MITMPROXY, dir.path())]).expect_err("no pipelock");
+        let error = find(EgressChain::MitmproxyPipelock, &nothing, &[(MITMPROXY, dir.path())])
+            .expect_err("no pipelock");
         assert!(error.kind() == Kind::Engine && error.to_string().contains(PIPELOCK), "{error}");
     }
 
@@ -143,34 +192,56 @@ mod tests {
         let file = dir.path().join("pipelock");
         std::fs::write(&file, "not it").expect("file");
         let error = pipelock(Some(file.into())).expect_err("unknown");
-        assert!(error.kind() == Kind::Engine && error.to_string().contains("nor pinned"), "{error}");
+        assert!(
+            error.kind() == Kind::Engine && error.to_string().contains("nor pinned"),
+            "{error}"
+        );
         assert!(error.hint_text().is_some_and(|h| h.starts_with("nix/pipelock ")));
     }
 
     #[test]
     fn each_pin_is_a_hash() {
-        let pins: Vec<Vec<&str>> = PINS.lines().filter(|l| !l.starts_with('#')).map(|l| l.split(' ').collect()).collect();
+        let pins: Vec<Vec<&str>> =
+            PINS.lines().filter(|l| !l.starts_with('#')).map(|l| l.split(' ').collect()).collect();
         assert_eq!(pins.len(), 6);
-        assert!(pins.iter().all(|p| p.len() == 3 && p[2].len() == 64 && p[2].bytes().all(|b| b.is_ascii_hexdigit())), "{pins:?}");
+        assert!(
+            pins.iter().all(|p| p.len() == 3
+                && p[2].len() == 64
+                && p[2].bytes().all(|b| b.is_ascii_hexdigit())),
+            "{pins:?}"
+        );
     }
 
     #[test]
     fn what_a_chain_cannot_enforce_is_a_config_error_that_names_it() {
         type Change = fn(&mut Route);
-        let both: [(&str, Change); 2] =
-            [("passthrough", |r| r.passthrough = true), ("scan", |r| r.scan = Scan { responses: true, ..Scan::default() })];
+        let both: [(&str, Change); 2] = [
+            ("passthrough", |r| r.passthrough = true),
+            ("scan", |r| r.scan = Scan { responses: true, ..Scan::default() }),
+        ];
         let behind: [(&str, Change); 3] = [
             ("connect", |r| r.connect = "127.0.0.1:1".parse().ok()),
             ("ca", |r| r.ca = Some(String::new())),
             ("tls = false", |r| r.tls = false),
         ];
         for chain in [EgressChain::Mitmproxy, EgressChain::MitmproxyPipelock] {
-            for (key, change) in both.iter().chain(behind.iter().filter(|_| chain == EgressChain::MitmproxyPipelock)) {
+            for (key, change) in
+                both.iter().chain(behind.iter().filter(|_| chain == EgressChain::MitmproxyPipelock))
+            {
                 let error = find(chain, &policy(change), &[]).expect_err("not enforced");
-                assert!(error.kind() == Kind::Config && error.to_string().contains(&format!("route r: {key}")), "{error}");
+                assert!(
+                    error.kind() == Kind::Config
+                        && error.to_string().contains(&format!("route r: {key}")),
+                    "{error}"
+                );
             }
         }
-        assert!(unsupported(EgressChain::Mitmproxy, &policy(|r| r.scan.limit = Some(Action::Off))).is_empty());
-        assert!(unsupported(EgressChain::Mitmproxy, &policy(|r| r.ca = Some(String::new()))).is_empty());
+        assert!(
+            unsupported(EgressChain::Mitmproxy, &policy(|r| r.scan.limit = Some(Action::Off)))
+                .is_empty()
+        );
+        assert!(
+            unsupported(EgressChain::Mitmproxy, &policy(|r| r.ca = Some(String::new()))).is_empty()
+        );
     }
 }

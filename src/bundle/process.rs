@@ -43,7 +43,8 @@ pub struct HostProcesses<'a>(pub &'a Closure);
 impl BundleRuntime for HostProcesses<'_> {
     async fn spawn(&self, spec: BundleSpec<'_>, journal: &mut Journal) -> Result<Bundle> {
         let policy = spec.dir.runtime().join("policy.json");
-        let json = serde_json::to_vec_pretty(spec.policy).context(Kind::Internal, || "cannot write the policy".into())?;
+        let json = serde_json::to_vec_pretty(spec.policy)
+            .context(Kind::Internal, || "cannot write the policy".into())?;
         write_private(&policy, &json)?;
         let program = match Original::find(spec.chain, spec.policy)? {
             None => Program::new("egress", &self.0.bundle.binary.path).arg("egress"),
@@ -71,9 +72,15 @@ impl BundleRuntime for HostProcesses<'_> {
 }
 
 impl HostProcesses<'_> {
-    async fn git_gate(&self, gate: &GateSpec, dir: &BottleDir, journal: &mut Journal) -> Result<Daemon> {
+    async fn git_gate(
+        &self,
+        gate: &GateSpec,
+        dir: &BottleDir,
+        journal: &mut Journal,
+    ) -> Result<Daemon> {
         let policy = dir.runtime().join("git-policy.json");
-        let json = serde_json::to_vec_pretty(&gate.policy).context(Kind::Internal, || "cannot write git-gate's policy".into())?;
+        let json = serde_json::to_vec_pretty(&gate.policy)
+            .context(Kind::Internal, || "cannot write git-gate's policy".into())?;
         write_private(&policy, &json)?;
         let tools = &self.0.tools;
         let program = Program::new("git-gate", &self.0.bundle.binary.path).arg("git-gate");
@@ -86,23 +93,38 @@ impl HostProcesses<'_> {
             ("--ssh", &tools.ssh.path),
             ("--gitleaks", &tools.gitleaks.path),
         ];
-        let program = paths.into_iter().fold(program, |program, (option, path)| program.arg(option).arg(path));
-        let program = program.args(["--slug", dir.slug(), "--parent", &std::process::id().to_string()]);
+        let program = paths
+            .into_iter()
+            .fold(program, |program, (option, path)| program.arg(option).arg(path));
+        let program =
+            program.args(["--slug", dir.slug(), "--parent", &std::process::id().to_string()]);
         let mut daemon = program.spawn(&dir.log("git-gate"), journal)?;
         daemon.hand_over(&gate.input).await?;
         Ok(daemon)
     }
 
-    async fn supervise(&self, spec: &BundleSpec<'_>, policy: &Path, journal: &mut Journal) -> Result<Daemon> {
+    async fn supervise(
+        &self,
+        spec: &BundleSpec<'_>,
+        policy: &Path,
+        journal: &mut Journal,
+    ) -> Result<Daemon> {
         let dir = spec.dir;
         let mut program = Program::new("supervise", &self.0.bundle.binary.path).arg("supervise");
-        program = program.arg("--socket").arg(dir.daemon_socket("supervise")).arg("--policy").arg(policy);
+        program =
+            program.arg("--socket").arg(dir.daemon_socket("supervise")).arg("--policy").arg(policy);
         let mut logs = vec![dir.audit()];
         if spec.gate.is_some() {
             program = program.arg("--git-policy").arg(dir.runtime().join("git-policy.json"));
             logs.push(dir.git_audit());
         }
-        program = program.args(["--slug", dir.slug(), "--parent", &std::process::id().to_string(), "--audit"]);
+        program = program.args([
+            "--slug",
+            dir.slug(),
+            "--parent",
+            &std::process::id().to_string(),
+            "--audit",
+        ]);
         for log in &logs {
             touch(log)?; // confinement is to files that exist
             program = program.arg(log);
@@ -122,7 +144,8 @@ impl HostProcesses<'_> {
 
         // pipelock listens on loopback, because mitmproxy reaches another proxy no other way.
         let network = if original.pipelock.is_some() { "--inet" } else { "--outgoing" };
-        program = program.arg("confine").arg(network).args(["--parent", &std::process::id().to_string()]);
+        program =
+            program.arg("confine").arg(network).args(["--parent", &std::process::id().to_string()]);
         program = program.args(["--keep-fd", &listener.to_string()]);
         for path in SYSTEM.iter().map(Path::new).filter(|p| p.exists()) {
             program = program.arg("--ro").arg(path);
@@ -130,7 +153,13 @@ impl HostProcesses<'_> {
         for path in [Some(&original.root), original.pipelock.as_ref()].into_iter().flatten() {
             program = program.arg("--rx").arg(path);
         }
-        program = program.arg("--rw").arg(spec.dir.runtime()).arg("--rw").arg(&audit).arg("--").arg(&original.program);
+        program = program
+            .arg("--rw")
+            .arg(spec.dir.runtime())
+            .arg("--rw")
+            .arg(&audit)
+            .arg("--")
+            .arg(&original.program);
         program = program.args(["--listen-fd", &listener.to_string()]);
         Ok(match &original.pipelock {
             Some(pipelock) => program.arg("--pipelock").arg(pipelock),

@@ -53,10 +53,11 @@ fn find(roots: &Roots, log: &Path) -> Result<Logs> {
     match bottle {
         Some(dir) => Ok(Logs { paths: dir.audits(), live: dir.status().is_some_and(|s| s.alive) }),
         None if log.exists() => Ok(Logs { paths: vec![log.to_owned()], live: false }),
-        None => {
-            Err(Error::new(Kind::Config, format!("there is no bottle and no file {:?}", neutral(&log.to_string_lossy())))
-                .hint("bottle list"))
-        }
+        None => Err(Error::new(
+            Kind::Config,
+            format!("there is no bottle and no file {:?}", neutral(&log.to_string_lossy())),
+        )
+        .hint("bottle list")),
     }
 }
 
@@ -101,7 +102,10 @@ mod tests {
     fn planted(path: &Path) {
         let log = AuditWriter::open(path, "egress").unwrap();
         for n in 0..5 {
-            let event = AuditEvent { path: Some(format!("/{n}")), ..AuditEvent::new("egress", "request", Verdict::Allow) };
+            let event = AuditEvent {
+                path: Some(format!("/{n}")),
+                ..AuditEvent::new("egress", "request", Verdict::Allow)
+            };
             log.append(Line::Opening, event).unwrap();
         }
     }

@@ -18,14 +18,16 @@ pub(super) struct Colours {
 
 impl Colours {
     /// For a terminal.
-    pub(super) const ON: Self = Self { deny: "\x1b[31m", note: "\x1b[33m", dim: "\x1b[2m", plain: "\x1b[0m" };
+    pub(super) const ON: Self =
+        Self { deny: "\x1b[31m", note: "\x1b[33m", dim: "\x1b[2m", plain: "\x1b[0m" };
 }
 
 /// `record` as one line, with further ones for findings and the hint.
 pub(super) fn render(record: &AuditRecord, colours: &Colours) -> String {
     let Colours { deny, note, dim, plain } = *colours;
     let e = &record.what;
-    let time = safe(&record.time).replace("Z", "").split('.').next().unwrap_or_default().to_owned() + "Z";
+    let time =
+        safe(&record.time).replace("Z", "").split('.').next().unwrap_or_default().to_owned() + "Z";
     let verdict = match (e.event.as_str(), e.verdict) {
         ("admitted", _) => format!("{note}open{plain} "),
         ("proposed", _) => format!("{note}ask{plain}  "),
@@ -82,13 +84,22 @@ fn target(record: &AuditRecord) -> String {
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     let port = e.port.filter(|p| *p != 443).map(|p| format!(":{p}")).unwrap_or_default();
     let query = e.query_bytes.filter(|n| *n > 0).map(|n| format!("?… ({n} B)")).unwrap_or_default();
-    let method = if e.method.is_none() && e.daemon == "git-gate" { "git".to_owned() } else { text(&e.method) };
+    let method = if e.method.is_none() && e.daemon == "git-gate" {
+        "git".to_owned()
+    } else {
+        text(&e.method)
+    };
     format!(" {method} {host}{port}{}{query}", text(&e.path))
 }
 
 /// A line that is no audit record: a damaged log, or another version's.
 pub(super) fn unreadable(line: &[u8], colours: &Colours) -> String {
-    format!("{}not an audit line:{} {}\n", colours.deny, colours.plain, safe(&String::from_utf8_lossy(line)))
+    format!(
+        "{}not an audit line:{} {}\n",
+        colours.deny,
+        colours.plain,
+        safe(&String::from_utf8_lossy(line))
+    )
 }
 
 /// The line itself as one line of JSON. What a terminal would act on is escaped, which JSON allows in strings and only there.
@@ -105,7 +116,9 @@ pub(super) fn json(line: &[u8], is_record: bool) -> String {
         if neutral(one) == *one {
             out.push(c);
         } else {
-            c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+            c.encode_utf16(&mut units)
+                .iter()
+                .for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
         }
     }
     out.push('\n');
@@ -124,7 +137,9 @@ fn safe(text: &str) -> String {
 fn size(bytes: u64) -> String {
     let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")];
     match units.iter().find(|(factor, _)| bytes >= *factor) {
-        Some((factor, unit)) => format!("{}.{} {unit}", bytes / factor, bytes % factor / (factor / 10)),
+        Some((factor, unit)) => {
+            format!("{}.{} {unit}", bytes / factor, bytes % factor / (factor / 10))
+        }
         None => format!("{bytes} B"),
     }
 }
@@ -135,9 +150,14 @@ mod tests {
 
     #[test]
     fn sizes_are_short() {
-        for (bytes, shown) in
-            [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (3_456, "3.4 kB"), (12_345_678, "12.3 MB"), (u64::MAX, "18446744073.7 GB")]
-        {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (3_456, "3.4 kB"),
+            (12_345_678, "12.3 MB"),
+            (u64::MAX, "18446744073.7 GB"),
+        ] {
             assert_eq!(size(bytes), shown);
         }
     }

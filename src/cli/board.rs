@@ -79,7 +79,9 @@ fn name<S: serde::Serializer>(name: &Arc<str>, to: S) -> Result<S::Ok, S::Error>
 impl LogLine {
     /// Whether it has `filter` (lower case) in it; case does not matter.
     pub(super) fn has(&self, filter: &str) -> bool {
-        filter.is_empty() || find(self.bottle.as_bytes(), filter) || find(self.text.as_bytes(), filter)
+        filter.is_empty()
+            || find(self.bottle.as_bytes(), filter)
+            || find(self.text.as_bytes(), filter)
     }
 }
 
@@ -89,7 +91,10 @@ fn find(text: &[u8], filter: &str) -> bool {
     let first = filter[0];
     let last = text.len().checked_sub(filter.len());
     last.is_some_and(|last| {
-        (0..=last).any(|i| text[i].to_ascii_lowercase() == first && text[i..i + filter.len()].eq_ignore_ascii_case(filter))
+        (0..=last).any(|i| {
+            text[i].to_ascii_lowercase() == first
+                && text[i..i + filter.len()].eq_ignore_ascii_case(filter)
+        })
     })
 }
 
@@ -146,10 +151,21 @@ impl Board {
             };
             let pending = rows.iter().filter(|p| p.open).count();
             let (name, agent, engine) = (m.slug.clone(), m.agent.clone(), m.engine.clone());
-            bottles.push(BottleRow { name, agent, engine, state, started_ms: m.started_ms, cpu, memory, pending });
+            bottles.push(BottleRow {
+                name,
+                agent,
+                engine,
+                state,
+                started_ms: m.started_ms,
+                cpu,
+                memory,
+                pending,
+            });
             proposals.extend(rows);
             for log in dir.audits() {
-                self.tails.entry(log.clone()).or_insert_with(|| (m.slug.as_str().into(), Tail::new(log)));
+                self.tails
+                    .entry(log.clone())
+                    .or_insert_with(|| (m.slug.as_str().into(), Tail::new(log)));
             }
         }
         proposals.sort_by_key(|p| (!p.open, std::cmp::Reverse(p.made_ms)));
@@ -163,14 +179,19 @@ impl Board {
     fn proposals_of(&mut self, dir: &BottleDir, alive: bool) -> Vec<ProposalRow> {
         // Each change is a rename into the directory.
         let changed = std::fs::metadata(dir.proposals()).and_then(|m| m.modified()).ok();
-        let known = self.queues.get(dir.slug()).is_some_and(|(at, was, _)| (*at, *was) == (changed, alive) && at.is_some_and(settled));
+        let known = self
+            .queues
+            .get(dir.slug())
+            .is_some_and(|(at, was, _)| (*at, *was) == (changed, alive) && at.is_some_and(settled));
         if !known {
-            let all = Queue::read(dir, alive).map(|q| q.all().cloned().collect()).unwrap_or_default();
+            let all =
+                Queue::read(dir, alive).map(|q| q.all().cloned().collect()).unwrap_or_default();
             self.queues.insert(dir.slug().to_owned(), (changed, alive, all));
         }
         let Some((_, _, all)) = self.queues.get(dir.slug()) else { return Vec::new() };
         let now = now_ms();
-        let policy = if alive && all.iter().any(|p| p.is_open(now)) { in_force(dir).ok() } else { None };
+        let policy =
+            if alive && all.iter().any(|p| p.is_open(now)) { in_force(dir).ok() } else { None };
         all.iter().rev().take(50).map(|p| row(p, policy.as_ref(), alive, now)).collect()
     }
 
@@ -217,7 +238,12 @@ impl Board {
 }
 
 /// `p` as it is shown; `policy` is what is in force.
-pub(super) fn row(p: &Proposal, policy: Option<&Policies>, alive: bool, now_ms: u64) -> ProposalRow {
+pub(super) fn row(
+    p: &Proposal,
+    policy: Option<&Policies>,
+    alive: bool,
+    now_ms: u64,
+) -> ProposalRow {
     let tone = |t| match t {
         Tone::Title => "title",
         Tone::Plain => "plain",
@@ -256,7 +282,10 @@ fn settled(at: SystemTime) -> bool {
 fn read(bottle: &Arc<str>, line: &[u8]) -> Option<(String, LogLine)> {
     let bottle = bottle.clone();
     let Ok(record) = serde_json::from_slice::<AuditRecord>(line) else {
-        return Some((String::new(), LogLine { bottle, text: unreadable(line, &Colours::default()).trim_end().to_owned() }));
+        return Some((
+            String::new(),
+            LogLine { bottle, text: unreadable(line, &Colours::default()).trim_end().to_owned() },
+        ));
     };
     if record.what.event == "admitted" {
         return None;
@@ -322,8 +351,13 @@ struct Process {
 fn processes() -> Processes {
     let (mut all, mut children) = (HashMap::new(), HashMap::<u32, Vec<u32>>::new());
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
-        let Some((parent, process)) = stat(Path::new("/proc").join(pid.to_string()).as_path()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Some((parent, process)) = stat(Path::new("/proc").join(pid.to_string()).as_path())
+        else {
+            continue;
+        };
         children.entry(parent).or_default().push(pid);
         all.insert(pid, process);
     }
@@ -345,12 +379,16 @@ mod tests {
 
     #[test]
     fn ten_thousand_lines_are_filtered_in_no_time() {
-        let text =
-            "2026-11-21T17:13:57Z allow GET api.example.com/v1/x  route proposal:1  200  up 120 B down 4 kB  2 ms  and some words more";
-        let lines: Vec<LogLine> = (0..LINES).map(|n| LogLine { bottle: "demo".into(), text: format!("{text} {n}") }).collect();
+        let text = "2026-11-21T17:13:57Z allow GET api.example.com/v1/x  route proposal:1  200  up 120 B down 4 kB  2 ms  and some words more";
+        let lines: Vec<LogLine> = (0..LINES)
+            .map(|n| LogLine { bottle: "demo".into(), text: format!("{text} {n}") })
+            .collect();
         let began = Instant::now();
         assert_eq!(lines.iter().filter(|l| l.has("more 9999")).count(), 1);
-        assert_eq!(lines.iter().filter(|l| l.has("PROPOSAL:1".to_lowercase().as_str())).count(), LINES);
+        assert_eq!(
+            lines.iter().filter(|l| l.has("PROPOSAL:1".to_lowercase().as_str())).count(),
+            LINES
+        );
         let took = began.elapsed();
         println!("two filters over {LINES} lines: {took:?}");
         assert!(took.as_millis() < 500, "{took:?}, and that without optimisation");
@@ -370,12 +408,16 @@ mod tests {
             let dir = roots.bottle(bottle).unwrap();
             let _lock = dir.lock().unwrap();
             dir.write_metadata(&crate::state::Metadata::starting(&dir, "x", "qemu", "")).unwrap();
-            std::fs::write(dir.audit(), (0..8000).map(|n| line(3 * n + of)).collect::<String>()).unwrap();
+            std::fs::write(dir.audit(), (0..8000).map(|n| line(3 * n + of)).collect::<String>())
+                .unwrap();
         }
         assert!(board.look(false).unwrap());
         assert_eq!((board.lines.len(), board.written), (LINES, 24_000));
         for (line, n) in board.lines.iter().rev().zip((0..24_000).rev()) {
-            assert!(line.text.contains(&format!("/{n}")) && *line.bottle == ["a", "b", "c"][n % 3][..], "{line:?} {n}");
+            assert!(
+                line.text.contains(&format!("/{n}")) && *line.bottle == ["a", "b", "c"][n % 3][..],
+                "{line:?} {n}"
+            );
         }
         assert!(!board.look(false).unwrap(), "and nothing is new");
     }
@@ -386,8 +428,11 @@ mod tests {
         let path = dir.path().join("log");
         let mut tail = Tail::new(path.clone());
         let mut now = |text: &str| {
-            std::io::Write::write_all(&mut std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap(), text.as_bytes())
-                .unwrap();
+            std::io::Write::write_all(
+                &mut std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap(),
+                text.as_bytes(),
+            )
+            .unwrap();
             let mut out = Vec::new();
             tail.read(|l| out.push(String::from_utf8(l.to_vec()).unwrap()));
             out

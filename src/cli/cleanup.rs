@@ -33,7 +33,9 @@ impl Args {
 pub(super) fn sweep(roots: &Roots) {
     for bottle in roots.bottles().unwrap_or_default() {
         match recover(&bottle) {
-            Ok(true) => say(format_args!("bottle: {} had crashed and was torn down", bottle.slug())),
+            Ok(true) => {
+                say(format_args!("bottle: {} had crashed and was torn down", bottle.slug()))
+            }
             Ok(false) => {}
             Err(e) => say(format_args!("bottle: {}: {e}", bottle.slug())),
         }

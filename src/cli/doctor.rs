@@ -31,7 +31,12 @@ struct Finding {
     hint: Option<String>,
 }
 
-fn finding(what: &'static str, level: Level, detail: impl Into<String>, hint: Option<&str>) -> Finding {
+fn finding(
+    what: &'static str,
+    level: Level,
+    detail: impl Into<String>,
+    hint: Option<&str>,
+) -> Finding {
     Finding { what, level, detail: detail.into(), hint: hint.map(str::to_owned) }
 }
 
@@ -58,7 +63,9 @@ impl Args {
             }
         }
         if findings.iter().any(|f| f.level == Level::Failed) {
-            return Err(Error::new(Kind::Engine, "bottles cannot run here").hint("see FAILED above"));
+            return Err(
+                Error::new(Kind::Engine, "bottles cannot run here").hint("see FAILED above")
+            );
         }
         Ok(0)
     }
@@ -67,7 +74,12 @@ impl Args {
 fn state() -> Finding {
     match Roots::from_environment() {
         Ok(roots) => match roots.bottle("a").map(|b| b.runtime().display().to_string()) {
-            Ok(path) => finding("state", Level::Ok, format!("private, sockets below {}", path.trim_end_matches("/a")), None),
+            Ok(path) => finding(
+                "state",
+                Level::Ok,
+                format!("private, sockets below {}", path.trim_end_matches("/a")),
+                None,
+            ),
             Err(e) => failed("state", &e),
         },
         Err(e) => failed("state", &e),
@@ -84,16 +96,28 @@ fn closure() -> Finding {
                 closure.verify(image, "smolvm", &roots.verified())?;
             }
         }
-        let images: Vec<&str> = closure.images.keys().chain(closure.later.keys()).map(String::as_str).collect();
-        Ok(format!("{}, qemu {}, images: {}", closure.system, closure.engines.qemu.version, images.join(", ")))
+        let images: Vec<&str> =
+            closure.images.keys().chain(closure.later.keys()).map(String::as_str).collect();
+        Ok(format!(
+            "{}, qemu {}, images: {}",
+            closure.system,
+            closure.engines.qemu.version,
+            images.join(", ")
+        ))
     };
-    verified().map_or_else(|e| failed("closure", &e), |detail| finding("closure", Level::Ok, detail, None))
+    verified().map_or_else(
+        |e| failed("closure", &e),
+        |detail| finding("closure", Level::Ok, detail, None),
+    )
 }
 
 /// What `--engine auto` would take.
 fn engine() -> Finding {
     let closure = Closure::load().ok();
-    let (level, detail) = auto(virtualisation(), closure.as_ref().and_then(|c| c.engines.smolvm.as_ref()).map(|s| s.version.as_str()));
+    let (level, detail) = auto(
+        virtualisation(),
+        closure.as_ref().and_then(|c| c.engines.smolvm.as_ref()).map(|s| s.version.as_str()),
+    );
     finding("engine", level, detail, None)
 }
 
@@ -104,27 +128,48 @@ fn auto(virtualisation: Virtualisation, smolvm: Option<&str>) -> (Level, String)
             let level = if smolvm == SMOLVM_TESTED { Level::Ok } else { Level::Warning };
             (level, format!("auto takes {}, with KVM", version(smolvm)))
         }
-        (Virtualisation::Kvm, None) => (Level::Ok, "auto takes qemu, with KVM; this closure has no smolvm".into()),
+        (Virtualisation::Kvm, None) => {
+            (Level::Ok, "auto takes qemu, with KVM; this closure has no smolvm".into())
+        }
         (Virtualisation::None(why), smolvm) => {
             let smolvm = smolvm.map_or_else(|| "smolvm".into(), version);
-            (Level::Warning, format!("auto takes qemu, emulated and slower: {smolvm} cannot run, as {why}"))
+            (
+                Level::Warning,
+                format!("auto takes qemu, emulated and slower: {smolvm} cannot run, as {why}"),
+            )
         }
     }
 }
 
 /// Confines a harmless command the way the engine is confined.
 fn confinement() -> Finding {
-    let Ok(closure) = Closure::load() else { return finding("confinement", Level::Failed, "not tried: there is no closure", None) };
+    let Ok(closure) = Closure::load() else {
+        return finding("confinement", Level::Failed, "not tried: there is no closure", None);
+    };
     let bundle = &closure.bundle.binary.path;
     let mut command = std::process::Command::new(bundle);
-    command.args(["confine", "--no-network", "--rx"]).arg(bundle).arg("--").arg(bundle).arg("--version").env_clear();
+    command
+        .args(["confine", "--no-network", "--rx"])
+        .arg(bundle)
+        .arg("--")
+        .arg(bundle)
+        .arg("--version")
+        .env_clear();
     match command.output() {
-        Ok(tried) if tried.status.success() => finding("confinement", Level::Ok, "the engine gets namespaces of its own", None),
+        Ok(tried) if tried.status.success() => {
+            finding("confinement", Level::Ok, "the engine gets namespaces of its own", None)
+        }
         Ok(tried) => finding(
             "confinement",
             Level::Failed,
-            String::from_utf8_lossy(&tried.stderr).lines().last().unwrap_or("no reason given").to_owned(),
-            Some("allow user namespaces: sysctl user.max_user_namespaces=10000; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0"),
+            String::from_utf8_lossy(&tried.stderr)
+                .lines()
+                .last()
+                .unwrap_or("no reason given")
+                .to_owned(),
+            Some(
+                "allow user namespaces: sysctl user.max_user_namespaces=10000; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0",
+            ),
         ),
         Err(e) => finding("confinement", Level::Failed, format!("{}: {e}", bundle.display()), None),
     }
@@ -133,7 +178,14 @@ fn confinement() -> Finding {
 fn landlock() -> Finding {
     // landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION)
     // SAFETY: with a null pointer and size 0 the call only returns the ABI version.
-    let abi = unsafe { nix::libc::syscall(nix::libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, 1_u32) };
+    let abi = unsafe {
+        nix::libc::syscall(
+            nix::libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0_usize,
+            1_u32,
+        )
+    };
     if abi > 0 {
         finding("landlock", Level::Ok, format!("ABI {abi}: daemons see only their own files"), None)
     } else {
@@ -153,11 +205,23 @@ mod tests {
     #[test]
     fn auto_is_told_with_versions_and_why() {
         let (level, detail) = auto(Virtualisation::Kvm, Some(SMOLVM_TESTED));
-        assert_eq!((level, detail), (Level::Ok, format!("auto takes smolvm {SMOLVM_TESTED} (tested: {SMOLVM_TESTED}), with KVM")));
+        assert_eq!(
+            (level, detail),
+            (
+                Level::Ok,
+                format!("auto takes smolvm {SMOLVM_TESTED} (tested: {SMOLVM_TESTED}), with KVM")
+            )
+        );
         let (level, detail) = auto(Virtualisation::Kvm, Some("9.9"));
         assert!(level == Level::Warning && detail.contains("smolvm 9.9 (tested: "), "{detail}");
-        let (level, detail) = auto(Virtualisation::None("there is no /dev/kvm".into()), Some(SMOLVM_TESTED));
-        assert!(level == Level::Warning && detail.contains("takes qemu") && detail.ends_with("there is no /dev/kvm"), "{detail}");
+        let (level, detail) =
+            auto(Virtualisation::None("there is no /dev/kvm".into()), Some(SMOLVM_TESTED));
+        assert!(
+            level == Level::Warning
+                && detail.contains("takes qemu")
+                && detail.ends_with("there is no /dev/kvm"),
+            "{detail}"
+        );
         assert_eq!(auto(Virtualisation::Kvm, None).0, Level::Ok);
     }
 }

@@ -21,7 +21,12 @@ pub(super) struct Args {
     #[arg(short = 'T', long)]
     no_tty: bool,
     /// Program and arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
     command: Vec<String>,
 }
 

@@ -52,14 +52,17 @@ impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let here = super::planning::here()?;
         if here.join(FILE_NAME).symlink_metadata().is_ok() {
-            return Err(
-                Error::new(Kind::Config, format!("there is a {FILE_NAME} already")).hint("bottle plan NAME   # shows what it amounts to")
-            );
+            return Err(Error::new(Kind::Config, format!("there is a {FILE_NAME} already"))
+                .hint("bottle plan NAME   # shows what it amounts to"));
         }
         let asking = !self.yes && std::io::stdin().is_terminal();
         let provider = match self.provider {
             Some(choice) => choice,
-            None if asking && ask("Claude Code or Codex? [claude]", "claude")?.starts_with("co") => Choice::Codex,
+            None if asking
+                && ask("Claude Code or Codex? [claude]", "claude")?.starts_with("co") =>
+            {
+                Choice::Codex
+            }
             None => Choice::Claude,
         };
         let name = match &self.name {
@@ -69,18 +72,26 @@ impl Args {
         };
         let name: Slug = name.parse().map_err(|e| Error::new(Kind::Usage, format!("{e}")))?;
         let hosts = if self.hosts.is_empty() && asking {
-            let said = ask("Which hosts may it read from, besides its model's? (such as docs.rs; none)", "")?;
+            let said = ask(
+                "Which hosts may it read from, besides its model's? (such as docs.rs; none)",
+                "",
+            )?;
             said.split([',', ' ']).filter(|h| !h.is_empty()).map(str::to_owned).collect()
         } else {
             self.hosts.clone()
         };
         let agent = format!("agents/{name}.md");
-        let files = [(FILE_NAME.to_owned(), bottle_toml(provider, &hosts)?), (agent.clone(), agent_file(provider))];
+        let files = [
+            (FILE_NAME.to_owned(), bottle_toml(provider, &hosts)?),
+            (agent.clone(), agent_file(provider)),
+        ];
         check(&files, &agent)?;
         if here.join(&agent).symlink_metadata().is_ok() {
-            return Err(Error::new(Kind::Config, format!("there is {agent} already")).hint("--name with another name"));
+            return Err(Error::new(Kind::Config, format!("there is {agent} already"))
+                .hint("--name with another name"));
         }
-        std::fs::create_dir_all(here.join("agents")).context(Kind::Config, || "cannot make agents/".into())?;
+        std::fs::create_dir_all(here.join("agents"))
+            .context(Kind::Config, || "cannot make agents/".into())?;
         for (path, text) in &files {
             new_file(&here.join(path), text)?;
             say(format_args!("bottle: wrote {path}"));
@@ -96,7 +107,10 @@ impl Args {
 fn ask(question: &str, default: &str) -> Result<String> {
     prompt(format_args!("{question} "));
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).context(Kind::Internal, || "cannot read the answer".into())?;
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .context(Kind::Internal, || "cannot read the answer".into())?;
     let answer = answer.trim();
     Ok(if answer.is_empty() { default.to_owned() } else { answer.to_owned() })
 }
@@ -111,9 +125,13 @@ fn bottle_toml(provider: Choice, hosts: &[String]) -> Result<String> {
         provider.word()
     );
     for host in hosts {
-        let known: bottle_policy::HostPattern =
-            host.parse().map_err(|e| Error::new(Kind::Usage, format!("{e}")).hint("a name such as docs.rs, without https:// or a path"))?;
-        text += &format!("\n[[bottles.dev.egress]]\nhost = \"{known}\"\nmethods = [\"GET\", \"HEAD\"]\n");
+        let known: bottle_policy::HostPattern = host.parse().map_err(|e| {
+            Error::new(Kind::Usage, format!("{e}"))
+                .hint("a name such as docs.rs, without https:// or a path")
+        })?;
+        text += &format!(
+            "\n[[bottles.dev.egress]]\nhost = \"{known}\"\nmethods = [\"GET\", \"HEAD\"]\n"
+        );
     }
     Ok(text)
 }
@@ -124,7 +142,11 @@ fn agent_file(provider: Choice) -> String {
 
 /// What is about to be written is read as a launch would read it.
 fn check(files: &[(String, String)], agent: &str) -> Result<()> {
-    let all = files.iter().map(|(path, text)| (path.clone(), text.clone().into_bytes())).filter(|(path, _)| path == agent).collect();
+    let all = files
+        .iter()
+        .map(|(path, text)| (path.clone(), text.clone().into_bytes()))
+        .filter(|(path, _)| path == agent)
+        .collect();
     let text = files.iter().find(|(path, _)| path == FILE_NAME).map_or("", |(_, text)| text);
     manifest::parse(text.as_bytes(), Path::new(FILE_NAME), &manifest::MemFiles { files: all })
         .map(drop)
@@ -133,7 +155,11 @@ fn check(files: &[(String, String)], agent: &str) -> Result<()> {
 
 fn new_file(path: &Path, text: &str) -> Result<()> {
     let what = || format!("cannot write {}", path.display());
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(path).context(Kind::Config, what)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .context(Kind::Config, what)?;
     file.write_all(text.as_bytes()).context(Kind::Config, what)
 }
 
@@ -162,8 +188,10 @@ mod tests {
     fn what_is_written_is_a_manifest() {
         for provider in [Choice::Claude, Choice::Codex] {
             let hosts = ["docs.rs".to_owned(), "*.example.com".to_owned()];
-            let files =
-                [(FILE_NAME.to_owned(), bottle_toml(provider, &hosts).unwrap()), ("agents/dev.md".to_owned(), agent_file(provider))];
+            let files = [
+                (FILE_NAME.to_owned(), bottle_toml(provider, &hosts).unwrap()),
+                ("agents/dev.md".to_owned(), agent_file(provider)),
+            ];
             check(&files, "agents/dev.md").unwrap();
         }
         assert!(bottle_toml(Choice::Claude, &["https://x/y".to_owned()]).is_err());
@@ -174,6 +202,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(".gitignore"), "target").unwrap();
         assert!(ignore(dir.path()).unwrap() && !ignore(dir.path()).unwrap());
-        assert_eq!(std::fs::read_to_string(dir.path().join(".gitignore")).unwrap(), "target\n.env\n");
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join(".gitignore")).unwrap(),
+            "target\n.env\n"
+        );
     }
 }

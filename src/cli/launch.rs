@@ -72,7 +72,15 @@ pub(super) fn run(args: &PlanArgs, how: &How, discard: bool, resume: bool) -> Re
     }
     closure.realise(plan.image.name.as_str(), &plan.engine.name, &roots.images()?, how.quiet)?;
     let keep = matches!(plan.provider, Provider::Claude | Provider::Codex);
-    let launch = Launch { roots: &roots, closure: &closure, given, workspace, resume, keep, quiet: how.quiet };
+    let launch = Launch {
+        roots: &roots,
+        closure: &closure,
+        given,
+        workspace,
+        resume,
+        keep,
+        quiet: how.quiet,
+    };
     if plan.engine.name == "smolvm" {
         let engine = Smolvm::new(&closure)?;
         block_on(launch.run(plan, &engine))
@@ -83,11 +91,17 @@ pub(super) fn run(args: &PlanArgs, how: &How, discard: bool, resume: bool) -> Re
 
 /// What of the project goes in.
 fn workspace(plan: &LaunchPlan, closure: &Closure) -> Result<Option<Snapshot>> {
-    let (WorkspaceMode::Copy, Some(path)) = (plan.workspace.mode, &plan.workspace.path) else { return Ok(None) };
-    let home = std::env::var_os("HOME").map(std::path::PathBuf::from).and_then(|h| h.canonicalize().ok());
+    let (WorkspaceMode::Copy, Some(path)) = (plan.workspace.mode, &plan.workspace.path) else {
+        return Ok(None);
+    };
+    let home =
+        std::env::var_os("HOME").map(std::path::PathBuf::from).and_then(|h| h.canonicalize().ok());
     if path.parent().is_none() || path.canonicalize().ok() == home {
-        return Err(Error::new(Kind::Config, format!("the workspace would be {}, which is no project", path.display()))
-            .hint("cd into the project that the agent is to work on"));
+        return Err(Error::new(
+            Kind::Config,
+            format!("the workspace would be {}, which is no project", path.display()),
+        )
+        .hint("cd into the project that the agent is to work on"));
     }
     let snapshot = Snapshot::of(&closure.tools.git.path, path)?;
     snapshot.fits(plan.resources.disk.get())?;
@@ -101,9 +115,16 @@ pub(super) fn unpulled(dir: &BottleDir, discard: bool) -> Result<()> {
     }
     if discard {
         say(format_args!("bottle: what {} changed and nobody pulled is lost", dir.slug()));
-        return std::fs::remove_file(dir.work())
-            .map_err(|e| Error::new(Kind::Config, format!("cannot remove {}: {e}", dir.work().display())));
+        return std::fs::remove_file(dir.work()).map_err(|e| {
+            Error::new(Kind::Config, format!("cannot remove {}: {e}", dir.work().display()))
+        });
     }
-    Err(Error::new(Kind::Usage, format!("bottle {:?} has changes that were not pulled", dir.slug()))
-        .hint(format!("bottle diff {0}; bottle pull {0}; bottle resume {0}   # or --discard", dir.slug())))
+    Err(Error::new(
+        Kind::Usage,
+        format!("bottle {:?} has changes that were not pulled", dir.slug()),
+    )
+    .hint(format!(
+        "bottle diff {0}; bottle pull {0}; bottle resume {0}   # or --discard",
+        dir.slug()
+    )))
 }

@@ -68,7 +68,14 @@ impl Args {
         } else {
             println!("{:<24} {:<16} {:<8} {:<9} {:>8}", "NAME", "AGENT", "ENGINE", "STATE", "AGE");
             for row in &rows {
-                println!("{:<24} {:<16} {:<8} {:<9} {:>8}", row.name, row.agent, row.engine, row.state, age(row.started_ms));
+                println!(
+                    "{:<24} {:<16} {:<8} {:<9} {:>8}",
+                    row.name,
+                    row.agent,
+                    row.engine,
+                    row.state,
+                    age(row.started_ms)
+                );
             }
         }
         Ok(0)

@@ -42,9 +42,11 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let dir = existing(&Roots::from_environment()?, &self.name)?;
-        let colours = if super::colour_on(&std::io::stdout()) { Colours::ON } else { Colours::default() };
+        let colours =
+            if super::colour_on(&std::io::stdout()) { Colours::ON } else { Colours::default() };
         let audit = |path: PathBuf| {
-            let lines = Audit { json: self.json, colours, open: Vec::new(), closed: closed(&path)? };
+            let lines =
+                Audit { json: self.json, colours, open: Vec::new(), closed: closed(&path)? };
             Ok(Source::new(&path, Box::new(lines)))
         };
         let mut sources = match &self.daemon {
@@ -52,7 +54,12 @@ impl Args {
             None => dir.audits().into_iter().map(audit).collect::<Result<_>>()?,
         };
         let mut alive = Alive::new(|| dir.status().is_some_and(|s| s.alive));
-        show(&mut sources, self.lines, self.follow.then_some(&mut alive), &mut std::io::stdout().lock())?;
+        show(
+            &mut sources,
+            self.lines,
+            self.follow.then_some(&mut alive),
+            &mut std::io::stdout().lock(),
+        )?;
         Ok(0)
     }
 }
@@ -83,7 +90,10 @@ impl Source {
     /// When the next line was written, if there is one.
     fn peek(&mut self) -> Result<Option<&[u8]>> {
         if self.next.is_none() {
-            let line = self.growing.line().context(Kind::Config, || format!("cannot read {}", self.path.display()))?;
+            let line = self
+                .growing
+                .line()
+                .context(Kind::Config, || format!("cannot read {}", self.path.display()))?;
             self.next = line.map(|line| (written(&line).to_vec(), self.lines.line(&line)));
         }
         Ok(self.next.as_ref().map(|(time, _)| &**time))
@@ -93,7 +103,10 @@ impl Source {
 /// When a line of an audit log was written, as it says; such times sort as they are.
 fn written(line: &[u8]) -> &[u8] {
     const MEMBER: &[u8] = b"\"time\":\"";
-    let from = line.windows(MEMBER.len()).position(|w| w == MEMBER).map_or(line.len(), |at| at + MEMBER.len());
+    let from = line
+        .windows(MEMBER.len())
+        .position(|w| w == MEMBER)
+        .map_or(line.len(), |at| at + MEMBER.len());
     &line[from..line.len().min(from + 24)]
 }
 
@@ -167,9 +180,13 @@ impl Lines for Said {
 fn closed(log: &Path) -> Result<BTreeSet<u64>> {
     let mut closed = BTreeSet::new();
     let mut growing = Growing::new(log);
-    while let Some(line) = growing.line().context(Kind::Config, || format!("cannot read {}", log.display()))? {
+    while let Some(line) =
+        growing.line().context(Kind::Config, || format!("cannot read {}", log.display()))?
+    {
         if closes_something(&line) {
-            closed.extend(serde_json::from_slice::<AuditRecord>(&line).ok().and_then(|r| r.what.admitted));
+            closed.extend(
+                serde_json::from_slice::<AuditRecord>(&line).ok().and_then(|r| r.what.admitted),
+            );
         }
     }
     Ok(closed)
@@ -182,7 +199,8 @@ fn closes_something(line: &[u8]) -> bool {
 
 fn daemon_log(dir: &BottleDir, daemon: &str) -> Result<PathBuf> {
     let path = dir.log(daemon);
-    let plain = !daemon.is_empty() && daemon.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let plain = !daemon.is_empty()
+        && daemon.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if plain && path.is_file() {
         return Ok(path);
     }
@@ -194,8 +212,16 @@ fn daemon_log(dir: &BottleDir, daemon: &str) -> Result<PathBuf> {
         })
         .unwrap_or_default();
     there.sort();
-    let hint = if there.is_empty() { "none said anything yet".to_owned() } else { format!("these did: {}", there.join(", ")) };
-    Err(Error::new(Kind::Usage, format!("no daemon {daemon:?} of bottle {:?} said anything", dir.slug())).hint(hint))
+    let hint = if there.is_empty() {
+        "none said anything yet".to_owned()
+    } else {
+        format!("these did: {}", there.join(", "))
+    };
+    Err(Error::new(
+        Kind::Usage,
+        format!("no daemon {daemon:?} of bottle {:?} said anything", dir.slug()),
+    )
+    .hint(hint))
 }
 
 /// Whether a bottle lives, asked now and then.
@@ -218,7 +244,12 @@ impl<F: Fn() -> bool> Alive<F> {
 
 /// Writes the lines of all files by their times (the last `most` of those that are there now) and, with `alive`, those that are added until
 /// the bottle ends.
-fn show<F: Fn() -> bool>(sources: &mut [Source], most: Option<usize>, mut alive: Option<&mut Alive<F>>, out: &mut dyn Write) -> Result<()> {
+fn show<F: Fn() -> bool>(
+    sources: &mut [Source],
+    most: Option<usize>,
+    mut alive: Option<&mut Alive<F>>,
+    out: &mut dyn Write,
+) -> Result<()> {
     let mut last = VecDeque::new();
     while let Some(text) = oldest(sources)? {
         match most {
@@ -308,7 +339,12 @@ mod tests {
     }
 
     fn source(path: &Path, json: bool) -> Source {
-        let lines = Audit { json, colours: Colours::default(), open: Vec::new(), closed: closed(path).unwrap() };
+        let lines = Audit {
+            json,
+            colours: Colours::default(),
+            open: Vec::new(),
+            closed: closed(path).unwrap(),
+        };
         Source::new(path, Box::new(lines))
     }
 
@@ -324,7 +360,8 @@ mod tests {
         let path = dir.path().join("audit.jsonl");
         drop(planted(&path));
         let text = shown(&path, false, None);
-        let without_time: Vec<&str> = text.lines().map(|l| l.split_once("Z ").map_or(l, |(_, rest)| rest)).collect();
+        let without_time: Vec<&str> =
+            text.lines().map(|l| l.split_once("Z ").map_or(l, |(_, rest)| rest)).collect();
         assert_eq!(
             without_time,
             [
@@ -350,7 +387,14 @@ mod tests {
         let path = dir.path().join("audit.jsonl");
         let evil = "\u{1b}]0;x\u{7}\u{9b}31m\u{202e}\u{200b}\r";
         let mut what = event("refused", Verdict::Deny, evil);
-        for field in [&mut what.host, &mut what.method, &mut what.route, &mut what.rule, &mut what.reason, &mut what.hint] {
+        for field in [
+            &mut what.host,
+            &mut what.method,
+            &mut what.route,
+            &mut what.rule,
+            &mut what.reason,
+            &mut what.hint,
+        ] {
             *field = Some(evil.to_owned());
         }
         what.findings = vec![evil.to_owned()];
@@ -381,11 +425,20 @@ mod tests {
             let driving = |c: char| c != '\n' && neutral(&c.to_string()) != c.to_string();
             assert!(!text.contains(driving), "{json}: {:?}", text.chars().find(|c| driving(*c)));
             if json {
-                assert!(text.lines().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()), "{text}");
+                assert!(
+                    text.lines().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()),
+                    "{text}"
+                );
             }
         }
         let mut out = Vec::new();
-        show(&mut [Source::new(&path, Box::new(Said))], Some(2), None::<&mut Alive<fn() -> bool>>, &mut out).unwrap();
+        show(
+            &mut [Source::new(&path, Box::new(Said))],
+            Some(2),
+            None::<&mut Alive<fn() -> bool>>,
+            &mut out,
+        )
+        .unwrap();
         assert!(!out.contains(&0x1b));
     }
 
@@ -457,7 +510,10 @@ mod tests {
         log.append(Line::Refusal, event("refused", Verdict::Deny, "/last")).unwrap();
         follower.join().unwrap();
         let text = out.wait_for("/last");
-        assert!(text.trim_end().ends_with("open  GET api.example.com/open  route api"), "what never closed is told at the end: {text}");
+        assert!(
+            text.trim_end().ends_with("open  GET api.example.com/open  route api"),
+            "what never closed is told at the end: {text}"
+        );
         assert_eq!(text.matches("/done").count(), 1, "{text}");
     }
 
@@ -474,7 +530,11 @@ mod tests {
         assert!(daemon_log(&dead, "engine").is_ok());
         for bad in ["console", "../dead/engine", "", "/etc/passwd"] {
             let e = daemon_log(&dead, bad).unwrap_err();
-            assert_eq!((e.kind(), e.hint_text()), (Kind::Usage, Some("these did: engine")), "{bad}");
+            assert_eq!(
+                (e.kind(), e.hint_text()),
+                (Kind::Usage, Some("these did: engine")),
+                "{bad}"
+            );
         }
     }
 }

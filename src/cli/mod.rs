@@ -139,7 +139,8 @@ pub fn main() -> ExitCode {
 }
 
 fn report(error: &Error) {
-    let (red, dim, plain) = if colour() { ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
+    let (red, dim, plain) =
+        if colour() { ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
     // Messages may quote what a guest or a file said.
     let clean = |text: &str| text.lines().map(neutral).collect::<Vec<_>>().join("\n");
     say(format_args!("{red}bottle: {plain}{}", clean(&error.to_string())));
@@ -171,13 +172,20 @@ fn log_to_stderr(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::new(level);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour()).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour())
+        .without_time()
+        .init();
 }
 
 /// Runs `future` on this thread. Children must be spawned by the main thread: the kernel ties their lives to it.
 fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context(Kind::Internal, || "cannot start the runtime".into())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context(Kind::Internal, || "cannot start the runtime".into())?;
     let result = runtime.block_on(future);
     // A thread may still sit in a read of standard input; it must not hold the exit up.
     runtime.shutdown_background();
@@ -186,7 +194,8 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// Prints `value` as one JSON document.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let json = serde_json::to_string_pretty(value).context(Kind::Internal, || "cannot write JSON".into())?;
+    let json = serde_json::to_string_pretty(value)
+        .context(Kind::Internal, || "cannot write JSON".into())?;
     println!("{json}");
     Ok(())
 }

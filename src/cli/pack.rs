@@ -32,36 +32,59 @@ impl Args {
         let platform = host_platform();
         if self.check {
             let manifest = verify(&self.image, platform).map_err(failed)?;
-            println!("{} is whole: {}, {} layers", self.image.display(), manifest.image, manifest.assets.layers.len());
+            println!(
+                "{} is whole: {}, {} layers",
+                self.image.display(),
+                manifest.image,
+                manifest.assets.layers.len()
+            );
             return Ok(0);
         }
         let closure = Closure::load()?;
-        let guest =
-            closure.guest.as_ref().ok_or_else(|| Error::new(Kind::Engine, "this closure has no bottle-guest").hint("bottle doctor"))?;
-        let output = self.output.clone().unwrap_or_else(|| self.image.with_extension("smolmachine"));
+        let guest = closure.guest.as_ref().ok_or_else(|| {
+            Error::new(Kind::Engine, "this closure has no bottle-guest").hint("bottle doctor")
+        })?;
+        let output =
+            self.output.clone().unwrap_or_else(|| self.image.with_extension("smolmachine"));
         let name = self.image.file_stem().unwrap_or_default().to_string_lossy();
         let archive = Archive::open(&self.image, platform).map_err(failed)?;
         let own = File { from: guest.path.clone(), to: GUEST.into(), mode: 0o755 };
         let layers: Vec<&dyn Layer> = archive.layers().chain([&own as &dyn Layer]).collect();
-        let spec = Spec { env: archive.env.clone(), workdir: archive.workdir.clone(), ..Spec::of_bottle(&name, platform) };
+        let spec = Spec {
+            env: archive.env.clone(),
+            workdir: archive.workdir.clone(),
+            ..Spec::of_bottle(&name, platform)
+        };
         // Whole or not at all.
         let what = || format!("cannot write {}", output.display());
-        let beside = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let beside =
+            output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = tempfile::NamedTempFile::new_in(beside).context(Kind::Config, what)?;
         let packed = pack(&layers, &spec, &file).map_err(failed)?;
         verify(file.path(), platform).map_err(failed)?;
         file.persist(&output).context(Kind::Config, what)?;
-        println!("{}  {} bytes  sha256 {}", output.display(), packed.bytes, hex::encode(packed.sha256));
+        println!(
+            "{}  {} bytes  sha256 {}",
+            output.display(),
+            packed.bytes,
+            hex::encode(packed.sha256)
+        );
         Ok(0)
     }
 }
 
 fn failed(e: PackError) -> Error {
     let hint = match &e {
-        PackError::Platform { .. } => "docker pull --platform=…   # fetches the image for this host",
-        PackError::Source { .. } | PackError::Io { .. } => "docker save -o image.tar IMAGE   # writes one image",
+        PackError::Platform { .. } => {
+            "docker pull --platform=…   # fetches the image for this host"
+        }
+        PackError::Source { .. } | PackError::Io { .. } => {
+            "docker save -o image.tar IMAGE   # writes one image"
+        }
         PackError::Write(_) => "df -h .   # is there space?",
-        PackError::Truncated(_) | PackError::Damaged(_) | PackError::Version { .. } => "bottle pack IMAGE.tar   # packs it anew",
+        PackError::Truncated(_) | PackError::Damaged(_) | PackError::Version { .. } => {
+            "bottle pack IMAGE.tar   # packs it anew"
+        }
     };
     Error::new(Kind::Config, e.to_string()).hint(hint)
 }

@@ -68,26 +68,47 @@ fn read_env_file(file: &std::path::Path) -> Result<Vec<(EnvName, String)>> {
     let text = std::fs::read_to_string(file).context(Kind::Config, what)?;
     let line = |(n, line): (usize, &str)| {
         // The line itself may be a secret: only its number is told.
-        parse_env(line.strip_prefix("export ").unwrap_or(line))
-            .map_err(|why| Error::new(Kind::Config, format!("{}:{}: {}", file.display(), n + 1, why.split(':').next().unwrap_or_default())))
+        parse_env(line.strip_prefix("export ").unwrap_or(line)).map_err(|why| {
+            Error::new(
+                Kind::Config,
+                format!(
+                    "{}:{}: {}",
+                    file.display(),
+                    n + 1,
+                    why.split(':').next().unwrap_or_default()
+                ),
+            )
+        })
     };
-    let meant = |(_, line): &(usize, &str)| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let meant =
+        |(_, line): &(usize, &str)| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     text.lines().enumerate().filter(meant).map(line).collect()
 }
 
 impl PlanArgs {
     /// The arguments that plan `previous` once more, to go on with it.
-    pub(super) fn of_resumed(previous: &LaunchPlan, env: &[(EnvName, String)], command: &[String]) -> Self {
+    pub(super) fn of_resumed(
+        previous: &LaunchPlan,
+        env: &[(EnvName, String)],
+        command: &[String],
+    ) -> Self {
         Self {
             agent: previous.agent.to_string(),
             manifest: previous.manifest.clone(),
             name: Some(previous.slug.to_string()),
             // Its disk is of no use to another one.
-            engine: if previous.engine.name == "smolvm" { EngineChoice::Smolvm } else { EngineChoice::Qemu },
+            engine: if previous.engine.name == "smolvm" {
+                EngineChoice::Smolvm
+            } else {
+                EngineChoice::Qemu
+            },
             env: env.to_vec(),
             env_file: Vec::new(),
             ask: previous.settings.as_ref().is_some_and(|s| s.ask),
-            login: previous.tokens.values().any(|source| matches!(source, TokenSource::Login { .. })),
+            login: previous
+                .tokens
+                .values()
+                .any(|source| matches!(source, TokenSource::Login { .. })),
             start: previous.workspace.path.clone(),
             resume: true,
             command: command.to_vec(),
@@ -105,25 +126,50 @@ impl PlanArgs {
     }
 
     /// Reads the manifest and plans against this host.
-    pub(super) fn plan(&self, closure: &Closure, answers: &BTreeMap<EnvName, String>) -> Result<LaunchPlan> {
-        let manifest = manifest::load(&search(self.start.clone().map_or_else(here, Ok)?, self.manifest.clone()))
-            .map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+    pub(super) fn plan(
+        &self,
+        closure: &Closure,
+        answers: &BTreeMap<EnvName, String>,
+    ) -> Result<LaunchPlan> {
+        let manifest = manifest::load(&search(
+            self.start.clone().map_or_else(here, Ok)?,
+            self.manifest.clone(),
+        ))
+        .map_err(|e| Error::new(Kind::Config, e.to_string()))?;
         let mut env = self.variables()?;
         env.extend(answers.iter().map(|(n, v)| (n.clone(), v.clone())));
         let slug = match &self.name {
             None => None,
-            Some(name) => Some(name.parse::<Slug>().map_err(|e| Error::new(Kind::Usage, e.to_string()))?),
+            Some(name) => {
+                Some(name.parse::<Slug>().map_err(|e| Error::new(Kind::Usage, e.to_string()))?)
+            }
         };
         let engine = self.engine(closure)?;
         let images = images(closure, &engine.name)?;
-        let host = Host { env: &|name| std::env::var(name).ok(), engine, images, identity: identity(closure), logins: logins() };
-        let options = Options { slug, command: self.command.clone(), env, ask: self.ask, login: self.login, resume: self.resume };
+        let host = Host {
+            env: &|name| std::env::var(name).ok(),
+            engine,
+            images,
+            identity: identity(closure),
+            logins: logins(),
+        };
+        let options = Options {
+            slug,
+            command: self.command.clone(),
+            env,
+            ask: self.ask,
+            login: self.login,
+            resume: self.resume,
+        };
         plan::plan(&manifest, &self.agent, &host, &options).map_err(plan_error)
     }
 
     /// smolvm where it can run; that is, with KVM.
     fn engine(&self, closure: &Closure) -> Result<Engine> {
-        let smolvm = || Smolvm::new(closure).map(|engine| Engine { name: "smolvm".into(), reason: engine.reason() });
+        let smolvm = || {
+            Smolvm::new(closure)
+                .map(|engine| Engine { name: "smolvm".into(), reason: engine.reason() })
+        };
         let qemu = || Engine { name: "qemu".into(), reason: Qemu::new(closure).reason() };
         match self.engine {
             EngineChoice::Smolvm => smolvm(),
@@ -138,18 +184,32 @@ fn identity(closure: &Closure) -> Option<Identity> {
     let get = |key: &str| {
         let git = &closure.tools.git.path;
         let mut command = std::process::Command::new(git);
-        command.env_clear().env("HOME", std::env::var_os("HOME")?).args(["config", "--get", key]).stdin(std::process::Stdio::null());
-        let output = command.stderr(std::process::Stdio::null()).output().ok().filter(|o| o.status.success())?;
+        command
+            .env_clear()
+            .env("HOME", std::env::var_os("HOME")?)
+            .args(["config", "--get", key])
+            .stdin(std::process::Stdio::null());
+        let output = command
+            .stderr(std::process::Stdio::null())
+            .output()
+            .ok()
+            .filter(|o| o.status.success())?;
         let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-        (!text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control)).then_some(text)
+        (!text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control))
+            .then_some(text)
     };
     Some(Identity { name: get("user.name")?, email: get("user.email")? })
 }
 
 /// The logins of this host that an agent could use.
 fn logins() -> BTreeMap<Provider, LoginFacts> {
-    let Some(home) = std::env::var_os("HOME").map(PathBuf::from).filter(|h| h.is_absolute()) else { return BTreeMap::new() };
-    [Provider::Claude, Provider::Codex].into_iter().filter_map(|p| Some((p, provider::look(p, &home)?))).collect()
+    let Some(home) = std::env::var_os("HOME").map(PathBuf::from).filter(|h| h.is_absolute()) else {
+        return BTreeMap::new();
+    };
+    [Provider::Claude, Provider::Codex]
+        .into_iter()
+        .filter_map(|p| Some((p, provider::look(p, &home)?)))
+        .collect()
 }
 
 /// The current directory.
@@ -166,7 +226,9 @@ pub(super) fn search(start: PathBuf, file: Option<PathBuf>) -> Search {
 
 pub(super) fn plan_error(e: PlanError) -> Error {
     match e {
-        PlanError::UnknownAgent { name, hint } => Error::new(Kind::Config, format!("no agent {name}")).hint(hint),
+        PlanError::UnknownAgent { name, hint } => {
+            Error::new(Kind::Config, format!("no agent {name}")).hint(hint)
+        }
         PlanError::Manifest(errors) => Error::new(Kind::Config, errors.to_string()),
     }
 }
@@ -186,20 +248,27 @@ fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>>
         };
         (name, facts)
     });
-    let later = closure.later.iter().filter(|(name, _)| !closure.images.contains_key(*name)).map(|(name, image)| {
-        let facts = ImageFacts {
-            image: image.builds.get(engine).map(|build| build.file.clone()).unwrap_or_default(),
-            user: image.user.clone(),
-            uid: image.uid,
-            gid: image.gid,
-            home: text(&image.home),
-            workdir: text(&image.workdir),
-            path: image.path.clone(),
-        };
-        (name, facts)
-    });
+    let later = closure.later.iter().filter(|(name, _)| !closure.images.contains_key(*name)).map(
+        |(name, image)| {
+            let facts = ImageFacts {
+                image: image.builds.get(engine).map(|build| build.file.clone()).unwrap_or_default(),
+                user: image.user.clone(),
+                uid: image.uid,
+                gid: image.gid,
+                home: text(&image.home),
+                workdir: text(&image.workdir),
+                path: image.path.clone(),
+            };
+            (name, facts)
+        },
+    );
     let named = |(name, facts): (&String, ImageFacts)| {
-        Ok((name.parse().map_err(|e| Error::new(Kind::Engine, format!("the closure's image {name:?}: {e}")))?, facts))
+        Ok((
+            name.parse().map_err(|e| {
+                Error::new(Kind::Engine, format!("the closure's image {name:?}: {e}"))
+            })?,
+            facts,
+        ))
     };
     built.chain(later).map(named).collect()
 }

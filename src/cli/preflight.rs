@@ -34,7 +34,9 @@ pub(super) fn agree(
         if let Some(snapshot) = workspace {
             prompt(goes_in(snapshot));
         }
-        let previous = std::fs::read(dir.plan()).ok().and_then(|json| serde_json::from_slice::<LaunchPlan>(&json).ok());
+        let previous = std::fs::read(dir.plan())
+            .ok()
+            .and_then(|json| serde_json::from_slice::<LaunchPlan>(&json).ok());
         shown.env.retain(|name, _| !given.contains(name));
         let changes = previous.map(|p| diff(&p, &shown)).unwrap_or_default();
         if !changes.is_empty() {
@@ -46,11 +48,15 @@ pub(super) fn agree(
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Error::new(Kind::Usage, "there is no terminal to agree on").hint(format!("bottle launch {} --yes", plan.agent)));
+        return Err(Error::new(Kind::Usage, "there is no terminal to agree on")
+            .hint(format!("bottle launch {} --yes", plan.agent)));
     }
     prompt("Launch? [y/N] ");
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).context(Kind::Internal, || "cannot read the answer".into())?;
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .context(Kind::Internal, || "cannot read the answer".into())?;
     if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
         Ok(())
     } else {
@@ -69,11 +75,16 @@ fn goes_in(snapshot: &Snapshot) -> String {
     }
     let large: Vec<_> = snapshot.entries.iter().filter(|e| e.bytes >= LARGE).take(3).collect();
     for entry in large {
-        out += &format!("warning    {} has {}\n", neutral(&entry.path.to_string_lossy()), size(entry.bytes));
+        out += &format!(
+            "warning    {} has {}\n",
+            neutral(&entry.path.to_string_lossy()),
+            size(entry.bytes)
+        );
     }
     let credentials = snapshot.credentials();
     if !credentials.is_empty() {
-        let named: Vec<String> = credentials.iter().take(5).map(|p| neutral(&p.to_string_lossy())).collect();
+        let named: Vec<String> =
+            credentials.iter().take(5).map(|p| neutral(&p.to_string_lossy())).collect();
         out += &format!(
             "warning    {} would be readable in the guest and may hold credentials; .gitignore keeps files out\n",
             named.join(", ")
@@ -86,7 +97,11 @@ fn goes_in(snapshot: &Snapshot) -> String {
 pub(super) fn ask(questions: &[Question]) -> Result<BTreeMap<EnvName, String>> {
     if !std::io::stdin().is_terminal() {
         let names: Vec<String> = questions.iter().map(|q| format!("--env {}=…", q.name)).collect();
-        return Err(Error::new(Kind::Usage, "the manifest asks questions and there is no terminal").hint(names.join(" ")));
+        return Err(Error::new(
+            Kind::Usage,
+            "the manifest asks questions and there is no terminal",
+        )
+        .hint(names.join(" ")));
     }
     questions.iter().map(|q| Ok((q.name.clone(), ask_one(q)?))).collect()
 }

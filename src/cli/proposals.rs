@@ -9,7 +9,9 @@ use super::{block_on, colour_on, print_json};
 use crate::error::{Context, Error, Kind, Result};
 use crate::launch::{decide, in_force};
 use crate::manifest::Interval;
-use crate::proposals::{Answer, Decide, Policies, Proposal, Queue, Scope, Tone, Verdict, ago, lines};
+use crate::proposals::{
+    Answer, Decide, Policies, Proposal, Queue, Scope, Tone, Verdict, ago, lines,
+};
 use crate::say::{prompt, say};
 use crate::state::{BottleDir, Roots, now_ms};
 
@@ -117,7 +119,8 @@ fn found(id: &Id) -> Result<Found> {
     let alive = dir.status().is_some_and(|s| s.alive);
     let queue = Queue::read(&dir, alive)?;
     let none = || {
-        Error::new(Kind::Usage, format!("there is no proposal {}/{}", id.bottle, id.number)).hint(format!("bottle proposals {}", id.bottle))
+        Error::new(Kind::Usage, format!("there is no proposal {}/{}", id.bottle, id.number))
+            .hint(format!("bottle proposals {}", id.bottle))
     };
     let proposal = queue.get(id.number).cloned().ok_or_else(none)?;
     let policy = if alive { in_force(&dir).ok() } else { None };
@@ -154,7 +157,11 @@ impl Args {
         }
         let colour = colour_on(&std::io::stdout());
         for p in &all {
-            let state = if p.is_open(now_ms()) || p.state != ProposalState::Pending { p.state } else { ProposalState::Expired };
+            let state = if p.is_open(now_ms()) || p.state != ProposalState::Pending {
+                p.state
+            } else {
+                ProposalState::Expired
+            };
             let risk = if p.risks.is_empty() { "" } else { "  !WIDE" };
             let line = format!(
                 "{:<16} {:<10} {:<8} {}{risk}",
@@ -163,7 +170,10 @@ impl Args {
                 ago(p.made_ms, now_ms()),
                 p.ask.summary()
             );
-            println!("{}", if p.risks.is_empty() { line } else { paint(Tone::Risk, &line, colour) });
+            println!(
+                "{}",
+                if p.risks.is_empty() { line } else { paint(Tone::Risk, &line, colour) }
+            );
         }
         if all.is_empty() {
             say("bottle: nobody asks for anything");
@@ -187,7 +197,8 @@ pub(super) fn paint(tone: Tone, text: &str, colour: bool) -> String {
 
 fn print(found: &Found, out: &mut dyn Write, colour: bool) -> Result<()> {
     for (tone, line) in lines(&found.proposal, found.policy.as_ref(), now_ms()) {
-        writeln!(out, "{}", paint(tone, &line, colour)).context(Kind::Internal, || "cannot write".into())?;
+        writeln!(out, "{}", paint(tone, &line, colour))
+            .context(Kind::Internal, || "cannot write".into())?;
     }
     Ok(())
 }
@@ -200,11 +211,18 @@ fn show(id: &Id, json: bool) -> Result<u8> {
     let colour = colour_on(&std::io::stdout());
     print(&found, &mut std::io::stdout().lock(), colour)?;
     if found.proposal.is_open(now_ms()) {
-        let outdated = found.policy.as_ref().map(|now| now.digest_for(&found.proposal.ask)).filter(|d| *d != found.proposal.policy);
+        let outdated = found
+            .policy
+            .as_ref()
+            .map(|now| now.digest_for(&found.proposal.ask))
+            .filter(|d| *d != found.proposal.policy);
         let against = outdated.map(|d| format!(" --against {}", &d[..12])).unwrap_or_default();
-        let wide = if found.proposal.risks.is_empty() { String::new() } else { " --type NAME".to_owned() };
+        let wide =
+            if found.proposal.risks.is_empty() { String::new() } else { " --type NAME".to_owned() };
         let name = format!("{}/{}", id.bottle, id.number);
-        println!("\nbottle proposals approve {name}{against}{wide}   # --for 1h, --once, --save\nbottle proposals deny {name}");
+        println!(
+            "\nbottle proposals approve {name}{against}{wide}   # --for 1h, --once, --save\nbottle proposals deny {name}"
+        );
     }
     Ok(0)
 }
@@ -221,10 +239,11 @@ fn said(found: &Found, answer: &Answer) -> Result<u8> {
             say(format_args!("bottle: {}: {text}", found.dir.slug()));
             Ok(0)
         }
-        Answer::Outdated { .. } => {
-            Err(Error::new(Kind::Config, format!("the policy has changed since {name} was asked; look at it again"))
-                .hint(format!("bottle proposals show {name}")))
-        }
+        Answer::Outdated { .. } => Err(Error::new(
+            Kind::Config,
+            format!("the policy has changed since {name} was asked; look at it again"),
+        )
+        .hint(format!("bottle proposals show {name}"))),
         Answer::Refused { why, hint } => {
             let e = Error::new(Kind::Config, why.clone());
             Err(match hint {
@@ -239,7 +258,11 @@ impl Approve {
     fn run(&self) -> Result<u8> {
         let found = found(&self.proposal)?;
         let Some(policy) = &found.policy else {
-            return Err(Error::new(Kind::Usage, format!("bottle {:?} is not running", found.dir.slug())).hint("bottle list"));
+            return Err(Error::new(
+                Kind::Usage,
+                format!("bottle {:?} is not running", found.dir.slug()),
+            )
+            .hint("bottle list"));
         };
         let scope = match (self.time, self.once, self.save) {
             (Some(time), ..) => Scope::For(time.duration().as_secs()),
@@ -256,7 +279,10 @@ impl Approve {
             Some(short) if short.len() >= 12 && now.starts_with(short.as_str()) => now,
             Some(other) => other.clone(),
             // What is on the screen now is the change against the policy of now: whoever sits there has seen it.
-            None if found.proposal.policy != now && terminal && found.proposal.state == ProposalState::Pending => {
+            None if found.proposal.policy != now
+                && terminal
+                && found.proposal.state == ProposalState::Pending =>
+            {
                 if !yes("the policy has changed since; approve the change as it is shown now?")? {
                     return Err(Error::new(Kind::Declined, "nothing is decided"));
                 }
@@ -268,7 +294,9 @@ impl Approve {
         let route = asked.map(|asked| self.narrowed(asked)).transpose()?;
         let ask = route.clone().map_or_else(|| found.proposal.ask.clone(), Ask::Route);
         let typed = match (&self.type_name, ask.name_to_type()) {
-            (None, Some(name)) if !ask.risks().is_empty() && terminal => Some(line(&format!("this is wide; type {name} to approve it: "))?),
+            (None, Some(name)) if !ask.risks().is_empty() && terminal => {
+                Some(line(&format!("this is wide; type {name} to approve it: "))?)
+            }
             (given, _) => given.clone(),
         };
         let answer = self.answer(&found.proposal, terminal)?;
@@ -282,7 +310,9 @@ impl Approve {
             None if terminal => Some(line("answer: ")?),
             given => given.clone(),
         };
-        let chosen = |g: &String| choices.get(g.trim().parse::<usize>().ok()?.checked_sub(1)?).map(ToString::to_string);
+        let chosen = |g: &String| {
+            choices.get(g.trim().parse::<usize>().ok()?.checked_sub(1)?).map(ToString::to_string)
+        };
         Ok(given.map(|g| chosen(&g).unwrap_or(g)))
     }
 
@@ -296,10 +326,15 @@ impl Approve {
             route.host = host.parse().map_err(|e| bad(&e))?;
         }
         if !self.method.is_empty() {
-            route.methods = self.method.iter().map(|m| m.parse().map_err(|e| bad(&e))).collect::<Result<_>>()?;
+            route.methods = self
+                .method
+                .iter()
+                .map(|m| m.parse().map_err(|e| bad(&e)))
+                .collect::<Result<_>>()?;
         }
         if !self.path.is_empty() {
-            route.paths = self.path.iter().map(|p| p.parse().map_err(|e| bad(&e))).collect::<Result<_>>()?;
+            route.paths =
+                self.path.iter().map(|p| p.parse().map_err(|e| bad(&e))).collect::<Result<_>>()?;
         }
         Ok(route)
     }
@@ -308,12 +343,20 @@ impl Approve {
 /// The route after the operator's editor.
 fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
     let what = || "cannot edit the proposal".to_owned();
-    let editor =
-        ["VISUAL", "EDITOR"].iter().find_map(|v| std::env::var(v).ok().filter(|e| !e.trim().is_empty())).unwrap_or_else(|| "vi".to_owned());
+    let editor = ["VISUAL", "EDITOR"]
+        .iter()
+        .find_map(|v| std::env::var(v).ok().filter(|e| !e.trim().is_empty()))
+        .unwrap_or_else(|| "vi".to_owned());
     let mut words = editor.split_whitespace();
     let program = PathBuf::from(words.next().unwrap_or("vi"));
-    let mut file = tempfile::Builder::new().prefix("bottle-").suffix(".toml").tempfile().context(Kind::Internal, what)?;
-    let list = |items: &mut dyn Iterator<Item = String>| items.map(|i| format!("{i:?}")).collect::<Vec<_>>().join(", ");
+    let mut file = tempfile::Builder::new()
+        .prefix("bottle-")
+        .suffix(".toml")
+        .tempfile()
+        .context(Kind::Internal, what)?;
+    let list = |items: &mut dyn Iterator<Item = String>| {
+        items.map(|i| format!("{i:?}")).collect::<Vec<_>>().join(", ")
+    };
     let text = format!(
         "# Narrow this as you like: fewer methods, fewer or longer paths, one host of a wildcard.\n# It cannot become wider. An empty file gives up.\nhost = {:?}\nmethods = [{}]\npaths = [{}]\n",
         asked.host.as_str(),
@@ -334,8 +377,9 @@ fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
         methods: Vec<bottle_policy::Method>,
         paths: Vec<bottle_policy::PathPattern>,
     }
-    let Edited { host, methods, paths } =
-        toml_edit::de::from_str(&text).map_err(|e| Error::new(Kind::Config, format!("what you wrote is no route: {}", e.message())))?;
+    let Edited { host, methods, paths } = toml_edit::de::from_str(&text).map_err(|e| {
+        Error::new(Kind::Config, format!("what you wrote is no route: {}", e.message()))
+    })?;
     Ok(RouteAsk { host, methods, paths, ..asked.clone() })
 }
 

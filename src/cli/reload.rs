@@ -32,14 +32,22 @@ impl Args {
         let egress = InForce::<Policy>::read(&dir)?;
         let what = || format!("cannot read {}", dir.plan().display());
         let running = std::fs::read(dir.plan()).context(Kind::Config, what)?;
-        let mut running: LaunchPlan = serde_json::from_slice(&running).context(Kind::Config, what)?;
-        let gate = (!running.git.is_empty()).then(|| InForce::<GatePolicy>::read(&dir)).transpose()?;
+        let mut running: LaunchPlan =
+            serde_json::from_slice(&running).context(Kind::Config, what)?;
+        let gate =
+            (!running.git.is_empty()).then(|| InForce::<GatePolicy>::read(&dir)).transpose()?;
         let manifest = self.manifest(&running)?;
-        let new = replan(&running, &manifest, &|name| std::env::var(name).ok()).map_err(planning::plan_error)?;
+        let new = replan(&running, &manifest, &|name| std::env::var(name).ok())
+            .map_err(planning::plan_error)?;
         let others = not_reloadable(&running, &new);
         if !others.is_empty() {
-            let message = format!("more than routes and rules of git changed since {:?} was launched:\n{}", self.name, others.join("\n"));
-            return Err(Error::new(Kind::Config, message).hint(format!("bottle stop {}, and launch it again", self.name)));
+            let message = format!(
+                "more than routes and rules of git changed since {:?} was launched:\n{}",
+                self.name,
+                others.join("\n")
+            );
+            return Err(Error::new(Kind::Config, message)
+                .hint(format!("bottle stop {}, and launch it again", self.name)));
         }
         let mut policy = new.policy.clone();
         egress.complete(&running, &mut policy);
@@ -64,14 +72,20 @@ impl Args {
             }
         }
         running.tokens.clone_from(&new.redacted().tokens);
-        diff(&running, &LaunchPlan { policy: policy.clone(), ..new.redacted() }).iter().for_each(say);
+        diff(&running, &LaunchPlan { policy: policy.clone(), ..new.redacted() })
+            .iter()
+            .for_each(say);
         if let Some(egress) = routes {
             egress.replace(&policy)?;
             say(format_args!("bottle: {}: policy {} is in force", self.name, policy.digest()));
         }
         if let Some((rules, gate)) = rules {
             gate.replace(&rules)?;
-            say(format_args!("bottle: {}: git-gate's policy {} is in force", self.name, rules.digest()));
+            say(format_args!(
+                "bottle: {}: git-gate's policy {} is in force",
+                self.name,
+                rules.digest()
+            ));
         }
         Ok(0)
     }
@@ -81,21 +95,27 @@ impl Args {
         if running.bundle_egress == EgressChain::Bottle {
             return Ok(());
         }
-        let message = format!("the egress chain {} reads its policy at launch only", running.bundle_egress);
-        Err(Error::new(Kind::Usage, message).hint(format!("bottle stop {}, and launch it again", self.name)))
+        let message =
+            format!("the egress chain {} reads its policy at launch only", running.bundle_egress);
+        Err(Error::new(Kind::Usage, message)
+            .hint(format!("bottle stop {}, and launch it again", self.name)))
     }
 
     /// The manifest as it is now. One that was found at launch must still be this user's (or root's).
     fn manifest(&self, running: &LaunchPlan) -> Result<Manifest> {
         let gone = |path: &Path| {
-            Error::new(Kind::Config, format!("{} is not there any more", path.display())).hint("name another: --manifest FILE")
+            Error::new(Kind::Config, format!("{} is not there any more", path.display()))
+                .hint("name another: --manifest FILE")
         };
         let search = match (&self.manifest, &running.manifest) {
             (Some(named), _) => planning::search(planning::here()?, Some(named.clone())),
             (None, None) => {
                 return Err(Error::new(
                     Kind::Usage,
-                    format!("bottle {:?} runs a built-in agent: there is no manifest to read again", self.name),
+                    format!(
+                        "bottle {:?} runs a built-in agent: there is no manifest to read again",
+                        self.name
+                    ),
                 ));
             }
             (None, Some(file)) => {
@@ -157,8 +177,15 @@ mod tests {
         assert!(e.to_string().contains("is not there any more"), "the one above is another: {e}");
         fs::write(&file, "version = 1").unwrap();
         // Only root can make another user's file.
-        if nix::unistd::geteuid().is_root() && nix::unistd::chown(&file, Some(nix::unistd::Uid::from_raw(12345)), None).is_ok() {
-            assert!(read(Some(file.clone()), None).unwrap_err().to_string().contains("belongs to another user"));
+        if nix::unistd::geteuid().is_root()
+            && nix::unistd::chown(&file, Some(nix::unistd::Uid::from_raw(12345)), None).is_ok()
+        {
+            assert!(
+                read(Some(file.clone()), None)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("belongs to another user")
+            );
             assert!(read(Some(file.clone()), Some(file)).is_ok(), "unless it is named");
         }
     }

@@ -28,12 +28,19 @@ impl Args {
     pub(super) fn run(self) -> Result<u8> {
         let dir = Roots::from_environment()?.bottle(&self.name)?;
         if !dir.saved().exists() {
-            return Err(Error::new(Kind::Usage, format!("bottle {:?} cannot be resumed: there is no disk of it", self.name))
-                .hint(format!("bottle list; bottle launch {}", self.name)));
+            return Err(Error::new(
+                Kind::Usage,
+                format!("bottle {:?} cannot be resumed: there is no disk of it", self.name),
+            )
+            .hint(format!("bottle list; bottle launch {}", self.name)));
         }
-        let what =
-            || Error::new(Kind::Config, format!("the plan of {:?} cannot be read", self.name)).hint(format!("bottle rm {}", self.name));
-        let plan: LaunchPlan = serde_json::from_slice(&std::fs::read(dir.plan()).map_err(|_| what())?).map_err(|_| what())?;
+        let what = || {
+            Error::new(Kind::Config, format!("the plan of {:?} cannot be read", self.name))
+                .hint(format!("bottle rm {}", self.name))
+        };
+        let plan: LaunchPlan =
+            serde_json::from_slice(&std::fs::read(dir.plan()).map_err(|_| what())?)
+                .map_err(|_| what())?;
         let args = PlanArgs::of_resumed(&plan, &self.env, &self.command);
         launch::run(&args, &self.how, false, true)
     }

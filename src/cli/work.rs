@@ -54,11 +54,19 @@ impl Work {
         let baseline = Baseline::read(&dir.workspace(), name)?;
         let what = || "cannot unpack the bottle's work".to_owned();
         let near = dir.workspace();
-        let taken = tempfile::tempdir_in(near.parent().unwrap_or(Path::new("."))).context(Kind::Config, what)?;
+        let taken = tempfile::tempdir_in(near.parent().unwrap_or(Path::new(".")))
+            .context(Kind::Config, what)?;
         let tar = if dir.status().is_some_and(|s| s.alive) {
             let tar = taken.path().join("tar");
             super::block_on(async {
-                let request = Request::Exec { argv: work_argv(), tty: None, term: None, stdin: true, cwd: None, root: false };
+                let request = Request::Exec {
+                    argv: work_argv(),
+                    tty: None,
+                    term: None,
+                    stdin: true,
+                    cwd: None,
+                    root: false,
+                };
                 take_work(connect(&dir, &request).await?, &baseline, &tar).await
             })?;
             tar
@@ -94,9 +102,12 @@ impl Work {
 
     /// Where the manifest's directory is in the project.
     fn manifest(&self) -> PathBuf {
-        let plan = std::fs::read(self.dir.plan()).ok().and_then(|json| serde_json::from_slice::<LaunchPlan>(&json).ok());
+        let plan = std::fs::read(self.dir.plan())
+            .ok()
+            .and_then(|json| serde_json::from_slice::<LaunchPlan>(&json).ok());
         let dir = plan.and_then(|p| p.manifest?.parent().map(Path::to_owned));
-        dir.and_then(|d| d.strip_prefix(&self.baseline.root).ok().map(Path::to_owned)).unwrap_or_default()
+        dir.and_then(|d| d.strip_prefix(&self.baseline.root).ok().map(Path::to_owned))
+            .unwrap_or_default()
     }
 }
 
@@ -128,22 +139,31 @@ fn unified(work: &Work, path: &Path) -> Result<String> {
     let what = || "cannot compare the bottle's work".to_owned();
     let none = Path::new("/dev/null");
     let (old, new) = (work.baseline.root.join(path), work.content().join(path));
-    let side = |p: &Path| if p.symlink_metadata().is_ok_and(|m| m.is_file()) { p.to_owned() } else { none.to_owned() };
+    let side = |p: &Path| {
+        if p.symlink_metadata().is_ok_and(|m| m.is_file()) { p.to_owned() } else { none.to_owned() }
+    };
     let git = Closure::load()?.tools.git.path;
     let mut command = Command::new(&git);
-    command.env_clear().env("GIT_EXEC_PATH", git.parent().unwrap_or(Path::new("/")).join("../lib/git-core"));
+    command
+        .env_clear()
+        .env("GIT_EXEC_PATH", git.parent().unwrap_or(Path::new("/")).join("../lib/git-core"));
     // Outside of any repository: no attributes, no configuration, no filter of anybody's.
     command
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CEILING_DIRECTORIES", "/")
         .current_dir(work.taken.path());
-    command.args(["diff", "--no-index", "--no-ext-diff", "--no-textconv", "--no-color", "--"]).arg(side(&old)).arg(side(&new));
+    command
+        .args(["diff", "--no-index", "--no-ext-diff", "--no-textconv", "--no-color", "--"])
+        .arg(side(&old))
+        .arg(side(&new));
     let output = command.stdin(Stdio::null()).output().context(Kind::Engine, what)?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     // Its headings name our temporary files.
-    let body: Vec<&str> = text.lines().skip_while(|l| !l.starts_with("@@") && !l.starts_with("Binary")).collect();
-    let clean = |line: &str| if line.starts_with("Binary") { "  (binary)".to_owned() } else { clean(line) };
+    let body: Vec<&str> =
+        text.lines().skip_while(|l| !l.starts_with("@@") && !l.starts_with("Binary")).collect();
+    let clean =
+        |line: &str| if line.starts_with("Binary") { "  (binary)".to_owned() } else { clean(line) };
     Ok(body.iter().map(|l| clean(l) + "\n").collect())
 }
 
@@ -161,7 +181,10 @@ impl PullArgs {
         }
         work.tell_refused();
         for path in work.changes.running_by_itself() {
-            say(format_args!("bottle: look at it before you go on, it may run by itself: {}", neutral(&path.to_string_lossy())));
+            say(format_args!(
+                "bottle: look at it before you go on, it may run by itself: {}",
+                neutral(&path.to_string_lossy())
+            ));
         }
         let content = work.content();
         let n = work.changes.list.len();
@@ -171,7 +194,14 @@ impl PullArgs {
             }
             let git = Closure::load()?.tools.git.path;
             let message = format!("Work of the bottle {}\n", self.name);
-            workspace::commit(&git, &work.baseline.root, branch, &work.changes, &content, &message)?;
+            workspace::commit(
+                &git,
+                &work.baseline.root,
+                branch,
+                &work.changes,
+                &content,
+                &message,
+            )?;
             say(format_args!("bottle: {n} changes are on the branch {branch}"));
             let _ = std::fs::remove_file(work.dir.work());
             return Ok(0);
@@ -184,7 +214,11 @@ impl PullArgs {
         if work.changes.refused.is_empty() {
             let _ = std::fs::remove_file(work.dir.work());
         }
-        let already = if outcome.already > 0 { format!(", {} were here already", outcome.already) } else { String::new() };
+        let already = if outcome.already > 0 {
+            format!(", {} were here already", outcome.already)
+        } else {
+            String::new()
+        };
         say(format_args!("bottle: {} changes pulled{already}", outcome.applied));
         Ok(0)
     }

@@ -70,22 +70,32 @@ impl Closure {
         }
         let Some(later) = self.later.get(name) else { return self.image(name).map(drop) };
         let Some(build) = later.builds.get(engine) else {
-            return Err(Error::new(Kind::Engine, format!("there is no image {name} for {engine}")).hint("--engine qemu"));
+            return Err(Error::new(Kind::Engine, format!("there is no image {name} for {engine}"))
+                .hint("--engine qemu"));
         };
         let root = roots.join(format!("{name}-{engine}"));
         let rooted = std::fs::read_link(&root).is_ok_and(|to| to == build.result);
         if !rooted || !build.is_built() {
             if !quiet && !build.is_built() {
-                let megabytes = later.download_mb.map_or_else(String::new, |most| format!(" of up to {most} MB"));
-                say(format_args!("bottle: the image {name} is built once, which takes some minutes and a download{megabytes}"));
+                let megabytes = later
+                    .download_mb
+                    .map_or_else(String::new, |most| format!(" of up to {most} MB"));
+                say(format_args!(
+                    "bottle: the image {name} is built once, which takes some minutes and a download{megabytes}"
+                ));
             }
-            let built = self.realise.as_ref().map(|realise| run(&realise.program, build, &later.sources, &root, quiet));
+            let built = self
+                .realise
+                .as_ref()
+                .map(|realise| run(&realise.program, build, &later.sources, &root, quiet));
             match built {
                 Some(Err(e)) if !build.is_built() => return Err(e),
                 None if !build.is_built() => {
-                    return Err(
-                        Error::new(Kind::Engine, format!("the image {name} is not in this closure")).hint("nix/bootstrap build .#bottle")
-                    );
+                    return Err(Error::new(
+                        Kind::Engine,
+                        format!("the image {name} is not in this closure"),
+                    )
+                    .hint("nix/bootstrap build .#bottle"));
                 }
                 // Without a link it can be collected one day, and is built again then.
                 _ => {}
@@ -93,14 +103,22 @@ impl Closure {
         }
         let file = build.result.join("image.json");
         let what = || format!("cannot read {}", file.display());
-        let image: Image = serde_json::from_slice(&std::fs::read(&file).context(Kind::Engine, what)?).context(Kind::Engine, what)?;
+        let image: Image =
+            serde_json::from_slice(&std::fs::read(&file).context(Kind::Engine, what)?)
+                .context(Kind::Engine, what)?;
         self.images.insert(name.to_owned(), image);
         Ok(())
     }
 }
 
 fn run(program: &Path, build: &Build, sources: &[String], root: &Path, quiet: bool) -> Result<()> {
-    let hint = format!("{} {} {} {}", program.display(), build.drv.display(), root.display(), sources.join(" "));
+    let hint = format!(
+        "{} {} {} {}",
+        program.display(),
+        build.drv.display(),
+        root.display(),
+        sources.join(" ")
+    );
     let said = if quiet { Stdio::null() } else { Stdio::inherit() };
     let status = Command::new(program)
         .arg(&build.drv)
@@ -111,5 +129,9 @@ fn run(program: &Path, build: &Build, sources: &[String], root: &Path, quiet: bo
         .stderr(said)
         .status()
         .context(Kind::Engine, || format!("cannot run {}", program.display()))?;
-    if status.success() { Ok(()) } else { Err(Error::new(Kind::Engine, format!("the image cannot be built ({status})")).hint(hint)) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Error::new(Kind::Engine, format!("the image cannot be built ({status})")).hint(hint))
+    }
 }

@@ -151,9 +151,12 @@ impl Image {
     /// # Errors
     /// `Engine` where the image is not there for it.
     pub fn of(&self, engine: &str) -> Result<&StoreFile> {
-        let (file, other) = if engine == "smolvm" { (&self.smolmachine, "qemu") } else { (&self.erofs, "smolvm") };
-        file.as_ref()
-            .ok_or_else(|| Error::new(Kind::Engine, format!("there is no such image for {engine}")).hint(format!("--engine {other}")))
+        let (file, other) =
+            if engine == "smolvm" { (&self.smolmachine, "qemu") } else { (&self.erofs, "smolvm") };
+        file.as_ref().ok_or_else(|| {
+            Error::new(Kind::Engine, format!("there is no such image for {engine}"))
+                .hint(format!("--engine {other}"))
+        })
     }
 }
 
@@ -170,11 +173,21 @@ impl Closure {
         if let Some(path) = std::env::var_os(VARIABLE) {
             return Ok(path.into());
         }
-        let exe = std::env::current_exe().context(Kind::Internal, || "cannot tell where this program is".into())?;
-        let installed = exe.parent().and_then(Path::parent).map(|p| p.join("share/bottle/closure.json"));
+        let exe = std::env::current_exe()
+            .context(Kind::Internal, || "cannot tell where this program is".into())?;
+        let installed =
+            exe.parent().and_then(Path::parent).map(|p| p.join("share/bottle/closure.json"));
         installed.filter(|p| p.exists()).ok_or_else(|| {
-            Error::new(Kind::Engine, format!("{} has no closure.json beside it, so there is nothing to boot", exe.display()))
-                .hint(format!("nix/bootstrap run .#bottle -- …   # or export {VARIABLE}=/path/to/closure.json"))
+            Error::new(
+                Kind::Engine,
+                format!(
+                    "{} has no closure.json beside it, so there is nothing to boot",
+                    exe.display()
+                ),
+            )
+            .hint(format!(
+                "nix/bootstrap run .#bottle -- …   # or export {VARIABLE}=/path/to/closure.json"
+            ))
         })
     }
 
@@ -191,9 +204,11 @@ impl Closure {
             .context(Kind::Engine, || format!("{} is not a closure", path.display()))
             .map_err(|e| e.hint(rebuild))?;
         if closure.version != 1 {
-            return Err(
-                Error::new(Kind::Engine, format!("{} has version {}, this bottle reads 1", path.display(), closure.version)).hint(rebuild)
-            );
+            return Err(Error::new(
+                Kind::Engine,
+                format!("{} has version {}, this bottle reads 1", path.display(), closure.version),
+            )
+            .hint(rebuild));
         }
         Ok(closure)
     }
@@ -204,8 +219,10 @@ impl Closure {
     /// `Config` when there is no such image.
     pub fn image(&self, name: &str) -> Result<&Image> {
         self.images.get(name).ok_or_else(|| {
-            let known: Vec<_> = self.images.keys().chain(self.later.keys()).map(String::as_str).collect();
-            Error::new(Kind::Config, format!("there is no image {name:?}")).hint(format!("one of: {}", known.join(", ")))
+            let known: Vec<_> =
+                self.images.keys().chain(self.later.keys()).map(String::as_str).collect();
+            Error::new(Kind::Config, format!("there is no image {name:?}"))
+                .hint(format!("one of: {}", known.join(", ")))
         })
     }
 
@@ -217,7 +234,14 @@ impl Closure {
     /// `Engine` naming the first file that is missing or altered.
     pub fn verify(&self, image: &Image, engine: &str, cache: &Path) -> Result<()> {
         let (qemu, tools) = (&self.engines.qemu, &self.tools);
-        let mut files = vec![image.of(engine)?, &self.bundle.binary, &tools.mke2fs, &tools.git, &tools.ssh, &tools.gitleaks];
+        let mut files = vec![
+            image.of(engine)?,
+            &self.bundle.binary,
+            &tools.mke2fs,
+            &tools.git,
+            &tools.ssh,
+            &tools.gitleaks,
+        ];
         match (engine, &self.engines.smolvm) {
             ("smolvm", Some(smolvm)) => {
                 files.push(&smolvm.binary);

@@ -23,9 +23,14 @@ struct Seen {
     changed: (i64, i64),
 }
 
-pub(super) fn files<'a>(files: impl IntoIterator<Item = &'a StoreFile>, cache: &Path) -> Result<()> {
-    let mut seen: BTreeMap<PathBuf, Seen> =
-        std::fs::read(cache).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+pub(super) fn files<'a>(
+    files: impl IntoIterator<Item = &'a StoreFile>,
+    cache: &Path,
+) -> Result<()> {
+    let mut seen: BTreeMap<PathBuf, Seen> = std::fs::read(cache)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
     let mut news = false;
     for file in files {
         let now = look(file)?;
@@ -41,7 +46,8 @@ pub(super) fn files<'a>(files: impl IntoIterator<Item = &'a StoreFile>, cache: &
     }
     if news {
         seen.retain(|path, _| path.exists());
-        let json = serde_json::to_vec(&seen).context(Kind::Internal, || "cannot write what was verified".into())?;
+        let json = serde_json::to_vec(&seen)
+            .context(Kind::Internal, || "cannot write what was verified".into())?;
         write_private(cache, &json)?;
     }
     Ok(())
@@ -65,8 +71,11 @@ fn look(file: &StoreFile) -> Result<Seen> {
 }
 
 fn altered(file: &StoreFile) -> Error {
-    Error::new(Kind::Engine, format!("{} was altered: it is not what the closure was built with", file.path.display()))
-        .hint("nix-store --verify --check-contents --repair")
+    Error::new(
+        Kind::Engine,
+        format!("{} was altered: it is not what the closure was built with", file.path.display()),
+    )
+    .hint("nix-store --verify --check-contents --repair")
 }
 
 fn hash(path: &Path) -> Result<String> {
@@ -89,7 +98,11 @@ mod tests {
 
     fn store_file(path: &Path, content: &[u8]) -> StoreFile {
         std::fs::write(path, content).expect("file");
-        StoreFile { path: path.to_owned(), sha256: hex::encode(Sha256::digest(content)), bytes: content.len() as u64 }
+        StoreFile {
+            path: path.to_owned(),
+            sha256: hex::encode(Sha256::digest(content)),
+            bytes: content.len() as u64,
+        }
     }
 
     #[test]
@@ -109,6 +122,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let file = store_file(&dir.path().join("kernel"), b"good");
         std::fs::remove_file(&file.path).expect("removed");
-        assert!(files([&file], &dir.path().join("v")).expect_err("refused").to_string().contains("missing"));
+        assert!(
+            files([&file], &dir.path().join("v"))
+                .expect_err("refused")
+                .to_string()
+                .contains("missing")
+        );
     }
 }

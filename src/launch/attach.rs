@@ -21,7 +21,12 @@ use crate::say::say;
 ///
 /// # Errors
 /// `Engine` when the guest or its channel is lost.
-pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(stream: S, tty: bool, stdin: bool, dialogs: &[&str]) -> Result<u8> {
+pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    tty: bool,
+    stdin: bool,
+    dialogs: &[&str],
+) -> Result<u8> {
     let (controls, receiver) = mpsc::channel(16);
     let beginning = Arc::new(Mutex::new(Beginning::default()));
     // After the terminal is the operator's again, however this ends.
@@ -45,8 +50,11 @@ pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(stream: S, tty: bool, std
         }
         // Like a program that writes into a closed pipe: 128 + SIGPIPE, and nothing to report.
         Err(ExecFailure::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(141),
-        Err(ExecFailure::Output(e)) => Err(Error::new(Kind::Internal, format!("the agent's output cannot be written: {e}"))),
-        Err(lost) => Err(Error::new(Kind::Engine, format!("the agent's machine is lost: {lost}")).hint("bottle list")),
+        Err(ExecFailure::Output(e)) => {
+            Err(Error::new(Kind::Internal, format!("the agent's output cannot be written: {e}")))
+        }
+        Err(lost) => Err(Error::new(Kind::Engine, format!("the agent's machine is lost: {lost}"))
+            .hint("bottle list")),
     }
 }
 
@@ -125,7 +133,11 @@ struct Watched<W> {
 }
 
 impl<W: AsyncWrite + Unpin> AsyncWrite for Watched<W> {
-    fn poll_write(mut self: Pin<&mut Self>, task: &mut Task<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        task: &mut Task<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.to).poll_write(task, bytes);
         if let Poll::Ready(Ok(n)) = &written {
             self.beginning.lock().unwrap_or_else(PoisonError::into_inner).take(&bytes[..*n]);

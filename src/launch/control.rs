@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_channel::{CopyInRequest, CopyOutRequest, ExecRequest, HostOpen, Session, TtySize, read_header, write_header};
+use bottle_channel::{
+    CopyInRequest, CopyOutRequest, ExecRequest, HostOpen, Session, TtySize, read_header,
+    write_header,
+};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -78,9 +81,15 @@ pub(super) struct Control {
 
 impl Control {
     /// Listens from the launch's first moment; what needs a guest waits until `up` says that there is one.
-    pub(super) fn listen(dir: &BottleDir, up: watch::Receiver<Option<Up>>, stop: Arc<Notify>, desk: mpsc::Sender<Asked>) -> Result<Self> {
+    pub(super) fn listen(
+        dir: &BottleDir,
+        up: watch::Receiver<Option<Up>>,
+        stop: Arc<Notify>,
+        desk: mpsc::Sender<Asked>,
+    ) -> Result<Self> {
         let path = dir.control_socket();
-        let listener = UnixListener::bind(&path).context(Kind::Config, || format!("cannot listen on {}", path.display()))?;
+        let listener = UnixListener::bind(&path)
+            .context(Kind::Config, || format!("cannot listen on {}", path.display()))?;
         Ok(Self { listener, up, stop, desk })
     }
 
@@ -99,11 +108,16 @@ impl Control {
     async fn answer(&self, mut client: UnixStream) -> Result<()> {
         let what = || "a client's request cannot be read".to_owned();
         // The directory is private already; this holds even if somebody opens it.
-        let uid = client.peer_cred().map(|c| c.uid()).ok().filter(|uid| *uid == nix::unistd::geteuid().as_raw());
+        let uid = client
+            .peer_cred()
+            .map(|c| c.uid())
+            .ok()
+            .filter(|uid| *uid == nix::unistd::geteuid().as_raw());
         let Some(uid) = uid else {
             return Err(Error::new(Kind::Usage, "a client of another user was turned away"));
         };
-        let request = tokio::time::timeout(HEADER_DEADLINE, read_header(&mut client, HEADER_LIMIT)).await;
+        let request =
+            tokio::time::timeout(HEADER_DEADLINE, read_header(&mut client, HEADER_LIMIT)).await;
         let request = request.context(Kind::Usage, what)?.context(Kind::Usage, what)?;
         if matches!(request, Request::Stop) {
             self.stop.notify_one();
@@ -115,19 +129,34 @@ impl Control {
             request => request,
         };
         let mut news = self.up.clone();
-        let up = news.wait_for(Option::is_some).await.context(Kind::Engine, || "the bottle did not come up".into())?.clone();
+        let up = news
+            .wait_for(Option::is_some)
+            .await
+            .context(Kind::Engine, || "the bottle did not come up".into())?
+            .clone();
         let up = up.ok_or_else(|| Error::new(Kind::Internal, "a bottle that is up and is not"))?;
         let open = match request {
             Request::Stop | Request::Decide(_) => return Ok(()),
-            Request::Exec { argv, tty, term, stdin, cwd, root } => HostOpen::Exec(up.exec(argv, tty, term, stdin, cwd, root)),
+            Request::Exec { argv, tty, term, stdin, cwd, root } => {
+                HostOpen::Exec(up.exec(argv, tty, term, stdin, cwd, root))
+            }
             Request::CopyIn { dest_dir } => {
                 let image = &up.plan.image.facts;
-                HostOpen::CopyIn(CopyInRequest { dest_dir, uid: Some(image.uid), gid: Some(image.gid) })
+                HostOpen::CopyIn(CopyInRequest {
+                    dest_dir,
+                    uid: Some(image.uid),
+                    gid: Some(image.gid),
+                })
             }
             Request::CopyOut { path } => HostOpen::CopyOut(CopyOutRequest { path }),
         };
-        let mut stream = up.session.open(&open).await.context(Kind::Engine, || "the guest does not answer".into())?;
-        let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut stream, BUFFER, BUFFER).await;
+        let mut stream = up
+            .session
+            .open(&open)
+            .await
+            .context(Kind::Engine, || "the guest does not answer".into())?;
+        let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut stream, BUFFER, BUFFER)
+            .await;
         Ok(())
     }
 }
@@ -135,12 +164,17 @@ impl Control {
 impl Control {
     async fn decide(&self, decide: Decide, uid: u32, client: &mut UnixStream) -> Result<()> {
         let (sender, answer) = oneshot::channel();
-        let refused = || Answer::Refused { why: "this bottle's agent cannot ask: its manifest does not say supervise".into(), hint: None };
+        let refused = || Answer::Refused {
+            why: "this bottle's agent cannot ask: its manifest does not say supervise".into(),
+            hint: None,
+        };
         let answer = match self.desk.send((decide, uid, sender)).await {
             Ok(()) => answer.await.unwrap_or_else(|_| refused()),
             Err(_) => refused(),
         };
-        write_header(client, &answer).await.context(Kind::Usage, || "a client did not wait for its answer".to_owned())
+        write_header(client, &answer)
+            .await
+            .context(Kind::Usage, || "a client did not wait for its answer".to_owned())
     }
 }
 
@@ -164,7 +198,15 @@ impl Up {
             env.insert("HOME".into(), "/root".into());
             env.insert("USER".into(), "root".into());
         }
-        ExecRequest { argv, env, cwd: cwd.or_else(|| Some(image.workdir.clone())), uid, gid, tty, stdin }
+        ExecRequest {
+            argv,
+            env,
+            cwd: cwd.or_else(|| Some(image.workdir.clone())),
+            uid,
+            gid,
+            tty,
+            stdin,
+        }
     }
 }
 
@@ -177,7 +219,8 @@ pub async fn connect(dir: &BottleDir, request: &Request) -> Result<UnixStream> {
         Error::new(Kind::Usage, format!("bottle {:?} is not running", dir.slug()))
             .hint(format!("bottle list   # then: bottle launch {}", dir.slug()))
     };
-    let mut stream = UnixStream::connect(dir.recorded_control_socket()).await.map_err(|_| absent())?;
+    let mut stream =
+        UnixStream::connect(dir.recorded_control_socket()).await.map_err(|_| absent())?;
     write_header(&mut stream, request).await.map_err(|_| absent())?;
     stream.flush().await.map_err(|_| absent())?;
     Ok(stream)
@@ -191,15 +234,15 @@ const DECISION: Duration = Duration::from_secs(15);
 /// # Errors
 /// `Usage` when the bottle does not run, `Engine` when it does not answer: the proposal's file says then what was decided.
 pub async fn decide(dir: &BottleDir, decide: Decide) -> Result<Answer> {
-    let late = || {
-        Error::new(Kind::Engine, "the bottle does not answer; it may have decided").hint(format!(
-            "bottle proposals show {}/{}",
-            dir.slug(),
-            decide.id
-        ))
-    };
+    let late =
+        || {
+            Error::new(Kind::Engine, "the bottle does not answer; it may have decided")
+                .hint(format!("bottle proposals show {}/{}", dir.slug(), decide.id))
+        };
     let mut stream = connect(dir, &Request::Decide(decide.clone())).await?;
-    let answer = tokio::time::timeout(DECISION, read_header(&mut stream, HEADER_LIMIT)).await.map_err(|_| late())?;
+    let answer = tokio::time::timeout(DECISION, read_header(&mut stream, HEADER_LIMIT))
+        .await
+        .map_err(|_| late())?;
     answer.map_err(|_| late())
 }
 
@@ -212,15 +255,23 @@ pub async fn stop(dir: &BottleDir, deadline: Duration) -> Result<()> {
     let mut byte = [0];
     // A forge takes its time.
     let deadline = if dir.deploy_keys().exists() { deadline + REVOKE_DEADLINE } else { deadline };
-    let late =
-        || Error::new(Kind::Internal, format!("bottle {:?} is not gone after {} s", dir.slug(), deadline.as_secs())).hint("bottle cleanup");
+    let late = || {
+        Error::new(
+            Kind::Internal,
+            format!("bottle {:?} is not gone after {} s", dir.slug(), deadline.as_secs()),
+        )
+        .hint("bottle cleanup")
+    };
     tokio::time::timeout(deadline, stream.read(&mut byte)).await.map_err(|_| late())?.ok();
     if dir.journal().exists() {
         return Err(late());
     }
     if dir.deploy_keys().exists() {
-        return Err(Error::new(Kind::Internal, format!("bottle {:?} is gone, but not all of its deploy keys are revoked", dir.slug()))
-            .hint("bottle cleanup   # says which, and tries again"));
+        return Err(Error::new(
+            Kind::Internal,
+            format!("bottle {:?} is gone, but not all of its deploy keys are revoked", dir.slug()),
+        )
+        .hint("bottle cleanup   # says which, and tries again"));
     }
     Ok(())
 }

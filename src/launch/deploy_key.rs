@@ -53,32 +53,52 @@ struct Registered {
 }
 
 /// Makes and registers the keys that `plan` asks for; returns the private ones, by the names that git-gate's policy has.
-pub(super) async fn register(plan: &LaunchPlan, dir: &BottleDir, program: &Path) -> Result<Vec<(TokenName, Secret)>> {
+pub(super) async fn register(
+    plan: &LaunchPlan,
+    dir: &BottleDir,
+    program: &Path,
+) -> Result<Vec<(TokenName, Secret)>> {
     let mut private = Vec::new();
     let mut known = read(dir)?;
     for (i, git) in plan.git.iter().enumerate() {
         let Some(wanted) = &git.deploy_key else { continue };
-        let failed = |e: &dyn std::fmt::Display| Error::new(Kind::Config, format!("git upstream {}: {e}", git.name));
+        let failed = |e: &dyn std::fmt::Display| {
+            Error::new(Kind::Config, format!("git upstream {}: {e}", git.name))
+        };
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(|e| failed(&e))?;
         let public_key = openssh(key.der_bytes());
-        let host = nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default();
+        let host = nix::unistd::gethostname()
+            .map(|h| h.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let registered = Registered {
             program: program.to_owned(),
             forge: wanted.forge,
             api: wanted.api.clone(),
-            ca: wanted.ca_file.as_deref().map(text).transpose().map_err(|e| failed(&format!("ca_file {e}")))?,
+            ca: wanted
+                .ca_file
+                .as_deref()
+                .map(text)
+                .transpose()
+                .map_err(|e| failed(&format!("ca_file {e}")))?,
             repo: wanted.repo.clone(),
             page: page(wanted.forge, git.url.host(), &wanted.repo),
             token: wanted.token.clone(),
             // Some forges want titles of their own for all keys of a repository.
-            title: format!("bottle {} on {host} ({})", plan.slug, &public_key[public_key.len() - 8..]),
+            title: format!(
+                "bottle {} on {host} ({})",
+                plan.slug,
+                &public_key[public_key.len() - 8..]
+            ),
             public_key,
             asked_ms: now_ms(),
             confirmed: false,
             cwd: std::env::current_dir().map_err(|e| failed(&e))?,
         };
-        let action =
-            DeployKeyAction::Register { title: registered.title.clone(), public_key: registered.public_key.clone(), write: wanted.write };
+        let action = DeployKeyAction::Register {
+            title: registered.title.clone(),
+            public_key: registered.public_key.clone(),
+            write: wanted.write,
+        };
         known.push(registered.clone());
         write(dir, &known)?;
         match registered.ask(action).await.map_err(|e| failed(&e))? {
@@ -118,7 +138,10 @@ pub async fn revoke(dir: &BottleDir, since: u64) -> Result<bool> {
         };
         left.push(key.clone());
         let Some(failure) = failure else { continue };
-        let text = format!("the deploy key {:?} of {} IS NOT REVOKED: {failure}; remove it by hand at {}", key.title, key.repo, key.page);
+        let text = format!(
+            "the deploy key {:?} of {} IS NOT REVOKED: {failure}; remove it by hand at {}",
+            key.title, key.repo, key.page
+        );
         if key.asked_ms < since {
             say(format_args!("bottle: {text}"));
         } else {
@@ -167,11 +190,18 @@ impl Registered {
             Stdio::inherit(),
         )
         .await?;
-        let (forge, api, ca, repo) = (self.forge, self.api.clone(), self.ca.clone(), self.repo.clone());
+        let (forge, api, ca, repo) =
+            (self.forge, self.api.clone(), self.ca.clone(), self.repo.clone());
         let request = ForgeRequest { forge, api, ca, token, repo, deploy_key };
         // The launch's own may have been collected since.
-        let program = if self.program.exists() { self.program.clone() } else { Closure::load()?.bundle.binary.path };
-        let program = Program::new("the forge's client", program).arg("forge").args(["--parent", &std::process::id().to_string()]);
+        let program = if self.program.exists() {
+            self.program.clone()
+        } else {
+            Closure::load()?.bundle.binary.path
+        };
+        let program = Program::new("the forge's client", program)
+            .arg("forge")
+            .args(["--parent", &std::process::id().to_string()]);
         let said = program.with_host_roots().run_with(&request, DEADLINE, Kind::Config).await?;
         let said = String::from_utf8_lossy(&said);
         match (said.trim(), said.trim().strip_prefix("refused: ")) {
@@ -186,8 +216,11 @@ impl Registered {
 fn read(dir: &BottleDir) -> Result<Vec<Registered>> {
     let path = dir.deploy_keys();
     let damaged = |e: &dyn std::fmt::Display| {
-        Error::new(Kind::Internal, format!("{}: {e}; deploy keys of this bottle may be left with a forge", path.display()))
-            .hint("look for keys titled `bottle …` at the forge, then remove the file")
+        Error::new(
+            Kind::Internal,
+            format!("{}: {e}; deploy keys of this bottle may be left with a forge", path.display()),
+        )
+        .hint("look for keys titled `bottle …` at the forge, then remove the file")
     };
     match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| damaged(&e)),
@@ -236,6 +269,10 @@ mod tests {
     fn a_public_key_has_openssh_s_form() {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let line = openssh(key.der_bytes());
-        assert!(line.starts_with("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI") && line.len() == "ssh-ed25519 ".len() + 68, "{line}");
+        assert!(
+            line.starts_with("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI")
+                && line.len() == "ssh-ed25519 ".len() + 68,
+            "{line}"
+        );
     }
 }

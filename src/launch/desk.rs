@@ -20,7 +20,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict as Said_};
-use bottle_policy::{Ask, GRANTED, Policy, ProposalState, RouteAsk, SuperviseCommand, SuperviseReport};
+use bottle_policy::{
+    Ask, GRANTED, Policy, ProposalState, RouteAsk, SuperviseCommand, SuperviseReport,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -50,7 +52,12 @@ impl Desk {
     ///
     /// # Errors
     /// The queue or its audit log cannot be opened.
-    pub(super) fn start(pipe: Pipe, dir: &BottleDir, plan: Arc<LaunchPlan>, decisions: mpsc::Receiver<Asked>) -> Result<Self> {
+    pub(super) fn start(
+        pipe: Pipe,
+        dir: &BottleDir,
+        plan: Arc<LaunchPlan>,
+        decisions: mpsc::Receiver<Asked>,
+    ) -> Result<Self> {
         let (daemon, news) = mpsc::channel(UNTOLD);
         let work = Work::new(dir, plan, daemon, Guards::on())?;
         let (drafts, arriving) = mpsc::channel(16);
@@ -118,8 +125,14 @@ fn no<T>(why: impl Into<String>) -> Result<T, No> {
 
 impl Work {
     /// Takes over the queue of `dir`; `daemon` is where the daemon's news go.
-    fn new(dir: &BottleDir, plan: Arc<LaunchPlan>, daemon: mpsc::Sender<SuperviseCommand>, guards: Guards<Guard>) -> Result<Self> {
-        let log = AuditWriter::open(&dir.supervise_audit(), "supervise").map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+    fn new(
+        dir: &BottleDir,
+        plan: Arc<LaunchPlan>,
+        daemon: mpsc::Sender<SuperviseCommand>,
+        guards: Guards<Guard>,
+    ) -> Result<Self> {
+        let log = AuditWriter::open(&dir.supervise_audit(), "supervise")
+            .map_err(|e| Error::new(Kind::Config, e.to_string()))?;
         private_dir(&dir.proposals())?;
         let queue = Queue::read_all(dir, guards.hold(Guard::Own))?;
         let mut this = Self {
@@ -155,7 +168,8 @@ impl Work {
                 "its launch ended before anybody decided"
             };
             let said = format!("proposal {}: {why}", proposal.id);
-            self.record("taken-over", Said_::Deny, &proposal, said).map_err(|e| Error::new(Kind::Config, e))?;
+            self.record("taken-over", Said_::Deny, &proposal, said)
+                .map_err(|e| Error::new(Kind::Config, e))?;
             self.queue.put(proposal)?;
         }
         self.queue.forget_oldest();
@@ -164,7 +178,8 @@ impl Work {
 
     /// As if nobody had decided, and with all its time.
     fn reopen(&self, proposal: &mut Proposal) {
-        (proposal.state, proposal.decision, proposal.expires_ms) = (ProposalState::Pending, None, self.expires_ms());
+        (proposal.state, proposal.decision, proposal.expires_ms) =
+            (ProposalState::Pending, None, self.expires_ms());
     }
 
     /// When what is asked now expires.
@@ -221,8 +236,11 @@ impl Work {
     /// Until the next thing happens by itself.
     fn due(&self) -> Duration {
         let now = now_ms();
-        let proposals =
-            self.queue.all().filter(|p| p.state == ProposalState::Pending).map(|p| Duration::from_millis(p.expires_ms.saturating_sub(now)));
+        let proposals = self
+            .queue
+            .all()
+            .filter(|p| p.state == ProposalState::Pending)
+            .map(|p| Duration::from_millis(p.expires_ms.saturating_sub(now)));
         let grants = self.grants.values().map(|at| at.saturating_duration_since(Instant::now()));
         proposals.chain(grants).min().unwrap_or(Duration::from_secs(3600))
     }
@@ -233,7 +251,12 @@ impl Work {
         for proposal in self.queue.pending().into_iter().filter(|p| p.expires_ms <= now) {
             self.over(proposal, ProposalState::Expired, "nobody decided in time").await;
         }
-        let ended: Vec<u32> = self.grants.iter().filter(|(_, at)| **at <= Instant::now()).map(|(id, _)| *id).collect();
+        let ended: Vec<u32> = self
+            .grants
+            .iter()
+            .filter(|(_, at)| **at <= Instant::now())
+            .map(|(id, _)| *id)
+            .collect();
         for id in ended {
             if let Err((why, _)) = self.take_back(id).await {
                 // It must end: once more in a second, and again until it does.
@@ -250,7 +273,8 @@ impl Work {
     /// A proposal ends without an operator.
     async fn over(&mut self, mut proposal: Proposal, state: ProposalState, why: &str) {
         proposal.state = state;
-        proposal.decision = (state == ProposalState::Superseded).then(|| decision("bottle".to_owned(), Some(why.to_owned())));
+        proposal.decision = (state == ProposalState::Superseded)
+            .then(|| decision("bottle".to_owned(), Some(why.to_owned())));
         if let Err((why, _)) = self.decided(&proposal, Said_::Deny, why).await {
             tracing::error!("proposal {}: {why}", proposal.id);
         }
@@ -258,12 +282,25 @@ impl Work {
 
     /// Writes a decision down, before it has an effect.
     async fn decided(&mut self, proposal: &Proposal, verdict: Said_, why: &str) -> Result<(), No> {
-        let by = proposal.decision.as_ref().map(|d| d.by.clone()).unwrap_or_else(|| "bottle".to_owned());
-        let scope = proposal.decision.as_ref().and_then(|d| d.scope).map(|s| format!(" {s}")).unwrap_or_default();
-        let what =
-            proposal.decision.as_ref().and_then(|d| d.route.clone()).map_or_else(|| proposal.ask.summary(), |r| Ask::Route(r).summary());
+        let by =
+            proposal.decision.as_ref().map(|d| d.by.clone()).unwrap_or_else(|| "bottle".to_owned());
+        let scope = proposal
+            .decision
+            .as_ref()
+            .and_then(|d| d.scope)
+            .map(|s| format!(" {s}"))
+            .unwrap_or_default();
+        let what = proposal
+            .decision
+            .as_ref()
+            .and_then(|d| d.route.clone())
+            .map_or_else(|| proposal.ask.summary(), |r| Ask::Route(r).summary());
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-        let text = format!("proposal {} {} by {by}{scope}: {what}{why}", proposal.id, proposal.state.as_str());
+        let text = format!(
+            "proposal {} {} by {by}{scope}: {what}{why}",
+            proposal.id,
+            proposal.state.as_str()
+        );
         self.record(proposal.state.as_str(), verdict, proposal, text).map_err(|why| (why, None))?;
         self.reach(Step::Recorded).await;
         self.queue.put(proposal.clone()).map_err(|e| (e.to_string(), None))?;
@@ -286,10 +323,18 @@ impl Work {
         }
     }
 
-    fn record(&self, event: &str, verdict: Said_, proposal: &Proposal, reason: String) -> Result<(), String> {
+    fn record(
+        &self,
+        event: &str,
+        verdict: Said_,
+        proposal: &Proposal,
+        reason: String,
+    ) -> Result<(), String> {
         let mut line = AuditEvent::new("supervise", event, verdict);
         line.reason = Some(reason);
-        if let Some(route) = proposal.decision.as_ref().and_then(|d| d.route.as_ref()).or(proposal.ask.route()) {
+        if let Some(route) =
+            proposal.decision.as_ref().and_then(|d| d.route.as_ref()).or(proposal.ask.route())
+        {
             line.host = Some(route.host.to_string());
             line.port = Some(route.port);
             line.route = Some(format!("{GRANTED}{}", proposal.id));

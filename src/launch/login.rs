@@ -26,9 +26,17 @@ const TURN: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// One line for the operator, with what to do.
-pub(super) async fn token(source: &TokenSource, bundle: &Path, turned_down: Option<&Digest>) -> Result<Zeroizing<String>, String> {
-    let TokenSource::Login { provider, file, url, ca } = source else { return Err("not a login".to_owned()) };
-    let is_good = |login: &Login| !login.ended() && turned_down.is_none_or(|old| digest(&login.token) != *old);
+pub(super) async fn token(
+    source: &TokenSource,
+    bundle: &Path,
+    turned_down: Option<&Digest>,
+) -> Result<Zeroizing<String>, String> {
+    let TokenSource::Login { provider, file, url, ca } = source else {
+        return Err("not a login".to_owned());
+    };
+    let is_good = |login: &Login| {
+        !login.ended() && turned_down.is_none_or(|old| digest(&login.token) != *old)
+    };
     let login = Login::read(*provider, file)?;
     if is_good(&login) {
         return Ok(login.token);
@@ -42,27 +50,48 @@ pub(super) async fn token(source: &TokenSource, bundle: &Path, turned_down: Opti
         return Ok(login.token);
     }
     let run = renewed_by(*provider);
-    let why = format!("the login in {} {}", file.display(), if login.ended() { "has expired" } else { "is not taken any more" });
-    let Some(refresh_token) = login.renewed_with.clone() else { return Err(format!("{why}, and nothing in it renews it; run: {run}")) };
+    let why = format!(
+        "the login in {} {}",
+        file.display(),
+        if login.ended() { "has expired" } else { "is not taken any more" }
+    );
+    let Some(refresh_token) = login.renewed_with.clone() else {
+        return Err(format!("{why}, and nothing in it renews it; run: {run}"));
+    };
     let (usual, client_id) = renewal(*provider).ok_or("that provider keeps no login")?;
     // Before the question: what is asked for must not be lost for want of a place.
-    let mut kept = tempfile::Builder::new().prefix(".bottle-login-").tempfile_in(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let mut kept = tempfile::Builder::new()
+        .prefix(".bottle-login-")
+        .tempfile_in(dir)
+        .map_err(|e| format!("{}: {e}", dir.display()))?;
     let url = url.clone().unwrap_or_else(|| usual.to_owned());
-    let request = RenewRequest { url, ca: ca.clone(), client_id: client_id.to_owned(), refresh_token };
-    let program = Program::new("the login's client", bundle.to_owned()).arg("renew").args(["--parent", &std::process::id().to_string()]);
+    let request =
+        RenewRequest { url, ca: ca.clone(), client_id: client_id.to_owned(), refresh_token };
+    let program = Program::new("the login's client", bundle.to_owned())
+        .arg("renew")
+        .args(["--parent", &std::process::id().to_string()]);
     let program = program.with_host_roots();
-    let answer =
-        program.run_with(&request, DEADLINE, Kind::Config).await.map(Zeroizing::new).map_err(|e| format!("{why}: {e}; run: {run}"))?;
-    let renewed: Renewed = serde_json::from_slice(&answer).map_err(|_| format!("{why}: its client said nothing; run: {run}"))?;
+    let answer = program
+        .run_with(&request, DEADLINE, Kind::Config)
+        .await
+        .map(Zeroizing::new)
+        .map_err(|e| format!("{why}: {e}; run: {run}"))?;
+    let renewed: Renewed = serde_json::from_slice(&answer)
+        .map_err(|_| format!("{why}: its client said nothing; run: {run}"))?;
     let token = match &renewed {
-        Renewed::Refused(no) => return Err(format!("{why} and cannot be renewed: {no}; run: {run}")),
+        Renewed::Refused(no) => {
+            return Err(format!("{why} and cannot be renewed: {no}; run: {run}"));
+        }
         Renewed::Login { access_token, .. } => Zeroizing::new(access_token.expose().to_owned()),
     };
     let text = login.with(*provider, &renewed);
     let written = kept.write_all(text.as_bytes()).and_then(|()| kept.as_file().sync_all());
-    written
-        .and_then(|()| kept.persist(&file).map(drop).map_err(|e| e.error))
-        .map_err(|e| format!("the login in {} was renewed and cannot be kept ({e}): you are logged out; run: {run}", file.display()))?;
+    written.and_then(|()| kept.persist(&file).map(drop).map_err(|e| e.error)).map_err(|e| {
+        format!(
+            "the login in {} was renewed and cannot be kept ({e}): you are logged out; run: {run}",
+            file.display()
+        )
+    })?;
     Ok(token)
 }
 

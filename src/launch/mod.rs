@@ -122,7 +122,11 @@ impl Launch<'_> {
         keep_memory_private()?;
         let gate = gate::policy(&plan)?;
         let skills = provision::skills::pack(&plan)?;
-        self.closure.verify(self.closure.image(plan.image.name.as_str())?, engine.name(), &self.roots.verified())?;
+        self.closure.verify(
+            self.closure.image(plan.image.name.as_str())?,
+            engine.name(),
+            &self.roots.verified(),
+        )?;
         let dir = self.roots.bottle(plan.slug.as_str())?;
         let _lock = dir.lock()?;
         // First: a journal that cannot be undone keeps nobody from it.
@@ -134,12 +138,14 @@ impl Launch<'_> {
         // Caught from here on: whatever is interrupted is unwound.
         let mut signals = Signals::catch()?;
         let stop = Arc::new(Notify::new());
-        let metadata = Metadata::starting(&dir, plan.agent.as_str(), engine.name(), &plan.policy_digest);
+        let metadata =
+            Metadata::starting(&dir, plan.agent.as_str(), engine.name(), &plan.policy_digest);
         let (up, news) = watch::channel(None);
         let journal = Journal::begin(dir.journal())?;
         let _last_resort = LastResort(dir.journal());
         let progress = Progress::new(self.quiet);
-        let mut underway = Underway { dir, metadata, journal, progress, up, worked: None, launch: self };
+        let mut underway =
+            Underway { dir, metadata, journal, progress, up, worked: None, launch: self };
         let mut parts = Parts::default();
         let outcome = tokio::select! {
             ran = underway.bring_up((plan, gate, skills), engine, &mut parts, (news, Arc::clone(&stop))) => ran,
@@ -178,8 +184,16 @@ impl Underway<'_> {
         self.progress.step("starting the bundle");
         if provider::needs_demo_upstream(&plan) {
             let token = demo_token(&tokens)?;
-            parts.upstream =
-                Some(DemoUpstream::start(closure, &self.dir, token, (&mut plan.policy, gate.as_mut()), &mut self.journal).await?);
+            parts.upstream = Some(
+                DemoUpstream::start(
+                    closure,
+                    &self.dir,
+                    token,
+                    (&mut plan.policy, gate.as_mut()),
+                    &mut self.journal,
+                )
+                .await?,
+            );
         }
         let authority = Authority::new(&format!("bottle {}", self.dir.slug()))?;
         if breaks("open-egress") {
@@ -192,32 +206,55 @@ impl Underway<'_> {
             refreshable: refresh::refreshable(&plan),
         };
         let gate = gate
-            .map(|policy| gate::spec(policy, tokens.iter().chain(keys.iter().map(|(n, v)| (n, v))), [("BOTTLE_CA_KEY", &authority.key)]))
+            .map(|policy| {
+                gate::spec(
+                    policy,
+                    tokens.iter().chain(keys.iter().map(|(n, v)| (n, v))),
+                    [("BOTTLE_CA_KEY", &authority.key)],
+                )
+            })
             .transpose()?;
-        let spec = BundleSpec { dir: &self.dir, policy: &plan.policy, chain: plan.bundle_egress, egress, gate, supervise: plan.supervise };
-        let bundle = parts.bundle.insert(HostProcesses(closure).spawn(spec, &mut self.journal).await?);
+        let spec = BundleSpec {
+            dir: &self.dir,
+            policy: &plan.policy,
+            chain: plan.bundle_egress,
+            egress,
+            gate,
+            supervise: plan.supervise,
+        };
+        let bundle =
+            parts.bundle.insert(HostProcesses(closure).spawn(spec, &mut self.journal).await?);
 
         self.progress.step(&format!("booting {} on {}", plan.image.name, plan.engine.reason));
         let spec = self.launch.machine_spec(&plan, &self.dir)?;
         let machine = parts.machine.insert(engine.start(&spec, &mut self.journal).await?);
         bundle.ready().await?;
-        parts.refresher =
-            bundle.take_pipe("egress").map(|pipe| Refresher::start(pipe, (&plan, &tokens), &closure.bundle.binary.path, say::interject));
+        parts.refresher = bundle.take_pipe("egress").map(|pipe| {
+            Refresher::start(pipe, (&plan, &tokens), &closure.bundle.binary.path, say::interject)
+        });
         let plan = Arc::new(plan.clone());
         if let Some(pipe) = bundle.take_pipe("supervise") {
             parts.desk = Some(Desk::start(pipe, &self.dir, Arc::clone(&plan), decisions)?);
         }
         let session = machine.session.clone();
         parts.splices = Some(Splices::serve(machine.take_incoming()?, self.dir.clone()));
-        in_time("set up", provision::configure(&session, &plan, &authority.certificate)).await.map_err(|e| machine.explain(e))?;
+        in_time("set up", provision::configure(&session, &plan, &authority.certificate))
+            .await
+            .map_err(|e| machine.explain(e))?;
 
         self.progress.step("self-test");
         let canary = Canary::new()?;
         let mut env = selftest::agent_environment(&plan);
         if breaks("leak-token") {
-            env.extend(tokens.iter().map(|(name, value)| (name.to_string(), value.expose().to_owned())));
+            env.extend(
+                tokens.iter().map(|(name, value)| (name.to_string(), value.expose().to_owned())),
+            );
         }
-        let secrets: Vec<&Secret> = tokens.values().chain(keys.iter().map(|(_, key)| key)).chain([&authority.key]).collect();
+        let secrets: Vec<&Secret> = tokens
+            .values()
+            .chain(keys.iter().map(|(_, key)| key))
+            .chain([&authority.key])
+            .collect();
         let proofs = selftest::run(&session, &plan, &env, &canary, &secrets).await?;
         drop((tokens, keys));
         drop(authority);
@@ -235,7 +272,9 @@ impl Underway<'_> {
 
         let tty = request.tty.is_some();
         let open = HostOpen::Exec(request);
-        let opening = async { session.open(&open).await.context(Kind::Engine, || "the agent cannot be started".into()) };
+        let opening = async {
+            session.open(&open).await.context(Kind::Engine, || "the agent cannot be started".into())
+        };
         let stream = in_time("asked to run the agent", opening).await?;
         tokio::select! {
             code = attach(stream, tty, true, dialogs) => code,
@@ -245,7 +284,11 @@ impl Underway<'_> {
     }
 
     /// Gives the agent its project; what it was given.
-    async fn workspace(&self, session: &Session<HostOpen>, plan: &LaunchPlan) -> Result<Option<Baseline>> {
+    async fn workspace(
+        &self,
+        session: &Session<HostOpen>,
+        plan: &LaunchPlan,
+    ) -> Result<Option<Baseline>> {
         let file = self.dir.workspace();
         if self.launch.resume {
             // What the launch before left is on the disk, and newer than what was saved of it.
@@ -292,17 +335,24 @@ impl Underway<'_> {
             return;
         }
         let down = async {
-            machine.session.shutdown().await.context(Kind::Engine, || "the guest does not shut down".into())?;
+            machine
+                .session
+                .shutdown()
+                .await
+                .context(Kind::Engine, || "the guest does not shut down".into())?;
             machine.vmm.ended().await;
             Ok::<(), Error>(())
         };
         let saved = match tokio::time::timeout(SHUTDOWN_DEADLINE, down).await {
-            Ok(Ok(())) => std::fs::rename(self.dir.disk(), self.dir.saved()).context(Kind::Config, || "the disk cannot be kept".into()),
+            Ok(Ok(())) => std::fs::rename(self.dir.disk(), self.dir.saved())
+                .context(Kind::Config, || "the disk cannot be kept".into()),
             Ok(Err(e)) => Err(e),
             Err(_) => Err(Error::new(Kind::Engine, "the guest does not shut down")),
         };
         match saved {
-            Ok(()) => say(format_args!("bottle: {slug} is stopped; bottle resume {slug} goes on with it, bottle rm {slug} forgets it")),
+            Ok(()) => say(format_args!(
+                "bottle: {slug} is stopped; bottle resume {slug} goes on with it, bottle rm {slug} forgets it"
+            )),
             Err(e) => say(format_args!("bottle: {e}, so {slug} cannot be resumed")),
         }
     }
@@ -328,17 +378,25 @@ impl Underway<'_> {
         }
         // Last and always. The sidecar that used the keys is gone by now.
         let revoked = deploy_key::revoke(&self.dir, self.metadata.started_ms).await.map(drop);
-        if let Err(e) = self.dir.write_metadata(&self.metadata.ended(Phase::Exited, outcome.as_ref().ok().copied())) {
+        if let Err(e) = self
+            .dir
+            .write_metadata(&self.metadata.ended(Phase::Exited, outcome.as_ref().ok().copied()))
+        {
             say(format_args!("bottle: {e}"));
         }
         let unwound = match (unwound, revoked) {
-            (Err(a), Err(b)) => Err(Error::new(a.kind(), format!("{a}; {b}")).hint("bottle cleanup")),
+            (Err(a), Err(b)) => {
+                Err(Error::new(a.kind(), format!("{a}; {b}")).hint("bottle cleanup"))
+            }
             (unwound, revoked) => unwound.and(revoked),
         };
         match (outcome, unwound) {
             (outcome, Ok(())) => outcome,
             (Ok(_), Err(unwind)) => Err(unwind),
-            (Err(outcome), Err(unwind)) => Err(Error::new(outcome.kind(), format!("{outcome}; and then {unwind}")).hint("bottle cleanup")),
+            (Err(outcome), Err(unwind)) => {
+                Err(Error::new(outcome.kind(), format!("{outcome}; and then {unwind}"))
+                    .hint("bottle cleanup"))
+            }
         }
     }
 }
@@ -346,15 +404,23 @@ impl Underway<'_> {
 /// How many files of the tar `work` are not as they went in.
 fn unpulled(work: &std::path::Path, baseline: &Baseline) -> Result<usize> {
     let what = || format!("cannot read {}", work.display());
-    let into = tempfile::tempdir_in(work.parent().unwrap_or(std::path::Path::new("."))).context(Kind::Config, what)?;
-    let refused = workspace::unpack(std::fs::File::open(work).context(Kind::Config, what)?, into.path(), Guards::ON)?;
+    let into = tempfile::tempdir_in(work.parent().unwrap_or(std::path::Path::new(".")))
+        .context(Kind::Config, what)?;
+    let refused = workspace::unpack(
+        std::fs::File::open(work).context(Kind::Config, what)?,
+        into.path(),
+        Guards::ON,
+    )?;
     let found = workspace::changes(into.path(), baseline, refused, Guards::ON)?;
     Ok(found.list.len() + found.refused.len())
 }
 
 /// Waits at most 60 s for the guest: it is hostile, and may just not answer.
 async fn in_time<T>(what: &str, doing: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = || Error::new(Kind::Engine, format!("the guest did not answer when it was {what}")).hint("bottle doctor");
+    let late = || {
+        Error::new(Kind::Engine, format!("the guest did not answer when it was {what}"))
+            .hint("bottle doctor")
+    };
     tokio::time::timeout(GUEST_DEADLINE, doing).await.map_err(|_| late())?
 }
 
@@ -362,19 +428,27 @@ async fn in_time<T>(what: &str, doing: impl Future<Output = Result<T>>) -> Resul
 fn remember(dir: &BottleDir, plan: &LaunchPlan, given: &BTreeSet<EnvName>) -> Result<()> {
     let mut remembered = plan.redacted();
     remembered.env.retain(|name, _| !given.contains(name));
-    let json = serde_json::to_vec_pretty(&remembered).context(Kind::Internal, || "cannot write the plan".into())?;
+    let json = serde_json::to_vec_pretty(&remembered)
+        .context(Kind::Internal, || "cannot write the plan".into())?;
     write_private(&dir.plan(), &json)
 }
 
 /// For the tests: a policy that lets the self-test's denied host through.
 fn open_egress(plan: &mut LaunchPlan) {
     let routes = &mut plan.policy.routes;
-    let open = routes.first().cloned().and_then(|r| Some(Route { host: selftest::DENIED_HOST.parse().ok()?, ..r }));
+    let open = routes
+        .first()
+        .cloned()
+        .and_then(|r| Some(Route { host: selftest::DENIED_HOST.parse().ok()?, ..r }));
     routes.extend(open.map(|r| Route { name: "sabotage".into(), ..r }));
 }
 
 impl Launch<'_> {
-    fn machine_spec<'s>(&'s self, plan: &'s LaunchPlan, dir: &BottleDir) -> Result<MachineSpec<'s>> {
+    fn machine_spec<'s>(
+        &'s self,
+        plan: &'s LaunchPlan,
+        dir: &BottleDir,
+    ) -> Result<MachineSpec<'s>> {
         Ok(MachineSpec {
             slug: plan.slug.as_str(),
             image: self.closure.image(plan.image.name.as_str())?.of(&plan.engine.name)?,
@@ -393,7 +467,8 @@ impl Launch<'_> {
 /// No core dump and no debugger of another process: token values pass through this one.
 fn keep_memory_private() -> Result<()> {
     let what = || "cannot keep this process's memory private".to_owned();
-    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0).context(Kind::Internal, what)?;
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
+        .context(Kind::Internal, what)?;
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_dumpable(false).context(Kind::Internal, what)?;
     Ok(())
@@ -415,12 +490,32 @@ fn agent(plan: &LaunchPlan, env: BTreeMap<String, String>, canary: &Canary) -> R
     let image = &plan.image.facts;
     let mut argv = plan.command.clone();
     if plan.provider == Provider::Demo && argv == DEMO_COMMAND {
-        let host_kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+        let host_kernel = nix::sys::utsname::uname()
+            .map(|u| u.release().to_string_lossy().into_owned())
+            .unwrap_or_default();
         argv = vec![SELF.to_owned(), "demo".into()];
-        argv.extend(["--host-kernel".into(), host_kernel, "--canary".into(), canary.port()?.to_string()]);
-        argv.extend(["--allowed-host".into(), DEMO_HOST.into(), "--denied-host".into(), "example.com".into()]);
+        argv.extend([
+            "--host-kernel".into(),
+            host_kernel,
+            "--canary".into(),
+            canary.port()?.to_string(),
+        ]);
+        argv.extend([
+            "--allowed-host".into(),
+            DEMO_HOST.into(),
+            "--denied-host".into(),
+            "example.com".into(),
+        ]);
         argv.extend(["--repository".into(), DEMO_REPOSITORY.into()]);
     }
     let tty = interactive().then(size);
-    Ok(ExecRequest { argv, env, cwd: Some(image.workdir.clone()), uid: image.uid, gid: image.gid, tty, stdin: true })
+    Ok(ExecRequest {
+        argv,
+        env,
+        cwd: Some(image.workdir.clone()),
+        uid: image.uid,
+        gid: image.gid,
+        tty,
+        stdin: true,
+    })
 }

@@ -24,7 +24,11 @@ const REPORTS: usize = 64;
 
 /// The tokens of `plan` that can have another value later.
 pub(super) fn refreshable(plan: &LaunchPlan) -> BTreeSet<TokenName> {
-    plan.tokens.iter().filter(|(_, source)| source.refreshable()).map(|(name, _)| name.clone()).collect()
+    plan.tokens
+        .iter()
+        .filter(|(_, source)| source.refreshable())
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 /// The conversation with the daemon that holds the tokens. Dropping it closes the daemon's standard input, which ends it.
@@ -44,7 +48,11 @@ impl Refresher {
         bundle: &Path,
         tell: impl Fn(&str) + Send + Sync + 'static,
     ) -> Self {
-        let hints = plan.tokens.keys().map(|name| (name.clone(), provider::turned_down(plan, name))).collect();
+        let hints = plan
+            .tokens
+            .keys()
+            .map(|name| (name.clone(), provider::turned_down(plan, name)))
+            .collect();
         Self::paced(pipe, (&plan.tokens, values), hints, bundle, PACE, tell)
     }
 
@@ -66,10 +74,20 @@ impl Refresher {
             asked: false,
             lost: false,
         };
-        let all =
-            sources.iter().filter(|(_, source)| source.refreshable()).map(|(name, source)| (name.clone(), token(name, source))).collect();
+        let all = sources
+            .iter()
+            .filter(|(_, source)| source.refreshable())
+            .map(|(name, source)| (name.clone(), token(name, source)))
+            .collect();
         let (stale, reports) = mpsc::channel(REPORTS);
-        let work = Work { all, hints, pace, bundle: bundle.to_owned(), commands: pipe.commands, running: JoinSet::new() };
+        let work = Work {
+            all,
+            hints,
+            pace,
+            bundle: bundle.to_owned(),
+            commands: pipe.commands,
+            running: JoinSet::new(),
+        };
         Self(tokio::spawn(async move {
             // Both live in this task, so that ending it ends both.
             tokio::join!(listen(pipe.reports, stale), work.run(reports, tell));
@@ -177,7 +195,8 @@ impl Work {
 
     fn begin_what_is_due(&mut self) {
         let now = Instant::now();
-        let due = self.all.iter().filter(|(_, t)| !t.busy && t.next.is_some_and(|next| next <= now));
+        let due =
+            self.all.iter().filter(|(_, t)| !t.busy && t.next.is_some_and(|next| next <= now));
         let due: Vec<TokenName> = due.map(|(name, _)| name.clone()).collect();
         due.into_iter().for_each(|name| self.begin(name, false));
     }
@@ -185,7 +204,8 @@ impl Work {
     fn begin(&mut self, name: TokenName, turned_down: bool) {
         let Some(token) = self.all.get_mut(&name) else { return };
         (token.busy, token.asked) = (true, turned_down);
-        let (source, old, bundle) = (token.source.clone(), token.value.filter(|_| turned_down), self.bundle.clone());
+        let (source, old, bundle) =
+            (token.source.clone(), token.value.filter(|_| turned_down), self.bundle.clone());
         self.running.spawn(async move {
             let how = How { bundle: &bundle, turned_down: old.as_ref() };
             // The agent may have the terminal now: the command must not write into it.
@@ -194,7 +214,12 @@ impl Work {
         });
     }
 
-    async fn answer(&mut self, name: TokenName, value: Result<Secret>, tell: &impl Fn(&str)) -> Result<()> {
+    async fn answer(
+        &mut self,
+        name: TokenName,
+        value: Result<Secret>,
+        tell: &impl Fn(&str),
+    ) -> Result<()> {
         let now = Instant::now();
         if let Some(token) = self.all.get_mut(&name) {
             token.busy = false;
@@ -206,8 +231,11 @@ impl Work {
                 _ => {}
             }
             token.lost = value.is_err();
-            let same = value.as_ref().is_ok_and(|value| token.asked && token.value == Some(tokens::digest(value.expose())));
-            token.value = value.as_ref().ok().map(|value| tokens::digest(value.expose())).or(token.value);
+            let same = value.as_ref().is_ok_and(|value| {
+                token.asked && token.value == Some(tokens::digest(value.expose()))
+            });
+            token.value =
+                value.as_ref().ok().map(|value| tokens::digest(value.expose())).or(token.value);
             if same {
                 self.hint(&name, tell);
             }
@@ -258,15 +286,23 @@ mod tests {
     }
 
     fn ask(dir: &Path, line: &str) {
-        writeln!(std::fs::OpenOptions::new().append(true).open(dir.join("ask")).unwrap(), "{line}").unwrap();
+        writeln!(std::fs::OpenOptions::new().append(true).open(dir.join("ask")).unwrap(), "{line}")
+            .unwrap();
     }
 
     fn told(dir: &Path) -> Vec<String> {
-        std::fs::read_to_string(dir.join("told")).unwrap_or_default().lines().map(str::to_owned).collect()
+        std::fs::read_to_string(dir.join("told"))
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
     fn value(name: &str, value: Option<&str>) -> String {
-        format!(r#"{{"token":{{"name":"{name}","value":{}}}}}"#, value.map_or("null".into(), |v| format!("\"{v}\"")))
+        format!(
+            r#"{{"token":{{"name":"{name}","value":{}}}}}"#,
+            value.map_or("null".into(), |v| format!("\"{v}\""))
+        )
     }
 
     async fn told_lines(dir: &Path, n: usize) -> Vec<String> {
@@ -293,7 +329,10 @@ mod tests {
 
     fn start(daemon: &mut Daemon, source: TokenSource, pace: Duration) -> (Refresher, Said) {
         let said = Said::default();
-        let sources = BTreeMap::from([("T".parse().unwrap(), source), ("FIXED".parse().unwrap(), TokenSource::Generated)]);
+        let sources = BTreeMap::from([
+            ("T".parse().unwrap(), source),
+            ("FIXED".parse().unwrap(), TokenSource::Generated),
+        ]);
         let into = Arc::clone(&said);
         let tell = move |line: &str| into.lock().unwrap().push(line.to_owned());
         (
@@ -314,14 +353,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         let mut daemon = daemon(dir).await;
-        let (_refresher, said) = start(&mut daemon, counting(dir, None), Duration::from_millis(1500));
+        let (_refresher, said) =
+            start(&mut daemon, counting(dir, None), Duration::from_millis(1500));
         ask(dir, STALE);
         assert_eq!(told_lines(dir, 1).await, [value("T", Some("planted-1"))]);
         // Too soon, of an unknown token, of one that cannot change: an answer at once, and no run.
         for name in ["T", "OTHER", "FIXED"] {
             ask(dir, &STALE.replace("\"T\"", &format!("\"{name}\"")));
         }
-        assert_eq!(told_lines(dir, 4).await[1..], [value("T", None), value("OTHER", None), value("FIXED", None)]);
+        assert_eq!(
+            told_lines(dir, 4).await[1..],
+            [value("T", None), value("OTHER", None), value("FIXED", None)]
+        );
         assert_eq!(runs(dir), 1);
         tokio::time::sleep(Duration::from_millis(1600)).await;
         ask(dir, STALE);
@@ -357,7 +400,11 @@ mod tests {
         let path = dir.join("token");
         std::fs::write(&path, "fresh\n").unwrap();
         let mut daemon = daemon(dir).await;
-        let (_refresher, _) = start(&mut daemon, TokenSource::File { path, refresh: None }, Duration::from_millis(10));
+        let (_refresher, _) = start(
+            &mut daemon,
+            TokenSource::File { path, refresh: None },
+            Duration::from_millis(10),
+        );
         ask(dir, STALE);
         assert_eq!(told_lines(dir, 1).await, [value("T", Some("fresh"))]);
     }
@@ -384,8 +431,13 @@ mod tests {
         );
         // Neither what the operator reads, nor what is logged, nor any Debug output holds what the command printed.
         let logged = std::fs::read_to_string(dir.join("fake.log")).unwrap();
-        let command = EgressCommand::Token { name: "T".parse().unwrap(), value: Some(Secret::new("planted-3".into())) };
-        assert!(![said, logged, format!("{command:?}")].iter().any(|text| text.contains("planted")));
+        let command = EgressCommand::Token {
+            name: "T".parse().unwrap(),
+            value: Some(Secret::new("planted-3".into())),
+        };
+        assert!(
+            ![said, logged, format!("{command:?}")].iter().any(|text| text.contains("planted"))
+        );
     }
 
     #[tokio::test]
@@ -399,6 +451,9 @@ mod tests {
         told_lines(dir, 1).await;
         ask(dir, &"x".repeat(10_000));
         let before = told(dir).len();
-        assert!(told_lines(dir, before + 2).await.iter().all(|line| line.contains("planted")), "the clock still counts");
+        assert!(
+            told_lines(dir, before + 2).await.iter().all(|line| line.contains("planted")),
+            "the clock still counts"
+        );
     }
 }

@@ -104,22 +104,41 @@ impl<P: Reloadable> InForce<P> {
     /// # Errors
     /// `Usage` when it does not run (or is still starting), or when another reload is under way.
     pub fn read(dir: &BottleDir) -> Result<Self> {
-        let absent = || Error::new(Kind::Usage, format!("bottle {:?} is not running", dir.slug())).hint("bottle list");
-        let status = dir.status().filter(|s| s.alive && s.metadata.phase == Phase::Running).ok_or_else(absent)?;
+        let absent = || {
+            Error::new(Kind::Usage, format!("bottle {:?} is not running", dir.slug()))
+                .hint("bottle list")
+        };
+        let status = dir
+            .status()
+            .filter(|s| s.alive && s.metadata.phase == Phase::Running)
+            .ok_or_else(absent)?;
         let lock = dir.plan().with_file_name(format!("reload-{}.lock", P::DAEMON));
         Self::at(status.metadata.runtime.join(P::FILE), P::audit(dir), &lock)
     }
 
     fn at(file: PathBuf, audit: PathBuf, lock: &Path) -> Result<Self> {
         let what = || format!("cannot open {}", lock.display());
-        let held = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock).context(Kind::Config, what)?;
-        let held = Flock::lock(held, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
-            nix::errno::Errno::EWOULDBLOCK => Error::new(Kind::Usage, "another reload of this bottle is under way"),
-            e => Error::new(Kind::Config, format!("cannot lock {}: {e}", lock.display())),
-        })?;
+        let held = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(lock)
+            .context(Kind::Config, what)?;
+        let held =
+            Flock::lock(held, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
+                nix::errno::Errno::EWOULDBLOCK => {
+                    Error::new(Kind::Usage, "another reload of this bottle is under way")
+                }
+                e => Error::new(Kind::Config, format!("cannot lock {}: {e}", lock.display())),
+            })?;
         let what = || format!("cannot read {}", file.display());
         let mut bytes = Vec::new();
-        File::open(&file).context(Kind::Config, what)?.take(MAX).read_to_end(&mut bytes).context(Kind::Config, what)?;
+        File::open(&file)
+            .context(Kind::Config, what)?
+            .take(MAX)
+            .read_to_end(&mut bytes)
+            .context(Kind::Config, what)?;
         let policy = P::read(&bytes).context(Kind::Config, what)?;
         Ok(Self { file, audit, bytes, policy, deadline: DEADLINE, _held: held })
     }
@@ -130,7 +149,8 @@ impl<P: Reloadable> InForce<P> {
     /// `Config` when it cannot be read: the bottle does not run.
     pub fn policy_of(dir: &BottleDir) -> Result<P> {
         let file = dir.recorded_control_socket().with_file_name(P::FILE);
-        let bytes = std::fs::read(&file).context(Kind::Config, || format!("cannot read {}", file.display()))?;
+        let bytes = std::fs::read(&file)
+            .context(Kind::Config, || format!("cannot read {}", file.display()))?;
         P::read(&bytes).context(Kind::Config, || format!("cannot read {}", file.display()))
     }
 
@@ -148,7 +168,8 @@ impl<P: Reloadable> InForce<P> {
         let what = || format!("cannot read {}", self.audit.display());
         let mut log = File::open(&self.audit).context(Kind::Config, what)?;
         log.seek(SeekFrom::End(0)).context(Kind::Config, what)?;
-        let json = serde_json::to_vec_pretty(policy).context(Kind::Internal, || "cannot write the policy".into())?;
+        let json = serde_json::to_vec_pretty(policy)
+            .context(Kind::Internal, || "cannot write the policy".into())?;
         if json.len() as u64 >= MAX {
             return Err(Error::new(Kind::Config, "the policy is larger than 4 MiB"));
         }
@@ -166,7 +187,8 @@ impl<P: Reloadable> InForce<P> {
         let mut text = Vec::new();
         loop {
             let late = began.elapsed() > self.deadline; // then this is the last look
-            log.read_to_end(&mut text).context(Kind::Config, || format!("cannot read {}", self.audit.display()))?;
+            log.read_to_end(&mut text)
+                .context(Kind::Config, || format!("cannot read {}", self.audit.display()))?;
             let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
             for line in text.drain(..whole).as_slice().split(|b| *b == b'\n') {
                 if let Some(answer) = answers(P::DAEMON, line, digest) {
@@ -175,8 +197,14 @@ impl<P: Reloadable> InForce<P> {
             }
             if late {
                 let seconds = self.deadline.as_secs_f64();
-                return Err(Error::new(Kind::Engine, format!("{} did not answer within {seconds} s; the old policy stays", P::DAEMON))
-                    .hint(format!("bottle logs NAME --daemon {}", P::DAEMON)));
+                return Err(Error::new(
+                    Kind::Engine,
+                    format!(
+                        "{} did not answer within {seconds} s; the old policy stays",
+                        P::DAEMON
+                    ),
+                )
+                .hint(format!("bottle logs NAME --daemon {}", P::DAEMON)));
             }
             std::thread::sleep(LOOK);
         }
@@ -186,11 +214,15 @@ impl<P: Reloadable> InForce<P> {
 impl InForce {
     /// Fills in what only the launch knows: what the operator granted to it, and where the demo's upstream is.
     pub fn complete(&self, plan: &LaunchPlan, policy: &mut Policy) {
-        policy.routes.extend(self.policy.routes.iter().filter(|r| r.name.starts_with(GRANTED)).cloned());
+        policy
+            .routes
+            .extend(self.policy.routes.iter().filter(|r| r.name.starts_with(GRANTED)).cloned());
         if !provider::needs_demo_upstream(plan) {
             return;
         }
-        let Some(demo) = self.policy.routes.iter().find(|r| r.host.as_str() == DEMO_HOST) else { return };
+        let Some(demo) = self.policy.routes.iter().find(|r| r.host.as_str() == DEMO_HOST) else {
+            return;
+        };
         for route in policy.routes.iter_mut().filter(|r| r.host.as_str() == DEMO_HOST) {
             route.connect = demo.connect;
             route.ca.clone_from(&demo.ca);
@@ -207,8 +239,12 @@ fn answers(daemon: &str, line: &[u8], digest: &str) -> Option<Result<()>> {
     let reason = event.reason.unwrap_or_default();
     match event.verdict {
         // Another policy than ours may have come into force in between.
-        Verdict::Allow => reason.starts_with(&format!("policy {digest} in force")).then_some(Ok(())),
-        Verdict::Deny => Some(Err(Error::new(Kind::Config, format!("{daemon} refuses it: {reason}")))),
+        Verdict::Allow => {
+            reason.starts_with(&format!("policy {digest} in force")).then_some(Ok(()))
+        }
+        Verdict::Deny => {
+            Some(Err(Error::new(Kind::Config, format!("{daemon} refuses it: {reason}"))))
+        }
     }
 }
 
@@ -230,7 +266,11 @@ mod tests {
     impl Bottle {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            fs::write(dir.path().join("policy.json"), serde_json::to_vec(&policy("old.example")).unwrap()).unwrap();
+            fs::write(
+                dir.path().join("policy.json"),
+                serde_json::to_vec(&policy("old.example")).unwrap(),
+            )
+            .unwrap();
             Self(dir)
         }
 
@@ -239,22 +279,34 @@ mod tests {
         }
 
         fn in_force(&self, ms: u64) -> Result<InForce> {
-            let found = InForce::at(self.file(), self.0.path().join("audit"), &self.0.path().join("reload.lock"));
+            let found = InForce::at(
+                self.file(),
+                self.0.path().join("audit"),
+                &self.0.path().join("reload.lock"),
+            );
             found.map(|f| InForce { deadline: Duration::from_millis(ms), ..f })
         }
 
         /// A daemon that waits for another policy and answers; before it there is other traffic.
-        fn daemon(&self, answer: impl FnOnce(&Policy) -> Option<AuditEvent> + Send + 'static) -> std::thread::JoinHandle<()> {
+        fn daemon(
+            &self,
+            answer: impl FnOnce(&Policy) -> Option<AuditEvent> + Send + 'static,
+        ) -> std::thread::JoinHandle<()> {
             let log = AuditWriter::open(&self.0.path().join("audit"), "egress").unwrap();
             // An answer from before is none to this reload.
-            log.append(Line::Opening, said(Verdict::Allow, &policy("new.example").digest())).unwrap();
+            log.append(Line::Opening, said(Verdict::Allow, &policy("new.example").digest()))
+                .unwrap();
             let file = self.file();
             std::thread::spawn(move || {
                 let began = Instant::now();
                 loop {
                     let now = Policy::from_json(&fs::read(&file).unwrap()).unwrap();
                     if now != policy("old.example") {
-                        log.append(Line::Opening, AuditEvent::new("egress", "request", Verdict::Deny)).unwrap();
+                        log.append(
+                            Line::Opening,
+                            AuditEvent::new("egress", "request", Verdict::Deny),
+                        )
+                        .unwrap();
                         log.append(Line::Opening, said(Verdict::Allow, "0000")).unwrap();
                         answer(&now).map(|event| log.append(Line::Opening, event).unwrap());
                         return;
@@ -280,10 +332,16 @@ mod tests {
         let daemon = bottle.daemon(|now| Some(said(Verdict::Allow, &now.digest())));
         let in_force = bottle.in_force(20_000).unwrap();
         assert_eq!(in_force.policy(), &policy("old.example"));
-        assert_eq!(bottle.in_force(1).unwrap_err().to_string(), "another reload of this bottle is under way");
+        assert_eq!(
+            bottle.in_force(1).unwrap_err().to_string(),
+            "another reload of this bottle is under way"
+        );
         in_force.replace(&policy("new.example")).unwrap();
         daemon.join().unwrap();
-        assert_eq!(Policy::from_json(&fs::read(bottle.file()).unwrap()).unwrap(), policy("new.example"));
+        assert_eq!(
+            Policy::from_json(&fs::read(bottle.file()).unwrap()).unwrap(),
+            policy("new.example")
+        );
         bottle.in_force(1).unwrap();
     }
 
@@ -309,14 +367,23 @@ mod tests {
         assert_eq!(InForce::<Policy>::read(&dir).unwrap_err().kind(), Kind::Usage, "there is none");
         let lock = dir.lock().unwrap();
         fs::create_dir(dir.runtime()).unwrap();
-        fs::write(dir.runtime().join("policy.json"), serde_json::to_vec(&policy("a.b")).unwrap()).unwrap();
+        fs::write(dir.runtime().join("policy.json"), serde_json::to_vec(&policy("a.b")).unwrap())
+            .unwrap();
         let metadata = Metadata::starting(&dir, "x", "qemu", "");
         dir.write_metadata(&metadata).unwrap();
-        assert_eq!(InForce::<Policy>::read(&dir).unwrap_err().kind(), Kind::Usage, "it is starting");
+        assert_eq!(
+            InForce::<Policy>::read(&dir).unwrap_err().kind(),
+            Kind::Usage,
+            "it is starting"
+        );
         dir.write_metadata(&Metadata { phase: Phase::Running, ..metadata }).unwrap();
         assert_eq!(InForce::<Policy>::read(&dir).unwrap().policy(), &policy("a.b"));
         drop(lock);
-        assert_eq!(InForce::<Policy>::read(&dir).unwrap_err().kind(), Kind::Usage, "its orchestrator is dead");
+        assert_eq!(
+            InForce::<Policy>::read(&dir).unwrap_err().kind(),
+            Kind::Usage,
+            "its orchestrator is dead"
+        );
     }
 
     #[test]
@@ -326,7 +393,11 @@ mod tests {
         let daemon = bottle.daemon(|_| Some(said(Verdict::Deny, "")));
         let e = bottle.in_force(20_000).unwrap().replace(&policy("new.example")).unwrap_err();
         daemon.join().unwrap();
-        assert_eq!((e.kind(), e.to_string().contains("routes[0] is odd")), (Kind::Config, true), "{e}");
+        assert_eq!(
+            (e.kind(), e.to_string().contains("routes[0] is odd")),
+            (Kind::Config, true),
+            "{e}"
+        );
         assert_eq!(fs::read(bottle.file()).unwrap(), before);
     }
 
@@ -337,7 +408,11 @@ mod tests {
         let daemon = bottle.daemon(|_| None);
         let e = bottle.in_force(200).unwrap().replace(&policy("new.example")).unwrap_err();
         daemon.join().unwrap();
-        assert_eq!((e.kind(), e.to_string().contains("did not answer")), (Kind::Engine, true), "{e}");
+        assert_eq!(
+            (e.kind(), e.to_string().contains("did not answer")),
+            (Kind::Engine, true),
+            "{e}"
+        );
         assert_eq!(fs::read(bottle.file()).unwrap(), before);
     }
 }

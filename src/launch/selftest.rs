@@ -45,7 +45,11 @@ impl Canary {
     }
 
     pub(super) fn port(&self) -> Result<u16> {
-        Ok(self.0.local_addr().context(Kind::Internal, || "the canary has no address".into())?.port())
+        Ok(self
+            .0
+            .local_addr()
+            .context(Kind::Internal, || "the canary has no address".into())?
+            .port())
     }
 
     fn was_reached(&self) -> bool {
@@ -84,20 +88,38 @@ pub(super) async fn run(
         return Err(refusal(&leaking));
     }
     let image = &plan.image.facts;
-    let mut argv = vec![SELF.to_owned(), "self-test".into(), "--canary".into(), canary.port()?.to_string()];
+    let mut argv =
+        vec![SELF.to_owned(), "self-test".into(), "--canary".into(), canary.port()?.to_string()];
     argv.extend(["--denied-host".into(), DENIED_HOST.into()]);
     for endpoint in &plan.endpoints {
-        argv.extend(["--endpoint".into(), format!("{}={}", endpoint.daemon.as_str(), endpoint.port)]);
+        argv.extend([
+            "--endpoint".into(),
+            format!("{}={}", endpoint.daemon.as_str(), endpoint.port),
+        ]);
     }
-    let request =
-        ExecRequest { argv, env: env.clone(), cwd: Some(image.workdir.clone()), uid: image.uid, gid: image.gid, tty: None, stdin: false };
-    let captured = session
-        .exec(request, REPORT_LIMIT, DEADLINE)
-        .await
-        .context(Kind::SelfTest, || "the self-test did not finish, so the agent does not run".into())?;
+    let request = ExecRequest {
+        argv,
+        env: env.clone(),
+        cwd: Some(image.workdir.clone()),
+        uid: image.uid,
+        gid: image.gid,
+        tty: None,
+        stdin: false,
+    };
+    let captured =
+        session.exec(request, REPORT_LIMIT, DEADLINE).await.context(Kind::SelfTest, || {
+            "the self-test did not finish, so the agent does not run".into()
+        })?;
     let report: Report = serde_json::from_slice(&captured.stdout)
-        .context(Kind::SelfTest, || "the self-test's report cannot be read, so the agent does not run".into())?;
-    let mut failed: Vec<String> = report.checks.iter().filter(|c| !c.passed).map(|c| format!("{}: {}", c.name, c.detail)).collect();
+        .context(Kind::SelfTest, || {
+            "the self-test's report cannot be read, so the agent does not run".into()
+        })?;
+    let mut failed: Vec<String> = report
+        .checks
+        .iter()
+        .filter(|c| !c.passed)
+        .map(|c| format!("{}: {}", c.name, c.detail))
+        .collect();
     if canary.was_reached() {
         failed.push("host-loopback: the guest reached a listener on the host's loopback".into());
     }
@@ -113,31 +135,42 @@ pub(super) async fn run(
 }
 
 fn refusal(failed: &[String]) -> Error {
-    Error::new(Kind::SelfTest, format!("the bottle is not shut in, so the agent does not run:\n  {}", failed.join("\n  ")))
-        .hint("report this: it is a bug in bot-bottle or in the engine")
+    Error::new(
+        Kind::SelfTest,
+        format!("the bottle is not shut in, so the agent does not run:\n  {}", failed.join("\n  ")),
+    )
+    .hint("report this: it is a bug in bot-bottle or in the engine")
 }
 
 /// What a whole report would have and this one has not.
 fn missing(report: &Report, plan: &LaunchPlan, env: &BTreeMap<String, String>) -> Vec<String> {
     let endpoints = plan.endpoints.iter().map(|e| format!("endpoint-{}", e.daemon.as_str()));
     let wanted = CHECKS.iter().map(|&name| name.to_owned()).chain(endpoints);
-    let mut missing: Vec<String> =
-        wanted.filter(|name| !report.checks.iter().any(|c| c.name == *name)).map(|name| format!("{name}: was not checked")).collect();
+    let mut missing: Vec<String> = wanted
+        .filter(|name| !report.checks.iter().any(|c| c.name == *name))
+        .map(|name| format!("{name}: was not checked"))
+        .collect();
     let unseen = env.iter().filter(|(name, value)| report.environment.get(*name) != Some(*value));
-    missing.extend(unseen.map(|(name, _)| format!("environment: {name} is not what the agent is given")));
+    missing.extend(
+        unseen.map(|(name, _)| format!("environment: {name} is not what the agent is given")),
+    );
     missing
 }
 
 fn leaks(environment: &BTreeMap<String, String>, secrets: &[&Secret]) -> Vec<String> {
     let holds = |value: &str| secrets.iter().any(|s| value.contains(s.expose()));
     let leaking = environment.iter().filter(|(_, value)| holds(value));
-    leaking.map(|(name, _)| format!("secrets: the guest's variable {name} holds a token's value")).collect()
+    leaking
+        .map(|(name, _)| format!("secrets: the guest's variable {name} holds a token's value"))
+        .collect()
 }
 
 /// The environment that the agent will see; what the self-test compares with the secrets.
 #[must_use]
 pub(super) fn agent_environment(plan: &LaunchPlan) -> BTreeMap<String, String> {
-    let term = std::env::var("TERM").ok().filter(|t| t.len() < 64 && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+._".contains(&b)));
+    let term = std::env::var("TERM").ok().filter(|t| {
+        t.len() < 64 && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+._".contains(&b))
+    });
     provision::environment(plan, term.as_deref())
 }
 
@@ -147,7 +180,10 @@ mod tests {
 
     #[test]
     fn a_secret_inside_a_longer_value_is_a_leak() {
-        let environment = BTreeMap::from([("A".to_owned(), "Bearer s3cret!".to_owned()), ("B".to_owned(), "no".to_owned())]);
+        let environment = BTreeMap::from([
+            ("A".to_owned(), "Bearer s3cret!".to_owned()),
+            ("B".to_owned(), "no".to_owned()),
+        ]);
         let found = leaks(&environment, &[&Secret::new("s3cret".into())]);
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("variable A") && !found[0].contains("s3cret"));
@@ -157,7 +193,9 @@ mod tests {
     fn a_connection_to_the_canary_is_noticed() {
         let canary = Canary::new().expect("canary");
         assert!(!canary.was_reached());
-        let _connection = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, canary.port().expect("port"))).expect("connect");
+        let _connection =
+            std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, canary.port().expect("port")))
+                .expect("connect");
         assert!(canary.was_reached());
     }
 }

@@ -10,9 +10,17 @@ pub(super) struct Signals([(i32, Signal); 4]);
 impl Signals {
     pub(super) fn catch() -> Result<Self> {
         let on = |kind: SignalKind| {
-            Ok::<_, crate::error::Error>((kind.as_raw_value(), signal(kind).context(Kind::Internal, || "cannot catch signals".into())?))
+            Ok::<_, crate::error::Error>((
+                kind.as_raw_value(),
+                signal(kind).context(Kind::Internal, || "cannot catch signals".into())?,
+            ))
         };
-        Ok(Self([on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?, on(SignalKind::quit())?]))
+        Ok(Self([
+            on(SignalKind::interrupt())?,
+            on(SignalKind::terminate())?,
+            on(SignalKind::hangup())?,
+            on(SignalKind::quit())?,
+        ]))
     }
 
     /// The number of the next one.

@@ -17,7 +17,8 @@ pub fn interactive() -> bool {
 }
 
 /// Mouse reports, bracketed paste and application keys off; cursor on; plain text.
-const RESET: &[u8] = b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1l\x1b>\x1b[?25h\x1b[0m";
+const RESET: &[u8] =
+    b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1l\x1b>\x1b[?25h\x1b[0m";
 
 /// A terminal in raw mode; dropping this restores it.
 pub(super) struct Raw(Termios);
@@ -61,7 +62,8 @@ pub fn size() -> TtySize {
 
 /// Sends a resize whenever the terminal's size changes, until the receiver is gone.
 pub(super) fn follow_size(controls: mpsc::Sender<Control>) -> Result<()> {
-    let mut changes = signal(SignalKind::window_change()).context(Kind::Internal, || "cannot follow the terminal's size".into())?;
+    let mut changes = signal(SignalKind::window_change())
+        .context(Kind::Internal, || "cannot follow the terminal's size".into())?;
     tokio::spawn(async move {
         while changes.recv().await.is_some() {
             if controls.send(Control::Resize(size())).await.is_err() {

@@ -24,11 +24,17 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
 const LIMIT: usize = 64 * 1024;
 
 /// Reads every token that the plan names.
-pub(super) async fn resolve(plan: &LaunchPlan, bundle: &Path) -> Result<BTreeMap<TokenName, Secret>> {
+pub(super) async fn resolve(
+    plan: &LaunchPlan,
+    bundle: &Path,
+) -> Result<BTreeMap<TokenName, Secret>> {
     let mut values = BTreeMap::new();
     for (name, source) in &plan.tokens {
         // Before the agent runs, a command's standard error is the operator's: it may say what to do.
-        values.insert(name.clone(), value(name, source, How { bundle, turned_down: None }, Stdio::inherit()).await?);
+        values.insert(
+            name.clone(),
+            value(name, source, How { bundle, turned_down: None }, Stdio::inherit()).await?,
+        );
     }
     Ok(values)
 }
@@ -51,19 +57,36 @@ pub(super) fn digest(value: &str) -> Digest {
 }
 
 /// Reads one token. What a command says on standard error goes to `said`.
-pub(super) async fn value(name: &TokenName, source: &TokenSource, how: How<'_>, said: Stdio) -> Result<Secret> {
+pub(super) async fn value(
+    name: &TokenName,
+    source: &TokenSource,
+    how: How<'_>,
+    said: Stdio,
+) -> Result<Secret> {
     value_in(Path::new("."), name, source, how, said).await
 }
 
 /// The same, a command being run in `dir`.
-pub(super) async fn value_in(dir: &Path, name: &TokenName, source: &TokenSource, how: How<'_>, said: Stdio) -> Result<Secret> {
+pub(super) async fn value_in(
+    dir: &Path,
+    name: &TokenName,
+    source: &TokenSource,
+    how: How<'_>,
+    said: Stdio,
+) -> Result<Secret> {
     let value = match source {
-        TokenSource::Env(env) => std::env::var(env.to_string())
-            .map_err(|_| missing(name, &format!("the environment variable {env} is not set")).hint(format!("export {env}=…")))?,
+        TokenSource::Env(env) => std::env::var(env.to_string()).map_err(|_| {
+            missing(name, &format!("the environment variable {env} is not set"))
+                .hint(format!("export {env}=…"))
+        })?,
         TokenSource::File { path, .. } => read(path).map_err(|e| missing(name, &e))?,
-        TokenSource::Command { argv, .. } => run(dir, argv, said).await.map_err(|e| missing(name, &e))?,
+        TokenSource::Command { argv, .. } => {
+            run(dir, argv, said).await.map_err(|e| missing(name, &e))?
+        }
         TokenSource::Login { .. } => {
-            let token = login::token(source, how.bundle, how.turned_down).await.map_err(|e| missing(name, &e))?;
+            let token = login::token(source, how.bundle, how.turned_down)
+                .await
+                .map_err(|e| missing(name, &e))?;
             token.as_str().to_owned()
         }
         TokenSource::Generated => generated()?,
@@ -80,8 +103,14 @@ fn secret(name: &TokenName, mut value: String) -> Result<Secret> {
     let trimmed = Secret::new(value.trim_end_matches(['\n', '\r']).to_owned());
     value.zeroize();
     let text = trimmed.expose();
-    if text.is_empty() || text.len() > LIMIT || !text.bytes().all(|b| (0x21..0x7f).contains(&b) || b == b' ') {
-        return Err(missing(name, "its value is empty, too long, or has characters that no header can carry"));
+    if text.is_empty()
+        || text.len() > LIMIT
+        || !text.bytes().all(|b| (0x21..0x7f).contains(&b) || b == b' ')
+    {
+        return Err(missing(
+            name,
+            "its value is empty, too long, or has characters that no header can carry",
+        ));
     }
     Ok(trimmed)
 }
@@ -89,7 +118,11 @@ fn secret(name: &TokenName, mut value: String) -> Result<Secret> {
 fn read(path: &Path) -> Result<String, String> {
     let said = |e: std::io::Error| format!("{}: {e}", path.display());
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(said)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
+        .map_err(said)?;
     if !file.metadata().map_err(said)?.is_file() {
         return Err(format!("{} is not a regular file", path.display()));
     }
@@ -116,7 +149,9 @@ async fn run(dir: &Path, argv: &[String], said: Stdio) -> Result<String, String>
     if !output.status.success() {
         return Err(format!("{program} failed ({})", output.status));
     }
-    std::str::from_utf8(&printed).map(str::to_owned).map_err(|_| format!("{program} printed what is not text"))
+    std::str::from_utf8(&printed)
+        .map(str::to_owned)
+        .map_err(|_| format!("{program} printed what is not text"))
 }
 
 /// 32 random bytes as hex: the demo's token.

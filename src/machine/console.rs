@@ -49,7 +49,9 @@ impl Console {
 
     fn bytes(&self) -> Vec<u8> {
         match self {
-            Self::Socket(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect(),
+            Self::Socket(kept) => {
+                kept.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+            }
             Self::File(path) => {
                 let mut bytes = Vec::new();
                 if let Ok(mut file) = std::fs::File::open(path) {
@@ -77,7 +79,8 @@ impl Console {
         if lines.is_empty() {
             return error;
         }
-        let mut explained = Error::new(error.kind(), format!("{error}; its console said: {}", lines.join(" | ")));
+        let mut explained =
+            Error::new(error.kind(), format!("{error}; its console said: {}", lines.join(" | ")));
         if let Some(hint) = error.hint_text() {
             explained = explained.hint(hint);
         }

@@ -34,8 +34,16 @@ const FORMAT_DEADLINE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// `Config` when it cannot be written, `Engine` when it cannot be formatted.
-pub(super) async fn make(closure: &Closure, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<()> {
-    if take_saved(spec, journal)? { Ok(()) } else { format(closure, &spec.disk, spec.disk_bytes).await }
+pub(super) async fn make(
+    closure: &Closure,
+    spec: &MachineSpec<'_>,
+    journal: &mut Journal,
+) -> Result<()> {
+    if take_saved(spec, journal)? {
+        Ok(())
+    } else {
+        format(closure, &spec.disk, spec.disk_bytes).await
+    }
 }
 
 /// Gives `machine` the disk of `spec`, the same file by another name: the saved one, or else what `machine` is, a new file with an
@@ -46,7 +54,9 @@ pub(super) async fn make(closure: &Closure, spec: &MachineSpec<'_>, journal: &mu
 pub(super) fn share(spec: &MachineSpec<'_>, machine: &Path, journal: &mut Journal) -> Result<()> {
     let what = || format!("cannot create the disk {}", spec.disk.display());
     if take_saved(spec, journal)? {
-        std::fs::remove_file(machine).and_then(|()| std::fs::hard_link(&spec.disk, machine)).context(Kind::Config, what)
+        std::fs::remove_file(machine)
+            .and_then(|()| std::fs::hard_link(&spec.disk, machine))
+            .context(Kind::Config, what)
     } else {
         std::fs::hard_link(machine, &spec.disk).context(Kind::Config, what)
     }
@@ -76,8 +86,16 @@ fn take_saved(spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<bool> {
 /// `Config` when it cannot be written, `Engine` when it cannot be formatted.
 pub(super) async fn format(closure: &Closure, disk: &Path, bytes: u64) -> Result<()> {
     let what = || format!("cannot create the disk {}", disk.display());
-    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(disk).context(Kind::Config, what)?;
+    let file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(disk)
+        .context(Kind::Config, what)?;
     file.set_len(bytes).context(Kind::Config, what)?;
-    let mke2fs = Program::new("mke2fs", &closure.tools.mke2fs.path).args(FORMAT).arg(disk).env("MKE2FS_CONFIG", "/dev/null");
+    let mke2fs = Program::new("mke2fs", &closure.tools.mke2fs.path)
+        .args(FORMAT)
+        .arg(disk)
+        .env("MKE2FS_CONFIG", "/dev/null");
     mke2fs.run(FORMAT_DEADLINE, Kind::Engine).await.map(drop)
 }

@@ -58,7 +58,11 @@ pub trait Engine {
     ///
     /// # Errors
     /// `Engine` when it cannot start or is not ready in time; what it had started is in the journal.
-    fn start(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> impl Future<Output = Result<Running>>;
+    fn start(
+        &self,
+        spec: &MachineSpec<'_>,
+        journal: &mut Journal,
+    ) -> impl Future<Output = Result<Running>>;
 }
 
 /// A machine whose agent answers.
@@ -81,7 +85,9 @@ impl Running {
     /// # Errors
     /// `Internal` the second time.
     pub fn take_incoming(&mut self) -> Result<Incoming<GuestOpen>> {
-        self.incoming.take().ok_or_else(|| Error::new(Kind::Internal, "the guest's streams are served already"))
+        self.incoming
+            .take()
+            .ok_or_else(|| Error::new(Kind::Internal, "the guest's streams are served already"))
     }
 
     /// `error` with what the guest's kernel said last.

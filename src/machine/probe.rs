@@ -25,11 +25,19 @@ pub fn virtualisation() -> Virtualisation {
     let device = Path::new("/dev/kvm");
     match OpenOptions::new().read(true).write(true).open(device) {
         Ok(_) => Virtualisation::Kvm,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => no("there is no /dev/kvm (modprobe kvm_intel or kvm_amd)"),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            no("there is no /dev/kvm (modprobe kvm_intel or kvm_amd)")
+        }
         Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-            let group = device.metadata().ok().filter(|m| m.mode() & 0o060 == 0o060 && m.gid() != 0);
-            let group = group.and_then(|m| nix::unistd::Group::from_gid(m.gid().into()).ok().flatten()).map(|g| g.name);
-            Virtualisation::None(format!("/dev/kvm may not be opened ({})", permit(group.as_deref())))
+            let group =
+                device.metadata().ok().filter(|m| m.mode() & 0o060 == 0o060 && m.gid() != 0);
+            let group = group
+                .and_then(|m| nix::unistd::Group::from_gid(m.gid().into()).ok().flatten())
+                .map(|g| g.name);
+            Virtualisation::None(format!(
+                "/dev/kvm may not be opened ({})",
+                permit(group.as_deref())
+            ))
         }
         Err(e) => Virtualisation::None(format!("/dev/kvm does not open: {e}")),
     }
@@ -44,7 +52,11 @@ pub(super) fn permit(group: Option<&str>) -> String {
 }
 
 fn has_flag(cpuinfo: &str) -> bool {
-    cpuinfo.lines().filter(|l| l.starts_with("flags")).flat_map(str::split_ascii_whitespace).any(|f| f == "vmx" || f == "svm")
+    cpuinfo
+        .lines()
+        .filter(|l| l.starts_with("flags"))
+        .flat_map(str::split_ascii_whitespace)
+        .any(|f| f == "vmx" || f == "svm")
 }
 
 #[cfg(test)]

@@ -47,19 +47,31 @@ impl<'a> Qemu<'a> {
     }
 
     /// `bottle-bundle confine … -- qemu-system-x86_64 …`
-    fn program(&self, spec: &MachineSpec<'_>, channel: OwnedFd, console: OwnedFd, key: OwnedFd) -> Program {
+    fn program(
+        &self,
+        spec: &MachineSpec<'_>,
+        channel: OwnedFd,
+        console: OwnedFd,
+        key: OwnedFd,
+    ) -> Program {
         let (qemu, image) = (&self.closure.engines.qemu, &spec.image.path);
         let kvm = self.virtualisation == Virtualisation::Kvm;
         let mut program = Program::new("qemu", &self.closure.bundle.binary.path);
-        let (channel, console, key) = (program.keep_fd(channel), program.keep_fd(console), program.keep_fd(key));
-        let mut confine = program.arg("confine").arg("--no-network").arg("--parent").arg(std::process::id().to_string());
+        let (channel, console, key) =
+            (program.keep_fd(channel), program.keep_fd(console), program.keep_fd(key));
+        let mut confine = program
+            .arg("confine")
+            .arg("--no-network")
+            .arg("--parent")
+            .arg(std::process::id().to_string());
         for fd in [channel, console, key] {
             confine = confine.arg("--keep-fd").arg(fd.to_string());
         }
         for path in [&*qemu.firmware, &qemu.kernel.path, &qemu.initrd.path, image] {
             confine = confine.arg("--ro").arg(path);
         }
-        confine = confine.arg("--rx").arg(store_path(&qemu.binary.path)).arg("--rw").arg(&spec.disk);
+        confine =
+            confine.arg("--rx").arg(store_path(&qemu.binary.path)).arg("--rw").arg(&spec.disk);
         if kvm {
             confine = confine.arg("--rw").arg("/dev/kvm");
         }
@@ -68,25 +80,49 @@ impl<'a> Qemu<'a> {
         confine
             .arg("--")
             .arg(&qemu.binary.path)
-            .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-monitor", "none", "-M"])
+            .args([
+                "-nodefaults",
+                "-no-user-config",
+                "-nographic",
+                "-no-reboot",
+                "-monitor",
+                "none",
+                "-M",
+            ])
             .arg("q35,usb=off,smbus=off,sata=off,vmport=off,i8042=off")
             .args(if kvm { ["-accel", "kvm", "-cpu", "host"] } else { TCG })
             .args(["-smp", &smp, "-m", &memory, "-name", spec.slug])
-            .args(["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"])
+            .args([
+                "-sandbox",
+                "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+            ])
             .arg("-L")
             .arg(&qemu.firmware)
             .arg("-kernel")
             .arg(&qemu.kernel.path)
             .arg("-initrd")
             .arg(&qemu.initrd.path)
-            .args(["-append", "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on no_timer_check"])
+            .args([
+                "-append",
+                "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on no_timer_check",
+            ])
             .args(["-blockdev", &blockdev("image", image, true)])
             .args(["-device", "virtio-blk-pci,drive=image"])
             .args(["-blockdev", &blockdev("disk", &spec.disk, false)])
             .args(["-device", "virtio-blk-pci,drive=disk,werror=report,rerror=report"])
-            .args(["-chardev", &format!("socket,id=console,fd={console}"), "-serial", "chardev:console"])
+            .args([
+                "-chardev",
+                &format!("socket,id=console,fd={console}"),
+                "-serial",
+                "chardev:console",
+            ])
             .args(["-chardev", &format!("socket,id=channel,fd={channel}")])
-            .args(["-device", "virtio-serial-pci,max_ports=2", "-device", "virtserialport,chardev=channel,name=bottle"])
+            .args([
+                "-device",
+                "virtio-serial-pci,max_ports=2",
+                "-device",
+                "virtserialport,chardev=channel,name=bottle",
+            ])
             .args(["-fw_cfg", &format!("name=opt/bottle/key,file=/proc/self/fd/{key}")])
             .args(["-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng"])
             .args(["-device", "virtio-balloon-pci,free-page-reporting=on"])
@@ -132,7 +168,11 @@ impl From<Error> for BootFailure {
 }
 
 impl Qemu<'_> {
-    async fn boot(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Running, BootFailure> {
+    async fn boot(
+        &self,
+        spec: &MachineSpec<'_>,
+        journal: &mut Journal,
+    ) -> Result<Running, BootFailure> {
         let what = || "cannot make the machine's channel".to_owned();
         let (channel, far_channel) = UnixStream::pair().context(Kind::Internal, what)?;
         let (console, far_console) = UnixStream::pair().context(Kind::Internal, what)?;
@@ -141,7 +181,8 @@ impl Qemu<'_> {
         let mut vmm = program.spawn(&spec.log, journal)?;
         let console = Console::read(console)?;
         channel.set_nonblocking(true).context(Kind::Internal, what)?;
-        let mut channel = tokio::net::UnixStream::from_std(channel).context(Kind::Internal, what)?;
+        let mut channel =
+            tokio::net::UnixStream::from_std(channel).context(Kind::Internal, what)?;
         let failed = tokio::select! {
             shaken = tokio::time::timeout(BOOT_WATCHDOG, host_handshake(&mut channel, &key)) => match shaken {
                 Ok(Ok(())) => None,
@@ -157,7 +198,10 @@ impl Qemu<'_> {
         };
         if let Some(error) = failed {
             vmm.kill().await;
-            return Err(BootFailure { error: console.explain(error), kernel_ran: !console.last_lines(1).is_empty() });
+            return Err(BootFailure {
+                error: console.explain(error),
+                kernel_ran: !console.last_lines(1).is_empty(),
+            });
         }
         let (session, incoming, driver) = Session::host(channel);
         tokio::spawn(async move {
@@ -205,7 +249,13 @@ mod tests {
 
     #[test]
     fn the_store_path_of_a_binary_is_three_deep() {
-        assert_eq!(store_path(Path::new("/nix/store/abc-qemu/bin/qemu")), Path::new("/nix/store/abc-qemu"));
-        assert_eq!(store_path(Path::new("/nix/store/abc-kernel")), Path::new("/nix/store/abc-kernel"));
+        assert_eq!(
+            store_path(Path::new("/nix/store/abc-qemu/bin/qemu")),
+            Path::new("/nix/store/abc-qemu")
+        );
+        assert_eq!(
+            store_path(Path::new("/nix/store/abc-kernel")),
+            Path::new("/nix/store/abc-kernel")
+        );
     }
 }

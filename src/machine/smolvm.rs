@@ -71,11 +71,15 @@ impl<'a> Smolvm<'a> {
     /// # Errors
     /// `Engine` when it cannot run here, with what would help.
     pub fn new(closure: &'a Closure) -> Result<Self> {
-        let missing = || Error::new(Kind::Engine, "smolvm is not in this closure").hint("--engine qemu");
+        let missing =
+            || Error::new(Kind::Engine, "smolvm is not in this closure").hint("--engine qemu");
         let files = closure.engines.smolvm.as_ref().ok_or_else(missing)?;
         match virtualisation() {
             Virtualisation::Kvm => Ok(Self { closure, files }),
-            Virtualisation::None(why) => Err(Error::new(Kind::Engine, format!("smolvm needs KVM: {why}")).hint("--engine qemu")),
+            Virtualisation::None(why) => {
+                Err(Error::new(Kind::Engine, format!("smolvm needs KVM: {why}"))
+                    .hint("--engine qemu"))
+            }
         }
     }
 
@@ -112,44 +116,72 @@ impl<'a> Smolvm<'a> {
 
     /// The arguments of `smol-vmm machine VERB`, as JSON.
     fn machine(&self, verb: &str, args: &[&str]) -> String {
-        let words = ["machine", verb, "--error-format", "json", "--state-dir", INSIDE, "--name", NAME];
+        let words =
+            ["machine", verb, "--error-format", "json", "--state-dir", INSIDE, "--name", NAME];
         let binary = self.files.binary.path.to_string_lossy();
-        serde_json::json!([&*binary].iter().chain(&words).chain(args).collect::<Vec<_>>()).to_string()
+        serde_json::json!([&*binary].iter().chain(&words).chain(args).collect::<Vec<_>>())
+            .to_string()
     }
 
     /// `machine create`, with everything in which a machine differs from another one of the same image.
     fn create(&self, spec: &MachineSpec<'_>) -> String {
         let gib = spec.disk_bytes.div_ceil(GIB).to_string();
         let (cpus, memory) = (spec.cpus.to_string(), (spec.memory_bytes >> 20).to_string());
-        let (path, socket) = (spec.image.path.to_string_lossy(), format!("{INSIDE}/channel:{CHANNEL}"));
-        let resources = ["--cpus", &cpus, "--mem", &memory, "--storage", &gib, "--overlay", OVERLAY];
-        self.machine("create", &[&["--from", &*path], &resources[..], &["--mount-socket", &socket]].concat())
+        let (path, socket) =
+            (spec.image.path.to_string_lossy(), format!("{INSIDE}/channel:{CHANNEL}"));
+        let resources =
+            ["--cpus", &cpus, "--mem", &memory, "--storage", &gib, "--overlay", OVERLAY];
+        self.machine(
+            "create",
+            &[&["--from", &*path], &resources[..], &["--mount-socket", &socket]].concat(),
+        )
     }
 
     /// The unpacked image, and what `machine create` wrote of a machine of it: both are made once, as smolvm reads the whole image for
     /// each, and a launch starts on a copy. No machine is started, and no guest has been near what comes out.
-    async fn created(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<(Unpacked, Unpacked)> {
+    async fn created(
+        &self,
+        spec: &MachineSpec<'_>,
+        journal: &mut Journal,
+    ) -> Result<(Unpacked, Unpacked)> {
         let what = || format!("cannot unpack {}", spec.image.path.display());
         let create = self.create(spec);
         let name = hex::encode(&Sha256::digest(format!("{create} {}", spec.disk_bytes))[..16]);
-        let key = format!("{}-{}-created", spec.image.sha256.get(..32).unwrap_or_default(), self.files.version);
-        let image = Unpacked::get(&spec.unpacked, &key, journal, async |new: &Path, journal: &mut Journal| {
-            // smolvm itself says less clearly what it cannot take.
-            let manifest = bottle_pack::inspect(&spec.image.path, bottle_pack::host_platform())
-                .map_err(|e| Error::new(Kind::Engine, format!("{}: {e}", spec.image.path.display())).hint(REPACK))?;
-            room(new, manifest.image_size)?;
-            let machine = new.join(CREATED).join(&name);
-            private_dir(&machine)?;
-            self.run_create(spec, &create, None, &machine, journal).await?;
-            std::fs::rename(machine.join(SHARED), new.join(IMAGE)).context(Kind::Config, what)
-        })
+        let key = format!(
+            "{}-{}-created",
+            spec.image.sha256.get(..32).unwrap_or_default(),
+            self.files.version
+        );
+        let image = Unpacked::get(
+            &spec.unpacked,
+            &key,
+            journal,
+            async |new: &Path, journal: &mut Journal| {
+                // smolvm itself says less clearly what it cannot take.
+                let manifest = bottle_pack::inspect(&spec.image.path, bottle_pack::host_platform())
+                    .map_err(|e| {
+                        Error::new(Kind::Engine, format!("{}: {e}", spec.image.path.display()))
+                            .hint(REPACK)
+                    })?;
+                room(new, manifest.image_size)?;
+                let machine = new.join(CREATED).join(&name);
+                private_dir(&machine)?;
+                self.run_create(spec, &create, None, &machine, journal).await?;
+                std::fs::rename(machine.join(SHARED), new.join(IMAGE)).context(Kind::Config, what)
+            },
+        )
         .await?;
         // There by now, but for a machine of another size.
-        let machine = Unpacked::get(&image.dir().join(CREATED), &name, journal, async |new: &Path, journal: &mut Journal| {
-            let shared = share(&image, new)?;
-            self.run_create(spec, &create, Some(shared), new, journal).await?;
-            crate::state::remove_tree(&new.join(SHARED)).context(Kind::Config, what)
-        })
+        let machine = Unpacked::get(
+            &image.dir().join(CREATED),
+            &name,
+            journal,
+            async |new: &Path, journal: &mut Journal| {
+                let shared = share(&image, new)?;
+                self.run_create(spec, &create, Some(shared), new, journal).await?;
+                crate::state::remove_tree(&new.join(SHARED)).context(Kind::Config, what)
+            },
+        )
         .await?;
         Ok((image, machine))
     }
@@ -170,11 +202,21 @@ impl<'a> Smolvm<'a> {
             program = program.arg("--shared").arg(image).arg(place);
         }
         let mut smolvm = program.spawn(&spec.log, journal)?;
-        let late = || Error::new(Kind::Engine, format!("{} was not unpacked in {} s", spec.image.path.display(), BOOT_WATCHDOG.as_secs()));
+        let late = || {
+            Error::new(
+                Kind::Engine,
+                format!(
+                    "{} was not unpacked in {} s",
+                    spec.image.path.display(),
+                    BOOT_WATCHDOG.as_secs()
+                ),
+            )
+        };
         tokio::time::timeout(BOOT_WATCHDOG, smolvm.ended()).await.map_err(|_| late())?;
         let (machine, image) = (dir.join(MACHINES).join(id(NAME)), dir.join(SHARED));
         let overlay = machine.join(SECOND);
-        let whole = unpacked_before || unpacked_image(&image).is_some_and(|of| image.join(of).join(WHOLE).exists());
+        let whole = unpacked_before
+            || unpacked_image(&image).is_some_and(|of| image.join(of).join(WHOLE).exists());
         if !whole || !overlay.exists() {
             return Err(failure(&mut smolvm, spec, dir).await);
         }
@@ -187,9 +229,21 @@ impl<'a> Smolvm<'a> {
     }
 
     /// `bottle-bundle machine … --step START --step EXEC --afterwards STOP`
-    fn program(&self, spec: &MachineSpec<'_>, (shared, place): (PathBuf, PathBuf), dir: &Path) -> Program {
-        let exec = ["--interactive", "--user", "0:0", "--workdir", "/", "--", GUEST, "serve", CHANNEL];
-        let mut program = self.confined(dir, &spec.image.path).arg("--channel").arg(&spec.channel).arg("--shared").arg(shared).arg(place);
+    fn program(
+        &self,
+        spec: &MachineSpec<'_>,
+        (shared, place): (PathBuf, PathBuf),
+        dir: &Path,
+    ) -> Program {
+        let exec =
+            ["--interactive", "--user", "0:0", "--workdir", "/", "--", GUEST, "serve", CHANNEL];
+        let mut program = self
+            .confined(dir, &spec.image.path)
+            .arg("--channel")
+            .arg(&spec.channel)
+            .arg("--shared")
+            .arg(shared)
+            .arg(place);
         for (verb, args) in [("start", &[][..]), ("exec", &exec)] {
             program = program.arg("--step").arg(self.machine(verb, args));
         }
@@ -203,9 +257,11 @@ impl<'a> Smolvm<'a> {
         // Never the files of an earlier launch: a guest, or another version, wrote them.
         let dir = spec.disk.with_file_name("machine");
         journal.record(&Step::Tree { path: dir.clone() })?;
-        crate::state::remove_tree(&dir).context(Kind::Config, || format!("cannot remove {}", dir.display()))?;
+        crate::state::remove_tree(&dir)
+            .context(Kind::Config, || format!("cannot remove {}", dir.display()))?;
         private_dir(&dir)?;
-        crate::state::copy_tree(machine.dir(), &dir).context(Kind::Config, || format!("cannot write {}", dir.display()))?;
+        crate::state::copy_tree(machine.dir(), &dir)
+            .context(Kind::Config, || format!("cannot write {}", dir.display()))?;
         super::disk::share(spec, &dir.join(MACHINES).join(id(NAME)).join(DISK), journal)?;
         let shared = share(&image, &dir)?;
         let _ = std::fs::remove_file(&spec.channel);
@@ -220,17 +276,27 @@ impl<'a> Smolvm<'a> {
         // One connection, ever.
         drop(listener);
         let _ = std::fs::remove_file(&spec.channel);
-        let late = || Error::new(Kind::Engine, format!("the agent of the machine did not answer in {} s", BOOT_WATCHDOG.as_secs()));
+        let late = || {
+            Error::new(
+                Kind::Engine,
+                format!("the agent of the machine did not answer in {} s", BOOT_WATCHDOG.as_secs()),
+            )
+        };
         let (mut channel, _) = accepted.map_err(|_| late())?.context(Kind::Internal, what)?;
         match tokio::time::timeout(BOOT_WATCHDOG, host_handshake(&mut channel, &key)).await {
             Ok(Ok(())) => {}
-            Ok(Err(e)) => return Err(Error::new(Kind::Engine, format!("the machine did not start: {e}")).hint("bottle doctor")),
+            Ok(Err(e)) => {
+                return Err(Error::new(Kind::Engine, format!("the machine did not start: {e}"))
+                    .hint("bottle doctor"));
+            }
             Err(_) => return Err(late()),
         }
         if !runs_on(&dir, &spec.disk) {
-            return Err(
-                Error::new(Kind::Engine, format!("smolvm {} does not use the bottle's disk", self.files.version)).hint("--engine qemu")
-            );
+            return Err(Error::new(
+                Kind::Engine,
+                format!("smolvm {} does not use the bottle's disk", self.files.version),
+            )
+            .hint("--engine qemu"));
         }
         let (session, incoming, driver) = Session::host(channel);
         tokio::spawn(async move {
@@ -238,7 +304,13 @@ impl<'a> Smolvm<'a> {
                 tracing::debug!("the channel ended: {e}");
             }
         });
-        Ok(Running { session, incoming: Some(incoming), vmm, console: Console::file(console(&dir)), _image: Some(image) })
+        Ok(Running {
+            session,
+            incoming: Some(incoming),
+            vmm,
+            console: Console::file(console(&dir)),
+            _image: Some(image),
+        })
     }
 }
 
@@ -265,7 +337,8 @@ fn share(image: &Unpacked, dir: &Path) -> Result<(PathBuf, PathBuf)> {
     let (from, to) = (image.dir().join(IMAGE), dir.join(SHARED));
     let what = || format!("cannot write {}", to.display());
     let damaged = || Error::new(Kind::Engine, format!("{} is damaged", image.dir().display()));
-    let layers = unpacked_image(&from).ok_or_else(|| damaged().hint(format!("rm -r {}", image.dir().display())))?;
+    let layers = unpacked_image(&from)
+        .ok_or_else(|| damaged().hint(format!("rm -r {}", image.dir().display())))?;
     private_dir(&to.join(&layers))?;
     for entry in std::fs::read_dir(&from).context(Kind::Config, what)?.flatten() {
         if entry.file_type().is_ok_and(|t| t.is_file()) {
@@ -281,8 +354,13 @@ fn room(dir: &Path, bytes: u64) -> Result<()> {
     if free >= needed {
         return Ok(());
     }
-    let error = Error::new(Kind::Config, format!("only {free} MiB are free for {}, and the image needs {needed}", dir.display()));
-    Err(error.hint("df -h ~/.local/state   # free some space, or export XDG_STATE_HOME=/somewhere/with/room"))
+    let error = Error::new(
+        Kind::Config,
+        format!("only {free} MiB are free for {}, and the image needs {needed}", dir.display()),
+    );
+    Err(error.hint(
+        "df -h ~/.local/state   # free some space, or export XDG_STATE_HOME=/somewhere/with/room",
+    ))
 }
 
 /// What smolvm calls the directory of the machine `name`: the beginning of the name's SHA-256.
@@ -292,7 +370,10 @@ fn id(name: &str) -> String {
 
 /// The one directory in `shared`, which is named after the image's checksum.
 fn unpacked_image(shared: &Path) -> Option<OsString> {
-    let mut dirs = std::fs::read_dir(shared).ok()?.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+    let mut dirs = std::fs::read_dir(shared)
+        .ok()?
+        .flatten()
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
     let (one, other) = (dirs.next(), dirs.next());
     one.filter(|_| other.is_none()).map(|e| e.file_name())
 }
@@ -313,7 +394,10 @@ fn runs_on(dir: &Path, disk: &Path) -> bool {
 fn console(dir: &Path) -> PathBuf {
     let mut logs = machines(dir).map(|m| m.join("agent-console.log"));
     // The guest does not choose what this is, but it can write into it.
-    logs.find(|l| l.symlink_metadata().is_ok_and(|m| m.file_type().is_file() && !m.file_type().is_socket())).unwrap_or_default()
+    logs.find(|l| {
+        l.symlink_metadata().is_ok_and(|m| m.file_type().is_file() && !m.file_type().is_socket())
+    })
+    .unwrap_or_default()
 }
 
 /// One line of smolvm's own errors.
@@ -337,16 +421,23 @@ async fn failure(vmm: &mut Daemon, spec: &MachineSpec<'_>, dir: &Path) -> Error 
 
 /// What smolvm reported in JSON, among the other lines it says, in our words and with what helps. `None` when it reported nothing.
 fn explain(said: &str, startup: &str) -> Option<Error> {
-    let reported = said.lines().rev().find_map(|line| serde_json::from_str::<Reported>(line.trim()).ok())?;
+    let reported =
+        said.lines().rev().find_map(|line| serde_json::from_str::<Reported>(line.trim()).ok())?;
     let message = crate::manifest::neutral(&reported.error.message).to_string();
     let all = format!("{message} {startup}").to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|w| all.contains(w));
     let (kind, hint) = if has(&["kvmopen(error(13", "/dev/kvm: permission"]) {
-        (Kind::Engine, "sudo usermod -aG kvm $USER   # and log in again; or: sudo setfacl -m u:$USER:rw /dev/kvm")
+        (
+            Kind::Engine,
+            "sudo usermod -aG kvm $USER   # and log in again; or: sudo setfacl -m u:$USER:rw /dev/kvm",
+        )
     } else if has(&["kvmopen", "/dev/kvm"]) {
         (Kind::Engine, "--engine qemu")
     } else if has(&["no space left", "enospc", "disk full"]) {
-        (Kind::Config, "df -h ~/.local/state   # free some space, or ask for a smaller resources.disk")
+        (
+            Kind::Config,
+            "df -h ~/.local/state   # free some space, or ask for a smaller resources.disk",
+        )
     } else if has(&["checksum", "crc", "invalid magic", "truncated", "unsupported version"]) {
         (Kind::Engine, REPACK)
     } else if has(&["libkrun", "dlopen"]) {
@@ -395,7 +486,8 @@ mod tests {
 
     #[test]
     fn each_fault_has_its_hint() {
-        let line = |m: &str| format!("{{\"error\":{{\"code\":\"SMOLVM_ERROR\",\"message\":\"{m}\"}}}}");
+        let line =
+            |m: &str| format!("{{\"error\":{{\"code\":\"SMOLVM_ERROR\",\"message\":\"{m}\"}}}}");
         for (message, startup, kind, hint) in [
             ("start failed", "krun: KvmOpen(Error(13))", Kind::Engine, "usermod"),
             ("start failed", "KvmOpen(Error(2))", Kind::Engine, "--engine qemu"),
@@ -410,7 +502,8 @@ mod tests {
 
     #[test]
     fn a_message_cannot_write_to_the_terminal() {
-        let error = explain("{\"error\":{\"code\":\"X\",\"message\":\"a\\u001b[2Jb\"}}", "").expect("an error");
+        let error = explain("{\"error\":{\"code\":\"X\",\"message\":\"a\\u001b[2Jb\"}}", "")
+            .expect("an error");
         assert!(!error.to_string().contains('\u{1b}'));
     }
 }

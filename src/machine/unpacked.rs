@@ -35,8 +35,14 @@ impl Unpacked {
     ) -> Result<Self> {
         let what = || format!("cannot unpack an image in {}", all.display());
         private_dir(all)?;
-        let lock = File::options().create(true).append(true).open(all.join("lock")).context(Kind::Config, what)?;
-        let _one_at_a_time = lock_within(lock, PATIENCE).await.context(Kind::Config, || format!("{}: another launch does", what()))?;
+        let lock = File::options()
+            .create(true)
+            .append(true)
+            .open(all.join("lock"))
+            .context(Kind::Config, what)?;
+        let _one_at_a_time = lock_within(lock, PATIENCE)
+            .await
+            .context(Kind::Config, || format!("{}: another launch does", what()))?;
         let dir = all.join(key);
         if !dir.exists() {
             remove_unused(all);
@@ -53,7 +59,9 @@ impl Unpacked {
         }
         let opened = File::open(&dir).context(Kind::Config, what)?;
         let _ = opened.set_modified(SystemTime::now());
-        let used = Flock::lock(opened, FlockArg::LockSharedNonblock).map_err(|(_, e)| e).context(Kind::Config, what)?;
+        let used = Flock::lock(opened, FlockArg::LockSharedNonblock)
+            .map_err(|(_, e)| e)
+            .context(Kind::Config, what)?;
         Ok(Self { dir, _used: used })
     }
 
@@ -66,9 +74,13 @@ impl Unpacked {
 /// Removes what nobody uses and nobody has used for a while.
 fn remove_unused(all: &Path) {
     for entry in fs::read_dir(all).into_iter().flatten().flatten() {
-        let old = entry.metadata().and_then(|m| m.modified()).is_ok_and(|t| t.elapsed().is_ok_and(|age| age > KEPT));
+        let old = entry
+            .metadata()
+            .and_then(|m| m.modified())
+            .is_ok_and(|t| t.elapsed().is_ok_and(|age| age > KEPT));
         let Ok(dir) = File::open(entry.path()) else { continue };
-        if old && entry.path().is_dir() && Flock::lock(dir, FlockArg::LockExclusiveNonblock).is_ok() {
+        if old && entry.path().is_dir() && Flock::lock(dir, FlockArg::LockExclusiveNonblock).is_ok()
+        {
             let _ = remove_tree(&entry.path());
         }
     }
@@ -80,7 +92,8 @@ mod tests {
     use crate::error::Error;
 
     async fn get(all: &Path, key: &str, makes: bool) -> Result<Unpacked> {
-        let mut journal = Journal::begin(all.parent().expect("a parent").join("journal")).expect("a journal");
+        let mut journal =
+            Journal::begin(all.parent().expect("a parent").join("journal")).expect("a journal");
         Unpacked::get(all, key, &mut journal, async |dir: &Path, _: &mut Journal| {
             assert!(makes, "made again");
             fs::write(dir.join("file"), key).context(Kind::Internal, || "write".into())

@@ -19,11 +19,15 @@ pub(super) fn agent(t: &Tab<'_>, files: &dyn Files, body: Option<&str>) -> Optio
     let provider = t.req("provider").and_then(|v| v.choice(&providers));
     let (inline, file) = (t.opt("prompt"), t.opt("prompt_file"));
     let prompt = match (inline, file, body) {
-        (Some(v), _, Some(_)) | (None, Some(v), Some(_)) => {
-            v.none(format!("`{}` has no place in an agent file", v.path), Some("the text below the second +++ is the prompt".to_owned()))
-        }
+        (Some(v), _, Some(_)) | (None, Some(v), Some(_)) => v.none(
+            format!("`{}` has no place in an agent file", v.path),
+            Some("the text below the second +++ is the prompt".to_owned()),
+        ),
         (None, None, body) => Some(body.map(str::to_owned)),
-        (Some(_), Some(v), None) => v.none(format!("`{}` has both prompt and prompt_file", t.path), Some("keep one of them".to_owned())),
+        (Some(_), Some(v), None) => v.none(
+            format!("`{}` has both prompt and prompt_file", t.path),
+            Some("keep one of them".to_owned()),
+        ),
         (Some(v), None, None) => v.str().map(|s| Some(s.to_owned())),
         (None, Some(v), None) => prompt_file(&v, files).map(Some),
     };
@@ -42,7 +46,17 @@ pub(super) fn agent(t: &Tab<'_>, files: &dyn Files, body: Option<&str>) -> Optio
     t.finish();
     let (bottle, bottle_at) = bottle?;
     let prompt = prompt?.filter(|p| !p.trim().is_empty());
-    Some(Parsed { agent: Agent { at: t.at.clone(), bottle, provider: provider?, prompt, skills: skills?, command: command? }, bottle_at })
+    Some(Parsed {
+        agent: Agent {
+            at: t.at.clone(),
+            bottle,
+            provider: provider?,
+            prompt,
+            skills: skills?,
+            command: command?,
+        },
+        bottle_at,
+    })
 }
 
 fn prompt_file(v: &Val<'_>, files: &dyn Files) -> Option<String> {
@@ -59,13 +73,19 @@ fn skills(v: &Val<'_>, files: &dyn Files) -> Option<Vec<Skill>> {
     let elements = v.list(MOST_SKILLS)?;
     let found = names.into_iter().zip(elements).map(|(name, element)| match files.skill(&name) {
         Ok(dir) => Some(Skill { name, dir }),
-        Err(why) => element.none(format!("no skill `{name}`: {why}"), Some("a skill is a directory with a SKILL.md".to_owned())),
+        Err(why) => element.none(
+            format!("no skill `{name}`: {why}"),
+            Some("a skill is a directory with a SKILL.md".to_owned()),
+        ),
     });
     found.collect::<Vec<_>>().into_iter().collect()
 }
 
 /// Splits an agent file into the range of its front matter and its body.
-pub(super) fn front_matter<'a>(src: &Source<'a>, text: &'a str) -> Option<(std::ops::Range<usize>, &'a str)> {
+pub(super) fn front_matter<'a>(
+    src: &Source<'a>,
+    text: &'a str,
+) -> Option<(std::ops::Range<usize>, &'a str)> {
     let hint = || Some("an agent file is: +++, its keys as TOML, +++, the prompt".to_owned());
     let start = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     let mut offset = start;
@@ -83,12 +103,18 @@ pub(super) fn front_matter<'a>(src: &Source<'a>, text: &'a str) -> Option<(std::
                 src.faults.push(&src.at(None), "", what, hint());
                 return None;
             }
-            Some(begin) if fence => return Some((begin..offset, text[offset + line.len()..].trim())),
+            Some(begin) if fence => {
+                return Some((begin..offset, text[offset + line.len()..].trim()));
+            }
             Some(_) => {}
         }
         offset += line.len();
     }
-    let what = if opened.is_some() { "the front matter has no closing +++ line" } else { "the file is empty" };
+    let what = if opened.is_some() {
+        "the front matter has no closing +++ line"
+    } else {
+        "the file is empty"
+    };
     src.faults.push(&src.at(None), "", what, hint());
     None
 }

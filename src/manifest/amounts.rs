@@ -12,8 +12,16 @@ use super::{NameError, quote};
 pub struct Amount(u64);
 
 /// Units, the larger ones first; of two that fit, the first is written.
-const UNITS: &[(&str, u64)] =
-    &[("GiB", 1 << 30), ("GB", 1_000_000_000), ("MiB", 1 << 20), ("MB", 1_000_000), ("KiB", 1 << 10), ("kB", 1000), ("KB", 1000), ("B", 1)];
+const UNITS: &[(&str, u64)] = &[
+    ("GiB", 1 << 30),
+    ("GB", 1_000_000_000),
+    ("MiB", 1 << 20),
+    ("MB", 1_000_000),
+    ("KiB", 1 << 10),
+    ("kB", 1000),
+    ("KB", 1000),
+    ("B", 1),
+];
 
 impl Amount {
     /// `n` bytes.
@@ -34,10 +42,18 @@ impl FromStr for Amount {
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let (number, unit) = split(s);
-        if let (Ok(number), Some((_, factor))) = (number.parse::<u64>(), UNITS.iter().find(|(name, _)| *name == unit)) {
-            return number.checked_mul(*factor).map(Self).ok_or_else(|| NameError(format!("an amount out of all bounds: {}", quote(s))));
+        if let (Ok(number), Some((_, factor))) =
+            (number.parse::<u64>(), UNITS.iter().find(|(name, _)| *name == unit))
+        {
+            return number
+                .checked_mul(*factor)
+                .map(Self)
+                .ok_or_else(|| NameError(format!("an amount out of all bounds: {}", quote(s))));
         }
-        Err(NameError(format!("not an amount of data: {} (a whole number and B, kB, MB, GB, KiB, MiB or GiB, such as 10MB)", quote(s))))
+        Err(NameError(format!(
+            "not an amount of data: {} (a whole number and B, kB, MB, GB, KiB, MiB or GiB, such as 10MB)",
+            quote(s)
+        )))
     }
 }
 
@@ -80,8 +96,14 @@ impl FromStr for Interval {
             "h" => Some(3600),
             _ => None,
         };
-        let seconds = number.parse::<u64>().ok().zip(factor).and_then(|(n, factor)| n.checked_mul(factor));
-        seconds.map(Self).ok_or_else(|| NameError(format!("not a duration: {} (a whole number and s, m or h, such as 10m)", quote(s))))
+        let seconds =
+            number.parse::<u64>().ok().zip(factor).and_then(|(n, factor)| n.checked_mul(factor));
+        seconds.map(Self).ok_or_else(|| {
+            NameError(format!(
+                "not a duration: {} (a whole number and s, m or h, such as 10m)",
+                quote(s)
+            ))
+        })
     }
 }
 
@@ -122,16 +144,35 @@ mod tests {
             let amount: Amount = text.parse().unwrap();
             assert_eq!((amount.get(), amount.to_string().as_str()), (bytes, shown), "{text}");
         }
-        for bad in ["", "MB", "10", "10M", "10mb", "1.5MB", "-1MB", "+1MB", "10 TB", "99999999999GiB", "10MB ", "0x1B"] {
+        for bad in [
+            "",
+            "MB",
+            "10",
+            "10M",
+            "10mb",
+            "1.5MB",
+            "-1MB",
+            "+1MB",
+            "10 TB",
+            "99999999999GiB",
+            "10MB ",
+            "0x1B",
+        ] {
             assert!(bad.parse::<Amount>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn intervals_are_seconds_minutes_or_hours() {
-        for (text, seconds, shown) in [("90s", 90, "90s"), ("10m", 600, "10m"), ("60s", 60, "1m"), ("2h", 7200, "2h")] {
+        for (text, seconds, shown) in
+            [("90s", 90, "90s"), ("10m", 600, "10m"), ("60s", 60, "1m"), ("2h", 7200, "2h")]
+        {
             let interval: Interval = text.parse().unwrap();
-            assert_eq!((interval, interval.to_string().as_str()), (Interval::seconds(seconds), shown), "{text}");
+            assert_eq!(
+                (interval, interval.to_string().as_str()),
+                (Interval::seconds(seconds), shown),
+                "{text}"
+            );
         }
         for bad in ["", "m", "10", "10min", "1.5h", "-1s", "1d", "99999999999999999h"] {
             assert!(bad.parse::<Interval>().is_err(), "{bad}");

@@ -6,8 +6,8 @@ use super::files::{Files, inside};
 use super::tokens::{self, TokenNames};
 use super::walk::{Tab, Val};
 use super::{
-    Asking, Bottle, Bytes, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, Interval, Provider, ProviderSettings, Resources, Slug,
-    Supervise, Workspace, WorkspaceMode, egress, git, quote,
+    Asking, Bottle, Bytes, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, Interval, Provider,
+    ProviderSettings, Resources, Slug, Supervise, Workspace, WorkspaceMode, egress, git, quote,
 };
 
 use crate::provider::Auth;
@@ -20,21 +20,32 @@ const MAX_DISK: Bytes = Bytes::mib(16 << 20);
 
 /// Reads one bottle.
 pub(super) fn bottle(t: &Tab<'_>, files: &dyn Files) -> Option<Bottle> {
-    let image = t.opt("image").map_or(Some(None), |v| v.parse::<Slug>().map(|name| Some((name, v.at.clone()))));
+    let image = t
+        .opt("image")
+        .map_or(Some(None), |v| v.parse::<Slug>().map(|name| Some((name, v.at.clone()))));
     let env = t.opt("env").map_or(Some(BTreeMap::new()), |v| Some(env(&v.table()?)));
     let supervise = t.opt("supervise").map_or(Some(None), |v| supervise(&v));
-    let workspace = t.opt("workspace").map_or_else(|| Some(no_workspace()), |v| workspace(&v.table()?, files));
-    let resources = t.opt("resources").map_or_else(|| Some(Resources::default()), |v| resources(&v.table()?));
+    let workspace =
+        t.opt("workspace").map_or_else(|| Some(no_workspace()), |v| workspace(&v.table()?, files));
+    let resources =
+        t.opt("resources").map_or_else(|| Some(Resources::default()), |v| resources(&v.table()?));
     let egress_list = t.opt("egress");
     let drafts = egress_list.as_ref().map(|v| egress::drafts(v, files)).unwrap_or_default();
     let git_list = t.opt("git");
     let git = git_list.as_ref().map(|v| git::drafts(v, files)).unwrap_or_default();
-    let bundle_egress = t.opt("bundle").map_or(Some(EgressChain::default()), |v| bundle(&v.table()?));
-    let provider = t.opt("provider").map_or(Some(BTreeMap::new()), |v| providers(&v.table()?, files));
+    let bundle_egress =
+        t.opt("bundle").map_or(Some(EgressChain::default()), |v| bundle(&v.table()?));
+    let provider =
+        t.opt("provider").map_or(Some(BTreeMap::new()), |v| providers(&v.table()?, files));
     t.finish();
 
     let mut names = TokenNames::default();
-    names.reserve(drafts.iter().filter_map(egress::Draft::source).chain(git.iter().flat_map(git::Draft::sources)));
+    names.reserve(
+        drafts
+            .iter()
+            .filter_map(egress::Draft::source)
+            .chain(git.iter().flat_map(git::Draft::sources)),
+    );
     let egress = egress_list.map(|v| egress::finish(&v, drafts, &mut names)).unwrap_or_default();
     let git = git.into_iter().filter_map(|d| d.finish(t, &mut names)).collect();
     Some(Bottle {
@@ -83,7 +94,12 @@ fn env(t: &Tab<'_>) -> BTreeMap<EnvName, EnvEntry> {
         let name = match key.parse::<EnvName>() {
             Ok(name) if name.is_reserved() => {
                 let hint = "the launch sets it in every guest".to_owned();
-                t.src.faults.push(&key_at, &v.path, format!("the variable {name} is reserved"), Some(hint));
+                t.src.faults.push(
+                    &key_at,
+                    &v.path,
+                    format!("the variable {name} is reserved"),
+                    Some(hint),
+                );
                 None
             }
             Ok(name) => Some(name),
@@ -92,7 +108,9 @@ fn env(t: &Tab<'_>) -> BTreeMap<EnvName, EnvEntry> {
                 None
             }
         };
-        let entry = v.str().and_then(|text| env_value(text).map_err(|(why, hint)| v.fail(format!("`{}` {why}", v.path), hint)).ok());
+        let entry = v.str().and_then(|text| {
+            env_value(text).map_err(|(why, hint)| v.fail(format!("`{}` {why}", v.path), hint)).ok()
+        });
         if let (Some(name), Some(value)) = (name, entry) {
             out.insert(name, EnvEntry { at: v.at, value });
         }
@@ -111,7 +129,10 @@ fn env_value(text: &str) -> Result<EnvValue, (String, Option<String>)> {
     let text = match text.strip_prefix('?') {
         Some(rest) if rest.starts_with('?') => rest,
         Some(question) if question.trim().is_empty() => {
-            return Err(("asks nothing".to_owned(), Some("write the question after the ?, or ?? for a literal ?".to_owned())));
+            return Err((
+                "asks nothing".to_owned(),
+                Some("write the question after the ?, or ?? for a literal ?".to_owned()),
+            ));
         }
         Some(question) => return Ok(EnvValue::Ask(question.trim().to_owned())),
         None => text,
@@ -127,10 +148,14 @@ fn env_value(text: &str) -> Result<EnvValue, (String, Option<String>)> {
         }
         literal.push_str(before);
         let Some((name, tail)) = after.split_once('}') else {
-            return Err(("has a ${ without }".to_owned(), Some("write $${ for a literal ${".to_owned())));
+            return Err((
+                "has a ${ without }".to_owned(),
+                Some("write $${ for a literal ${".to_owned()),
+            ));
         };
-        let name =
-            name.parse().map_err(|e: super::NameError| (format!("has a ${{…}}: {e}"), Some("write $${ for a literal ${".to_owned())))?;
+        let name = name.parse().map_err(|e: super::NameError| {
+            (format!("has a ${{…}}: {e}"), Some("write $${ for a literal ${".to_owned()))
+        })?;
         if !literal.is_empty() {
             parts.push(EnvPart::Text(std::mem::take(&mut literal)));
         }
@@ -145,7 +170,11 @@ fn env_value(text: &str) -> Result<EnvValue, (String, Option<String>)> {
 }
 
 fn workspace(t: &Tab<'_>, files: &dyn Files) -> Option<Workspace> {
-    let modes = [("copy", WorkspaceMode::Copy), ("clone", WorkspaceMode::Clone), ("none", WorkspaceMode::None)];
+    let modes = [
+        ("copy", WorkspaceMode::Copy),
+        ("clone", WorkspaceMode::Clone),
+        ("none", WorkspaceMode::None),
+    ];
     let mode = t.req("mode").and_then(|v| v.choice(&modes));
     let path = t.opt("path");
     t.finish();
@@ -169,7 +198,9 @@ fn workspace(t: &Tab<'_>, files: &dyn Files) -> Option<Workspace> {
 
 fn resources(t: &Tab<'_>) -> Option<Resources> {
     let default = Resources::default();
-    let cpus = t.opt("cpus").map_or(Some(default.cpus), |v| v.int(1, 64).and_then(|n| u8::try_from(n).ok()));
+    let cpus = t
+        .opt("cpus")
+        .map_or(Some(default.cpus), |v| v.int(1, 64).and_then(|n| u8::try_from(n).ok()));
     let memory = t.opt("memory").map_or(Some(default.memory), |v| size(&v, MIN_MEMORY, MAX_MEMORY));
     let disk = t.opt("disk").map_or(Some(default.disk), |v| size(&v, MIN_DISK, MAX_DISK));
     t.finish();
@@ -223,7 +254,10 @@ fn settings(t: &Tab<'_>, files: &dyn Files) -> Option<ProviderSettings> {
     t.finish();
     let (token, forward) = (token?, forward?);
     if forward && token.is_some() {
-        t.fail(format!("`{}` has both token and forward_host_credentials", t.path), Some("keep one of them".to_owned()));
+        t.fail(
+            format!("`{}` has both token and forward_host_credentials", t.path),
+            Some("keep one of them".to_owned()),
+        );
         return None;
     }
     let at = t.at.clone();
@@ -243,13 +277,22 @@ fn settings(t: &Tab<'_>, files: &dyn Files) -> Option<ProviderSettings> {
 
 pub(super) fn base_url(v: &Val<'_>) -> Option<String> {
     let text = v.line(2048)?;
-    let authority = text.strip_prefix("https://").map(|rest| rest.split('/').next().unwrap_or_default());
-    let (host, port) = authority.map_or(("", None), |a| a.split_once(':').map_or((a, None), |(h, p)| (h, Some(p))));
+    let authority =
+        text.strip_prefix("https://").map(|rest| rest.split('/').next().unwrap_or_default());
+    let (host, port) = authority
+        .map_or(("", None), |a| a.split_once(':').map_or((a, None), |(h, p)| (h, Some(p))));
     let host_ok = !host.contains('*') && host.parse::<bottle_policy::HostPattern>().is_ok();
     let port_ok = port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
-    if host_ok && port_ok && text.bytes().all(|b| b.is_ascii_graphic()) && !text.contains(['?', '#', '\\']) {
+    if host_ok
+        && port_ok
+        && text.bytes().all(|b| b.is_ascii_graphic())
+        && !text.contains(['?', '#', '\\'])
+    {
         Some(text.to_owned())
     } else {
-        v.none(format!("`{}` is not an https URL: {}", v.path, quote(text)), Some("such as https://api.example.com/v1".to_owned()))
+        v.none(
+            format!("`{}` is not an https URL: {}", v.path, quote(text)),
+            Some("such as https://api.example.com/v1".to_owned()),
+        )
     }
 }

@@ -3,21 +3,30 @@
 use std::collections::BTreeMap;
 
 use super::bottle::no_workspace;
-use super::{Agent, Bottle, Bytes, EgressChain, Location, Manifest, NameError, Provider, Resources, Workspace, WorkspaceMode};
+use super::{
+    Agent, Bottle, Bytes, EgressChain, Location, Manifest, NameError, Provider, Resources,
+    Workspace, WorkspaceMode,
+};
 
 /// Built-in agents: name (its bottle's too), provider, resources.
 const AGENTS: &[(&str, Provider, Resources)] = &[
-    ("demo", Provider::Demo, Resources { cpus: 1, memory: Bytes::mib(512), disk: Bytes::mib(1024) }),
+    (
+        "demo",
+        Provider::Demo,
+        Resources { cpus: 1, memory: Bytes::mib(512), disk: Bytes::mib(1024) },
+    ),
     ("claude", Provider::Claude, AGENT),
     ("codex", Provider::Codex, AGENT),
 ];
-const AGENT: Resources = Resources { cpus: 2, memory: Bytes::mib(2048), disk: Bytes::mib(10 * 1024) };
+const AGENT: Resources =
+    Resources { cpus: 2, memory: Bytes::mib(2048), disk: Bytes::mib(10 * 1024) };
 
 impl Manifest {
     /// Only the built-in agents and bottles.
     #[must_use]
     pub fn built_in() -> Self {
-        let mut manifest = Self { file: None, dir: None, agents: BTreeMap::new(), bottles: BTreeMap::new() };
+        let mut manifest =
+            Self { file: None, dir: None, agents: BTreeMap::new(), bottles: BTreeMap::new() };
         for (name, provider, resources) in AGENTS {
             // The names above are slugs (a test says so), so none is ever left out here.
             let Ok(name): Result<super::Slug, NameError> = name.parse() else { continue };

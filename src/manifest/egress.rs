@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use bottle_policy::{Budget, HostPattern, Inject, Method, PathPattern, Place, Rate, Route, Scan, Scheme};
+use bottle_policy::{
+    Budget, HostPattern, Inject, Method, PathPattern, Place, Rate, Route, Scan, Scheme,
+};
 
 use super::files::{Files, inside};
 use super::tokens::{self, TokenNames};
@@ -14,8 +16,17 @@ use super::{EgressRoute, Location, TokenSource, limits, quote};
 const MOST: (usize, usize, usize) = (256, 256, 16);
 
 /// Headers that belong to the connection or to the message's framing: injecting one would break or redirect requests.
-const FORBIDDEN_HEADERS: &[&str] =
-    &["host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect"];
+const FORBIDDEN_HEADERS: &[&str] = &[
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+];
 
 /// A route whose token has no name yet.
 pub(super) struct Draft {
@@ -43,7 +54,12 @@ pub(super) fn drafts(list: &Val<'_>, files: &dyn Files) -> Vec<Draft> {
     for d in &drafts {
         if let Some(first) = names.get(d.route.name.as_str()) {
             let hint = format!("the first is at {}; give each a `name` of its own", first.at);
-            list.src.faults.push(&d.at, &d.path, format!("two routes are called {}", quote(&d.route.name)), Some(hint));
+            list.src.faults.push(
+                &d.at,
+                &d.path,
+                format!("two routes are called {}", quote(&d.route.name)),
+                Some(hint),
+            );
         } else {
             names.insert(&d.route.name, d);
         }
@@ -58,16 +74,36 @@ fn clashes(list: &Val<'_>, drafts: &[Draft]) {
     let mut seen: HashMap<(&str, u16, &str, &str), &Draft> = HashMap::new();
     for d in drafts {
         let r = &d.route;
-        let methods = if r.methods.is_empty() { vec!["*"] } else { r.methods.iter().map(Method::as_str).collect() };
-        let paths = if r.paths.is_empty() { vec!["/*"] } else { r.paths.iter().map(PathPattern::as_str).collect() };
-        let credential = |d: &Draft| d.inject.as_ref().map(|(place, scheme, source, _)| (place.clone(), *scheme, source.clone()));
-        let keys = methods.iter().flat_map(|m| paths.iter().map(|p| (r.host.as_str(), r.port, *m, *p)));
+        let methods = if r.methods.is_empty() {
+            vec!["*"]
+        } else {
+            r.methods.iter().map(Method::as_str).collect()
+        };
+        let paths = if r.paths.is_empty() {
+            vec!["/*"]
+        } else {
+            r.paths.iter().map(PathPattern::as_str).collect()
+        };
+        let credential = |d: &Draft| {
+            d.inject
+                .as_ref()
+                .map(|(place, scheme, source, _)| (place.clone(), *scheme, source.clone()))
+        };
+        let keys =
+            methods.iter().flat_map(|m| paths.iter().map(|p| (r.host.as_str(), r.port, *m, *p)));
         for key in keys {
             let first = *seen.entry(key).or_insert(d);
             if credential(first) != credential(d) {
                 let (host, port, method, path) = key;
-                let message = format!("routes {} and {} disagree about the credential", quote(&first.route.name), quote(&d.route.name));
-                let hint = format!("both match {method} {host}:{port}{path}, and the first wins (it is at {})", first.at);
+                let message = format!(
+                    "routes {} and {} disagree about the credential",
+                    quote(&first.route.name),
+                    quote(&d.route.name)
+                );
+                let hint = format!(
+                    "both match {method} {host}:{port}{path}, and the first wins (it is at {})",
+                    first.at
+                );
                 list.src.faults.push(&d.at, &d.path, message, Some(hint));
                 break;
             }
@@ -82,8 +118,12 @@ fn mixed_tunnels(list: &Val<'_>, drafts: &[Draft]) {
         let first = *seen.entry((d.route.host.as_str(), d.route.port)).or_insert(d);
         if first.route.passthrough != d.route.passthrough {
             let (a, b) = (quote(&first.route.name), quote(&d.route.name));
-            let message = format!("routes {a} and {b} disagree about passthrough for {}:{}", d.route.host, d.route.port);
-            let hint = format!("a tunnel is intercepted or it is not; the first is at {}", first.at);
+            let message = format!(
+                "routes {a} and {b} disagree about passthrough for {}:{}",
+                d.route.host, d.route.port
+            );
+            let hint =
+                format!("a tunnel is intercepted or it is not; the first is at {}", first.at);
             list.src.faults.push(&d.at, &d.path, message, Some(hint));
         }
     }
@@ -142,7 +182,11 @@ fn draft(t: &Tab<'_>, files: &dyn Files) -> Option<Draft> {
 
 /// What is asked of requests that nobody sees is a fault, named by its keys.
 fn not_with_passthrough(v: &Val<'_>, route: &Route, also: &[(&'static str, bool)]) -> Option<()> {
-    let mut keys: Vec<&str> = route.passthrough_conflicts().into_iter().map(|key| if key == "ca" { "ca_file" } else { key }).collect();
+    let mut keys: Vec<&str> = route
+        .passthrough_conflicts()
+        .into_iter()
+        .map(|key| if key == "ca" { "ca_file" } else { key })
+        .collect();
     for (key, given) in also {
         if *given && !keys.contains(key) {
             keys.push(key);
@@ -151,16 +195,18 @@ fn not_with_passthrough(v: &Val<'_>, route: &Route, also: &[(&'static str, bool)
     if keys.is_empty() {
         return Some(());
     }
-    let hint = "without interception nobody can enforce them: drop `passthrough`, or drop them".to_owned();
+    let hint =
+        "without interception nobody can enforce them: drop `passthrough`, or drop them".to_owned();
     v.none(format!("`{}` excludes {}", v.path, keys.join(", ")), Some(hint))
 }
 
 fn apex(v: &Val<'_>, host: Option<&HostPattern>) -> Option<bool> {
     let apex = v.bool()?;
     match host.filter(|h| apex && !h.as_str().starts_with("*.")) {
-        Some(host) => {
-            v.none(format!("`{}` is for wildcards: {host} has no names below it", v.path), Some(format!("write host = \"*.{host}\"")))
-        }
+        Some(host) => v.none(
+            format!("`{}` is for wildcards: {host} has no names below it", v.path),
+            Some(format!("write host = \"*.{host}\"")),
+        ),
         None => Some(apex),
     }
 }
@@ -194,14 +240,20 @@ fn route_name(v: &Val<'_>) -> Option<String> {
     if ok {
         Some(text.to_owned())
     } else {
-        v.none(format!("not a route name: {} (letters, digits, -, _ and ., at most 64)", quote(text)), None)
+        v.none(
+            format!("not a route name: {} (letters, digits, -, _ and ., at most 64)", quote(text)),
+            None,
+        )
     }
 }
 
 pub(super) fn connect(v: &Val<'_>) -> Option<SocketAddr> {
     match v.str()?.parse::<SocketAddr>() {
         Ok(address) if address.port() != 0 => Some(address),
-        _ => v.none(format!("`{}` must be an address and a port", v.path), Some("such as \"127.0.0.1:8443\" or \"[::1]:8443\"".to_owned())),
+        _ => v.none(
+            format!("`{}` must be an address and a port", v.path),
+            Some("such as \"127.0.0.1:8443\" or \"[::1]:8443\"".to_owned()),
+        ),
     }
 }
 
@@ -212,11 +264,19 @@ pub(super) fn ca(v: &Val<'_>, tls: Option<bool>, files: &dyn Files) -> Option<St
     let read = inside(v.line(4096)?).and_then(|path| files.read(&path));
     let bytes = match read {
         Ok(bytes) => bytes,
-        Err(why) => return v.none(format!("`{}`: {why}", v.path), Some("put the certificate beside the manifest".to_owned())),
+        Err(why) => {
+            return v.none(
+                format!("`{}`: {why}", v.path),
+                Some("put the certificate beside the manifest".to_owned()),
+            );
+        }
     };
     match certificates(&String::from_utf8_lossy(&bytes)) {
         Some(pem) => Some(pem),
-        None => v.none(format!("`{}` holds no PEM certificate", v.path), Some("-----BEGIN CERTIFICATE----- …".to_owned())),
+        None => v.none(
+            format!("`{}` holds no PEM certificate", v.path),
+            Some("-----BEGIN CERTIFICATE----- …".to_owned()),
+        ),
     }
 }
 
@@ -228,11 +288,15 @@ fn certificates(text: &str) -> Option<String> {
             ("-----BEGIN CERTIFICATE-----", _) => block = Some(String::new()),
             ("-----END CERTIFICATE-----", Some(body)) => {
                 if !body.is_empty() {
-                    out.push_str(&format!("-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"));
+                    out.push_str(&format!(
+                        "-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"
+                    ));
                 }
                 block = None;
             }
-            (line, Some(body)) if line.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)) => {
+            (line, Some(body))
+                if line.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)) =>
+            {
                 body.push_str(line);
                 body.push('\n');
             }
@@ -245,14 +309,19 @@ fn certificates(text: &str) -> Option<String> {
 fn inject(t: &Tab<'_>, files: &dyn Files) -> Option<(Place, Scheme, TokenSource, Val2)> {
     let (header_key, query_key) = (t.opt("header"), t.opt("query"));
     let place = match (header_key, query_key) {
-        (Some(_), Some(query)) => {
-            query.none(format!("`{}` has both header and query", t.path), Some("a token has one place: keep one of them".to_owned()))
-        }
+        (Some(_), Some(query)) => query.none(
+            format!("`{}` has both header and query", t.path),
+            Some("a token has one place: keep one of them".to_owned()),
+        ),
         (None, Some(v)) => query(&v).map(Place::Query),
         (Some(v), None) => header(&v).map(Place::Header),
         (None, None) => Some(Place::Header("authorization".to_owned())),
     };
-    let default = if matches!(&place, Some(Place::Header(name)) if name == "authorization") { Scheme::Bearer } else { Scheme::Raw };
+    let default = if matches!(&place, Some(Place::Header(name)) if name == "authorization") {
+        Scheme::Bearer
+    } else {
+        Scheme::Raw
+    };
     let schemes = [("raw", Scheme::Raw), ("bearer", Scheme::Bearer), ("basic", Scheme::Basic)];
     let scheme = t.opt("scheme").map_or(Some(default), |v| v.choice(&schemes));
     let token = t.req("token");
@@ -263,11 +332,16 @@ fn inject(t: &Tab<'_>, files: &dyn Files) -> Option<(Place, Scheme, TokenSource,
 
 fn query(v: &Val<'_>) -> Option<String> {
     let text = v.str()?;
-    if (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.[]".contains(&b)) {
+    if (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.[]".contains(&b))
+    {
         Some(text.to_owned())
     } else {
         v.none(
-            format!("not a query parameter: {} (letters, digits, -, _, ., [ and ], at most 64)", quote(text)),
+            format!(
+                "not a query parameter: {} (letters, digits, -, _, ., [ and ], at most 64)",
+                quote(text)
+            ),
             Some("such as key".to_owned()),
         )
     }
@@ -276,9 +350,13 @@ fn query(v: &Val<'_>) -> Option<String> {
 fn header(v: &Val<'_>) -> Option<String> {
     let text = v.str()?;
     let lower = text.to_ascii_lowercase();
-    let token = (1..=64).contains(&lower.len()) && lower.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    let token = (1..=64).contains(&lower.len())
+        && lower.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
     if !token {
-        return v.none(format!("not a header name: {}", quote(text)), Some("such as authorization or x-api-key".to_owned()));
+        return v.none(
+            format!("not a header name: {}", quote(text)),
+            Some("such as authorization or x-api-key".to_owned()),
+        );
     }
     if FORBIDDEN_HEADERS.contains(&lower.as_str()) || lower.starts_with("proxy-") {
         return v.none(
@@ -290,7 +368,11 @@ fn header(v: &Val<'_>) -> Option<String> {
 }
 
 /// Gives each token its name, after `names` has reserved all variables of the bottle.
-pub(super) fn finish(list: &Val<'_>, drafts: Vec<Draft>, names: &mut TokenNames) -> Vec<EgressRoute> {
+pub(super) fn finish(
+    list: &Val<'_>,
+    drafts: Vec<Draft>,
+    names: &mut TokenNames,
+) -> Vec<EgressRoute> {
     let named = drafts.into_iter().map(|d| {
         let Draft { at, mut route, inject, .. } = d;
         let Some((place, scheme, source, (token_at, token_path))) = inject else {

@@ -56,14 +56,27 @@ pub struct ManifestError {
 }
 
 impl ManifestError {
-    pub(crate) fn new(at: &Location, key: impl Into<String>, message: impl Into<String>, hint: Option<String>) -> Self {
-        Self { file: at.file.to_path_buf(), line: at.line, column: at.column, key: key.into(), message: message.into(), hint }
+    pub(crate) fn new(
+        at: &Location,
+        key: impl Into<String>,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) -> Self {
+        Self {
+            file: at.file.to_path_buf(),
+            line: at.line,
+            column: at.column,
+            key: key.into(),
+            message: message.into(),
+            hint,
+        }
     }
 }
 
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = Location { file: self.file.as_path().into(), line: self.line, column: self.column };
+        let at =
+            Location { file: self.file.as_path().into(), line: self.line, column: self.column };
         write!(f, "{at}: {}", neutral(&self.message))?;
         match &self.hint {
             Some(hint) => write!(f, "\n  hint: {}", neutral(hint)),

@@ -69,13 +69,18 @@ pub fn inside(text: &str) -> Result<PathBuf, String> {
 pub fn host_path(files: &dyn Files, text: &str) -> Result<PathBuf, String> {
     if let Some(rest) = text.strip_prefix("~/") {
         let rest = inside(rest).map_err(|_| "must stay below the home directory".to_owned())?;
-        return files.home().map(|home| home.join(rest)).ok_or_else(|| "there is no home directory for ~/".to_owned());
+        return files
+            .home()
+            .map(|home| home.join(rest))
+            .ok_or_else(|| "there is no home directory for ~/".to_owned());
     }
     if text.starts_with('~') {
         return Err("only ~/ is understood, not ~user".to_owned());
     }
     if let Some(rest) = text.strip_prefix('/') {
-        return inside(rest).map(|rest| Path::new("/").join(rest)).map_err(|_| "an absolute path may not have ..".to_owned());
+        return inside(rest)
+            .map(|rest| Path::new("/").join(rest))
+            .map_err(|_| "an absolute path may not have ..".to_owned());
     }
     inside(text).map(|rest| files.dir().join(rest))
 }
@@ -97,7 +102,11 @@ impl DirFiles {
         let path = root.join(relative);
         let real = path.canonicalize().map_err(|e| reason(relative, &e))?;
         if !real.starts_with(&root) {
-            return Err(format!("{} leads out of {} by a symbolic link", shown(relative), shown(&root)));
+            return Err(format!(
+                "{} leads out of {} by a symbolic link",
+                shown(relative),
+                shown(&root)
+            ));
         }
         if real.to_str().is_none() {
             return Err(format!("{}: the path is not UTF-8", shown(relative)));
@@ -121,7 +130,11 @@ impl Files for DirFiles {
 
     fn subdir(&self, relative: &Path) -> Result<PathBuf, String> {
         let real = Self::resolve(&self.dir, relative)?;
-        if real.is_dir() { Ok(real) } else { Err(format!("{} is not a directory", shown(relative))) }
+        if real.is_dir() {
+            Ok(real)
+        } else {
+            Err(format!("{} is not a directory", shown(relative)))
+        }
     }
 
     fn skill(&self, name: &Slug) -> Result<PathBuf, String> {
@@ -130,7 +143,11 @@ impl Files for DirFiles {
             if root.join(name.as_str()).symlink_metadata().is_ok() {
                 let dir = Self::resolve(root, Path::new(name.as_str()))?;
                 // A skill without its SKILL.md would be copied and then ignored by every agent.
-                return if dir.join("SKILL.md").is_file() { Ok(dir) } else { Err(format!("{} has no SKILL.md", shown(&dir))) };
+                return if dir.join("SKILL.md").is_file() {
+                    Ok(dir)
+                } else {
+                    Err(format!("{} has no SKILL.md", shown(&dir)))
+                };
             }
         }
         let places: Vec<String> = roots.iter().flatten().map(|r| shown(r)).collect();
@@ -154,7 +171,11 @@ impl Files for DirFiles {
             }
         }
         names.sort();
-        if names.len() > MAX_AGENTS { Err(format!("more than {MAX_AGENTS} agent files")) } else { Ok(names) }
+        if names.len() > MAX_AGENTS {
+            Err(format!("more than {MAX_AGENTS} agent files"))
+        } else {
+            Ok(names)
+        }
     }
 }
 
@@ -185,25 +206,42 @@ impl Files for MemFiles {
 
     fn skill(&self, name: &Slug) -> Result<PathBuf, String> {
         let known = self.files.contains_key(&format!("skills/{name}/SKILL.md"));
-        if known { Ok(self.dir().join("skills").join(name.as_str())) } else { Err("there is none in /project/skills".to_owned()) }
+        if known {
+            Ok(self.dir().join("skills").join(name.as_str()))
+        } else {
+            Err("there is none in /project/skills".to_owned())
+        }
     }
 
     fn agents(&self) -> Result<Vec<String>, String> {
-        Ok(self.files.keys().filter_map(|k| k.strip_prefix("agents/")).filter(|k| k.ends_with(".md")).map(str::to_owned).collect())
+        Ok(self
+            .files
+            .keys()
+            .filter_map(|k| k.strip_prefix("agents/"))
+            .filter(|k| k.ends_with(".md"))
+            .map(str::to_owned)
+            .collect())
     }
 }
 
 /// Reads `path`, a regular file of at most [`MAX_FILE`] bytes; messages call it `name`.
 pub(super) fn read_capped(path: &Path, name: &Path) -> Result<Vec<u8>, String> {
     // Non-blocking, so that opening a FIFO returns and the check below can refuse it.
-    let open = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC).open(path);
+    let open = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)
+        .open(path);
     let file: File = open.map_err(|e| reason(name, &e))?;
     if !file.metadata().map_err(|e| reason(name, &e))?.is_file() {
         return Err(format!("{} is not a regular file", shown(name)));
     }
     let mut bytes = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| reason(name, &e))?;
-    if bytes.len() as u64 > MAX_FILE { Err(format!("{} is longer than 1 MiB", shown(name))) } else { Ok(bytes) }
+    if bytes.len() as u64 > MAX_FILE {
+        Err(format!("{} is longer than 1 MiB", shown(name)))
+    } else {
+        Ok(bytes)
+    }
 }
 
 fn shown(path: &Path) -> String {

@@ -53,32 +53,51 @@ pub fn load(search: &Search) -> Result<Manifest, ManifestErrors> {
     let mut manifest = read(search)?;
     // The built-in agents work on the project that the operator stands in.
     let project = manifest.dir.clone().unwrap_or_else(|| search.start.clone());
-    for bottle in manifest.bottles.values_mut().filter(|b| b.workspace.mode == WorkspaceMode::Copy && b.workspace.path.is_none()) {
+    for bottle in manifest
+        .bottles
+        .values_mut()
+        .filter(|b| b.workspace.mode == WorkspaceMode::Copy && b.workspace.path.is_none())
+    {
         bottle.workspace.path = Some(project.clone());
     }
     Ok(manifest)
 }
 
 fn read(search: &Search) -> Result<Manifest, ManifestErrors> {
-    let Some(path) = search.file.as_ref().map(|f| search.start.join(f)).or_else(|| find(&search.start, search.home.as_deref())) else {
+    let Some(path) = search
+        .file
+        .as_ref()
+        .map(|f| search.start.join(f))
+        .or_else(|| find(&search.start, search.home.as_deref()))
+    else {
         return Ok(Manifest::built_in());
     };
     let shown = path.strip_prefix(&search.start).unwrap_or(&path);
-    let fault = |why: String, hint: Option<&str>| ManifestError::new(&Location::whole(shown), "", why, hint.map(str::to_owned));
+    let fault = |why: String, hint: Option<&str>| {
+        ManifestError::new(&Location::whole(shown), "", why, hint.map(str::to_owned))
+    };
     if search.file.is_none() {
         let owner = path.metadata().map_err(|e| fault(format!("cannot read it: {e}"), None))?.uid();
         if owner != nix::unistd::geteuid().as_raw() && owner != 0 {
             let hint = "a manifest can run commands on this host; if you trust it, name it: --manifest FILE";
-            return Err(fault(format!("it belongs to another user (uid {owner})"), Some(hint)).into());
+            return Err(
+                fault(format!("it belongs to another user (uid {owner})"), Some(hint)).into()
+            );
         }
     }
-    let bytes = read_capped(&path, shown).map_err(|why| fault(format!("cannot read it: {why}"), None))?;
+    let bytes =
+        read_capped(&path, shown).map_err(|why| fault(format!("cannot read it: {why}"), None))?;
     let dir = path.parent().unwrap_or(Path::new("/"));
-    let dir = dir.canonicalize().map_err(|e| fault(format!("cannot resolve its directory: {e}"), None))?;
+    let dir = dir
+        .canonicalize()
+        .map_err(|e| fault(format!("cannot resolve its directory: {e}"), None))?;
     let paths = [Some(&dir), search.home.as_ref(), search.user_skills.as_ref()];
     if let Some(odd) = paths.into_iter().flatten().find(|p| p.to_str().is_none()) {
-        return Err(fault(format!("a directory's name is not UTF-8: {}", odd.display()), None).into());
+        return Err(
+            fault(format!("a directory's name is not UTF-8: {}", odd.display()), None).into()
+        );
     }
-    let files = DirFiles { dir, home: search.home.clone(), user_skills: search.user_skills.clone() };
+    let files =
+        DirFiles { dir, home: search.home.clone(), user_skills: search.user_skills.clone() };
     parse(&bytes, shown, &files)
 }

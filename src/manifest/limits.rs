@@ -11,7 +11,12 @@ use super::walk::Val;
 /// Most rules that a route names.
 const MOST_RULES: usize = 256;
 
-const ACTIONS: [(&str, Action); 4] = [("off", Action::Off), ("warn", Action::Warn), ("redact", Action::Redact), ("block", Action::Block)];
+const ACTIONS: [(&str, Action); 4] = [
+    ("off", Action::Off),
+    ("warn", Action::Warn),
+    ("redact", Action::Redact),
+    ("block", Action::Block),
+];
 
 /// `"block"`, `"warn"`, `"off"`, or a table of the details.
 pub(super) fn scan(v: &Val<'_>) -> Option<Scan> {
@@ -37,12 +42,16 @@ fn rules(v: &Val<'_>) -> Option<BTreeMap<String, Action>> {
     let mut out = BTreeMap::new();
     let mut whole = true;
     for (id, at, action) in t.entries(MOST_RULES) {
-        let known_form = (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let known_form = (1..=64).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if !known_form {
             t.src.faults.push(
                 &at,
                 &action.path,
-                format!("not a rule's id: {} (letters, digits, -, _ and ., at most 64)", quote(&id)),
+                format!(
+                    "not a rule's id: {} (letters, digits, -, _ and ., at most 64)",
+                    quote(&id)
+                ),
                 None,
             );
         }
@@ -63,7 +72,10 @@ pub(super) fn budget(v: &Val<'_>) -> Option<Budget> {
     let (up, down) = (t.opt("up"), t.opt("down"));
     t.finish();
     if up.is_none() && down.is_none() {
-        return v.none(format!("`{}` needs up, down or both", v.path), Some("such as { up = \"50MB\", down = \"2GB\" }".to_owned()));
+        return v.none(
+            format!("`{}` needs up, down or both", v.path),
+            Some("such as { up = \"50MB\", down = \"2GB\" }".to_owned()),
+        );
     }
     let read = |v: Option<Val<'_>>| v.map_or(Some(None), |v| some(&v).map(Some));
     let (up, down) = (read(up), read(down));
@@ -73,7 +85,10 @@ pub(super) fn budget(v: &Val<'_>) -> Option<Budget> {
 /// An amount that lets something through: a request's target counts too, so a budget of nothing would be no route.
 fn some(v: &Val<'_>) -> Option<u64> {
     match v.amount()?.get() {
-        0 => v.none(format!("`{}` lets nothing through", v.path), Some("leave the route out instead".to_owned())),
+        0 => v.none(
+            format!("`{}` lets nothing through", v.path),
+            Some("leave the route out instead".to_owned()),
+        ),
         n => Some(n),
     }
 }

@@ -75,12 +75,22 @@ pub fn parse(bytes: &[u8], file: &Path, files: &dyn Files) -> Result<Manifest, M
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("define [bottles.{}]", agent.bottle),
             };
-            faults.push(&bottle_at, &format!("agents.{name}.bottle"), format!("no bottle `{}`", agent.bottle), Some(hint));
+            faults.push(
+                &bottle_at,
+                &format!("agents.{name}.bottle"),
+                format!("no bottle `{}`", agent.bottle),
+                Some(hint),
+            );
         }
         match manifest.agents.get(&name).filter(|first| first.at != Location::built_in()) {
             Some(first) => {
                 let hint = format!("the first is at {}", first.at);
-                faults.push(&agent.at, &format!("agents.{name}"), format!("two agents are called `{name}`"), Some(hint));
+                faults.push(
+                    &agent.at,
+                    &format!("agents.{name}"),
+                    format!("two agents are called `{name}`"),
+                    Some(hint),
+                );
             }
             None => drop(manifest.agents.insert(name, agent)),
         }

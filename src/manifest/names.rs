@@ -33,7 +33,10 @@ impl FromStr for Slug {
         if ok {
             Ok(Self(s.to_owned()))
         } else {
-            Err(NameError(format!("not a name: {} (a-z, 0-9 and -, at most 32 characters, no - at the start)", quote(s))))
+            Err(NameError(format!(
+                "not a name: {} (a-z, 0-9 and -, at most 32 characters, no - at the start)",
+                quote(s)
+            )))
         }
     }
 }
@@ -92,7 +95,10 @@ impl FromStr for EnvName {
         if ok {
             Ok(Self(s.to_owned()))
         } else {
-            Err(NameError(format!("not a variable name: {} (letters, digits and _, no digit first)", quote(s))))
+            Err(NameError(format!(
+                "not a variable name: {} (letters, digits and _, no digit first)",
+                quote(s)
+            )))
         }
     }
 }
@@ -131,13 +137,25 @@ impl FromStr for Bytes {
         let digits = s.len() - s.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, unit) = s.split_at(digits);
         let unit = unit.trim_start_matches(' ');
-        if let (Ok(number), Some((_, shift))) = (number.parse::<u64>(), UNITS.iter().find(|(name, _)| *name == unit)) {
-            return number.checked_mul(1 << shift).map(Self).ok_or_else(|| NameError(format!("a size out of all bounds: {}", quote(s))));
+        if let (Ok(number), Some((_, shift))) =
+            (number.parse::<u64>(), UNITS.iter().find(|(name, _)| *name == unit))
+        {
+            return number
+                .checked_mul(1 << shift)
+                .map(Self)
+                .ok_or_else(|| NameError(format!("a size out of all bounds: {}", quote(s))));
         }
         let wanted = unit.chars().next().map(|c| c.to_ascii_uppercase());
-        let meant = UNITS.iter().find(|(name, _)| name.chars().next() == wanted).filter(|_| !number.is_empty());
-        let example = meant.map_or_else(|| "2GiB".to_owned(), |(name, _)| format!("{number}{name}"));
-        Err(NameError(format!("not a size: {} (a whole number and KiB, MiB, GiB or TiB, such as {example})", quote(s))))
+        let meant = UNITS
+            .iter()
+            .find(|(name, _)| name.chars().next() == wanted)
+            .filter(|_| !number.is_empty());
+        let example =
+            meant.map_or_else(|| "2GiB".to_owned(), |(name, _)| format!("{number}{name}"));
+        Err(NameError(format!(
+            "not a size: {} (a whole number and KiB, MiB, GiB or TiB, such as {example})",
+            quote(s)
+        )))
     }
 }
 
@@ -177,7 +195,10 @@ pub(crate) fn quote(s: &str) -> String {
 }
 
 /// The candidate that `word` was probably meant to be, if one is near.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     if word.len() > 64 {
         return None;
     }

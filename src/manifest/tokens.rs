@@ -15,7 +15,10 @@ const REFRESH: (Interval, Interval) = (Interval::seconds(10), Interval::seconds(
 pub(super) fn source(value: &Val<'_>, files: &dyn Files) -> Option<TokenSource> {
     const HINT: &str = "token = { env = \"GITHUB_TOKEN\" }, { file = \"~/.token\" } or { command = [\"gh\", \"auth\", \"token\"] }";
     if !value.is_table() {
-        return value.none(format!("`{}` must say where the token is, never hold it", value.path), Some(HINT.to_owned()));
+        return value.none(
+            format!("`{}` must say where the token is, never hold it", value.path),
+            Some(HINT.to_owned()),
+        );
     }
     let table = value.table()?;
     let (env, file, command) = (table.opt("env"), table.opt("file"), table.opt("command"));
@@ -25,7 +28,10 @@ pub(super) fn source(value: &Val<'_>, files: &dyn Files) -> Option<TokenSource> 
     match (env, file, command) {
         (Some(v), None, None) => match refresh {
             Some(refresh) => refresh.none(
-                format!("`{}` has no use with env: a variable stays what it was at launch", refresh.path),
+                format!(
+                    "`{}` has no use with env: a variable stays what it was at launch",
+                    refresh.path
+                ),
                 Some("use file or command for a token that changes".to_owned()),
             ),
             None => v.parse::<EnvName>().map(TokenSource::Env),
@@ -34,8 +40,13 @@ pub(super) fn source(value: &Val<'_>, files: &dyn Files) -> Option<TokenSource> 
             Ok(path) => Some(TokenSource::File { path, refresh: interval? }),
             Err(why) => v.none(format!("`{}` {why}", v.path), None),
         },
-        (None, None, Some(v)) => v.argv().and_then(|argv| Some(TokenSource::Command { argv, refresh: interval? })),
-        _ => value.none(format!("`{}` needs exactly one of env, file and command", value.path), Some(HINT.to_owned())),
+        (None, None, Some(v)) => {
+            v.argv().and_then(|argv| Some(TokenSource::Command { argv, refresh: interval? }))
+        }
+        _ => value.none(
+            format!("`{}` needs exactly one of env, file and command", value.path),
+            Some(HINT.to_owned()),
+        ),
     }
 }
 
@@ -43,7 +54,9 @@ fn interval(v: &Val<'_>) -> Option<Interval> {
     let (least, most) = REFRESH;
     match v.parse::<Interval>()? {
         interval if (least..=most).contains(&interval) => Some(interval),
-        interval => v.none(format!("`{}` must be between {least} and {most}, not {interval}", v.path), None),
+        interval => {
+            v.none(format!("`{}` must be between {least} and {most}, not {interval}", v.path), None)
+        }
     }
 }
 
@@ -74,7 +87,11 @@ impl TokenNames {
         if let TokenSource::Env(env) = source {
             return Err(format!("the variable's name {env} is longer than a token's may be (64)"));
         }
-        let clean: String = base.chars().take(40).map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+        let clean: String = base
+            .chars()
+            .take(40)
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+            .collect();
         let first = if clean.starts_with(|c: char| c.is_ascii_digit()) { "T_" } else { "" };
         let plain = std::iter::once(format!("{first}{clean}_TOKEN"));
         let candidates = plain.chain((2..=1000).map(|n| format!("{first}{clean}_TOKEN_{n}")));

@@ -60,13 +60,16 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub fn new(file: &Path, text: &'a str, base: usize, faults: &'a Faults) -> Self {
-        let lines = std::iter::once(0).chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1)).collect();
+        let lines = std::iter::once(0)
+            .chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1))
+            .collect();
         Self { file: file.into(), text, base, lines, faults }
     }
 
     /// The place of a span that the TOML parser gave.
     pub fn at(&self, span: Option<&Range<usize>>) -> Location {
-        let mut offset = span.map_or(self.base, |s| self.base.saturating_add(s.start)).min(self.text.len());
+        let mut offset =
+            span.map_or(self.base, |s| self.base.saturating_add(s.start)).min(self.text.len());
         while !self.text.is_char_boundary(offset) {
             offset -= 1;
         }
@@ -76,7 +79,11 @@ impl<'a> Source<'a> {
         }
         let line = self.lines.partition_point(|start| *start <= offset).saturating_sub(1);
         let start = self.lines.get(line).copied().unwrap_or(0);
-        let column = if offset - start > LONG_LINE { offset - start } else { self.text[start..offset].chars().count() };
+        let column = if offset - start > LONG_LINE {
+            offset - start
+        } else {
+            self.text[start..offset].chars().count()
+        };
         let number = |n: usize| u32::try_from(n + 1).unwrap_or(u32::MAX);
         Location { file: Arc::clone(&self.file), line: number(line), column: number(column) }
     }
@@ -99,7 +106,9 @@ impl<'a> Tab<'a> {
     fn child(&self, key: &str) -> Option<(Location, Val<'a>)> {
         let (name, item) = self.table.get_key_value(key)?;
         let key_at = name.span().map_or_else(|| self.at.clone(), |s| self.src.at(Some(&s)));
-        let plain = !key.is_empty() && key.len() <= 64 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let plain = !key.is_empty()
+            && key.len() <= 64
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         let shown = if plain { key.to_owned() } else { quote(key) };
         let path = if self.path.is_empty() { shown } else { format!("{}.{shown}", self.path) };
         let node = match item {
@@ -150,7 +159,12 @@ impl<'a> Tab<'a> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("known keys: {}", known.join(", ")),
             };
-            self.src.faults.push(&at, &self.path, format!("unknown key {}{}", quote(key), self.inside()), Some(hint));
+            self.src.faults.push(
+                &at,
+                &self.path,
+                format!("unknown key {}{}", quote(key), self.inside()),
+                Some(hint),
+            );
         }
     }
 
@@ -201,13 +215,25 @@ impl<'a> Val<'a> {
 
     fn wrong<T>(&self, wanted: &str) -> Option<T> {
         let hint = match self.node {
-            Node::Value(v @ (Value::Integer(_) | Value::Float(_) | Value::Boolean(_))) if wanted == "a string" => {
+            Node::Value(v @ (Value::Integer(_) | Value::Float(_) | Value::Boolean(_)))
+                if wanted == "a string" =>
+            {
                 Some(format!("put it in quotes: \"{}\"", v.clone().decorated("", "")))
             }
-            Node::Value(Value::String(_)) if wanted == "a list" => Some("put it in brackets: [\"…\"]".to_owned()),
+            Node::Value(Value::String(_)) if wanted == "a list" => {
+                Some("put it in brackets: [\"…\"]".to_owned())
+            }
             _ => None,
         };
-        self.none(format!("`{}` must be {wanted}, not {} {}", self.path, article(self.kind()), self.kind()), hint)
+        self.none(
+            format!(
+                "`{}` must be {wanted}, not {} {}",
+                self.path,
+                article(self.kind()),
+                self.kind()
+            ),
+            hint,
+        )
     }
 
     /// Whether it is a table.
@@ -233,7 +259,10 @@ impl<'a> Val<'a> {
             return self.none(format!("`{}` is longer than {most} bytes", self.path), None);
         }
         match text.chars().find(|c| c.is_control()) {
-            Some(c) => self.none(format!("`{}` has a control character ({})", self.path, c.escape_default()), None),
+            Some(c) => self.none(
+                format!("`{}` has a control character ({})", self.path, c.escape_default()),
+                None,
+            ),
             None => Some(text),
         }
     }
@@ -251,7 +280,15 @@ impl<'a> Val<'a> {
         }
         let words = || choices.iter().map(|(word, _)| *word);
         let hint = nearest(text, words()).map(|near| format!("did you mean `{near}`?"));
-        self.none(format!("`{}` is {}, not {}", self.path, words().collect::<Vec<_>>().join(" or "), quote(text)), hint)
+        self.none(
+            format!(
+                "`{}` is {}, not {}",
+                self.path,
+                words().collect::<Vec<_>>().join(" or "),
+                quote(text)
+            ),
+            hint,
+        )
     }
 
     /// A whole number between `min` and `max`.
@@ -259,7 +296,9 @@ impl<'a> Val<'a> {
         let Node::Value(Value::Integer(n)) = self.node else { return self.wrong("a whole number") };
         match *n.value() {
             n if (min..=max).contains(&n) => Some(n),
-            n => self.none(format!("`{}` must be between {min} and {max}, not {n}", self.path), None),
+            n => {
+                self.none(format!("`{}` must be between {min} and {max}, not {n}", self.path), None)
+            }
         }
     }
 
@@ -309,12 +348,22 @@ impl<'a> Val<'a> {
                     v => element(i, Node::Value(v), v.span()),
                 })
                 .collect(),
-            Node::Tables(a) => a.iter().take(most + 1).enumerate().map(|(i, t)| element(i, Node::Table(t), t.span())).collect(),
+            Node::Tables(a) => a
+                .iter()
+                .take(most + 1)
+                .enumerate()
+                .map(|(i, t)| element(i, Node::Table(t), t.span()))
+                .collect(),
             _ => return self.wrong("a list"),
         };
         match elements.len() {
-            0 => self.none(format!("`{}` is an empty list", self.path), Some("leave the key out for the default".to_owned())),
-            n if n > most => self.none(format!("`{}` has more than {most} elements", self.path), None),
+            0 => self.none(
+                format!("`{}` is an empty list", self.path),
+                Some("leave the key out for the default".to_owned()),
+            ),
+            n if n > most => {
+                self.none(format!("`{}` has more than {most} elements", self.path), None)
+            }
             _ => Some(elements),
         }
     }
@@ -327,7 +376,10 @@ impl<'a> Val<'a> {
         for element in &elements {
             match element.parse::<T>() {
                 Some(value) if out.contains(&value) => {
-                    element.fail(format!("{} is there twice", quote(element.str().unwrap_or_default())), None);
+                    element.fail(
+                        format!("{} is there twice", quote(element.str().unwrap_or_default())),
+                        None,
+                    );
                     whole = false;
                 }
                 Some(value) => out.push(value),

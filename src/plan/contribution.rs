@@ -15,16 +15,29 @@ pub(super) fn contribution(provider: Provider, asked: &Asked<'_>) -> Contributio
 }
 
 fn demo() -> Contribution {
-    let mut out = Contribution { command: DEMO_COMMAND.iter().map(|s| (*s).to_owned()).collect(), built: true, ..Contribution::default() };
+    let mut out = Contribution {
+        command: DEMO_COMMAND.iter().map(|s| (*s).to_owned()).collect(),
+        built: true,
+        ..Contribution::default()
+    };
     // Both constants parse (a test says so). The name's colon keeps it apart from all that a manifest may call a route.
-    if let (Ok(host), Ok(token)) = (DEMO_HOST.parse::<HostPattern>(), DEMO_TOKEN.parse::<TokenName>()) {
+    if let (Ok(host), Ok(token)) =
+        (DEMO_HOST.parse::<HostPattern>(), DEMO_TOKEN.parse::<TokenName>())
+    {
         out.tokens.insert(token.clone(), TokenSource::Generated);
-        let inject = Some(Inject { place: Place::Header("authorization".to_owned()), scheme: Scheme::Bearer, token });
+        let inject = Some(Inject {
+            place: Place::Header("authorization".to_owned()),
+            scheme: Scheme::Bearer,
+            token,
+        });
         out.routes.push(Route { inject, ..Route::to("demo:hello", host) });
     }
-    if let (Ok(name), Ok(url), Ok(branches)) = ("demo".parse(), DEMO_REPOSITORY.parse(), "{slug}/*".parse()) {
+    if let (Ok(name), Ok(url), Ok(branches)) =
+        ("demo".parse(), DEMO_REPOSITORY.parse(), "{slug}/*".parse())
+    {
         let push = Some(Push::to(vec![branches]));
-        let (identity_file, deploy_key, known_hosts, token, ca_file, attest_key) = (None, None, None, None, None, None);
+        let (identity_file, deploy_key, known_hosts, token, ca_file, attest_key) =
+            (None, None, None, None, None, None);
         out.git.push(GitSpec {
             name,
             url,

@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 pub use types::*;
 
 use crate::manifest::{
-    Agent, Bottle, EgressChain, EnvName, EnvPart, EnvValue, GitSpec, Location, Manifest, ManifestError, ManifestErrors, Provider, Slug,
-    TokenSource, WorkspaceMode, nearest, quote,
+    Agent, Bottle, EgressChain, EnvName, EnvPart, EnvValue, GitSpec, Location, Manifest,
+    ManifestError, ManifestErrors, Provider, Slug, TokenSource, WorkspaceMode, nearest, quote,
 };
 use crate::provider::{Asked, LoginFacts, default_image, is_argument, renewed_by};
 
@@ -85,12 +85,23 @@ pub enum PlanError {
 ///
 /// # Errors
 /// No such agent, or the manifest does not fit this host; every fault is reported, not only the first.
-pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options) -> Result<LaunchPlan, PlanError> {
+pub fn plan(
+    manifest: &Manifest,
+    agent: &str,
+    host: &Host<'_>,
+    options: &Options,
+) -> Result<LaunchPlan, PlanError> {
     let found = manifest.agents.iter().find(|(name, _)| name.as_str() == agent);
     let (name, agent) = found.ok_or_else(|| unknown_agent(manifest, agent))?;
     let Some(bottle) = manifest.bottles.get(&agent.bottle) else {
         // The parser checked the reference; this is for manifests put together by hand.
-        return Err(ManifestErrors::from(error(&agent.at, "bottle", format!("no bottle `{}`", agent.bottle), None)).into());
+        return Err(ManifestErrors::from(error(
+            &agent.at,
+            "bottle",
+            format!("no bottle `{}`", agent.bottle),
+            None,
+        ))
+        .into());
     };
     let mut faults = Vec::new();
     let image = image(agent, bottle, host, &mut faults);
@@ -102,7 +113,12 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
     if forward && login.is_none() {
         let at = settings.map_or(&agent.at, |s| &s.at);
         let message = format!("{} is not logged in on this host", agent.provider);
-        faults.push(error(at, "forward_host_credentials", message, Some(renewed_by(agent.provider).to_owned())));
+        faults.push(error(
+            at,
+            "forward_host_credentials",
+            message,
+            Some(renewed_by(agent.provider).to_owned()),
+        ));
     }
     let prompt_file = image.as_ref().map(|image| format!("{}/{PROMPT}", image.facts.home));
     let asked = Asked {
@@ -110,7 +126,8 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
         prompt: prompt_file.as_deref().filter(|_| agent.prompt.is_some()),
         ask: options.ask,
         // The operator's own words say for codex what to resume.
-        resume: options.resume && (options.command.is_empty() || agent.provider == Provider::Claude),
+        resume: options.resume
+            && (options.command.is_empty() || agent.provider == Provider::Claude),
         is_set: &is_set,
         login,
     };
@@ -120,22 +137,38 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
             let program = if ours.program.is_empty() { &ours.command } else { &ours.program };
             Some([&program[..], &options.command].concat())
         }
-        _ => [&options.command, &agent.command, &ours.command].into_iter().find(|c| !c.is_empty()).cloned(),
+        _ => [&options.command, &agent.command, &ours.command]
+            .into_iter()
+            .find(|c| !c.is_empty())
+            .cloned(),
     };
     if command.is_none() {
         let hint = "write command = [\"…\"], or name one: bottle launch NAME -- CMD".to_owned();
-        faults.push(error(&agent.at, "command", format!("agent `{name}` has no command"), Some(hint)));
+        faults.push(error(
+            &agent.at,
+            "command",
+            format!("agent `{name}` has no command"),
+            Some(hint),
+        ));
     }
     let tokens = tokens(bottle, &ours.tokens, &mut faults);
-    if let (Some(at), WorkspaceMode::Clone, true) = (&bottle.workspace.at, bottle.workspace.mode, bottle.git.is_empty()) {
+    if let (Some(at), WorkspaceMode::Clone, true) =
+        (&bottle.workspace.at, bottle.workspace.mode, bottle.git.is_empty())
+    {
         let hint = "add [[bottles.NAME.git]] with its url, or say mode = \"copy\"".to_owned();
-        faults.push(error(at, "workspace", "mode = \"clone\" needs a repository to clone".to_owned(), Some(hint)));
+        faults.push(error(
+            at,
+            "workspace",
+            "mode = \"clone\" needs a repository to clone".to_owned(),
+            Some(hint),
+        ));
     }
     let (Some(image), Some(command), true) = (image, command, faults.is_empty()) else {
         return Err(ManifestErrors(faults).into());
     };
 
-    let policy = Policy::new(bottle.egress.iter().map(|r| r.route.clone()).chain(ours.routes).collect());
+    let policy =
+        Policy::new(bottle.egress.iter().map(|r| r.route.clone()).chain(ours.routes).collect());
     let mut daemons = vec![Daemon::Egress];
     let git: Vec<GitSpec> = bottle.git.iter().map(|g| g.spec.clone()).chain(ours.git).collect();
     daemons.extend((!git.is_empty()).then_some(Daemon::GitGate));
@@ -148,7 +181,10 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
         provider: agent.provider,
         settings: ours.settings,
         provider_env: ours.env,
-        manifest: manifest.file.clone().filter(|_| agent.at != Location::built_in() || bottle.at != Location::built_in()),
+        manifest: manifest
+            .file
+            .clone()
+            .filter(|_| agent.at != Location::built_in() || bottle.at != Location::built_in()),
         command,
         prompt: agent.prompt.as_ref().map(|text| PlannedPrompt {
             sha256: hex::encode(Sha256::digest(text)),
@@ -171,8 +207,14 @@ pub fn plan(manifest: &Manifest, agent: &str, host: &Host<'_>, options: &Options
         supervise: bottle.supervise.is_some(),
         asking: bottle.supervise.as_ref().map(|s| s.asking.clone()).unwrap_or_default(),
         identity: host.identity.clone().filter(|_| agent.provider != Provider::Demo),
-        workspace: PlannedWorkspace { mode: bottle.workspace.mode, path: bottle.workspace.path.clone() },
-        given: Given { env: options.env.keys().cloned().collect(), command: !options.command.is_empty() },
+        workspace: PlannedWorkspace {
+            mode: bottle.workspace.mode,
+            path: bottle.workspace.path.clone(),
+        },
+        given: Given {
+            env: options.env.keys().cloned().collect(),
+            command: !options.command.is_empty(),
+        },
         unsupported: unsupported(name, agent, ours.built),
         warnings: Vec::new(),
     };
@@ -185,7 +227,10 @@ impl LaunchPlan {
     #[must_use]
     pub fn redacted(&self) -> Self {
         let mut plan = self.clone();
-        plan.env.values_mut().chain(&mut plan.command).for_each(|value| *value = render::hide(value));
+        plan.env
+            .values_mut()
+            .chain(&mut plan.command)
+            .for_each(|value| *value = render::hide(value));
         for source in plan.tokens.values_mut() {
             if let TokenSource::Command { argv, .. } = source {
                 argv.iter_mut().for_each(|word| *word = render::hide(word));
@@ -221,9 +266,15 @@ fn unknown_agent(manifest: &Manifest, asked: &str) -> PlanError {
     PlanError::UnknownAgent { name: quote(asked), hint }
 }
 
-fn image(agent: &Agent, bottle: &Bottle, host: &Host<'_>, faults: &mut Vec<ManifestError>) -> Option<PlannedImage> {
+fn image(
+    agent: &Agent,
+    bottle: &Bottle,
+    host: &Host<'_>,
+    faults: &mut Vec<ManifestError>,
+) -> Option<PlannedImage> {
     let default = default_image(agent.provider);
-    let (wanted, at) = bottle.image.as_ref().map_or((default, &bottle.at), |(name, at)| (name.as_str(), at));
+    let (wanted, at) =
+        bottle.image.as_ref().map_or((default, &bottle.at), |(name, at)| (name.as_str(), at));
     if let Some((name, facts)) = host.images.iter().find(|(name, _)| name.as_str() == wanted) {
         return Some(PlannedImage { name: name.clone(), facts: facts.clone() });
     }
@@ -238,21 +289,38 @@ fn image(agent: &Agent, bottle: &Bottle, host: &Host<'_>, faults: &mut Vec<Manif
 
 type GuestEnv = (BTreeMap<EnvName, String>, Vec<Question>);
 
-fn guest_env(bottle: &Bottle, host: &Host<'_>, options: &Options, faults: &mut Vec<ManifestError>) -> GuestEnv {
+fn guest_env(
+    bottle: &Bottle,
+    host: &Host<'_>,
+    options: &Options,
+    faults: &mut Vec<ManifestError>,
+) -> GuestEnv {
     let (mut env, mut questions) = (BTreeMap::new(), Vec::new());
     let command_line = Location::whole(Path::new("--env"));
     for (name, value) in &options.env {
         if name.is_reserved() {
-            faults.push(error(&command_line, "env", format!("the variable {name} is reserved: the launch sets it in every guest"), None));
+            faults.push(error(
+                &command_line,
+                "env",
+                format!("the variable {name} is reserved: the launch sets it in every guest"),
+                None,
+            ));
         } else if value.contains('\0') {
-            faults.push(error(&command_line, "env", format!("the value of {name} has a NUL character"), None));
+            faults.push(error(
+                &command_line,
+                "env",
+                format!("the value of {name} has a NUL character"),
+                None,
+            ));
         } else {
             env.insert(name.clone(), value.clone());
         }
     }
     for (name, entry) in bottle.env.iter().filter(|(name, _)| !options.env.contains_key(name)) {
         match &entry.value {
-            EnvValue::Ask(question) => questions.push(Question { name: name.clone(), question: question.clone() }),
+            EnvValue::Ask(question) => {
+                questions.push(Question { name: name.clone(), question: question.clone() })
+            }
             EnvValue::Template(parts) => {
                 let mut value = String::new();
                 for part in parts {
@@ -262,8 +330,14 @@ fn guest_env(bottle: &Bottle, host: &Host<'_>, options: &Options, faults: &mut V
                             Some(text) => value.push_str(&text),
                             None => {
                                 let hint = format!("export {variable}=…, or pass --env {name}=…");
-                                let message = format!("the variable {variable} is not set on this host");
-                                faults.push(error(&entry.at, &format!("env.{name}"), message, Some(hint)));
+                                let message =
+                                    format!("the variable {variable} is not set on this host");
+                                faults.push(error(
+                                    &entry.at,
+                                    &format!("env.{name}"),
+                                    message,
+                                    Some(hint),
+                                ));
                             }
                         },
                     }
@@ -275,16 +349,34 @@ fn guest_env(bottle: &Bottle, host: &Host<'_>, options: &Options, faults: &mut V
     (env, questions)
 }
 
-fn tokens(bottle: &Bottle, ours: &BTreeMap<TokenName, TokenSource>, faults: &mut Vec<ManifestError>) -> BTreeMap<TokenName, TokenSource> {
+fn tokens(
+    bottle: &Bottle,
+    ours: &BTreeMap<TokenName, TokenSource>,
+    faults: &mut Vec<ManifestError>,
+) -> BTreeMap<TokenName, TokenSource> {
     let mut tokens = ours.clone();
-    let routes = bottle.egress.iter().filter_map(|r| Some((&r.at, &r.route.inject.as_ref()?.token, r.token.as_ref()?)));
-    let of = |g: &GitSpec| g.token.iter().chain(g.deploy_key.iter().map(|k| &k.token)).cloned().collect::<Vec<_>>();
-    let git: Vec<_> = bottle.git.iter().flat_map(|g| of(&g.spec).into_iter().map(|(name, source)| (&g.at, name, source))).collect();
+    let routes = bottle
+        .egress
+        .iter()
+        .filter_map(|r| Some((&r.at, &r.route.inject.as_ref()?.token, r.token.as_ref()?)));
+    let of = |g: &GitSpec| {
+        g.token.iter().chain(g.deploy_key.iter().map(|k| &k.token)).cloned().collect::<Vec<_>>()
+    };
+    let git: Vec<_> = bottle
+        .git
+        .iter()
+        .flat_map(|g| of(&g.spec).into_iter().map(|(name, source)| (&g.at, name, source)))
+        .collect();
     let git = git.iter().map(|(at, name, source)| (*at, name, source));
     for (at, name, source) in routes.chain(git) {
         if ours.get(name).is_some_and(|our| our != source) {
             let hint = "take it from a variable or a route of another name".to_owned();
-            faults.push(error(at, "token", format!("the token name {name} belongs to the agent's provider"), Some(hint)));
+            faults.push(error(
+                at,
+                "token",
+                format!("the token name {name} belongs to the agent's provider"),
+                Some(hint),
+            ));
         }
         tokens.insert(name.clone(), source.clone());
     }
@@ -293,8 +385,9 @@ fn tokens(bottle: &Bottle, ours: &BTreeMap<TokenName, TokenSource>, faults: &mut
 
 fn unsupported(name: &Slug, agent: &Agent, provider_built: bool) -> Vec<Unsupported> {
     let mut out = Vec::new();
-    let mut add =
-        |at: &Location, key: String, feature: &str| out.push(Unsupported { at: at.to_string(), key, feature: feature.to_owned() });
+    let mut add = |at: &Location, key: String, feature: &str| {
+        out.push(Unsupported { at: at.to_string(), key, feature: feature.to_owned() })
+    };
     if !provider_built {
         add(&agent.at, format!("agents.{name}.provider"), &format!("provider {}", agent.provider));
     }
@@ -308,10 +401,23 @@ pub(crate) mod tests {
     /// The demo's plan on a made-up host.
     pub(crate) fn demo_plan() -> LaunchPlan {
         let text = || "x".to_owned();
-        let facts = ImageFacts { image: "/x".into(), user: text(), uid: 1, gid: 1, home: text(), workdir: text(), path: text() };
+        let facts = ImageFacts {
+            image: "/x".into(),
+            user: text(),
+            uid: 1,
+            gid: 1,
+            home: text(),
+            workdir: text(),
+            path: text(),
+        };
         let images = BTreeMap::from([("demo".parse().unwrap(), facts)]);
-        let host =
-            Host { env: &|_| None, engine: Engine { name: text(), reason: text() }, images, identity: None, logins: BTreeMap::new() };
+        let host = Host {
+            env: &|_| None,
+            engine: Engine { name: text(), reason: text() },
+            images,
+            identity: None,
+            logins: BTreeMap::new(),
+        };
         plan(&Manifest::built_in(), "demo", &host, &Options::default()).unwrap()
     }
 }

@@ -13,10 +13,18 @@ use crate::provider::{LoginFacts, default_image};
 ///
 /// # Errors
 /// As [`plan`].
-pub fn replan(running: &LaunchPlan, manifest: &Manifest, env: &dyn Fn(&str) -> Option<String>) -> Result<LaunchPlan, PlanError> {
-    let bottle = manifest.agents.get(&running.agent).and_then(|a| Some((a, manifest.bottles.get(&a.bottle)?)));
+pub fn replan(
+    running: &LaunchPlan,
+    manifest: &Manifest,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<LaunchPlan, PlanError> {
+    let bottle = manifest
+        .agents
+        .get(&running.agent)
+        .and_then(|a| Some((a, manifest.bottles.get(&a.bottle)?)));
     let mut images = BTreeMap::from([(running.image.name.clone(), running.image.facts.clone())]);
-    let mut answers: BTreeMap<_, _> = running.given.env.iter().map(|name| (name.clone(), String::new())).collect();
+    let mut answers: BTreeMap<_, _> =
+        running.given.env.iter().map(|name| (name.clone(), String::new())).collect();
     if let Some((agent, bottle)) = bottle {
         // An image of another name is a change to be told, not a missing image.
         let wanted = bottle.image.as_ref().map(|(name, _)| name.clone());
@@ -34,7 +42,14 @@ pub fn replan(running: &LaunchPlan, manifest: &Manifest, env: &dyn Fn(&str) -> O
     let login_of = |source: &TokenSource| match source {
         TokenSource::Login { provider, file, .. } => {
             let settings = running.settings.as_ref()?;
-            Some((*provider, LoginFacts { file: file.clone(), auth: settings.auth, account: settings.account.clone() }))
+            Some((
+                *provider,
+                LoginFacts {
+                    file: file.clone(),
+                    auth: settings.auth,
+                    account: settings.account.clone(),
+                },
+            ))
         }
         _ => None,
     };
@@ -48,7 +63,13 @@ pub fn replan(running: &LaunchPlan, manifest: &Manifest, env: &dyn Fn(&str) -> O
         resume: false,
         login,
     };
-    let host = Host { env, engine: running.engine.clone(), images, identity: running.identity.clone(), logins };
+    let host = Host {
+        env,
+        engine: running.engine.clone(),
+        images,
+        identity: running.identity.clone(),
+        logins,
+    };
     let mut new = plan(manifest, running.agent.as_str(), &host, &options)?;
     new.env.retain(|name, _| !running.given.env.contains(name));
     new.given = running.given.clone();
@@ -71,8 +92,12 @@ pub fn not_reloadable(running: &LaunchPlan, new: &LaunchPlan) -> Vec<String> {
     now.policy = then.policy.clone();
     now.policy_digest.clone_from(&then.policy_digest);
     // The daemon holds the tokens of the launch. It can go without one of them, but get no other.
-    let missing: Vec<_> =
-        then.tokens.iter().filter(|(name, _)| !now.tokens.contains_key(*name)).map(|(n, s)| (n.clone(), s.clone())).collect();
+    let missing: Vec<_> = then
+        .tokens
+        .iter()
+        .filter(|(name, _)| !now.tokens.contains_key(*name))
+        .map(|(n, s)| (n.clone(), s.clone()))
+        .collect();
     now.tokens.extend(missing);
     let mut out = diff(&then, &now);
     if out.is_empty() && then != now {

@@ -27,8 +27,13 @@ pub fn render(plan: &LaunchPlan) -> String {
         let label = if i > 0 && same(&&lines[i - 1]) { "" } else { line.section };
         let mut text = format!("{label:<10}");
         for (column, cell) in line.cells.iter().enumerate() {
-            let width =
-                lines.iter().filter(same).filter_map(|l| l.cells.get(column)).map(|c| c.chars().count()).filter(|w| *w <= WIDEST).max();
+            let width = lines
+                .iter()
+                .filter(same)
+                .filter_map(|l| l.cells.get(column))
+                .map(|c| c.chars().count())
+                .filter(|w| *w <= WIDEST)
+                .max();
             let width = width.unwrap_or(0);
             text.push_str(&format!(" {cell:<width$} "));
         }
@@ -41,18 +46,28 @@ pub fn render(plan: &LaunchPlan) -> String {
 /// What changed since `previous`: lines that start with `+ ` or `- `; empty when nothing did.
 #[must_use]
 pub fn diff(previous: &LaunchPlan, current: &LaunchPlan) -> Vec<String> {
-    let flat =
-        |plan| lines(plan).into_iter().map(|l| format!("{}: {}", l.section, l.cells.join("  ")).trim_end().to_owned()).collect::<Vec<_>>();
+    let flat = |plan| {
+        lines(plan)
+            .into_iter()
+            .map(|l| format!("{}: {}", l.section, l.cells.join("  ")).trim_end().to_owned())
+            .collect::<Vec<_>>()
+    };
     let (before, after) = (flat(previous), flat(current));
     let missing = |from: &[String], to: &[String], sign: char| {
-        from.iter().filter(|line| !to.contains(line)).map(|line| format!("{sign} {line}")).collect::<Vec<_>>()
+        from.iter()
+            .filter(|line| !to.contains(line))
+            .map(|line| format!("{sign} {line}"))
+            .collect::<Vec<_>>()
     };
     let mut out = missing(&before, &after, '-');
     out.extend(missing(&after, &before, '+'));
     // Routes are tried in order, so the same routes in another order are another policy.
     if out.is_empty() && previous.policy != current.policy {
         out.push("- reach: the previous order or details of the routes".to_owned());
-        out.push("+ reach: a new order or new details of the routes (the first match decides)".to_owned());
+        out.push(
+            "+ reach: a new order or new details of the routes (the first match decides)"
+                .to_owned(),
+        );
     }
     if out.is_empty() && previous.git != current.git {
         out.push("+ git: details of what may be pushed, or of stale mirrors".to_owned());
@@ -62,25 +77,49 @@ pub fn diff(previous: &LaunchPlan, current: &LaunchPlan) -> Vec<String> {
 
 fn lines(plan: &LaunchPlan) -> Vec<Line> {
     let mut out = Vec::new();
-    let mut add = |section, cells: Vec<String>| out.push(Line { section, cells: cells.iter().map(|c| cell(c)).collect() });
+    let mut add = |section, cells: Vec<String>| {
+        out.push(Line { section, cells: cells.iter().map(|c| cell(c)).collect() })
+    };
     let named = if plan.slug == plan.agent { String::new() } else { format!(", as {}", plan.slug) };
-    add("agent", vec![format!("{} (provider {}, bottle {}){named}", plan.agent, plan.provider, plan.bottle)]);
+    add(
+        "agent",
+        vec![format!("{} (provider {}, bottle {}){named}", plan.agent, plan.provider, plan.bottle)],
+    );
     add("engine", vec![format!("{}: {}", plan.engine.name, plan.engine.reason)]);
     add("image", vec![plan.image.name.to_string(), plan.image.facts.image.display().to_string()]);
     let facts = &plan.image.facts;
-    add("user", vec![format!("{} ({}:{}), in {}", facts.user, facts.uid, facts.gid, facts.workdir)]);
+    add(
+        "user",
+        vec![format!("{} ({}:{}), in {}", facts.user, facts.uid, facts.gid, facts.workdir)],
+    );
     let r = &plan.resources;
-    add("resources", vec![format!("{} CPU{}, {} memory, {} disk", r.cpus, if r.cpus == 1 { "" } else { "s" }, r.memory, r.disk)]);
+    add(
+        "resources",
+        vec![format!(
+            "{} CPU{}, {} memory, {} disk",
+            r.cpus,
+            if r.cpus == 1 { "" } else { "s" },
+            r.memory,
+            r.disk
+        )],
+    );
     add("command", vec![plan.command.iter().map(|w| word(w)).collect::<Vec<_>>().join(" ")]);
     if let Some(p) = &plan.prompt {
-        add("prompt", vec![format!("{} bytes, sha256 {}", p.bytes, p.sha256.get(..12).unwrap_or(&p.sha256))]);
+        add(
+            "prompt",
+            vec![format!("{} bytes, sha256 {}", p.bytes, p.sha256.get(..12).unwrap_or(&p.sha256))],
+        );
     }
     for skill in &plan.skills {
         add("skills", vec![skill.name.to_string(), skill.dir.display().to_string()]);
     }
     match (&plan.workspace.mode, &plan.workspace.path) {
-        (WorkspaceMode::Copy, Some(path)) => add("workspace", vec![format!("a copy of {}", path.display())]),
-        (WorkspaceMode::Clone, _) => add("workspace", vec!["a clone of the first repository below".to_owned()]),
+        (WorkspaceMode::Copy, Some(path)) => {
+            add("workspace", vec![format!("a copy of {}", path.display())])
+        }
+        (WorkspaceMode::Clone, _) => {
+            add("workspace", vec!["a clone of the first repository below".to_owned()])
+        }
         _ => {}
     }
     if plan.bundle_egress != EgressChain::default() {
@@ -96,16 +135,26 @@ fn lines(plan: &LaunchPlan) -> Vec<Line> {
         add("tokens", vec![name.to_string(), token(source)]);
     }
     for git in &plan.git {
-        let list = |patterns: &[bottle_policy::RefPattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let list = |patterns: &[bottle_policy::RefPattern]| {
+            patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
         let push = git.push.as_ref().map_or_else(
             || "read only".to_owned(),
             |push| {
                 let tags = (!push.tags.is_empty()).then(|| format!("tags {}", list(&push.tags)));
-                let branches = (!push.branches.is_empty()).then(|| format!("push {}", list(&push.branches)));
-                let but = (!push.protected.is_empty()).then(|| format!("not {}", list(&push.protected)));
-                let allow = (!push.allow.is_empty()).then(|| format!("ALLOWED FINDINGS: {}", push.allow.len()));
-                let attested = git.attest_key.as_ref().map(|key| format!("attested by {}", key.display()));
-                [branches, but, tags, allow, attested].into_iter().flatten().collect::<Vec<_>>().join(", ")
+                let branches =
+                    (!push.branches.is_empty()).then(|| format!("push {}", list(&push.branches)));
+                let but =
+                    (!push.protected.is_empty()).then(|| format!("not {}", list(&push.protected)));
+                let allow = (!push.allow.is_empty())
+                    .then(|| format!("ALLOWED FINDINGS: {}", push.allow.len()));
+                let attested =
+                    git.attest_key.as_ref().map(|key| format!("attested by {}", key.display()));
+                [branches, but, tags, allow, attested]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join(", ")
             },
         );
         let key = git.identity_file.as_ref().map(|p| format!("key {}", p.display()));
@@ -130,7 +179,10 @@ fn lines(plan: &LaunchPlan) -> Vec<Line> {
         add("supervise", vec!["the agent may propose changes".to_owned()]);
     }
     if !plan.asking.notify.is_empty() {
-        add("notify", vec![plan.asking.notify.iter().map(|w| word(w)).collect::<Vec<_>>().join(" ")]);
+        add(
+            "notify",
+            vec![plan.asking.notify.iter().map(|w| word(w)).collect::<Vec<_>>().join(" ")],
+        );
     }
     for u in &plan.unsupported {
         add("not yet", vec![u.key.clone(), u.feature.clone(), u.at.clone()]);
@@ -149,10 +201,18 @@ pub fn route_line(r: &Route) -> String {
 }
 
 fn route(r: &Route) -> Vec<String> {
-    let host = if r.host.as_str().contains(':') { format!("[{}]", r.host) } else { r.host.to_string() };
-    let methods =
-        if r.methods.is_empty() { "any method".to_owned() } else { r.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(",") };
-    let paths = if r.paths.is_empty() { "/*".to_owned() } else { r.paths.iter().map(PathPattern::as_str).collect::<Vec<_>>().join(" ") };
+    let host =
+        if r.host.as_str().contains(':') { format!("[{}]", r.host) } else { r.host.to_string() };
+    let methods = if r.methods.is_empty() {
+        "any method".to_owned()
+    } else {
+        r.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(",")
+    };
+    let paths = if r.paths.is_empty() {
+        "/*".to_owned()
+    } else {
+        r.paths.iter().map(PathPattern::as_str).collect::<Vec<_>>().join(" ")
+    };
     let mut notes = Vec::new();
     if let Some(i) = &r.inject {
         let scheme = match i.scheme {
@@ -196,9 +256,15 @@ fn token(source: &TokenSource) -> String {
         TokenSource::Env(name) => format!("from variable {name}"),
         TokenSource::File { path, .. } => format!("from file {}{}", path.display(), again(source)),
         TokenSource::Command { argv, .. } => {
-            format!("from command {}{}", argv.iter().map(|w| word(w)).collect::<Vec<_>>().join(" "), again(source))
+            format!(
+                "from command {}{}",
+                argv.iter().map(|w| word(w)).collect::<Vec<_>>().join(" "),
+                again(source)
+            )
         }
-        TokenSource::Login { provider, file, .. } => format!("from this host's login of {provider}, {}", file.display()),
+        TokenSource::Login { provider, file, .. } => {
+            format!("from this host's login of {provider}, {}", file.display())
+        }
         TokenSource::Generated => "made for this launch".to_owned(),
     }
 }
@@ -235,7 +301,8 @@ fn limits(r: &Route, notes: &mut Vec<String>) {
     let amount = |bytes| Amount::bytes(bytes);
     notes.extend(r.max_body.map(|n| format!("≤ {} a body", amount(n))));
     let ways = [(r.budget.up, "up"), (r.budget.down, "down")];
-    let budget: Vec<String> = ways.iter().filter_map(|(n, way)| n.map(|n| format!("{} {way}", amount(n)))).collect();
+    let budget: Vec<String> =
+        ways.iter().filter_map(|(n, way)| n.map(|n| format!("{} {way}", amount(n)))).collect();
     if !budget.is_empty() {
         notes.push(format!("budget {}", budget.join(" and ")));
     }
@@ -253,7 +320,9 @@ fn word(w: &str) -> String {
 /// `value`, or what it looks like when it looks like a secret.
 pub(super) fn hide(value: &str) -> String {
     match looks_secret(value) {
-        Some(what) => format!("(looks like {what}: {} characters, not shown)", value.chars().count()),
+        Some(what) => {
+            format!("(looks like {what}: {} characters, not shown)", value.chars().count())
+        }
         None => value.to_owned(),
     }
 }

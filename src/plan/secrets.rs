@@ -28,28 +28,40 @@ pub fn looks_secret(value: &str) -> Option<&'static str> {
     }
     if let Some((_, rest)) = value.split_once("://") {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        if authority.split_once('@').is_some_and(|(user, _)| user.split_once(':').is_some_and(|(_, password)| !password.is_empty())) {
+        if authority.split_once('@').is_some_and(|(user, _)| {
+            user.split_once(':').is_some_and(|(_, password)| !password.is_empty())
+        }) {
             return Some("a URL with a password");
         }
     }
-    let words =
-        || value.split(|c: char| !(c.is_ascii_alphanumeric() || "-_+/=.".contains(c))).flat_map(|w| w.split('=')).filter(|w| !w.is_empty());
-    words().find_map(|word| prefix(word).or_else(|| aws(word)).or_else(|| jwt(word)).or_else(|| random(word)))
+    let words = || {
+        value
+            .split(|c: char| !(c.is_ascii_alphanumeric() || "-_+/=.".contains(c)))
+            .flat_map(|w| w.split('='))
+            .filter(|w| !w.is_empty())
+    };
+    words().find_map(|word| {
+        prefix(word).or_else(|| aws(word)).or_else(|| jwt(word)).or_else(|| random(word))
+    })
 }
 
 fn prefix(word: &str) -> Option<&'static str> {
-    let hit = PREFIXES.iter().find(|(p, least, _)| word.strip_prefix(p).is_some_and(|rest| rest.len() >= *least));
+    let hit = PREFIXES
+        .iter()
+        .find(|(p, least, _)| word.strip_prefix(p).is_some_and(|rest| rest.len() >= *least));
     hit.map(|(_, _, what)| *what)
 }
 
 fn aws(word: &str) -> Option<&'static str> {
     let id = word.len() == 20 && (word.starts_with("AKIA") || word.starts_with("ASIA"));
-    (id && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())).then_some("an AWS access key")
+    (id && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()))
+        .then_some("an AWS access key")
 }
 
 fn jwt(word: &str) -> Option<&'static str> {
     let mut parts = word.split('.');
-    let token = parts.next().is_some_and(|p| p.starts_with("eyJ")) && parts.next().is_some_and(|p| p.starts_with("eyJ"));
+    let token = parts.next().is_some_and(|p| p.starts_with("eyJ"))
+        && parts.next().is_some_and(|p| p.starts_with("eyJ"));
     token.then_some("a signed token (JWT)")
 }
 
@@ -61,7 +73,8 @@ fn random(word: &str) -> Option<&'static str> {
         word.bytes().any(|b| b.is_ascii_digit()),
     ];
     let longest = word.split(['/', '.', '-', '_']).map(str::len).max().unwrap_or(0);
-    (word.len() >= 24 && longest >= 20 && classes.iter().all(|c| *c) && entropy(word) >= 4.0).then_some("a random token")
+    (word.len() >= 24 && longest >= 20 && classes.iter().all(|c| *c) && entropy(word) >= 4.0)
+        .then_some("a random token")
 }
 
 /// Shannon entropy in bits a character.
@@ -90,7 +103,10 @@ mod tests {
         ] {
             // The AWS sample has a part shorter than 20 only between its slashes; the whole is what counts for the others.
             let seen = looks_secret(value);
-            assert!(seen == Some(what) || (value.contains("MDENG") && seen.is_none()), "{value}: {seen:?}");
+            assert!(
+                seen == Some(what) || (value.contains("MDENG") && seen.is_none()),
+                "{value}: {seen:?}"
+            );
         }
     }
 

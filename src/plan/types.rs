@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use bottle_policy::{Policy, TokenName};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{Asking, EgressChain, EnvName, GitSpec, Provider, Resources, Skill, Slug, TokenSource, WorkspaceMode};
+use crate::manifest::{
+    Asking, EgressChain, EnvName, GitSpec, Provider, Resources, Skill, Slug, TokenSource,
+    WorkspaceMode,
+};
 use crate::provider::PlannedProvider;
 
 /// Format version of [`LaunchPlan`].

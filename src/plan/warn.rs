@@ -20,7 +20,9 @@ pub(super) fn warnings(plan: &LaunchPlan, env_is_set: &dyn Fn(&str) -> bool) -> 
         }
     }
     if let Some(what) = plan.command.iter().find_map(|word| looks_secret(word)) {
-        out.push(format!("the command holds what looks like {what}; let a route inject it instead"));
+        out.push(format!(
+            "the command holds what looks like {what}; let a route inject it instead"
+        ));
     }
     if let Some(what) = plan.prompt.as_ref().and_then(|p| looks_secret(&p.text)) {
         out.push(format!("the prompt holds what looks like {what}; let a route inject it instead"));
@@ -28,18 +30,28 @@ pub(super) fn warnings(plan: &LaunchPlan, env_is_set: &dyn Fn(&str) -> bool) -> 
     for (name, source) in &plan.tokens {
         match source {
             TokenSource::Env(variable) if !env_is_set(variable.as_str()) => {
-                out.push(format!("the variable {variable}, source of token {name}, is not set on this host"));
+                out.push(format!(
+                    "the variable {variable}, source of token {name}, is not set on this host"
+                ));
             }
-            TokenSource::Command { argv, .. } if argv.iter().any(|word| looks_secret(word).is_some()) => {
+            TokenSource::Command { argv, .. }
+                if argv.iter().any(|word| looks_secret(word).is_some()) =>
+            {
                 out.push(format!("the command of token {name} holds what looks like a secret, which every user can see while it runs"));
             }
-            TokenSource::File { path, .. } if plan.workspace.path.as_ref().is_some_and(|dir| path.starts_with(dir)) => {
-                out.push(format!("the file of token {name} is in the workspace, which the guest gets"));
+            TokenSource::File { path, .. }
+                if plan.workspace.path.as_ref().is_some_and(|dir| path.starts_with(dir)) =>
+            {
+                out.push(format!(
+                    "the file of token {name} is in the workspace, which the guest gets"
+                ));
             }
             _ => {}
         }
     }
-    if plan.bundle_egress == EgressChain::Mitmproxy && plan.policy.routes.iter().any(|r| r.scan.limit != Some(Action::Off)) {
+    if plan.bundle_egress == EgressChain::Mitmproxy
+        && plan.policy.routes.iter().any(|r| r.scan.limit != Some(Action::Off))
+    {
         out.push("egress by mitmproxy scans nothing: credentials that the agent finds can leave by every route".to_owned());
     }
     routes(&plan.policy, &mut out);
@@ -55,7 +67,11 @@ fn routes(policy: &Policy, out: &mut Vec<String>) {
                 out.push(format!("route {name} sends token {} over plain http", inject.token));
             }
             if let Some(suffix) = r.host.as_str().strip_prefix("*.") {
-                let names = if r.apex { format!("{suffix} and every name below it") } else { format!("every name below {suffix}") };
+                let names = if r.apex {
+                    format!("{suffix} and every name below it")
+                } else {
+                    format!("every name below {suffix}")
+                };
                 out.push(format!("route {name} sends token {} to {names}", inject.token));
             }
         }
@@ -63,17 +79,30 @@ fn routes(policy: &Policy, out: &mut Vec<String>) {
             out.push(format!("route {name} is not intercepted: nobody sees, scans or limits the requests that go through it"));
         }
         if r.scan.limit == Some(Action::Off) {
-            out.push(format!("route {name} is not scanned: credentials that the agent finds can leave by it"));
+            out.push(format!(
+                "route {name} is not scanned: credentials that the agent finds can leave by it"
+            ));
         }
-        let off: Vec<String> = r.scan.rules.iter().filter(|(_, action)| **action == Action::Off).map(|(rule, _)| neutral(rule)).collect();
+        let off: Vec<String> = r
+            .scan
+            .rules
+            .iter()
+            .filter(|(_, action)| **action == Action::Off)
+            .map(|(rule, _)| neutral(rule))
+            .collect();
         if !off.is_empty() {
             out.push(format!("route {name} is not scanned by {}", off.join(", ")));
         }
-        if let Some(suffix) = r.host.as_str().strip_prefix("*.").filter(|_| r.apex && r.inject.is_none()) {
+        if let Some(suffix) =
+            r.host.as_str().strip_prefix("*.").filter(|_| r.apex && r.inject.is_none())
+        {
             out.push(format!("route {name} reaches {suffix} and every name below it"));
         }
         if let Some(first) = policy.routes[..i].iter().find(|first| covers(first, r, &mut budget)) {
-            out.push(format!("route {name} is never used: {} before it matches all that it would", neutral(&first.name)));
+            out.push(format!(
+                "route {name} is never used: {} before it matches all that it would",
+                neutral(&first.name)
+            ));
         }
     }
 }
@@ -87,7 +116,8 @@ fn covers(a: &Route, b: &Route, budget: &mut usize) -> bool {
     if a.passthrough != b.passthrough {
         return true;
     }
-    let methods = a.methods.is_empty() || (!b.methods.is_empty() && b.methods.iter().all(|m| a.methods.contains(m)));
+    let methods = a.methods.is_empty()
+        || (!b.methods.is_empty() && b.methods.iter().all(|m| a.methods.contains(m)));
     if !methods {
         return false;
     }
@@ -110,7 +140,9 @@ fn covers_host(a: &Route, b: &Route) -> bool {
     // A pattern is above another when it matches a name made from it; `*.x` itself stands for some label below x.
     a.host == b.host
         || a.names(below, a.port)
-        || (above.starts_with("*.") && a.host.matches(&below.replacen('*', "x", 1)) && above.len() <= below.len())
+        || (above.starts_with("*.")
+            && a.host.matches(&below.replacen('*', "x", 1))
+            && above.len() <= below.len())
 }
 
 fn covers_path(a: &PathPattern, b: &PathPattern) -> bool {

@@ -11,7 +11,10 @@ pub use queue::{Left, Queue};
 pub use save::saved;
 pub use show::{Tone, ago, diff, lines, one_line};
 
-use bottle_policy::{Ask, GatePolicy, Policy, ProposalState, ProposalStatus, Push, Risk, RouteAsk, Said, UpstreamName};
+use bottle_policy::{
+    Ask, GatePolicy, Policy, ProposalState, ProposalStatus, Push, Risk, RouteAsk, Said,
+    UpstreamName,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::Interval;
@@ -139,7 +142,8 @@ pub fn with_git(policy: &GatePolicy, ask: &Ask) -> Option<GatePolicy> {
     let at = |name: &UpstreamName| policy.upstreams.iter().position(|u| u.name == *name);
     match ask {
         Ask::Ref { upstream, branches } => {
-            let rules = new.upstreams[at(upstream)?].push.get_or_insert_with(|| Push::to(Vec::new()));
+            let rules =
+                new.upstreams[at(upstream)?].push.get_or_insert_with(|| Push::to(Vec::new()));
             branches.iter().for_each(|b| {
                 if !rules.branches.contains(b) {
                     rules.branches.push(b.clone())
@@ -159,10 +163,16 @@ pub fn with_git(policy: &GatePolicy, ask: &Ask) -> Option<GatePolicy> {
 pub fn without_git(policy: &GatePolicy, ask: &Ask) -> GatePolicy {
     let mut new = policy.clone();
     let rules = |new: &mut GatePolicy, name: &UpstreamName, change: &dyn Fn(&mut Push)| {
-        new.upstreams.iter_mut().filter(|u| u.name == *name).filter_map(|u| u.push.as_mut()).for_each(change);
+        new.upstreams
+            .iter_mut()
+            .filter(|u| u.name == *name)
+            .filter_map(|u| u.push.as_mut())
+            .for_each(change);
     };
     match ask {
-        Ask::Ref { upstream, branches } => rules(&mut new, upstream, &|p| p.branches.retain(|b| !branches.contains(b))),
+        Ask::Ref { upstream, branches } => {
+            rules(&mut new, upstream, &|p| p.branches.retain(|b| !branches.contains(b)))
+        }
         Ask::Finding { upstream, fingerprint } => {
             rules(&mut new, upstream, &|p| p.allow.retain(|f| f != fingerprint));
         }
@@ -252,7 +262,8 @@ impl Proposal {
             };
         };
         let scope = d.scope.map(|s| s.to_string()).unwrap_or_default();
-        let allowed = || d.route.as_ref().map(|r| Ask::Route(r.clone()).summary()).unwrap_or_default();
+        let allowed =
+            || d.route.as_ref().map(|r| Ask::Route(r.clone()).summary()).unwrap_or_default();
         let text = d.text.as_deref().unwrap_or_default();
         match (&d.effect, self.state) {
             (_, ProposalState::Denied) if text.is_empty() => "denied".to_owned(),

@@ -42,9 +42,15 @@ impl Queue {
         for (mut proposal, left) in left {
             match (&mut proposal.decision, left) {
                 (Some(d), Left::Applying) if d.scope == Some(Scope::Save) => {
-                    d.effect = Effect::Failed("the bottle ended before it was confirmed; its next launch tells".to_owned());
+                    d.effect = Effect::Failed(
+                        "the bottle ended before it was confirmed; its next launch tells"
+                            .to_owned(),
+                    );
                 }
-                (Some(d), _) => d.effect = if d.scope == Some(Scope::Save) { Effect::Saved } else { Effect::Over },
+                (Some(d), _) => {
+                    d.effect =
+                        if d.scope == Some(Scope::Save) { Effect::Saved } else { Effect::Over }
+                }
                 (None, _) => proposal.state = ProposalState::Expired,
             }
             queue.all.insert(proposal.id, proposal);
@@ -56,13 +62,25 @@ impl Queue {
     pub(crate) fn read_all(dir: &BottleDir, own: bool) -> Result<Self> {
         let path = dir.proposals();
         let entries = match std::fs::read_dir(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self { dir: path, all: BTreeMap::new() }),
-            entries => entries.context(Kind::Config, || format!("cannot read {}", path.display()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self { dir: path, all: BTreeMap::new() });
+            }
+            entries => {
+                entries.context(Kind::Config, || format!("cannot read {}", path.display()))?
+            }
         };
         let mut all = BTreeMap::new();
         for entry in entries.flatten() {
-            let Some(id) = entry.file_name().to_str().and_then(|n| n.strip_suffix(".json")?.parse::<u32>().ok()) else { continue };
-            let read = std::fs::read(entry.path()).ok().and_then(|text| serde_json::from_slice::<Proposal>(&text).ok());
+            let Some(id) = entry
+                .file_name()
+                .to_str()
+                .and_then(|n| n.strip_suffix(".json")?.parse::<u32>().ok())
+            else {
+                continue;
+            };
+            let read = std::fs::read(entry.path())
+                .ok()
+                .and_then(|text| serde_json::from_slice::<Proposal>(&text).ok());
             match read.filter(|p| !own || (p.id == id && p.bottle == dir.slug())) {
                 Some(proposal) => drop(all.insert(id, proposal)),
                 None => tracing::warn!("{} is no proposal of this bottle", entry.path().display()),
@@ -111,15 +129,22 @@ impl Queue {
     /// `policy` with what was granted to git in this launch and holds still.
     #[must_use]
     pub fn with_git_grants(&self, policy: GatePolicy) -> GatePolicy {
-        let held = self.all.values().filter(|p| p.decision.as_ref().is_some_and(|d| matches!(d.effect, Effect::InForce(_))));
+        let held = self.all.values().filter(|p| {
+            p.decision.as_ref().is_some_and(|d| matches!(d.effect, Effect::InForce(_)))
+        });
         held.fold(policy, |policy, p| with_git(&policy, &p.ask).unwrap_or(policy))
     }
 
     /// The number of the next one. A file that is no proposal has a number too.
     #[must_use]
     pub fn next_id(&self) -> u32 {
-        let names = std::fs::read_dir(&self.dir).into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
-        let highest = names.filter_map(|n| n.strip_suffix(".json")?.parse::<u32>().ok()).max().unwrap_or(0);
+        let names = std::fs::read_dir(&self.dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok());
+        let highest =
+            names.filter_map(|n| n.strip_suffix(".json")?.parse::<u32>().ok()).max().unwrap_or(0);
         highest.max(self.all.keys().next_back().copied().unwrap_or(0)).saturating_add(1)
     }
 
@@ -128,7 +153,8 @@ impl Queue {
     /// # Errors
     /// `Config` when it cannot be written; then nothing has changed.
     pub fn put(&mut self, proposal: Proposal) -> Result<()> {
-        let json = serde_json::to_vec_pretty(&proposal).context(Kind::Internal, || "cannot write a proposal".into())?;
+        let json = serde_json::to_vec_pretty(&proposal)
+            .context(Kind::Internal, || "cannot write a proposal".into())?;
         write_private(&self.dir.join(format!("{}.json", proposal.id)), &json)?;
         self.all.insert(proposal.id, proposal);
         Ok(())

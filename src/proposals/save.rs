@@ -10,9 +10,12 @@ use crate::error::{Error, Kind, Result};
 /// # Errors
 /// `Config` when the manifest has no such bottle, or there is no place for this in it.
 pub fn saved(text: &str, bottle: &str, ask: &Ask, route: Option<&RouteAsk>) -> Result<String> {
-    let bad = |why: &str| Error::new(Kind::Config, format!("the manifest cannot be changed: {why}"));
+    let bad =
+        |why: &str| Error::new(Kind::Config, format!("the manifest cannot be changed: {why}"));
     let mut doc: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| bad(e.message()))?;
-    let table = doc.get_mut("bottles").and_then(|b| b.as_table_like_mut()?.get_mut(bottle)?.as_table_like_mut());
+    let table = doc
+        .get_mut("bottles")
+        .and_then(|b| b.as_table_like_mut()?.get_mut(bottle)?.as_table_like_mut());
     let table = table.ok_or_else(|| bad(&format!("it has no [bottles.{bottle}]")))?;
     match (ask, route) {
         (Ask::Route(_), Some(route)) => add(table, "egress", route_keys(route)),
@@ -41,7 +44,9 @@ pub fn saved(text: &str, bottle: &str, ask: &Ask, route: Option<&RouteAsk>) -> R
                 .find(|t| named(*t, &name))
                 .ok_or_else(|| bad(&format!("it has no git upstream {name}")))?;
             let list = entry.entry("allow").or_insert(Item::Value(Value::Array(Array::new())));
-            list.as_array_mut().ok_or_else(|| bad("allow is no list"))?.push(String::from(fingerprint.clone()));
+            list.as_array_mut()
+                .ok_or_else(|| bad("allow is no list"))?
+                .push(String::from(fingerprint.clone()));
             Ok(())
         }
         _ => Err("it has no key for this"),
@@ -71,12 +76,23 @@ fn texts(items: impl Iterator<Item = String>) -> Value {
 }
 
 /// Appends an element to the list `key`, in the form that the list has.
-fn add(table: &mut dyn TableLike, key: &str, mut keys: Vec<(&'static str, Value)>) -> Result<(), &'static str> {
+fn add(
+    table: &mut dyn TableLike,
+    key: &str,
+    mut keys: Vec<(&'static str, Value)>,
+) -> Result<(), &'static str> {
     // A route is named after its host unless it says something else, and names are unique.
-    if let Some(host) = keys.iter().find(|(k, _)| *k == "host").and_then(|(_, v)| v.as_str()).map(str::to_owned) {
-        let taken: Vec<String> = tables(table, key).into_iter().filter_map(|t| text_of(t, "name").or_else(|| text_of(t, "host"))).collect();
+    if let Some(host) =
+        keys.iter().find(|(k, _)| *k == "host").and_then(|(_, v)| v.as_str()).map(str::to_owned)
+    {
+        let taken: Vec<String> = tables(table, key)
+            .into_iter()
+            .filter_map(|t| text_of(t, "name").or_else(|| text_of(t, "host")))
+            .collect();
         if taken.contains(&host) {
-            let free = (2..).map(|n| format!("{}-{n}", host.trim_start_matches("*.").replace(':', "-"))).find(|n| !taken.contains(n));
+            let free = (2..)
+                .map(|n| format!("{}-{n}", host.trim_start_matches("*.").replace(':', "-")))
+                .find(|n| !taken.contains(n));
             keys.insert(0, ("name", Value::from(free.unwrap_or_default())));
         }
     }
@@ -101,10 +117,13 @@ fn add(table: &mut dyn TableLike, key: &str, mut keys: Vec<(&'static str, Value)
 
 fn tables<'a>(table: &'a mut dyn TableLike, key: &str) -> Vec<&'a mut dyn TableLike> {
     match table.get_mut(key) {
-        Some(Item::ArrayOfTables(list)) => list.iter_mut().map(|t| t as &mut dyn TableLike).collect(),
-        Some(Item::Value(Value::Array(list))) => {
-            list.iter_mut().filter_map(|v| v.as_inline_table_mut().map(|t| t as &mut dyn TableLike)).collect()
+        Some(Item::ArrayOfTables(list)) => {
+            list.iter_mut().map(|t| t as &mut dyn TableLike).collect()
         }
+        Some(Item::Value(Value::Array(list))) => list
+            .iter_mut()
+            .filter_map(|v| v.as_inline_table_mut().map(|t| t as &mut dyn TableLike))
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -145,7 +164,8 @@ mod tests {
     fn what_was_there_stays_as_it_was() {
         let text = "# mine\nversion = 1 # one\n\n[bottles.dev] # the bottle\nimage = 'demo'\n\n# why\n[[bottles.dev.egress]]\nhost = \"a.test\"   # odd   spaces\n\n[bottles.other]\nimage = \"x\"\n";
         let new = with(text, "b.test");
-        let added = "\n[[bottles.dev.egress]]\nhost = \"b.test\"\nmethods = [\"GET\"]\npaths = [\"/x\"]\n";
+        let added =
+            "\n[[bottles.dev.egress]]\nhost = \"b.test\"\nmethods = [\"GET\"]\npaths = [\"/x\"]\n";
         assert!(new.contains(added), "{new}");
         assert_eq!(new.replacen(added, "", 1), text, "and nothing else");
         assert!(with(&new, "b.test").contains("name = \"b.test-2\"\nhost = \"b.test\""));
@@ -153,7 +173,8 @@ mod tests {
 
     #[test]
     fn each_form_of_a_list_is_kept() {
-        let inline = with("version = 1\n[bottles.dev]\negress = [{ host = \"a.test\" }]\n", "b.test");
+        let inline =
+            with("version = 1\n[bottles.dev]\negress = [{ host = \"a.test\" }]\n", "b.test");
         assert!(
             inline.contains("egress = [{ host = \"a.test\" }, { host = \"b.test\", methods = [\"GET\"], paths = [\"/x\"] }]"),
             "{inline}"
@@ -161,20 +182,38 @@ mod tests {
         let none = with("version = 1\n[bottles.dev]\nimage = \"demo\"\n", "b.test");
         assert!(none.contains("[[bottles.dev.egress]]"), "{none}");
         for text in [&inline, &none] {
-            let read = crate::manifest::parse(text.as_bytes(), std::path::Path::new("bottle.toml"), &crate::manifest::MemFiles::default());
+            let read = crate::manifest::parse(
+                text.as_bytes(),
+                std::path::Path::new("bottle.toml"),
+                &crate::manifest::MemFiles::default(),
+            );
             assert!(read.is_ok(), "{text}\n{read:?}");
         }
-        assert!(saved("version = 1\n", "dev", &Ask::Route(route("a.test")), Some(&route("a.test"))).is_err());
+        assert!(
+            saved("version = 1\n", "dev", &Ask::Route(route("a.test")), Some(&route("a.test")))
+                .is_err()
+        );
     }
 
     #[test]
     fn a_branch_goes_to_its_repository() {
         let text = "version = 1\n[bottles.dev]\n[[bottles.dev.git]]\nurl = \"https://h.test/me/x.git\"\nbranches = [\"a\"] # so far\n";
-        let ask = Ask::Ref { upstream: "x".parse().unwrap(), branches: vec!["b/*".parse().unwrap()] };
-        assert!(saved(text, "dev", &ask, None).unwrap().contains("branches = [\"a\", \"b/*\"] # so far"));
-        let other = Ask::Ref { upstream: "y".parse().unwrap(), branches: vec!["b".parse().unwrap()] };
+        let ask =
+            Ask::Ref { upstream: "x".parse().unwrap(), branches: vec!["b/*".parse().unwrap()] };
+        assert!(
+            saved(text, "dev", &ask, None)
+                .unwrap()
+                .contains("branches = [\"a\", \"b/*\"] # so far")
+        );
+        let other =
+            Ask::Ref { upstream: "y".parse().unwrap(), branches: vec!["b".parse().unwrap()] };
         assert!(saved(text, "dev", &other, None).is_err());
-        let url = Ask::GitUpstream { url: "https://h.test/me/z".parse().unwrap(), branches: Vec::new() };
-        assert!(saved(text, "dev", &url, None).unwrap().contains("[[bottles.dev.git]]\nurl = \"https://h.test/me/z\"\n"));
+        let url =
+            Ask::GitUpstream { url: "https://h.test/me/z".parse().unwrap(), branches: Vec::new() };
+        assert!(
+            saved(text, "dev", &url, None)
+                .unwrap()
+                .contains("[[bottles.dev.git]]\nurl = \"https://h.test/me/z\"\n")
+        );
     }
 }

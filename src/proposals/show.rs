@@ -26,19 +26,29 @@ pub enum Tone {
 pub fn diff(ask: &Ask, policy: &Policy) -> Vec<String> {
     match ask {
         Ask::Route(route) => {
-            let there = policy.routes.iter().filter(|r| r.names(route.host.as_str(), route.port) || route.host.covers(&r.host));
+            let there = policy
+                .routes
+                .iter()
+                .filter(|r| r.names(route.host.as_str(), route.port) || route.host.covers(&r.host));
             let mut out: Vec<String> = there.map(|r| format!("  {}", route_line(r))).collect();
             out.push(added(route));
             out
         }
         Ask::GitUpstream { url, branches } => {
-            let push = branches.iter().map(|b| format!("\"{}\"", String::from(b.clone()))).collect::<Vec<_>>().join(", ");
+            let push = branches
+                .iter()
+                .map(|b| format!("\"{}\"", String::from(b.clone())))
+                .collect::<Vec<_>>()
+                .join(", ");
             vec![format!("+ git {} push [{push}]", url.as_str())]
         }
-        Ask::Ref { upstream, branches } => {
-            branches.iter().map(|b| format!("+ git {upstream} push \"{}\"", String::from(b.clone()))).collect()
+        Ask::Ref { upstream, branches } => branches
+            .iter()
+            .map(|b| format!("+ git {upstream} push \"{}\"", String::from(b.clone())))
+            .collect(),
+        Ask::Finding { upstream, fingerprint } => {
+            vec![format!("+ git {upstream} allow finding {fingerprint}")]
         }
-        Ask::Finding { upstream, fingerprint } => vec![format!("+ git {upstream} allow finding {fingerprint}")],
         Ask::Question { .. } => Vec::new(),
     }
 }
@@ -56,19 +66,36 @@ pub fn one_line(p: &Proposal) -> String {
 /// A proposal in full; `now` is what is in force, when the bottle runs.
 #[must_use]
 pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, String)> {
-    let mut out = vec![(Tone::Title, format!("{}/{}  {}  {}", p.bottle, p.id, p.state.as_str(), ago(p.made_ms, now_ms)))];
+    let mut out = vec![(
+        Tone::Title,
+        format!("{}/{}  {}  {}", p.bottle, p.id, p.state.as_str(), ago(p.made_ms, now_ms)),
+    )];
     // What makes it wide comes first and what the agent says last, so that no text of its pushes that off a screen.
     out.extend(p.risks.iter().map(|r| (Tone::Risk, format!("! {}", r.text()))));
-    let change = now.filter(|_| p.state == ProposalState::Pending).map_or_else(|| p.diff.clone(), |now| diff(&p.ask, &now.routes));
-    let digest = now.filter(|_| p.state == ProposalState::Pending).map(|now| now.digest_for(&p.ask)).filter(|d| *d != p.policy);
+    let change = now
+        .filter(|_| p.state == ProposalState::Pending)
+        .map_or_else(|| p.diff.clone(), |now| diff(&p.ask, &now.routes));
+    let digest = now
+        .filter(|_| p.state == ProposalState::Pending)
+        .map(|now| now.digest_for(&p.ask))
+        .filter(|d| *d != p.policy);
     if let Some(digest) = digest {
-        out.push((Tone::Risk, format!("! the policy has changed since this was asked; below is the change against {}", short(&digest))));
+        out.push((
+            Tone::Risk,
+            format!(
+                "! the policy has changed since this was asked; below is the change against {}",
+                short(&digest)
+            ),
+        ));
     }
-    let question = if let Ask::Question { text, choices } = &p.ask { Some((text, choices)) } else { None };
+    let question =
+        if let Ask::Question { text, choices } = &p.ask { Some((text, choices)) } else { None };
     if question.is_none() {
         out.push((Tone::Plain, p.ask.summary()));
     }
-    out.extend(change.into_iter().map(|l| (if l.starts_with('+') { Tone::Added } else { Tone::Plain }, l)));
+    out.extend(
+        change.into_iter().map(|l| (if l.starts_with('+') { Tone::Added } else { Tone::Plain }, l)),
+    );
     let mut says = |title: &str, texts: &mut dyn Iterator<Item = String>| {
         out.push((Tone::Plain, title.to_owned()));
         out.extend(texts.flat_map(|t| quoted(&t)).map(|l| (Tone::Said, l)));
@@ -76,13 +103,19 @@ pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, St
     match question {
         Some((text, choices)) => {
             says("the agent asks:", &mut std::iter::once(text.to_string()));
-            says("answers:", &mut choices.iter().enumerate().map(|(i, c)| format!("{}. {c}", i + 1)));
+            says(
+                "answers:",
+                &mut choices.iter().enumerate().map(|(i, c)| format!("{}. {c}", i + 1)),
+            );
         }
         None => says("the agent says:", &mut std::iter::once(p.reason.to_string())),
     }
     if let Some(d) = &p.decision {
         let scope = d.scope.map(|s| format!(" {s}")).unwrap_or_default();
-        out.push((Tone::Plain, format!("{} by {}{scope}, {}", p.state.as_str(), d.by, ago(d.at_ms, now_ms))));
+        out.push((
+            Tone::Plain,
+            format!("{} by {}{scope}, {}", p.state.as_str(), d.by, ago(d.at_ms, now_ms)),
+        ));
         if let Some(route) = d.route.as_ref().filter(|_| p.state == ProposalState::Edited) {
             out.push((Tone::Added, added(route)));
         }
@@ -110,7 +143,8 @@ fn quoted(text: &str) -> Vec<String> {
     let (mut out, mut line, mut width) = (Vec::new(), String::new(), 0);
     for word in text.split_inclusive(' ') {
         // A character that may take two columns counts as two.
-        let columns = |text: &str| text.chars().map(|c| if c < '\u{1100}' { 1 } else { 2 }).sum::<usize>();
+        let columns =
+            |text: &str| text.chars().map(|c| if c < '\u{1100}' { 1 } else { 2 }).sum::<usize>();
         if width + columns(word.trim_end()) > QUOTED && width > 0 {
             out.push(std::mem::take(&mut line));
             width = 0;

@@ -5,14 +5,20 @@ use std::collections::BTreeMap;
 use bottle_policy::{Action, Inject, Place, Scan, Scheme, TokenName};
 use serde_json::json;
 
-use super::{Asked, Auth, Contribution, GuestFile, PLACEHOLDER, PlannedProvider, SUPERVISE, api_route, credential};
+use super::{
+    Asked, Auth, Contribution, GuestFile, PLACEHOLDER, PlannedProvider, SUPERVISE, api_route,
+    credential,
+};
 use crate::manifest::Provider;
 use crate::plan::{Daemon, LaunchPlan};
 
 const BASE_URL: &str = "https://api.anthropic.com";
 /// Variables that may hold a credential, in the order in which they are tried.
-const VARIABLES: [(&str, Auth); 3] =
-    [("CLAUDE_CODE_OAUTH_TOKEN", Auth::Bearer), ("ANTHROPIC_AUTH_TOKEN", Auth::Bearer), ("ANTHROPIC_API_KEY", Auth::ApiKey)];
+const VARIABLES: [(&str, Auth); 3] = [
+    ("CLAUDE_CODE_OAUTH_TOKEN", Auth::Bearer),
+    ("ANTHROPIC_AUTH_TOKEN", Auth::Bearer),
+    ("ANTHROPIC_API_KEY", Auth::ApiKey),
+];
 
 pub(super) fn contribution(asked: &Asked<'_>) -> Contribution {
     let settings = asked.settings;
@@ -21,7 +27,11 @@ pub(super) fn contribution(asked: &Asked<'_>) -> Contribution {
     let mut out = Contribution { built: true, ..Contribution::default() };
     let paths: &[&str] = if base_url == BASE_URL { &["/v1/*", "/api/*"] } else { &[] };
     if let Some(route) = api_route("claude:api", &base_url, paths, settings) {
-        out.routes.push(bottle_policy::Route { inject: name.clone().map(|token| inject(auth, token)), scan: scan(), ..route });
+        out.routes.push(bottle_policy::Route {
+            inject: name.clone().map(|token| inject(auth, token)),
+            scan: scan(),
+            ..route
+        });
     }
     out.tokens.extend(name.zip(source));
     out.env = environment(auth, &base_url);
@@ -39,14 +49,26 @@ pub(super) fn contribution(asked: &Asked<'_>) -> Contribution {
     if asked.resume {
         out.command.push("--continue".to_owned());
     }
-    out.settings = Some(PlannedProvider { auth, base_url, ask, account: None, model: settings.and_then(|s| s.model.clone()) });
+    out.settings = Some(PlannedProvider {
+        auth,
+        base_url,
+        ask,
+        account: None,
+        model: settings.and_then(|s| s.model.clone()),
+    });
     out
 }
 
 fn inject(auth: Auth, token: TokenName) -> Inject {
     match auth {
-        Auth::ApiKey => Inject { place: Place::Header("x-api-key".to_owned()), scheme: Scheme::Raw, token },
-        Auth::Bearer => Inject { place: Place::Header("authorization".to_owned()), scheme: Scheme::Bearer, token },
+        Auth::ApiKey => {
+            Inject { place: Place::Header("x-api-key".to_owned()), scheme: Scheme::Raw, token }
+        }
+        Auth::Bearer => Inject {
+            place: Place::Header("authorization".to_owned()),
+            scheme: Scheme::Bearer,
+            token,
+        },
     }
 }
 

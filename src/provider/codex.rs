@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use bottle_policy::{Action, Inject, Place, Route, Scan, Scheme};
 use toml_edit::{DocumentMut, Item, Table, value};
 
-use super::{Asked, Auth, Contribution, GuestFile, PLACEHOLDER, PlannedProvider, SUPERVISE, api_route, credential};
+use super::{
+    Asked, Auth, Contribution, GuestFile, PLACEHOLDER, PlannedProvider, SUPERVISE, api_route,
+    credential,
+};
 use crate::manifest::Provider;
 use crate::plan::{Daemon, LaunchPlan};
 
 const BASE_URL: &str = "https://api.openai.com/v1";
 /// Where requests go with a ChatGPT account instead of an API key.
 const CHATGPT: &str = "https://chatgpt.com/backend-api/codex";
-const VARIABLES: [(&str, Auth); 2] = [("CODEX_API_KEY", Auth::ApiKey), ("OPENAI_API_KEY", Auth::ApiKey)];
+const VARIABLES: [(&str, Auth); 2] =
+    [("CODEX_API_KEY", Auth::ApiKey), ("OPENAI_API_KEY", Auth::ApiKey)];
 
 pub(super) fn contribution(asked: &Asked<'_>) -> Contribution {
     let settings = asked.settings;
@@ -22,9 +26,17 @@ pub(super) fn contribution(asked: &Asked<'_>) -> Contribution {
     let (name, source, auth) = credential(asked, Provider::Codex, &VARIABLES, "CODEX_TOKEN");
     let mut out = Contribution { built: true, ..Contribution::default() };
     if let Some(route) = api_route("codex:api", &base_url, &[], settings) {
-        let inject = name.clone().map(|token| Inject { place: Place::Header("authorization".to_owned()), scheme: Scheme::Bearer, token });
+        let inject = name.clone().map(|token| Inject {
+            place: Place::Header("authorization".to_owned()),
+            scheme: Scheme::Bearer,
+            token,
+        });
         // A conversation that quotes a credential goes on without it, rather than not at all.
-        out.routes.push(Route { inject, scan: Scan { limit: Some(Action::Redact), ..Scan::default() }, ..route });
+        out.routes.push(Route {
+            inject,
+            scan: Scan { limit: Some(Action::Redact), ..Scan::default() },
+            ..route
+        });
     }
     out.tokens.extend(name.zip(source));
     out.env = BTreeMap::from([("OPENAI_API_KEY".to_owned(), PLACEHOLDER.to_owned())]);
@@ -35,7 +47,13 @@ pub(super) fn contribution(asked: &Asked<'_>) -> Contribution {
         out.command.extend(["resume".to_owned(), "--last".to_owned()]);
     }
     let ask = asked.ask || settings.is_some_and(|s| s.ask);
-    out.settings = Some(PlannedProvider { auth, base_url, ask, account, model: settings.and_then(|s| s.model.clone()) });
+    out.settings = Some(PlannedProvider {
+        auth,
+        base_url,
+        ask,
+        account,
+        model: settings.and_then(|s| s.model.clone()),
+    });
     out
 }
 
@@ -53,7 +71,10 @@ pub(super) fn files(plan: &LaunchPlan, settings: &PlannedProvider) -> Vec<GuestF
     let mut table = |path: &[&str], entries: &[(&str, Item)]| {
         let mut at = config.as_table_mut();
         for key in path {
-            let Some(next) = at.entry(key).or_insert(Item::Table(Table::new())).as_table_mut() else { return };
+            let Some(next) = at.entry(key).or_insert(Item::Table(Table::new())).as_table_mut()
+            else {
+                return;
+            };
             at = next;
         }
         at.extend(entries.iter().map(|(key, item)| (*key, item.clone())));
@@ -67,7 +88,10 @@ pub(super) fn files(plan: &LaunchPlan, settings: &PlannedProvider) -> Vec<GuestF
     ];
     table(&["model_providers", "bottle"], &provider);
     if let Some(account) = &settings.account {
-        table(&["model_providers", "bottle", "http_headers"], &[("chatgpt-account-id", value(account))]);
+        table(
+            &["model_providers", "bottle", "http_headers"],
+            &[("chatgpt-account-id", value(account))],
+        );
     }
     table(&["projects", &plan.image.facts.workdir], &[("trust_level", value("trusted"))]);
     table(&["analytics"], &[("enabled", value(false))]);
@@ -77,7 +101,8 @@ pub(super) fn files(plan: &LaunchPlan, settings: &PlannedProvider) -> Vec<GuestF
     if plan.daemons.contains(&Daemon::Supervise) {
         table(&["mcp_servers", SUPERVISE.0], &[("url", value(SUPERVISE.1))]);
     }
-    let mut files = vec![GuestFile { path: ".codex/config.toml".to_owned(), content: config.to_string() }];
+    let mut files =
+        vec![GuestFile { path: ".codex/config.toml".to_owned(), content: config.to_string() }];
     if let Some(prompt) = &plan.prompt {
         files.push(GuestFile { path: ".codex/AGENTS.md".to_owned(), content: prompt.text.clone() });
     }

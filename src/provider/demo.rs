@@ -50,15 +50,23 @@ impl DemoUpstream {
         daemon.hand_over(&Input { cert_chain: &leaf.chain, key: &leaf.key, token }).await?;
         let line = daemon.first_line(READY).await?;
         let port: Option<u16> = line.strip_prefix("listening ").and_then(|p| p.parse().ok());
-        let port = port.ok_or_else(|| Error::new(Kind::Internal, format!("the demo's upstream said {line:?}")))?;
+        let port = port.ok_or_else(|| {
+            Error::new(Kind::Internal, format!("the demo's upstream said {line:?}"))
+        })?;
         for route in policy.routes.iter_mut().filter(|r| r.host.as_str() == DEMO_HOST) {
             route.connect = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
             route.ca = Some(authority.certificate.clone());
         }
-        for upstream in gate.into_iter().flat_map(|gate| &mut gate.upstreams).filter(|u| u.url.host() == DEMO_HOST) {
+        for upstream in gate
+            .into_iter()
+            .flat_map(|gate| &mut gate.upstreams)
+            .filter(|u| u.url.host() == DEMO_HOST)
+        {
             // The guest's URL has no port; a connection to another port than the URL's there is none.
             let url = format!("https://{DEMO_HOST}:{port}/{}.git", upstream.url.repo());
-            upstream.url = url.parse().context(Kind::Internal, || "the demo's repository has no URL".into())?;
+            upstream.url = url
+                .parse()
+                .context(Kind::Internal, || "the demo's repository has no URL".into())?;
             upstream.connect = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
             upstream.ca = Some(authority.certificate.clone());
         }

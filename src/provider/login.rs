@@ -46,7 +46,10 @@ fn kept(provider: Provider) -> Option<Kept> {
             file: ".claude/.credentials.json",
             tokens: &[("/claudeAiOauth/accessToken", Auth::Bearer)],
             renewed_with: "/claudeAiOauth/refreshToken",
-            renewal: ("https://platform.claude.com/v1/oauth/token", "9d1c250a-e61b-44d9-88ed-5944d1962f5e"),
+            renewal: (
+                "https://platform.claude.com/v1/oauth/token",
+                "9d1c250a-e61b-44d9-88ed-5944d1962f5e",
+            ),
             command: "claude   # on this host: it renews its login, or asks you to log in",
         }),
         Provider::Codex => Some(Kept {
@@ -72,9 +75,17 @@ pub fn look(provider: Provider, home: &Path) -> Option<LoginFacts> {
     let kept = kept(provider)?;
     let file = home.join(kept.file);
     let document = read(&file).ok()?;
-    let (_, auth) = kept.tokens.iter().find(|(path, _)| document.pointer(path).is_some_and(Value::is_string))?;
-    let account = document.pointer("/tokens/account_id").and_then(Value::as_str).filter(|_| *auth == Auth::Bearer);
-    let account = account.filter(|a| a.len() <= 128 && a.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+    let (_, auth) = kept
+        .tokens
+        .iter()
+        .find(|(path, _)| document.pointer(path).is_some_and(Value::is_string))?;
+    let account = document
+        .pointer("/tokens/account_id")
+        .and_then(Value::as_str)
+        .filter(|_| *auth == Auth::Bearer);
+    let account = account.filter(|a| {
+        a.len() <= 128 && a.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    });
     Some(LoginFacts { file, auth: *auth, account: account.map(str::to_owned) })
 }
 
@@ -96,12 +107,23 @@ impl Login {
     pub fn read(provider: Provider, file: &Path) -> Result<Self, String> {
         let kept = kept(provider).ok_or("that provider keeps no login")?;
         let document = read(file)?;
-        let found = kept.tokens.iter().find_map(|(path, auth)| Some((document.pointer(path).and_then(Value::as_str)?, *auth)));
-        let (token, auth) =
-            found.filter(|(t, _)| !t.is_empty()).ok_or_else(|| format!("{} holds no login; run: {}", file.display(), kept.command))?;
-        let renewed_with = document.pointer(kept.renewed_with).and_then(Value::as_str).filter(|t| !t.is_empty() && auth == Auth::Bearer);
+        let found = kept.tokens.iter().find_map(|(path, auth)| {
+            Some((document.pointer(path).and_then(Value::as_str)?, *auth))
+        });
+        let (token, auth) = found
+            .filter(|(t, _)| !t.is_empty())
+            .ok_or_else(|| format!("{} holds no login; run: {}", file.display(), kept.command))?;
+        let renewed_with = document
+            .pointer(kept.renewed_with)
+            .and_then(Value::as_str)
+            .filter(|t| !t.is_empty() && auth == Auth::Bearer);
         let renewed_with = renewed_with.map(|t| Secret::new(t.to_owned()));
-        Ok(Self { token: Zeroizing::new(token.to_owned()), renewed_with, ends: expiry(&document, token), document })
+        Ok(Self {
+            token: Zeroizing::new(token.to_owned()),
+            renewed_with,
+            ends: expiry(&document, token),
+            document,
+        })
     }
 
     /// Whether the token has ended, or does so within the minute.
@@ -115,7 +137,8 @@ impl Login {
     pub fn with(mut self, provider: Provider, new: &Renewed) -> Zeroizing<String> {
         if let Renewed::Login { access_token, refresh_token, id_token, expires_in, at } = new {
             let text = |secret: &Secret| Value::from(secret.expose());
-            let ends = expires_in.map(|s| Value::from(now_ms().saturating_add(s.saturating_mul(1000))));
+            let ends =
+                expires_in.map(|s| Value::from(now_ms().saturating_add(s.saturating_mul(1000))));
             let changes = match provider {
                 Provider::Claude => [
                     ("/claudeAiOauth/accessToken", Some(text(access_token))),
@@ -131,7 +154,9 @@ impl Login {
                     ("/last_refresh", Some(Value::from(at.as_str()))),
                 ],
             };
-            for (path, value) in changes.into_iter().filter_map(|(path, value)| Some((path, value?))) {
+            for (path, value) in
+                changes.into_iter().filter_map(|(path, value)| Some((path, value?)))
+            {
                 let (parent, name) = path.rsplit_once('/').unwrap_or_default();
                 if let Some(Value::Object(parent)) = self.document.pointer_mut(parent) {
                     parent.insert(name.to_owned(), value);
@@ -155,7 +180,11 @@ pub fn renewal(provider: Provider) -> Option<(&'static str, &'static str)> {
 pub fn usable(provider: Provider, file: &Path) -> Result<(), String> {
     let login = Login::read(provider, file)?;
     if login.ended() && login.renewed_with.is_none() {
-        return Err(format!("the login in {} has expired; run: {}", file.display(), renewed_by(provider)));
+        return Err(format!(
+            "the login in {} has expired; run: {}",
+            file.display(),
+            renewed_by(provider)
+        ));
     }
     Ok(())
 }
@@ -176,7 +205,11 @@ fn read(file: &Path) -> Result<Value, String> {
     use std::os::unix::fs::OpenOptionsExt;
     let said = |e: std::io::Error| format!("{}: {e}", file.display());
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    let opened = std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(file).map_err(said)?;
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(file)
+        .map_err(said)?;
     let mut text = Zeroizing::new(Vec::new());
     opened.take(LIMIT).read_to_end(&mut text).map_err(said)?;
     serde_json::from_slice(&text).map_err(|_| format!("{}: not a login file", file.display()))
@@ -195,7 +228,9 @@ mod tests {
     }
 
     fn claude(expires: u64) -> String {
-        format!(r#"{{"claudeAiOauth":{{"accessToken":"sk-one","refreshToken":"sk-two","expiresAt":{expires}}}}}"#)
+        format!(
+            r#"{{"claudeAiOauth":{{"accessToken":"sk-one","refreshToken":"sk-two","expiresAt":{expires}}}}}"#
+        )
     }
 
     #[test]
@@ -206,7 +241,11 @@ mod tests {
         assert_eq!(**Login::read(Provider::Claude, &facts.file).unwrap().token, *"sk-one");
         let old = home(".claude/.credentials.json", &claude(now_ms() + 1000));
         let file = look(Provider::Claude, old.path()).unwrap().file;
-        assert!(Login::read(Provider::Claude, &file).unwrap().ended() && usable(Provider::Claude, &file).is_ok(), "it can be renewed");
+        assert!(
+            Login::read(Provider::Claude, &file).unwrap().ended()
+                && usable(Provider::Claude, &file).is_ok(),
+            "it can be renewed"
+        );
         std::fs::write(&file, claude(1).replace("refreshToken", "other")).unwrap();
         let why = usable(Provider::Claude, &file).unwrap_err();
         assert!(why.contains("has expired; run: claude") && !why.contains("sk-"), "{why}");
@@ -222,14 +261,28 @@ mod tests {
             expires_in: Some(3600),
             at: "2026-01-02T03:04:05Z".into(),
         };
-        let dir = home(".claude/.credentials.json", &claude(1).replace("}}", r#","scopes":["a"]},"other":7}"#));
+        let dir = home(
+            ".claude/.credentials.json",
+            &claude(1).replace("}}", r#","scopes":["a"]},"other":7}"#),
+        );
         let file = dir.path().join(".claude/.credentials.json");
-        let text = Login::read(Provider::Claude, &file).unwrap().with(Provider::Claude, &new(Some("next")));
+        let text = Login::read(Provider::Claude, &file)
+            .unwrap()
+            .with(Provider::Claude, &new(Some("next")));
         std::fs::write(&file, &*text).unwrap();
         let login = Login::read(Provider::Claude, &file).unwrap();
-        assert_eq!((login.token.as_str(), login.renewed_with.as_ref().map(Secret::expose), login.ended()), ("new", Some("next"), false));
-        assert_eq!((&login.document["claudeAiOauth"]["scopes"][0], &login.document["other"]), (&Value::from("a"), &Value::from(7)));
-        let dir = home(".codex/auth.json", r#"{"OPENAI_API_KEY":null,"tokens":{"access_token":"a","refresh_token":"b","account_id":"c"}}"#);
+        assert_eq!(
+            (login.token.as_str(), login.renewed_with.as_ref().map(Secret::expose), login.ended()),
+            ("new", Some("next"), false)
+        );
+        assert_eq!(
+            (&login.document["claudeAiOauth"]["scopes"][0], &login.document["other"]),
+            (&Value::from("a"), &Value::from(7))
+        );
+        let dir = home(
+            ".codex/auth.json",
+            r#"{"OPENAI_API_KEY":null,"tokens":{"access_token":"a","refresh_token":"b","account_id":"c"}}"#,
+        );
         let file = dir.path().join(".codex/auth.json");
         let text = Login::read(Provider::Codex, &file).unwrap().with(Provider::Codex, &new(None));
         let after: Value = serde_json::from_str(&text).unwrap();
@@ -244,24 +297,40 @@ mod tests {
     fn a_login_of_chatgpt_has_an_account_and_the_end_of_its_own_token() {
         let jwt = |exp: u64| {
             use base64::Engine as _;
-            format!("x.{}.y", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!("{{\"exp\":{exp}}}")))
+            format!(
+                "x.{}.y",
+                base64::engine::general_purpose::URL_SAFE_NO_PAD
+                    .encode(format!("{{\"exp\":{exp}}}"))
+            )
         };
-        let text = |exp| format!(r#"{{"OPENAI_API_KEY":null,"tokens":{{"access_token":"{}","account_id":"acc-1"}}}}"#, jwt(exp));
+        let text = |exp| {
+            format!(
+                r#"{{"OPENAI_API_KEY":null,"tokens":{{"access_token":"{}","account_id":"acc-1"}}}}"#,
+                jwt(exp)
+            )
+        };
         let dir = home(".codex/auth.json", &text(now_ms() / 1000 + 3600));
         let facts = look(Provider::Codex, dir.path()).unwrap();
         assert_eq!((facts.auth, facts.account.as_deref()), (Auth::Bearer, Some("acc-1")));
         assert!(usable(Provider::Codex, &facts.file).is_ok());
         let old = home(".codex/auth.json", &text(1));
-        assert!(usable(Provider::Codex, &old.path().join(".codex/auth.json")).unwrap_err().contains("codex login"));
+        assert!(
+            usable(Provider::Codex, &old.path().join(".codex/auth.json"))
+                .unwrap_err()
+                .contains("codex login")
+        );
     }
 
     #[test]
     fn what_is_no_login_is_none() {
-        for text in ["", "[]", "{}", r#"{"claudeAiOauth":{}}"#, r#"{"claudeAiOauth":{"accessToken":7}}"#] {
+        for text in
+            ["", "[]", "{}", r#"{"claudeAiOauth":{}}"#, r#"{"claudeAiOauth":{"accessToken":7}}"#]
+        {
             let dir = home(".claude/.credentials.json", text);
             assert!(
                 look(Provider::Claude, dir.path()).is_none()
-                    && usable(Provider::Claude, &dir.path().join(".claude/.credentials.json")).is_err(),
+                    && usable(Provider::Claude, &dir.path().join(".claude/.credentials.json"))
+                        .is_err(),
                 "{text}"
             );
         }

@@ -113,7 +113,9 @@ pub(crate) fn default_image(provider: Provider) -> &'static str {
 /// What `provider` adds to a plan; the demo's is `plan`'s own.
 pub(crate) fn contribution(provider: Provider, asked: &Asked<'_>) -> Contribution {
     match provider {
-        Provider::Demo | Provider::Command => Contribution { built: true, ..Contribution::default() },
+        Provider::Demo | Provider::Command => {
+            Contribution { built: true, ..Contribution::default() }
+        }
         Provider::Claude => claude::contribution(asked),
         Provider::Codex => codex::contribution(asked),
     }
@@ -142,10 +144,20 @@ pub fn dialogs(provider: Provider) -> &'static [&'static str] {
     match provider {
         Provider::Demo | Provider::Command => &[],
         // The first is below each of its dialogs.
-        Provider::Claude => {
-            &["Enter to confirm", "Press Enter to continue", "Choose the text style", "Select login method", "Make auto mode"]
-        }
-        Provider::Codex => &["Press enter to continue", "Press enter to confirm", "Do you trust", "Sign in with", "Update available"],
+        Provider::Claude => &[
+            "Enter to confirm",
+            "Press Enter to continue",
+            "Choose the text style",
+            "Select login method",
+            "Make auto mode",
+        ],
+        Provider::Codex => &[
+            "Press enter to continue",
+            "Press enter to confirm",
+            "Do you trust",
+            "Sign in with",
+            "Update available",
+        ],
     }
 }
 
@@ -154,7 +166,9 @@ pub(crate) fn is_argument(provider: Provider, word: &str) -> bool {
     match provider {
         Provider::Demo | Provider::Command => false,
         Provider::Claude => word.starts_with('-'),
-        Provider::Codex => word.starts_with('-') || matches!(word, "exec" | "e" | "resume" | "review"),
+        Provider::Codex => {
+            word.starts_with('-') || matches!(word, "exec" | "e" | "resume" | "review")
+        }
     }
 }
 
@@ -163,18 +177,33 @@ pub(crate) type Credential = (Option<TokenName>, Option<TokenSource>, Auth);
 
 /// What the settings say, or the host's login, or the first of `variables` that the host has, else the last. `name` is for what
 /// has none of its own.
-fn credential(asked: &Asked<'_>, provider: Provider, variables: &[(&str, Auth)], name: &str) -> Credential {
-    let by_name = |variable: &str| variables.iter().find(|(known, _)| *known == variable).map(|(_, auth)| *auth);
-    let usual = || variables.iter().find(|(variable, _)| (asked.is_set)(variable)).or(variables.last());
+fn credential(
+    asked: &Asked<'_>,
+    provider: Provider,
+    variables: &[(&str, Auth)],
+    name: &str,
+) -> Credential {
+    let by_name = |variable: &str| {
+        variables.iter().find(|(known, _)| *known == variable).map(|(_, auth)| *auth)
+    };
+    let usual =
+        || variables.iter().find(|(variable, _)| (asked.is_set)(variable)).or(variables.last());
     let (source, auth) = match (asked.login, asked.settings.and_then(|s| s.token.clone())) {
         (Some(login), _) => {
             let url = asked.settings.and_then(|s| s.login_url.clone());
             let ca = asked.settings.and_then(|s| s.ca.clone()).filter(|_| url.is_some());
-            (Some(TokenSource::Login { provider, file: login.file.clone(), url, ca }), Some(login.auth))
+            (
+                Some(TokenSource::Login { provider, file: login.file.clone(), url, ca }),
+                Some(login.auth),
+            )
         }
-        (None, Some(TokenSource::Env(variable))) => (Some(TokenSource::Env(variable.clone())), by_name(variable.as_str())),
+        (None, Some(TokenSource::Env(variable))) => {
+            (Some(TokenSource::Env(variable.clone())), by_name(variable.as_str()))
+        }
         (None, Some(source)) => (Some(source), None),
-        (None, None) => usual().map_or((None, None), |(v, auth)| (v.parse::<EnvName>().ok().map(TokenSource::Env), Some(*auth))),
+        (None, None) => usual().map_or((None, None), |(v, auth)| {
+            (v.parse::<EnvName>().ok().map(TokenSource::Env), Some(*auth))
+        }),
     };
     let token = match &source {
         Some(TokenSource::Env(variable)) => variable.as_str().parse().ok(),
@@ -184,10 +213,17 @@ fn credential(asked: &Asked<'_>, provider: Provider, variables: &[(&str, Auth)],
 }
 
 /// The route to the API at `base_url` (checked by the manifest); `paths` where the vendor's own are known, else all below the URL.
-fn api_route(name: &str, base_url: &str, paths: &[&str], settings: Option<&ProviderSettings>) -> Option<Route> {
+fn api_route(
+    name: &str,
+    base_url: &str,
+    paths: &[&str],
+    settings: Option<&ProviderSettings>,
+) -> Option<Route> {
     let rest = base_url.strip_prefix("https://")?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, port.parse().ok()));
+    let (host, port) = authority
+        .split_once(':')
+        .map_or((authority, None), |(host, port)| (host, port.parse().ok()));
     let below = format!("/{}/*", path.trim_matches('/')).replace("//", "/");
     let own = [below.as_str()];
     let paths = if paths.is_empty() { &own[..] } else { paths };
@@ -206,9 +242,22 @@ fn api_route(name: &str, base_url: &str, paths: &[&str], settings: Option<&Provi
 /// `Config` for each key whose feature is not built.
 pub fn supported(plan: &LaunchPlan) -> Result<()> {
     let Some(first) = plan.unsupported.first() else { return Ok(()) };
-    let all: Vec<String> = plan.unsupported.iter().map(|u| format!("{}: {} needs {}", u.at, u.key, u.feature)).collect();
-    Err(Error::new(Kind::Config, format!("this bottle cannot be launched yet, as nothing is silently ignored:\n  {}", all.join("\n  ")))
-        .hint(format!("bottle plan {}   # shows it; remove `{}` to launch without", plan.agent, first.key)))
+    let all: Vec<String> = plan
+        .unsupported
+        .iter()
+        .map(|u| format!("{}: {} needs {}", u.at, u.key, u.feature))
+        .collect();
+    Err(Error::new(
+        Kind::Config,
+        format!(
+            "this bottle cannot be launched yet, as nothing is silently ignored:\n  {}",
+            all.join("\n  ")
+        ),
+    )
+    .hint(format!(
+        "bottle plan {}   # shows it; remove `{}` to launch without",
+        plan.agent, first.key
+    )))
 }
 
 /// Refuses a plan whose agent has no credential on this host: better before the operator's yes than after it.
@@ -220,20 +269,43 @@ pub fn ready(plan: &LaunchPlan, is_set: &dyn Fn(&str) -> bool) -> Result<()> {
         return Ok(());
     }
     let own = format!("{}:api", plan.provider);
-    let used = plan.policy.routes.iter().filter(|r| r.name == own).filter_map(|r| r.inject.as_ref()).map(|i| &i.token);
+    let used = plan
+        .policy
+        .routes
+        .iter()
+        .filter(|r| r.name == own)
+        .filter_map(|r| r.inject.as_ref())
+        .map(|i| &i.token);
     for (name, source) in used.filter_map(|name| Some((name, plan.tokens.get(name)?))) {
         match source {
             TokenSource::Env(variable) if !is_set(variable.as_str()) => {
-                let hint = format!("export {variable}=…   # or use this host's own login: bottle launch {} --login", plan.agent);
-                return Err(Error::new(Kind::Config, format!("{} has no credential: {variable} is not set", plan.provider)).hint(hint));
+                let hint = format!(
+                    "export {variable}=…   # or use this host's own login: bottle launch {} --login",
+                    plan.agent
+                );
+                return Err(Error::new(
+                    Kind::Config,
+                    format!("{} has no credential: {variable} is not set", plan.provider),
+                )
+                .hint(hint));
             }
             TokenSource::Login { provider, file, .. } => {
-                let why = |why| Error::new(Kind::Config, format!("{provider} has no credential: {why}")).hint(renewed_by(*provider));
+                let why = |why| {
+                    Error::new(Kind::Config, format!("{provider} has no credential: {why}"))
+                        .hint(renewed_by(*provider))
+                };
                 usable(*provider, file).map_err(why)?;
             }
             TokenSource::File { path, .. } if !path.is_file() => {
-                return Err(Error::new(Kind::Config, format!("{} has no credential: {name} is not in {}", plan.provider, path.display()))
-                    .hint(format!("ls -l {}", path.display())));
+                return Err(Error::new(
+                    Kind::Config,
+                    format!(
+                        "{} has no credential: {name} is not in {}",
+                        plan.provider,
+                        path.display()
+                    ),
+                )
+                .hint(format!("ls -l {}", path.display())));
             }
             _ => {}
         }
@@ -246,11 +318,20 @@ pub fn ready(plan: &LaunchPlan, is_set: &dyn Fn(&str) -> bool) -> Result<()> {
 pub fn turned_down(plan: &LaunchPlan, name: &TokenName) -> String {
     let what = match plan.tokens.get(name) {
         Some(TokenSource::Env(variable)) if plan.settings.is_some() => {
-            format!("export {variable}=… with one that is good, or use this host's own login: bottle launch {} --login", plan.agent)
+            format!(
+                "export {variable}=… with one that is good, or use this host's own login: bottle launch {} --login",
+                plan.agent
+            )
         }
-        Some(TokenSource::Env(variable)) => format!("export {variable}=… with one that is good, and launch again"),
-        Some(TokenSource::File { path, .. }) => format!("put one that is good into {}", path.display()),
-        Some(TokenSource::Command { argv, .. }) => format!("its command gives no other: {}", argv.first().map_or("", String::as_str)),
+        Some(TokenSource::Env(variable)) => {
+            format!("export {variable}=… with one that is good, and launch again")
+        }
+        Some(TokenSource::File { path, .. }) => {
+            format!("put one that is good into {}", path.display())
+        }
+        Some(TokenSource::Command { argv, .. }) => {
+            format!("its command gives no other: {}", argv.first().map_or("", String::as_str))
+        }
         Some(TokenSource::Login { provider, .. }) => renewed_by(*provider).to_owned(),
         Some(TokenSource::Generated) | None => format!("bottle logs {}", plan.slug),
     };

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use bottle_channel::copy::copy_in;
 use bottle_channel::trust::{CA, CA_BUNDLE, JAVA_TRUST_STORE};
-use bottle_channel::{CopyInRequest, Endpoint, EndpointName, GuestConfig, HostOpen, MakeDir, Session};
+use bottle_channel::{
+    CopyInRequest, Endpoint, EndpointName, GuestConfig, HostOpen, MakeDir, Session,
+};
 
 use crate::error::{Context, Kind, Result};
 use crate::plan::{Daemon, Identity, LaunchPlan, PROMPT};
@@ -22,7 +24,11 @@ fn configuration(plan: &LaunchPlan, ca_certificate: &str) -> Result<GuestConfig>
     Ok(GuestConfig {
         hostname: plan.slug.to_string(),
         time_unix_ms: now_ms(),
-        endpoints: plan.endpoints.iter().map(|e| Endpoint { name: endpoint(e.daemon), port: e.port }).collect(),
+        endpoints: plan
+            .endpoints
+            .iter()
+            .map(|e| Endpoint { name: endpoint(e.daemon), port: e.port })
+            .collect(),
         mkdirs: [&image.home, &image.workdir]
             .into_iter()
             .map(|path| MakeDir { path: path.clone(), mode: 0o700, uid: image.uid, gid: image.gid })
@@ -62,7 +68,14 @@ pub fn environment(plan: &LaunchPlan, term: Option<&str>) -> BTreeMap<String, St
         let url = format!("http://127.0.0.1:{}", endpoint.port);
         match endpoint.daemon {
             Daemon::Egress => {
-                for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+                for name in [
+                    "HTTPS_PROXY",
+                    "https_proxy",
+                    "HTTP_PROXY",
+                    "http_proxy",
+                    "ALL_PROXY",
+                    "all_proxy",
+                ] {
                     set(name, &url);
                 }
                 set("NO_PROXY", "localhost,127.0.0.1,::1");
@@ -75,14 +88,24 @@ pub fn environment(plan: &LaunchPlan, term: Option<&str>) -> BTreeMap<String, St
         }
     }
     set("NODE_EXTRA_CA_CERTS", CA);
-    for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO", "PIP_CERT"] {
+    for name in [
+        "SSL_CERT_FILE",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "GIT_SSL_CAINFO",
+        "CARGO_HTTP_CAINFO",
+        "PIP_CERT",
+    ] {
         set(name, CA_BUNDLE);
     }
     env.extend(plan.provider_env.clone());
     env.extend(plan.env.iter().map(|(name, value)| (name.to_string(), value.clone())));
     // A JVM reads no other variable; what the manifest says of it is said after ours.
     let own = env.remove(JAVA_OPTIONS);
-    env.insert(JAVA_OPTIONS.to_owned(), [Some(java_options(plan)), own].into_iter().flatten().collect::<Vec<_>>().join(" "));
+    env.insert(
+        JAVA_OPTIONS.to_owned(),
+        [Some(java_options(plan)), own].into_iter().flatten().collect::<Vec<_>>().join(" "),
+    );
     env
 }
 
@@ -94,7 +117,8 @@ fn java_options(plan: &LaunchPlan) -> String {
     let mut options = format!("-Djavax.net.ssl.trustStore={JAVA_TRUST_STORE}");
     if let Some(egress) = plan.endpoints.iter().find(|e| e.daemon == Daemon::Egress) {
         for scheme in ["http", "https"] {
-            options += &format!(" -D{scheme}.proxyHost=127.0.0.1 -D{scheme}.proxyPort={}", egress.port);
+            options +=
+                &format!(" -D{scheme}.proxyHost=127.0.0.1 -D{scheme}.proxyPort={}", egress.port);
         }
         options += " -Dhttp.nonProxyHosts=localhost|127.0.0.1|[::1]";
     }
@@ -105,7 +129,11 @@ fn java_options(plan: &LaunchPlan) -> String {
 ///
 /// # Errors
 /// `Engine` when the guest refuses.
-pub async fn configure(session: &Session<HostOpen>, plan: &LaunchPlan, ca_certificate: &str) -> Result<()> {
+pub async fn configure(
+    session: &Session<HostOpen>,
+    plan: &LaunchPlan,
+    ca_certificate: &str,
+) -> Result<()> {
     let config = configuration(plan, ca_certificate)?;
     session.configure(config).await.context(Kind::Engine, || "the guest could not be set up".into())
 }
@@ -114,7 +142,11 @@ pub async fn configure(session: &Session<HostOpen>, plan: &LaunchPlan, ca_certif
 ///
 /// # Errors
 /// `Engine` when the guest refuses (a full disk, for one).
-pub async fn provision(session: &Session<HostOpen>, plan: &LaunchPlan, given: Given<'_>) -> Result<()> {
+pub async fn provision(
+    session: &Session<HostOpen>,
+    plan: &LaunchPlan,
+    given: Given<'_>,
+) -> Result<()> {
     let what = || "the guest could not be provisioned".to_owned();
     let mut home: Vec<(&str, &[u8], u32)> = Vec::new();
     if let Some(prompt) = plan.prompt.as_ref().filter(|p| !p.text.is_empty()) {
@@ -128,12 +160,20 @@ pub async fn provision(session: &Session<HostOpen>, plan: &LaunchPlan, given: Gi
     if !home.is_empty() {
         let image = &plan.image.facts;
         let home = archive(&home)?;
-        let request = CopyInRequest { dest_dir: image.home.clone(), uid: Some(image.uid), gid: Some(image.gid) };
+        let request = CopyInRequest {
+            dest_dir: image.home.clone(),
+            uid: Some(image.uid),
+            gid: Some(image.gid),
+        };
         copy_in(session, request, home.as_slice()).await.context(Kind::Engine, what)?;
     }
     if let Some(skills) = given.skills {
         let image = &plan.image.facts;
-        let request = CopyInRequest { dest_dir: image.home.clone(), uid: Some(image.uid), gid: Some(image.gid) };
+        let request = CopyInRequest {
+            dest_dir: image.home.clone(),
+            uid: Some(image.uid),
+            gid: Some(image.gid),
+        };
         copy_in(session, request, skills).await.context(Kind::Engine, what)?;
     }
     Ok(())
@@ -151,7 +191,11 @@ pub struct Given<'a> {
 /// Who the agent's commits are by.
 fn gitconfig(identity: &Identity) -> String {
     let value = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-    format!("[user]\n\tname = {}\n\temail = {}\n[init]\n\tdefaultBranch = main\n", value(&identity.name), value(&identity.email))
+    format!(
+        "[user]\n\tname = {}\n\temail = {}\n[init]\n\tdefaultBranch = main\n",
+        value(&identity.name),
+        value(&identity.email)
+    )
 }
 
 /// Leads every spelling of an upstream's URL to git-gate.
@@ -159,10 +203,16 @@ fn git_settings(plan: &LaunchPlan) -> Result<String> {
     let port = Daemon::GitGate.guest_port();
     let mut settings = String::new();
     for git in &plan.git {
-        let url: bottle_policy::GateUrl = git.url.as_str().parse().context(Kind::Config, || format!("git upstream {}", git.name))?;
+        let url: bottle_policy::GateUrl = git
+            .url
+            .as_str()
+            .parse()
+            .context(Kind::Config, || format!("git upstream {}", git.name))?;
         settings += &format!("[url \"http://127.0.0.1:{port}/{}.git\"]\n", git.name);
         // Neither a name nor a URL has quotes, backslashes or line breaks in it.
-        url.spellings().iter().for_each(|spelling| settings += &format!("\tinsteadOf = \"{spelling}\"\n"));
+        url.spellings()
+            .iter()
+            .for_each(|spelling| settings += &format!("\tinsteadOf = \"{spelling}\"\n"));
     }
     Ok(settings)
 }
@@ -176,7 +226,9 @@ fn archive(files: &[(&str, &[u8], u32)]) -> Result<Vec<u8>> {
         header.set_size(content.len() as u64);
         header.set_mode(*mode);
         header.set_mtime(0);
-        builder.append_data(&mut header, path.trim_start_matches('/'), *content).context(Kind::Internal, what)?;
+        builder
+            .append_data(&mut header, path.trim_start_matches('/'), *content)
+            .context(Kind::Internal, what)?;
     }
     builder.into_inner().context(Kind::Internal, what)
 }
@@ -189,8 +241,12 @@ mod tests {
     use crate::plan::{Engine, Host, ImageFacts, Options, plan};
 
     fn environment_of(keys: &str) -> BTreeMap<String, String> {
-        let text = format!("version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.d]\n{keys}\n");
-        let manifest = parse(text.as_bytes(), std::path::Path::new("bottle.toml"), &MemFiles::default()).unwrap();
+        let text = format!(
+            "version = 1\n[agents.a]\nbottle = \"d\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.d]\n{keys}\n"
+        );
+        let manifest =
+            parse(text.as_bytes(), std::path::Path::new("bottle.toml"), &MemFiles::default())
+                .unwrap();
         let facts = ImageFacts {
             image: "/nix/store/a".into(),
             user: "node".into(),
@@ -203,8 +259,13 @@ mod tests {
         let images = BTreeMap::from([("demo".parse().unwrap(), facts)]);
         let engine = Engine { name: "qemu".into(), reason: String::new() };
         environment(
-            &plan(&manifest, "a", &Host { env: &|_| None, engine, images, identity: None, logins: BTreeMap::new() }, &Options::default())
-                .unwrap(),
+            &plan(
+                &manifest,
+                "a",
+                &Host { env: &|_| None, engine, images, identity: None, logins: BTreeMap::new() },
+                &Options::default(),
+            )
+            .unwrap(),
             None,
         )
     }
@@ -214,11 +275,23 @@ mod tests {
     #[test]
     fn every_client_is_told_of_the_proxy_and_the_ca() {
         let env = environment_of(ROUTE);
-        for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy"] {
+        for name in
+            ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy"]
+        {
             assert_eq!(env[name], "http://127.0.0.1:9099", "{name}");
         }
-        assert_eq!((&*env["NO_PROXY"], &*env["no_proxy"]), ("localhost,127.0.0.1,::1", "localhost,127.0.0.1,::1"));
-        for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO", "PIP_CERT"] {
+        assert_eq!(
+            (&*env["NO_PROXY"], &*env["no_proxy"]),
+            ("localhost,127.0.0.1,::1", "localhost,127.0.0.1,::1")
+        );
+        for name in [
+            "SSL_CERT_FILE",
+            "REQUESTS_CA_BUNDLE",
+            "CURL_CA_BUNDLE",
+            "GIT_SSL_CAINFO",
+            "CARGO_HTTP_CAINFO",
+            "PIP_CERT",
+        ] {
             assert_eq!(env[name], CA_BUNDLE, "{name}");
         }
         assert_eq!((&*env["NODE_EXTRA_CA_CERTS"], &*env["NODE_USE_ENV_PROXY"]), (CA, "1"));
@@ -227,7 +300,11 @@ mod tests {
     #[test]
     fn a_jvm_has_its_own_words_and_keeps_the_manifests() {
         let java = &environment_of(&format!("env.JAVA_TOOL_OPTIONS = \"-Xmx1g\"\n{ROUTE}"))["JAVA_TOOL_OPTIONS"];
-        for option in [&*format!("-Djavax.net.ssl.trustStore={JAVA_TRUST_STORE}"), "-Dhttps.proxyHost=127.0.0.1", "-Dhttp.proxyPort=9099"] {
+        for option in [
+            &*format!("-Djavax.net.ssl.trustStore={JAVA_TRUST_STORE}"),
+            "-Dhttps.proxyHost=127.0.0.1",
+            "-Dhttp.proxyPort=9099",
+        ] {
             assert!(java.split(' ').any(|o| o == option), "{option} is not in {java}");
         }
         assert!(java.ends_with(" -Xmx1g"), "{java}");

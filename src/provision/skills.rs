@@ -25,10 +25,15 @@ pub fn pack(plan: &LaunchPlan) -> Result<Option<Vec<u8>>> {
         let what = || format!("skill {}", skill.name);
         let root = skill.dir.canonicalize().context(Kind::Config, what)?;
         if !root.join("SKILL.md").is_file() {
-            return Err(Error::new(Kind::Config, format!("{}: {} has no SKILL.md", what(), root.display())));
+            return Err(Error::new(
+                Kind::Config,
+                format!("{}: {} has no SKILL.md", what(), root.display()),
+            ));
         }
         let to = Path::new(provider::skills(plan.provider)).join(skill.name.as_str());
-        packed.add(&root, &root, &to, 0).map_err(|e| Error::new(e.kind(), format!("{}: {e}", what())))?;
+        packed
+            .add(&root, &root, &to, 0)
+            .map_err(|e| Error::new(e.kind(), format!("{}: {e}", what())))?;
     }
     packed.tar.into_inner().map(Some).context(Kind::Internal, || "cannot pack the skills".into())
 }
@@ -44,17 +49,30 @@ impl Packed {
         let what = || format!("cannot read {}", from.display());
         let real = from.canonicalize().context(Kind::Config, what)?;
         if !real.starts_with(root) {
-            return Err(Error::new(Kind::Config, format!("{} leads out of the skill by a symbolic link", from.display())));
+            return Err(Error::new(
+                Kind::Config,
+                format!("{} leads out of the skill by a symbolic link", from.display()),
+            ));
         }
         let meta = fs::metadata(&real).context(Kind::Config, what)?;
         if meta.is_dir() {
             if depth > DEEPEST {
-                return Err(Error::new(Kind::Config, format!("{} is too deep, or a link to a directory above itself", from.display())));
+                return Err(Error::new(
+                    Kind::Config,
+                    format!(
+                        "{} is too deep, or a link to a directory above itself",
+                        from.display()
+                    ),
+                ));
             }
-            let mut entries: Vec<_> =
-                fs::read_dir(&real).context(Kind::Config, what)?.filter_map(|e| e.ok().map(|e| e.file_name())).collect();
+            let mut entries: Vec<_> = fs::read_dir(&real)
+                .context(Kind::Config, what)?
+                .filter_map(|e| e.ok().map(|e| e.file_name()))
+                .collect();
             entries.sort();
-            return entries.iter().try_for_each(|name| self.add(root, &real.join(name), &to.join(name), depth + 1));
+            return entries
+                .iter()
+                .try_for_each(|name| self.add(root, &real.join(name), &to.join(name), depth + 1));
         }
         if !meta.is_file() {
             return Ok(());
@@ -62,12 +80,19 @@ impl Packed {
         self.files += 1;
         self.bytes += meta.len();
         if self.files > MOST.0 || self.bytes > MOST.1 {
-            return Err(Error::new(Kind::Config, format!("more than {} files or {} MiB", MOST.0, MOST.1 >> 20)));
+            return Err(Error::new(
+                Kind::Config,
+                format!("more than {} files or {} MiB", MOST.0, MOST.1 >> 20),
+            ));
         }
         let content = fs::read(&real).context(Kind::Config, what)?;
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
-        header.set_mode(if std::os::unix::fs::MetadataExt::mode(&meta) & 0o100 == 0 { 0o644 } else { 0o755 });
+        header.set_mode(if std::os::unix::fs::MetadataExt::mode(&meta) & 0o100 == 0 {
+            0o644
+        } else {
+            0o755
+        });
         header.set_mtime(0);
         self.tar.append_data(&mut header, to, content.as_slice()).context(Kind::Internal, what)
     }
@@ -95,14 +120,26 @@ mod tests {
         std::os::unix::fs::symlink("../SKILL.md", skill.join("more/link")).unwrap();
         let tar = pack_of(&skill).unwrap().unwrap();
         let mut archive = tar::Archive::new(tar.as_slice());
-        let names: Vec<_> =
-            archive.entries().unwrap().map(|e| (e.as_ref().unwrap().path().unwrap().into_owned(), e.unwrap().size())).collect();
-        assert_eq!(names, [(".claude/skills/review/SKILL.md".into(), 3), (".claude/skills/review/more/link".into(), 3)]);
+        let names: Vec<_> = archive
+            .entries()
+            .unwrap()
+            .map(|e| (e.as_ref().unwrap().path().unwrap().into_owned(), e.unwrap().size()))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                (".claude/skills/review/SKILL.md".into(), 3),
+                (".claude/skills/review/more/link".into(), 3)
+            ]
+        );
         for target in ["../secret", "/etc/passwd", ".."] {
             let link = skill.join("out");
             std::os::unix::fs::symlink(target, &link).unwrap();
             let e = pack_of(&skill).unwrap_err().to_string();
-            assert!(e.contains("leads out of the skill") || e.contains("too deep"), "{target}: {e}");
+            assert!(
+                e.contains("leads out of the skill") || e.contains("too deep"),
+                "{target}: {e}"
+            );
             fs::remove_file(&link).unwrap();
         }
         fs::remove_file(skill.join("SKILL.md")).unwrap();

@@ -75,7 +75,9 @@ pub struct BottleStatus {
 /// Milliseconds since the epoch.
 #[must_use]
 pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Metadata {
@@ -133,7 +135,8 @@ impl BottleDir {
     /// The same as its orchestrator wrote it down, for whoever wants to connect.
     #[must_use]
     pub fn recorded_control_socket(&self) -> PathBuf {
-        self.read_metadata().map_or_else(|| self.control_socket(), |m| m.runtime.join("control.sock"))
+        self.read_metadata()
+            .map_or_else(|| self.control_socket(), |m| m.runtime.join("control.sock"))
     }
 
     /// The socket of the daemon `name`.
@@ -245,8 +248,14 @@ impl BottleDir {
                     std::thread::sleep(Duration::from_millis(2));
                     continue;
                 }
-                return Err(Error::new(Kind::Usage, format!("bottle {:?} is running already", self.slug))
-                    .hint(format!("bottle stop {0}   # or launch a second one with --name {0}-2", self.slug)));
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!("bottle {:?} is running already", self.slug),
+                )
+                .hint(format!(
+                    "bottle stop {0}   # or launch a second one with --name {0}-2",
+                    self.slug
+                )));
             };
             // `bottle rm` may have removed the directory between our open and our lock: then we hold a dead file.
             let on_disk = std::fs::metadata(self.state.join("lock")).map(|m| m.ino()).ok();
@@ -270,7 +279,9 @@ impl BottleDir {
         match Flock::lock(file, how) {
             Ok(lock) => Ok(Some(Lock(lock))),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, e)) => Err(Error::new(Kind::Config, format!("cannot lock {}: {e}", path.display()))),
+            Err((_, e)) => {
+                Err(Error::new(Kind::Config, format!("cannot lock {}: {e}", path.display())))
+            }
         }
     }
 
@@ -290,8 +301,13 @@ impl BottleDir {
     pub fn require_space(&self) -> Result<()> {
         let free_mib = super::free_mib(&self.state)?;
         if free_mib < 64 {
-            return Err(Error::new(Kind::Config, format!("only {free_mib} MiB are free for {}", self.state.display()))
-                .hint("bottle list; bottle rm NAME   # or export XDG_STATE_HOME=/somewhere/with/room"));
+            return Err(Error::new(
+                Kind::Config,
+                format!("only {free_mib} MiB are free for {}", self.state.display()),
+            )
+            .hint(
+                "bottle list; bottle rm NAME   # or export XDG_STATE_HOME=/somewhere/with/room",
+            ));
         }
         Ok(())
     }
@@ -301,7 +317,8 @@ impl BottleDir {
     /// # Errors
     /// `Config` when it cannot be written.
     pub fn write_metadata(&self, metadata: &Metadata) -> Result<()> {
-        let json = serde_json::to_vec_pretty(metadata).context(Kind::Internal, || "cannot write metadata".into())?;
+        let json = serde_json::to_vec_pretty(metadata)
+            .context(Kind::Internal, || "cannot write metadata".into())?;
         write_private(&self.metadata_file(), &json)
     }
 
@@ -309,7 +326,8 @@ impl BottleDir {
     #[must_use]
     pub fn status(&self) -> Option<BottleStatus> {
         let metadata = self.read_metadata()?;
-        let alive = self.state.join("lock").exists() && matches!(self.try_lock(FlockArg::LockSharedNonblock), Ok(None));
+        let alive = self.state.join("lock").exists()
+            && matches!(self.try_lock(FlockArg::LockSharedNonblock), Ok(None));
         Some(BottleStatus { metadata, alive })
     }
 
@@ -342,14 +360,16 @@ impl BottleDir {
     /// `Usage` when it runs or does not exist.
     pub fn remove(&self) -> Result<()> {
         if !self.state.exists() {
-            return Err(Error::new(Kind::Usage, format!("there is no bottle {:?}", self.slug)).hint("bottle list"));
+            return Err(Error::new(Kind::Usage, format!("there is no bottle {:?}", self.slug))
+                .hint("bottle list"));
         }
         let _lock = self.lock()?;
         if self.journal().exists() && Journal::unwind(&self.journal()).is_err() {
             // A journal that cannot be read any more: at least what has a fixed place goes.
             let _ = std::fs::remove_dir_all(&self.runtime);
         }
-        std::fs::remove_dir_all(&self.state).context(Kind::Config, || format!("cannot remove {}", self.state.display()))
+        std::fs::remove_dir_all(&self.state)
+            .context(Kind::Config, || format!("cannot remove {}", self.state.display()))
     }
 }
 

@@ -23,7 +23,10 @@ pub fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
         } else if kind.is_file() {
             copy_file(&entry.path(), &place)?;
         } else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file", entry.path().display())));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} is no file", entry.path().display()),
+            ));
         }
     }
     Ok(())

@@ -92,7 +92,8 @@ impl Stat {
 }
 
 fn boot() -> u64 {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().replace('-', "");
+    let id =
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().replace('-', "");
     id.get(..16).and_then(|head| u64::from_str_radix(head, 16).ok()).unwrap_or_default()
 }
 
@@ -100,13 +101,20 @@ impl ProcessId {
     /// The identity of a process that exists now; `None` when it does not.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
-        Stat::read(pid).map(|stat| Self { pid, start_ticks: stat.start_ticks, boot: boot(), session: stat.session })
+        Stat::read(pid).map(|stat| Self {
+            pid,
+            start_ticks: stat.start_ticks,
+            boot: boot(),
+            session: stat.session,
+        })
     }
 
     /// Whether this very process still runs (a zombie does not).
     #[must_use]
     pub fn runs(self) -> bool {
-        self.boot == boot() && Stat::read(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.runs())
+        self.boot == boot()
+            && Stat::read(self.pid)
+                .is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.runs())
     }
 
     /// Sends it a signal, if it is still this very process.
@@ -124,8 +132,15 @@ impl ProcessId {
         if self.boot != boot() || Stat::read(self.pid).is_some_and(other) {
             return Vec::new();
         }
-        let all = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let ours = |s: Stat| (s.group, s.session) == (self.pid, self.session) && s.start_ticks >= self.start_ticks && s.runs();
+        let all = fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let ours = |s: Stat| {
+            (s.group, s.session) == (self.pid, self.session)
+                && s.start_ticks >= self.start_ticks
+                && s.runs()
+        };
         all.filter(|pid| Stat::read(*pid).is_some_and(ours)).collect()
     }
 }
@@ -158,9 +173,12 @@ impl Journal {
     /// # Errors
     /// `Config` when the line cannot be written: then the step must not be taken.
     pub fn record(&mut self, step: &Step) -> Result<()> {
-        let mut line = serde_json::to_vec(step).context(Kind::Internal, || "cannot write the journal".into())?;
+        let mut line = serde_json::to_vec(step)
+            .context(Kind::Internal, || "cannot write the journal".into())?;
         line.push(b'\n');
-        self.file.write_all(&line).context(Kind::Config, || format!("cannot write {}", self.path.display()))
+        self.file
+            .write_all(&line)
+            .context(Kind::Config, || format!("cannot write {}", self.path.display()))
     }
 
     /// The steps of a journal; `None` when it is damaged. A last line that a crash cut short is a step not taken.
@@ -174,10 +192,14 @@ impl Journal {
     /// # Errors
     /// All that could not be undone, in one error; the other steps were undone all the same.
     pub fn unwind(path: &Path) -> Result<()> {
-        let text = fs::read_to_string(path).context(Kind::Config, || format!("cannot read {}", path.display()))?;
+        let text = fs::read_to_string(path)
+            .context(Kind::Config, || format!("cannot read {}", path.display()))?;
         let steps = Self::steps(&text).ok_or_else(|| {
-            Error::new(Kind::Internal, format!("{} is damaged, so nobody knows what is left to tear down", path.display()))
-                .hint("bottle rm NAME   # forgets the bottle and what has a fixed place")
+            Error::new(
+                Kind::Internal,
+                format!("{} is damaged, so nobody knows what is left to tear down", path.display()),
+            )
+            .hint("bottle rm NAME   # forgets the bottle and what has a fixed place")
         })?;
         // All are told at once, and then waited for: each takes its time.
         for step in steps.iter().rev() {
@@ -187,7 +209,11 @@ impl Journal {
         }
         let failed: Vec<String> = steps.iter().rev().filter_map(|s| undo(s).err()).collect();
         if !failed.is_empty() {
-            return Err(Error::new(Kind::Internal, format!("teardown is not complete: {}", failed.join("; "))).hint("bottle cleanup"));
+            return Err(Error::new(
+                Kind::Internal,
+                format!("teardown is not complete: {}", failed.join("; ")),
+            )
+            .hint("bottle cleanup"));
         }
         fs::remove_file(path).context(Kind::Config, || format!("cannot remove {}", path.display()))
     }
@@ -195,7 +221,9 @@ impl Journal {
 
 fn undo(step: &Step) -> Result<(), String> {
     let gone = |r: std::io::Result<()>, path: &Path| match r {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("cannot remove {}: {e}", path.display())),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("cannot remove {}: {e}", path.display()))
+        }
         _ => Ok(()),
     };
     match step {
@@ -272,7 +300,10 @@ mod tests {
         let path = dir.path().join("journal.jsonl");
         for text in ["\0\0\0\n", "{\"step\":\"from-the-future\"}\n"] {
             fs::write(&path, text).expect("journal");
-            assert!(Journal::unwind(&path).is_err_and(|e| e.to_string().contains("damaged")) && path.exists());
+            assert!(
+                Journal::unwind(&path).is_err_and(|e| e.to_string().contains("damaged"))
+                    && path.exists()
+            );
         }
         fs::write(&path, "{\"step\":\"fi").expect("cut short");
         Journal::unwind(&path).expect("nothing was done");
@@ -292,12 +323,20 @@ mod tests {
         use std::os::unix::process::CommandExt;
         let start = || {
             let mut command = std::process::Command::new("sh");
-            command.args(["-c", "sleep 100 & echo $!; wait"]).process_group(0).stdout(std::process::Stdio::piped());
+            command
+                .args(["-c", "sleep 100 & echo $!; wait"])
+                .process_group(0)
+                .stdout(std::process::Stdio::piped());
             let mut child = command.spawn().expect("sh");
             let mut line = String::new();
-            std::io::BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
+            std::io::BufReader::new(child.stdout.take().expect("stdout"))
+                .read_line(&mut line)
+                .expect("a line");
             let id = |pid| ProcessId::of(pid).expect("runs");
-            let (daemon, orphan) = (id(i32::try_from(child.id()).expect("pid")), id(line.trim().parse().expect("pid")));
+            let (daemon, orphan) = (
+                id(i32::try_from(child.id()).expect("pid")),
+                id(line.trim().parse().expect("pid")),
+            );
             child.kill().expect("killed");
             child.wait().expect("reaped");
             (daemon, orphan)

@@ -42,16 +42,22 @@ impl Roots {
     /// `Config` when neither XDG_STATE_HOME nor HOME is set, when a root cannot be created, or when it belongs to
     /// somebody else.
     pub fn from_environment() -> Result<Self> {
-        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let absolute =
+            |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
         let state = match (absolute("XDG_STATE_HOME"), absolute("HOME")) {
             (Some(dir), _) => dir.join("bottle"),
             (None, Some(home)) => home.join(".local/state/bottle"),
             (None, None) => {
-                return Err(Error::new(Kind::Config, "neither XDG_STATE_HOME nor HOME names an absolute directory")
-                    .hint("export HOME=/path/to/your/home"));
+                return Err(Error::new(
+                    Kind::Config,
+                    "neither XDG_STATE_HOME nor HOME names an absolute directory",
+                )
+                .hint("export HOME=/path/to/your/home"));
             }
         };
-        let runtime = absolute("XDG_RUNTIME_DIR").filter(|d| is_private(d)).map_or_else(|| state.join("run"), |d| d.join("bottle"));
+        let runtime = absolute("XDG_RUNTIME_DIR")
+            .filter(|d| is_private(d))
+            .map_or_else(|| state.join("run"), |d| d.join("bottle"));
         Self::at(state, runtime)
     }
 
@@ -94,18 +100,26 @@ impl Roots {
     /// `Usage` when `slug` is no slug, `Config` when its sockets' paths would be too long for the kernel.
     pub fn bottle(&self, slug: &str) -> Result<BottleDir> {
         let fits = slug.len() <= 32 && !slug.is_empty() && !slug.starts_with('-');
-        if !fits || !slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-            return Err(
-                Error::new(Kind::Usage, format!("{slug:?} is not a bottle's name (a-z, 0-9 and -, at most 32)")).hint("bottle list")
-            );
+        if !fits || !slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        {
+            return Err(Error::new(
+                Kind::Usage,
+                format!("{slug:?} is not a bottle's name (a-z, 0-9 and -, at most 32)"),
+            )
+            .hint("bottle list"));
         }
         let runtime = self.runtime.join(slug);
         if runtime.as_os_str().len() + LONGEST_SOCKET_NAME.len() > SOCKET_PATH_LIMIT {
             return Err(Error::new(
                 Kind::Config,
-                format!("{} is too long for a socket's path ({SOCKET_PATH_LIMIT} bytes)", runtime.display()),
+                format!(
+                    "{} is too long for a socket's path ({SOCKET_PATH_LIMIT} bytes)",
+                    runtime.display()
+                ),
             )
-            .hint("export XDG_RUNTIME_DIR=/run/user/$(id -u)   # or another short private directory"));
+            .hint(
+                "export XDG_RUNTIME_DIR=/run/user/$(id -u)   # or another short private directory",
+            ));
         }
         Ok(BottleDir::new(slug.to_owned(), self.state.join("bottles").join(slug), runtime))
     }
@@ -116,8 +130,10 @@ impl Roots {
     /// `Config` when the state directory cannot be read.
     pub fn bottles(&self) -> Result<Vec<BottleDir>> {
         let dir = self.state.join("bottles");
-        let entries = fs::read_dir(&dir).context(Kind::Config, || format!("cannot read {}", dir.display()))?;
-        let mut names: Vec<_> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+        let entries = fs::read_dir(&dir)
+            .context(Kind::Config, || format!("cannot read {}", dir.display()))?;
+        let mut names: Vec<_> =
+            entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
         names.sort();
         Ok(names.iter().filter_map(|n| self.bottle(n).ok()).collect())
     }
@@ -125,7 +141,9 @@ impl Roots {
 
 /// Whether `path` is a directory that only this user can change: whoever can rename in it could swap a bottle's policy.
 fn is_private(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|m| m.is_dir() && m.uid() == nix::unistd::geteuid().as_raw() && m.mode() & 0o077 == 0)
+    fs::metadata(path).is_ok_and(|m| {
+        m.is_dir() && m.uid() == nix::unistd::geteuid().as_raw() && m.mode() & 0o077 == 0
+    })
 }
 
 /// The exclusive lock of `file`, waiting at most `limit` for others to give it up.
@@ -149,7 +167,8 @@ pub async fn lock_within(mut file: File, limit: Duration) -> std::io::Result<Flo
 /// # Errors
 /// `Config` when it cannot be read.
 pub fn free_mib(dir: &Path) -> Result<u64> {
-    let found = nix::sys::statvfs::statvfs(dir).context(Kind::Config, || format!("cannot read {}", dir.display()))?;
+    let found = nix::sys::statvfs::statvfs(dir)
+        .context(Kind::Config, || format!("cannot read {}", dir.display()))?;
     Ok((found.blocks_available() * found.fragment_size()) >> 20)
 }
 
@@ -158,11 +177,22 @@ pub fn free_mib(dir: &Path) -> Result<u64> {
 /// # Errors
 /// `Config` when it cannot be made, is no directory, or belongs to another user.
 pub fn private_dir(path: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).context(Kind::Config, || format!("cannot create {}", path.display()))?;
-    let meta = fs::symlink_metadata(path).context(Kind::Config, || format!("cannot read {}", path.display()))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .context(Kind::Config, || format!("cannot create {}", path.display()))?;
+    let meta = fs::symlink_metadata(path)
+        .context(Kind::Config, || format!("cannot read {}", path.display()))?;
     if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(Error::new(Kind::Config, format!("{} is not a directory of this user", path.display()))
-            .hint(format!("ls -ld {}   # remove it, or set XDG_STATE_HOME and XDG_RUNTIME_DIR", path.display())));
+        return Err(Error::new(
+            Kind::Config,
+            format!("{} is not a directory of this user", path.display()),
+        )
+        .hint(format!(
+            "ls -ld {}   # remove it, or set XDG_STATE_HOME and XDG_RUNTIME_DIR",
+            path.display()
+        )));
     }
     if meta.mode() & 0o077 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))

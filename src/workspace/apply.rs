@@ -33,9 +33,14 @@ pub struct Outcome {
 ///
 /// # Errors
 /// `Config` when something cannot be read or written: then a part may have been applied, and pulling again goes on.
-pub fn apply(changes: &Changes, taken: &Path, baseline: &mut Baseline, guards: Guards) -> Result<Outcome> {
-    let root =
-        fcntl::open(&baseline.root, DIR, Mode::empty()).context(Kind::Config, || format!("cannot open {}", baseline.root.display()))?;
+pub fn apply(
+    changes: &Changes,
+    taken: &Path,
+    baseline: &mut Baseline,
+    guards: Guards,
+) -> Result<Outcome> {
+    let root = fcntl::open(&baseline.root, DIR, Mode::empty())
+        .context(Kind::Config, || format!("cannot open {}", baseline.root.display()))?;
     let mut outcome = Outcome::default();
     let mut todo = Vec::new();
     for change in &changes.list {
@@ -43,11 +48,15 @@ pub fn apply(changes: &Changes, taken: &Path, baseline: &mut Baseline, guards: G
             Err(why) => outcome.conflicts.push((change.path.clone(), why)),
             Ok(now) if now == change.after => outcome.already += 1,
             Ok(now) if now == change.before || !guards.conflicts => todo.push(change),
-            Ok(None) => outcome.conflicts.push((change.path.clone(), "it was deleted here meanwhile".to_owned())),
-            Ok(Some(_)) if change.before.is_none() => {
-                outcome.conflicts.push((change.path.clone(), "there is another file here".to_owned()))
-            }
-            Ok(Some(_)) => outcome.conflicts.push((change.path.clone(), "it was changed here meanwhile".to_owned())),
+            Ok(None) => outcome
+                .conflicts
+                .push((change.path.clone(), "it was deleted here meanwhile".to_owned())),
+            Ok(Some(_)) if change.before.is_none() => outcome
+                .conflicts
+                .push((change.path.clone(), "there is another file here".to_owned())),
+            Ok(Some(_)) => outcome
+                .conflicts
+                .push((change.path.clone(), "it was changed here meanwhile".to_owned())),
         }
     }
     if !outcome.conflicts.is_empty() {
@@ -70,11 +79,16 @@ pub fn apply(changes: &Changes, taken: &Path, baseline: &mut Baseline, guards: G
     Ok(outcome)
 }
 
-const DIR: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const DIR: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 const IN_THE_WAY: &str = "a link or file of this host is in the way";
 
 /// The directory above `path`, and its last part; `None` when it is not there. `make` makes it.
-fn above<'p>(root: &OwnedFd, path: &'p Path, make: bool) -> Result<Option<(OwnedFd, &'p OsStr)>, Errno> {
+fn above<'p>(
+    root: &OwnedFd,
+    path: &'p Path,
+    make: bool,
+) -> Result<Option<(OwnedFd, &'p OsStr)>, Errno> {
     let mut dir = fcntl::openat(root, ".", DIR, Mode::empty())?;
     for part in path.parent().into_iter().flat_map(Path::iter) {
         dir = match fcntl::openat(&dir, part, DIR, Mode::empty()) {
@@ -90,7 +104,12 @@ fn above<'p>(root: &OwnedFd, path: &'p Path, make: bool) -> Result<Option<(Owned
 }
 
 /// What the project has at `path`.
-fn current(root: &OwnedFd, on_host: &Path, path: &Path, guards: Guards) -> Result<Option<Kept>, String> {
+fn current(
+    root: &OwnedFd,
+    on_host: &Path,
+    path: &Path,
+    guards: Guards,
+) -> Result<Option<Kept>, String> {
     if !guards.follow {
         return super::changes::look(&on_host.join(path)).map_err(|e| e.to_string());
     }
@@ -129,12 +148,19 @@ fn current(root: &OwnedFd, on_host: &Path, path: &Path, guards: Guards) -> Resul
 fn parent_is_file(root: &OwnedFd, path: &Path) -> bool {
     path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).any(|p| {
         let Ok(Some((dir, name))) = above(root, p, false) else { return false };
-        stat::fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-            .is_ok_and(|m| SFlag::from_bits_truncate(m.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG)
+        stat::fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|m| {
+            SFlag::from_bits_truncate(m.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG
+        })
     })
 }
 
-fn write(root: &OwnedFd, on_host: &Path, taken: &Path, change: &Change, guards: Guards) -> io::Result<()> {
+fn write(
+    root: &OwnedFd,
+    on_host: &Path,
+    taken: &Path,
+    change: &Change,
+    guards: Guards,
+) -> io::Result<()> {
     if !guards.follow {
         return write_following(on_host, taken, change);
     }
@@ -163,10 +189,15 @@ fn write(root: &OwnedFd, on_host: &Path, taken: &Path, change: &Change, guards: 
     match after {
         Kept::Link(target) => unistd::symlinkat(target.as_str(), &dir, temporary)?,
         Kept::File { executable, .. } => {
-            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let flags = OFlag::O_WRONLY
+                | OFlag::O_CREAT
+                | OFlag::O_EXCL
+                | OFlag::O_NOFOLLOW
+                | OFlag::O_CLOEXEC;
             // The mode is the umask's, but for the one bit that a guest may set.
             let mode = if *executable { 0o777 } else { 0o666 };
-            let mut file = File::from(fcntl::openat(&dir, temporary, flags, Mode::from_bits_truncate(mode))?);
+            let mut file =
+                File::from(fcntl::openat(&dir, temporary, flags, Mode::from_bits_truncate(mode))?);
             io::copy(&mut File::open(taken.join(&change.path))?, &mut file)?;
         }
     }
@@ -198,25 +229,44 @@ impl Changes {
         if !guards.manifest {
             return;
         }
-        let (out, rest) = std::mem::take(&mut self.list).into_iter().partition(|c: &Change| names::is_manifest(&c.path, inside));
+        let (out, rest) = std::mem::take(&mut self.list)
+            .into_iter()
+            .partition(|c: &Change| names::is_manifest(&c.path, inside));
         self.list = rest;
         let why = "it says what a bottle may do; --manifest-files takes it too";
         let out: Vec<Change> = out;
-        self.refused.extend(out.into_iter().map(|c| (c.path.to_string_lossy().into_owned(), why.to_owned())));
+        self.refused.extend(
+            out.into_iter().map(|c| (c.path.to_string_lossy().into_owned(), why.to_owned())),
+        );
     }
 
     /// The paths that a program of the host runs by itself.
     #[must_use]
     pub fn running_by_itself(&self) -> Vec<&Path> {
-        self.list.iter().filter(|c| c.after.is_some()).map(|c| c.path.as_path()).filter(|p| names::runs_by_itself(p)).collect()
+        self.list
+            .iter()
+            .filter(|c| c.after.is_some())
+            .map(|c| c.path.as_path())
+            .filter(|p| names::runs_by_itself(p))
+            .collect()
     }
 }
 
 /// The error of a pull that met conflicts.
 pub(crate) fn conflict(outcome: &Outcome, slug: &str) -> Option<Error> {
-    let first = outcome.conflicts.iter().take(20).map(|(path, why)| format!("\n  {}: {why}", path.display()));
+    let first = outcome
+        .conflicts
+        .iter()
+        .take(20)
+        .map(|(path, why)| format!("\n  {}: {why}", path.display()));
     (!outcome.conflicts.is_empty()).then(|| {
-        Error::new(Kind::Declined, format!("nothing was pulled, as the project has changed too:{}", first.collect::<String>()))
-            .hint(format!("bottle pull {slug} --branch agent/{slug}   # onto a branch, to merge"))
+        Error::new(
+            Kind::Declined,
+            format!(
+                "nothing was pulled, as the project has changed too:{}",
+                first.collect::<String>()
+            ),
+        )
+        .hint(format!("bottle pull {slug} --branch agent/{slug}   # onto a branch, to merge"))
     })
 }

@@ -52,7 +52,10 @@ impl World {
         fs::write(home.path().join(".bashrc"), "operator's").unwrap();
         let mut baseline = Baseline::new(&project);
         for name in ["src/main.rs", "bottle.toml"] {
-            baseline.files.insert(name.to_owned(), super::changes::look(&project.join(name)).unwrap().unwrap());
+            baseline.files.insert(
+                name.to_owned(),
+                super::changes::look(&project.join(name)).unwrap().unwrap(),
+            );
         }
         Self { home, baseline }
     }
@@ -70,9 +73,15 @@ impl World {
                 if meta.is_dir() {
                     walk(&path, out);
                 } else if meta.is_symlink() {
-                    out.insert(path.clone(), format!("-> {}", fs::read_link(&path).unwrap().display()));
+                    out.insert(
+                        path.clone(),
+                        format!("-> {}", fs::read_link(&path).unwrap().display()),
+                    );
                 } else {
-                    out.insert(path.clone(), String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned());
+                    out.insert(
+                        path.clone(),
+                        String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned(),
+                    );
                 }
             }
         }
@@ -84,8 +93,13 @@ impl World {
     /// Pulls what `entries` and the untouched rest of the project would be.
     fn pull(&mut self, entries: &[Raw<'_>], guards: Guards) -> Result<Outcome, String> {
         let taken = tempfile::tempdir().unwrap();
-        let mut all: Vec<Raw<'_>> = vec![(FILE, "src/main.rs", "", b"main"), (FILE, "bottle.toml", "", b"version = 1")];
-        all.retain(|(_, name, ..)| !entries.iter().any(|(_, other, ..)| other == name || name.starts_with(&format!("{other}/"))));
+        let mut all: Vec<Raw<'_>> =
+            vec![(FILE, "src/main.rs", "", b"main"), (FILE, "bottle.toml", "", b"version = 1")];
+        all.retain(|(_, name, ..)| {
+            !entries
+                .iter()
+                .any(|(_, other, ..)| other == name || name.starts_with(&format!("{other}/")))
+        });
         // Modes are the host's to give; the baseline's are those of its own files.
         all.extend(entries);
         let mut bytes = tar(&all);
@@ -93,7 +107,8 @@ impl World {
             plain_mode(&mut bytes, name);
         }
         let refused = unpack(bytes.as_slice(), taken.path(), guards).map_err(|e| e.to_string())?;
-        let mut found = changes(taken.path(), &self.baseline, refused, guards).map_err(|e| e.to_string())?;
+        let mut found =
+            changes(taken.path(), &self.baseline, refused, guards).map_err(|e| e.to_string())?;
         found.without_manifest(Path::new(""), guards);
         apply(&found, taken.path(), &mut self.baseline, guards).map_err(|e| e.to_string())
     }
@@ -102,7 +117,10 @@ impl World {
 /// The header of the file `name` with mode 0644.
 fn plain_mode(tar: &mut [u8], name: &str) {
     for block in tar.chunks_exact_mut(512) {
-        if block.starts_with(name.as_bytes()) && block[name.len()] == 0 && &block[257..262] == b"ustar" {
+        if block.starts_with(name.as_bytes())
+            && block[name.len()] == 0
+            && &block[257..262] == b"ustar"
+        {
             let header = tar::Header::from_byte_slice(block).clone();
             let mut header = header;
             header.set_mode(0o644);
@@ -320,10 +338,19 @@ fn no_attack_gets_past_and_each_would_without_its_guard() {
 /// These end in the unpacking, which has one guard for all, tested beside it: here it must only be that nothing arrives.
 #[test]
 fn what_a_tar_can_do_by_itself_leaves_nothing() {
-    let kinds = [tar::EntryType::Char, tar::EntryType::Block, tar::EntryType::Fifo, tar::EntryType::Link, tar::EntryType::GNUSparse];
-    let mut cases: Vec<Vec<Raw<'_>>> = kinds.iter().map(|kind| vec![(*kind, "x", "src/main.rs", &b""[..])]).collect();
+    let kinds = [
+        tar::EntryType::Char,
+        tar::EntryType::Block,
+        tar::EntryType::Fifo,
+        tar::EntryType::Link,
+        tar::EntryType::GNUSparse,
+    ];
+    let mut cases: Vec<Vec<Raw<'_>>> =
+        kinds.iter().map(|kind| vec![(*kind, "x", "src/main.rs", &b""[..])]).collect();
     cases.push(vec![(tar::EntryType::Link, "x", "/etc/passwd", b"")]);
-    for name in ["../outside/planted", "/tmp/bottle-planted", "src/../../outside/planted", "..", "./../x"] {
+    for name in
+        ["../outside/planted", "/tmp/bottle-planted", "src/../../outside/planted", "..", "./../x"]
+    {
         cases.push(vec![(FILE, name, "", b"evil")]);
     }
     cases.push(vec![(LINK, "d", "src", b""), (FILE, "d/planted", "", b"evil")]);
@@ -350,8 +377,15 @@ fn honest_work_arrives_whole_without_a_guests_modes() {
     let outcome = world.pull(&entries, Guards::ON).unwrap();
     assert_eq!((outcome.applied, outcome.conflicts.len()), (4, 0));
     let read = |name: &str| fs::read_to_string(world.project().join(name)).unwrap();
-    assert_eq!((read("src/main.rs").as_str(), read("new/deep/file").as_str(), read("l").as_str()), ("better", "new", "better"));
-    assert_eq!(fs::metadata(world.project().join("tool")).unwrap().permissions().mode() & 0o7000, 0, "neither setuid nor setgid");
+    assert_eq!(
+        (read("src/main.rs").as_str(), read("new/deep/file").as_str(), read("l").as_str()),
+        ("better", "new", "better")
+    );
+    assert_eq!(
+        fs::metadata(world.project().join("tool")).unwrap().permissions().mode() & 0o7000,
+        0,
+        "neither setuid nor setgid"
+    );
     // Once more: nothing is left to do, and the operator's next change is theirs.
     assert_eq!(world.pull(&entries, Guards::ON).unwrap().applied, 0);
 }
@@ -361,7 +395,10 @@ fn a_deletion_is_a_change_and_a_cut_tar_is_none() {
     let mut world = World::new();
     let taken = tempfile::tempdir().unwrap();
     let bytes = tar(&[(FILE, "bottle.toml", "", b"version = 1")]);
-    assert!(unpack(&bytes[..300], taken.path(), Guards::ON).is_err(), "a part of a tar would look like deletions");
+    assert!(
+        unpack(&bytes[..300], taken.path(), Guards::ON).is_err(),
+        "a part of a tar would look like deletions"
+    );
     let mut found = changes(taken.path(), &world.baseline, Vec::new(), Guards::ON).unwrap();
     found.without_manifest(Path::new(""), Guards::ON);
     assert_eq!(apply(&found, taken.path(), &mut world.baseline, Guards::ON).unwrap().applied, 1);
@@ -373,7 +410,9 @@ fn one_conflict_holds_everything_back() {
     let mut world = World::new();
     fs::write(world.project().join("src/main.rs"), "operator's").unwrap();
     let before = world.state();
-    let outcome = world.pull(&[(FILE, "src/main.rs", "", b"agent's"), (FILE, "other", "", b"new")], Guards::ON).unwrap();
+    let outcome = world
+        .pull(&[(FILE, "src/main.rs", "", b"agent's"), (FILE, "other", "", b"new")], Guards::ON)
+        .unwrap();
     assert_eq!((outcome.applied, outcome.conflicts.len()), (0, 1));
     assert_eq!(world.state(), before);
 }

@@ -48,7 +48,11 @@ impl Baseline {
     /// # Errors
     /// `Config` when it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_private(path, &serde_json::to_vec(self).context(Kind::Internal, || "cannot write what went in".into())?)
+        write_private(
+            path,
+            &serde_json::to_vec(self)
+                .context(Kind::Internal, || "cannot write what went in".into())?,
+        )
     }
 
     /// Reads what [`Baseline::write`] wrote.
@@ -61,6 +65,7 @@ impl Baseline {
                 .hint("workspace = { mode = \"copy\" } gives it one")
         };
         let bytes = std::fs::read(path).map_err(|_| none())?;
-        serde_json::from_slice(&bytes).context(Kind::Config, || format!("cannot read {}", path.display()))
+        serde_json::from_slice(&bytes)
+            .context(Kind::Config, || format!("cannot read {}", path.display()))
     }
 }

@@ -49,7 +49,12 @@ pub struct Changes {
 ///
 /// # Errors
 /// `Config` when the directory cannot be read.
-pub fn changes(taken: &Path, baseline: &Baseline, refused: Taken, guards: Guards) -> Result<Changes> {
+pub fn changes(
+    taken: &Path,
+    baseline: &Baseline,
+    refused: Taken,
+    guards: Guards,
+) -> Result<Changes> {
     let mut found = Changes { refused, ..Changes::default() };
     let mut seen = BTreeSet::new();
     walk(taken, Path::new(""), &mut |path, on_disk| {
@@ -60,7 +65,10 @@ pub fn changes(taken: &Path, baseline: &Baseline, refused: Taken, guards: Guards
         let after = look(on_disk)?;
         if let (Some(Kept::Link(target)), true) = (&after, guards.links) {
             if !names::link(path, Path::new(target)) {
-                found.refused.push((path.to_string_lossy().into_owned(), format!("a link that leads out: {target}")));
+                found.refused.push((
+                    path.to_string_lossy().into_owned(),
+                    format!("a link that leads out: {target}"),
+                ));
                 return Ok(());
             }
         }
@@ -78,8 +86,17 @@ pub fn changes(taken: &Path, baseline: &Baseline, refused: Taken, guards: Guards
     })?;
     // What was refused is not gone.
     let told: BTreeSet<&str> = found.refused.iter().map(|(name, _)| name.as_str()).collect();
-    for (key, before) in baseline.files.iter().filter(|(key, _)| !seen.contains(*key) && !told.contains(key.as_str())) {
-        found.list.push(Change { path: key.into(), what: What::Deleted, before: Some(before.clone()), after: None });
+    for (key, before) in baseline
+        .files
+        .iter()
+        .filter(|(key, _)| !seen.contains(*key) && !told.contains(key.as_str()))
+    {
+        found.list.push(Change {
+            path: key.into(),
+            what: What::Deleted,
+            before: Some(before.clone()),
+            after: None,
+        });
     }
     found.list.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
@@ -111,7 +128,11 @@ pub(super) fn look(path: &Path) -> Result<Option<Kept>> {
         }
         Ok(meta) if meta.is_file() => {
             let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-            let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).context(Kind::Config, what)?;
+            let file = fs::OpenOptions::new()
+                .read(true)
+                .custom_flags(flags)
+                .open(path)
+                .context(Kind::Config, what)?;
             hash(file).map(Some).context(Kind::Config, what)
         }
         Ok(_) => Ok(None),

@@ -40,5 +40,6 @@ pub struct Guards {
 
 impl Guards {
     /// All of them.
-    pub const ON: Self = Self { names: true, links: true, follow: true, conflicts: true, manifest: true };
+    pub const ON: Self =
+        Self { names: true, links: true, follow: true, conflicts: true, manifest: true };
 }

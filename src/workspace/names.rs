@@ -6,8 +6,9 @@ use std::path::{Component, Path};
 const LONGEST: (usize, usize) = (4096, 255);
 /// Characters that HFS+ and others leave out when they compare names.
 const IGNORED: [char; 17] = [
-    '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{206a}', '\u{206b}',
-    '\u{206c}', '\u{206d}', '\u{206e}', '\u{206f}', '\u{feff}', '\u{200b}',
+    '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}',
+    '\u{202e}', '\u{206a}', '\u{206b}', '\u{206c}', '\u{206d}', '\u{206e}', '\u{206f}', '\u{feff}',
+    '\u{200b}',
 ];
 
 /// Why `path`, relative to the project, is not taken.
@@ -19,11 +20,17 @@ pub fn check(path: &Path) -> Result<(), &'static str> {
     if text.is_empty() || text.len() > LONGEST.0 {
         return Err("its name is empty or too long");
     }
-    if text.chars().any(|c| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c)) {
+    if text.chars().any(|c| {
+        c.is_control()
+            || ('\u{202a}'..='\u{202e}').contains(&c)
+            || ('\u{2066}'..='\u{2069}').contains(&c)
+    }) {
         return Err("its name has control characters");
     }
     for component in path.components() {
-        let Component::Normal(name) = component else { return Err("its name leads out of the project") };
+        let Component::Normal(name) = component else {
+            return Err("its name leads out of the project");
+        };
         let name = name.to_str().unwrap_or_default();
         if name.len() > LONGEST.1 {
             return Err("its name is empty or too long");
@@ -37,11 +44,15 @@ pub fn check(path: &Path) -> Result<(), &'static str> {
 
 /// Whether some file system takes `name` for `.git`.
 pub fn is_git(name: &str) -> bool {
-    let plain: String = name.chars().filter(|c| !IGNORED.contains(c)).flat_map(char::to_lowercase).collect();
+    let plain: String =
+        name.chars().filter(|c| !IGNORED.contains(c)).flat_map(char::to_lowercase).collect();
     // NTFS: streams after a colon, trailing dots and spaces, backslashes as separators, and short names.
     plain.split('\\').any(|part| {
         let part = part.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']);
-        part == ".git" || part.strip_prefix("git~").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        part == ".git"
+            || part
+                .strip_prefix("git~")
+                .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
     })
 }
 
@@ -71,9 +82,19 @@ pub fn is_manifest(path: &Path, inside: &Path) -> bool {
 
 /// Whether a program of the host runs the file by itself once it is there.
 pub fn runs_by_itself(path: &Path) -> bool {
-    let parts: Vec<String> = path.components().map(|c| c.as_os_str().to_string_lossy().to_lowercase()).collect();
+    let parts: Vec<String> =
+        path.components().map(|c| c.as_os_str().to_string_lossy().to_lowercase()).collect();
     let name = parts.last().map_or("", String::as_str);
-    let dirs = [".vscode", ".idea", ".husky", ".githooks", ".devcontainer", ".claude", ".codex", ".cursor"];
+    let dirs = [
+        ".vscode",
+        ".idea",
+        ".husky",
+        ".githooks",
+        ".devcontainer",
+        ".claude",
+        ".codex",
+        ".cursor",
+    ];
     matches!(
         name,
         ".envrc"

@@ -52,8 +52,13 @@ impl Snapshot {
     /// # Errors
     /// `Config` when it cannot be listed, or holds too many files.
     pub fn of(git: &Path, root: &Path) -> Result<Self> {
-        let mut found = Self { root: root.to_owned(), repository: root.join(".git").exists(), ..Self::default() };
-        let empty = tempfile::tempdir().context(Kind::Config, || "cannot make a directory".into())?;
+        let mut found = Self {
+            root: root.to_owned(),
+            repository: root.join(".git").exists(),
+            ..Self::default()
+        };
+        let empty =
+            tempfile::tempdir().context(Kind::Config, || "cannot make a directory".into())?;
         found.list(git, empty.path(), Path::new(""), 0)?;
         found.entries.sort_by(|a, b| a.path.cmp(&b.path));
         found.entries.dedup_by(|a, b| a.path == b.path);
@@ -66,8 +71,13 @@ impl Snapshot {
         let dir = self.root.join(below);
         let what = || format!("cannot list the workspace {}", dir.display());
         let mut command = Command::new(git);
-        command.env_clear().env("GIT_EXEC_PATH", git.parent().unwrap_or(Path::new("/")).join("../lib/git-core"));
-        command.env("HOME", std::env::var_os("HOME").unwrap_or_default()).env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
+        command
+            .env_clear()
+            .env("GIT_EXEC_PATH", git.parent().unwrap_or(Path::new("/")).join("../lib/git-core"));
+        command
+            .env("HOME", std::env::var_os("HOME").unwrap_or_default())
+            .env("PATH", "/usr/bin:/bin")
+            .env("LC_ALL", "C");
         command.current_dir(&dir).stdin(Stdio::null());
         // The project's own configuration may name programs.
         command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]);
@@ -76,16 +86,29 @@ impl Snapshot {
             command.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
         } else {
             // Without a repository, an empty one lends its rules.
-            let made = Command::new(git).env_clear().args(["init", "-q", "--bare"]).arg(empty).stdin(Stdio::null()).status();
+            let made = Command::new(git)
+                .env_clear()
+                .args(["init", "-q", "--bare"])
+                .arg(empty)
+                .stdin(Stdio::null())
+                .status();
             if !made.context(Kind::Engine, what)?.success() {
                 return Err(Error::new(Kind::Config, what()));
             }
-            command.arg("--git-dir").arg(empty).arg("--work-tree").arg(".").args(["ls-files", "-z", "--others", "--exclude-standard"]);
+            command.arg("--git-dir").arg(empty).arg("--work-tree").arg(".").args([
+                "ls-files",
+                "-z",
+                "--others",
+                "--exclude-standard",
+            ]);
         }
         let output = command.output().context(Kind::Engine, what)?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            return Err(Error::new(Kind::Config, format!("{}: {}", what(), said.lines().next().unwrap_or_default())));
+            return Err(Error::new(
+                Kind::Config,
+                format!("{}: {}", what(), said.lines().next().unwrap_or_default()),
+            ));
         }
         for name in output.stdout.split(|b| *b == 0).filter(|n| !n.is_empty()) {
             let path = below.join(Path::new(std::ffi::OsStr::from_bytes(name)));
@@ -130,8 +153,11 @@ impl Snapshot {
             self.entries.push(Entry { path, bytes: meta.len(), link: false });
         }
         if self.entries.len() > MOST_FILES {
-            return Err(Error::new(Kind::Config, format!("the workspace {} has more than {MOST_FILES} files", self.root.display()))
-                .hint("add what the agent does not need to .gitignore"));
+            return Err(Error::new(
+                Kind::Config,
+                format!("the workspace {} has more than {MOST_FILES} files", self.root.display()),
+            )
+            .hint("add what the agent does not need to .gitignore"));
         }
         Ok(())
     }
@@ -146,10 +172,18 @@ impl Snapshot {
         }
         let mut largest: Vec<&Entry> = self.entries.iter().collect();
         largest.sort_by_key(|e| std::cmp::Reverse(e.bytes));
-        let named = largest.iter().take(3).map(|e| format!("{} ({})", e.path.display(), size(e.bytes))).collect::<Vec<_>>().join(", ");
+        let named = largest
+            .iter()
+            .take(3)
+            .map(|e| format!("{} ({})", e.path.display(), size(e.bytes)))
+            .collect::<Vec<_>>()
+            .join(", ");
         Err(Error::new(
             Kind::Config,
-            format!("the workspace has {}, too much for the bottle's disk; the largest: {named}", size(self.bytes)),
+            format!(
+                "the workspace has {}, too much for the bottle's disk; the largest: {named}",
+                size(self.bytes)
+            ),
         )
         .hint("add what the agent does not need to .gitignore, or set resources.disk"))
     }
@@ -165,10 +199,23 @@ impl Snapshot {
     #[must_use]
     pub fn credentials(&self) -> Vec<&Path> {
         let looks = |path: &Path| {
-            let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
+            let name =
+                path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
             let plain = |suffix: &str| name.ends_with(suffix);
-            matches!(&*name, ".env" | ".npmrc" | ".pypirc" | ".netrc" | "credentials.json" | "id_rsa" | "id_ed25519" | "id_ecdsa")
-                || (name.starts_with(".env.") && !plain(".example") && !plain(".sample") && !plain(".template"))
+            matches!(
+                &*name,
+                ".env"
+                    | ".npmrc"
+                    | ".pypirc"
+                    | ".netrc"
+                    | "credentials.json"
+                    | "id_rsa"
+                    | "id_ed25519"
+                    | "id_ecdsa"
+            ) || (name.starts_with(".env.")
+                && !plain(".example")
+                && !plain(".sample")
+                && !plain(".template"))
                 || (plain(".pem") && name.contains("key"))
                 || [".key", ".p12", ".pfx", ".jks"].iter().any(|s| plain(s))
         };
@@ -193,12 +240,17 @@ impl Snapshot {
                 header.set_size(0);
                 header.set_mode(0o777);
                 tar.append_link(&mut header, &entry.path, &target)?;
-                baseline.files.insert(key.to_owned(), Kept::Link(target.to_string_lossy().into_owned()));
+                baseline
+                    .files
+                    .insert(key.to_owned(), Kept::Link(target.to_string_lossy().into_owned()));
                 continue;
             }
             // Non-blocking: a FIFO may have taken the file's place.
             let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-            let Ok(mut file) = fs::OpenOptions::new().read(true).custom_flags(flags).open(&on_host) else { continue };
+            let Ok(mut file) = fs::OpenOptions::new().read(true).custom_flags(flags).open(&on_host)
+            else {
+                continue;
+            };
             let meta = file.metadata()?;
             if !meta.is_file() {
                 continue;
@@ -208,9 +260,17 @@ impl Snapshot {
             header.set_size(meta.len());
             header.set_mode(if executable { 0o755 } else { 0o644 });
             header.set_mtime(u64::try_from(meta.mtime()).unwrap_or(0));
-            let mut hashed = Hashed { file: &mut file, digest: Sha256::new(), left: meta.len(), buffer: &mut buffer };
+            let mut hashed = Hashed {
+                file: &mut file,
+                digest: Sha256::new(),
+                left: meta.len(),
+                buffer: &mut buffer,
+            };
             tar.append_data(&mut header, &entry.path, &mut hashed)?;
-            baseline.files.insert(key.to_owned(), Kept::File { sha256: hex::encode(hashed.digest.finalize()), executable });
+            baseline.files.insert(
+                key.to_owned(),
+                Kept::File { sha256: hex::encode(hashed.digest.finalize()), executable },
+            );
         }
         tar.into_inner()?.flush()?;
         Ok(baseline)
@@ -227,7 +287,8 @@ struct Hashed<'a> {
 
 impl io::Read for Hashed<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let most = out.len().min(self.buffer.len()).min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let most =
+            out.len().min(self.buffer.len()).min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if most == 0 {
             return Ok(0);
         }
@@ -247,7 +308,9 @@ pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         0..1000 => format!("{bytes} bytes"),
         1000..1_000_000 => format!("{}.{} kB", bytes / 1000, bytes % 1000 / 100),
-        1_000_000..1_000_000_000 => format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000),
+        1_000_000..1_000_000_000 => {
+            format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
+        }
         _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes % 1_000_000_000 / 100_000_000),
     }
 }
@@ -269,7 +332,16 @@ mod tests {
             "-c",
             "init.defaultBranch=main",
         ]);
-        assert!(command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success(), "{args:?}");
+        assert!(
+            command
+                .args(args)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .unwrap()
+                .success(),
+            "{args:?}"
+        );
     }
 
     fn write(path: &Path, text: &str) {
@@ -295,18 +367,32 @@ mod tests {
         nix::unistd::mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
         // Only root can make one, and reads everything.
-        let made =
-            nix::sys::stat::mknod(&at("device"), nix::sys::stat::SFlag::S_IFCHR, Mode::S_IRWXU, nix::sys::stat::makedev(1, 3)).is_ok();
+        let made = nix::sys::stat::mknod(
+            &at("device"),
+            nix::sys::stat::SFlag::S_IFCHR,
+            Mode::S_IRWXU,
+            nix::sys::stat::makedev(1, 3),
+        )
+        .is_ok();
         for repository in [false, true] {
             if repository {
                 git(dir.path(), &["init", "-q"]);
             }
             let found = Snapshot::of(program, dir.path()).unwrap();
             assert_eq!(names(&found), ["Makefile", "deep/er/file", "link", "makefile", "sparse"]);
-            let out: Vec<_> = found.left_out.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
+            let out: Vec<_> = found
+                .left_out
+                .iter()
+                .map(|(path, why)| format!("{}: {why}", path.display()))
+                .collect();
             // git itself does not list what it could not keep.
             assert!(
-                out.iter().all(|o| ["pipe: a socket or pipe", "socket: a socket or pipe", "device: a device"].contains(&o.as_str())),
+                out.iter().all(|o| [
+                    "pipe: a socket or pipe",
+                    "socket: a socket or pipe",
+                    "device: a device"
+                ]
+                .contains(&o.as_str())),
                 "{out:?} {made}"
             );
             assert!(found.fits(10 << 30).is_ok());
@@ -318,7 +404,10 @@ mod tests {
         fs::remove_file(at("sparse")).unwrap();
         nix::unistd::mkfifo(&at("sparse"), Mode::S_IRWXU).unwrap();
         let kept = found.pack(io::sink()).unwrap();
-        assert_eq!(kept.files.keys().collect::<Vec<_>>(), ["Makefile", "deep/er/file", "link", "makefile"]);
+        assert_eq!(
+            kept.files.keys().collect::<Vec<_>>(),
+            ["Makefile", "deep/er/file", "link", "makefile"]
+        );
     }
 
     #[test]
@@ -338,7 +427,10 @@ mod tests {
         write(&project.join("vendor/lib/new"), "in no index");
         write(&project.join("vendor/lib/ignored"), "by the submodule's own rules");
         let found = Snapshot::of(Path::new("/usr/bin/git"), &project).unwrap();
-        assert_eq!(names(&found), [".gitmodules", "vendor/lib/.gitignore", "vendor/lib/kept", "vendor/lib/new"]);
+        assert_eq!(
+            names(&found),
+            [".gitmodules", "vendor/lib/.gitignore", "vendor/lib/kept", "vendor/lib/new"]
+        );
         let mut packed = Vec::new();
         found.pack(&mut packed).unwrap();
         assert!(memchr::memmem::find(&packed, b"changed, in no commit").is_some());

@@ -25,7 +25,9 @@ pub const CASES: &[(&str, fn())] = &[
     ("a_revoked_credential_is_told_with_what_mends_it", revoked),
     ("a_missing_or_expired_credential_is_found_before_anything_starts", missing),
     ("what_does_not_belong_into_a_workspace_stays_out", odd_workspace),
-    ("the_tools_that_agents_expect_run", || ["agent-claude", "agent-codex"].iter().for_each(|image| run(image, TOOLS))),
+    ("the_tools_that_agents_expect_run", || {
+        ["agent-claude", "agent-codex"].iter().for_each(|image| run(image, TOOLS))
+    }),
     ("a_teams_image_has_what_its_lock_names", || run("team", &[TOOLS, TEAM].concat())),
 ];
 
@@ -84,10 +86,17 @@ impl Vendors {
         }
         std::fs::write(dir.join("tokens.json"), tokens.to_string()).expect("the tokens");
         let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agents/vendors.py");
-        let mut child =
-            Command::new("python3").arg(program).arg(&dir).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+        let mut child = Command::new("python3")
+            .arg(program)
+            .arg(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
         let mut said = String::new();
-        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut said).expect("its port");
+        BufReader::new(child.stdout.take().expect("its output"))
+            .read_line(&mut said)
+            .expect("its port");
         let port = said.trim().strip_prefix("listening ").expect(&said).parse().expect("a port");
         std::fs::copy(dir.join("ca.pem"), home.project().join("ca.pem")).expect("its CA");
         Self { child, dir, port }
@@ -101,7 +110,11 @@ impl Vendors {
 
     /// Those of a model.
     fn turns(&self) -> Vec<Value> {
-        let model = |r: &Value| r["path"].as_str().is_some_and(|p| p.starts_with("/v1/messages") || p.ends_with("/responses"));
+        let model = |r: &Value| {
+            r["path"]
+                .as_str()
+                .is_some_and(|p| p.starts_with("/v1/messages") || p.ends_with("/responses"))
+        };
         self.seen().into_iter().filter(|r| r["method"] == "POST" && model(r)).collect()
     }
 }
@@ -116,7 +129,10 @@ fn project(home: &Home, provider: &str, port: u16, token: &str) {
         ("src/main.txt", "first line\n"),
         (".gitignore", "built\n"),
         ("built/junk", "never goes in\n"),
-        ("skills/greet/SKILL.md", "---\nname: greet\ndescription: How to greet here.\n---\nSay SKILLWORD first.\n"),
+        (
+            "skills/greet/SKILL.md",
+            "---\nname: greet\ndescription: How to greet here.\n---\nSay SKILLWORD first.\n",
+        ),
     ] {
         std::fs::write(project.join(name), text).expect("its files");
     }
@@ -129,10 +145,20 @@ fn project(home: &Home, provider: &str, port: u16, token: &str) {
         ),
     )
     .expect("a manifest");
-    for args in
-        [&["init", "-q", "-b", "main"][..], &["add", "-A"], &["-c", "user.name=Op", "-c", "user.email=op@x.test", "commit", "-qm", "base"]]
-    {
-        assert!(Command::new("git").args(args).current_dir(&project).env("HOME", home.path()).status().expect("git").success());
+    for args in [
+        &["init", "-q", "-b", "main"][..],
+        &["add", "-A"],
+        &["-c", "user.name=Op", "-c", "user.email=op@x.test", "commit", "-qm", "base"],
+    ] {
+        assert!(
+            Command::new("git")
+                .args(args)
+                .current_dir(&project)
+                .env("HOME", home.path())
+                .status()
+                .expect("git")
+                .success()
+        );
     }
 }
 
@@ -174,7 +200,12 @@ fn holds(path: &Path) -> bool {
 /// Nothing that a launch left holds a credential, its disk included.
 fn nothing_holds_it(home: &Home, slug: &str) {
     let dir = home.state().join("bottles").join(slug);
-    let files: Vec<_> = std::fs::read_dir(&dir).expect("its state").flatten().map(|e| e.path()).filter(|p| p.is_file()).collect();
+    let files: Vec<_> = std::fs::read_dir(&dir)
+        .expect("its state")
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.is_file())
+        .collect();
     assert!(files.iter().any(|f| f.ends_with("saved.img")), "no disk was kept: {files:?}");
     for file in files {
         assert!(!holds(&file), "{} holds the credential", file.display());
@@ -193,28 +224,66 @@ fn claude() {
         do Read {\"file_path\":\"/home/node/workspace/src/main.txt\"}\n\
         do Edit {\"file_path\":\"/home/node/workspace/src/main.txt\",\"old_string\":\"first\",\"new_string\":\"better\"}\n\
         do Bash {\"command\":\"env; ls -A; echo made > new.txt; git log --oneline; cat ~/.claude.json\",\"description\":\"look\"}";
-    let output = launch(&home, "ANTHROPIC_API_KEY", &["launch", "claude", "--yes", "--", "-p", task]);
+    let output =
+        launch(&home, "ANTHROPIC_API_KEY", &["launch", "claude", "--yes", "--", "-p", task]);
     assert_code(&output, 0);
     let said = stdout(&output);
-    assert!(said.contains("ANTHROPIC_API_KEY=placeholder-") && said.contains("The workspace as it came into the bottle"), "{said}");
-    assert!(!said.contains(TOKEN) && !said.contains("junk") && !said.contains("\nbuilt\n"), "{said}");
+    assert!(
+        said.contains("ANTHROPIC_API_KEY=placeholder-")
+            && said.contains("The workspace as it came into the bottle"),
+        "{said}"
+    );
+    assert!(
+        !said.contains(TOKEN) && !said.contains("junk") && !said.contains("\nbuilt\n"),
+        "{said}"
+    );
     let turns = vendors.turns();
-    assert!(turns.len() >= 5 && turns.iter().all(|r| r["headers"]["x-api-key"] == TOKEN), "{} turns", turns.len());
+    assert!(
+        turns.len() >= 5 && turns.iter().all(|r| r["headers"]["x-api-key"] == TOKEN),
+        "{} turns",
+        turns.len()
+    );
     let bodies: Vec<&str> = turns.iter().map(|r| r["body"].as_str().expect("a body")).collect();
-    assert!(bodies[0].contains("PROMPTWORD") && bodies.last().expect("one").contains("SKILLWORD"), "prompt and skill");
-    assert!(vendors.seen().iter().all(|r| !r["headers"].to_string().contains("placeholder-the")), "a placeholder went out");
+    assert!(
+        bodies[0].contains("PROMPTWORD") && bodies.last().expect("one").contains("SKILLWORD"),
+        "prompt and skill"
+    );
+    assert!(
+        vendors.seen().iter().all(|r| !r["headers"].to_string().contains("placeholder-the")),
+        "a placeholder went out"
+    );
     nothing_holds_it(&home, "claude");
 
     // What it did is not here yet, and is not lost.
-    assert_eq!((in_project(&home, "src/main.txt").as_str(), home.listed("claude").as_deref()), ("first line\n", Some("stopped")));
-    assert!(stderr(&output).contains("2 files changed in the bottle; nothing is lost: bottle diff claude"), "{}", stderr(&output));
+    assert_eq!(
+        (in_project(&home, "src/main.txt").as_str(), home.listed("claude").as_deref()),
+        ("first line\n", Some("stopped"))
+    );
+    assert!(
+        stderr(&output)
+            .contains("2 files changed in the bottle; nothing is lost: bottle diff claude"),
+        "{}",
+        stderr(&output)
+    );
     let diff = home.run(&["diff", "claude"]);
-    assert!(stdout(&diff).contains("-first line\n+better line\n") && stdout(&diff).contains("A new.txt"), "{}", stdout(&diff));
+    assert!(
+        stdout(&diff).contains("-first line\n+better line\n")
+            && stdout(&diff).contains("A new.txt"),
+        "{}",
+        stdout(&diff)
+    );
     assert_code(&home.run(&["rm", "claude"]), 2);
     assert_code(&launch(&home, "ANTHROPIC_API_KEY", &["launch", "claude", "--yes"]), 2);
     assert_code(&home.run(&["pull", "claude", "--branch", "agent/claude"]), 0);
-    let show = Command::new("git").args(["show", "agent/claude:src/main.txt"]).current_dir(home.project()).output().expect("git");
-    assert_eq!((stdout(&show).as_str(), in_project(&home, "src/main.txt").as_str()), ("better line\n", "first line\n"));
+    let show = Command::new("git")
+        .args(["show", "agent/claude:src/main.txt"])
+        .current_dir(home.project())
+        .output()
+        .expect("git");
+    assert_eq!(
+        (stdout(&show).as_str(), in_project(&home, "src/main.txt").as_str()),
+        ("better line\n", "first line\n")
+    );
 
     // Resumed, it has its conversation, its files, and a new launch's proofs.
     let again = launch(
@@ -230,11 +299,20 @@ fn claude() {
         ],
     );
     assert_code(&again, 0);
-    assert!(stdout(&again).contains("The model has seen 7 turns. made\nbetter line"), "{}", stdout(&again));
+    assert!(
+        stdout(&again).contains("The model has seen 7 turns. made\nbetter line"),
+        "{}",
+        stdout(&again)
+    );
     assert!(stderr(&again).contains("shut in by"), "{}", stderr(&again));
     assert_code(&home.run(&["pull", "claude"]), 0);
-    assert_eq!((in_project(&home, "src/main.txt").as_str(), in_project(&home, "new.txt").as_str()), ("better line\n", "made\n"));
-    assert!(!home.project().join(".gitignore").exists() && home.project().join("built/junk").exists());
+    assert_eq!(
+        (in_project(&home, "src/main.txt").as_str(), in_project(&home, "new.txt").as_str()),
+        ("better line\n", "made\n")
+    );
+    assert!(
+        !home.project().join(".gitignore").exists() && home.project().join("built/junk").exists()
+    );
     assert_code(&home.run(&["rm", "claude"]), 0);
     assert_eq!(home.listed("claude"), None);
 }
@@ -247,19 +325,39 @@ fn codex() {
     let output = launch(&home, "OPENAI_API_KEY", &["launch", "codex", "--yes", "--", "exec", task]);
     assert_code(&output, 0);
     let said = stdout(&output);
-    assert!(said.contains("SKILLWORD") && said.contains("OPENAI_API_KEY=placeholder-") && !said.contains(TOKEN), "{said}");
+    assert!(
+        said.contains("SKILLWORD")
+            && said.contains("OPENAI_API_KEY=placeholder-")
+            && !said.contains(TOKEN),
+        "{said}"
+    );
     let turns = vendors.turns();
-    assert!(turns.len() >= 2 && turns.iter().all(|r| r["headers"]["authorization"] == format!("Bearer {TOKEN}")), "{} turns", turns.len());
+    assert!(
+        turns.len() >= 2
+            && turns.iter().all(|r| r["headers"]["authorization"] == format!("Bearer {TOKEN}")),
+        "{} turns",
+        turns.len()
+    );
     let body = turns[0]["body"].as_str().expect("a body");
     assert!(body.contains("PROMPTWORD") && body.contains("How to greet here"), "prompt and skill");
-    assert!(vendors.seen().iter().all(|r| !r["headers"].to_string().contains("placeholder-the")), "a placeholder went out");
+    assert!(
+        vendors.seen().iter().all(|r| !r["headers"].to_string().contains("placeholder-the")),
+        "a placeholder went out"
+    );
     nothing_holds_it(&home, "codex");
-    let again = launch(&home, "OPENAI_API_KEY", &["resume", "codex", "--yes", "--", "exec", "resume", "--last", "More."]);
+    let again = launch(
+        &home,
+        "OPENAI_API_KEY",
+        &["resume", "codex", "--yes", "--", "exec", "resume", "--last", "More."],
+    );
     assert_code(&again, 0);
     let body = vendors.turns().last().expect("one")["body"].as_str().expect("a body").to_owned();
     assert!(body.contains("A task.") && body.contains("More."), "the conversation goes on");
     assert_code(&home.run(&["pull", "codex"]), 0);
-    assert_eq!((in_project(&home, "src/main.txt").as_str(), in_project(&home, "new.txt").as_str()), ("better line\n", "made\n"));
+    assert_eq!(
+        (in_project(&home, "src/main.txt").as_str(), in_project(&home, "new.txt").as_str()),
+        ("better line\n", "made\n")
+    );
 }
 
 fn interactive(provider: &str, variable: &str, prompt: &str) {
@@ -273,14 +371,24 @@ fn interactive(provider: &str, variable: &str, prompt: &str) {
     terminal.type_text("hello there");
     std::thread::sleep(std::time::Duration::from_secs(2)); // typed slowly, as a paste is another thing
     terminal.press("Enter");
-    let asked = || vendors.turns().iter().any(|r| r["body"].as_str().is_some_and(|b| b.contains("hello there"))).then_some(());
+    let asked = || {
+        vendors
+            .turns()
+            .iter()
+            .any(|r| r["body"].as_str().is_some_and(|b| b.contains("hello there")))
+            .then_some(())
+    };
     let never = || format!("the model is never asked; on the screen is:\n{}", terminal.screen());
     crate::support::until(std::time::Duration::from_millis(100), never, asked);
     // What the agent knows is in the machine's memory by now; what it must not know is not.
     assert_eq!(in_memory(&home, &["placeholder-the", TOKEN]), ["placeholder-the"]);
     assert_code(&home.run(&["stop", provider]), 0);
     terminal.expect("is stopped");
-    assert!(!terminal.history().contains("began with a question"), "a dialog was on:\n{}", terminal.history());
+    assert!(
+        !terminal.history().contains("began with a question"),
+        "a dialog was on:\n{}",
+        terminal.history()
+    );
     assert_eq!(home.listed(provider).as_deref(), Some("stopped"));
 }
 
@@ -293,7 +401,15 @@ fn dialog() {
     let home = Home::new();
     let vendors = Vendors::start(&home, TOKEN);
     project(&home, "claude", vendors.port, "");
-    let command = ["launch", "claude", "--yes", "--", "bash", "-c", "sed -i s,hasTrust,x, ~/.claude.json; exec claude"];
+    let command = [
+        "launch",
+        "claude",
+        "--yes",
+        "--",
+        "bash",
+        "-c",
+        "sed -i s,hasTrust,x, ~/.claude.json; exec claude",
+    ];
     let mut terminal = Terminal::start_with(&home, &command, &[("ANTHROPIC_API_KEY", TOKEN)]);
     terminal.wait_for("safety");
     terminal.wait_for("cancel");
@@ -312,7 +428,9 @@ fn upstream() -> u16 {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nthrough");
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nthrough",
+            );
         }
     });
     port
@@ -322,20 +440,36 @@ fn upstream() -> u16 {
 fn in_memory<'t>(home: &Home, texts: &[&'t str]) -> Vec<&'t str> {
     use std::os::unix::fs::FileExt;
     let all = crate::support::processes_naming(home.path());
-    let (pid, _) = all.iter().find(|(_, argv)| argv.split(' ').next().is_some_and(|a| a.contains("qemu-system"))).expect("a machine");
+    let (pid, _) = all
+        .iter()
+        .find(|(_, argv)| argv.split(' ').next().is_some_and(|a| a.contains("qemu-system")))
+        .expect("a machine");
     let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("its memory");
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("its maps");
     let mut found = std::collections::BTreeSet::new();
-    for line in maps.lines().filter(|l| l.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw"))) {
+    for line in
+        maps.lines().filter(|l| l.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw")))
+    {
         let hex = |text: &str| u64::from_str_radix(text, 16).expect("an address");
-        let (mut at, end) = line.split(' ').next().and_then(|range| range.split_once('-')).map(|(a, b)| (hex(a), hex(b))).expect("a range");
+        let (mut at, end) = line
+            .split(' ')
+            .next()
+            .and_then(|range| range.split_once('-'))
+            .map(|(a, b)| (hex(a), hex(b)))
+            .expect("a range");
         let mut piece = vec![0; 16 << 20];
         while at < end {
             let most = piece.len().min(usize::try_from(end - at).expect("a length"));
             let Ok(n @ 1..) = memory.read_at(&mut piece[..most], at) else { break };
-            found.extend(texts.iter().copied().filter(|t| memchr::memmem::find(&piece[..n], t.as_bytes()).is_some()));
+            found.extend(
+                texts
+                    .iter()
+                    .copied()
+                    .filter(|t| memchr::memmem::find(&piece[..n], t.as_bytes()).is_some()),
+            );
             // A text may lie across the border.
-            at += u64::try_from(if at + n as u64 == end { n } else { n.saturating_sub(64).max(1) }).expect("a length");
+            at += u64::try_from(if at + n as u64 == end { n } else { n.saturating_sub(64).max(1) })
+                .expect("a length");
         }
     }
     texts.iter().copied().filter(|t| found.contains(t)).collect()
@@ -348,7 +482,9 @@ fn asks(provider: &str, task: impl Fn(&str, &str) -> Vec<String>, approve: impl 
     project(&home, provider, vendors.port, "token = { file = \"~/token\" }");
     std::fs::write(home.path().join("token"), TOKEN).expect("the token");
     let manifest = home.project().join("bottle.toml");
-    let text = std::fs::read_to_string(&manifest).expect("it").replace("[bottles.b]\n", "[bottles.b]\nsupervise = true\n");
+    let text = std::fs::read_to_string(&manifest)
+        .expect("it")
+        .replace("[bottles.b]\n", "[bottles.b]\nsupervise = true\n");
     std::fs::write(&manifest, text).expect("with supervise");
     let port = upstream();
     let get = format!("curl -sS --noproxy '' -x http://127.0.0.1:9099 http://127.0.0.1:{port}/x");
@@ -358,15 +494,27 @@ fn asks(provider: &str, task: impl Fn(&str, &str) -> Vec<String>, approve: impl 
     let mut bottle = home.start(provider, &args.iter().map(String::as_str).collect::<Vec<_>>());
     bottle.close_input();
     crate::support::eventually("the agent asks", || {
-        assert!(!bottle.ended(), "it ended without:\n{}\n{:?}", bottle.said(), vendors.turns().last().map(|r| r["body"].clone()));
+        assert!(
+            !bottle.ended(),
+            "it ended without:\n{}\n{:?}",
+            bottle.said(),
+            vendors.turns().last().map(|r| r["body"].clone())
+        );
         stdout(&home.run(&["proposals"])).contains("127.0.0.1")
     });
     approve(&home);
     assert!(bottle.wait().success(), "{}", bottle.said());
     let turns = vendors.turns();
     let last = turns.last().expect("one")["body"].as_str().expect("a body");
-    assert!(bottle.said().contains("turns. ") && bottle.said().contains("through"), "{}\n{last}", bottle.said());
-    assert!(last.contains("[no-route]") && last.contains("approved"), "denied first, then told: {last}");
+    assert!(
+        bottle.said().contains("turns. ") && bottle.said().contains("through"),
+        "{}\n{last}",
+        bottle.said()
+    );
+    assert!(
+        last.contains("[no-route]") && last.contains("approved"),
+        "denied first, then told: {last}"
+    );
 }
 
 fn claude_asks() {
@@ -394,10 +542,18 @@ fn codex_asks() {
         let exec = json!({ "cmd": get });
         // Tools of an MCP server are functions of the JavaScript that its model writes.
         let script = |tool: &str, args: &str| json!({ "input": format!("// @exec: {{\"yield_time_ms\": 60000}}\ntext(await tools.mcp__supervise__{tool}({args}))") });
-        let (explain, propose) = (script("explain_denial", "{\"last\":1}"), script("propose_route", wanted));
-        vec!["exec".into(), format!("Ask.\ndo exec_command {exec}\ndo exec {explain}\ndo exec {propose}\ndo exec_command {exec}")]
+        let (explain, propose) =
+            (script("explain_denial", "{\"last\":1}"), script("propose_route", wanted));
+        vec![
+            "exec".into(),
+            format!(
+                "Ask.\ndo exec_command {exec}\ndo exec {explain}\ndo exec {propose}\ndo exec_command {exec}"
+            ),
+        ]
     };
-    asks("codex", task, |home| assert_code(&home.run(&["proposals", "approve", "codex/1", "--type", "127.0.0.1"]), 0));
+    asks("codex", task, |home| {
+        assert_code(&home.run(&["proposals", "approve", "codex/1", "--type", "127.0.0.1"]), 0)
+    });
 }
 
 fn renewed() {
@@ -413,17 +569,28 @@ fn renewed() {
     let status = bottle.wait();
     assert!(status.success(), "{}", bottle.said());
     assert!(bottle.said().contains("The model has seen"), "{}", bottle.said());
-    let used: Vec<String> = vendors.seen().iter().map(|r| r["headers"]["x-api-key"].as_str().unwrap_or_default().to_owned()).collect();
-    assert!(used.contains(&TOKEN.to_owned()) && used.last().map(String::as_str) == Some(NEXT), "{used:?}");
+    let used: Vec<String> = vendors
+        .seen()
+        .iter()
+        .map(|r| r["headers"]["x-api-key"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert!(
+        used.contains(&TOKEN.to_owned()) && used.last().map(String::as_str) == Some(NEXT),
+        "{used:?}"
+    );
 }
 
 fn login() {
     let home = Home::new();
     let vendors = Vendors::start(&home, "nothing");
-    let url = format!("forward_host_credentials = true\nlogin_url = \"https://localhost:{}/v1/oauth/token\"", vendors.port);
+    let url = format!(
+        "forward_host_credentials = true\nlogin_url = \"https://localhost:{}/v1/oauth/token\"",
+        vendors.port
+    );
     project(&home, "claude", vendors.port, &url);
     let tokens = vendors.dir.join("tokens.json");
-    let mut state: Value = serde_json::from_slice(&std::fs::read(&tokens).expect("the tokens")).expect("JSON");
+    let mut state: Value =
+        serde_json::from_slice(&std::fs::read(&tokens).expect("the tokens")).expect("JSON");
     state["refresh"] = json!({ "refresh-one": ["api.anthropic.com", NEXT, "refresh-two"] });
     std::fs::write(&tokens, state.to_string()).expect("the tokens");
     std::fs::create_dir(home.path().join(".claude")).expect("a login's directory");
@@ -432,7 +599,9 @@ fn login() {
         let login = json!({ "claudeAiOauth": { "accessToken": access, "refreshToken": refresh, "expiresAt": ends, "scopes": ["a"] } });
         std::fs::write(&file, login.to_string()).expect("a login");
     };
-    let kept = || -> Value { serde_json::from_slice(&std::fs::read(&file).expect("the login")).expect("JSON") };
+    let kept = || -> Value {
+        serde_json::from_slice(&std::fs::read(&file).expect("the login")).expect("JSON")
+    };
 
     // The vendor has turned its token down long before its end: renewed while the agent waits for its first answer.
     keep(TOKEN, "refresh-one", u64::MAX / 2);
@@ -446,12 +615,30 @@ fn login() {
     ]);
     assert_code(&output, 0);
     let said = stdout(&output);
-    assert!(said.contains("The model has seen") && ![TOKEN, NEXT, "refresh-"].iter().any(|secret| said.contains(secret)), "{said}");
-    let used: Vec<Value> = vendors.seen().iter().map(|r| r["headers"]["authorization"].clone()).collect();
-    assert!(used.contains(&json!(format!("Bearer {TOKEN}"))) && used.last() == Some(&json!(format!("Bearer {NEXT}"))), "{used:?}");
+    assert!(
+        said.contains("The model has seen")
+            && ![TOKEN, NEXT, "refresh-"].iter().any(|secret| said.contains(secret)),
+        "{said}"
+    );
+    let used: Vec<Value> =
+        vendors.seen().iter().map(|r| r["headers"]["authorization"].clone()).collect();
+    assert!(
+        used.contains(&json!(format!("Bearer {TOKEN}")))
+            && used.last() == Some(&json!(format!("Bearer {NEXT}"))),
+        "{used:?}"
+    );
     let now = kept();
-    assert_eq!((&now["claudeAiOauth"]["accessToken"], &now["claudeAiOauth"]["refreshToken"]), (&json!(NEXT), &json!("refresh-two")));
-    assert_eq!((&now["claudeAiOauth"]["scopes"], file.metadata().expect("it").permissions().mode() & 0o777), (&json!(["a"]), 0o600));
+    assert_eq!(
+        (&now["claudeAiOauth"]["accessToken"], &now["claudeAiOauth"]["refreshToken"]),
+        (&json!(NEXT), &json!("refresh-two"))
+    );
+    assert_eq!(
+        (
+            &now["claudeAiOauth"]["scopes"],
+            file.metadata().expect("it").permissions().mode() & 0o777
+        ),
+        (&json!(["a"]), 0o600)
+    );
     nothing_holds_it(&home, "claude");
 
     // One that has ended is renewed before anything starts; one that cannot be is said.
@@ -463,9 +650,21 @@ fn login() {
     let refused = home.run(&["launch", "claude", "--yes", "--", "-p", "Again."]);
     assert_code(&refused, 3);
     let said = stderr(&refused);
-    assert!(said.contains("cannot be renewed") && said.contains("invalid_grant") && said.contains("run: claude"), "{said}");
-    assert!(!said.contains("refresh-none") && home.listed("claude").as_deref() != Some("running"), "{said}");
-    assert_eq!(kept()["claudeAiOauth"]["refreshToken"], "refresh-none", "what is kept is as it was");
+    assert!(
+        said.contains("cannot be renewed")
+            && said.contains("invalid_grant")
+            && said.contains("run: claude"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("refresh-none") && home.listed("claude").as_deref() != Some("running"),
+        "{said}"
+    );
+    assert_eq!(
+        kept()["claudeAiOauth"]["refreshToken"],
+        "refresh-none",
+        "what is kept is as it was"
+    );
 }
 
 fn revoked() {
@@ -476,8 +675,10 @@ fn revoked() {
     let mut bottle = home.start("claude", &["claude", "--", "-p", "Hello."]);
     bottle.close_input();
     // The agent itself tries on for a while.
-    let told =
-        format!("does not take token CLAUDE_TOKEN (401 Unauthorized); put one that is good into {}", home.path().join("token").display());
+    let told = format!(
+        "does not take token CLAUDE_TOKEN (401 Unauthorized); put one that is good into {}",
+        home.path().join("token").display()
+    );
     crate::support::eventually("what mends it", || bottle.said().contains(&told));
     assert!(!bottle.said().contains(TOKEN), "{}", bottle.said());
 }
@@ -486,14 +687,26 @@ fn missing() {
     let home = Home::new();
     let none = home.run(&["launch", "claude", "--yes"]);
     assert_code(&none, 3);
-    assert!(stderr(&none).contains("ANTHROPIC_API_KEY is not set") && stderr(&none).contains("--login"), "{}", stderr(&none));
+    assert!(
+        stderr(&none).contains("ANTHROPIC_API_KEY is not set") && stderr(&none).contains("--login"),
+        "{}",
+        stderr(&none)
+    );
     assert_code(&home.run(&["launch", "claude", "--yes", "--login"]), 3);
     std::fs::create_dir(home.path().join(".claude")).expect("a login's directory");
     let login = home.path().join(".claude/.credentials.json");
-    std::fs::write(&login, format!("{{\"claudeAiOauth\":{{\"accessToken\":\"{TOKEN}\",\"expiresAt\":1000}}}}")).expect("a login");
+    std::fs::write(
+        &login,
+        format!("{{\"claudeAiOauth\":{{\"accessToken\":\"{TOKEN}\",\"expiresAt\":1000}}}}"),
+    )
+    .expect("a login");
     let expired = home.run(&["launch", "claude", "--yes", "--login"]);
     assert_code(&expired, 3);
-    assert!(stderr(&expired).contains("has expired; run: claude") && !stderr(&expired).contains(TOKEN), "{}", stderr(&expired));
+    assert!(
+        stderr(&expired).contains("has expired; run: claude") && !stderr(&expired).contains(TOKEN),
+        "{}",
+        stderr(&expired)
+    );
     assert_eq!(home.listed("claude"), None, "nothing was started");
 }
 
@@ -501,12 +714,22 @@ fn odd_workspace() {
     let home = Home::new();
     let project = home.project();
     std::fs::write(project.join("large"), "").expect("a file");
-    std::fs::File::options().write(true).open(project.join("large")).expect("it").set_len(20 << 30).expect("its length");
+    std::fs::File::options()
+        .write(true)
+        .open(project.join("large"))
+        .expect("it")
+        .set_len(20 << 30)
+        .expect("its length");
     let mut command = home.bottle(&["launch", "claude", "--yes"]);
     command.env("ANTHROPIC_API_KEY", TOKEN);
     let output = crate::support::output_within(command, crate::support::PATIENCE);
     assert_code(&output, 3);
-    assert!(stderr(&output).contains("the largest: large (21.4 GB)") && stderr(&output).contains(".gitignore"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("the largest: large (21.4 GB)")
+            && stderr(&output).contains(".gitignore"),
+        "{}",
+        stderr(&output)
+    );
     let mut at_home = home.bottle(&["launch", "claude", "--yes"]);
     at_home.env("ANTHROPIC_API_KEY", TOKEN).current_dir(home.path());
     let output = crate::support::output_within(at_home, crate::support::PATIENCE);

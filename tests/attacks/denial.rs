@@ -24,7 +24,8 @@ fn without_growth<T: Send>(bottle: &Running<'_>, limit: u64, work: impl FnOnce()
     let mut egress = processes_naming(bottle.home.path());
     egress.retain(|(_, argv)| argv.contains(" egress --"));
     let [(egress, _)] = &egress[..] else { panic!("one egress: {egress:?}") };
-    let mut watched = [("the orchestrator", bottle.pid()), ("egress", *egress)].map(|(name, pid)| (name, pid, resident(pid), 0));
+    let mut watched = [("the orchestrator", bottle.pid()), ("egress", *egress)]
+        .map(|(name, pid)| (name, pid, resident(pid), 0));
     let done = std::thread::scope(|scope| {
         let work = scope.spawn(work);
         while !work.is_finished() {
@@ -52,7 +53,10 @@ fn console_flood() {
     let home = Home::new();
     let bottle = home.up("flood", &["demo"]);
     without_growth(&bottle, 8 * 1024, || {
-        assert_code(&bottle.sh(true, "timeout 3 cat /dev/zero > /dev/ttyS0; echo still here > /dev/ttyS0"), 0);
+        assert_code(
+            &bottle.sh(true, "timeout 3 cat /dev/zero > /dev/ttyS0; echo still here > /dev/ttyS0"),
+            0,
+        );
         assert_code(&bottle.sh(false, "true"), 0);
     });
     bottle.stop();
@@ -84,7 +88,9 @@ fn unread_output() {
     endless.kill().expect("kill");
     endless.wait().expect("wait");
     // The guest's process is gone with its reader.
-    eventually("cat ends", || !stdout(&bottle.sh(true, "pgrep -x cat || true")).contains(char::is_numeric));
+    eventually("cat ends", || {
+        !stdout(&bottle.sh(true, "pgrep -x cat || true")).contains(char::is_numeric)
+    });
     bottle.stop();
 }
 

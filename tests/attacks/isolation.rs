@@ -14,7 +14,16 @@ use std::process::Command;
 use crate::support::{Running, eventually, output_within, stdout};
 
 /// Addresses a guest could hope to find something at.
-const ADDRESSES: &[&str] = &["1.1.1.1", "10.0.2.2", "10.0.2.3", "100.96.0.1", "169.254.169.254", "172.17.0.1", "192.168.0.1", "127.0.0.1"];
+const ADDRESSES: &[&str] = &[
+    "1.1.1.1",
+    "10.0.2.2",
+    "10.0.2.3",
+    "100.96.0.1",
+    "169.254.169.254",
+    "172.17.0.1",
+    "192.168.0.1",
+    "127.0.0.1",
+];
 
 pub struct Attack {
     pub name: &'static str,
@@ -226,7 +235,9 @@ echo SHUT"#,
         name: "the_image_cannot_be_written",
         root: true,
         script: "dd if=/dev/vda of=/dev/vda bs=4096 count=1 conv=notrunc,fsync 2>/dev/null && echo OPEN || echo SHUT",
-        twin: Means("dd if=/dev/vdb of=/dev/vdb bs=4096 count=1 conv=notrunc,fsync 2>/dev/null && echo OPEN"),
+        twin: Means(
+            "dd if=/dev/vdb of=/dev/vdb bs=4096 count=1 conv=notrunc,fsync 2>/dev/null && echo OPEN",
+        ),
     },
     Attack {
         name: "the_channel_cannot_be_opened_a_second_time",
@@ -242,14 +253,18 @@ for port in /sys/class/virtio-ports/*; do
 done
 echo SHUT"#,
         // Another device's node, made and opened in the same way: /dev/null is 1:3.
-        twin: Means("rm -f /dev/again; node /dev/again 1:3 && test \"$(opening /dev/again)\" = 0 && echo OPEN"),
+        twin: Means(
+            "rm -f /dev/again; node /dev/again 1:3 && test \"$(opening /dev/again)\" = 0 && echo OPEN",
+        ),
     },
     Attack {
         name: "the_channel_key_is_in_no_file_any_more",
         root: true,
         script: "test -e /sys/firmware/qemu_fw_cfg || grep -q '^qemu_fw_cfg ' /proc/modules && echo OPEN || echo SHUT",
         // The device that had it is still in the machine, and other firmware tables are still there to be read.
-        twin: Means("test -e /sys/bus/acpi/devices/QEMU0002:00 && grep -qa QEMU /sys/firmware/dmi/tables/DMI && echo OPEN"),
+        twin: Means(
+            "test -e /sys/bus/acpi/devices/QEMU0002:00 && grep -qa QEMU /sys/firmware/dmi/tables/DMI && echo OPEN",
+        ),
     },
     Attack {
         name: "the_channel_key_is_not_the_agents",
@@ -350,10 +365,16 @@ impl Attack {
     /// Runs the attack for every address it uses, and its twin.
     pub fn run(&self, bottle: &Running<'_>) {
         let listener = Listener::new();
-        let with = |address: &str, script: &str| format!("export ADDRESS={address} PORT={}\n{PRELUDE}\n{script}", listener.port);
+        let with = |address: &str, script: &str| {
+            format!("export ADDRESS={address} PORT={}\n{PRELUDE}\n{script}", listener.port)
+        };
         let audit = bottle.home.state().join("bottles").join(&bottle.slug).join("audit.jsonl");
         let log = || std::fs::read_to_string(&audit).expect("the audit log");
-        let addresses = if self.script.contains("ADDRESS") || self.script == RAW_IP { ADDRESSES } else { &["127.0.0.1"] };
+        let addresses = if self.script.contains("ADDRESS") || self.script == RAW_IP {
+            ADDRESSES
+        } else {
+            &["127.0.0.1"]
+        };
         for address in addresses {
             // The guest's own loopback takes datagrams and pings; what matters there is that it is not the host's.
             if *address == "127.0.0.1" && self.script == RAW_IP {
@@ -384,8 +405,15 @@ impl Attack {
             Means(script) => bottle.sh(self.root, &with("127.0.0.1", script)),
             RootMeans(script) => bottle.sh(true, &with("127.0.0.1", script)),
         };
-        assert!(stdout(&twin).contains("OPEN"), "the twin: the attack does not work even without the guard: {twin:?}");
-        assert_eq!(listener.heard() > 0, matches!(self.twin, Outside), "only the twin outside reaches the listener");
+        assert!(
+            stdout(&twin).contains("OPEN"),
+            "the twin: the attack does not work even without the guard: {twin:?}"
+        );
+        assert_eq!(
+            listener.heard() > 0,
+            matches!(self.twin, Outside),
+            "only the twin outside reaches the listener"
+        );
     }
 }
 
@@ -401,7 +429,8 @@ impl Listener {
     fn new() -> Self {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
         let port = tcp.local_addr().expect("its address").port();
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).expect("the same port for datagrams");
+        let udp =
+            UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).expect("the same port for datagrams");
         let name = SocketAddr::from_abstract_name(format!("bottle-attack-{port}")).expect("a name");
         let named = UnixListener::bind_addr(&name).expect("an abstract socket");
         tcp.set_nonblocking(true).expect("nonblocking");
@@ -414,10 +443,18 @@ impl Listener {
     fn heard(&self) -> usize {
         let mut heard = 0;
         loop {
-            let now = [self.tcp.accept().map(drop), self.udp.recv(&mut [0; 64]).map(drop), self.named.accept().map(drop)];
+            let now = [
+                self.tcp.accept().map(drop),
+                self.udp.recv(&mut [0; 64]).map(drop),
+                self.named.accept().map(drop),
+            ];
             let came = now.iter().filter(|n| n.is_ok()).count();
             if came == 0 {
-                assert!(now.iter().all(|n| n.as_ref().is_err_and(|e| e.kind() == ErrorKind::WouldBlock)), "{now:?}");
+                assert!(
+                    now.iter()
+                        .all(|n| n.as_ref().is_err_and(|e| e.kind() == ErrorKind::WouldBlock)),
+                    "{now:?}"
+                );
                 return heard;
             }
             heard += came;

@@ -7,7 +7,10 @@ use crate::support::{Home, assert_code, processes_naming, stdout};
 
 pub const CASES: &[Case] = &[
     ("attacks::secrets::a_planted_token_is_in_no_artefact_of_a_launch", planted_token),
-    ("attacks::secrets::a_token_in_the_guests_environment_stops_the_launch", leaked_into_the_environment),
+    (
+        "attacks::secrets::a_token_in_the_guests_environment_stops_the_launch",
+        leaked_into_the_environment,
+    ),
 ];
 
 /// Not a real token, and not compressible into something else by chance.
@@ -29,7 +32,9 @@ inject = { header = "authorization", scheme = "bearer", token = { file = "~/toke
 fn holds_token(bytes: &[u8]) -> bool {
     // Base64 at each of its three alignments would need the daemon to have encoded it: only `basic` routes do.
     let hex = hex::encode(TOKEN);
-    [TOKEN.as_bytes(), hex.as_bytes()].iter().any(|needle| memchr::memmem::find(bytes, needle).is_some())
+    [TOKEN.as_bytes(), hex.as_bytes()]
+        .iter()
+        .any(|needle| memchr::memmem::find(bytes, needle).is_some())
 }
 
 /// Whether a file, which may be a sparse disk of many GiB, holds the token.
@@ -63,7 +68,14 @@ fn files_below(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
 }
 
 fn planted_token() {
-    let store = || -> Vec<_> { std::fs::read_dir("/nix/store").into_iter().flatten().flatten().map(|e| e.file_name()).collect() };
+    let store = || -> Vec<_> {
+        std::fs::read_dir("/nix/store")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.file_name())
+            .collect()
+    };
     let before = store();
     let home = Home::with_manifest(MANIFEST);
     let token_file = home.path().join("token");
@@ -78,14 +90,21 @@ fn planted_token() {
     let mut files = Vec::new();
     files_below(&home.state(), &mut files);
     files_below(&home.path().join("run"), &mut files);
-    assert!(files.iter().any(|f| f.ends_with("disk.img")) && files.iter().any(|f| f.ends_with("policy.json")), "{files:?}");
+    assert!(
+        files.iter().any(|f| f.ends_with("disk.img"))
+            && files.iter().any(|f| f.ends_with("policy.json")),
+        "{files:?}"
+    );
     for file in &files {
         assert!(!file_holds_token(file), "the token is in {}", file.display());
     }
     // Argument vectors and environments of every process of the launch.
     let processes = processes_naming(home.path());
     assert!(processes.len() >= 2, "{processes:?}");
-    let own = std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let own = std::fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
     for pid in own {
         for name in ["cmdline", "environ"] {
             let bytes = std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
@@ -100,7 +119,8 @@ fn planted_token() {
              dmesg 2>/dev/null | grep -F \"$n\"; true"
         )
     };
-    let found = bottle.sh(true, &format!("echo decoy-4711 > /var/tmp/decoy; {}", search("decoy-4711")));
+    let found =
+        bottle.sh(true, &format!("echo decoy-4711 > /var/tmp/decoy; {}", search("decoy-4711")));
     assert!(stdout(&found).contains("/var/tmp/decoy"), "{found:?}");
     let (head, tail) = TOKEN.split_at(9);
     let found = bottle.sh(true, &search(&format!("{head}''{tail}")));

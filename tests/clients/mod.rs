@@ -55,7 +55,12 @@ impl<'h> World<'h> {
         let served = home.path().join("served");
         std::fs::create_dir(&served).expect("a directory");
         let token = home.project().join("token");
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&token).expect("the token's file");
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&token)
+            .expect("the token's file");
         std::io::Write::write_all(&mut file, TOKEN.as_bytes()).expect("the token");
 
         let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/upstreams.py");
@@ -63,10 +68,14 @@ impl<'h> World<'h> {
         command.arg(program).args([&served, &token]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut upstreams = Upstreams(command.spawn().expect("python3"));
         let mut said = String::new();
-        BufReader::new(upstreams.0.stdout.take().expect("its output")).read_line(&mut said).expect("its ports");
-        let ports: Vec<&str> = said.strip_prefix("listening ").expect(&said).split_whitespace().collect();
+        BufReader::new(upstreams.0.stdout.take().expect("its output"))
+            .read_line(&mut said)
+            .expect("its ports");
+        let ports: Vec<&str> =
+            said.strip_prefix("listening ").expect(&said).split_whitespace().collect();
 
-        std::fs::copy(served.join("ca.pem"), home.project().join("ca.pem")).expect("the upstreams' CA");
+        std::fs::copy(served.join("ca.pem"), home.project().join("ca.pem"))
+            .expect("the upstreams' CA");
         let routes = HOSTS.iter().map(|host| {
             let port = if *host == "h2" { ports[1] } else { ports[0] };
             let paths = if *host == "api" { "paths = [\"/echo/*\", \"/sse/*\", \"/ws/*\"]\n" } else { "" };
@@ -75,7 +84,11 @@ impl<'h> World<'h> {
                  allow_private = true\nca_file = \"ca.pem\"\ninject = {{ token = {{ file = \"token\" }} }}\n"
             )
         });
-        std::fs::write(home.project().join("bottle.toml"), MANIFEST.to_owned() + &routes.collect::<String>()).expect("a manifest");
+        std::fs::write(
+            home.project().join("bottle.toml"),
+            MANIFEST.to_owned() + &routes.collect::<String>(),
+        )
+        .expect("a manifest");
         let bottle = Mutex::new(Some(home.up("worker", &["worker"])));
         Self { bottle, home, upstreams: Mutex::new(Some(upstreams)) }
     }
@@ -95,9 +108,15 @@ impl<'h> World<'h> {
 
     /// The audit lines of requests to `host`, for paths that begin with `path`.
     fn audited(&self, host: &str, path: &str) -> Vec<serde_json::Value> {
-        let log = std::fs::read_to_string(self.home.state().join("bottles/worker/audit.jsonl")).expect("the audit log");
-        let lines = log.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("a line"));
-        lines.filter(|l| l["host"] == host && l["path"].as_str().unwrap_or_default().starts_with(path)).collect()
+        let log = std::fs::read_to_string(self.home.state().join("bottles/worker/audit.jsonl"))
+            .expect("the audit log");
+        let lines =
+            log.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("a line"));
+        lines
+            .filter(|l| {
+                l["host"] == host && l["path"].as_str().unwrap_or_default().starts_with(path)
+            })
+            .collect()
     }
 }
 
@@ -114,9 +133,15 @@ fn all(output: &Output) -> String {
 pub fn works(world: &World<'_>, client: &Client) {
     let output = run(world, client, "", &client.url());
     assert_code(&output, 0);
-    assert!(stdout(&output).contains(client.expect), "no {:?} in:\n{}", client.expect, all(&output));
+    assert!(
+        stdout(&output).contains(client.expect),
+        "no {:?} in:\n{}",
+        client.expect,
+        all(&output)
+    );
     let lines = world.audited(&client.host(), &client.path());
-    let admitted = lines.iter().filter(|l| l["event"] == "admitted" && l["route"] == client.service);
+    let admitted =
+        lines.iter().filter(|l| l["event"] == "admitted" && l["route"] == client.service);
     assert_ne!(admitted.count(), 0, "not audited: {lines:?}");
 }
 
@@ -128,7 +153,12 @@ pub fn denied(world: &World<'_>, client: &Client) {
     assert!(all(&output).contains(client.denied), "no {:?} in:\n{}", client.denied, all(&output));
     let lines = world.audited(&host, "");
     assert!(!lines.is_empty(), "not audited");
-    assert!(lines.iter().all(|l| l["event"] == "refused" && l["rule"] == "no-route" && l["status"] == 403), "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .all(|l| l["event"] == "refused" && l["rule"] == "no-route" && l["status"] == 403),
+        "{lines:?}"
+    );
 }
 
 /// With trust anchors other than the bottle's.
@@ -136,7 +166,12 @@ pub fn untrusted(world: &World<'_>, client: &Client) {
     let path = format!("{}/untrusted", client.path().trim_end_matches('/'));
     let output = run(world, client, OTHER_CA, &format!("https://{}{path}", client.host()));
     assert_ne!(output.status.code(), Some(0), "it works without the CA:\n{}", all(&output));
-    assert!(all(&output).contains(client.untrusted), "no {:?} in:\n{}", client.untrusted, all(&output));
+    assert!(
+        all(&output).contains(client.untrusted),
+        "no {:?} in:\n{}",
+        client.untrusted,
+        all(&output)
+    );
     let lines = world.audited(&client.host(), &path);
     assert!(lines.is_empty(), "something was let through: {lines:?}");
 }

@@ -22,11 +22,19 @@ pub const CASES: &[Case] = &[
 fn exec(bottle: &Running<'_>) {
     let (home, slug) = (bottle.home, bottle.slug.as_str());
     let mut cat = home.bottle(&["exec", slug, "--", "sh", "-c", "cat; echo to-stderr >&2; exit 3"]);
-    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("exec");
+    let mut cat = cat
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("exec");
     cat.stdin.take().expect("stdin").write_all(b"through the bottle").expect("write");
     let output = cat.wait_with_output().expect("wait");
     assert_code(&output, 3);
-    assert_eq!((stdout(&output).as_str(), stderr(&output).as_str()), ("through the bottle", "to-stderr\n"));
+    assert_eq!(
+        (stdout(&output).as_str(), stderr(&output).as_str()),
+        ("through the bottle", "to-stderr\n")
+    );
     let output = home.run(&["exec", "-C", "/usr", slug, "--", "sh", "-c", "pwd; id -u"]);
     assert_eq!(stdout(&output), "/usr\n1000\n");
     let output = home.run(&["exec", "--root", slug, "--", "id", "-u"]);
@@ -56,20 +64,37 @@ fn bulk(bottle: &Running<'_>) {
 fn many_execs(bottle: &Running<'_>) {
     let children: Vec<_> = (0..50)
         .map(|i| {
-            let mut command = bottle.home.bottle(&["exec", &bottle.slug, "--", "sh", "-c", &format!("echo {i}; exit {i}")]);
+            let mut command = bottle.home.bottle(&[
+                "exec",
+                &bottle.slug,
+                "--",
+                "sh",
+                "-c",
+                &format!("echo {i}; exit {i}"),
+            ]);
             command.stdout(Stdio::piped()).spawn().expect("exec")
         })
         .collect();
     for (i, child) in children.into_iter().enumerate() {
         let output = child.wait_with_output().expect("wait");
-        assert_eq!((output.status.code(), stdout(&output)), (i32::try_from(i).ok(), format!("{i}\n")));
+        assert_eq!(
+            (output.status.code(), stdout(&output)),
+            (i32::try_from(i).ok(), format!("{i}\n"))
+        );
     }
 }
 
 /// What is copied: name, mode, content.
 fn files() -> Vec<(String, u32, Vec<u8>)> {
-    let small = (0..200).map(|i| (format!("many/{i}"), [0o644, 0o755, 0o600, 0o440][i % 4], format!("{i}\n").into_bytes()));
-    small.chain([("large".to_owned(), 0o640, noise(5_000_000)), ("empty".to_owned(), 0o644, Vec::new())]).collect()
+    let small = (0..200).map(|i| {
+        (format!("many/{i}"), [0o644, 0o755, 0o600, 0o440][i % 4], format!("{i}\n").into_bytes())
+    });
+    small
+        .chain([
+            ("large".to_owned(), 0o640, noise(5_000_000)),
+            ("empty".to_owned(), 0o644, Vec::new()),
+        ])
+        .collect()
 }
 
 fn copy(bottle: &Running<'_>) {
@@ -92,20 +117,32 @@ fn copy(bottle: &Running<'_>) {
     tar.append_link(&mut link, "link", "many/1").expect("a link");
     let tar = tar.into_inner().expect("a tar");
 
-    let roots = Roots::at(bottle.home.state(), bottle.home.path().join("run/bottle")).expect("roots");
+    let roots =
+        Roots::at(bottle.home.state(), bottle.home.path().join("run/bottle")).expect("roots");
     let dir = roots.bottle(&bottle.slug).expect("the bottle");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let out = runtime.block_on(async {
-        let stream = connect(&dir, &Request::CopyIn { dest_dir: "/home/node/copied".into() }).await.expect("connect");
+        let stream = connect(&dir, &Request::CopyIn { dest_dir: "/home/node/copied".into() })
+            .await
+            .expect("connect");
         copy_in_stream(stream, &tar[..]).await.expect("in");
-        let stream = connect(&dir, &Request::CopyOut { path: "/home/node/copied".into() }).await.expect("connect");
+        let stream = connect(&dir, &Request::CopyOut { path: "/home/node/copied".into() })
+            .await
+            .expect("connect");
         let mut out = Vec::new();
         copy_out_stream(stream, &mut out).await.expect("out");
         out
     });
 
-    let there = stdout(&bottle.sh(false, "cd ~/copied && find . -type f -printf '%U:%G %m %s %P\\n' | sort; readlink link; cat link"));
-    let mut expected: Vec<_> = files.iter().map(|(name, mode, content)| format!("1000:1000 {mode:o} {} {name}", content.len())).collect();
+    let there = stdout(&bottle.sh(
+        false,
+        "cd ~/copied && find . -type f -printf '%U:%G %m %s %P\\n' | sort; readlink link; cat link",
+    ));
+    let mut expected: Vec<_> = files
+        .iter()
+        .map(|(name, mode, content)| format!("1000:1000 {mode:o} {} {name}", content.len()))
+        .collect();
     expected.sort();
     expected.extend(["many/1".to_owned(), "1".to_owned()]);
     let mut lines: Vec<_> = there.lines().collect();
@@ -119,12 +156,17 @@ fn copy(bottle: &Running<'_>) {
     for entry in back.entries().expect("entries") {
         let mut entry = entry.expect("an entry");
         let path = entry.path().expect("a path").to_string_lossy().into_owned();
-        let Some((_, mode, content)) = files.iter().find(|(name, ..)| path == *name || path.ends_with(&format!("/{name}"))) else {
+        let Some((_, mode, content)) =
+            files.iter().find(|(name, ..)| path == *name || path.ends_with(&format!("/{name}")))
+        else {
             continue;
         };
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).expect("its content");
-        assert!(bytes == *content && entry.header().mode().expect("its mode") & 0o777 == *mode, "{path}");
+        assert!(
+            bytes == *content && entry.header().mode().expect("its mode") & 0o777 == *mode,
+            "{path}"
+        );
         came += 1;
     }
     assert_eq!(came, files.len());

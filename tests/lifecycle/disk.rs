@@ -23,7 +23,12 @@ fn filled() {
     let mut bottle = home.start("worker", &["worker"]);
     bottle.wait_until_up();
     let full = bottle.sh(false, "cd; echo new > workspace/file; head -c 1G /dev/zero > fill; echo $?; echo more > workspace/more");
-    assert!(stderr(&full).contains("No space left") && !full.status.success(), "{}{}", stdout(&full), stderr(&full));
+    assert!(
+        stderr(&full).contains("No space left") && !full.status.success(),
+        "{}{}",
+        stdout(&full),
+        stderr(&full)
+    );
     // It is still a bottle: commands run, and its work is there.
     assert_code(&bottle.sh(false, "true"), 0);
     assert!(stdout(&home.run(&["diff", "worker"])).contains("+new"));
@@ -42,7 +47,8 @@ fn too_small() {
     let refused = home.run(&["launch", "worker", "--yes"]);
     assert_code(&refused, 4);
     assert!(
-        stderr(&refused).contains("cannot be copied into the bottle") && stderr(&refused).contains("resources.disk"),
+        stderr(&refused).contains("cannot be copied into the bottle")
+            && stderr(&refused).contains("resources.disk"),
         "{}",
         stderr(&refused)
     );

@@ -16,9 +16,15 @@ use crate::support::{Home, assert_code, eventually, stderr, stdout, until};
 pub const CASES: &[Case] = &[
     ("lifecycle::git::what_is_allowed_goes_through_and_nothing_else", through),
     ("lifecycle::git::a_workspace_is_cloned_and_its_work_pushed", cloned),
-    ("lifecycle::git::a_launch_killed_in_the_middle_of_a_push_leaves_all_or_nothing", killed_in_a_push),
+    (
+        "lifecycle::git::a_launch_killed_in_the_middle_of_a_push_leaves_all_or_nothing",
+        killed_in_a_push,
+    ),
     ("lifecycle::git::deploy_keys_live_as_long_as_their_bottle", deploy_keys),
-    ("lifecycle::git::deploy_keys_of_a_killed_launch_are_revoked_by_others", deploy_keys_after_kill),
+    (
+        "lifecycle::git::deploy_keys_of_a_killed_launch_are_revoked_by_others",
+        deploy_keys_after_kill,
+    ),
     ("lifecycle::git::a_key_that_cannot_be_revoked_is_said_until_it_is", unrevoked),
     ("lifecycle::git::a_forge_that_refuses_ends_the_launch", forge_refuses),
 ];
@@ -46,7 +52,16 @@ fn host(command: &mut Command) -> String {
 fn git(args: &[&str]) -> Command {
     let mut command = Command::new("git");
     command
-        .args(["-c", "user.name=x", "-c", "user.email=x@example.test", "-c", "safe.directory=*", "-c", "init.defaultBranch=main"])
+        .args([
+            "-c",
+            "user.name=x",
+            "-c",
+            "user.email=x@example.test",
+            "-c",
+            "safe.directory=*",
+            "-c",
+            "init.defaultBranch=main",
+        ])
         .args(args);
     command
 }
@@ -56,15 +71,26 @@ impl Upstream {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         for key in ["host", "user"] {
-            host(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(at(key)));
+            host(
+                Command::new("ssh-keygen")
+                    .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+                    .arg(at(key)),
+            );
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let public = |name: &str| fs::read_to_string(at(name).with_extension("pub")).unwrap();
         fs::write(at("known_hosts"), format!("[127.0.0.1]:{port} {}", public("host"))).unwrap();
-        let script = format!("#!/bin/sh\nexec {}/git-shell -c \"$SSH_ORIGINAL_COMMAND\"\n", host(&mut git(&["--exec-path"])));
+        let script = format!(
+            "#!/bin/sh\nexec {}/git-shell -c \"$SSH_ORIGINAL_COMMAND\"\n",
+            host(&mut git(&["--exec-path"]))
+        );
         fs::write(at("script"), script).unwrap();
         fs::set_permissions(at("script"), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::write(at("authorized"), format!("restrict,command=\"{}\" {}", at("script").display(), public("user"))).unwrap();
+        fs::write(
+            at("authorized"),
+            format!("restrict,command=\"{}\" {}", at("script").display(), public("user")),
+        )
+        .unwrap();
         let config = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {} {}\nPidFile none\nUsePAM no\nStrictModes no\n\
              PasswordAuthentication no\nPermitRootLogin prohibit-password\nAcceptEnv GIT_PROTOCOL\n",
@@ -83,13 +109,20 @@ impl Upstream {
         let program = std::env::var_os("BOTTLE_SSHD").unwrap_or_else(|| "/usr/sbin/sshd".into());
         let _ = fs::create_dir_all("/run/sshd"); // as root it insists on that
         let log = fs::File::create(at("sshd.log")).unwrap();
-        let sshd = Command::new(program).args(["-D", "-e", "-f"]).arg(at("config")).stdin(Stdio::null()).stderr(log).spawn().unwrap();
+        let sshd = Command::new(program)
+            .args(["-D", "-e", "-f"])
+            .arg(at("config"))
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         eventually("sshd answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Self { dir, port, sshd }
     }
 
     pub fn url(&self) -> String {
-        let user = std::env::var("BOTTLE_SSHD_USER").unwrap_or_else(|_| host(Command::new("id").arg("-un")));
+        let user = std::env::var("BOTTLE_SSHD_USER")
+            .unwrap_or_else(|_| host(Command::new("id").arg("-un")));
         format!("ssh://{user}@127.0.0.1:{}{}", self.port, self.at("x.git").display())
     }
 
@@ -98,7 +131,10 @@ impl Upstream {
     }
 
     pub fn refs(&self) -> String {
-        host(git(&["for-each-ref", "--format=%(refname) %(objectname)"]).current_dir(self.at("x.git")))
+        host(
+            git(&["for-each-ref", "--format=%(refname) %(objectname)"])
+                .current_dir(self.at("x.git")),
+        )
     }
 
     pub fn manifest(&self) -> String {
@@ -117,7 +153,9 @@ fn through() {
     let home = Home::with_manifest(&upstream.manifest());
     let mut bottle = home.start("worker", &["worker"]);
     bottle.wait_until_up();
-    let sh = |script: &str| home.run(&["exec", "worker", "--", "sh", "-c", &format!("set -e; cd ~; {script}")]);
+    let sh = |script: &str| {
+        home.run(&["exec", "worker", "--", "sh", "-c", &format!("set -e; cd ~; {script}")])
+    };
     let before = upstream.refs();
     assert_code(
         &sh(&format!(
@@ -133,36 +171,67 @@ fn through() {
         ))
     };
     let refused = commit("main", "x");
-    assert!(refused.status.code() != Some(0) && stderr(&refused).contains("main"), "{}", stderr(&refused));
+    assert!(
+        refused.status.code() != Some(0) && stderr(&refused).contains("main"),
+        "{}",
+        stderr(&refused)
+    );
     let key = ["gh", "p_", "wWPw5k4aXcaT4fNP0UcnZwJUVFk6LO0pINUx"].concat();
     let refused = commit("worker/leak", &format!("token = {key}"));
-    assert!(refused.status.code() != Some(0) && stderr(&refused).contains("f:1"), "{}", stderr(&refused));
+    assert!(
+        refused.status.code() != Some(0) && stderr(&refused).contains("f:1"),
+        "{}",
+        stderr(&refused)
+    );
     assert!(!stderr(&refused).contains(&key));
     assert_eq!(upstream.refs(), before, "nothing of what was refused arrived");
 
     let said = stderr(&refused);
-    let fingerprint = said.split_once("fingerprint ").unwrap().1.split(|c: char| !c.is_ascii_hexdigit()).next().unwrap();
+    let fingerprint = said
+        .split_once("fingerprint ")
+        .unwrap()
+        .1
+        .split(|c: char| !c.is_ascii_hexdigit())
+        .next()
+        .unwrap();
 
     assert_code(&commit("worker/good", "good"), 0);
     assert!(upstream.refs().contains("refs/heads/worker/good"));
     // Neither key nor known host is in the guest, and there is no other way to the upstream.
     let secret = fs::read_to_string(upstream.at("user")).unwrap();
     let line = secret.lines().nth(2).unwrap();
-    assert_eq!(stdout(&sh(&format!("grep -rlF {line} /etc /home /root /run /tmp 2>/dev/null | wc -l"))).trim(), "0");
-    assert_ne!(sh(&format!("GIT_CONFIG_NOSYSTEM=1 timeout 20 git ls-remote {}", upstream.url())).status.code(), Some(0));
+    assert_eq!(
+        stdout(&sh(&format!("grep -rlF {line} /etc /home /root /run /tmp 2>/dev/null | wc -l")))
+            .trim(),
+        "0"
+    );
+    assert_ne!(
+        sh(&format!("GIT_CONFIG_NOSYSTEM=1 timeout 20 git ls-remote {}", upstream.url()))
+            .status
+            .code(),
+        Some(0)
+    );
 
     // The operator looks at the finding and allows it, and no other, while the bottle runs.
     let push = || sh("cd w; git push origin worker/leak");
     assert_ne!(push().status.code(), Some(0));
-    fs::write(home.project().join("bottle.toml"), upstream.manifest() + &format!("allow = [{fingerprint:?}]\n")).unwrap();
+    fs::write(
+        home.project().join("bottle.toml"),
+        upstream.manifest() + &format!("allow = [{fingerprint:?}]\n"),
+    )
+    .unwrap();
     let reloaded = home.run(&["reload", "worker"]);
     assert_code(&reloaded, 0);
     assert!(stderr(&reloaded).contains("ALLOWED FINDINGS: 1"), "{}", stderr(&reloaded));
     assert_code(&push(), 0);
     assert!(upstream.refs().contains("refs/heads/worker/leak"));
-    assert_ne!(commit("worker/more", &format!("token = {}", key.replace("wWPw", "aWPw"))).status.code(), Some(0));
+    assert_ne!(
+        commit("worker/more", &format!("token = {}", key.replace("wWPw", "aWPw"))).status.code(),
+        Some(0)
+    );
     // What the daemon holds it cannot exchange: another upstream is named, and nothing is done.
-    fs::write(home.project().join("bottle.toml"), upstream.manifest().replace("x.git", "y.git")).unwrap();
+    fs::write(home.project().join("bottle.toml"), upstream.manifest().replace("x.git", "y.git"))
+        .unwrap();
     assert_code(&home.run(&["reload", "worker"]), 3);
 
     let log = stdout(&home.run(&["logs", "worker"]));
@@ -174,8 +243,11 @@ fn through() {
 
 fn cloned() {
     let upstream = Upstream::start();
-    let home =
-        Home::with_manifest(&upstream.manifest().replace("image = \"demo\"\n", "image = \"demo\"\nworkspace = { mode = \"clone\" }\n"));
+    let home = Home::with_manifest(
+        &upstream
+            .manifest()
+            .replace("image = \"demo\"\n", "image = \"demo\"\nworkspace = { mode = \"clone\" }\n"),
+    );
     let mut bottle = home.start("worker", &["worker"]);
     bottle.wait_until_up();
     // A command begins in the clone.
@@ -258,11 +330,18 @@ impl Forge {
         let options = format!("restrict,command=\"{}\"", upstream.at("script").display());
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lifecycle/forge.py");
         let mut command = Command::new("python3");
-        command.arg(script).arg(upstream.dir.path()).arg(upstream.at("token")).arg(upstream.at("deploy-keys")).arg(options);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+        command
+            .arg(script)
+            .arg(upstream.dir.path())
+            .arg(upstream.at("token"))
+            .arg(upstream.at("deploy-keys"))
+            .arg(options);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let port = line.trim().strip_prefix("listening ").and_then(|p| p.parse().ok()).expect("a port");
+        let port =
+            line.trim().strip_prefix("listening ").and_then(|p| p.parse().ok()).expect("a port");
         Self { child, port }
     }
 
@@ -288,13 +367,21 @@ impl Forge {
 
 /// What the forge knows: repository, title and whether the key may write, but for the keys of others, which are counted.
 fn keys(upstream: &Upstream) -> (Vec<(String, String, bool)>, usize) {
-    let all: Vec<serde_json::Value> = serde_json::from_slice(&fs::read(upstream.at("keys.json")).unwrap()).unwrap();
+    let all: Vec<serde_json::Value> =
+        serde_json::from_slice(&fs::read(upstream.at("keys.json")).unwrap()).unwrap();
     let text = |v: &serde_json::Value| v.as_str().unwrap().to_owned();
-    let (others, ours): (Vec<_>, Vec<_>) = all.into_iter().partition(|k| text(&k["title"]).starts_with("other"));
-    (ours.iter().map(|k| (text(&k["repo"]), text(&k["title"]), k["write"].as_bool().unwrap())).collect(), others.len())
+    let (others, ours): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|k| text(&k["title"]).starts_with("other"));
+    (
+        ours.iter()
+            .map(|k| (text(&k["repo"]), text(&k["title"]), k["write"].as_bool().unwrap()))
+            .collect(),
+        others.len(),
+    )
 }
 
-const DIALECTS: &[(&str, &str)] = &[("github", "gh/x"), ("gitea", "tea/x"), ("gitlab", "lab/sub/x")];
+const DIALECTS: &[(&str, &str)] =
+    &[("github", "gh/x"), ("gitea", "tea/x"), ("gitlab", "lab/sub/x")];
 
 fn deploy_keys() {
     let upstream = Upstream::start();
@@ -303,8 +390,15 @@ fn deploy_keys() {
     let mut bottle = home.start("worker", &["worker"]);
     bottle.wait_until_up();
     let (ours, others) = keys(&upstream);
-    assert_eq!(ours.iter().map(|k| k.0.as_str()).collect::<Vec<_>>(), ["gh/x", "tea/x", "lab/sub/x"]);
-    assert!(ours.iter().all(|(_, title, write)| title.starts_with("bottle worker on ") && *write) && others == 9, "{ours:?}");
+    assert_eq!(
+        ours.iter().map(|k| k.0.as_str()).collect::<Vec<_>>(),
+        ["gh/x", "tea/x", "lab/sub/x"]
+    );
+    assert!(
+        ours.iter().all(|(_, title, write)| title.starts_with("bottle worker on ") && *write)
+            && others == 9,
+        "{ours:?}"
+    );
 
     let script = format!(
         "set -e; cd ~; git clone -q {} w; cd w; git config user.name a; git config user.email a@b.test; git checkout -qb worker/x; \
@@ -314,7 +408,13 @@ fn deploy_keys() {
     assert_code(&home.run(&["exec", "worker", "--", "sh", "-c", &script]), 0);
     assert!(upstream.refs().contains("refs/heads/worker/x"));
     // The private halves, and the token, are in memory only.
-    let found = |what: &str| host(Command::new("sh").args(["-c", "grep -rlF -e \"$1\" \"$2\" || true", "sh", what]).arg(home.path()));
+    let found = |what: &str| {
+        host(
+            Command::new("sh")
+                .args(["-c", "grep -rlF -e \"$1\" \"$2\" || true", "sh", what])
+                .arg(home.path()),
+        )
+    };
     assert_eq!((found("PRIVATE KEY"), found(TOKEN)), (String::new(), String::new()));
 
     bottle.stop();
@@ -338,7 +438,11 @@ fn deploy_keys_after_kill() {
     // Killed when the forge has the key and nobody was told its number.
     fs::write(upstream.at("hang"), "").unwrap();
     let mut bottle = home.start("worker", &["worker"]);
-    until(Duration::from_millis(10), || bottle.said(), || (!keys(&upstream).0.is_empty()).then_some(()));
+    until(
+        Duration::from_millis(10),
+        || bottle.said(),
+        || (!keys(&upstream).0.is_empty()).then_some(()),
+    );
     bottle.signal(Signal::SIGKILL);
     bottle.wait();
     fs::remove_file(upstream.at("hang")).unwrap();
@@ -356,10 +460,19 @@ fn unrevoked() {
     fs::write(upstream.at("fail"), "").unwrap();
     let stopped = home.run(&["stop", "worker"]);
     assert_code(&stopped, 70);
-    assert!(stderr(&stopped).contains("not all of its deploy keys are revoked"), "{}", stderr(&stopped));
+    assert!(
+        stderr(&stopped).contains("not all of its deploy keys are revoked"),
+        "{}",
+        stderr(&stopped)
+    );
     assert_ne!(bottle.wait().code(), Some(0));
     let said = bottle.said();
-    assert!(said.contains("IS NOT REVOKED") && said.contains("out of order") && said.contains("/gh/x/settings/keys"), "{said}");
+    assert!(
+        said.contains("IS NOT REVOKED")
+            && said.contains("out of order")
+            && said.contains("/gh/x/settings/keys"),
+        "{said}"
+    );
     assert!(!said.contains(TOKEN), "the forge repeated the token: {said}");
     // Every later command says so again, and what would forget the key does not.
     for args in [&["list"][..], &["cleanup"], &["rm", "worker"]] {
@@ -371,7 +484,10 @@ fn unrevoked() {
     let other = home.project().join("other.toml");
     fs::write(&other, "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"command\"\n[bottles.dev]\nimage = \"demo\"\n").unwrap();
     let other = other.to_str().unwrap();
-    assert_code(&home.run(&["launch", "--yes", "--manifest", other, "worker", "--", "sh", "-c", "exit 7"]), 7);
+    assert_code(
+        &home.run(&["launch", "--yes", "--manifest", other, "worker", "--", "sh", "-c", "exit 7"]),
+        7,
+    );
     // A journal that cannot be read keeps nobody from revoking.
     fs::write(home.state().join("bottles/worker/journal.jsonl"), "nonsense\n").unwrap();
     fs::remove_file(upstream.at("fail")).unwrap();
@@ -384,13 +500,17 @@ fn unrevoked() {
 fn forge_refuses() {
     let upstream = Upstream::start();
     let forge = Forge::start(&upstream);
-    let home = Home::with_manifest(&forge.manifest(&upstream, &[("gitea", "tea/x"), ("github", "gh/x")]));
+    let home =
+        Home::with_manifest(&forge.manifest(&upstream, &[("gitea", "tea/x"), ("github", "gh/x")]));
     fs::write(upstream.at("token"), "another-token-0815").unwrap();
     let out = home.run(&["launch", "--yes", "worker"]);
     assert_code(&out, 3);
     assert!(!home.state().join("bottles/worker/deploy-keys.json").exists(), "nothing to revoke");
     let said = stderr(&out);
-    assert!(said.contains("gitea") && said.contains("401") && said.contains("the token is not valid"), "{said}");
+    assert!(
+        said.contains("gitea") && said.contains("401") && said.contains("the token is not valid"),
+        "{said}"
+    );
     assert!(!said.contains("another-token-0815"));
     assert_eq!(keys(&upstream), (Vec::new(), 9));
     assert_eq!(home.leftovers("worker"), Vec::<String>::new());

@@ -20,7 +20,8 @@ fn nothing(_: &Home, _: &mut std::process::Command) {}
 /// A closure of a system that has no smolvm, whether or not this one has KVM.
 fn without_smolvm(home: &Home, command: &mut std::process::Command) {
     let closure = std::env::var_os("BOTTLE_CLOSURE").expect("BOTTLE_CLOSURE");
-    let mut closure: serde_json::Value = serde_json::from_slice(&std::fs::read(closure).expect("the closure")).expect("JSON");
+    let mut closure: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(closure).expect("the closure")).expect("JSON");
     closure["engines"].as_object_mut().expect("engines").remove("smolvm");
     let path = home.path().join("closure.json");
     std::fs::write(&path, closure.to_string()).expect("a closure");
@@ -39,8 +40,22 @@ macro_rules! manifest {
 }
 
 pub const CASES: &[Case] = &[
-    Case { name: "unknown_command", manifest: "", args: &["lunch", "demo"], prepare: nothing, code: 2, said: "launch" },
-    Case { name: "unknown_agent", manifest: "", args: &["launch", "dmo", "--yes"], prepare: nothing, code: 3, said: "demo" },
+    Case {
+        name: "unknown_command",
+        manifest: "",
+        args: &["lunch", "demo"],
+        prepare: nothing,
+        code: 2,
+        said: "launch",
+    },
+    Case {
+        name: "unknown_agent",
+        manifest: "",
+        args: &["launch", "dmo", "--yes"],
+        prepare: nothing,
+        code: 3,
+        said: "demo",
+    },
     Case {
         name: "unknown_key",
         manifest: manifest!("[[bottles.dev.egress]]\nhots = \"a.example\"\n"),
@@ -91,7 +106,14 @@ pub const CASES: &[Case] = &[
         code: 2,
         said: "name",
     },
-    Case { name: "no_terminal_and_no_yes", manifest: "", args: &["launch", "demo"], prepare: nothing, code: 2, said: "--yes" },
+    Case {
+        name: "no_terminal_and_no_yes",
+        manifest: "",
+        args: &["launch", "demo"],
+        prepare: nothing,
+        code: 2,
+        said: "--yes",
+    },
     Case {
         name: "unanswered_question",
         manifest: manifest!("env = { A = \"?What is A\" }\n"),
@@ -168,7 +190,14 @@ pub const CASES: &[Case] = &[
         code: 3,
         said: "cannot create",
     },
-    Case { name: "the_disk_is_full", manifest: "", args: &["launch", "demo", "--yes"], prepare: full_disk, code: 3, said: "MiB are free" },
+    Case {
+        name: "the_disk_is_full",
+        manifest: "",
+        args: &["launch", "demo", "--yes"],
+        prepare: full_disk,
+        code: 3,
+        said: "MiB are free",
+    },
     Case {
         name: "socket_path_too_long",
         manifest: "",
@@ -180,7 +209,8 @@ pub const CASES: &[Case] = &[
 ];
 
 fn closure_text() -> String {
-    std::fs::read_to_string(std::env::var_os("BOTTLE_CLOSURE").expect("BOTTLE_CLOSURE")).expect("the closure")
+    std::fs::read_to_string(std::env::var_os("BOTTLE_CLOSURE").expect("BOTTLE_CLOSURE"))
+        .expect("the closure")
 }
 
 fn edited_closure(home: &Home, command: &mut std::process::Command, from: &str, to: &str) {
@@ -203,7 +233,10 @@ fn altered_kernel(home: &Home, command: &mut std::process::Command) {
 /// The same command in a mount namespace of its own, after `before`.
 fn mounted(home: &Home, command: &mut std::process::Command, before: &str) {
     let mut inside = std::process::Command::new("unshare");
-    inside.args(["-m", "sh", "-c", &format!("{before} && exec \"$0\" \"$@\"")]).arg(command.get_program()).args(command.get_args());
+    inside
+        .args(["-m", "sh", "-c", &format!("{before} && exec \"$0\" \"$@\"")])
+        .arg(command.get_program())
+        .args(command.get_args());
     inside
         .env_clear()
         .envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))))
@@ -214,7 +247,14 @@ fn mounted(home: &Home, command: &mut std::process::Command, before: &str) {
 
 /// A state directory on a file system of 128 KiB.
 fn full_disk(home: &Home, command: &mut std::process::Command) {
-    mounted(home, command, &format!("mount -t tmpfs -o size=128k,mode=0700 tmpfs {}", home.path().join("state").display()));
+    mounted(
+        home,
+        command,
+        &format!(
+            "mount -t tmpfs -o size=128k,mode=0700 tmpfs {}",
+            home.path().join("state").display()
+        ),
+    );
 }
 
 /// A processor that cannot, whether or not this one can.
@@ -241,6 +281,9 @@ impl Case {
         let output = output_within(command, PATIENCE);
         assert_code(&output, self.code);
         assert!(stderr(&output).contains(self.said), "{}", stderr(&output));
-        assert!(!home.runtime("worker").exists() && !home.runtime("demo").exists(), "something was started");
+        assert!(
+            !home.runtime("worker").exists() && !home.runtime("demo").exists(),
+            "something was started"
+        );
     }
 }

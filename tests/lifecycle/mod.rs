@@ -12,7 +12,10 @@ use std::process::Stdio;
 use nix::sys::signal::Signal;
 
 use crate::attacks::Case;
-use crate::support::{Home, PATIENCE, assert_code, engine, eventually, output_within, processes_naming, stderr, stdout};
+use crate::support::{
+    Home, PATIENCE, assert_code, engine, eventually, output_within, processes_naming, stderr,
+    stdout,
+};
 
 pub const CASES: &[Case] = &[
     ("lifecycle::the_demo_prints_its_table_and_exits_0", demo),
@@ -54,7 +57,8 @@ fn demo() {
 
 fn exit_codes() {
     let home = Home::new();
-    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)] {
+    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)]
+    {
         let output = home.run(&["launch", "demo", "--yes", "--quiet", "--", "bash", "-c", script]);
         assert_code(&output, code);
         assert_eq!(stderr(&output), "", "--quiet is quiet");
@@ -73,7 +77,11 @@ fn sigterm() {
         let status = bottle.wait();
         // Before signals are caught the default action applies: the code of a shell is the same.
         use std::os::unix::process::ExitStatusExt;
-        assert!(status.code() == Some(143) || status.signal() == Some(15), "{ms} ms: {status}\n{}", bottle.said());
+        assert!(
+            status.code() == Some(143) || status.signal() == Some(15),
+            "{ms} ms: {status}\n{}",
+            bottle.said()
+        );
         assert_eq!(home.leftovers("demo"), Vec::<String>::new(), "{ms} ms");
     }
     let home = Home::new();
@@ -118,16 +126,23 @@ fn resumed() {
     }
     let script = "test $(cat given Given) = givenGiven && echo changed > given && echo new > new && chmod 755 new && echo kept > ~/kept && mkfifo ~/pipe";
     assert_code(&kept(&home, &["launch", "worker"], script), 0);
-    assert_eq!((home.leftovers("worker"), home.listed("worker").as_deref()), (Vec::new(), Some("stopped")));
+    assert_eq!(
+        (home.leftovers("worker"), home.listed("worker").as_deref()),
+        (Vec::new(), Some("stopped"))
+    );
     assert_code(&home.run(&["pull", "worker"]), 0);
     let file = |name: &str| std::fs::read_to_string(home.project().join(name)).expect("a file");
     assert_eq!(["given", "Given", "new"].map(file), ["changed\n", "Given", "new\n"]);
 
-    let output = kept(&home, &["resume", "worker"], "cat ~/kept given; test -p ~/pipe && stat -c %a new");
+    let output =
+        kept(&home, &["resume", "worker"], "cat ~/kept given; test -p ~/pipe && stat -c %a new");
     assert_code(&output, 0);
     assert_eq!(stdout(&output), "kept\nchanged\n755\n");
     // The twin: a launch that does not go on has none of it.
-    assert_code(&kept(&home, &["launch", "worker", "--discard"], "test ! -e ~/kept && test ! -e ~/pipe"), 0);
+    assert_code(
+        &kept(&home, &["launch", "worker", "--discard"], "test ! -e ~/kept && test ! -e ~/pipe"),
+        0,
+    );
 }
 
 fn stop_early() {
@@ -156,7 +171,11 @@ fn given() {
     assert_code(&output, 0);
     assert_eq!(stdout(&output), "given-4711\n", "the agent has it");
     assert!(!stderr(&output).contains("given-4711"), "{}", stderr(&output));
-    let found = std::process::Command::new("grep").args(["-rl", "given-4711"]).arg(home.state()).output().expect("grep");
+    let found = std::process::Command::new("grep")
+        .args(["-rl", "given-4711"])
+        .arg(home.state())
+        .output()
+        .expect("grep");
     assert_eq!(stdout(&found), "");
 }
 
@@ -167,7 +186,9 @@ fn kill_9() {
         std::thread::sleep(std::time::Duration::from_millis(ms));
         bottle.signal(Signal::SIGKILL);
         bottle.wait();
-        eventually("the children die with the orchestrator", || processes_naming(home.path()).is_empty());
+        eventually("the children die with the orchestrator", || {
+            processes_naming(home.path()).is_empty()
+        });
         home.run(&["list"]);
         assert_eq!(home.leftovers("demo"), Vec::<String>::new(), "{ms} ms");
     }
@@ -176,7 +197,9 @@ fn kill_9() {
     assert!(!processes_naming(home.path()).is_empty());
     bottle.signal(Signal::SIGKILL);
     bottle.wait();
-    eventually("the children die with the orchestrator", || processes_naming(home.path()).is_empty());
+    eventually("the children die with the orchestrator", || {
+        processes_naming(home.path()).is_empty()
+    });
     assert_eq!(home.listed("dead").as_deref(), Some("crashed"));
     assert_eq!(home.leftovers("dead"), Vec::<String>::new());
     // And the name is free again.
@@ -187,7 +210,9 @@ fn concurrent() {
     let home = Home::new();
     // On one emulated processor two are as many as four on two real ones.
     let count = if engine() == Some("smolvm") { 2 } else { 4 };
-    let mut all: Vec<_> = (0..count).map(|i| home.start(&format!("c{i}"), &["demo", "--name", &format!("c{i}")])).collect();
+    let mut all: Vec<_> = (0..count)
+        .map(|i| home.start(&format!("c{i}"), &["demo", "--name", &format!("c{i}")]))
+        .collect();
     for bottle in &mut all {
         assert_eq!(bottle.wait().code(), Some(0), "{}", bottle.said());
     }
@@ -207,10 +232,12 @@ fn same_name() {
 }
 
 fn child_named(bottle: &crate::support::Running<'_>, word: &str) -> i32 {
-    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", bottle.pid())).expect("children");
-    let named = children
-        .split_ascii_whitespace()
-        .find(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|argv| String::from_utf8_lossy(&argv).contains(word)));
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", bottle.pid()))
+        .expect("children");
+    let named = children.split_ascii_whitespace().find(|pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|argv| String::from_utf8_lossy(&argv).contains(word))
+    });
     named.and_then(|pid| pid.parse().ok()).expect("the child")
 }
 
@@ -219,7 +246,11 @@ fn lost(word: &str, name: &str) {
     let mut bottle = home.up(name, &["demo"]);
     let pid = if word == SMOLVM {
         // A daemon in a namespace of its own: nobody's child here.
-        processes_naming(home.path()).iter().find(|(_, argv)| argv.contains(word)).expect("the VMM").0
+        processes_naming(home.path())
+            .iter()
+            .find(|(_, argv)| argv.contains(word))
+            .expect("the VMM")
+            .0
     } else {
         child_named(&bottle, word)
     };
@@ -248,7 +279,10 @@ fn sabotage(how: &str, said: &str) {
     command.env("BOTTLE_SABOTAGE", how);
     let output = output_within(command, PATIENCE);
     assert_code(&output, 5);
-    assert!(stderr(&output).contains(said) && !stdout(&output).contains("the agent ran"), "{output:?}");
+    assert!(
+        stderr(&output).contains(said) && !stdout(&output).contains("the agent ran"),
+        "{output:?}"
+    );
     assert_eq!(home.leftovers("demo"), Vec::<String>::new());
 }
 
@@ -266,8 +300,18 @@ fn trust() {
     // Variables, the system bundle alone, and no trust at all: the last must fail.
     let ask = "curl -so /dev/null -w '%{ssl_verify_result}' https://hello.demo.test/whoami";
     assert_eq!(stdout(&bottle.sh(false, ask)), "0");
-    assert_eq!(stdout(&bottle.sh(false, &format!("unset SSL_CERT_FILE CURL_CA_BUNDLE; {ask}"))), "0");
-    assert_ne!(stdout(&bottle.sh(false, &format!("CURL_CA_BUNDLE=/etc/hostname SSL_CERT_FILE=/etc/hostname {ask}; echo"))).trim(), "0");
+    assert_eq!(
+        stdout(&bottle.sh(false, &format!("unset SSL_CERT_FILE CURL_CA_BUNDLE; {ask}"))),
+        "0"
+    );
+    assert_ne!(
+        stdout(&bottle.sh(
+            false,
+            &format!("CURL_CA_BUNDLE=/etc/hostname SSL_CERT_FILE=/etc/hostname {ask}; echo")
+        ))
+        .trim(),
+        "0"
+    );
     bottle.stop();
 }
 
@@ -293,13 +337,21 @@ fn reload() {
     assert_code(&home.run(&["reload", "worker"]), 0);
     assert_eq!((ask("/v1/a"), ask("/admin")), ("403".to_owned(), "502".to_owned()));
 
-    std::fs::write(&file, manifest("scan = { rules = { \"no-such-rule\" = \"off\" } }\n")).expect("a manifest");
+    std::fs::write(&file, manifest("scan = { rules = { \"no-such-rule\" = \"off\" } }\n"))
+        .expect("a manifest");
     let refused = home.run(&["reload", "worker"]);
-    assert!(refused.status.code() != Some(0) && stderr(&refused).contains("no-such-rule"), "{}", stderr(&refused));
+    assert!(
+        refused.status.code() != Some(0) && stderr(&refused).contains("no-such-rule"),
+        "{}",
+        stderr(&refused)
+    );
     assert_eq!(ask("/admin"), "502", "the old one stays");
 
     let log = stdout(&home.run(&["logs", "worker"]));
-    assert!(log.contains("/v1/a") && log.contains("/admin") && log.contains("not-allowed"), "{log}");
+    assert!(
+        log.contains("/v1/a") && log.contains("/admin") && log.contains("not-allowed"),
+        "{log}"
+    );
     assert_code(&home.run(&["audit", "verify", "worker"]), 0);
     let path = home.state().join("bottles/worker/audit.jsonl");
     let text = std::fs::read_to_string(&path).expect("the log");

@@ -41,7 +41,13 @@ fn refused(home: &Home, command: Command, code: i32, said: &str) {
     assert!(stderr(&output).contains(said), "{said:?} is not in {}", stderr(&output));
     assert_eq!(home.leftovers("demo"), Vec::<String>::new());
     // Nothing that was not whole is kept for the next launch.
-    assert!(std::fs::read_dir(home.state().join("unpacked")).into_iter().flatten().flatten().all(|e| e.path().is_file()));
+    assert!(
+        std::fs::read_dir(home.state().join("unpacked"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .all(|e| e.path().is_file())
+    );
 }
 
 /// The demo's image with its bytes changed by `alter`, in a closure that may know of it.
@@ -106,9 +112,13 @@ fn no_libkrun() {
 /// `command` in a mount namespace of its own, after `before`.
 fn mounted(before: &str, command: &Command) -> Command {
     let mut inside = Command::new("unshare");
-    inside.args(["--user", "--map-current-user", "--keep-caps", "--mount", "sh", "-c"]).arg(format!("{before} && exec \"$0\" \"$@\""));
+    inside
+        .args(["--user", "--map-current-user", "--keep-caps", "--mount", "sh", "-c"])
+        .arg(format!("{before} && exec \"$0\" \"$@\""));
     inside.arg(command.get_program()).args(command.get_args()).env_clear();
-    inside.envs(command.get_envs().filter_map(|(k, v)| Some((k, v?)))).stdin(std::process::Stdio::null());
+    inside
+        .envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))))
+        .stdin(std::process::Stdio::null());
     if let Some(dir) = command.get_current_dir() {
         inside.current_dir(dir);
     }
@@ -117,7 +127,10 @@ fn mounted(before: &str, command: &Command) -> Command {
 
 fn no_room() {
     let home = Home::new();
-    let before = format!("mount -t tmpfs -o size=100m,mode=0700 tmpfs {}", home.path().join("state").display());
+    let before = format!(
+        "mount -t tmpfs -o size=100m,mode=0700 tmpfs {}",
+        home.path().join("state").display()
+    );
     refused(&home, mounted(&before, &launch(&home, &closure())), 3, "MiB are free for");
 }
 
@@ -125,7 +138,12 @@ fn no_permission() {
     let home = Home::new();
     // Somebody else's, and nobody's to open.
     let before = "mount --bind /proc/kmsg /dev/kvm";
-    refused(&home, mounted(before, &launch(&home, &closure())), 4, "/dev/kvm may not be opened (sudo setfacl -m u:$USER:rw /dev/kvm)");
+    refused(
+        &home,
+        mounted(before, &launch(&home, &closure())),
+        4,
+        "/dev/kvm may not be opened (sudo setfacl -m u:$USER:rw /dev/kvm)",
+    );
     // Nobody has to have it.
     let mut command = home.bottle(&["plan", "demo"]);
     command.env("BOTTLE_CLOSURE", home.path().join("closure.json"));
@@ -142,20 +160,40 @@ fn left_behind() {
     let root = home.path().join("root/");
     std::fs::create_dir_all(root.join("bin")).expect("a root");
     let mut create = Command::new(text(&smolvm["binary"]["path"]));
-    create.args(["machine", "create", "--name", "bottle", "--storage", "1", "--overlay", "1", "--image"]).arg(&root).env_clear();
+    create
+        .args([
+            "machine",
+            "create",
+            "--name",
+            "bottle",
+            "--storage",
+            "1",
+            "--overlay",
+            "1",
+            "--image",
+        ])
+        .arg(&root)
+        .env_clear();
     create.env("HOME", home.path()).env("PATH", format!("{}/bin", text(&smolvm["root"])));
-    create.env("SMOLVM_LIB_DIR", text(&smolvm["libraries"])).env("SMOLVM_AGENT_ROOTFS", text(&smolvm["agent"]));
+    create
+        .env("SMOLVM_LIB_DIR", text(&smolvm["libraries"]))
+        .env("SMOLVM_AGENT_ROOTFS", text(&smolvm["agent"]));
     let foreign = output_within(create, PATIENCE);
     assert_code(&foreign, 0);
-    let database = || std::fs::read(home.path().join(".local/share/smolvm/server/smolvm.db")).expect("its database");
+    let database = || {
+        std::fs::read(home.path().join(".local/share/smolvm/server/smolvm.db"))
+            .expect("its database")
+    };
     let before = database();
     // What another version might have left where the bottle's own machine goes.
     let machine = home.state().join("bottles/demo/machine");
     for dir in [".local/share/smolvm/server", ".cache/smolvm/vms/7def9c79e5be6d7a"] {
         std::fs::create_dir_all(machine.join(dir)).expect("a directory");
     }
-    std::fs::write(machine.join(".local/share/smolvm/server/smolvm.db"), "no database").expect("a file");
-    std::fs::write(machine.join(".cache/smolvm/vms/7def9c79e5be6d7a/storage.raw"), "no disk").expect("a file");
+    std::fs::write(machine.join(".local/share/smolvm/server/smolvm.db"), "no database")
+        .expect("a file");
+    std::fs::write(machine.join(".cache/smolvm/vms/7def9c79e5be6d7a/storage.raw"), "no disk")
+        .expect("a file");
     assert_code(&output_within(launch(&home, &closure), PATIENCE), 0);
     assert_eq!(home.leftovers("demo"), Vec::<String>::new());
     assert!(database() == before, "the other one's is untouched");
@@ -168,21 +206,39 @@ fn two_sizes() {
              resources = {{ cpus = 1, memory = \"{memory}\", disk = \"{disk}\" }}\n"
         )
     };
-    let home = Home::with_manifest(&format!("version = 1\n{}{}", bottle("small", "512MiB", "1GiB"), bottle("large", "768MiB", "2GiB")));
+    let home = Home::with_manifest(&format!(
+        "version = 1\n{}{}",
+        bottle("small", "512MiB", "1GiB"),
+        bottle("large", "768MiB", "2GiB")
+    ));
     let sizes = ["small", "large", "small"].map(|agent| {
         let script = "grep -h MemTotal: /proc/meminfo; df --output=size / | tail -n 1";
-        let output = output_within(home.bottle(&["launch", agent, "--yes", "--", "sh", "-c", script]), PATIENCE);
+        let output = output_within(
+            home.bottle(&["launch", agent, "--yes", "--", "sh", "-c", script]),
+            PATIENCE,
+        );
         assert_code(&output, 0);
         let said = crate::support::stdout(&output);
         let kib: Vec<u32> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         (kib[0] >> 10, kib[1] >> 10)
     });
     let within = |(memory, disk): (u32, u32), most: (u32, u32)| {
-        (most.0 * 8..most.0 * 11).contains(&(memory * 10)) && (most.1 * 9..most.1 * 10).contains(&(disk * 10))
+        (most.0 * 8..most.0 * 11).contains(&(memory * 10))
+            && (most.1 * 9..most.1 * 10).contains(&(disk * 10))
     };
-    assert!(within(sizes[0], (512, 1024)) && within(sizes[1], (768, 2048)) && within(sizes[2], (512, 1024)), "{sizes:?} MiB");
+    assert!(
+        within(sizes[0], (512, 1024))
+            && within(sizes[1], (768, 2048))
+            && within(sizes[2], (512, 1024)),
+        "{sizes:?} MiB"
+    );
     let dirs = |dir: &std::path::Path| -> Vec<std::path::PathBuf> {
-        std::fs::read_dir(dir).expect("a directory").flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect()
+        std::fs::read_dir(dir)
+            .expect("a directory")
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.is_dir())
+            .collect()
     };
     let images = dirs(&home.state().join("unpacked"));
     assert_eq!(images.len(), 1, "{images:?}");

@@ -31,7 +31,9 @@ fn upstream() -> u16 {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nthrough");
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nthrough",
+            );
         }
     });
     port
@@ -56,7 +58,8 @@ fn call(bottle: &Running<'_>, tool: &str, arguments: &Value) -> Result<Value, St
         "-d",
         &request.to_string(),
     ]);
-    let answer: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{}{}", stdout(&out), stderr(&out)));
+    let answer: Value = serde_json::from_slice(&out.stdout)
+        .unwrap_or_else(|_| panic!("{}{}", stdout(&out), stderr(&out)));
     let result = answer.get("result").unwrap_or_else(|| panic!("{answer}"));
     match result["isError"].as_bool() {
         Some(true) => Err(result["content"][0]["text"].as_str().unwrap().to_owned()),
@@ -64,7 +67,13 @@ fn call(bottle: &Running<'_>, tool: &str, arguments: &Value) -> Result<Value, St
     }
 }
 
-fn propose(bottle: &Running<'_>, host: &str, port: u16, tls: bool, paths: &[&str]) -> Result<Value, String> {
+fn propose(
+    bottle: &Running<'_>,
+    host: &str,
+    port: u16,
+    tls: bool,
+    paths: &[&str],
+) -> Result<Value, String> {
     call(
         bottle,
         "propose_route",
@@ -74,7 +83,20 @@ fn propose(bottle: &Running<'_>, host: &str, port: u16, tls: bool, paths: &[&str
 
 /// `GET url` through egress; what came back.
 fn get(bottle: &Running<'_>, url: &str) -> String {
-    stdout(&bottle.home.run(&["exec", &bottle.slug, "--", "curl", "-sS", "-m", "20", "--noproxy", "", "-x", "http://127.0.0.1:9099", url]))
+    stdout(&bottle.home.run(&[
+        "exec",
+        &bottle.slug,
+        "--",
+        "curl",
+        "-sS",
+        "-m",
+        "20",
+        "--noproxy",
+        "",
+        "-x",
+        "http://127.0.0.1:9099",
+        url,
+    ]))
 }
 
 fn up(home: &Home) -> Running<'_> {
@@ -101,14 +123,20 @@ fn through() {
     assert!(get(&bottle, &url).contains("[no-route]"));
     let denials = call(&bottle, "explain_denial", &json!({ "last": 1 })).unwrap();
     let mut suggested = denials["denials"][0]["propose_route"].clone();
-    assert_eq!(suggested, json!({ "host": "127.0.0.1", "port": port, "tls": false, "methods": ["GET"], "paths": ["/v1/x"] }));
+    assert_eq!(
+        suggested,
+        json!({ "host": "127.0.0.1", "port": port, "tls": false, "methods": ["GET"], "paths": ["/v1/x"] })
+    );
 
     suggested["reason"] = json!("to \u{1b}[2J\u{202e} look");
     let filed = call(&bottle, "propose_route", &suggested).unwrap();
     assert_eq!((filed["id"].as_u64(), filed["state"].as_str()), (Some(1), Some("pending")));
     eventually("the operator is notified", || home.project().join("notified").exists());
     let shown = stdout(&home.run(&["proposals", "show", "worker/1"]));
-    assert!(shown.contains("+ 127.0.0.1") && shown.contains("PRIVATE") && shown.contains("PLAIN HTTP"), "{shown}");
+    assert!(
+        shown.contains("+ 127.0.0.1") && shown.contains("PRIVATE") && shown.contains("PLAIN HTTP"),
+        "{shown}"
+    );
     assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'), "{shown:?}");
     assert!(stdout(&home.run(&["proposals"])).contains("worker/1"));
 
@@ -120,7 +148,10 @@ fn through() {
     assert_code(&home.run(&["proposals", "approve", "worker/1", "--type", "127.0.0.1"]), 0);
     eprintln!("approve, as a command: {:?}", began.elapsed());
     assert_eq!(get(&bottle, &url), "through");
-    assert!(get(&bottle, &format!("http://127.0.0.1:{port}/v2")).contains("[not-allowed]"), "and no more than was asked");
+    assert!(
+        get(&bottle, &format!("http://127.0.0.1:{port}/v2")).contains("[not-allowed]"),
+        "and no more than was asked"
+    );
     let status = call(&bottle, "proposal_status", &json!({ "id": 1 })).unwrap();
     assert_eq!(status["state"], "approved");
     let allowed = call(&bottle, "policy", &json!({})).unwrap();
@@ -129,23 +160,37 @@ fn through() {
     assert_code(&home.run(&["proposals", "deny", "worker/2", "--reason", "reads are enough"]), 0);
     let again = propose(&bottle, "127.0.0.1", port, false, &["/v1/x", "/v3"]).unwrap_err();
     assert!(again.contains("reads are enough"), "{again}");
-    assert_eq!(call(&bottle, "proposal_status", &json!({ "id": 2 })).unwrap()["text"], "denied: reads are enough");
+    assert_eq!(
+        call(&bottle, "proposal_status", &json!({ "id": 2 })).unwrap()["text"],
+        "denied: reads are enough"
+    );
     assert!(call(&bottle, "proposal_status", &json!({ "id": 9 })).is_err());
 
     // What was granted survives a reload of the manifest, and the log is whole.
     let toml = home.project().join("bottle.toml");
-    std::fs::write(&toml, format!("{MANIFEST}[[bottles.dev.egress]]\nhost = \"a.test\"\n")).unwrap();
+    std::fs::write(&toml, format!("{MANIFEST}[[bottles.dev.egress]]\nhost = \"a.test\"\n"))
+        .unwrap();
     assert_code(&home.run(&["reload", "worker"]), 0);
     assert_eq!(get(&bottle, &url), "through");
     let log = stdout(&home.run(&["logs", "worker"]));
-    assert!(log.contains("proposal 1 approved by") && log.contains("proposal 2 denied by"), "{log}");
+    assert!(
+        log.contains("proposal 1 approved by") && log.contains("proposal 2 denied by"),
+        "{log}"
+    );
     assert_code(&home.run(&["audit", "verify", "worker"]), 0);
 
     // A question, answered while its call waits.
     std::thread::scope(|scope| {
-        let ask =
-            scope.spawn(|| call(&bottle, "ask_operator", &json!({ "question": "Which one?", "choices": ["a", "b"], "wait_seconds": 60 })));
-        eventually("the question is there", || stdout(&home.run(&["proposals"])).contains("Which one?"));
+        let ask = scope.spawn(|| {
+            call(
+                &bottle,
+                "ask_operator",
+                &json!({ "question": "Which one?", "choices": ["a", "b"], "wait_seconds": 60 }),
+            )
+        });
+        eventually("the question is there", || {
+            stdout(&home.run(&["proposals"])).contains("Which one?")
+        });
         assert_code(&home.run(&["proposals", "approve", "worker/3", "--answer", "2"]), 0);
         assert_eq!(ask.join().unwrap().unwrap()["text"], "the operator says: b");
     });
@@ -175,8 +220,15 @@ fn scopes() {
     // Made against the policy before: it is shown again, not applied.
     refused(&approve(2, &[]), "policy has changed");
     let shown = stdout(&home.run(&["proposals", "show", "worker/2"]));
-    let against = shown.split("--against ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect(&shown).to_owned();
-    for wider in [&["--path", "/v2"][..], &["--host", "b.test"], &["--method", "DELETE"], &["--path", "/*"]] {
+    let against = shown
+        .split("--against ")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next())
+        .expect(&shown)
+        .to_owned();
+    for wider in
+        [&["--path", "/v2"][..], &["--host", "b.test"], &["--method", "DELETE"], &["--path", "/*"]]
+    {
         let mut args = wider.to_vec();
         args.extend(["--against", &against]);
         refused(&approve(2, &args), "only narrow");
@@ -184,11 +236,19 @@ fn scopes() {
     let args = ["--against", &against, "--path", "/v1/x", "--method", "GET", "--save"];
     assert_code(&approve(2, &args), 0);
     assert_eq!(
-        (document(&home, 2)["state"].as_str(), document(&home, 2)["decision"]["route"]["paths"][0].as_str()),
+        (
+            document(&home, 2)["state"].as_str(),
+            document(&home, 2)["decision"]["route"]["paths"][0].as_str()
+        ),
         (Some("edited"), Some("/v1/x"))
     );
     let toml = std::fs::read_to_string(home.project().join("bottle.toml")).unwrap();
-    assert_eq!(toml, format!("{MANIFEST}\n[[bottles.dev.egress]]\nhost = \"a.test\"\nmethods = [\"GET\"]\npaths = [\"/v1/x\"]\n"));
+    assert_eq!(
+        toml,
+        format!(
+            "{MANIFEST}\n[[bottles.dev.egress]]\nhost = \"a.test\"\nmethods = [\"GET\"]\npaths = [\"/v1/x\"]\n"
+        )
+    );
 
     assert_eq!(propose(&bottle, "127.0.0.1", port, false, &["/while"]).unwrap()["id"], 3);
     assert_code(&approve(3, &["--for", "3s"]), 0);
@@ -211,13 +271,20 @@ fn scopes() {
     assert_eq!(document(&home, 4)["decision"]["route"]["paths"], json!(["/a/1"]));
 
     // What cannot be asked at all.
-    for (host, paths) in
-        [("*", &["/"][..]), ("*.test", &["/"]), ("a.test:443", &["/"]), ("https://a.test", &["/"]), ("a.test", &[]), ("a.test", &["/../x"])]
-    {
+    for (host, paths) in [
+        ("*", &["/"][..]),
+        ("*.test", &["/"]),
+        ("a.test:443", &["/"]),
+        ("https://a.test", &["/"]),
+        ("a.test", &[]),
+        ("a.test", &["/../x"]),
+    ] {
         assert!(propose(&bottle, host, 443, true, paths).is_err(), "{host} {paths:?}");
     }
     // A flood stays small: eight wait, and the rest is told so.
-    let filed = (0..14).filter(|n| propose(&bottle, &format!("h{n}.test"), 443, true, &["/"]).is_ok()).count();
+    let filed = (0..14)
+        .filter(|n| propose(&bottle, &format!("h{n}.test"), 443, true, &["/"]).is_ok())
+        .count();
     assert!(filed <= 8, "{filed}");
     bottle.stop();
     let left = stdout(&home.run(&["proposals", "worker"]));
@@ -229,18 +296,33 @@ fn scopes() {
 
 fn branches() {
     let upstream = super::git::Upstream::start();
-    let home = Home::with_manifest(&upstream.manifest().replace("image = \"demo\"\n", "image = \"demo\"\nsupervise = true\n"));
+    let home = Home::with_manifest(
+        &upstream.manifest().replace("image = \"demo\"\n", "image = \"demo\"\nsupervise = true\n"),
+    );
     let bottle = up(&home);
-    let sh = |script: &str| home.run(&["exec", "worker", "--", "sh", "-c", &format!("set -e; cd ~; {script}")]);
+    let sh = |script: &str| {
+        home.run(&["exec", "worker", "--", "sh", "-c", &format!("set -e; cd ~; {script}")])
+    };
     assert_code(
-        &sh(&format!("git clone -q {} w; git config --global user.name a; git config --global user.email a@b.test", upstream.url())),
+        &sh(&format!(
+            "git clone -q {} w; git config --global user.name a; git config --global user.email a@b.test",
+            upstream.url()
+        )),
         0,
     );
     let push = |branch: &str, file: &str| {
-        sh(&format!("cd w; git checkout -qB {branch} origin/main; date > {file}; git add .; git commit -qm f; git push origin {branch}"))
+        sh(&format!(
+            "cd w; git checkout -qB {branch} origin/main; date > {file}; git add .; git commit -qm f; git push origin {branch}"
+        ))
     };
     assert_ne!(push("topic/a", "a").status.code(), Some(0));
-    let ask = |branch: &str| call(&bottle, "propose_ref", &json!({ "upstream": "x", "branches": [branch], "reason": "a topic branch" }));
+    let ask = |branch: &str| {
+        call(
+            &bottle,
+            "propose_ref",
+            &json!({ "upstream": "x", "branches": [branch], "reason": "a topic branch" }),
+        )
+    };
     assert!(ask("{agent}/*").unwrap_err().contains("already"));
     assert!(
         call(&bottle, "propose_ref", &json!({ "upstream": "y", "branches": ["a"], "reason": "r" }))
@@ -248,7 +330,12 @@ fn branches() {
             .contains("no git upstream")
     );
     assert_eq!(ask("topic/*").unwrap()["id"], 1);
-    let broad = call(&bottle, "propose_ref", &json!({ "upstream": "x", "branches": ["main"], "reason": "r" })).unwrap();
+    let broad = call(
+        &bottle,
+        "propose_ref",
+        &json!({ "upstream": "x", "branches": ["main"], "reason": "r" }),
+    )
+    .unwrap();
     assert_eq!(broad["id"], 2, "another ask about the same repository takes its place");
     refused(&home.run(&["proposals", "approve", "worker/1"]), "superseded");
     refused(&home.run(&["proposals", "approve", "worker/2"]), "BRANCHES");
@@ -263,10 +350,16 @@ fn branches() {
     // A repository is for the next launch, and so for the manifest.
     let more = json!({ "url": "https://git.example.test/me/y.git", "reason": "a library" });
     assert_eq!(call(&bottle, "propose_git_upstream", &more).unwrap()["id"], 4);
-    refused(&home.run(&["proposals", "approve", "worker/4"]), "cannot be added while the bottle runs");
+    refused(
+        &home.run(&["proposals", "approve", "worker/4"]),
+        "cannot be added while the bottle runs",
+    );
     assert_code(&home.run(&["proposals", "approve", "worker/4", "--save"]), 0);
     let toml = std::fs::read_to_string(home.project().join("bottle.toml")).unwrap();
-    assert!(toml.ends_with("[[bottles.dev.git]]\nurl = \"https://git.example.test/me/y.git\"\n"), "{toml}");
+    assert!(
+        toml.ends_with("[[bottles.dev.git]]\nurl = \"https://git.example.test/me/y.git\"\n"),
+        "{toml}"
+    );
     bottle.stop();
 }
 
@@ -274,7 +367,9 @@ fn branches() {
 async fn lead_inside(home: &Home, listener: tokio::net::UnixListener) {
     let script = "exec 3<>/dev/tcp/127.0.0.1/9100; cat <&3 & cat >&3";
     while let Ok((stream, _)) = listener.accept().await {
-        let mut command = tokio::process::Command::from(home.bottle(&["exec", "worker", "--", "bash", "-c", script]));
+        let mut command = tokio::process::Command::from(
+            home.bottle(&["exec", "worker", "--", "bash", "-c", script]),
+        );
         let stdio = std::process::Stdio::piped;
         let mut child = command.stdin(stdio()).stdout(stdio()).kill_on_drop(true).spawn().unwrap();
         let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
@@ -308,7 +403,8 @@ fn with_sdk<R>(home: &Home, work: impl AsyncFnOnce(&Client) -> R) -> R {
         let asked = async {
             let http = UnixSocketHttpClient::new(socket.to_str().unwrap(), URL);
             let config = StreamableHttpClientTransportConfig::with_uri(URL);
-            let client = ().serve(StreamableHttpClientTransport::with_client(http, config)).await.unwrap();
+            let client =
+                ().serve(StreamableHttpClientTransport::with_client(http, config)).await.unwrap();
             work(&client).await
         };
         tokio::select! {
@@ -321,7 +417,8 @@ fn with_sdk<R>(home: &Home, work: impl AsyncFnOnce(&Client) -> R) -> R {
 /// Denied before, the client asks for what would have been let through; what it is told.
 async fn sdk_asks(client: &Client, reason: &str, wait: u32) -> Value {
     let call = async |name: &'static str, args: Value| {
-        let params = rmcp::model::CallToolRequestParams::new(name).with_arguments(args.as_object().unwrap().clone());
+        let params = rmcp::model::CallToolRequestParams::new(name)
+            .with_arguments(args.as_object().unwrap().clone());
         client.call_tool(params).await.unwrap().structured_content.unwrap()
     };
     let denied = call("explain_denial", json!({ "last": 1 })).await;
@@ -340,7 +437,11 @@ fn sdk() {
     let told = with_sdk(&home, async |client| {
         assert_eq!(client.list_all_tools().await.unwrap().len(), 8);
         let approved = async {
-            let approve = || home.run(&["proposals", "approve", "worker/1", "--type", "127.0.0.1"]).status.success();
+            let approve = || {
+                home.run(&["proposals", "approve", "worker/1", "--type", "127.0.0.1"])
+                    .status
+                    .success()
+            };
             while !approve() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -368,7 +469,12 @@ impl Drop for Page {
 
 impl Page {
     fn start(home: &Home) -> Self {
-        let mut child = home.bottle(&["web"]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut child = home
+            .bottle(&["web"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
         std::io::BufRead::read_line(&mut out, &mut line).unwrap();
@@ -380,14 +486,19 @@ impl Page {
     /// Sends a request with its places filled in; status and text of the answer.
     fn send(&self, request: &str, key: &str, decision: &Value) -> (u16, String) {
         let whole = |body: String| format!("content-length: {}\r\n\r\n{body}", body.len());
-        let request = request.replace("{key}", key).replace("{token}", &self.token).replace("{port}", &self.port.to_string());
+        let request = request
+            .replace("{key}", key)
+            .replace("{token}", &self.token)
+            .replace("{port}", &self.port.to_string());
         let request = request
             .replace("{login}", &whole(json!({ "token": self.token }).to_string()))
             .replace("{body}", &whole(decision.to_string()))
             .replace("{stop}", &whole(json!({ "bottle": "worker" }).to_string()))
             .replace("{large}", &whole(" ".repeat(20_000) + &decision.to_string()));
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.write_all(request.replacen("\r\n", "\r\nconnection: close\r\n", 1).as_bytes()).unwrap();
+        stream
+            .write_all(request.replacen("\r\n", "\r\nconnection: close\r\n", 1).as_bytes())
+            .unwrap();
         let mut text = String::new();
         let _ = stream.read_to_string(&mut text);
         (text.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0), text)
@@ -445,17 +556,29 @@ fn screens() {
     for table::Case(name, request, want, _) in table::CASES {
         let (status, text) = page.send(request, key, &yes(before.clone()));
         assert_eq!(status, *want, "{name}: {text}");
-        assert!(!text.contains("\"done\"") && !text.to_lowercase().contains("access-control-allow"), "{name}: {text}");
+        assert!(
+            !text.contains("\"done\"") && !text.to_lowercase().contains("access-control-allow"),
+            "{name}: {text}"
+        );
         assert_eq!(state(3), "pending", "{name}");
     }
     let (_, text) = page.send(&table::honest(), key, &yes("0".repeat(64)));
     assert!(text.contains("the policy has changed"), "{text}");
     let (status, text) = page.send(&table::honest(), key, &yes(before));
     assert_eq!((status, state(3).as_str()), (200, "approved"), "{text}");
-    let (_, front) = page.send("GET / HTTP/1.1\r\nhost: localhost:{port}\r\n\r\n", key, &Value::Null);
-    assert!(front.contains("default-src 'none'") && front.contains("trusted-types 'none'") && !front.contains("http://"), "{front}");
+    let (_, front) =
+        page.send("GET / HTTP/1.1\r\nhost: localhost:{port}\r\n\r\n", key, &Value::Null);
+    assert!(
+        front.contains("default-src 'none'")
+            && front.contains("trusted-types 'none'")
+            && !front.contains("http://"),
+        "{front}"
+    );
     let twins = table::CASES.iter().filter(|c| !c.3.is_empty()).count();
-    eprintln!("{} requests to the page, {twins} of which have a twin in cli::web::attacks", table::CASES.len());
+    eprintln!(
+        "{} requests to the page, {twins} of which have a twin in cli::web::attacks",
+        table::CASES.len()
+    );
     bottle.stop();
 }
 
@@ -475,11 +598,20 @@ fn browser() {
         call(&bottle, "propose_route", &ask).unwrap()["id"].as_u64().unwrap()
     };
     let hostile = "<img src=x onerror=\"document.title='taken'\"><b>bold</b> \u{202e}+ evil";
-    let told = with_sdk(&home, async |client| sdk_asks(client, "the tests fetch their fixtures there", 0).await);
+    let told = with_sdk(&home, async |client| {
+        sdk_asks(client, "the tests fetch their fixtures there", 0).await
+    });
     assert_eq!((&told["id"], &told["state"]), (&json!(1), &json!("pending")));
-    assert_eq!(with(json!({ "host": "a.test", "methods": ["GET", "POST"], "paths": ["/v1/*"] }), hostile), 2);
+    assert_eq!(
+        with(json!({ "host": "a.test", "methods": ["GET", "POST"], "paths": ["/v1/*"] }), hostile),
+        2
+    );
     assert_eq!(with(json!({ "host": "b.test", "methods": ["GET"], "paths": ["/"] }), "to read"), 3);
-    assert_eq!(call(&bottle, "ask_operator", &json!({ "question": "Which one?", "choices": ["a", "b"] })).unwrap()["id"], 4);
+    assert_eq!(
+        call(&bottle, "ask_operator", &json!({ "question": "Which one?", "choices": ["a", "b"] }))
+            .unwrap()["id"],
+        4
+    );
     let state = |id: u32| document(&home, id)["state"].as_str().unwrap().to_owned();
 
     let web = Page::start(&home);
@@ -490,14 +622,27 @@ fn browser() {
     // Nothing of an agent's is markup, and nothing could be: the policy refuses it even to our own script.
     assert_eq!(page.value("document.querySelectorAll('#proposals img, #proposals b').length"), 0);
     assert_ne!(page.value("document.title"), "taken");
-    assert_eq!(page.value("document.querySelector('[data-id=\"worker/2\"]').innerText.includes('<img src=x')"), true);
-    assert_eq!(page.value("document.querySelector('[data-id=\"worker/2\"]').innerText.includes('\\u202e')"), false);
+    assert_eq!(
+        page.value(
+            "document.querySelector('[data-id=\"worker/2\"]').innerText.includes('<img src=x')"
+        ),
+        true
+    );
+    assert_eq!(
+        page.value(
+            "document.querySelector('[data-id=\"worker/2\"]').innerText.includes('\\u202e')"
+        ),
+        false
+    );
     assert_eq!(page.complaints, Vec::<String>::new());
     assert_eq!(
         page.value("(() => { try { document.body.innerHTML = '<i>x</i>'; return 'taken'; } catch (e) { return e.name; } })()"),
         "TypeError"
     );
-    assert_eq!(page.value("fetch('http://127.0.0.1:1/').then(() => 'taken', (e) => e.name)"), "TypeError");
+    assert_eq!(
+        page.value("fetch('http://127.0.0.1:1/').then(() => 'taken', (e) => e.name)"),
+        "TypeError"
+    );
     // Every control has a name, and everything can be reached by keyboard.
     let unnamed = "[...document.querySelectorAll('button, input')].filter((e) => !(e.ariaLabel || e.innerText || e.id.startsWith('ask-') || e.id.startsWith('edit-') || document.querySelector(`label[for=\"${e.id}\"]`))).length";
     assert_eq!(page.value(unnamed), 0);
@@ -507,7 +652,10 @@ fn browser() {
         page.value(&format!("document.querySelector('[data-id=\"worker/{id}\"] .{name}').click()"));
     };
     let status = |page: &mut crate::support::browser::Browser, text: &str| {
-        page.until(&format!("document.getElementById('status').textContent.includes({})", json!(text)))
+        page.until(&format!(
+            "document.getElementById('status').textContent.includes({})",
+            json!(text)
+        ))
     };
     click(&mut page, 1, "approve");
     page.until("document.getElementById('ask').open");
@@ -592,7 +740,9 @@ fn dies_between() {
         assert_code(&out, 4);
         assert!(stderr(&out).contains("it may have decided"), "{}", stderr(&out));
         bottle.wait();
-        eventually("its bottle is gone", || home.run(&["cleanup"]).status.success() && home.leftovers("worker").is_empty());
+        eventually("its bottle is gone", || {
+            home.run(&["cleanup"]).status.success() && home.leftovers("worker").is_empty()
+        });
         let shown = stdout(&home.run(&["proposals", "show", "worker/1"]));
         assert!(shown.contains("its next launch tells"), "{shown}");
         assert_eq!(std::fs::read_to_string(&toml).unwrap(), MANIFEST, "{step}");
@@ -619,8 +769,11 @@ fn decided_once() {
         let name = format!("worker/{id}");
         let outs: Vec<Output> = std::thread::scope(|scope| {
             let run = |n: usize| {
-                let args: Vec<&str> =
-                    if n % 2 == 0 { vec!["proposals", "approve", &name, "--against", &digest] } else { vec!["proposals", "deny", &name] };
+                let args: Vec<&str> = if n % 2 == 0 {
+                    vec!["proposals", "approve", &name, "--against", &digest]
+                } else {
+                    vec!["proposals", "deny", &name]
+                };
                 home.run(&args)
             };
             let all: Vec<_> = (0..8).map(|n| scope.spawn(move || run(n))).collect();
@@ -628,14 +781,21 @@ fn decided_once() {
         });
         let winners = outs.iter().filter(|o| o.status.success()).count();
         assert_eq!(winners, 1, "{:?}", outs.iter().map(stderr).collect::<Vec<_>>());
-        assert!(outs.iter().filter(|o| !o.status.success()).all(|o| stderr(o).contains("already, by")), "and are told");
+        assert!(
+            outs.iter().filter(|o| !o.status.success()).all(|o| stderr(o).contains("already, by")),
+            "and are told"
+        );
     }
 
     // The operator's program dies right after it has asked: the decision is whole or not there.
     assert_eq!(propose(&bottle, "h4.test", 443, true, &["/"]).unwrap()["id"], 4);
     let digest = {
         let shown = stdout(&home.run(&["proposals", "show", "worker/4"]));
-        shown.split("--against ").nth(1).and_then(|r| r.split_whitespace().next()).map(str::to_owned)
+        shown
+            .split("--against ")
+            .nth(1)
+            .and_then(|r| r.split_whitespace().next())
+            .map(str::to_owned)
     };
     let mut args = vec!["proposals", "approve", "worker/4"];
     if let Some(digest) = &digest {
@@ -654,18 +814,28 @@ fn decided_once() {
     assert_eq!(propose(&bottle, "h5.test", 443, true, &["/"]).unwrap()["id"], 5);
     bottle.signal(nix::sys::signal::Signal::SIGKILL);
     bottle.wait();
-    eventually("its bottle is gone", || home.run(&["cleanup"]).status.success() && home.leftovers("worker").is_empty());
+    eventually("its bottle is gone", || {
+        home.run(&["cleanup"]).status.success() && home.leftovers("worker").is_empty()
+    });
     assert_eq!(document(&home, 5)["state"], "expired");
     assert_code(&home.run(&["proposals", "approve", "worker/5"]), 2);
     drop(bottle);
 
     let mut bottle = up(&home);
     refused(&home.run(&["proposals", "approve", "worker/5"]), "expired");
-    assert_eq!(propose(&bottle, "h5.test", 443, true, &["/"]).unwrap()["id"], 6, "numbers are never used again");
+    assert_eq!(
+        propose(&bottle, "h5.test", 443, true, &["/"]).unwrap()["id"],
+        6,
+        "numbers are never used again"
+    );
     // The daemon dies: the bottle ends, as without any of its daemons.
-    let pid =
-        crate::support::processes_naming(home.path()).into_iter().find(|(_, argv)| argv.contains(" supervise ")).expect("the daemon").0;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let pid = crate::support::processes_naming(home.path())
+        .into_iter()
+        .find(|(_, argv)| argv.contains(" supervise "))
+        .expect("the daemon")
+        .0;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
     assert_eq!(bottle.wait().code(), Some(4), "{}", bottle.said());
     assert_eq!(document(&home, 6)["state"], "expired");
     assert_code(&home.run(&["audit", "verify", "worker"]), 0);

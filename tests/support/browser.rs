@@ -35,8 +35,20 @@ impl Browser {
         let (from, theirs_out) = nix::unistd::pipe().expect("a pipe");
         let mut command = Command::new(program);
         command
-            .args(["--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"])
-            .args(["--disable-background-networking", "--disable-component-update", "--window-size=1000,900", "--hide-scrollbars"])
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-dev-shm-usage",
+                "--disable-gpu",
+                "--no-first-run",
+                "--remote-debugging-pipe",
+            ])
+            .args([
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--window-size=1000,900",
+                "--hide-scrollbars",
+            ])
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
             .env("HOME", profile.path())
@@ -47,7 +59,10 @@ impl Browser {
         // SAFETY: fcntl(2) and dup2(2) are async-signal-safe. First away from 3 and 4, which may be one of ours.
         unsafe {
             command.pre_exec(move || {
-                let (i, o) = (nix::libc::fcntl(fds.0, nix::libc::F_DUPFD, 10), nix::libc::fcntl(fds.1, nix::libc::F_DUPFD, 10));
+                let (i, o) = (
+                    nix::libc::fcntl(fds.0, nix::libc::F_DUPFD, 10),
+                    nix::libc::fcntl(fds.1, nix::libc::F_DUPFD, 10),
+                );
                 nix::libc::dup2(i, 3);
                 nix::libc::dup2(o, 4);
                 nix::libc::close(i);
@@ -56,7 +71,8 @@ impl Browser {
             });
         }
         for fd in [&theirs_in, &theirs_out, &to, &from] {
-            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).expect("a descriptor");
+            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))
+                .expect("a descriptor");
         }
         let child = command.spawn().expect("the browser starts");
         let (send, messages) = channel();
@@ -69,9 +85,21 @@ impl Browser {
             }
         });
         let (to, session) = (File::from(to), Value::Null);
-        let mut this = Self { child, to, from: messages, session, last: 0, complaints: Vec::new(), _profile: profile };
+        let mut this = Self {
+            child,
+            to,
+            from: messages,
+            session,
+            last: 0,
+            complaints: Vec::new(),
+            _profile: profile,
+        };
         let target = this.call("Target.createTarget", json!({ "url": "about:blank" }));
-        this.session = this.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }))["sessionId"].clone();
+        this.session = this.call(
+            "Target.attachToTarget",
+            json!({ "targetId": target["targetId"], "flatten": true }),
+        )["sessionId"]
+            .clone();
         this.call("Page.enable", json!({}));
         this.call("Log.enable", json!({}));
         this.call("Runtime.enable", json!({}));
@@ -85,14 +113,22 @@ impl Browser {
         if !self.session.is_null() {
             message["sessionId"] = self.session.clone();
         }
-        self.to.write_all(&[message.to_string().as_bytes(), b"\0"].concat()).expect("the browser listens");
+        self.to
+            .write_all(&[message.to_string().as_bytes(), b"\0"].concat())
+            .expect("the browser listens");
         loop {
-            let answer = self.from.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("the browser does not answer {method}"));
+            let answer = self
+                .from
+                .recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| panic!("the browser does not answer {method}"));
             if answer["id"] == self.last {
                 assert!(answer.get("error").is_none(), "{method}: {answer}");
                 return answer["result"].clone();
             }
-            if matches!(answer["method"].as_str(), Some("Log.entryAdded" | "Runtime.exceptionThrown" | "Runtime.consoleAPICalled")) {
+            if matches!(
+                answer["method"].as_str(),
+                Some("Log.entryAdded" | "Runtime.exceptionThrown" | "Runtime.consoleAPICalled")
+            ) {
                 self.complaints.push(answer["params"].to_string());
             }
         }
@@ -116,7 +152,12 @@ impl Browser {
     pub fn until(&mut self, expression: &str) {
         let began = Instant::now();
         while self.value(expression) != true {
-            patient(began, || format!("it does not become true: {expression}\n{}", self.value("document.body.innerText")));
+            patient(began, || {
+                format!(
+                    "it does not become true: {expression}\n{}",
+                    self.value("document.body.innerText")
+                )
+            });
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -134,8 +175,7 @@ impl Browser {
             "Escape" => (27, ""),
             _ => (32, " "),
         };
-        let mut event =
-            json!({ "type": "keyDown", "key": key, "code": if key == " " { "Space" } else { key }, "windowsVirtualKeyCode": code });
+        let mut event = json!({ "type": "keyDown", "key": key, "code": if key == " " { "Space" } else { key }, "windowsVirtualKeyCode": code });
         if !text.is_empty() {
             event["text"] = json!(text);
         }
@@ -149,7 +189,9 @@ impl Browser {
         use base64::Engine as _;
         let Some(dir) = std::env::var_os("BOTTLE_SCREENSHOTS") else { return };
         let shot = self.call("Page.captureScreenshot", json!({ "format": "png" }));
-        let png = base64::engine::general_purpose::STANDARD.decode(shot["data"].as_str().expect("a picture")).expect("base64");
+        let png = base64::engine::general_purpose::STANDARD
+            .decode(shot["data"].as_str().expect("a picture"))
+            .expect("base64");
         std::fs::write(Path::new(&dir).join(name), png).expect("a file");
     }
 }

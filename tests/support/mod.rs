@@ -27,14 +27,22 @@ impl Home {
         // Short: socket paths are limited to 107 bytes.
         let dir = tempfile::Builder::new().prefix("b").tempdir().expect("a home");
         for name in ["state", "run", "project"] {
-            std::fs::DirBuilder::new().mode(0o700).create(dir.path().join(name)).expect("its directories");
+            std::fs::DirBuilder::new()
+                .mode(0o700)
+                .create(dir.path().join(name))
+                .expect("its directories");
         }
-        Self { dir, binary: std::env::var_os("BOTTLE_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_bottle").into(), PathBuf::from) }
+        Self {
+            dir,
+            binary: std::env::var_os("BOTTLE_BINARY")
+                .map_or_else(|| env!("CARGO_BIN_EXE_bottle").into(), PathBuf::from),
+        }
     }
 
     /// A home whose `bottle` is the build with broken guards.
     pub fn sabotaged() -> Self {
-        let binary = std::env::var_os("BOTTLE_SABOTAGED").expect("BOTTLE_SABOTAGED names a `bottle` built with --features sabotage");
+        let binary = std::env::var_os("BOTTLE_SABOTAGED")
+            .expect("BOTTLE_SABOTAGED names a `bottle` built with --features sabotage");
         Self { binary: binary.into(), ..Self::new() }
     }
 
@@ -74,7 +82,10 @@ impl Home {
             }
         }
         command.current_dir(self.project()).env_clear().stdin(Stdio::null());
-        command.env("HOME", self.path()).env("XDG_STATE_HOME", self.path().join("state")).env("XDG_RUNTIME_DIR", self.path().join("run"));
+        command
+            .env("HOME", self.path())
+            .env("XDG_STATE_HOME", self.path().join("state"))
+            .env("XDG_RUNTIME_DIR", self.path().join("run"));
         for name in ["BOTTLE_CLOSURE", "PATH"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -117,22 +128,36 @@ impl Home {
 
     /// The state that `bottle list` gives for `slug`.
     pub fn listed(&self, slug: &str) -> Option<String> {
-        let rows: serde_json::Value = serde_json::from_slice(&self.run(&["list", "--json"]).stdout).ok()?;
+        let rows: serde_json::Value =
+            serde_json::from_slice(&self.run(&["list", "--json"]).stdout).ok()?;
         let row = rows.as_array()?.iter().find(|r| r["name"] == slug)?.clone();
         row["state"].as_str().map(str::to_owned)
     }
 
     /// What must never be left after a teardown: sockets, the disk, the journal, processes that name this home.
     pub fn leftovers(&self, slug: &str) -> Vec<String> {
-        let mut left: Vec<String> = processes_naming(self.path()).iter().map(|(pid, argv)| format!("process {pid}: {argv}")).collect();
+        let mut left: Vec<String> = processes_naming(self.path())
+            .iter()
+            .map(|(pid, argv)| format!("process {pid}: {argv}"))
+            .collect();
         let state = self.state().join("bottles").join(slug);
-        for path in [self.runtime(slug), state.join("disk.img"), state.join("machine"), state.join("journal.jsonl")] {
+        for path in [
+            self.runtime(slug),
+            state.join("disk.img"),
+            state.join("machine"),
+            state.join("journal.jsonl"),
+        ] {
             if path.exists() {
                 left.push(path.display().to_string());
             }
         }
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        left.extend(mounts.lines().filter(|l| l.contains(&*self.path().to_string_lossy())).map(str::to_owned));
+        left.extend(
+            mounts
+                .lines()
+                .filter(|l| l.contains(&*self.path().to_string_lossy()))
+                .map(str::to_owned),
+        );
         left
     }
 }
@@ -158,13 +183,18 @@ impl Running<'_> {
             }
             patient(began, || format!("not up:\n{}", self.said()));
             // Where the machine under this one is emulated, too, looking is what it has no time for.
-            std::thread::sleep(Duration::from_millis(if engine() == Some("smolvm") { 2000 } else { 50 }));
+            std::thread::sleep(Duration::from_millis(if engine() == Some("smolvm") {
+                2000
+            } else {
+                50
+            }));
         }
     }
 
     /// Standard output and error so far.
     pub fn said(&self) -> String {
-        std::fs::read_to_string(self.home.path().join(format!("{}.out", self.slug))).unwrap_or_default()
+        std::fs::read_to_string(self.home.path().join(format!("{}.out", self.slug)))
+            .unwrap_or_default()
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
@@ -214,7 +244,10 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if self.child.try_wait().ok().flatten().is_none() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), nix::sys::signal::Signal::SIGTERM);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(self.pid()),
+                nix::sys::signal::Signal::SIGTERM,
+            );
             let _ = self.child.wait();
         }
     }
@@ -222,7 +255,8 @@ impl Drop for Running<'_> {
 
 /// The engine under test, where it is not the default one.
 pub fn engine() -> Option<&'static str> {
-    static ENGINE: std::sync::LazyLock<Option<String>> = std::sync::LazyLock::new(|| std::env::var("BOTTLE_TEST_ENGINE").ok());
+    static ENGINE: std::sync::LazyLock<Option<String>> =
+        std::sync::LazyLock::new(|| std::env::var("BOTTLE_TEST_ENGINE").ok());
     ENGINE.as_deref()
 }
 
@@ -230,12 +264,18 @@ pub fn engine() -> Option<&'static str> {
 pub fn processes_naming(path: &Path) -> Vec<(i32, String)> {
     let needle = path.to_string_lossy().into_owned();
     let name = format!("/{}/", path.file_name().expect("a name").to_string_lossy());
-    let pids = std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let pids = std::fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|&pid| pid != i32::try_from(std::process::id()).expect("pid"))
         .filter_map(|pid| {
-            let argv = String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).ok()?).replace('\0', " ");
+            let argv =
+                String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).ok()?)
+                    .replace('\0', " ");
             // In a mount namespace of its own a process may see the directory under another name.
-            let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+            let mounts =
+                std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
             (argv.contains(&needle) || mounts.contains(&name)).then_some((pid, argv))
         })
         .collect()
@@ -253,7 +293,13 @@ pub fn stderr(output: &Output) -> String {
 
 /// Asserts an exit code, with everything that was said when it differs.
 pub fn assert_code(output: &Output, code: i32) {
-    assert_eq!(output.status.code(), Some(code), "stdout:\n{}\nstderr:\n{}", stdout(output), stderr(output));
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "stdout:\n{}\nstderr:\n{}",
+        stdout(output),
+        stderr(output)
+    );
 }
 
 /// Fails once `began` is longer ago than [`PATIENCE`].
@@ -277,15 +323,27 @@ fn silent(what: &str, threads: &str) -> ! {
 /// ticks a second later.
 fn threads() -> String {
     let all = || -> std::collections::BTreeMap<PathBuf, (String, u64)> {
-        let dirs = |at: &Path| std::fs::read_dir(at).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
-        let tasks = dirs(Path::new("/proc")).into_iter().flat_map(|process| dirs(&process.join("task")));
+        let dirs = |at: &Path| {
+            std::fs::read_dir(at)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.path())
+                .collect::<Vec<_>>()
+        };
+        let tasks =
+            dirs(Path::new("/proc")).into_iter().flat_map(|process| dirs(&process.join("task")));
         tasks
             .filter_map(|task| {
                 let stat = std::fs::read_to_string(task.join("stat")).ok()?;
                 let (name, rest) = stat.split_once(" (")?.1.rsplit_once(") ")?;
                 let fields: Vec<_> = rest.split(' ').collect();
-                let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-                let argv = std::fs::read_to_string(task.join("cmdline")).ok().filter(|a| !a.is_empty())?.replace('\0', " ");
+                let ticks =
+                    fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+                let argv = std::fs::read_to_string(task.join("cmdline"))
+                    .ok()
+                    .filter(|a| !a.is_empty())?
+                    .replace('\0', " ");
                 let waits = std::fs::read_to_string(task.join("wchan")).unwrap_or_default();
                 let argv: String = argv.chars().take(120).collect();
                 Some((task, (format!("{} {ticks} {waits} {name}: {argv}", fields.first()?), ticks)))
@@ -308,7 +366,11 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// What `look` finds in the end, looking after every `pause`, at most [`PATIENCE`]; `what` says what was not found.
-pub fn until<T>(pause: Duration, what: impl Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(
+    pause: Duration,
+    what: impl Fn() -> String,
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look() {

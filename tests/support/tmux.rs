@@ -15,21 +15,47 @@ pub struct Tmux {
 impl Tmux {
     /// Runs `bottle ARGS…` in it, with these variables too.
     pub fn start(home: &Home, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let [socket, settings, code] = ["tmux", "tmux.conf", "tmux.code"].map(|name| home.path().join(name));
-        std::fs::write(&settings, "set -g remain-on-exit on\nset -g history-limit 10000\n").expect("its settings");
+        let [socket, settings, code] =
+            ["tmux", "tmux.conf", "tmux.code"].map(|name| home.path().join(name));
+        std::fs::write(&settings, "set -g remain-on-exit on\nset -g history-limit 10000\n")
+            .expect("its settings");
         let bottle = home.bottle(args);
         let mut tmux = Command::new("tmux");
-        tmux.arg("-u").arg("-S").arg(&socket).arg("-f").arg(&settings).args(["new-session", "-d", "-x", "80", "-y", "24", "--"]);
+        tmux.arg("-u").arg("-S").arg(&socket).arg("-f").arg(&settings).args([
+            "new-session",
+            "-d",
+            "-x",
+            "80",
+            "-y",
+            "24",
+            "--",
+        ]);
         // tmux itself learns the code only where it is told of its children's ends.
-        tmux.args(["sh", "-c", "\"$@\"; echo $? > \"$0\""]).arg(&code).arg(bottle.get_program()).args(bottle.get_args()).env_clear();
-        tmux.envs(bottle.get_envs().filter_map(|(key, value)| Some((key, value?)))).env("LC_ALL", "C.UTF-8").envs(env.iter().copied());
-        let began = tmux.current_dir(bottle.get_current_dir().expect("a directory")).output().expect("tmux starts");
+        tmux.args(["sh", "-c", "\"$@\"; echo $? > \"$0\""])
+            .arg(&code)
+            .arg(bottle.get_program())
+            .args(bottle.get_args())
+            .env_clear();
+        tmux.envs(bottle.get_envs().filter_map(|(key, value)| Some((key, value?))))
+            .env("LC_ALL", "C.UTF-8")
+            .envs(env.iter().copied());
+        let began = tmux
+            .current_dir(bottle.get_current_dir().expect("a directory"))
+            .output()
+            .expect("tmux starts");
         assert!(began.status.success(), "{began:?}");
         Self { socket, code }
     }
 
     fn tmux(&self, args: &[&str]) -> String {
-        let output = Command::new("tmux").arg("-u").arg("-S").arg(&self.socket).args(args).env("LC_ALL", "C.UTF-8").output().expect("tmux");
+        let output = Command::new("tmux")
+            .arg("-u")
+            .arg("-S")
+            .arg(&self.socket)
+            .args(args)
+            .env("LC_ALL", "C.UTF-8")
+            .output()
+            .expect("tmux");
         assert!(output.status.success(), "{args:?}: {output:?}");
         stdout(&output)
     }
@@ -46,7 +72,9 @@ impl Tmux {
 
     /// Waits until `text` is on the screen.
     pub fn expect(&self, text: &str) {
-        self.until(&format!("{text:?} on the screen"), || self.screen().contains(text).then_some(()));
+        self.until(&format!("{text:?} on the screen"), || {
+            self.screen().contains(text).then_some(())
+        });
     }
 
     /// Types these letters.
@@ -61,11 +89,17 @@ impl Tmux {
 
     /// Waits for the end of `bottle`; its exit code.
     pub fn code(&self) -> i32 {
-        self.until("its exit code", || std::fs::read_to_string(&self.code).ok()?.trim().parse().ok())
+        self.until("its exit code", || {
+            std::fs::read_to_string(&self.code).ok()?.trim().parse().ok()
+        })
     }
 
     fn until<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
-        until(Duration::from_millis(100), || format!("never {what}, which is:\n{}", self.history()), look)
+        until(
+            Duration::from_millis(100),
+            || format!("never {what}, which is:\n{}", self.history()),
+            look,
+        )
     }
 }
 

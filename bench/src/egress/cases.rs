@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT,
+};
 use http::{Method, Request, StatusCode, Uri};
 
 use super::client::{self, Client, Load, Payload};
@@ -78,7 +80,9 @@ fn request(method: Method, path: &str, body: Payload) -> Request<Payload> {
         (AUTHORIZATION, "Bearer placeholder"),
         (HeaderName::from_static("anthropic-version"), "2023-06-01"),
     ];
-    request.headers_mut().extend(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    request
+        .headers_mut()
+        .extend(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
     request
 }
 
@@ -109,7 +113,11 @@ pub async fn does_its_work(client: &Client) -> Result<(), String> {
         }
     }
     let answer = connection.ask(get("/v2/models/bench")).await?;
-    if answer.status == StatusCode::FORBIDDEN { Ok(()) } else { Err("a path that no route allows went through".to_owned()) }
+    if answer.status == StatusCode::FORBIDDEN {
+        Ok(())
+    } else {
+        Err("a path that no route allows went through".to_owned())
+    }
 }
 
 /// Nothing but GETs, for a profiler.
@@ -141,7 +149,8 @@ impl Case {
                     }
                     most
                 };
-                let (load, most) = tokio::join!(client::keep_alive(&mut connections, request, *span, None), watch);
+                let (load, most) =
+                    tokio::join!(client::keep_alive(&mut connections, request, *span, None), watch);
                 let mut all = of_load(load?, spent(before));
                 all.extend(daemon.map(|_| ("RSS", most)));
                 Ok(all)
@@ -157,7 +166,9 @@ impl Case {
                 Ok(of_load(load, spent(before)))
             }
             What::Down => streamed(client, &get(upstream::LONG), cpu, STREAMED).await,
-            What::Up => streamed(client, &post_of(super::streamed(text::large().into())), cpu, 0).await,
+            What::Up => {
+                streamed(client, &post_of(super::streamed(text::large().into())), cpu, 0).await
+            }
             What::Upload => {
                 let request = post_of(Bytes::from(text::large()).into());
                 let mut connection = client.http1().await?;
@@ -175,7 +186,10 @@ impl Case {
                 let mut connections = client::open(client, MANY, &request).await?;
                 let mut answered = connections.len();
                 for connection in &mut connections {
-                    connection.expect(request.clone()).await.map_err(|e| format!("after {answered} answers: {e}"))?;
+                    connection
+                        .expect(request.clone())
+                        .await
+                        .map_err(|e| format!("after {answered} answers: {e}"))?;
                     answered += 1;
                 }
                 let wall = began.elapsed().as_secs_f64() * 1e3;
@@ -198,13 +212,19 @@ fn over_http2() -> Request<Payload> {
 }
 
 fn of_load(mut load: Load, cpu: Option<f64>) -> Vec<(&'static str, f64)> {
-    let mut all = vec![("rate", load.rate()), ("p50", load.percentile(0.5)), ("p99", load.percentile(0.99))];
+    let mut all =
+        vec![("rate", load.rate()), ("p50", load.percentile(0.5)), ("p99", load.percentile(0.99))];
     all.extend(cpu.map(|us| ("CPU/request", us / load.micros.len() as f64)));
     all
 }
 
 /// One request with a long body in one of its directions, three times on a connection that has been used; the median.
-async fn streamed(client: &Client, request: &Request<Payload>, cpu: impl Fn() -> Option<f64>, down: usize) -> Measured {
+async fn streamed(
+    client: &Client,
+    request: &Request<Payload>,
+    cpu: impl Fn() -> Option<f64>,
+    down: usize,
+) -> Measured {
     const TIMES: usize = 3;
     let mut connection = client.http1().await?;
     connection.expect(get(SMALL)).await?;
@@ -219,6 +239,10 @@ async fn streamed(client: &Client, request: &Request<Payload>, cpu: impl Fn() ->
         }
     }
     let mut all = vec![("rate", median(rates))];
-    all.extend(cpu().zip(before).map(|(after, before)| ("CPU/MB", (after - before) / megabytes / TIMES as f64)));
+    all.extend(
+        cpu()
+            .zip(before)
+            .map(|(after, before)| ("CPU/MB", (after - before) / megabytes / TIMES as f64)),
+    );
     Ok(all)
 }

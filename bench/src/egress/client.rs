@@ -51,7 +51,10 @@ impl Body for Payload {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.is_end_stream() {
             return Poll::Ready(None);
         }
@@ -104,11 +107,13 @@ impl Client {
             let cert = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| e.to_string())?;
             store.add(cert).map_err(|e| e.to_string())?;
         }
-        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?
-            .with_root_certificates(store)
-            .with_no_client_auth();
+        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_root_certificates(store)
+        .with_no_client_auth();
         config.resumption = rustls::client::Resumption::disabled();
         let offering = |protocol: &[u8]| {
             let mut config = config.clone();
@@ -127,7 +132,12 @@ impl Client {
             }
             Way::Proxy(socket) => {
                 let mut tunnel = UnixStream::connect(socket).await?;
-                tunnel.write_all(format!("CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n").as_bytes()).await?;
+                tunnel
+                    .write_all(
+                        format!("CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n")
+                            .as_bytes(),
+                    )
+                    .await?;
                 // Nothing comes behind this head before the client has said something.
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {
@@ -136,7 +146,10 @@ impl Client {
                     }
                 }
                 if !head.starts_with(b"HTTP/1.1 200") {
-                    return Err(io::Error::other(format!("CONNECT: {}", String::from_utf8_lossy(&head))));
+                    return Err(io::Error::other(format!(
+                        "CONNECT: {}",
+                        String::from_utf8_lossy(&head)
+                    )));
                 }
                 Box::new(tunnel)
             }
@@ -148,7 +161,8 @@ impl Client {
     /// A connection of HTTP/1.1.
     pub async fn http1(&self) -> Result<Http1, String> {
         let tls = self.tls(&self.http1).await.map_err(|e| e.to_string())?;
-        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(|e| e.to_string())?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(tls)).await.map_err(|e| e.to_string())?;
         tokio::spawn(connection);
         Ok(Http1(sender))
     }
@@ -158,7 +172,9 @@ impl Client {
         if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err("no HTTP/2".to_owned());
         }
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.map_err(|e| e.to_string())?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tls))
+            .await
+            .map_err(|e| e.to_string())?;
         tokio::spawn(connection);
         Ok(sender)
     }
@@ -214,7 +230,10 @@ impl Load {
         self.micros.get(at.min(self.micros.len().saturating_sub(1))).map_or(0.0, |us| us / 1e3)
     }
 
-    async fn of(mut all: JoinSet<Result<Vec<f64>, String>>, began: Instant) -> Result<Self, String> {
+    async fn of(
+        mut all: JoinSet<Result<Vec<f64>, String>>,
+        began: Instant,
+    ) -> Result<Self, String> {
         let mut micros = Vec::new();
         while let Some(done) = all.join_next().await {
             micros.append(&mut done.map_err(|e| e.to_string())??);
@@ -224,7 +243,11 @@ impl Load {
 }
 
 /// `n` connections, each of which has had one answer.
-pub async fn open(client: &Client, n: usize, request: &Request<Payload>) -> Result<Vec<Http1>, String> {
+pub async fn open(
+    client: &Client,
+    n: usize,
+    request: &Request<Payload>,
+) -> Result<Vec<Http1>, String> {
     let mut all = Vec::new();
     for chunk in 0..n.div_ceil(16) {
         let mut some = JoinSet::new();
@@ -236,7 +259,10 @@ pub async fn open(client: &Client, n: usize, request: &Request<Payload>) -> Resu
             });
         }
         while let Some(done) = some.join_next().await {
-            all.push(done.map_err(|e| e.to_string())?.map_err(|e: String| format!("connection {}: {e}", all.len()))?);
+            all.push(
+                done.map_err(|e| e.to_string())?
+                    .map_err(|e: String| format!("connection {}: {e}", all.len()))?,
+            );
         }
     }
     Ok(all)
@@ -276,7 +302,12 @@ pub async fn keep_alive(
 }
 
 /// `n` at once, each request on a new connection.
-pub async fn fresh(client: &Client, n: usize, request: &Request<Payload>, span: Duration) -> Result<Load, String> {
+pub async fn fresh(
+    client: &Client,
+    n: usize,
+    request: &Request<Payload>,
+    span: Duration,
+) -> Result<Load, String> {
     let (began, mut all) = (Instant::now(), JoinSet::new());
     for _ in 0..n {
         let (client, request) = (client.clone(), request.clone());
@@ -294,7 +325,12 @@ pub async fn fresh(client: &Client, n: usize, request: &Request<Payload>, span: 
 }
 
 /// `n` streams at once of one connection of HTTP/2.
-pub async fn http2(client: &Client, n: usize, request: &Request<Payload>, span: Duration) -> Result<Load, String> {
+pub async fn http2(
+    client: &Client,
+    n: usize,
+    request: &Request<Payload>,
+    span: Duration,
+) -> Result<Load, String> {
     let sender = client.http2().await?;
     let (began, mut all) = (Instant::now(), JoinSet::new());
     for _ in 0..n {
@@ -303,7 +339,8 @@ pub async fn http2(client: &Client, n: usize, request: &Request<Payload>, span: 
             let mut micros = Vec::with_capacity(1 << 14);
             while began.elapsed() < span {
                 let asked = Instant::now();
-                let answer = sender.send_request(request.clone()).await.map_err(|e| e.to_string())?;
+                let answer =
+                    sender.send_request(request.clone()).await.map_err(|e| e.to_string())?;
                 if !answer.status().is_success() {
                     return Err(answer.status().to_string());
                 }

@@ -79,20 +79,31 @@ pub fn run(report: &mut Report, options: &Options) -> Result<(), String> {
     let upstream = Upstream::start()?;
     let setup = Setup::new(&upstream)?;
     let programs = programs(options)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     let client = |way| Client::new(way, &[&setup.ca, &upstream.cert]);
     if let Some(seconds) = options.profile {
         let ours = Daemon::start(&programs[0], &setup.policy, &setup.input)?;
         let through = client(Way::Proxy(ours.socket()))?;
         return runtime.block_on(cases::profiled(&ours, &through, Duration::from_secs(seconds)));
     }
-    let load = |report: &mut Report, when| report.figure(BENCH, when, "load average", "", load_average(), None);
+    let load = |report: &mut Report, when| {
+        report.figure(BENCH, when, "load average", "", load_average(), None)
+    };
     load(report, "before");
     let mut values = Values::default();
     for program in &programs {
         let runs = if program.name == OURS { 30 } else { 5 };
         for _ in 0..runs {
-            values.add(program.name, "spawn to ready", "wall", Daemon::start(program, &setup.policy, &setup.input)?.ready);
+            values.add(
+                program.name,
+                "spawn to ready",
+                "wall",
+                Daemon::start(program, &setup.policy, &setup.input)?.ready,
+            );
         }
     }
     for round in 0..options.rounds {
@@ -105,7 +116,9 @@ pub fn run(report: &mut Report, options: &Options) -> Result<(), String> {
         }
         for (name, daemon, client) in &subjects {
             if let Some(daemon) = daemon {
-                runtime.block_on(cases::does_its_work(client)).map_err(|e| format!("{name}: {e}: {}", daemon.log()))?;
+                runtime
+                    .block_on(cases::does_its_work(client))
+                    .map_err(|e| format!("{name}: {e}: {}", daemon.log()))?;
             }
         }
         let first = round == 0;
@@ -113,7 +126,9 @@ pub fn run(report: &mut Report, options: &Options) -> Result<(), String> {
             for (name, daemon, client) in &subjects {
                 let measured = runtime.block_on(case.measure(client, daemon.as_ref()));
                 match measured {
-                    Ok(all) => all.into_iter().for_each(|(metric, value)| values.add(name, case.name, metric, value)),
+                    Ok(all) => all
+                        .into_iter()
+                        .for_each(|(metric, value)| values.add(name, case.name, metric, value)),
                     Err(e) => {
                         let log = daemon.as_ref().map(Daemon::log).unwrap_or_default();
                         let e = format!("{name}, {}: {e}: {log}", case.name);
@@ -141,16 +156,25 @@ fn programs(options: &Options) -> Result<Vec<Program>, String> {
     let mut all = vec![Program { name: OURS, path: bundle, args: vec!["egress".to_owned()] }];
     let given = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let Some(mitmproxy) = given(MITMPROXY) else {
-        eprintln!("bottle-bench: mitmproxy is not given ({MITMPROXY}=$(nix/bootstrap build .#mitmproxy)): measured without it");
+        eprintln!(
+            "bottle-bench: mitmproxy is not given ({MITMPROXY}=$(nix/bootstrap build .#mitmproxy)): measured without it"
+        );
         return Ok(all);
     };
-    let path = if mitmproxy.is_dir() { mitmproxy.join("bin/bottle-egress-mitmproxy") } else { mitmproxy };
+    let path =
+        if mitmproxy.is_dir() { mitmproxy.join("bin/bottle-egress-mitmproxy") } else { mitmproxy };
     all.push(Program { name: "mitmdump", path: path.clone(), args: Vec::new() });
     match given(PIPELOCK) {
         Some(pipelock) => {
-            all.push(Program { name: "mitmdump → pipelock", path, args: vec!["--pipelock".to_owned(), pipelock.display().to_string()] });
+            all.push(Program {
+                name: "mitmdump → pipelock",
+                path,
+                args: vec!["--pipelock".to_owned(), pipelock.display().to_string()],
+            });
         }
-        None => eprintln!("bottle-bench: pipelock is not given ({PIPELOCK}=FILE): measured without it"),
+        None => {
+            eprintln!("bottle-bench: pipelock is not given ({PIPELOCK}=FILE): measured without it")
+        }
     }
     Ok(all)
 }
@@ -201,7 +225,12 @@ const LINES: [Line; 29] = [
     line("spawn to ready", "wall", "ms", Some(AtMost(15.0))),
 ];
 
-const fn line(case: &'static str, metric: &'static str, unit: &'static str, limit: Option<Against>) -> Line {
+const fn line(
+    case: &'static str,
+    metric: &'static str,
+    unit: &'static str,
+    limit: Option<Against>,
+) -> Line {
     Line { case, metric, unit, limit }
 }
 
@@ -209,10 +238,15 @@ fn print(report: &mut Report, values: &Values) {
     let peers = [DIRECT, "mitmdump", "mitmdump → pipelock"];
     for Line { case, metric, unit, limit } in &LINES {
         let Some(ours) = values.get(OURS, case, metric) else { continue };
-        let beside: Vec<_> = peers.iter().filter_map(|peer| Some((*peer, values.get(peer, case, metric)?))).collect();
+        let beside: Vec<_> = peers
+            .iter()
+            .filter_map(|peer| Some((*peer, values.get(peer, case, metric)?)))
+            .collect();
         report.beside(BENCH, case, metric, unit, ours, *limit, &beside);
     }
-    let both = |peer, case, metric| Some((values.get(OURS, case, metric)?, values.get(peer, case, metric)?));
+    let both = |peer, case, metric| {
+        Some((values.get(OURS, case, metric)?, values.get(peer, case, metric)?))
+    };
     let mut held = |case, what: &str, unit, value: Option<f64>, limit| {
         if let Some(value) = value {
             report.figure(BENCH, case, what, unit, value, Some(limit));

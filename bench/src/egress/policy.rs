@@ -37,9 +37,18 @@ impl Setup {
             })
         };
         routes.push(ours("issues", &["GET", "PATCH"], &["/repos/*/issues", "/repos/*/*/pulls"]));
-        routes.push(ours("messages", &["GET", "POST"], &["/v1/messages", "/v1/big", "/v1/models/*"]));
+        routes.push(ours(
+            "messages",
+            &["GET", "POST"],
+            &["/v1/messages", "/v1/big", "/v1/models/*"],
+        ));
         let tokens = serde_json::json!({"BENCH": TOKEN, "OTHER": "other-77d1b2f0a9-token"});
-        let input = serde_json::json!({"ca_cert": ca, "ca_key": key.serialize_pem(), "tokens": tokens});
-        Ok(Self { policy: serde_json::json!({"version": 1, "routes": routes}).to_string(), input: input.to_string(), ca })
+        let input =
+            serde_json::json!({"ca_cert": ca, "ca_key": key.serialize_pem(), "tokens": tokens});
+        Ok(Self {
+            policy: serde_json::json!({"version": 1, "routes": routes}).to_string(),
+            input: input.to_string(),
+            ca,
+        })
     }
 }

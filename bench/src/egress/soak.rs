@@ -41,14 +41,17 @@ pub fn run(
         })
     };
     loaded(Duration::from_secs(2), None).map_err(|e| format!("soak: {e}: {}", daemon.log()))?;
-    let pause = Duration::from_secs_f64(CONNECTIONS as f64 / RATE.min(REQUESTS / span.as_secs_f64()));
+    let pause =
+        Duration::from_secs_f64(CONNECTIONS as f64 / RATE.min(REQUESTS / span.as_secs_f64()));
     let (began, mut resident) = (Instant::now(), vec![daemon.resident()]);
     for _ in 0..PARTS {
-        loaded(span / PARTS, Some(pause)).map_err(|e| format!("soak, after {:?}: {e}: {}", began.elapsed(), daemon.log()))?;
+        loaded(span / PARTS, Some(pause))
+            .map_err(|e| format!("soak, after {:?}: {e}: {}", began.elapsed(), daemon.log()))?;
         resident.push(daemon.resident());
     }
     let case = format!("soak, {} s", span.as_secs());
-    let (start, middle, end) = (resident[0], resident[resident.len() / 2], resident[resident.len() - 1]);
+    let (start, middle, end) =
+        (resident[0], resident[resident.len() / 2], resident[resident.len() - 1]);
     for (metric, value) in [("RSS at its start", start), ("RSS at its middle", middle)] {
         report.figure(BENCH, &case, metric, "MiB", value, None);
     }

@@ -74,17 +74,34 @@ pub fn large() -> Vec<u8> {
             line += 1;
             let (a, b, c, d) = (n.word(), n.word(), n.word(), n.next());
             let text = match d >> 60 {
-                0 => format!(r"// commit {:016x}{:016x}{:08x}: {a} of the {b}\n", n.next(), n.next(), n.next() >> 32),
+                0 => format!(
+                    r"// commit {:016x}{:016x}{:08x}: {a} of the {b}\n",
+                    n.next(),
+                    n.next(),
+                    n.next() >> 32
+                ),
                 1 => {
-                    format!(r#"    \"id\": \"{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}\",\n"#, d >> 32, d & 0xffff, d & 0xfff, d >> 52, d >> 16)
+                    format!(
+                        r#"    \"id\": \"{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}\",\n"#,
+                        d >> 32,
+                        d & 0xffff,
+                        d & 0xfff,
+                        d >> 52,
+                        d >> 16
+                    )
                 }
                 2 => format!(r"// see https://docs.example.test/{a}/{b}#L{line}\n"),
                 3 => format!(r"    pub {a}_{b}: Option<Box<dyn Fn(&{c}) -> usize>>,\n"),
                 4 => format!(r#"    assert_eq!(render(\"{a} {b}\"), \"{c} {line}\");\n"#),
-                5..8 => format!(r"    if {a}.{b}() > {} {{ return Err(Error::{c}({line})); }}\n", d & 0xfff),
+                5..8 => format!(
+                    r"    if {a}.{b}() > {} {{ return Err(Error::{c}({line})); }}\n",
+                    d & 0xfff
+                ),
                 8..11 => format!(r"        let {a}_{b} = {c}.{a}({line})?.{b}_mut();\n"),
                 11 => r"\n".to_owned(),
-                _ => format!(r"the {a} is kept by the {b} until {c} number {line} is done, which then frees it\n"),
+                _ => format!(
+                    r"the {a} is kept by the {b} until {c} number {line} is done, which then frees it\n"
+                ),
             };
             out.push_str(&text);
         }

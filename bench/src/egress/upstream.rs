@@ -54,12 +54,22 @@ impl Upstream {
     pub fn start() -> Result<Self, String> {
         let text = |e: &dyn std::fmt::Display| format!("the upstream: {e}");
         let key = rcgen::KeyPair::generate().map_err(|e| text(&e))?;
-        let cert = rcgen::CertificateParams::new(vec![HOST.to_owned()]).and_then(|p| p.self_signed(&key)).map_err(|e| text(&e))?.pem();
+        let cert = rcgen::CertificateParams::new(vec![HOST.to_owned()])
+            .and_then(|p| p.self_signed(&key))
+            .map_err(|e| text(&e))?
+            .pem();
         let program = std::env::current_exe().map_err(|e| text(&e))?;
-        let mut process = Command::new(program).arg(COMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| text(&e))?;
+        let mut process = Command::new(program)
+            .arg(COMMAND)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| text(&e))?;
         let identity = Identity { cert: cert.clone(), key: key.serialize_pem() };
         let line = serde_json::to_string(&identity).map_err(|e| text(&e))?;
-        let (Some(stdin), Some(stdout)) = (process.stdin.as_mut(), process.stdout.as_mut()) else { return Err("no pipe".to_owned()) };
+        let (Some(stdin), Some(stdout)) = (process.stdin.as_mut(), process.stdout.as_mut()) else {
+            return Err("no pipe".to_owned());
+        };
         writeln!(stdin, "{line}").map_err(|e| text(&e))?;
         let mut said = String::new();
         BufReader::new(stdout).read_line(&mut said).map_err(|e| text(&e))?;
@@ -81,7 +91,11 @@ pub fn serve() -> Result<(), String> {
     io::stdin().read_line(&mut line).map_err(|e| e.to_string())?;
     let identity: Identity = serde_json::from_str(&line).map_err(|e| e.to_string())?;
     let tls = config(&identity)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     let large = Bytes::from(text::large());
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|e| e.to_string())?;
@@ -101,12 +115,15 @@ pub fn serve() -> Result<(), String> {
 }
 
 fn config(identity: &Identity) -> Result<tokio_rustls::TlsAcceptor, String> {
-    let cert = CertificateDer::from_pem_slice(identity.cert.as_bytes()).map_err(|e| e.to_string())?;
+    let cert =
+        CertificateDer::from_pem_slice(identity.cert.as_bytes()).map_err(|e| e.to_string())?;
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(|e| e.to_string())?;
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|c| c.with_no_client_auth().with_single_cert(vec![cert], key))
-        .map_err(|e| e.to_string())?;
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .and_then(|c| c.with_no_client_auth().with_single_cert(vec![cert], key))
+    .map_err(|e| e.to_string())?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config).into())
 }
@@ -124,14 +141,21 @@ async fn connection(tcp: TcpStream, tls: tokio_rustls::TlsAcceptor, large: Bytes
     }
 }
 
-async fn answer(request: Request<Incoming>, large: Bytes) -> Result<Response<Payload>, hyper::Error> {
-    let with_token = request.headers().get(AUTHORIZATION).is_some_and(|v| v.as_bytes().ends_with(TOKEN.as_bytes()));
+async fn answer(
+    request: Request<Incoming>,
+    large: Bytes,
+) -> Result<Response<Payload>, hyper::Error> {
+    let with_token = request
+        .headers()
+        .get(AUTHORIZATION)
+        .is_some_and(|v| v.as_bytes().ends_with(TOKEN.as_bytes()));
     let long = request.uri().path() == LONG;
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {
         frame?;
     }
-    let payload = if long { super::streamed(large) } else { Bytes::from_static(SMALL.as_bytes()).into() };
+    let payload =
+        if long { super::streamed(large) } else { Bytes::from_static(SMALL.as_bytes()).into() };
     let mut response = Response::new(payload);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if with_token {

@@ -40,11 +40,21 @@ struct Git {
 impl Git {
     fn command(&self, dir: &Path) -> Command {
         let mut command = Command::new(&self.program);
-        let config = [("safe.directory", "*"), ("user.name", "bench"), ("user.email", "bench@example.test")];
-        command.current_dir(dir).env_clear().env("GIT_EXEC_PATH", &self.exec_path).env("GIT_CONFIG_NOSYSTEM", "1");
-        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_TERMINAL_PROMPT", "0").env("GIT_CONFIG_COUNT", config.len().to_string());
+        let config =
+            [("safe.directory", "*"), ("user.name", "bench"), ("user.email", "bench@example.test")];
+        command
+            .current_dir(dir)
+            .env_clear()
+            .env("GIT_EXEC_PATH", &self.exec_path)
+            .env("GIT_CONFIG_NOSYSTEM", "1");
+        command
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_CONFIG_COUNT", config.len().to_string());
         for (i, (key, value)) in config.iter().enumerate() {
-            command.env(format!("GIT_CONFIG_KEY_{i}"), key).env(format!("GIT_CONFIG_VALUE_{i}"), value);
+            command
+                .env(format!("GIT_CONFIG_KEY_{i}"), key)
+                .env(format!("GIT_CONFIG_VALUE_{i}"), value);
         }
         command.stdin(Stdio::null()).stderr(Stdio::inherit());
         command
@@ -85,7 +95,9 @@ impl World {
         let mut noise = vec![0; CLONED / 20];
         let mut state = 1u64;
         for n in 0..20 {
-            noise.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&next(&mut state).to_le_bytes()[..chunk.len()]));
+            noise.chunks_mut(8).for_each(|chunk| {
+                chunk.copy_from_slice(&next(&mut state).to_le_bytes()[..chunk.len()])
+            });
             std::fs::write(at("work").join(format!("noise{n}")), &noise).map_err(|e| text(&e))?;
         }
         git.run(&at("work"), &["add", "."])?;
@@ -103,12 +115,17 @@ impl World {
         let tool = |path: &Path| path.display().to_string();
         let tools = &closure.tools;
         let mut args = vec!["git-gate".to_owned(), "--state".to_owned(), tool(&at("gate"))];
-        for (option, file) in [("--git", &tools.git), ("--ssh", &tools.ssh), ("--gitleaks", &tools.gitleaks)] {
+        for (option, file) in
+            [("--git", &tools.git), ("--ssh", &tools.ssh), ("--gitleaks", &tools.gitleaks)]
+        {
             args.extend([option.to_owned(), tool(&file.path)]);
         }
         let program = Program { name: "git-gate", path: bundle.to_owned(), args };
         let daemon = Daemon::start(&program, &policy.to_string(), "{}")?;
-        let gate = format!("http://127.0.0.1:{}/x.git", relay(daemon.socket()).await.map_err(|e| text(&e))?);
+        let gate = format!(
+            "http://127.0.0.1:{}/x.git",
+            relay(daemon.socket()).await.map_err(|e| text(&e))?
+        );
         let cert = at("ca.pem");
         Ok(Self { git, dir, cert, direct, gate, daemon })
     }
@@ -134,7 +151,10 @@ impl World {
 
     fn clone(&self, url: &str) -> Result<f64, String> {
         let into = tempfile::Builder::new().prefix("bench").tempdir().map_err(|e| e.to_string())?;
-        self.client(into.path(), &["clone", "-q", "--bare", "--single-branch", "-b", "main", url, "x"])
+        self.client(
+            into.path(),
+            &["clone", "-q", "--bare", "--single-branch", "-b", "main", url, "x"],
+        )
     }
 }
 
@@ -147,7 +167,13 @@ async fn relay(socket: PathBuf) -> std::io::Result<u16> {
             let socket = socket.clone();
             tokio::spawn(async move {
                 let Ok(mut unix) = UnixStream::connect(socket).await else { return };
-                let _ = tokio::io::copy_bidirectional_with_sizes(&mut tcp, &mut unix, 64 << 10, 64 << 10).await;
+                let _ = tokio::io::copy_bidirectional_with_sizes(
+                    &mut tcp,
+                    &mut unix,
+                    64 << 10,
+                    64 << 10,
+                )
+                .await;
             });
         }
     });
@@ -180,16 +206,32 @@ fn words(bytes: usize, mut state: u64) -> String {
 pub fn run(report: &mut Report, options: &Options, runs: u32) -> Result<(), String> {
     let closure = Closure::load().map_err(|e| e.to_string())?;
     let program = closure.tools.git.path.clone();
-    let exec_path = program.parent().and_then(Path::parent).map(|p| p.join("lib/git-core")).filter(|p| p.is_dir());
-    let git = Git { exec_path: exec_path.ok_or("the closure's git has no programs beside it")?, program };
+    let exec_path = program
+        .parent()
+        .and_then(Path::parent)
+        .map(|p| p.join("lib/git-core"))
+        .filter(|p| p.is_dir());
+    let git =
+        Git { exec_path: exec_path.ok_or("the closure's git has no programs beside it")?, program };
     let bundle = options.bundle.clone().unwrap_or_else(|| closure.bundle.binary.path.clone());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     let world = runtime.block_on(World::new(git, &bundle, &closure))?;
     let urls = [&world.direct, &world.gate];
 
     // The first clone of all fills the mirror, which stays with the bottle's name.
     let direct = world.clone(urls[0])?;
-    report.figure(BENCH, "first clone of 200 MB", "wall", "ms", world.clone(urls[1])?, Some(Peer(direct)));
+    report.figure(
+        BENCH,
+        "first clone of 200 MB",
+        "wall",
+        "ms",
+        world.clone(urls[1])?,
+        Some(Peer(direct)),
+    );
     let mut clones = [Vec::new(), Vec::new()];
     for _ in 0..options.rounds {
         for (all, url) in clones.iter_mut().zip(urls) {
@@ -198,10 +240,26 @@ pub fn run(report: &mut Report, options: &Options, runs: u32) -> Result<(), Stri
     }
     let [direct, gate] = clones.map(median);
     report.figure(BENCH, "clone of 200 MB", "wall", "ms", gate, Some(Peer(direct)));
-    report.figure(BENCH, "clone of 200 MB", "of direct", "%", 100.0 * direct / gate, Some(AtLeast(60.0)));
-    report.figure(BENCH, "clone of 200 MB", "peak memory", "MiB", world.daemon.peak(), Some(AtMost(40.0)));
+    report.figure(
+        BENCH,
+        "clone of 200 MB",
+        "of direct",
+        "%",
+        100.0 * direct / gate,
+        Some(AtLeast(60.0)),
+    );
+    report.figure(
+        BENCH,
+        "clone of 200 MB",
+        "peak memory",
+        "MiB",
+        world.daemon.peak(),
+        Some(AtMost(40.0)),
+    );
 
-    for (case, bytes, rounds, limit) in [("small push", 60, runs, 450.0), ("push of 15 MB of text", PUSHED, options.rounds, 2000.0)] {
+    for (case, bytes, rounds, limit) in
+        [("small push", 60, runs, 450.0), ("push of 15 MB of text", PUSHED, options.rounds, 2000.0)]
+    {
         let mut pushes = [Vec::new(), Vec::new()];
         for round in 0..rounds {
             for (which, url) in urls.into_iter().enumerate() {
@@ -213,6 +271,13 @@ pub fn run(report: &mut Report, options: &Options, runs: u32) -> Result<(), Stri
         report.figure(BENCH, case, "wall", "ms", gate, Some(Peer(direct)));
         report.figure(BENCH, case, "beyond direct", "ms", gate - direct, Some(AtMost(limit)));
     }
-    report.figure(BENCH, "after all", "peak memory", "MiB", world.daemon.peak(), Some(AtMost(40.0)));
+    report.figure(
+        BENCH,
+        "after all",
+        "peak memory",
+        "MiB",
+        world.daemon.peak(),
+        Some(AtMost(40.0)),
+    );
     Ok(())
 }

@@ -36,13 +36,19 @@ type Body = Either<Full<Bytes>, Parts>;
 pub async fn serve(git: Arc<Git>, root: PathBuf) -> Result<Upstream, String> {
     let text = |e: &dyn std::fmt::Display| format!("the upstream: {e}");
     let key = rcgen::KeyPair::generate().map_err(|e| text(&e))?;
-    let cert = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).and_then(|p| p.self_signed(&key)).map_err(|e| text(&e))?.pem();
+    let cert = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])
+        .and_then(|p| p.self_signed(&key))
+        .map_err(|e| text(&e))?
+        .pem();
     let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).map_err(|e| text(&e))?];
-    let der = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).map_err(|e| text(&e))?;
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|c| c.with_no_client_auth().with_single_cert(chain, der))
-        .map_err(|e| text(&e))?;
+    let der =
+        PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).map_err(|e| text(&e))?;
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .and_then(|c| c.with_no_client_auth().with_single_cert(chain, der))
+    .map_err(|e| text(&e))?;
     let tls = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|e| text(&e))?;
     let port = listener.local_addr().map_err(|e| text(&e))?.port();
@@ -55,7 +61,9 @@ pub async fn serve(git: Arc<Git>, root: PathBuf) -> Result<Upstream, String> {
                     let (git, root) = (git.clone(), root.clone());
                     async move {
                         Ok::<_, Infallible>(
-                            answer(&git, &root, request).await.unwrap_or_else(|e| plain(StatusCode::INTERNAL_SERVER_ERROR, e)),
+                            answer(&git, &root, request)
+                                .await
+                                .unwrap_or_else(|e| plain(StatusCode::INTERNAL_SERVER_ERROR, e)),
                         )
                     }
                 });
@@ -72,12 +80,19 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
-async fn answer(git: &Git, root: &Path, request: Request<Incoming>) -> Result<Response<Body>, String> {
-    let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+async fn answer(
+    git: &Git,
+    root: &Path,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, String> {
+    let (path, query) =
+        (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
     let mut segments = path.trim_start_matches('/').splitn(2, '/');
     let (repo, rest) = (segments.next().unwrap_or_default(), segments.next().unwrap_or_default());
     let service = if rest == "info/refs" { query.strip_prefix("service=") } else { Some(rest) };
-    let service = service.and_then(|s| s.strip_prefix("git-")).filter(|s| ["upload-pack", "receive-pack"].contains(s));
+    let service = service
+        .and_then(|s| s.strip_prefix("git-"))
+        .filter(|s| ["upload-pack", "receive-pack"].contains(s));
     let Some(service) = service else { return Ok(plain(StatusCode::NOT_FOUND, "no such service")) };
     if request.headers().contains_key("content-encoding") {
         return Ok(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "no content coding is known here"));
@@ -92,11 +107,17 @@ async fn answer(git: &Git, root: &Path, request: Request<Incoming>) -> Result<Re
         command.env("GIT_PROTOCOL", protocol);
     }
     let stdin = if get { Stdio::null() } else { Stdio::piped() };
-    let mut child = command.arg(root.join(repo)).stdin(stdin).stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
+    let mut child = command
+        .arg(root.join(repo))
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| e.to_string())?;
     let (parts, all) = mpsc::channel(4);
     if get && request.headers().get("git-protocol").is_none_or(|v| v != "version=2") {
         let line = format!("# service=git-{service}\n");
-        let _ = parts.send(Ok(Frame::data(format!("{:04x}{line}0000", line.len() + 4).into()))).await;
+        let _ =
+            parts.send(Ok(Frame::data(format!("{:04x}{line}0000", line.len() + 4).into()))).await;
     }
     let (mut stdin, mut stdout) = (child.stdin.take(), child.stdout.take().ok_or("no pipe")?);
     let mut body = request.into_body();
@@ -120,7 +141,9 @@ async fn answer(git: &Git, root: &Path, request: Request<Incoming>) -> Result<Re
     });
     let kind = if get { "advertisement" } else { "result" };
     let mut response = Response::new(Either::Right(Parts(all)));
-    let kind = format!("application/x-git-{service}-{kind}").parse().map_err(|e: http::header::InvalidHeaderValue| e.to_string())?;
+    let kind = format!("application/x-git-{service}-{kind}")
+        .parse()
+        .map_err(|e: http::header::InvalidHeaderValue| e.to_string())?;
     response.headers_mut().insert("content-type", kind);
     Ok(response)
 }
@@ -132,7 +155,10 @@ impl hyper::body::Body for Parts {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.0.poll_recv(cx)
     }
 }

@@ -48,7 +48,9 @@ pub fn run(mut spec: ExecSpec) -> Result<Infallible, ConfineError> {
     if spec.network == Network::Nothing {
         match userns::leave_network() {
             Ok(()) => netns = true,
-            Err(e) if spec.best_effort => eprintln!("confine: no network namespace ({e}); sockets are filtered"),
+            Err(e) if spec.best_effort => {
+                eprintln!("confine: no network namespace ({e}); sockets are filtered")
+            }
             Err(e) => {
                 let why = format!("{e}; --best-effort goes on without");
                 return Err(ConfineError::Kernel { step: "network namespace", why });
@@ -85,7 +87,10 @@ fn find(program: &Path) -> Result<PathBuf, ConfineError> {
         program.to_owned()
     } else {
         let dirs = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&dirs).map(|d| d.join(program)).find(|p| p.is_file()).ok_or_else(|| missing("not found in PATH"))?
+        std::env::split_paths(&dirs)
+            .map(|d| d.join(program))
+            .find(|p| p.is_file())
+            .ok_or_else(|| missing("not found in PATH"))?
     };
     path.canonicalize().map_err(|e| missing(&e.to_string()))
 }
@@ -124,7 +129,9 @@ fn interpreter_of_elf(program: &Path) -> Option<PathBuf> {
         return None;
     }
     let (table, size, count) = (word(32, 8)?, word(54, 2)?, word(56, 2)?);
-    let header = (0..count).filter_map(|n| table.checked_add(n.checked_mul(size)?)).find(|at| word(*at, 4) == Some(3))?;
+    let header = (0..count)
+        .filter_map(|n| table.checked_add(n.checked_mul(size)?))
+        .find(|at| word(*at, 4) == Some(3))?;
     let (start, len) = (word(header + 8, 8)?, word(header + 32, 8)?);
     let path = head.get(start..start.checked_add(len)?)?.strip_suffix(b"\0")?;
     Some(OsString::from_vec(path.to_vec()).into())
@@ -132,7 +139,8 @@ fn interpreter_of_elf(program: &Path) -> Option<PathBuf> {
 
 /// What every program opens.
 pub(super) fn base_files(grants: &mut Grants) {
-    let present = |paths: &[&str]| paths.iter().map(PathBuf::from).filter(|p| p.exists()).collect::<Vec<_>>();
+    let present =
+        |paths: &[&str]| paths.iter().map(PathBuf::from).filter(|p| p.exists()).collect::<Vec<_>>();
     grants.rw.extend(present(&["/dev/null", "/dev/zero"]));
     grants.ro.extend(present(&["/dev/urandom", "/dev/random", "/proc/self", "/etc/ld.so.cache"]));
 }
@@ -140,6 +148,9 @@ pub(super) fn base_files(grants: &mut Grants) {
 fn inherit(fd: RawFd) -> Result<(), ConfineError> {
     // SAFETY: the fd was inherited and was not closed above; nothing else in this process owns it.
     let fd_ref = unsafe { BorrowedFd::borrow_raw(fd) };
-    let why = |e: nix::errno::Errno| ConfineError::Kernel { step: "--keep-fd", why: format!("{fd}: {}", e.desc()) };
+    let why = |e: nix::errno::Errno| ConfineError::Kernel {
+        step: "--keep-fd",
+        why: format!("{fd}: {}", e.desc()),
+    };
     fcntl(fd_ref, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).map_err(why)
 }

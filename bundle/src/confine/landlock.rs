@@ -3,8 +3,8 @@
 use std::os::fd::AsFd;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
+    PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 use super::{ConfineError, Grants, Network};
@@ -14,7 +14,8 @@ const REVIEWED: ABI = ABI::V6;
 
 /// Confines the calling thread; gives the ABI in force, 0 when the kernel has no Landlock.
 pub(super) fn restrict(grants: &Grants, network: Network) -> Result<u32, ConfineError> {
-    let failed = |e: landlock::RulesetError| ConfineError::Kernel { step: "landlock", why: e.to_string() };
+    let failed =
+        |e: landlock::RulesetError| ConfineError::Kernel { step: "landlock", why: e.to_string() };
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(REVIEWED))
@@ -39,7 +40,12 @@ pub(super) fn restrict(grants: &Grants, network: Network) -> Result<u32, Confine
             let fd = match PathFd::new(path) {
                 Ok(fd) => fd,
                 Err(_) if grants.skip_missing && !path.exists() => continue,
-                Err(e) => return Err(missing(std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string))),
+                Err(e) => {
+                    return Err(missing(
+                        std::error::Error::source(&e)
+                            .map_or_else(|| e.to_string(), ToString::to_string),
+                    ));
+                }
             };
             let is_dir = path.metadata().map_err(|e| missing(e.to_string()))?.is_dir();
             let access = if is_dir { access } else { access & AccessFs::from_file(REVIEWED) };
@@ -49,7 +55,9 @@ pub(super) fn restrict(grants: &Grants, network: Network) -> Result<u32, Confine
     let status = rules.restrict_self().map_err(failed)?;
     Ok(match (status.ruleset, status.landlock) {
         (RulesetStatus::NotEnforced, _) => 0,
-        (_, LandlockStatus::Available { effective_abi, .. }) => (effective_abi as u32).min(REVIEWED as u32),
+        (_, LandlockStatus::Available { effective_abi, .. }) => {
+            (effective_abi as u32).min(REVIEWED as u32)
+        }
         _ => 0,
     })
 }

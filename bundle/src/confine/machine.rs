@@ -59,7 +59,8 @@ pub fn run(mut spec: MachineSpec) -> Result<u8, ConfineError> {
     super::begin(Some(spec.parent), &[])?; // after unshare: it clears the parent-death signal
 
     // Its far end closes with this process: how the child learns that it came too late for the parent-death signal.
-    let (alive, outside) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(kernel("pipe"))?;
+    let (alive, outside) =
+        nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(kernel("pipe"))?;
     // SAFETY: this process has one thread.
     match unsafe { fork() }.map_err(kernel("fork"))? {
         ForkResult::Parent { child } => {
@@ -93,7 +94,10 @@ fn inside(spec: &mut MachineSpec, alive: &OwnedFd) -> Result<u8, ConfineError> {
     let landlock = landlock::restrict(&spec.grants, Network::Unrestricted)?;
     let seccomp = seccomp::install(Network::Unrestricted, true)?;
     if landlock == 0 || !seccomp {
-        return Err(ConfineError::Kernel { step: "confinement", why: "this kernel has no Landlock or no seccomp".into() });
+        return Err(ConfineError::Kernel {
+            step: "confinement",
+            why: "this kernel has no Landlock or no seccomp".into(),
+        });
     }
     nix::sys::prctl::set_timerslack(TIMER_SLACK).map_err(kernel("PR_SET_TIMERSLACK"))?;
     let mut code = 0;
@@ -109,17 +113,25 @@ fn inside(spec: &mut MachineSpec, alive: &OwnedFd) -> Result<u8, ConfineError> {
 /// Nothing mounted here is seen outside.
 fn mounts(spec: &MachineSpec) -> Result<(), ConfineError> {
     let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(kernel("mount(private)"))?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(kernel("mount(private)"))?;
     let dir = Path::new(DIR);
     // Opened before DIR hides the paths that lead there.
     let channel = spec.channel.as_deref().map(at).transpose()?;
-    let shared = spec.shared.as_ref().map(|(from, place)| Ok((at(from)?, dir.join(place)))).transpose()?;
+    let shared =
+        spec.shared.as_ref().map(|(from, place)| Ok((at(from)?, dir.join(place)))).transpose()?;
     if channel.is_some() {
         // What a socket is mounted over must exist.
         let place = spec.dir.join(CHANNEL);
-        OpenOptions::new().create(true).append(true).mode(0o600).open(&place).map_err(|e| missing(&place, &e))?;
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&place)
+            .map_err(|e| missing(&place, &e))?;
     }
-    mount(Some(&spec.dir), DIR, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).map_err(kernel("mount(machine)"))?;
+    mount(Some(&spec.dir), DIR, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+        .map_err(kernel("mount(machine)"))?;
     let bind = |from: &File, place: &Path, step| {
         let from = format!("/proc/self/fd/{}", from.as_raw_fd());
         mount(Some(&*from), place, none, MsFlags::MS_BIND, none).map_err(kernel(step))
@@ -137,7 +149,11 @@ fn mounts(spec: &MachineSpec) -> Result<(), ConfineError> {
 }
 
 fn at(path: &Path) -> Result<File, ConfineError> {
-    OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).map_err(|e| missing(path, &e))
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(path)
+        .map_err(|e| missing(path, &e))
 }
 
 fn missing(path: &Path, e: &std::io::Error) -> ConfineError {
@@ -152,7 +168,9 @@ fn run_step(step: &[OsString], last: bool) -> Result<u8, ConfineError> {
     if !last {
         command.stdin(Stdio::null());
     }
-    let child = command.spawn().map_err(|e| ConfineError::Path { path: program.into(), why: e.to_string() })?;
+    let child = command
+        .spawn()
+        .map_err(|e| ConfineError::Path { path: program.into(), why: e.to_string() })?;
     wait(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)))
 }
 
@@ -160,8 +178,12 @@ fn run_step(step: &[OsString], last: bool) -> Result<u8, ConfineError> {
 fn wait(child: Pid) -> Result<u8, ConfineError> {
     loop {
         match waitpid(None, None) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == child => return Ok(u8::try_from(code).unwrap_or(u8::MAX)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => return Ok(128 + u8::try_from(signal as i32).unwrap_or(0)),
+            Ok(WaitStatus::Exited(pid, code)) if pid == child => {
+                return Ok(u8::try_from(code).unwrap_or(u8::MAX));
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
+                return Ok(128 + u8::try_from(signal as i32).unwrap_or(0));
+            }
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(kernel("waitpid")(e)),
         }

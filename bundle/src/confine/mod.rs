@@ -136,7 +136,12 @@ pub fn tls_client_files() -> Vec<PathBuf> {
     .map(PathBuf::from)
     .collect();
     for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
-        files.extend(std::env::var_os(name).iter().flat_map(std::env::split_paths).filter(|p| p.is_absolute()));
+        files.extend(
+            std::env::var_os(name)
+                .iter()
+                .flat_map(std::env::split_paths)
+                .filter(|p| p.is_absolute()),
+        );
     }
     files
 }

@@ -10,7 +10,8 @@ use super::ConfineError;
 
 /// Closes every file descriptor above 2 that is not in `keep`.
 pub(super) fn close_fds_except(keep: &[i32]) {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
+    let mut keep: Vec<u32> =
+        keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
     keep.sort_unstable();
     let mut from = 3;
     for fd in keep {
@@ -42,7 +43,11 @@ pub(super) fn harden() -> Result<(), ConfineError> {
 pub(super) fn die_with(parent: u32) -> Result<(), ConfineError> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(kernel("PR_SET_PDEATHSIG"))?;
     // The parent may have died before the line above; then this process has another one already.
-    if u32::try_from(getppid().as_raw()) == Ok(parent) { Ok(()) } else { Err(ConfineError::ParentGone(parent)) }
+    if u32::try_from(getppid().as_raw()) == Ok(parent) {
+        Ok(())
+    } else {
+        Err(ConfineError::ParentGone(parent))
+    }
 }
 
 pub(super) fn kernel(step: &'static str) -> impl Fn(nix::errno::Errno) -> ConfineError {

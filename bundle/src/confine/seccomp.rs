@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch, apply_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, apply_filter,
 };
 
 use super::{ConfineError, Network};
@@ -88,7 +89,8 @@ const DENIED: &[i64] = &[
 /// Installs the filter on the calling thread and its future children. False on an architecture it is not written for.
 pub(super) fn install(network: Network, may_exec: bool) -> Result<bool, ConfineError> {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(false) };
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = DENIED.iter().map(|nr| (*nr, vec![])).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        DENIED.iter().map(|nr| (*nr, vec![])).collect();
     if !may_exec {
         rules.extend(EXEC.iter().map(|nr| (*nr, vec![])));
     }
@@ -99,7 +101,10 @@ pub(super) fn install(network: Network, may_exec: bool) -> Result<bool, ConfineE
         Network::Unrestricted => {}
         Network::Nothing => rules.extend(NEW_PEERS.iter().map(|nr| (*nr, vec![]))),
         Network::Outgoing | Network::Inet => {
-            rules.insert(libc::SYS_socket, vec![rule(&[not(0, libc::AF_INET)?, not(0, libc::AF_INET6)?])?]);
+            rules.insert(
+                libc::SYS_socket,
+                vec![rule(&[not(0, libc::AF_INET)?, not(0, libc::AF_INET6)?])?],
+            );
         }
     }
     // Later filters see every call; the strictest answer wins.
@@ -108,7 +113,11 @@ pub(super) fn install(network: Network, may_exec: bool) -> Result<bool, ConfineE
     Ok(true)
 }
 
-fn apply(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32, arch: TargetArch) -> Result<(), ConfineError> {
+fn apply(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    errno: i32,
+    arch: TargetArch,
+) -> Result<(), ConfineError> {
     #[cfg(target_arch = "x86_64")]
     let rules = {
         let mut both = rules.clone();
@@ -127,11 +136,18 @@ fn rule(conditions: &[SeccompCondition]) -> Result<SeccompRule, ConfineError> {
 
 fn masked(arg: u8, bits: i32) -> Result<SeccompCondition, ConfineError> {
     let bits = u64::from(bits.unsigned_abs());
-    SeccompCondition::new(arg, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bits), bits).map_err(failed)
+    SeccompCondition::new(arg, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bits), bits)
+        .map_err(failed)
 }
 
 fn not(arg: u8, value: i32) -> Result<SeccompCondition, ConfineError> {
-    SeccompCondition::new(arg, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, u64::from(value.unsigned_abs())).map_err(failed)
+    SeccompCondition::new(
+        arg,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Ne,
+        u64::from(value.unsigned_abs()),
+    )
+    .map_err(failed)
 }
 
 fn failed(e: impl std::fmt::Display) -> ConfineError {

@@ -22,8 +22,10 @@ pub(super) fn enter(flags: CloneFlags, step: &'static str) -> Result<(), Confine
     let (uid, gid) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER | flags).map_err(kernel(step))?;
     let write = |file: &str, text: String| {
-        fs::write(format!("/proc/self/{file}"), text)
-            .map_err(|e| ConfineError::Kernel { step: "user namespace maps", why: format!("{file}: {e}") })
+        fs::write(format!("/proc/self/{file}"), text).map_err(|e| ConfineError::Kernel {
+            step: "user namespace maps",
+            why: format!("{file}: {e}"),
+        })
     };
     write("setgroups", "deny".to_owned())?; // required before an unprivileged gid_map, user_namespaces(7)
     write("uid_map", format!("{uid} {uid} 1"))?;

@@ -15,7 +15,11 @@ pub fn refuse(ip: IpAddr) -> Option<&'static str> {
 fn refuse_v4(ip: Ipv4Addr) -> Option<&'static str> {
     let [a, b, c, _] = ip.octets();
     Some(match (a, b, c) {
-        (169, 254, 169) | (168, 63, 129) if matches!(ip.octets(), [169, 254, 169, 254] | [168, 63, 129, 16]) => "cloud metadata",
+        (169, 254, 169) | (168, 63, 129)
+            if matches!(ip.octets(), [169, 254, 169, 254] | [168, 63, 129, 16]) =>
+        {
+            "cloud metadata"
+        }
         (100, 100, 100) if ip.octets()[3] == 200 => "cloud metadata",
         (0, ..) => "unspecified",
         (10, ..) | (172, 16..=31, _) | (192, 168, _) => "private",

@@ -22,14 +22,23 @@ impl Authority {
     /// # Errors
     /// [`Rule::Userinfo`] or [`Rule::Authority`].
     pub fn parse(text: &str, default_port: Option<u16>) -> Result<Self, Refusal> {
-        let bad = |why: &str| Refusal::new(Rule::Authority, format!("{text:?} is no host and port: {why}"));
+        let bad = |why: &str| {
+            Refusal::new(Rule::Authority, format!("{text:?} is no host and port: {why}"))
+        };
         if text.contains('@') {
-            return Err(Refusal::new(Rule::Userinfo, "a user name or password stands in front of the host"));
+            return Err(Refusal::new(
+                Rule::Userinfo,
+                "a user name or password stands in front of the host",
+            ));
         }
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, rest) = rest.split_once(']').ok_or_else(|| bad("no closing bracket"))?;
-                let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(|| bad("text after the bracket"))?) };
+                let port = if rest.is_empty() {
+                    None
+                } else {
+                    Some(rest.strip_prefix(':').ok_or_else(|| bad("text after the bracket"))?)
+                };
                 if !matches!(host.parse(), Ok(IpAddr::V6(_))) {
                     return Err(bad("brackets hold an IPv6 address"));
                 }

@@ -22,7 +22,9 @@ async fn injection_replaces_what_the_guest_sent_and_only_on_its_route() {
     let (upstream, bench) = two_hosts().await;
     for host in ["api.test", "other.test"] {
         let mut io = bench.tls(host).await;
-        let head = format!("GET /?q=hidden HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer a\r\nauthorization: Bearer b\r\n");
+        let head = format!(
+            "GET /?q=hidden HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer a\r\nauthorization: Bearer b\r\n"
+        );
         io.write_all(format!("{head}Connection: authorization\r\n\r\n").as_bytes()).await.unwrap();
         assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
     }
@@ -32,8 +34,14 @@ async fn injection_replaces_what_the_guest_sent_and_only_on_its_route() {
     assert!(sent(1).is_empty(), "a header named by Connection is the guest's own loss");
     let lines = bench.audit(2).await;
     assert!(!bench.audit_text().contains(TOKEN) && !bench.audit_text().contains("hidden"));
-    assert_eq!((lines[0]["route"].as_str(), lines[0]["query_bytes"].as_u64()), (Some("api"), Some(8)));
-    assert_eq!((lines[0]["status"].as_u64(), lines[0]["bytes_down"].as_u64()), (Some(200), Some(16)));
+    assert_eq!(
+        (lines[0]["route"].as_str(), lines[0]["query_bytes"].as_u64()),
+        (Some("api"), Some(8))
+    );
+    assert_eq!(
+        (lines[0]["status"].as_u64(), lines[0]["bytes_down"].as_u64()),
+        (Some(200), Some(16))
+    );
 }
 
 #[tokio::test]
@@ -74,13 +82,16 @@ async fn headers_of_a_connection_stop_at_the_proxy_both_ways() {
     let (upstream, bench) = two_hosts().await;
     let mut io = bench.tls("other.test").await;
     let own = "Connection: X-Mine\r\nX-Mine: 1\r\nTE: trailers\r\nProxy-Authorization: Basic x\r\nKeep-Alive: 1\r\nX-Keep: 1\r\n";
-    io.write_all(format!("GET /hop HTTP/1.1\r\nHost: other.test\r\n{own}\r\n").as_bytes()).await.unwrap();
+    io.write_all(format!("GET /hop HTTP/1.1\r\nHost: other.test\r\n{own}\r\n").as_bytes())
+        .await
+        .unwrap();
     let answer = response(&mut io).await.to_ascii_lowercase();
     assert!(answer.starts_with("http/1.1 200"), "{answer}");
     for gone in ["x-secret-hop", "keep-alive", "proxy-authenticate", "alt-svc"] {
         assert!(!answer.contains(gone), "{gone}: {answer}");
     }
-    let mut names: Vec<String> = upstream.seen()[0].headers.keys().map(ToString::to_string).collect();
+    let mut names: Vec<String> =
+        upstream.seen()[0].headers.keys().map(ToString::to_string).collect();
     names.sort();
     assert_eq!(names, ["host", "x-keep"]);
 }
@@ -109,7 +120,9 @@ async fn two_hundred_connections_at_once() {
     let all = (0..200).map(|n| {
         let bench = &bench;
         async move {
-            let answer = bench.get(if n % 2 == 0 { "api.test" } else { "other.test" }, &format!("/{n}")).await;
+            let answer = bench
+                .get(if n % 2 == 0 { "api.test" } else { "other.test" }, &format!("/{n}"))
+                .await;
             assert!(answer.contains("ok from upstream"), "{answer}");
         }
     });
@@ -122,7 +135,10 @@ async fn two_hundred_connections_at_once() {
 async fn more_connections_than_allowed_wait_their_turn() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let limits = Limits { connections: 2, ..Limits::default() };
-    let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { limits, ..Options::default() });
+    let bench = Bench::with(
+        vec![upstream.route("api", "api.test")],
+        Options { limits, ..Options::default() },
+    );
     let (a, _b) = (bench.tls("api.test").await, bench.tls("api.test").await);
     let third = timeout(Duration::from_millis(300), bench.tls("api.test")).await;
     assert!(third.is_err(), "a third connection was served");
@@ -133,8 +149,15 @@ async fn more_connections_than_allowed_wait_their_turn() {
 #[tokio::test]
 async fn a_guest_that_never_finishes_its_head_is_dropped() {
     let upstream = Upstream::start(&["api.test"], true).await;
-    let limits = Limits { head: Duration::from_millis(200), handshake: Duration::from_millis(200), ..Limits::default() };
-    let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { limits, ..Options::default() });
+    let limits = Limits {
+        head: Duration::from_millis(200),
+        handshake: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let bench = Bench::with(
+        vec![upstream.route("api", "api.test")],
+        Options { limits, ..Options::default() },
+    );
     for first in ["GET http://a", ""] {
         let mut io = bench.connect().await;
         io.write_all(first.as_bytes()).await.unwrap();
@@ -152,13 +175,22 @@ async fn a_dead_upstream_is_502_and_a_silent_one_504() {
     let mut dead = upstream.route("dead", "dead.test");
     dead.connect = Some(closed);
     let limits = Limits { response_head: Duration::from_millis(200), ..Limits::default() };
-    let bench = Bench::with(vec![dead, upstream.route("api", "api.test")], Options { limits, ..Options::default() });
+    let bench = Bench::with(
+        vec![dead, upstream.route("api", "api.test")],
+        Options { limits, ..Options::default() },
+    );
     let answer = bench.get("dead.test", "/").await;
     assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("[connect]"), "{answer}");
     let answer = bench.get("api.test", "/never").await;
-    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("[upstream-timeout]"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 504 ") && answer.contains("[upstream-timeout]"),
+        "{answer}"
+    );
     let lines = bench.audit(2).await;
-    assert!(lines.iter().all(|l| l["verdict"] == "allow" && l["event"] == "request"), "the policy allowed both: {lines:?}");
+    assert!(
+        lines.iter().all(|l| l["verdict"] == "allow" && l["event"] == "request"),
+        "the policy allowed both: {lines:?}"
+    );
 }
 
 #[tokio::test]
@@ -204,7 +236,10 @@ async fn at_the_end_open_requests_finish_and_idle_connections_close() {
 async fn what_cannot_be_recorded_is_not_let_through() {
     let upstream = Upstream::start(&["api.test"], true).await;
     // Every write to /dev/full fails as on a full disk.
-    let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { log: Some("/dev/full".into()), ..Options::default() });
+    let bench = Bench::with(
+        vec![upstream.route("api", "api.test")],
+        Options { log: Some("/dev/full".into()), ..Options::default() },
+    );
     assert!(bench.get("api.test", "/first").await.starts_with("HTTP/1.1 503"));
     let mut io = bench.connect().await;
     io.write_all(b"GET http://x.test/ HTTP/1.1\r\nHost: x.test\r\n\r\n").await.unwrap();
@@ -220,17 +255,30 @@ async fn what_cannot_be_recorded_is_not_let_through() {
 async fn what_is_let_through_is_recorded_before_it_leaves() {
     let (upstream, bench) = two_hosts().await;
     let mut io = bench.tls("api.test").await;
-    io.write_all(b"POST /never?q=hidden HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+    io.write_all(
+        b"POST /never?q=hidden HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello",
+    )
+    .await
+    .unwrap();
     while upstream.seen().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let opening: serde_json::Value = serde_json::from_str(bench.audit_text().trim()).unwrap();
     let text = |key: &str| opening[key].as_str().unwrap_or("").to_owned();
-    assert_eq!([text("event"), text("verdict"), text("method"), text("path")], ["admitted", "allow", "POST", "/never"]);
-    assert_eq!((text("host"), text("route"), opening["query_bytes"].as_u64()), ("api.test".into(), "api".into(), Some(8)));
+    assert_eq!(
+        [text("event"), text("verdict"), text("method"), text("path")],
+        ["admitted", "allow", "POST", "/never"]
+    );
+    assert_eq!(
+        (text("host"), text("route"), opening["query_bytes"].as_u64()),
+        ("api.test".into(), "api".into(), Some(8))
+    );
     drop(io);
     let closing = &bench.audit(1).await[0];
-    assert_eq!((closing["event"].as_str(), &closing["admitted"]), (Some("request"), &opening["seq"]));
+    assert_eq!(
+        (closing["event"].as_str(), &closing["admitted"]),
+        (Some("request"), &opening["seq"])
+    );
 }
 
 #[tokio::test]
@@ -241,17 +289,26 @@ async fn a_host_that_is_refused_when_it_is_looked_up_was_admitted_before() {
     let bench = Bench::start(vec![route]);
     let mut io = bench.connect().await;
     let to = format!("localhost:{}", upstream.address.port());
-    io.write_all(format!("GET http://{to}/ HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes()).await.unwrap();
+    io.write_all(format!("GET http://{to}/ HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     assert!(response(&mut io).await.starts_with("HTTP/1.1 403"));
     let closing = &bench.audit(1).await[0];
-    assert_eq!((closing["event"].as_str(), closing["admitted"].as_u64()), (Some("refused"), Some(1)), "a lookup is a message too");
+    assert_eq!(
+        (closing["event"].as_str(), closing["admitted"].as_u64()),
+        (Some("refused"), Some(1)),
+        "a lookup is a message too"
+    );
 }
 
 #[tokio::test]
 async fn at_the_end_what_does_not_finish_is_cut_off_and_recorded() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let limits = Limits { drain: Duration::from_millis(100), ..Limits::default() };
-    let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { limits, ..Options::default() });
+    let bench = Bench::with(
+        vec![upstream.route("api", "api.test")],
+        Options { limits, ..Options::default() },
+    );
     let mut io = bench.tls("api.test").await;
     io.write_all(b"GET /never HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
     while upstream.seen().is_empty() {
@@ -259,7 +316,10 @@ async fn at_the_end_what_does_not_finish_is_cut_off_and_recorded() {
     }
     bench.end();
     let closing = &bench.audit(1).await[0];
-    assert_eq!((closing["rule"].as_str(), closing["reason"].as_str()), (Some("aborted"), Some("cut off at teardown")));
+    assert_eq!(
+        (closing["rule"].as_str(), closing["reason"].as_str()),
+        (Some("aborted"), Some("cut off at teardown"))
+    );
     timeout(Duration::from_secs(1), bench.server).await.unwrap().unwrap().unwrap();
 }
 
@@ -267,7 +327,10 @@ async fn at_the_end_what_does_not_finish_is_cut_off_and_recorded() {
 async fn a_flood_of_refusals_is_counted_and_a_spent_budget_closes_the_way_out() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let bounds = Bounds { bytes: 20_000, refusals_per_second: 1, refusal_burst: 5 };
-    let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { bounds, ..Options::default() });
+    let bench = Bench::with(
+        vec![upstream.route("api", "api.test")],
+        Options { bounds, ..Options::default() },
+    );
     let mut io = bench.connect().await;
     for _ in 0..200 {
         io.write_all(b"GET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n").await.unwrap();
@@ -283,7 +346,11 @@ async fn a_flood_of_refusals_is_counted_and_a_spent_budget_closes_the_way_out() 
         }
     }
     let through = answers.len() - 1;
-    assert!(answers[..through].iter().all(|a| a.starts_with("HTTP/1.1 200")) && answers[through].contains("[audit]"), "{answers:?}");
+    assert!(
+        answers[..through].iter().all(|a| a.starts_with("HTTP/1.1 200"))
+            && answers[through].contains("[audit]"),
+        "{answers:?}"
+    );
     let mut io = bench.connect().await;
     io.write_all(b"CONNECT api.test:443 HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
     assert!(response(&mut io).await.starts_with("HTTP/1.1 503"));
@@ -314,13 +381,24 @@ async fn a_certificate_is_for_one_host_by_the_bottles_ca_backdated_and_reused() 
 async fn more_requests_than_allowed_wait_their_turn() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let limits = Limits { requests: 1, ..Limits::default() };
-    let bench = Bench::with(vec![upstream.route("api", "api.test")], Options { limits, ..Options::default() });
+    let bench = Bench::with(
+        vec![upstream.route("api", "api.test")],
+        Options { limits, ..Options::default() },
+    );
     let mut first = bench.tls("api.test").await;
     first.write_all(b"GET /never HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
     while upstream.seen().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(timeout(Duration::from_millis(300), bench.get("api.test", "/a")).await.is_err(), "a second request went on");
+    assert!(
+        timeout(Duration::from_millis(300), bench.get("api.test", "/a")).await.is_err(),
+        "a second request went on"
+    );
     drop(first);
-    assert!(timeout(Duration::from_secs(5), bench.get("api.test", "/a")).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(
+        timeout(Duration::from_secs(5), bench.get("api.test", "/a"))
+            .await
+            .unwrap()
+            .starts_with("HTTP/1.1 200")
+    );
 }

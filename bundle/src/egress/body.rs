@@ -104,15 +104,30 @@ impl Meter {
         let room = FINDINGS_CAP.saturating_sub(noted.len());
         noted.extend(found.iter().take(room).map(|f| describe(part, f)));
         drop(noted);
-        let Some(blocking) = found.iter().find(|f| f.action == Action::Block) else { return Ok(()) };
+        let Some(blocking) = found.iter().find(|f| f.action == Action::Block) else {
+            return Ok(());
+        };
         let coding = blocking.rule.starts_with("coding");
         let rule = if coding { Rule::Coding } else { Rule::Secret };
         let blocked = guards.check(true, rule, || match (&blocking.secret, coding) {
-            (Some(name), _) => format!("the {part} holds the value of {name}, which never leaves through the bottle"),
-            (None, true) => format!("the {part} is coded in a way that cannot be looked into ({})", blocking.rule),
-            (None, false) => format!("the {part} holds what looks like a credential ({}, {})", blocking.rule, blocking.sample),
+            (Some(name), _) => format!(
+                "the {part} holds the value of {name}, which never leaves through the bottle"
+            ),
+            (None, true) => format!(
+                "the {part} is coded in a way that cannot be looked into ({})",
+                blocking.rule
+            ),
+            (None, false) => format!(
+                "the {part} holds what looks like a credential ({}, {})",
+                blocking.rule, blocking.sample
+            ),
         });
-        let hint = || format!("if it is none, in bottle.toml, in the route: scan = {{ rules = {{ \"{}\" = \"warn\" }} }}", blocking.rule);
+        let hint = || {
+            format!(
+                "if it is none, in bottle.toml, in the route: scan = {{ rules = {{ \"{}\" = \"warn\" }} }}",
+                blocking.rule
+            )
+        };
         blocked.map_err(|r| if blocking.secret.is_some() { r } else { r.hint(hint()) })
     }
 
@@ -220,7 +235,17 @@ impl Upload {
         if let Some(replay) = replay.as_ref().filter(|_| ended) {
             *replay.lock().unwrap_or_else(PoisonError::into_inner) = Replay::Whole(Bytes::new());
         }
-        Self { inner: Some(inner), meter, live, guards, flow, left, size: 0, trailers: None, replay }
+        Self {
+            inner: Some(inner),
+            meter,
+            live,
+            guards,
+            flow,
+            left,
+            size: 0,
+            trailers: None,
+            replay,
+        }
     }
 
     /// The same body a second time; it was counted and searched when it first went.
@@ -258,9 +283,17 @@ impl Upload {
             credential.now().1.clear(&mut trailers, &mut None);
         }
         for (name, value) in &trailers {
-            self.live.spend.up((name.as_str().len() + value.len()) as u64, &self.live.route.budget, &self.guards)?;
+            self.live.spend.up(
+                (name.as_str().len() + value.len()) as u64,
+                &self.live.route.budget,
+                &self.guards,
+            )?;
             for text in [name.as_str().as_bytes(), value.as_bytes()] {
-                self.meter.note("trailers", &self.live.profile.text(Direction::Request, text), &self.guards)?;
+                self.meter.note(
+                    "trailers",
+                    &self.live.profile.text(Direction::Request, text),
+                    &self.guards,
+                )?;
             }
         }
         self.trailers = Some(trailers);
@@ -284,7 +317,11 @@ impl Upload {
         };
         if kept.len() + chunk.len() <= REPLAY {
             kept.extend_from_slice(chunk);
-            *replay = if self.flow.done() && self.trailers.is_none() { Replay::Whole(kept.into()) } else { Replay::Part(kept) };
+            *replay = if self.flow.done() && self.trailers.is_none() {
+                Replay::Whole(kept.into())
+            } else {
+                Replay::Part(kept)
+            };
         }
     }
 
@@ -322,14 +359,19 @@ pub fn drain(mut body: Incoming) {
 /// [`Rule::MaxBody`].
 pub fn check_size(live: &LiveRoute, size: u64, guards: &Guards) -> Result<(), Refusal> {
     let Some(most) = live.route.max_body else { return Ok(()) };
-    guards.check(size > most, Rule::MaxBody, || format!("the body is larger than the {most} bytes that route {} allows", live.route.name))
+    guards.check(size > most, Rule::MaxBody, || {
+        format!("the body is larger than the {most} bytes that route {} allows", live.route.name)
+    })
 }
 
 impl Body for Upload {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let me = self.get_mut();
         loop {
             if let Some(chunk) = me.flow.ready.pop_front() {
@@ -344,7 +386,10 @@ impl Body for Upload {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
             if me.meter.closed.load(Ordering::Relaxed) && !me.flow.ended {
-                let over = Refusal::new(Rule::Aborted, "the request's body goes on after the end of its response");
+                let over = Refusal::new(
+                    Rule::Aborted,
+                    "the request's body goes on after the end of its response",
+                );
                 me.discard();
                 return Poll::Ready(Some(Err(me.meter.refuse_upload(over))));
             }
@@ -387,8 +432,13 @@ impl Body for Upload {
 fn broken(e: &hyper::Error) -> Refusal {
     let source = std::error::Error::source(e).and_then(|s| s.downcast_ref::<io::Error>());
     match source.map(io::Error::kind) {
-        Some(io::ErrorKind::InvalidData) => Refusal::new(Rule::Chunk, "the chunks of the body are not in order"),
-        _ => Refusal::new(Rule::Aborted, "the bottle closed the connection inside the request's body"),
+        Some(io::ErrorKind::InvalidData) => {
+            Refusal::new(Rule::Chunk, "the chunks of the body are not in order")
+        }
+        _ => Refusal::new(
+            Rule::Aborted,
+            "the bottle closed the connection inside the request's body",
+        ),
     }
 }
 
@@ -416,7 +466,18 @@ impl Download {
         scan: Option<Stream>,
         (idle, end): (Duration, Instant),
     ) -> Self {
-        Self { inner, ticket, live, profile, guards, flow: Flow::new(scan), trailers: None, idle, end, quiet: Box::pin(sleep(idle)) }
+        Self {
+            inner,
+            ticket,
+            live,
+            profile,
+            guards,
+            flow: Flow::new(scan),
+            trailers: None,
+            idle,
+            end,
+            quiet: Box::pin(sleep(idle)),
+        }
     }
 
     fn take(&mut self, chunk: Bytes) -> Result<(), Refusal> {
@@ -483,7 +544,9 @@ impl Download {
                 }
                 Poll::Ready(Some(Err(_))) => {
                     let cut = self.ticket.meter().upload_refusal();
-                    Err(cut.unwrap_or_else(|| Refusal::new(Rule::Upstream, "the upstream broke off inside its response")))
+                    Err(cut.unwrap_or_else(|| {
+                        Refusal::new(Rule::Upstream, "the upstream broke off inside its response")
+                    }))
                 }
                 Poll::Ready(None) => self.end(),
                 Poll::Pending => {
@@ -515,7 +578,10 @@ impl Body for Reply {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match self.get_mut() {
             Self::Text(text) => Pin::new(text).poll_frame(cx).map_err(|never| match never {}),
             Self::Stream(download) => download.poll(cx),

@@ -53,22 +53,30 @@ impl Chunked {
                     let rest = input.len() - at;
                     let n = usize::try_from(*left).unwrap_or(usize::MAX).min(rest);
                     at += n;
-                    *self = if n as u64 == *left { Self::DataCr } else { Self::Data(*left - n as u64) };
+                    *self =
+                        if n as u64 == *left { Self::DataCr } else { Self::Data(*left - n as u64) };
                     continue;
                 }
-                (Self::Size(n, digits), b) if b.is_ascii_hexdigit() && *digits < 15 => {
-                    Self::Size(n * 16 + u64::from(char::from(*b).to_digit(16).unwrap_or(0)), digits + 1)
-                }
+                (Self::Size(n, digits), b) if b.is_ascii_hexdigit() && *digits < 15 => Self::Size(
+                    n * 16 + u64::from(char::from(*b).to_digit(16).unwrap_or(0)),
+                    digits + 1,
+                ),
                 (Self::Size(n, 1..), b'\r') => Self::SizeLf(*n),
                 (Self::SizeLf(0), b'\n') => Self::LastCr(0),
                 (Self::SizeLf(n), b'\n') => Self::Data(*n),
                 (Self::DataCr, b'\r') => Self::DataLf,
                 (Self::DataLf, b'\n') => Self::default(),
                 (Self::LastCr(_), b'\r') => Self::LastLf,
-                (Self::LastCr(n) | Self::TrailerName(n), b) if is_token(*b) && *n < TRAILERS => Self::TrailerName(n + 1),
+                (Self::LastCr(n) | Self::TrailerName(n), b) if is_token(*b) && *n < TRAILERS => {
+                    Self::TrailerName(n + 1)
+                }
                 (Self::TrailerName(n), b':') => Self::TrailerValue(*n),
                 (Self::TrailerValue(n), b'\r') => Self::TrailerLf(*n),
-                (Self::TrailerValue(n), b) if (!b.is_ascii_control() || *b == b'\t') && *n < TRAILERS => Self::TrailerValue(n + 1),
+                (Self::TrailerValue(n), b)
+                    if (!b.is_ascii_control() || *b == b'\t') && *n < TRAILERS =>
+                {
+                    Self::TrailerValue(n + 1)
+                }
                 (Self::TrailerLf(n), b'\n') => Self::LastCr(*n),
                 (Self::LastLf, b'\n') => return Ok((at + 1, true)),
                 _ => return Err(BadChunk),
@@ -121,7 +129,12 @@ mod tests {
             b"0\r\n\n",
             b"1111111111111111\r\n",
         ] {
-            assert_eq!(Chunked::default().feed(bad), Err(BadChunk), "{:?}", String::from_utf8_lossy(bad));
+            assert_eq!(
+                Chunked::default().feed(bad),
+                Err(BadChunk),
+                "{:?}",
+                String::from_utf8_lossy(bad)
+            );
         }
     }
 }

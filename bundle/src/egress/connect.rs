@@ -51,7 +51,11 @@ pub async fn tunnel(proxy: Arc<Proxy>, upgrade: OnUpgrade, to: Authority, mut ti
 }
 
 /// Takes the connection over and does the guest's handshake. `None` when the guest went away.
-async fn open(proxy: &Arc<Proxy>, upgrade: OnUpgrade, to: &Authority) -> Result<Option<TlsStream<Prefixed>>, Refusal> {
+async fn open(
+    proxy: &Arc<Proxy>,
+    upgrade: OnUpgrade,
+    to: &Authority,
+) -> Result<Option<TlsStream<Prefixed>>, Refusal> {
     let Some((mut io, first)) = take_over(upgrade).await else { return Ok(None) };
     let tls = first.first() == Some(&HANDSHAKE);
     if let Err(refusal) = proxy.guards().check(!tls, Rule::NotTls, || not_tls(to)) {
@@ -73,7 +77,8 @@ async fn open(proxy: &Arc<Proxy>, upgrade: OnUpgrade, to: &Authority) -> Result<
         say(&mut io, &UNRECOGNIZED_NAME).await;
         return Err(refusal);
     }
-    let config = proxy.leaves.config(to).map_err(|e| Refusal::new(Rule::Authority, e.to_string()))?;
+    let config =
+        proxy.leaves.config(to).map_err(|e| Refusal::new(Rule::Authority, e.to_string()))?;
     // A guest that does not trust the bottle's CA breaks off here; it asked for nothing.
     match start.into_stream(config).await {
         Ok(stream) => Ok(Some(stream)),
@@ -104,7 +109,11 @@ pub fn not_tls(to: &Authority) -> String {
 }
 
 /// Tells a client why its tunnel ends: in TLS's words, if it began in them.
-pub async fn say_refusal(io: &mut (impl AsyncWrite + Unpin), refusal: &Refusal, first: Option<&u8>) {
+pub async fn say_refusal(
+    io: &mut (impl AsyncWrite + Unpin),
+    refusal: &Refusal,
+    first: Option<&u8>,
+) {
     if first == Some(&HANDSHAKE) {
         say(io, &UNRECOGNIZED_NAME).await;
     } else {
@@ -113,13 +122,21 @@ pub async fn say_refusal(io: &mut (impl AsyncWrite + Unpin), refusal: &Refusal, 
 }
 
 /// The server name must be the host of CONNECT. Only an address has none.
-fn check_name(proxy: &Proxy, start: &StartHandshake<Prefixed>, to: &Authority) -> Result<(), Refusal> {
+fn check_name(
+    proxy: &Proxy,
+    start: &StartHandshake<Prefixed>,
+    to: &Authority,
+) -> Result<(), Refusal> {
     let hello = start.client_hello();
     let name = hello.server_name().map(str::to_ascii_lowercase);
     let guards = proxy.guards();
-    guards.check(name.is_none() && to.ip().is_none(), Rule::NoSni, || format!("TLS to {to} without a server name"))?;
+    guards.check(name.is_none() && to.ip().is_none(), Rule::NoSni, || {
+        format!("TLS to {to} without a server name")
+    })?;
     let other = name.as_ref().is_some_and(|n| *n != to.host);
-    guards.check(other, Rule::SniMismatch, || format!("CONNECT was for {}, TLS is for {}", to.host, name.unwrap_or_default()))
+    guards.check(other, Rule::SniMismatch, || {
+        format!("CONNECT was for {}, TLS is for {}", to.host, name.unwrap_or_default())
+    })
 }
 
 /// A last word before closing; who does not listen misses it.
@@ -131,7 +148,9 @@ async fn say(io: &mut (impl AsyncWrite + Unpin), text: &[u8]) {
 fn refusal_text(refusal: &Refusal) -> String {
     let (status, code, body) = (refusal.rule.status(), refusal.rule.code(), refusal.body());
     let length = body.len();
-    format!("HTTP/1.1 {status}\r\nx-bottle-refused: {code}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+    format!(
+        "HTTP/1.1 {status}\r\nx-bottle-refused: {code}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
 }
 
 /// A connection of which some bytes were read already.
@@ -147,7 +166,11 @@ impl Peer for Prefixed {
 }
 
 impl AsyncRead for Prefixed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.prefix.is_empty() {
             return Pin::new(&mut self.io).poll_read(cx, buf);
         }
@@ -159,7 +182,11 @@ impl AsyncRead for Prefixed {
 }
 
 impl AsyncWrite for Prefixed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -171,7 +198,11 @@ impl AsyncWrite for Prefixed {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 

@@ -51,14 +51,28 @@ impl Frames {
     /// Frames in `direction`; those of the guest are masked, those of the upstream are not.
     #[must_use]
     pub fn new(direction: Direction, profile: Profile, scan: Option<Stream>) -> Self {
-        Self { direction, profile, scan, state: State::Head, head: Vec::new(), fragmented: false, ended: false, queue: VecDeque::new() }
+        Self {
+            direction,
+            profile,
+            scan,
+            state: State::Head,
+            head: Vec::new(),
+            fragmented: false,
+            ended: false,
+            queue: VecDeque::new(),
+        }
     }
 
     /// Takes the next bytes; what may go on is appended to `out`, what was found to `found`.
     ///
     /// # Errors
     /// [`Rule::WebSocket`].
-    pub fn feed(&mut self, mut input: &[u8], out: &mut BytesMut, found: &mut Found) -> Result<(), Refusal> {
+    pub fn feed(
+        &mut self,
+        mut input: &[u8],
+        out: &mut BytesMut,
+        found: &mut Found,
+    ) -> Result<(), Refusal> {
         while !input.is_empty() {
             match &mut self.state {
                 State::Head => {
@@ -97,7 +111,10 @@ impl Frames {
         self.release(Bytes::new(), out);
         // While the scanner holds back a piece of a message, others could queue up behind it without end.
         if self.queue.len() > WAITING {
-            return Err(Refusal::new(Rule::WebSocket, "too many WebSocket frames behind one that looks like a credential"));
+            return Err(Refusal::new(
+                Rule::WebSocket,
+                "too many WebSocket frames behind one that looks like a credential",
+            ));
         }
         Ok(())
     }
@@ -122,7 +139,8 @@ impl Frames {
 
     /// Looks whether the head is complete, and what it says.
     fn begin(&mut self) -> Result<(), Refusal> {
-        let bad = |why: &str| Err(Refusal::new(Rule::WebSocket, format!("a WebSocket frame {why}")));
+        let bad =
+            |why: &str| Err(Refusal::new(Rule::WebSocket, format!("a WebSocket frame {why}")));
         let &[first, second, ..] = &self.head[..] else { return Ok(()) };
         let (last, opcode) = (first & 0x80 != 0, first & 0x0f);
         let (masked, short) = (second & 0x80 != 0, second & 0x7f);
@@ -131,13 +149,19 @@ impl Frames {
             return bad("uses an extension that was not agreed on");
         }
         if masked != (self.direction == Direction::Request) {
-            return bad(if masked { "from the upstream is masked" } else { "from the bottle is not masked" });
+            return bad(if masked {
+                "from the upstream is masked"
+            } else {
+                "from the bottle is not masked"
+            });
         }
         match opcode {
             0 if !self.fragmented => return bad("goes on with a message that there is none of"),
             1 | 2 if self.fragmented => return bad("begins a message inside another"),
             0..=2 if self.ended => return bad("comes after the last one"),
-            8..=10 if !last || short > 125 => return bad("is a control frame too long or in parts"),
+            8..=10 if !last || short > 125 => {
+                return bad("is a control frame too long or in parts");
+            }
             0..=2 | 8..=10 => {}
             _ => return bad("has an unknown opcode"),
         }
@@ -178,7 +202,11 @@ impl Frames {
     fn control(&mut self, start: usize, found: &mut Found) {
         let frame = std::mem::take(&mut self.head);
         let mut content = frame[start..].to_vec();
-        let mask = if self.direction == Direction::Request { frame[start - 4..start].try_into().ok() } else { None };
+        let mask = if self.direction == Direction::Request {
+            frame[start - 4..start].try_into().ok()
+        } else {
+            None
+        };
         toggle(&mut content, mask, 0);
         if self.scan.is_some() && !content.is_empty() {
             found.extend(self.profile.text(self.direction, &content));
@@ -239,9 +267,12 @@ mod tests {
     use super::*;
 
     fn profile() -> Profile {
-        Scanner::new(&[("T".parse().unwrap(), bottle_policy::Secret::new("planted-secret-value".into()))])
-            .profile(&Default::default())
-            .unwrap()
+        Scanner::new(&[(
+            "T".parse().unwrap(),
+            bottle_policy::Secret::new("planted-secret-value".into()),
+        )])
+        .profile(&Default::default())
+        .unwrap()
     }
 
     fn frames(direction: Direction) -> Frames {
@@ -270,11 +301,18 @@ mod tests {
 
     #[test]
     fn frames_go_on_as_they_came_however_they_are_cut() {
-        let all =
-            [frame(0x01, b"hel"), frame(0x89, b"ping"), frame(0x80, b"lo"), frame(0x82, &[7; 300]), frame(0x81, b""), frame(0x88, b"")]
-                .concat();
+        let all = [
+            frame(0x01, b"hel"),
+            frame(0x89, b"ping"),
+            frame(0x80, b"lo"),
+            frame(0x82, &[7; 300]),
+            frame(0x81, b""),
+            frame(0x88, b""),
+        ]
+        .concat();
         for n in [1, 2, 3, 7, 1000] {
-            let (mut f, mut out, mut found) = (frames(Direction::Request), BytesMut::new(), Vec::new());
+            let (mut f, mut out, mut found) =
+                (frames(Direction::Request), BytesMut::new(), Vec::new());
             for part in all.chunks(n) {
                 f.feed(part, &mut out, &mut found).unwrap();
             }
@@ -298,6 +336,11 @@ mod tests {
             let e = frames(Direction::Request).feed(&bad, &mut BytesMut::new(), &mut Vec::new());
             assert_eq!(e.map_err(|r| r.rule), Err(Rule::WebSocket), "{why}");
         }
-        assert!(frames(Direction::Response).feed(&frame(0x81, b"a"), &mut BytesMut::new(), &mut Vec::new()).is_err(), "a mask");
+        assert!(
+            frames(Direction::Response)
+                .feed(&frame(0x81, b"a"), &mut BytesMut::new(), &mut Vec::new())
+                .is_err(),
+            "a mask"
+        );
     }
 }

@@ -51,7 +51,8 @@ impl Ca {
     }
 
     pub fn acceptor_for(&self, names: &[&str], alpn: &[&[u8]]) -> tokio_rustls::TlsAcceptor {
-        let issuer = Issuer::from_ca_cert_pem(&self.cert, KeyPair::from_pem(&self.key).unwrap()).unwrap();
+        let issuer =
+            Issuer::from_ca_cert_pem(&self.cert, KeyPair::from_pem(&self.key).unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let cert = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
@@ -114,7 +115,11 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
 }
 
 /// The path says how to behave.
-async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>, partial: Arc<Mutex<String>>) -> Result<Answer, Infallible> {
+async fn behave(
+    request: Request<Incoming>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    partial: Arc<Mutex<String>>,
+) -> Result<Answer, Infallible> {
     if request.uri().path() == "/early" {
         // Answers before it has read, and reads on.
         let mut body = request.into_body();
@@ -128,7 +133,8 @@ async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>, partial
     let mut request = request;
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, mut body) = request.into_parts();
-    let (mut n, mut broken, mut said, mut trailers) = (0, false, Vec::new(), http::HeaderMap::new());
+    let (mut n, mut broken, mut said, mut trailers) =
+        (0, false, Vec::new(), http::HeaderMap::new());
     while let Some(frame) = body.frame().await {
         match frame.map(Frame::into_data) {
             Ok(Ok(data)) => {
@@ -152,19 +158,35 @@ async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>, partial
     }
     let path = head.uri.path().to_owned();
     let (version, said) = (head.version, String::from_utf8_lossy(&said).into_owned());
-    let one = Seen { version, uri: head.uri.to_string(), headers: head.headers.clone(), body: n, text: said.clone(), trailers };
+    let one = Seen {
+        version,
+        uri: head.uri.to_string(),
+        headers: head.headers.clone(),
+        body: n,
+        text: said.clone(),
+        trailers,
+    };
     seen.lock().unwrap().push(one);
-    let sent = head.headers.get("authorization").map_or(String::new(), |v| v.to_str().unwrap().to_owned());
+    let sent =
+        head.headers.get("authorization").map_or(String::new(), |v| v.to_str().unwrap().to_owned());
     Ok(match path.as_str() {
-        _ if head.method == "TRACE" => {
-            text(StatusCode::OK, format!("{:?}", head.headers.get("authorization").map(|v| v.to_str().unwrap().to_owned())))
-        }
+        _ if head.method == "TRACE" => text(
+            StatusCode::OK,
+            format!(
+                "{:?}",
+                head.headers.get("authorization").map(|v| v.to_str().unwrap().to_owned())
+            ),
+        ),
         "/never" => std::future::pending().await,
         "/hop" => {
             let mut r = text(StatusCode::OK, "x");
-            for (k, v) in
-                [("connection", "x-secret-hop"), ("x-secret-hop", "1"), ("keep-alive", "5"), ("proxy-authenticate", "z"), ("alt-svc", "h3")]
-            {
+            for (k, v) in [
+                ("connection", "x-secret-hop"),
+                ("x-secret-hop", "1"),
+                ("keep-alive", "5"),
+                ("proxy-authenticate", "z"),
+                ("alt-svc", "h3"),
+            ] {
                 r.headers_mut().insert(k, v.parse().unwrap());
             }
             r
@@ -181,7 +203,8 @@ async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>, partial
         }
         "/big" => {
             let block = Bytes::from(vec![b'x'; 64 * 1024]);
-            let blocks = futures_util::stream::iter((0..1600).map(move |_| Ok(Frame::data(block.clone()))));
+            let blocks =
+                futures_util::stream::iter((0..1600).map(move |_| Ok(Frame::data(block.clone()))));
             Response::new(BodyExt::boxed(StreamBody::new(SyncStream(Box::pin(blocks)))))
         }
         "/say-back" => {
@@ -191,17 +214,23 @@ async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>, partial
         }
         "/say-back-gzip" => {
             let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            std::io::Write::write_all(&mut gz, format!("you sent {sent} and more").as_bytes()).unwrap();
+            std::io::Write::write_all(&mut gz, format!("you sent {sent} and more").as_bytes())
+                .unwrap();
             let mut r = text(StatusCode::OK, gz.finish().unwrap());
             r.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
             r
         }
         "/say-body" => text(StatusCode::OK, said),
         "/fresh" if !sent.ends_with("fresh-value") => text(StatusCode::UNAUTHORIZED, "expired"),
-        "/fresh-say-back" if !sent.ends_with("fresh-value") => text(StatusCode::UNAUTHORIZED, "expired"),
+        "/fresh-say-back" if !sent.ends_with("fresh-value") => {
+            text(StatusCode::UNAUTHORIZED, "expired")
+        }
         "/fresh-say-back" => text(StatusCode::OK, format!("you sent {sent} and more")),
         "/say-back-trailer" => {
-            let trailers = http::HeaderMap::from_iter([(http::HeaderName::from_static("x-said"), sent.parse().unwrap())]);
+            let trailers = http::HeaderMap::from_iter([(
+                http::HeaderName::from_static("x-said"),
+                sent.parse().unwrap(),
+            )]);
             let frames = [Ok(Frame::data(Bytes::from("data"))), Ok(Frame::trailers(trailers))];
             Response::new(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames))))
         }
@@ -213,7 +242,8 @@ async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>, partial
                     http::HeaderValue::from_static("42"),
                 )]))),
             ];
-            let mut r = Response::new(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames))));
+            let mut r =
+                Response::new(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames))));
             r.headers_mut().insert("trailer", "x-sum".parse().unwrap());
             r
         }
@@ -222,7 +252,11 @@ async fn behave(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>, partial
             let accept = super::websocket::accept(if path == "/ws" { key } else { "x" }.as_bytes());
             tokio::spawn(async move { echo_messages(TokioIo::new(upgrade.await.unwrap())).await });
             let mut r = text(StatusCode::SWITCHING_PROTOCOLS, "");
-            for (k, v) in [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", &accept)] {
+            for (k, v) in [
+                ("connection", "Upgrade"),
+                ("upgrade", "websocket"),
+                ("sec-websocket-accept", &accept),
+            ] {
                 r.headers_mut().insert(k, v.parse().unwrap());
             }
             r
@@ -254,7 +288,10 @@ struct SyncStream<T>(std::pin::Pin<Box<dyn futures_util::Stream<Item = T> + Send
 unsafe impl<T> Sync for SyncStream<T> {}
 impl<T> futures_util::Stream for SyncStream<T> {
     type Item = T;
-    fn poll_next(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<T>> {
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<T>> {
         self.0.as_mut().poll_next(cx)
     }
 }
@@ -269,7 +306,8 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let acceptor = ca.acceptor_for(names, alpn);
-        let (seen, connections, partial) = (Arc::new(Mutex::default()), Arc::new(Mutex::new(0)), Arc::new(Mutex::default()));
+        let (seen, connections, partial) =
+            (Arc::new(Mutex::default()), Arc::new(Mutex::new(0)), Arc::new(Mutex::default()));
         let (s, c, p) = (Arc::clone(&seen), Arc::clone(&connections), Arc::clone(&partial));
         tokio::spawn(async move {
             loop {
@@ -277,19 +315,26 @@ impl Upstream {
                 let (acceptor, seen, partial) = (acceptor.clone(), Arc::clone(&s), Arc::clone(&p));
                 *c.lock().unwrap() += 1;
                 tokio::spawn(async move {
-                    let service = hyper::service::service_fn(move |r| behave(r, seen.clone(), partial.clone()));
+                    let service = hyper::service::service_fn(move |r| {
+                        behave(r, seen.clone(), partial.clone())
+                    });
                     let mut http = hyper::server::conn::http1::Builder::new();
                     let http = http.timer(hyper_util::rt::TokioTimer::new());
                     if tls {
                         let Ok(io) = acceptor.accept(tcp).await else { return };
                         if io.get_ref().1.alpn_protocol() == Some(b"h2") {
-                            let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                            let http =
+                                hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                             let _ = http.serve_connection(TokioIo::new(io), service).await;
                         } else {
-                            let _ = http.serve_connection(TokioIo::new(io), service).with_upgrades().await;
+                            let _ = http
+                                .serve_connection(TokioIo::new(io), service)
+                                .with_upgrades()
+                                .await;
                         }
                     } else {
-                        let _ = http.serve_connection(TokioIo::new(tcp), service).with_upgrades().await;
+                        let _ =
+                            http.serve_connection(TokioIo::new(tcp), service).with_upgrades().await;
                     }
                 });
             }
@@ -304,13 +349,21 @@ impl Upstream {
     /// A route to here for `host`.
     pub fn route(&self, name: &str, host: &str) -> Route {
         let host = host.parse().unwrap();
-        Route { connect: Some(self.address), ca: Some(self.ca.cert.clone()), ..Route::to(name, host) }
+        Route {
+            connect: Some(self.address),
+            ca: Some(self.ca.cert.clone()),
+            ..Route::to(name, host)
+        }
     }
 }
 
 /// Injection of the test token.
 pub fn bearer() -> Option<Inject> {
-    Some(Inject { place: Place::Header("authorization".into()), scheme: Scheme::Bearer, token: "TOKEN".parse().unwrap() })
+    Some(Inject {
+        place: Place::Header("authorization".into()),
+        scheme: Scheme::Bearer,
+        token: "TOKEN".parse().unwrap(),
+    })
 }
 
 pub struct Bench {
@@ -334,7 +387,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { off: vec![], log: None, limits: Limits { drain: Duration::from_secs(2), ..Limits::default() }, bounds: Bounds::default() }
+        Self {
+            off: vec![],
+            log: None,
+            limits: Limits { drain: Duration::from_secs(2), ..Limits::default() },
+            bounds: Bounds::default(),
+        }
     }
 }
 
@@ -346,7 +404,11 @@ impl Bench {
     pub fn with(routes: Vec<Route>, options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = Ca::new();
-        let network = Arc::new(Network { limits: options.limits, guards: Guards { off: options.off }, ..Network::default() });
+        let network = Arc::new(Network {
+            limits: options.limits,
+            guards: Guards { off: options.off },
+            ..Network::default()
+        });
         let name: TokenName = "TOKEN".parse().unwrap();
         let (ask, asks) = mpsc::unbounded_channel();
         let values = BTreeMap::from([(name.clone(), Secret::new(TOKEN.into()))]);
@@ -381,7 +443,11 @@ impl Bench {
     /// A connection after CONNECT, or the refusal's response.
     pub async fn tunnel(&self, authority: &str) -> Result<UnixStream, String> {
         let mut io = self.connect().await;
-        io.write_all(format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n").as_bytes()).await.unwrap();
+        io.write_all(
+            format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n").as_bytes(),
+        )
+        .await
+        .unwrap();
         let answer = response(&mut io).await;
         if answer.starts_with("HTTP/1.1 200 ") { Ok(io) } else { Err(answer) }
     }
@@ -391,7 +457,12 @@ impl Bench {
         self.tls_as(&format!("{host}:443"), host, true).await.unwrap()
     }
 
-    pub async fn tls_as(&self, authority: &str, name: &str, sni: bool) -> std::io::Result<TlsStream<UnixStream>> {
+    pub async fn tls_as(
+        &self,
+        authority: &str,
+        name: &str,
+        sni: bool,
+    ) -> std::io::Result<TlsStream<UnixStream>> {
         let io = self.tunnel(authority).await.unwrap();
         self.ca.connector(sni).connect(ServerName::try_from(name.to_owned()).unwrap(), io).await
     }
@@ -402,7 +473,10 @@ impl Bench {
         let name = ServerName::try_from(host.to_owned()).unwrap();
         let tls = self.ca.connector_for(true, &[b"h2"]).connect(name, io).await.unwrap();
         assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let (send, conn) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
+        let (send, conn) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls))
+                .await
+                .unwrap();
         tokio::spawn(conn);
         send
     }
@@ -410,7 +484,9 @@ impl Bench {
     /// One request in a tunnel of its own.
     pub async fn get(&self, host: &str, path: &str) -> String {
         let mut io = self.tls(host).await;
-        io.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await.unwrap();
+        io.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         io.flush().await.unwrap(); // many of these in one task run into tokio's budget, and the TLS layer keeps the rest
         response(&mut io).await
     }
@@ -430,7 +506,11 @@ impl Bench {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         verify(text.as_bytes()).unwrap();
-        let lines: Vec<_> = text.lines().filter(|l| !l.contains(ADMITTED)).map(|l| serde_json::from_str(l).unwrap()).collect();
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|l| !l.contains(ADMITTED))
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect();
         assert_eq!(lines.len(), n, "{text}");
         lines
     }
@@ -443,10 +523,14 @@ pub async fn response(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String 
     loop {
         let all = String::from_utf8_lossy(&got).into_owned();
         if let Some((head, body)) = all.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ").and_then(|n| n.parse().ok()));
+            let length = head.lines().find_map(|l| {
+                l.to_ascii_lowercase().strip_prefix("content-length: ").and_then(|n| n.parse().ok())
+            });
             let connected = head.starts_with("HTTP/1.1 200") && !head.contains("\r\n");
             let chunked = head.to_ascii_lowercase().contains("transfer-encoding");
-            if body.len() >= length.unwrap_or(if connected || !chunked { 0 } else { usize::MAX }) || body.ends_with("0\r\n\r\n") {
+            if body.len() >= length.unwrap_or(if connected || !chunked { 0 } else { usize::MAX })
+                || body.ends_with("0\r\n\r\n")
+            {
                 return all;
             }
         }

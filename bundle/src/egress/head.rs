@@ -31,7 +31,11 @@ pub struct Head {
 impl Head {
     /// Looks at `input`, which starts with the head and has grown since the last call. When the head is complete:
     /// its length and what follows.
-    pub fn feed(&mut self, input: &[u8], guards: &Guards) -> Result<Option<(usize, Framing)>, Refusal> {
+    pub fn feed(
+        &mut self,
+        input: &[u8],
+        guards: &Guards,
+    ) -> Result<Option<(usize, Framing)>, Refusal> {
         while let Some(n) = input[self.scanned..].iter().position(|b| *b == b'\n') {
             let lf = self.scanned + n;
             let line = &input[self.line_start..lf];
@@ -41,34 +45,47 @@ impl Head {
             let start = std::mem::replace(&mut self.line_start, lf + 1);
             self.scanned = lf + 1;
             if end == start && !self.lines.is_empty() {
-                let lines: Vec<&[u8]> = self.lines.iter().map(|(from, to)| &input[*from..*to]).collect();
+                let lines: Vec<&[u8]> =
+                    self.lines.iter().map(|(from, to)| &input[*from..*to]).collect();
                 return Ok(Some((lf + 1, framing(&lines, guards)?)));
             }
             self.lines.push((start, end));
-            guards.check(self.lines.len() > MAX_LINES, Rule::HeadTooLarge, || "too many header lines".to_owned())?;
+            guards.check(self.lines.len() > MAX_LINES, Rule::HeadTooLarge, || {
+                "too many header lines".to_owned()
+            })?;
         }
         self.scanned = input.len();
-        guards.check(input.len() > MAX_HEAD, Rule::HeadTooLarge, || "the head is too large".to_owned())?;
+        guards.check(input.len() > MAX_HEAD, Rule::HeadTooLarge, || {
+            "the head is too large".to_owned()
+        })?;
         Ok(None)
     }
 }
 
 fn framing(lines: &[&[u8]], guards: &Guards) -> Result<Framing, Refusal> {
-    let (first, headers) = lines.split_first().ok_or_else(|| Refusal::new(Rule::RequestLine, "no request line"))?;
+    let (first, headers) =
+        lines.split_first().ok_or_else(|| Refusal::new(Rule::RequestLine, "no request line"))?;
     let (connect, http10) = request_line(first, guards)?;
     let (mut lengths, mut codings, mut hosts, mut websocket) = (Vec::new(), Vec::new(), 0, false);
     for line in headers {
-        guards.check(matches!(line.first(), Some(b' ' | b'\t')), Rule::ObsFold, || "a header goes on in a second line".to_owned())?;
+        guards.check(matches!(line.first(), Some(b' ' | b'\t')), Rule::ObsFold, || {
+            "a header goes on in a second line".to_owned()
+        })?;
         let colon = line.iter().position(|b| *b == b':').unwrap_or(line.len());
         let (name, value) = (&line[..colon], line.get(colon + 1..));
         let token = !name.is_empty() && name.iter().all(|b| is_token(*b));
-        guards.check(!token || value.is_none(), Rule::HeaderName, || "a header name has a character it cannot have".to_owned())?;
+        guards.check(!token || value.is_none(), Rule::HeaderName, || {
+            "a header name has a character it cannot have".to_owned()
+        })?;
         let value = value.unwrap_or_default();
         let blank = |b: &u8| matches!(b, b' ' | b'\t');
         let start = value.iter().position(|b| !blank(b)).unwrap_or(value.len());
-        let value = &value[start..value.iter().rposition(|b| !blank(b)).map_or(start, |end| end + 1)];
+        let value =
+            &value[start..value.iter().rposition(|b| !blank(b)).map_or(start, |end| end + 1)];
         let control = value.iter().any(|b| b.is_ascii_control() && *b != b'\t');
-        guards.check(control, Rule::HeaderValue, || "a header value has a control character".to_owned())?;
+        guards.check(control, Rule::HeaderValue, || {
+            "a header value has a control character".to_owned()
+        })?;
         match name.to_ascii_lowercase().as_slice() {
             b"content-length" => lengths.push(value),
             b"transfer-encoding" => codings.push(value),
@@ -81,15 +98,22 @@ fn framing(lines: &[&[u8]], guards: &Guards) -> Result<Framing, Refusal> {
     guards.check(hosts == 0 && !connect, Rule::MissingHost, || "no Host".to_owned())?;
     let both = !lengths.is_empty() && !codings.is_empty();
     guards.check(both, Rule::TeAndCl, || "both Transfer-Encoding and Content-Length".to_owned())?;
-    guards.check(lengths.len() > 1, Rule::DuplicateLength, || "more than one Content-Length".to_owned())?;
-    let chunked = |codings: &[&[u8]]| matches!(codings, [one] if one.eq_ignore_ascii_case(b"chunked")) && !http10;
+    guards.check(lengths.len() > 1, Rule::DuplicateLength, || {
+        "more than one Content-Length".to_owned()
+    })?;
+    let chunked = |codings: &[&[u8]]| {
+        matches!(codings, [one] if one.eq_ignore_ascii_case(b"chunked")) && !http10
+    };
     let bad_coding = !codings.is_empty() && !chunked(&codings);
-    guards.check(bad_coding, Rule::TransferEncoding, || "Transfer-Encoding is not one chunked, of HTTP/1.1".to_owned())?;
+    guards.check(bad_coding, Rule::TransferEncoding, || {
+        "Transfer-Encoding is not one chunked, of HTTP/1.1".to_owned()
+    })?;
     let length = match lengths.first() {
         None => 0,
         Some(digits) => {
             let plain = (1..=18).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-            guards.check(!plain, Rule::Length, || "Content-Length is no plain number".to_owned())?;
+            guards
+                .check(!plain, Rule::Length, || "Content-Length is no plain number".to_owned())?;
             std::str::from_utf8(digits).ok().and_then(|d| d.parse().ok()).unwrap_or(0)
         }
     };
@@ -112,15 +136,21 @@ fn framing(lines: &[&[u8]], guards: &Guards) -> Result<Framing, Refusal> {
 fn request_line(line: &[u8], guards: &Guards) -> Result<(bool, bool), Refusal> {
     let bad = |why: &str| Refusal::new(Rule::RequestLine, why);
     let parts: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
-    let [method, target, version] = parts[..] else { return Err(bad("the first line is not METHOD TARGET VERSION")) };
+    let [method, target, version] = parts[..] else {
+        return Err(bad("the first line is not METHOD TARGET VERSION"));
+    };
     guards.check(!is_method(method), Rule::RequestLine, || "not a method".to_owned())?;
     let http10 = version == b"HTTP/1.0";
-    guards.check(!http10 && version != b"HTTP/1.1", Rule::RequestLine, || "not HTTP/1.1".to_owned())?;
+    guards.check(!http10 && version != b"HTTP/1.1", Rule::RequestLine, || {
+        "not HTTP/1.1".to_owned()
+    })?;
     // hyper would drop a fragment without a word, and answer without one what it cannot read.
     guards.check(target.contains(&b'#'), Rule::Path, || "the path has a fragment".to_owned())?;
     guards.check(target.contains(&b'\\'), Rule::Path, || "the path has a backslash".to_owned())?;
     let graphic = !target.is_empty() && target.iter().all(u8::is_ascii_graphic);
-    guards.check(!graphic || http::Uri::try_from(target).is_err(), Rule::RequestLine, || "not a request target".to_owned())?;
+    guards.check(!graphic || http::Uri::try_from(target).is_err(), Rule::RequestLine, || {
+        "not a request target".to_owned()
+    })?;
     Ok((method == b"CONNECT", http10))
 }
 
@@ -174,7 +204,10 @@ mod tests {
         let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(200));
         let long = format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}", "y".repeat(MAX_HEAD));
         for text in [many, long] {
-            assert_eq!(Head::default().feed(text.as_bytes(), &Guards::default()).map_err(|r| r.rule), Err(Rule::HeadTooLarge));
+            assert_eq!(
+                Head::default().feed(text.as_bytes(), &Guards::default()).map_err(|r| r.rule),
+                Err(Rule::HeadTooLarge)
+            );
         }
     }
 }

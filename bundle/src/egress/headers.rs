@@ -3,14 +3,25 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, TE};
+use http::header::{
+    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, TE,
+};
 use zeroize::Zeroizing;
 
 use base64::Engine as _;
 use bottle_policy::{Inject, Place, Scheme, Secret};
 
 /// Headers of one connection (RFC 9110 section 7.6.1), and Expect, which the server side has answered already.
-const HOP: &[&str] = &["connection", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
+const HOP: &[&str] = &[
+    "connection",
+    "expect",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// Removes what belongs to one connection: the known names, those that Connection lists, and `Proxy-*`.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -21,7 +32,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|v| v.split(','))
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
         .collect();
-    let proxy: Vec<HeaderName> = headers.keys().filter(|n| n.as_str().starts_with("proxy-")).cloned().collect();
+    let proxy: Vec<HeaderName> =
+        headers.keys().filter(|n| n.as_str().starts_with("proxy-")).cloned().collect();
     for name in listed.iter().chain(&proxy) {
         headers.remove(name);
     }
@@ -91,16 +103,22 @@ impl Credential {
                 let bad = || CredentialError::Header(header.clone());
                 let name = HeaderName::from_bytes(header.as_bytes()).map_err(|_| bad())?;
                 let routing = HOP.contains(&name.as_str()) || name.as_str().starts_with("proxy-");
-                if routing || [HOST, http::header::CONTENT_LENGTH, http::header::TRAILER].contains(&name) {
+                if routing
+                    || [HOST, http::header::CONTENT_LENGTH, http::header::TRAILER].contains(&name)
+                {
                     return Err(bad());
                 }
-                let value: Result<HeaderValue, InvalidHeaderValue> = HeaderValue::from_maybe_shared(Bytes::from_owner(Wiped(text)));
-                let mut value = value.map_err(|_| CredentialError::Value(inject.token.to_string()))?;
+                let value: Result<HeaderValue, InvalidHeaderValue> =
+                    HeaderValue::from_maybe_shared(Bytes::from_owner(Wiped(text)));
+                let mut value =
+                    value.map_err(|_| CredentialError::Value(inject.token.to_string()))?;
                 value.set_sensitive(true);
                 Ok(Self::Header(name, value))
             }
             Place::Query(name) => {
-                if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.[]".contains(&b)) {
+                if name.is_empty()
+                    || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.[]".contains(&b))
+                {
                     return Err(CredentialError::Query(name.clone()));
                 }
                 let mut value = Zeroizing::new(String::with_capacity(text.len() * 3));
@@ -122,14 +140,18 @@ impl Credential {
     pub fn clear(&self, headers: &mut HeaderMap, query: &mut Option<String>) {
         match self {
             Self::Header(name, _) => {
-                let sent: Vec<HeaderName> = headers.keys().filter(|n| same_header(n, name)).cloned().collect();
+                let sent: Vec<HeaderName> =
+                    headers.keys().filter(|n| same_header(n, name)).cloned().collect();
                 for name in sent {
                     headers.remove(name);
                 }
             }
             Self::Query(name, _) => {
                 if let Some(text) = query {
-                    let kept: Vec<&str> = text.split('&').filter(|part| !part.split(';').any(|p| is_parameter(p, name))).collect();
+                    let kept: Vec<&str> = text
+                        .split('&')
+                        .filter(|part| !part.split(';').any(|p| is_parameter(p, name)))
+                        .collect();
                     *query = (!kept.is_empty()).then(|| kept.join("&"));
                 }
             }
@@ -150,7 +172,8 @@ impl Credential {
 
 fn same_header(a: &HeaderName, b: &HeaderName) -> bool {
     let plain = |n: u8| if n == b'_' { b'-' } else { n };
-    a.as_str().len() == b.as_str().len() && a.as_str().bytes().zip(b.as_str().bytes()).all(|(a, b)| plain(a) == plain(b))
+    a.as_str().len() == b.as_str().len()
+        && a.as_str().bytes().zip(b.as_str().bytes()).all(|(a, b)| plain(a) == plain(b))
 }
 
 /// Whether the `key=value` text `part` has this key.
@@ -160,7 +183,8 @@ fn is_parameter(part: &str, name: &str) -> bool {
     let mut at = 0;
     while let Some(b) = key.get(at) {
         let escape = (*b == b'%').then(|| key.get(at + 1..at + 3)).flatten();
-        let byte = escape.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        let byte =
+            escape.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
         decoded.push(byte.unwrap_or(*b));
         at += if byte.is_some() { 3 } else { 1 };
     }
@@ -189,8 +213,15 @@ fn written(scheme: Scheme, token: &[u8]) -> Zeroizing<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn credential(header: &str, scheme: Scheme, token: &str) -> Result<Credential, CredentialError> {
-        Credential::new(&Inject { place: Place::Header(header.into()), scheme, token: "T".parse().unwrap() }, &Secret::new(token.into()))
+    fn credential(
+        header: &str,
+        scheme: Scheme,
+        token: &str,
+    ) -> Result<Credential, CredentialError> {
+        Credential::new(
+            &Inject { place: Place::Header(header.into()), scheme, token: "T".parse().unwrap() },
+            &Secret::new(token.into()),
+        )
     }
 
     fn put(credential: &Credential, headers: &mut HeaderMap) {
@@ -200,7 +231,11 @@ mod tests {
 
     #[test]
     fn a_parameter_is_replaced_however_it_is_spelled() {
-        let inject = Inject { place: Place::Query("key".into()), scheme: Scheme::Raw, token: "T".parse().unwrap() };
+        let inject = Inject {
+            place: Place::Query("key".into()),
+            scheme: Scheme::Raw,
+            token: "T".parse().unwrap(),
+        };
         let credential = Credential::new(&inject, &Secret::new("a b&c=%".into())).unwrap();
         for (sent, want) in [
             (None, "key=a%20b%26c%3D%25"),
@@ -230,7 +265,9 @@ mod tests {
 
     #[test]
     fn schemes_are_written_as_defined() {
-        for (scheme, want) in [(Scheme::Raw, "u:p"), (Scheme::Bearer, "Bearer u:p"), (Scheme::Basic, "Basic dTpw")] {
+        for (scheme, want) in
+            [(Scheme::Raw, "u:p"), (Scheme::Bearer, "Bearer u:p"), (Scheme::Basic, "Basic dTpw")]
+        {
             let mut h = HeaderMap::new();
             put(&credential("authorization", scheme, "u:p").unwrap(), &mut h);
             assert_eq!(h["authorization"], want);
@@ -239,8 +276,18 @@ mod tests {
 
     #[test]
     fn headers_of_the_connection_cannot_be_injected_and_errors_hide_the_value() {
-        for header in ["host", "Connection", "content-length", "transfer-encoding", "proxy-authorization", "a b"] {
-            assert!(matches!(credential(header, Scheme::Raw, "x"), Err(CredentialError::Header(_))), "{header}");
+        for header in [
+            "host",
+            "Connection",
+            "content-length",
+            "transfer-encoding",
+            "proxy-authorization",
+            "a b",
+        ] {
+            assert!(
+                matches!(credential(header, Scheme::Raw, "x"), Err(CredentialError::Header(_))),
+                "{header}"
+            );
         }
         let e = credential("authorization", Scheme::Bearer, "sec\r\nret").err().unwrap();
         assert!(!e.to_string().contains("sec") && !format!("{e:?}").contains("sec"));

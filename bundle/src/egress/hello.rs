@@ -130,7 +130,8 @@ fn server_name(data: &mut Reader<'_>) -> Option<String> {
         return None;
     }
     let name = list.part()?.0;
-    let plain = !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b));
+    let plain =
+        !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b));
     if !plain || !list.0.is_empty() || !data.0.is_empty() {
         return None;
     }
@@ -155,7 +156,10 @@ mod tests {
     /// The same message in records of at most `n` bytes.
     fn cut(record: &[u8], n: usize) -> Vec<u8> {
         let message = &record[5..];
-        message.chunks(n).flat_map(|c| [&[22, 3, 1, 0, u8::try_from(c.len()).unwrap()], c].concat()).collect()
+        message
+            .chunks(n)
+            .flat_map(|c| [&[22, 3, 1, 0, u8::try_from(c.len()).unwrap()], c].concat())
+            .collect()
     }
 
     /// With one more extension.
@@ -163,7 +167,10 @@ mod tests {
         let mut message = record[5..].to_vec();
         let session = usize::from(message[38]);
         let suites = 39 + session;
-        let at = suites + 2 + usize::from(u16::from_be_bytes([message[suites], message[suites + 1]])) + 2;
+        let at = suites
+            + 2
+            + usize::from(u16::from_be_bytes([message[suites], message[suites + 1]]))
+            + 2;
         let grow = u16::try_from(extension.len()).unwrap();
         let all = u16::from_be_bytes([message[at], message[at + 1]]) + grow;
         message[at..at + 2].copy_from_slice(&all.to_be_bytes());
@@ -192,7 +199,10 @@ mod tests {
     #[test]
     fn an_encrypted_name_is_told() {
         let hello = with(&real("front.test"), &[0xfe, 0x0d, 0, 2, 0, 0]);
-        assert_eq!(peek(&hello), Ok(Some(Hello { server_name: Some("front.test".into()), encrypted: true })));
+        assert_eq!(
+            peek(&hello),
+            Ok(Some(Hello { server_name: Some("front.test".into()), encrypted: true }))
+        );
     }
 
     #[test]
@@ -200,11 +210,16 @@ mod tests {
         let hello = real("api.test");
         let other = b"\0\0\0\x0d\0\x0b\0\0\x08evil.com";
         assert_eq!(peek(&with(&hello, other)), Err(NotHello), "two names");
-        for bad in [&b"GET / HTTP/1.1\r\n"[..], b"\x16\x03\x01\x00\x05hello", b"\x15\x03\x01\x00\x02\x02\x28", b"\x16\x02\x00\x00\x01\x01"]
-        {
+        for bad in [
+            &b"GET / HTTP/1.1\r\n"[..],
+            b"\x16\x03\x01\x00\x05hello",
+            b"\x15\x03\x01\x00\x02\x02\x28",
+            b"\x16\x02\x00\x00\x01\x01",
+        ] {
             assert_eq!(peek(bad), Err(NotHello), "{bad:?}");
         }
-        let endless = [&[22u8, 3, 1, 0x3f, 0xff][..], &[1, 0, 0xff, 0xff], &vec![0; 1 << 17]].concat();
+        let endless =
+            [&[22u8, 3, 1, 0x3f, 0xff][..], &[1, 0, 0xff, 0xff], &vec![0; 1 << 17]].concat();
         assert_eq!(peek(&endless), Err(NotHello));
     }
 }

@@ -135,23 +135,28 @@ pub fn run(args: &Args) -> Result<(), String> {
     let mut lines = lifeline::Lines::new();
     let line = lines.next_line().map_err(|e| e.to_string())?;
     // serde's message could quote a value: say only where.
-    let input: EgressInput =
-        serde_json::from_slice(&line).map_err(|e| format!("standard input is no egress input (column {})", e.column()))?;
+    let input: EgressInput = serde_json::from_slice(&line)
+        .map_err(|e| format!("standard input is no egress input (column {})", e.column()))?;
     drop(line);
     let network = Arc::new(upstream::Network::default());
     let leaves = tls::Leaves::new(&input.ca_cert, &input.ca_key).map_err(|e| e.to_string())?;
     let (ask, asks) = tokio::sync::mpsc::unbounded_channel();
     let tokens = Arc::new(tokens::Tokens::new(input.tokens, &input.refreshable, &ask));
     drop((input.ca_cert, input.ca_key, ask));
-    let routes = routes::Live::new(policy, tokens, network.clone()).map_err(|e| format!("{}: {e}", args.policy.display()))?;
+    let routes = routes::Live::new(policy, tokens, network.clone())
+        .map_err(|e| format!("{}: {e}", args.policy.display()))?;
     let routes = Arc::new(routes);
 
-    let report = confine::seal(&grants(args), confine::Network::Outgoing, false).map_err(|e| e.to_string())?;
+    let report = confine::seal(&grants(args), confine::Network::Outgoing, false)
+        .map_err(|e| e.to_string())?;
     let slug = args.slug.as_deref().unwrap_or("-");
     tracing::info!(bottle = slug, "egress: {report}");
 
     // Threads start here, after the seal, and so inherit it.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     let served = runtime.block_on(async {
         let told = routes.clone();
         let ending = lines.listen(move |line| match serde_json::from_slice(line) {
@@ -170,7 +175,11 @@ pub fn run(args: &Args) -> Result<(), String> {
         let (tasks, cut) = (Default::default(), tokio::sync::watch::Sender::new(false));
         let log = log.clone();
         let requests = Arc::new(tokio::sync::Semaphore::new(network.limits.requests));
-        server::serve(Arc::new(proxy::Proxy { routes, leaves, log, network, tasks, requests, ending, cut }), listener).await
+        server::serve(
+            Arc::new(proxy::Proxy { routes, leaves, log, network, tasks, requests, ending, cut }),
+            listener,
+        )
+        .await
     });
     // Requests that even now are open write their lines as they are dropped here.
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -206,7 +215,10 @@ async fn report_to(mut reports: tokio::sync::mpsc::UnboundedReceiver<EgressRepor
 /// Listens at `path`, mode 0600. A socket that nobody answers any more is replaced.
 pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     if path.as_os_str().len() > 107 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "longer than the 107 bytes that a socket's path can have"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "longer than the 107 bytes that a socket's path can have",
+        ));
     }
     let listener = match UnixListener::bind(path) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
@@ -231,7 +243,9 @@ impl Drop for Unlink {
 /// What egress reads and writes after its start.
 fn grants(args: &Args) -> Grants {
     let mut ro = confine::tls_client_files();
-    let parent = |path: &Path| path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let parent = |path: &Path| {
+        path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+    };
     // The policy is replaced by a rename, so its directory counts.
     ro.push(parent(&args.policy));
     let dir = parent(&args.socket);

@@ -18,7 +18,13 @@ use super::routes::LiveRoute;
 use super::ticket::Ticket;
 
 /// Runs one tunnel to its end.
-pub async fn tunnel(proxy: Arc<Proxy>, upgrade: OnUpgrade, to: Authority, live: Arc<LiveRoute>, mut ticket: Ticket) {
+pub async fn tunnel(
+    proxy: Arc<Proxy>,
+    upgrade: OnUpgrade,
+    to: Authority,
+    live: Arc<LiveRoute>,
+    mut ticket: Ticket,
+) {
     ticket.route(&live.route.name);
     ticket.takes(proxy.requests.clone().acquire_owned().await.ok());
     let began = timeout(proxy.network.limits.handshake, begin(&proxy, upgrade, &to)).await;
@@ -34,7 +40,11 @@ pub async fn tunnel(proxy: Arc<Proxy>, upgrade: OnUpgrade, to: Authority, live: 
 }
 
 /// The guest's side and its ClientHello. `None` when the guest went away.
-async fn begin(proxy: &Proxy, upgrade: OnUpgrade, to: &Authority) -> Result<Option<(UnixStream, BytesMut)>, Refusal> {
+async fn begin(
+    proxy: &Proxy,
+    upgrade: OnUpgrade,
+    to: &Authority,
+) -> Result<Option<(UnixStream, BytesMut)>, Refusal> {
     let Some((mut io, mut first)) = take_over(upgrade).await else { return Ok(None) };
     let checked = loop {
         match hello::peek(&first) {
@@ -58,12 +68,16 @@ async fn begin(proxy: &Proxy, upgrade: OnUpgrade, to: &Authority) -> Result<Opti
 fn check(proxy: &Proxy, hello: &Hello, to: &Authority) -> Result<(), Refusal> {
     let guards = proxy.guards();
     let name = hello.server_name.as_deref();
-    guards.check(name.is_none() && to.ip().is_none(), Rule::NoSni, || format!("TLS to {to} without a server name"))?;
+    guards.check(name.is_none() && to.ip().is_none(), Rule::NoSni, || {
+        format!("TLS to {to} without a server name")
+    })?;
     guards.check(name.is_some_and(|n| n != to.host), Rule::SniMismatch, || {
         format!("CONNECT was for {}, TLS is for {}", to.host, name.unwrap_or_default())
     })?;
     // The host that it is really for would be seen by nobody but the server.
-    guards.check(hello.encrypted, Rule::Ech, || "TLS with an encrypted server name, where nothing else tells the host".to_owned())
+    guards.check(hello.encrypted, Rule::Ech, || {
+        "TLS with an encrypted server name, where nothing else tells the host".to_owned()
+    })
 }
 
 /// Carries bytes both ways until both have ended.
@@ -121,7 +135,11 @@ fn gone() -> Refusal {
 }
 
 /// One direction, until its end, which is passed on.
-async fn pump<R, W>(from: &mut R, to: &mut W, mut count: impl FnMut(usize) -> Result<(), Refusal>) -> Result<(), Refusal>
+async fn pump<R, W>(
+    from: &mut R,
+    to: &mut W,
+    mut count: impl FnMut(usize) -> Result<(), Refusal>,
+) -> Result<(), Refusal>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,

@@ -51,7 +51,9 @@ pub fn normalise(raw: &str) -> Result<Target, Refusal> {
             // `//` and `/./` name the same as `/`; the last one keeps the slash that ends the path.
             "" | "." => {}
             ".." => drop(segments.pop()),
-            s if s.starts_with(".;") || s.starts_with("..;") => return Err(bad("has a dot segment with a parameter")),
+            s if s.starts_with(".;") || s.starts_with("..;") => {
+                return Err(bad("has a dot segment with a parameter"));
+            }
             s => segments.push(s),
         }
     }
@@ -82,7 +84,9 @@ fn decode(path: &str) -> Result<(String, bool), Refusal> {
                 };
                 match char::from_u32(hi * 16 + lo).unwrap_or('\0') {
                     '\\' => return Err(bad("has an escaped backslash")),
-                    c if c.is_ascii_control() => return Err(bad("has an escaped control character")),
+                    c if c.is_ascii_control() => {
+                        return Err(bad("has an escaped control character"));
+                    }
                     c if c.is_ascii_alphanumeric() || "-._~".contains(c) => out.push(c),
                     c => {
                         encoded_slash |= c == '/';
@@ -128,7 +132,10 @@ mod tests {
 
     #[test]
     fn ambiguous_paths_are_refused() {
-        for raw in ["", "a", "/a\\b", "/%5c", "/%00", "/%0d%0a", "/%7f", "/%", "/%4", "/%zz", "/a#b", "/ä", "/a b", "/..;/x", "/.;a/x"] {
+        for raw in [
+            "", "a", "/a\\b", "/%5c", "/%00", "/%0d%0a", "/%7f", "/%", "/%4", "/%zz", "/a#b", "/ä",
+            "/a b", "/..;/x", "/.;a/x",
+        ] {
             assert!(normalise(raw).is_err(), "{raw}");
         }
     }
@@ -136,7 +143,10 @@ mod tests {
     #[test]
     fn query_is_left_alone_and_an_encoded_slash_is_told() {
         let t = normalise("/a%2fb?x=%2e%2E/../#".trim_end_matches('#')).unwrap();
-        assert_eq!((t.path.as_str(), t.query.as_deref(), t.encoded_slash), ("/a%2Fb", Some("x=%2e%2E/../"), true));
+        assert_eq!(
+            (t.path.as_str(), t.query.as_deref(), t.encoded_slash),
+            ("/a%2Fb", Some("x=%2e%2E/../"), true)
+        );
         assert_eq!(t.path_and_query(), "/a%2Fb?x=%2e%2E/../");
     }
 }

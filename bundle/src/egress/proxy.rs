@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bottle_policy::audit::AuditWriter;
 use bottle_scan::{Direction, Profile, Stream as Scan};
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TE};
+use http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TE,
+};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
@@ -72,7 +74,8 @@ impl Proxy {
 
     /// Answers one request; never fails, because a refusal is an answer.
     pub async fn handle(self: Arc<Self>, via: Via, request: Request<Incoming>) -> Response<Reply> {
-        let mut ticket = Ticket::new(self.log.clone(), self.routes.now().secrets(), self.cut.subscribe());
+        let mut ticket =
+            Ticket::new(self.log.clone(), self.routes.now().secrets(), self.cut.subscribe());
         if let Via::Tunnel(to) = &via {
             ticket.to(to);
         }
@@ -83,7 +86,11 @@ impl Proxy {
         ticket.takes(self.requests.clone().acquire_owned().await.ok());
         let (head, body) = request.into_parts();
         let mut body = Some(body);
-        let outcome = if self.log.closed() { Err(Refusal::unrecorded()) } else { self.request(&via, head, &mut body, &mut ticket).await };
+        let outcome = if self.log.closed() {
+            Err(Refusal::unrecorded())
+        } else {
+            self.request(&via, head, &mut body, &mut ticket).await
+        };
         if let Some(body) = body.filter(|_| outcome.is_err()) {
             drain(body);
         }
@@ -111,7 +118,12 @@ impl Proxy {
     }
 
     /// Opens a tunnel. Only a refusal is a line: each request inside has its own.
-    fn connect(self: Arc<Self>, via: &Via, mut request: Request<Incoming>, mut ticket: Ticket) -> Response<Reply> {
+    fn connect(
+        self: Arc<Self>,
+        via: &Via,
+        mut request: Request<Incoming>,
+        mut ticket: Ticket,
+    ) -> Response<Reply> {
         ticket.asks("CONNECT", None, None);
         let checked = match via {
             _ if self.log.closed() => Err(Refusal::unrecorded()),
@@ -119,7 +131,9 @@ impl Proxy {
             Via::Socket(slot) => tunnel_authority(request.uri()).and_then(|to| {
                 ticket.to(&to);
                 let routes = self.routes.now();
-                routes.check_tunnel(&to, self.guards()).map(|()| (routes.passthrough(&to), to, slot.clone()))
+                routes
+                    .check_tunnel(&to, self.guards())
+                    .map(|()| (routes.passthrough(&to), to, slot.clone()))
             }),
         };
         match checked {
@@ -152,7 +166,8 @@ impl Proxy {
         ticket: &mut Ticket,
     ) -> Result<Answer, Refusal> {
         if head.method.as_str() == SENTINEL && head.version != Version::HTTP_2 {
-            let rule = Rule::from_code(head.uri.path().trim_start_matches('/')).unwrap_or(Rule::RequestLine);
+            let rule = Rule::from_code(head.uri.path().trim_start_matches('/'))
+                .unwrap_or(Rule::RequestLine);
             return Err(Refusal::new(rule, "the request is not well-formed HTTP/1.1"));
         }
         // Before any check, so that a refused request shows as it was sent.
@@ -162,7 +177,11 @@ impl Proxy {
         let guards = self.guards();
         check_head(&head, &to, tls, guards)?;
         let empty = body.as_ref().is_none_or(|b| b.is_end_stream());
-        let handshake = if websocket::asked(&head.headers) { Some(websocket::Handshake::of(&mut head, empty)?) } else { None };
+        let handshake = if websocket::asked(&head.headers) {
+            Some(websocket::Handshake::of(&mut head, empty)?)
+        } else {
+            None
+        };
 
         let live = self.routes.now().find(&to, tls, head.method.as_str(), &target, guards)?;
         ticket.route(&live.route.name);
@@ -185,14 +204,17 @@ impl Proxy {
         let (version, first) = outgoing.request(None)?;
         let protocol = outgoing.protocol;
         let mut response = live.upstream.send(first, protocol, &meter).await?;
-        if let Some(credential) = live.credential.as_ref().filter(|_| response.status() == StatusCode::UNAUTHORIZED) {
+        if let Some(credential) =
+            live.credential.as_ref().filter(|_| response.status() == StatusCode::UNAUTHORIZED)
+        {
             // Short-lived tokens: the orchestrator may have a new one, and what went up is tried once more with it.
             let newer = credential.token.newer(version).await;
             let kept = std::mem::take(&mut *replay.lock().unwrap_or_else(PoisonError::into_inner));
             if let (true, Replay::Whole(body)) = (newer, kept) {
                 drop(response);
                 let body = Upload::again(body, meter.clone(), live.clone(), guards.clone());
-                response = live.upstream.send(outgoing.request(Some(body))?.1, protocol, &meter).await?;
+                response =
+                    live.upstream.send(outgoing.request(Some(body))?.1, protocol, &meter).await?;
             }
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -209,7 +231,12 @@ enum Answer {
 }
 
 /// What both versions of HTTP must keep to.
-fn check_head(head: &http::request::Parts, to: &Authority, tls: bool, guards: &Guards) -> Result<(), Refusal> {
+fn check_head(
+    head: &http::request::Parts,
+    to: &Authority,
+    tls: bool,
+    guards: &Guards,
+) -> Result<(), Refusal> {
     let method = head.method.as_str();
     guards.check(!is_method(method.as_bytes()), Rule::RequestLine, || "not a method".to_owned())?;
     let mut hosts = head.headers.get_all(HOST).iter();
@@ -219,22 +246,31 @@ fn check_head(head: &http::request::Parts, to: &Authority, tls: bool, guards: &G
     if first.is_some() || head.version != Version::HTTP_2 {
         let host = first.map_or(Ok(""), |h| h.to_str()).unwrap_or("\u{fffd}");
         let named = Authority::parse(host, Some(if tls { 443 } else { 80 }));
-        guards.check(named.as_ref().ok() != Some(to), Rule::HostMismatch, || format!("Host is {host:?}, the connection is for {to}"))?;
+        guards.check(named.as_ref().ok() != Some(to), Rule::HostMismatch, || {
+            format!("Host is {host:?}, the connection is for {to}")
+        })?;
     }
     let echo = matches!(method, "TRACE" | "TRACK" | "DEBUG");
     guards.check(echo, Rule::Trace, || "this method would echo what the proxy adds".to_owned())
 }
 
 /// Headers that many frameworks take for another method or path than the request's own.
-const OVERRIDES: &[&str] =
-    &["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-original-uri"];
+const OVERRIDES: &[&str] = &[
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-uri",
+];
 
 /// Where a route looks at methods or paths, no header may say others.
 fn check_overrides(headers: &HeaderMap, live: &LiveRoute, guards: &Guards) -> Result<(), Refusal> {
     if live.route.methods.is_empty() && live.route.paths.is_empty() {
         return Ok(());
     }
-    let named = headers.keys().find(|name| OVERRIDES.contains(&name.as_str().replace('_', "-").as_str()));
+    let named =
+        headers.keys().find(|name| OVERRIDES.contains(&name.as_str().replace('_', "-").as_str()));
     guards.check(named.is_some(), Rule::Override, || {
         let name = named.map_or("", |n| n.as_str());
         format!("the header {name} may stand for another method or path than those that route {} allows", live.route.name)
@@ -243,7 +279,10 @@ fn check_overrides(headers: &HeaderMap, live: &LiveRoute, guards: &Guards) -> Re
 
 /// Whether a body with these headers has to be decoded.
 fn is_coded(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"))
+    headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// The authority of CONNECT.
@@ -260,11 +299,16 @@ fn destination(via: &Via, uri: &Uri, ticket: &mut Ticket) -> Result<Destination,
     let raw = uri.path_and_query().map_or("/", |p| p.as_str());
     let target = || normalise(if raw.starts_with('?') { "" } else { raw });
     match (via, uri.scheme_str(), uri.authority()) {
-        (Via::Tunnel(to), None, None) => Ok(Destination { to: Authority::clone(to), tls: true, target: target()? }),
+        (Via::Tunnel(to), None, None) => {
+            Ok(Destination { to: Authority::clone(to), tls: true, target: target()? })
+        }
         (Via::Tunnel(to), Some("https"), Some(named)) => {
             let named = Authority::parse(named.as_str(), Some(443))?;
             if named != **to {
-                return Err(Refusal::new(Rule::HostMismatch, format!("the request is for {named}, the connection for {to}")));
+                return Err(Refusal::new(
+                    Rule::HostMismatch,
+                    format!("the request is for {named}, the connection for {to}"),
+                ));
             }
             Ok(Destination { to: named, tls: true, target: target()? })
         }
@@ -277,12 +321,19 @@ fn destination(via: &Via, uri: &Uri, ticket: &mut Ticket) -> Result<Destination,
             if let Ok(to) = Authority::parse(named.as_str(), Some(443)) {
                 ticket.to(&to);
             }
-            Err(Refusal::new(Rule::HttpsAbsolute, "https:// goes through CONNECT, not in the request line"))
+            Err(Refusal::new(
+                Rule::HttpsAbsolute,
+                "https:// goes through CONNECT, not in the request line",
+            ))
         }
-        (Via::Socket(_), None, None) => {
-            Err(Refusal::new(Rule::NotProxyForm, "this is a proxy: set HTTPS_PROXY to it, do not ask it for pages"))
-        }
-        _ => Err(Refusal::new(Rule::RequestLine, "the request line's target has a form that is not supported")),
+        (Via::Socket(_), None, None) => Err(Refusal::new(
+            Rule::NotProxyForm,
+            "this is a proxy: set HTTPS_PROXY to it, do not ask it for pages",
+        )),
+        _ => Err(Refusal::new(
+            Rule::RequestLine,
+            "the request line's target has a form that is not supported",
+        )),
     }
 }
 
@@ -311,7 +362,8 @@ impl Outgoing {
         guards: &Guards,
         replay: &Arc<Mutex<Replay>>,
     ) -> Result<Self, Refusal> {
-        let protocol = if head.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
+        let protocol =
+            if head.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
         let trailers = protocol == Protocol::Http2 && takes_trailers(&head.headers);
         strip_hop_by_hop(&mut head.headers);
         if trailers {
@@ -328,7 +380,11 @@ impl Outgoing {
 
         let text = target.path_and_query();
         let meter = ticket.meter();
-        meter.note("request target", &live.profile.text(Direction::Request, text.as_bytes()), guards)?;
+        meter.note(
+            "request target",
+            &live.profile.text(Direction::Request, text.as_bytes()),
+            guards,
+        )?;
         let mut size = text.len();
         for (name, value) in &head.headers {
             size += name.as_str().len() + value.len() + 4;
@@ -344,8 +400,11 @@ impl Outgoing {
         }
         live.spend.up(size as u64, &live.route.budget, guards)?;
         let empty = body.as_ref().is_none_or(|b| b.is_end_stream());
-        let scan =
-            if empty || guards.is_off(Rule::Secret) { None } else { coded(&live.profile, Direction::Request, &head.headers, guards)? };
+        let scan = if empty || guards.is_off(Rule::Secret) {
+            None
+        } else {
+            coded(&live.profile, Direction::Request, &head.headers, guards)?
+        };
         let refreshable = live.credential.as_ref().is_some_and(|c| c.token.is_refreshable());
         let replay = refreshable.then(|| replay.clone());
         let body = body.take().ok_or_else(unsent)?;
@@ -367,16 +426,19 @@ impl Outgoing {
         let spent = || Refusal::new(Rule::Aborted, "the request's body has been sent already");
         let body = body.or_else(|| self.body.take()).ok_or_else(spent)?;
         let again = self.live.credential.as_ref().is_some_and(|c| c.token.is_refreshable());
-        let mut headers = if again { self.head.headers.clone() } else { std::mem::take(&mut self.head.headers) };
+        let mut headers =
+            if again { self.head.headers.clone() } else { std::mem::take(&mut self.head.headers) };
         let mut target = if again { self.target.clone() } else { std::mem::take(&mut self.target) };
-        let (version, credential) = self.live.credential.as_ref().map(super::routes::LiveCredential::now).unzip();
+        let (version, credential) =
+            self.live.credential.as_ref().map(super::routes::LiveCredential::now).unzip();
         if let Some(credential) = credential {
             credential.inject(&mut headers, &mut target.query);
         }
         let scheme = if self.live.route.tls { "https" } else { "http" };
         let authority = self.to.host_header(if self.live.route.tls { 443 } else { 80 });
         let uri = format!("{scheme}://{authority}{}", target.path_and_query());
-        let uri: Uri = uri.parse().map_err(|_| Refusal::new(Rule::Path, "the path cannot be sent on"))?;
+        let uri: Uri =
+            uri.parse().map_err(|_| Refusal::new(Rule::Path, "the path cannot be sent on"))?;
         let mut request = Request::new(body);
         *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = uri;
@@ -386,8 +448,14 @@ impl Outgoing {
 }
 
 /// The scanner for a body with these headers.
-fn coded(profile: &Profile, direction: Direction, headers: &HeaderMap, guards: &Guards) -> Result<Option<Scan>, Refusal> {
-    let codings: Vec<&str> = headers.get_all(CONTENT_ENCODING).iter().map(|v| v.to_str().unwrap_or("?")).collect();
+fn coded(
+    profile: &Profile,
+    direction: Direction,
+    headers: &HeaderMap,
+    guards: &Guards,
+) -> Result<Option<Scan>, Refusal> {
+    let codings: Vec<&str> =
+        headers.get_all(CONTENT_ENCODING).iter().map(|v| v.to_str().unwrap_or("?")).collect();
     match profile.stream(direction, &codings.join(", ")) {
         Ok(scan) => Ok(Some(scan)),
         Err(e) => guards.check(true, Rule::Coding, || e.to_string()).map(|()| None),
@@ -407,7 +475,8 @@ fn stream(
     head.headers.remove(REFUSED); // only ours
     head.version = Version::HTTP_11;
     head.extensions.clear();
-    let scanned = (live.credential.is_some() || live.route.scan.responses) && !network.guards.is_off(Rule::Secret);
+    let scanned = (live.credential.is_some() || live.route.scan.responses)
+        && !network.guards.is_off(Rule::Secret);
     let mut scan = None;
     if scanned {
         hide_secrets(&mut head.headers, &profile, &ticket);
@@ -424,7 +493,8 @@ fn stream(
         return Response::from_parts(head, Reply::Text(Full::default()));
     }
     let times = (network.limits.silence, Instant::now() + network.limits.total);
-    let download = Download::new(body, ticket, (live, profile), network.guards.clone(), scan, times);
+    let download =
+        Download::new(body, ticket, (live, profile), network.guards.clone(), scan, times);
     Response::from_parts(head, Reply::Stream(Box::new(download)))
 }
 

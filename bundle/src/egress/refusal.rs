@@ -178,7 +178,10 @@ impl Refusal {
 
     /// What cannot be recorded is not let through.
     pub fn unrecorded() -> Self {
-        Self::new(Rule::Audit, "the audit log takes no more lines (disk full, or this launch's budget spent), so nothing is let through")
+        Self::new(
+            Rule::Audit,
+            "the audit log takes no more lines (disk full, or this launch's budget spent), so nothing is let through",
+        )
     }
 
     /// The same with a hint.
@@ -222,7 +225,12 @@ impl Guards {
     ///
     /// # Errors
     /// The refusal made by `why`.
-    pub fn check(&self, broken: bool, rule: Rule, why: impl FnOnce() -> String) -> Result<(), Refusal> {
+    pub fn check(
+        &self,
+        broken: bool,
+        rule: Rule,
+        why: impl FnOnce() -> String,
+    ) -> Result<(), Refusal> {
         if broken && !self.is_off(rule) { Err(Refusal::new(rule, why())) } else { Ok(()) }
     }
 }

@@ -38,7 +38,12 @@ pub fn apply(path: &Path, live: &Live, log: &AuditWriter) {
 }
 
 /// Writes the audit line of a reload: the new policy's digest, nothing when it is the old one, or why that stays.
-pub fn report(daemon: &str, log: &AuditWriter, before: &str, applied: Result<Option<String>, String>) {
+pub fn report(
+    daemon: &str,
+    log: &AuditWriter,
+    before: &str,
+    applied: Result<Option<String>, String>,
+) {
     let (verdict, reason) = match applied {
         Ok(None) => return,
         Ok(Some(digest)) => (Verdict::Allow, format!("policy {digest} in force, was {before}")),

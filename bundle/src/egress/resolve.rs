@@ -20,7 +20,12 @@ impl Resolver {
     ///
     /// # Errors
     /// [`Rule::Resolve`], or [`Rule::Address`] when every address is one that a bottle may not reach.
-    pub async fn addresses(&self, to: &Authority, allow_private: bool, guards: &Guards) -> Result<Vec<SocketAddr>, Refusal> {
+    pub async fn addresses(
+        &self,
+        to: &Authority,
+        allow_private: bool,
+        guards: &Guards,
+    ) -> Result<Vec<SocketAddr>, Refusal> {
         let all = match to.ip() {
             Some(ip) => vec![ip],
             None => self.lookup(&to.host).await?,
@@ -29,7 +34,9 @@ impl Resolver {
     }
 
     async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, Refusal> {
-        let failed = |e: &dyn std::fmt::Display| Refusal::new(Rule::Resolve, format!("cannot find {host}: {e}"));
+        let failed = |e: &dyn std::fmt::Display| {
+            Refusal::new(Rule::Resolve, format!("cannot find {host}: {e}"))
+        };
         let resolver = self.0.get_or_init(|| {
             let mut builder = TokioResolver::builder_tokio()?;
             builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
@@ -44,17 +51,29 @@ impl Resolver {
 }
 
 /// Those of `all` that may be connected to.
-fn public_only(to: &Authority, all: &[IpAddr], allow_private: bool, guards: &Guards) -> Result<Vec<SocketAddr>, Refusal> {
+fn public_only(
+    to: &Authority,
+    all: &[IpAddr],
+    allow_private: bool,
+    guards: &Guards,
+) -> Result<Vec<SocketAddr>, Refusal> {
     let bad = |ip: &IpAddr| if allow_private { None } else { address::refuse(*ip) };
     let refused = || {
         let first = all.iter().find_map(|ip| bad(ip).map(|why| format!("{ip} ({why})")));
         first.unwrap_or_else(|| "no address".to_owned())
     };
-    let mut good: Vec<SocketAddr> = all.iter().filter(|ip| bad(ip).is_none()).map(|ip| SocketAddr::new(*ip, to.port)).collect();
+    let mut good: Vec<SocketAddr> =
+        all.iter().filter(|ip| bad(ip).is_none()).map(|ip| SocketAddr::new(*ip, to.port)).collect();
     let hint = "to allow it, in bottle.toml, in the route: allow_private = true";
     guards
         .check(good.is_empty(), Rule::Address, || format!("{} leads to {}", to.host, refused()))
-        .map_err(|r| if all.is_empty() { Refusal::new(Rule::Resolve, format!("{} has no address", to.host)) } else { r.hint(hint) })?;
+        .map_err(|r| {
+            if all.is_empty() {
+                Refusal::new(Rule::Resolve, format!("{} has no address", to.host))
+            } else {
+                r.hint(hint)
+            }
+        })?;
     if good.is_empty() {
         good = all.iter().map(|ip| SocketAddr::new(*ip, to.port)).collect(); // only with the guard off
     }
@@ -69,11 +88,23 @@ mod tests {
     #[test]
     fn of_a_mixed_answer_only_the_public_part_is_used() {
         let to = Authority { host: "rebind.example".into(), port: 443 };
-        let all: Vec<IpAddr> = ["127.0.0.1", "2606:4700::1", "8.8.8.8", "10.0.0.1"].iter().map(|a| a.parse().unwrap()).collect();
+        let all: Vec<IpAddr> = ["127.0.0.1", "2606:4700::1", "8.8.8.8", "10.0.0.1"]
+            .iter()
+            .map(|a| a.parse().unwrap())
+            .collect();
         let got = public_only(&to, &all, false, &Guards::default()).unwrap();
-        assert_eq!(got.iter().map(ToString::to_string).collect::<Vec<_>>(), ["8.8.8.8:443", "[2606:4700::1]:443"]);
+        assert_eq!(
+            got.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["8.8.8.8:443", "[2606:4700::1]:443"]
+        );
         assert_eq!(public_only(&to, &all, true, &Guards::default()).unwrap().len(), 4);
-        assert_eq!(public_only(&to, &all[..1], false, &Guards::default()).unwrap_err().rule, Rule::Address);
-        assert_eq!(public_only(&to, &[], false, &Guards::default()).unwrap_err().rule, Rule::Resolve);
+        assert_eq!(
+            public_only(&to, &all[..1], false, &Guards::default()).unwrap_err().rule,
+            Rule::Address
+        );
+        assert_eq!(
+            public_only(&to, &[], false, &Guards::default()).unwrap_err().rule,
+            Rule::Resolve
+        );
     }
 }

@@ -124,7 +124,11 @@ impl Live {
     ///
     /// # Errors
     /// What cannot be enforced as written.
-    pub fn new(policy: Policy, tokens: Arc<Tokens>, network: Arc<Network>) -> Result<Self, PolicyError> {
+    pub fn new(
+        policy: Policy,
+        tokens: Arc<Tokens>,
+        network: Arc<Network>,
+    ) -> Result<Self, PolicyError> {
         let known = tokens.secrets();
         let routes = Routes::new(policy, &tokens, &Scanner::new(&known), &network, None)?;
         Ok(Self { now: RwLock::new(Arc::new(routes)), tokens, network, known: Mutex::new(known) })
@@ -147,7 +151,8 @@ impl Live {
     /// Whoever has `known` is the only one who changes the routes.
     fn put(&self, known: &[(TokenName, Secret)], policy: Policy) -> Result<(), PolicyError> {
         let old = self.now();
-        let new = Routes::new(policy, &self.tokens, &Scanner::new(known), &self.network, Some(&old))?;
+        let new =
+            Routes::new(policy, &self.tokens, &Scanner::new(known), &self.network, Some(&old))?;
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         Ok(())
     }
@@ -157,7 +162,11 @@ impl Live {
         {
             let EgressCommand::Token { name, value } = &command;
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(new) = value.as_ref().map(|value| (name.clone(), value.clone())).filter(|new| !known.contains(new)) {
+            if let Some(new) = value
+                .as_ref()
+                .map(|value| (name.clone(), value.clone()))
+                .filter(|new| !known.contains(new))
+            {
                 let current = self.tokens.secrets();
                 while known.len() >= KNOWN {
                     let Some(old) = known.iter().position(|k| !current.contains(k)) else { break };
@@ -203,7 +212,10 @@ impl Routes {
             }
             let conflicts = route.passthrough_conflicts();
             if !conflicts.is_empty() {
-                return Err(PolicyError::Passthrough { route: route.name, keys: conflicts.join(", ") });
+                return Err(PolicyError::Passthrough {
+                    route: route.name,
+                    keys: conflicts.join(", "),
+                });
             }
             if route.apex && !route.host.as_str().starts_with("*.") {
                 return Err(PolicyError::Apex(route.name));
@@ -211,13 +223,19 @@ impl Routes {
             let credential = match &route.inject {
                 None => None,
                 Some(inject) => {
-                    let missing = || PolicyError::Token { route: route.name.clone(), token: inject.token.clone() };
+                    let missing = || PolicyError::Token {
+                        route: route.name.clone(),
+                        token: inject.token.clone(),
+                    };
                     let token = tokens.get(&inject.token).ok_or_else(missing)?;
-                    let bad = |source| PolicyError::Credential { route: route.name.clone(), source };
+                    let bad =
+                        |source| PolicyError::Credential { route: route.name.clone(), source };
                     Some(LiveCredential::new(inject.clone(), token).map_err(bad)?)
                 }
             };
-            let profile = scanner.profile(&route.scan).map_err(|e| PolicyError::Rule { route: route.name.clone(), rule: e.0 })?;
+            let profile = scanner
+                .profile(&route.scan)
+                .map_err(|e| PolicyError::Rule { route: route.name.clone(), rule: e.0 })?;
             let before = old.and_then(|old| old.all.iter().find(|l| l.route.name == route.name));
             let upstream = match before.filter(|l| same_upstream(&l.route, &route)) {
                 Some(live) => live.upstream.clone(),
@@ -230,12 +248,19 @@ impl Routes {
             live.push(Arc::new(LiveRoute { route, credential, upstream, profile, spend }));
         }
         let mixed = live.iter().find(|l| {
-            l.route.passthrough && live.iter().any(|o| !o.route.passthrough && o.route.host == l.route.host && o.route.port == l.route.port)
+            l.route.passthrough
+                && live.iter().any(|o| {
+                    !o.route.passthrough
+                        && o.route.host == l.route.host
+                        && o.route.port == l.route.port
+                })
         });
         if let Some(live) = mixed {
             return Err(PolicyError::Mixed(live.route.name.clone()));
         }
-        let secrets = scanner.profile(&Scan::default()).map_err(|e| PolicyError::Rule { route: String::new(), rule: e.0 })?;
+        let secrets = scanner
+            .profile(&Scan::default())
+            .map_err(|e| PolicyError::Rule { route: String::new(), rule: e.0 })?;
         Ok(Self { all: live, secrets })
     }
 
@@ -274,7 +299,9 @@ impl Routes {
         guards
             .check(!named, Rule::NoRoute, || format!("no route of this bottle names {to}"))
             .map_err(|r| r.hint(route_hint(to, true, None)))?;
-        guards.check(named && !tls, Rule::WrongScheme, || format!("the route for {to} is plain http (tls = false), so not by CONNECT"))
+        guards.check(named && !tls, Rule::WrongScheme, || {
+            format!("the route for {to} is plain http (tls = false), so not by CONNECT")
+        })
     }
 
     /// The route of a tunnel to `to` that is not to be intercepted, when the first one that names it says so.
@@ -288,19 +315,31 @@ impl Routes {
     /// # Errors
     /// [`Rule::NoRoute`], [`Rule::WrongScheme`], [`Rule::NotAllowed`], or [`Rule::Path`] for an escaped slash on a host
     /// whose routes differ by path.
-    pub fn find(&self, to: &Authority, tls: bool, method: &str, target: &Target, guards: &Guards) -> Result<Arc<LiveRoute>, Refusal> {
+    pub fn find(
+        &self,
+        to: &Authority,
+        tls: bool,
+        method: &str,
+        target: &Target,
+        guards: &Guards,
+    ) -> Result<Arc<LiveRoute>, Refusal> {
         let named: Vec<&Arc<LiveRoute>> = self.named(to).collect();
         if named.is_empty() {
-            return Err(Refusal::new(Rule::NoRoute, format!("no route of this bottle names {to}")).hint(route_hint(to, tls, None)));
+            return Err(Refusal::new(Rule::NoRoute, format!("no route of this bottle names {to}"))
+                .hint(route_hint(to, tls, None)));
         }
         let wild = named.iter().all(|l| l.route.host.as_str() != to.host);
         guards.check(wild && looks_like_data(&to.host), Rule::DnsLabel, || {
             format!("the host name {} looks like data, not like a name", shortened(&to.host))
         })?;
-        let fitting: Vec<&Arc<LiveRoute>> = named.into_iter().filter(|l| l.route.tls == tls && !l.route.passthrough).collect();
+        let fitting: Vec<&Arc<LiveRoute>> =
+            named.into_iter().filter(|l| l.route.tls == tls && !l.route.passthrough).collect();
         if fitting.is_empty() {
             let (is, wanted) = if tls { ("https", "http") } else { ("http", "https") };
-            return Err(Refusal::new(Rule::WrongScheme, format!("the route for {to} is for {wanted}, this request is {is}")));
+            return Err(Refusal::new(
+                Rule::WrongScheme,
+                format!("the route for {to} is for {wanted}, this request is {is}"),
+            ));
         }
         // npm asks for `/@scope%2fname`. Where no route looks at paths there is nothing that it could get past.
         let by_path = fitting.iter().any(|l| !l.route.paths.is_empty());
@@ -318,7 +357,11 @@ impl Routes {
                     return Ok(Arc::clone(fitting[0]));
                 }
                 let reason = format!("no route for {to} allows {method} {}", target.path);
-                Err(Refusal::new(Rule::NotAllowed, reason).hint(route_hint(to, tls, Some((method, &target.path)))))
+                Err(Refusal::new(Rule::NotAllowed, reason).hint(route_hint(
+                    to,
+                    tls,
+                    Some((method, &target.path)),
+                )))
             }
         }
     }
@@ -330,7 +373,9 @@ impl Routes {
 
 /// Whether connections may outlive the change from `old` to `new`.
 fn same_upstream(old: &Route, new: &Route) -> bool {
-    let of = |r: &Route| (r.host.clone(), r.port, r.tls, r.allow_private, r.connect, r.ca.clone(), r.inject.clone());
+    let of = |r: &Route| {
+        (r.host.clone(), r.port, r.tls, r.allow_private, r.connect, r.ca.clone(), r.inject.clone())
+    };
     of(old) == of(new)
 }
 
@@ -347,7 +392,8 @@ fn looks_like_data(host: &str) -> bool {
 
 /// `8-4-4-4-12` hex digits: a common name of a tenant or a deployment.
 fn is_uuid_like(label: &str) -> bool {
-    label.split('-').map(str::len).eq([8, 4, 4, 4, 12]) && label.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+    label.split('-').map(str::len).eq([8, 4, 4, 4, 12])
+        && label.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
 
 /// Shannon entropy of the characters, bits each.
@@ -361,7 +407,11 @@ fn entropy(text: &str) -> f64 {
 }
 
 fn shortened(host: &str) -> String {
-    if host.len() > 60 { format!("{}…", host.get(..60).unwrap_or_default()) } else { host.to_owned() }
+    if host.len() > 60 {
+        format!("{}…", host.get(..60).unwrap_or_default())
+    } else {
+        host.to_owned()
+    }
 }
 
 /// The route in bottle.toml that would allow a request, as TOML.

@@ -66,19 +66,27 @@ pub async fn serve(proxy: Arc<Proxy>, listener: UnixListener) -> io::Result<()> 
     Ok(())
 }
 
-async fn accept(listener: &UnixListener, slots: &Arc<Semaphore>) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &UnixListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
     let slot = slots.clone().acquire_owned().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
     Ok((listener.accept().await?.0, slot))
 }
 
 fn is_fatal(e: &io::Error) -> bool {
     use nix::errno::Errno;
-    e.raw_os_error().is_some_and(|n| matches!(Errno::from_raw(n), Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK))
+    e.raw_os_error().is_some_and(|n| {
+        matches!(Errno::from_raw(n), Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK)
+    })
 }
 
 fn builder(proxy: &Proxy) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(proxy.network.limits.head).max_buf_size(128 * 1024);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(proxy.network.limits.head)
+        .max_buf_size(128 * 1024);
     builder
 }
 
@@ -132,7 +140,10 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         Pin::new(&mut self.reply).poll_frame(cx)
     }
 
@@ -189,11 +200,15 @@ pub async fn serve_http2(proxy: Arc<Proxy>, io: TlsStream<Prefixed>, via: Via) {
     let broken = run!(proxy, builder.serve_connection(TokioIo::new(io), service));
     // What is no request has no line of its own: say that there was something.
     if let Some(e) = broken.filter(|e| !is_lost(e)) {
-        let mut ticket = Ticket::new(proxy.log.clone(), proxy.routes.now().secrets(), proxy.cut.subscribe());
+        let mut ticket =
+            Ticket::new(proxy.log.clone(), proxy.routes.now().secrets(), proxy.cut.subscribe());
         if let Via::Tunnel(to) = &to {
             ticket.to(to);
         }
-        ticket.fail(&Refusal::new(Rule::Http2, format!("the connection broke the rules of HTTP/2: {}", cause(&e))));
+        ticket.fail(&Refusal::new(
+            Rule::Http2,
+            format!("the connection broke the rules of HTTP/2: {}", cause(&e)),
+        ));
     }
 }
 

@@ -29,12 +29,21 @@ impl Spend {
     ///
     /// # Errors
     /// [`Rule::Rate`], with the seconds to wait; [`Rule::Budget`].
-    pub fn request(&self, rate: Option<Rate>, budget: &Budget, guards: &Guards) -> Result<(), Refusal> {
+    pub fn request(
+        &self,
+        rate: Option<Rate>,
+        budget: &Budget,
+        guards: &Guards,
+    ) -> Result<(), Refusal> {
         rate.map_or(Ok(()), |rate| self.request_at(rate, Instant::now(), guards))?;
         let Some(most) = budget.requests else { return Ok(()) };
         // One step, so that of two requests at once only one is the last.
-        let counted = self.requests.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
-        guards.check(counted.is_err(), Rule::Budget, || format!("the route is for {most} request(s), and that was it"))
+        let counted = self
+            .requests
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
+        guards.check(counted.is_err(), Rule::Budget, || {
+            format!("the route is for {most} request(s), and that was it")
+        })
     }
 
     fn request_at(&self, rate: Rate, now: Instant, guards: &Guards) -> Result<(), Refusal> {
@@ -45,10 +54,13 @@ impl Spend {
         if bucket.rate != rate {
             *bucket = Bucket { rate, left: most.min(bucket.left), at: now }; // a new rate is no new allowance
         }
-        bucket.left = most.min(bucket.left + now.duration_since(bucket.at).as_secs_f64() * per_second);
+        bucket.left =
+            most.min(bucket.left + now.duration_since(bucket.at).as_secs_f64() * per_second);
         bucket.at = now;
         let wait = ((1.0 - bucket.left) / per_second).ceil().max(1.0);
-        guards.check(bucket.left < 1.0, Rule::Rate, || format!("the route's rate of {rate} is used up; try again in {wait:.0} s"))?;
+        guards.check(bucket.left < 1.0, Rule::Rate, || {
+            format!("the route's rate of {rate} is used up; try again in {wait:.0} s")
+        })?;
         bucket.left -= 1.0;
         Ok(())
     }
@@ -70,7 +82,13 @@ impl Spend {
     }
 }
 
-fn add(sum: &AtomicU64, bytes: u64, most: Option<u64>, which: &str, guards: &Guards) -> Result<(), Refusal> {
+fn add(
+    sum: &AtomicU64,
+    bytes: u64,
+    most: Option<u64>,
+    which: &str,
+    guards: &Guards,
+) -> Result<(), Refusal> {
     let before = sum.fetch_add(bytes, Ordering::Relaxed);
     let Some(most) = most else { return Ok(()) };
     guards.check(before.saturating_add(bytes) > most, Rule::Budget, || {
@@ -85,7 +103,15 @@ mod tests {
     #[test]
     fn a_rate_refills_with_time_and_a_new_one_gives_nothing_away() {
         let (spend, guards, start) = (Spend::default(), Guards::default(), Instant::now());
-        let ask = |rate: &str, ms| spend.request_at(rate.parse().unwrap(), start + std::time::Duration::from_millis(ms), &guards).is_ok();
+        let ask = |rate: &str, ms| {
+            spend
+                .request_at(
+                    rate.parse().unwrap(),
+                    start + std::time::Duration::from_millis(ms),
+                    &guards,
+                )
+                .is_ok()
+        };
         assert!(ask("2/s", 0) && ask("2/s", 0) && !ask("2/s", 0));
         assert!(ask("2/s", 600) && !ask("2/s", 600));
         assert!(!ask("100/h", 700), "a reload is no refill");

@@ -31,7 +31,16 @@ impl Ticket {
     /// requests.
     pub fn new(log: Arc<AuditWriter>, secrets: Profile, cut: watch::Receiver<bool>) -> Self {
         let event = AuditEvent::new(DAEMON, "request", Verdict::Allow);
-        Self { log, secrets, cut, event, started: Instant::now(), meter: Arc::default(), done: false, slots: Vec::new() }
+        Self {
+            log,
+            secrets,
+            cut,
+            event,
+            started: Instant::now(),
+            meter: Arc::default(),
+            done: false,
+            slots: Vec::new(),
+        }
     }
 
     /// Takes its place among the requests that are on their way, until its end.
@@ -130,7 +139,8 @@ impl Ticket {
 
 /// Leaves out every text of the guest's that holds a credential: what it must not send, it must not leave in the log.
 fn withhold(event: &mut AuditEvent, secrets: &Profile) {
-    let texts = [&mut event.method, &mut event.host, &mut event.path, &mut event.reason, &mut event.hint];
+    let texts =
+        [&mut event.method, &mut event.host, &mut event.path, &mut event.reason, &mut event.hint];
     for text in texts.into_iter().flatten() {
         if !secrets.text(Direction::Request, text.as_bytes()).is_empty() {
             *text = "(withheld: it holds what looks like a credential)".to_owned();
@@ -148,7 +158,11 @@ fn complain(e: &AuditError) {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.done {
-            let why = if *self.cut.borrow() { "cut off at teardown" } else { "the bottle closed the connection before the end" };
+            let why = if *self.cut.borrow() {
+                "cut off at teardown"
+            } else {
+                "the bottle closed the connection before the end"
+            };
             self.fail(&Refusal::new(Rule::Aborted, why));
         }
     }

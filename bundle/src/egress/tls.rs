@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bottle_policy::Secret;
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
 use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -61,7 +64,9 @@ impl Leaves {
             return Ok(config.clone());
         }
         if made.len() >= HOSTS {
-            if let Some(oldest) = made.iter().min_by_key(|(_, (at, _))| *at).map(|(host, _)| host.clone()) {
+            if let Some(oldest) =
+                made.iter().min_by_key(|(_, (at, _))| *at).map(|(host, _)| host.clone())
+            {
                 made.remove(&oldest);
             }
         }

@@ -41,11 +41,18 @@ struct Value {
 impl Tokens {
     /// Holds `values`; says through `ask` that one was turned down, and waits for a new one of those in `refreshable`.
     #[must_use]
-    pub fn new(values: BTreeMap<TokenName, Secret>, refreshable: &BTreeSet<TokenName>, ask: &mpsc::UnboundedSender<EgressReport>) -> Self {
+    pub fn new(
+        values: BTreeMap<TokenName, Secret>,
+        refreshable: &BTreeSet<TokenName>,
+        ask: &mpsc::UnboundedSender<EgressReport>,
+    ) -> Self {
         let token = |(name, secret): (TokenName, Secret)| {
             let (ask, refreshable) = (ask.clone(), refreshable.contains(&name));
             let value = watch::Sender::new(Value { secret, version: 0, answers: 0 });
-            (name.clone(), Arc::new(Token { name, value, ask, refreshable, asked: Mutex::new(None) }))
+            (
+                name.clone(),
+                Arc::new(Token { name, value, ask, refreshable, asked: Mutex::new(None) }),
+            )
         };
         Self { all: values.into_iter().map(token).collect() }
     }
@@ -144,7 +151,10 @@ mod tests {
         };
         let waiting: Vec<_> = (0..10).map(wait).collect();
         assert!(asks.recv().await.is_some());
-        assert!(tokens.told(EgressCommand::Token { name: "T".parse().unwrap(), value: Some(Secret::new("two".into())) }));
+        assert!(tokens.told(EgressCommand::Token {
+            name: "T".parse().unwrap(),
+            value: Some(Secret::new("two".into()))
+        }));
         for w in waiting {
             assert!(w.await.unwrap());
         }
@@ -157,10 +167,17 @@ mod tests {
     async fn of_one_that_cannot_change_it_is_said_and_nobody_waits() {
         let (ask, mut asks) = mpsc::unbounded_channel();
         let name: TokenName = "T".parse().unwrap();
-        let tokens = Tokens::new(BTreeMap::from([(name.clone(), Secret::new("one".into()))]), &BTreeSet::new(), &ask);
+        let tokens = Tokens::new(
+            BTreeMap::from([(name.clone(), Secret::new("one".into()))]),
+            &BTreeSet::new(),
+            &ask,
+        );
         let token = tokens.get(&name).unwrap();
         assert!(!token.newer(0).await && !token.newer(0).await);
-        assert!(matches!(asks.try_recv(), Ok(EgressReport::Stale { token }) if token == name) && asks.try_recv().is_err());
+        assert!(
+            matches!(asks.try_recv(), Ok(EgressReport::Stale { token }) if token == name)
+                && asks.try_recv().is_err()
+        );
     }
 
     #[tokio::test]

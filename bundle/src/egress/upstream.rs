@@ -117,7 +117,14 @@ impl Upstream {
             }
         }
         let (tls, allow_private, connect) = (route.tls, route.allow_private, route.connect);
-        let link = Arc::new(Link { tls, allow_private, connect, cas, config: OnceLock::new(), network: network.clone() });
+        let link = Arc::new(Link {
+            tls,
+            allow_private,
+            connect,
+            cas,
+            config: OnceLock::new(),
+            network: network.clone(),
+        });
         let client = |protocol| {
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -132,7 +139,12 @@ impl Upstream {
                 .set_host(true) // in HTTP/1.1; nginx refuses a request that has it beside :authority
                 .build(Connector { link: link.clone(), protocol })
         };
-        Ok(Self { http1: client(Protocol::Http1), http2: client(Protocol::Http2), link: link.clone(), network: network.clone() })
+        Ok(Self {
+            http1: client(Protocol::Http1),
+            http2: client(Protocol::Http2),
+            link: link.clone(),
+            network: network.clone(),
+        })
     }
 
     /// A connection without TLS of ours, for a tunnel that is not intercepted.
@@ -141,7 +153,12 @@ impl Upstream {
     /// Whatever kept it from being made.
     pub async fn dial(&self, to: &Authority) -> Result<TcpStream, Refusal> {
         let limit = self.network.limits.connect;
-        let slow = || Refusal::new(Rule::ConnectTimeout, format!("{to} could not be reached in {} s", limit.as_secs()));
+        let slow = || {
+            Refusal::new(
+                Rule::ConnectTimeout,
+                format!("{to} could not be reached in {} s", limit.as_secs()),
+            )
+        };
         timeout(limit, self.link.dial(to)).await.map_err(|_| slow())?
     }
 
@@ -149,7 +166,12 @@ impl Upstream {
     ///
     /// # Errors
     /// Whatever kept the response from coming.
-    pub async fn send(&self, request: Request<Upload>, protocol: Protocol, meter: &Meter) -> Result<Response<Incoming>, Refusal> {
+    pub async fn send(
+        &self,
+        request: Request<Upload>,
+        protocol: Protocol,
+        meter: &Meter,
+    ) -> Result<Response<Incoming>, Refusal> {
         let wait = self.network.limits.response_head;
         let client = if protocol == Protocol::Http2 { &self.http2 } else { &self.http1 };
         let mut answer = std::pin::pin!(client.request(request));
@@ -161,7 +183,10 @@ impl Upstream {
                 Ok(Err(e)) => return Err(explain(&e, meter)),
                 Err(_) if meter.touched() + wait > Instant::now() => {}
                 Err(_) => {
-                    return Err(Refusal::new(Rule::UpstreamTimeout, format!("the upstream gave no answer for {} s", wait.as_secs())));
+                    return Err(Refusal::new(
+                        Rule::UpstreamTimeout,
+                        format!("the upstream gave no answer for {} s", wait.as_secs()),
+                    ));
                 }
             }
         }
@@ -227,13 +252,20 @@ impl Link {
             config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
             Arc::new(config)
         };
-        Ok(self.config.get_or_init(|| [offering(&[b"http/1.1"]), offering(&[b"h2"]), offering(&[b"h2", b"http/1.1"])]))
+        Ok(self.config.get_or_init(|| {
+            [offering(&[b"http/1.1"]), offering(&[b"h2"]), offering(&[b"h2", b"http/1.1"])]
+        }))
     }
 
     async fn dial(&self, to: &Authority) -> Result<TcpStream, Refusal> {
         let addresses = match self.connect {
             Some(address) => vec![address],
-            None => self.network.resolver.addresses(to, self.allow_private, &self.network.guards).await?,
+            None => {
+                self.network
+                    .resolver
+                    .addresses(to, self.allow_private, &self.network.guards)
+                    .await?
+            }
         };
         let tcp = dial(&addresses, to, self.network.limits.connect).await?;
         let _ = tcp.set_nodelay(true); // a slower connection is no reason to refuse
@@ -247,13 +279,17 @@ impl Link {
         let first = if protocol == Protocol::Http2 { Alpn::Either } else { Alpn::Http1 };
         match self.handshake(to, first).await {
             // The few servers that speak nothing but HTTP/2.
-            Err(Handshake::NoProtocol) if first == Alpn::Http1 => self.handshake(to, Alpn::Http2).await.map_err(Into::into),
+            Err(Handshake::NoProtocol) if first == Alpn::Http1 => {
+                self.handshake(to, Alpn::Http2).await.map_err(Into::into)
+            }
             other => other.map_err(Into::into),
         }
     }
 
     async fn handshake(&self, to: &Authority, alpn: Alpn) -> Result<Stream, Handshake> {
-        let bad = |e: &dyn std::fmt::Display| Refusal::new(Rule::UpstreamTls, format!("TLS with {to}: {e}"));
+        let bad = |e: &dyn std::fmt::Display| {
+            Refusal::new(Rule::UpstreamTls, format!("TLS with {to}: {e}"))
+        };
         let name = ServerName::try_from(to.host.clone()).map_err(|e| bad(&e))?;
         let connector = TlsConnector::from(self.config(alpn)?);
         let tcp = self.dial(to).await?;
@@ -287,7 +323,9 @@ impl From<Refusal> for Handshake {
 impl From<Handshake> for Refusal {
     fn from(e: Handshake) -> Self {
         match e {
-            Handshake::NoProtocol => Self::new(Rule::UpstreamTls, "the upstream speaks neither HTTP/1.1 nor HTTP/2"),
+            Handshake::NoProtocol => {
+                Self::new(Rule::UpstreamTls, "the upstream speaks neither HTTP/1.1 nor HTTP/2")
+            }
             Handshake::Other(refusal) => refusal,
         }
     }
@@ -295,18 +333,32 @@ impl From<Handshake> for Refusal {
 
 fn is_no_protocol(e: &io::Error) -> bool {
     let tls = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
-    matches!(tls, Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)))
+    matches!(
+        tls,
+        Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol))
+    )
 }
 
 /// The first address that accepts, tried in order; no single one may use up the time of all.
-async fn dial(addresses: &[SocketAddr], to: &Authority, limit: Duration) -> Result<TcpStream, Refusal> {
+async fn dial(
+    addresses: &[SocketAddr],
+    to: &Authority,
+    limit: Duration,
+) -> Result<TcpStream, Refusal> {
     let share = (limit / 2).max(limit / u32::try_from(addresses.len().max(1)).unwrap_or(1));
     let mut last = Refusal::new(Rule::Connect, format!("{to} has no address"));
     for address in addresses {
         match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => return Ok(tcp),
-            Ok(Err(e)) => last = Refusal::new(Rule::Connect, format!("cannot connect to {to}: {e}")),
-            Err(_) => last = Refusal::new(Rule::ConnectTimeout, format!("{to} does not accept connections in time")),
+            Ok(Err(e)) => {
+                last = Refusal::new(Rule::Connect, format!("cannot connect to {to}: {e}"))
+            }
+            Err(_) => {
+                last = Refusal::new(
+                    Rule::ConnectTimeout,
+                    format!("{to} does not accept connections in time"),
+                )
+            }
         }
     }
     Err(last)
@@ -334,8 +386,16 @@ impl tower_service::Service<Uri> for Connector {
             let default = if uri.scheme_str() == Some("http") { 80 } else { 443 };
             let to = Authority::parse(text, Some(default)).map_err(Unconnected)?;
             let limit = link.network.limits.connect;
-            let slow = || Unconnected(Refusal::new(Rule::ConnectTimeout, format!("{to} could not be reached in {} s", limit.as_secs())));
-            let stream = timeout(limit, link.open(&to, protocol)).await.map_err(|_| slow())?.map_err(Unconnected)?;
+            let slow = || {
+                Unconnected(Refusal::new(
+                    Rule::ConnectTimeout,
+                    format!("{to} could not be reached in {} s", limit.as_secs()),
+                ))
+            };
+            let stream = timeout(limit, link.open(&to, protocol))
+                .await
+                .map_err(|_| slow())?
+                .map_err(Unconnected)?;
             Ok(Conn(TokioIo::new(stream)))
         })
     }
@@ -356,13 +416,21 @@ macro_rules! either {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut tokio::io::ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         either!(self, s => Pin::new(s).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         either!(self, s => Pin::new(s).poll_write(cx, buf))
     }
 
@@ -389,13 +457,21 @@ impl Connection for Conn {
 }
 
 impl hyper::rt::Read for Conn {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
     }
 }
 
 impl hyper::rt::Write for Conn {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
     }
 

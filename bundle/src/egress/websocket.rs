@@ -7,7 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bottle_scan::Direction;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY};
+use http::header::{
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY,
+};
 use http::header::{SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{Method, Response, StatusCode, Version};
 use http_body_util::Full;
@@ -73,21 +76,30 @@ impl Handshake {
             let mut all = head.headers.get_all(name).iter();
             all.next().filter(|_| all.next().is_none())
         };
-        let is = |name: &HeaderName, text: &str| one(name).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(text.as_bytes()));
+        let is = |name: &HeaderName, text: &str| {
+            one(name).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(text.as_bytes()))
+        };
         let connection = head.headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok());
-        let key = one(&SEC_WEBSOCKET_KEY).filter(|k| STANDARD.decode(k.as_bytes()).is_ok_and(|k| k.len() == 16)).cloned();
+        let key = one(&SEC_WEBSOCKET_KEY)
+            .filter(|k| STANDARD.decode(k.as_bytes()).is_ok_and(|k| k.len() == 16))
+            .cloned();
         let fits = head.version == Version::HTTP_11
             && head.method == Method::GET
             && empty
             && is(&UPGRADE, "websocket")
             && is(&SEC_WEBSOCKET_VERSION, "13")
-            && connection.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case("upgrade"));
+            && connection
+                .flat_map(|v| v.split(','))
+                .any(|v| v.trim().eq_ignore_ascii_case("upgrade"));
         match key.filter(|_| fits) {
             Some(key) => match head.extensions.remove::<OnUpgrade>() {
                 Some(guest) => Ok(Self { guest, key }),
                 None => Err(Refusal::new(Rule::Upgrade, "a WebSocket where there can be none")),
             },
-            None => Err(Refusal::new(Rule::Upgrade, "not the handshake of a WebSocket (RFC 6455, version 13, over HTTP/1.1)")),
+            None => Err(Refusal::new(
+                Rule::Upgrade,
+                "not the handshake of a WebSocket (RFC 6455, version 13, over HTTP/1.1)",
+            )),
         }
     }
 }
@@ -105,7 +117,11 @@ impl Opened {
     ///
     /// # Errors
     /// Whatever kept the answer from coming, or an answer that is not one. `Ok(Err(response))`: the upstream does not want to.
-    pub async fn ask(handshake: Handshake, mut outgoing: Outgoing, ticket: &Ticket) -> Result<Result<Self, Response<Incoming>>, Refusal> {
+    pub async fn ask(
+        handshake: Handshake,
+        mut outgoing: Outgoing,
+        ticket: &Ticket,
+    ) -> Result<Result<Self, Response<Incoming>>, Refusal> {
         let headers = outgoing.headers();
         headers.remove(SEC_WEBSOCKET_EXTENSIONS);
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -118,11 +134,17 @@ impl Opened {
         }
         let accept = accept(handshake.key.as_bytes());
         let headers = response.headers();
-        let agreed = headers.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|v| v.as_bytes() == accept.as_bytes())
-            && headers.get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"))
-            && !headers.contains_key(SEC_WEBSOCKET_EXTENSIONS);
+        let agreed =
+            headers.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|v| v.as_bytes() == accept.as_bytes())
+                && headers
+                    .get(UPGRADE)
+                    .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"))
+                && !headers.contains_key(SEC_WEBSOCKET_EXTENSIONS);
         if !agreed {
-            return Err(Refusal::new(Rule::Upstream, "the upstream's answer to the WebSocket handshake is not one"));
+            return Err(Refusal::new(
+                Rule::Upstream,
+                "the upstream's answer to the WebSocket handshake is not one",
+            ));
         }
         let upstream = hyper::upgrade::on(&mut response);
         let headers = std::mem::take(response.headers_mut());
@@ -144,7 +166,10 @@ pub fn run(proxy: Arc<Proxy>, opened: Opened, mut ticket: Ticket) -> Response<Re
     let (guest, upstream, live) = (opened.guest, opened.upstream, opened.live);
     proxy.tasks.clone().spawn(async move {
         let (Ok(guest), Ok(upstream)) = (guest.await, upstream.await) else {
-            return ticket.fail(&Refusal::new(Rule::Aborted, "the bottle closed the connection before the WebSocket began"));
+            return ticket.fail(&Refusal::new(
+                Rule::Aborted,
+                "the bottle closed the connection before the WebSocket began",
+            ));
         };
         let outcome = match guest.downcast::<TokioIo<Wire<TlsStream<Prefixed>>>>() {
             Ok(parts) => {
@@ -167,7 +192,14 @@ pub fn run(proxy: Arc<Proxy>, opened: Opened, mut ticket: Ticket) -> Response<Re
     response
 }
 
-async fn carry<S>(proxy: &Proxy, guest: S, first: BytesMut, upstream: Upgraded, live: &LiveRoute, ticket: &Ticket) -> Result<(), Refusal>
+async fn carry<S>(
+    proxy: &Proxy,
+    guest: S,
+    first: BytesMut,
+    upstream: Upgraded,
+    live: &LiveRoute,
+    ticket: &Ticket,
+) -> Result<(), Refusal>
 where
     S: AsyncRead + AsyncWrite,
 {
@@ -175,8 +207,14 @@ where
     let (mut guest_read, mut guest_write) = tokio::io::split(guest);
     let (mut up_read, mut up_write) = tokio::io::split(TokioIo::new(upstream));
     let profile = &proxy.profile(live);
-    let scan = |direction| profile.stream(direction, "").ok().filter(|_| !proxy.guards().is_off(Rule::Secret));
-    let hidden = if live.credential.is_some() || live.route.scan.responses { scan(Direction::Response) } else { None };
+    let scan = |direction| {
+        profile.stream(direction, "").ok().filter(|_| !proxy.guards().is_off(Rule::Secret))
+    };
+    let hidden = if live.credential.is_some() || live.route.scan.responses {
+        scan(Direction::Response)
+    } else {
+        None
+    };
     let mut up = Way {
         proxy,
         live,
@@ -184,12 +222,20 @@ where
         frames: Frames::new(Direction::Request, profile.clone(), scan(Direction::Request)),
         direction: Direction::Request,
     };
-    let mut down =
-        Way { proxy, live, meter, frames: Frames::new(Direction::Response, profile.clone(), hidden), direction: Direction::Response };
+    let mut down = Way {
+        proxy,
+        live,
+        meter,
+        frames: Frames::new(Direction::Response, profile.clone(), hidden),
+        direction: Direction::Response,
+    };
     let mut cut = proxy.cut.subscribe();
     let outcome = {
         let both = async {
-            tokio::try_join!(up.pump(&mut guest_read, first, &mut up_write), down.pump(&mut up_read, BytesMut::new(), &mut guest_write))
+            tokio::try_join!(
+                up.pump(&mut guest_read, first, &mut up_write),
+                down.pump(&mut up_read, BytesMut::new(), &mut guest_write)
+            )
         };
         tokio::select! {
             both = both => both.map(|_| ()),
@@ -200,7 +246,8 @@ where
     if let Err(refusal) = &outcome {
         // Close, 1008: policy violation. Inside another frame it would be misread, and then the guest just sees the end.
         if down.frames.at_boundary() {
-            let reason: String = format!("bot-bottle egress: {}", refusal.rule.code()).chars().take(123).collect();
+            let reason: String =
+                format!("bot-bottle egress: {}", refusal.rule.code()).chars().take(123).collect();
             let length = u8::try_from(reason.len() + 2).unwrap_or(2);
             let last = [&[0x88, length, 0x03, 0xf0], reason.as_bytes()].concat();
             let _ = timeout(LAST_WORD, guest_write.write_all(&last)).await;
@@ -231,8 +278,12 @@ impl Way<'_> {
             if !input.is_empty() {
                 let checked = self.check(&input, &mut out);
                 if !out.is_empty() && checked.is_ok() {
-                    to.write_all(&out).await.map_err(|_| Refusal::new(Rule::Aborted, "the other side went away"))?;
-                    to.flush().await.map_err(|_| Refusal::new(Rule::Aborted, "the other side went away"))?;
+                    to.write_all(&out)
+                        .await
+                        .map_err(|_| Refusal::new(Rule::Aborted, "the other side went away"))?;
+                    to.flush()
+                        .await
+                        .map_err(|_| Refusal::new(Rule::Aborted, "the other side went away"))?;
                     out.clear();
                 }
                 checked?;
@@ -255,7 +306,11 @@ impl Way<'_> {
     fn end(&mut self, out: &mut BytesMut) -> Result<(), Refusal> {
         let mut found = Vec::new();
         self.frames.finish(out, &mut found);
-        let part = if self.direction == Direction::Request { "WebSocket message" } else { "WebSocket answer" };
+        let part = if self.direction == Direction::Request {
+            "WebSocket message"
+        } else {
+            "WebSocket answer"
+        };
         self.meter.note(part, &found, self.proxy.guards())
     }
 

@@ -39,7 +39,8 @@ pub trait Peer {
 impl Peer for UnixStream {
     fn is_gone(&self) -> bool {
         // The runtime knows already; this asks it and does not wait.
-        let ready = std::pin::pin!(self.ready(Interest::WRITABLE)).poll(&mut Context::from_waker(Waker::noop()));
+        let ready = std::pin::pin!(self.ready(Interest::WRITABLE))
+            .poll(&mut Context::from_waker(Waker::noop()));
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_write_closed())
     }
 }
@@ -103,7 +104,16 @@ impl<S> Wire<S> {
     /// Guards `io` from a head on.
     pub fn new(io: S, guards: Guards) -> Self {
         let (input, output) = (BytesMut::new(), BytesMut::new());
-        Self { io, guards, state: State::Head, head: Head::default(), input, output, eof: false, open: Arc::default() }
+        Self {
+            io,
+            guards,
+            state: State::Head,
+            head: Head::default(),
+            input,
+            output,
+            eof: false,
+            open: Arc::default(),
+        }
     }
 
     /// What its answers must know of it, and tell.
@@ -135,7 +145,9 @@ impl<S> Wire<S> {
                 Err(refusal) => {
                     self.input.clear();
                     let code = refusal.rule.code();
-                    let text = format!("{SENTINEL} /{code} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n");
+                    let text = format!(
+                        "{SENTINEL} /{code} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n"
+                    );
                     self.output.extend_from_slice(text.as_bytes());
                     self.state = State::Held;
                 }
@@ -163,7 +175,11 @@ impl<S> Wire<S> {
 }
 
 impl<S: AsyncRead + Peer + Unpin> AsyncRead for Wire<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         loop {
             if me.output.is_empty() && !me.input.is_empty() {
@@ -178,7 +194,9 @@ impl<S: AsyncRead + Peer + Unpin> AsyncRead for Wire<S> {
             match me.state {
                 // No waker is kept: what hyper waits for then is its own answer to be written.
                 State::Held => return Poll::Pending,
-                State::Broken => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, BAD_CHUNK))),
+                State::Broken => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, BAD_CHUNK)));
+                }
                 // It may still wait for the answer to what it has sent, and hyper would take the end for a farewell.
                 State::Head if me.eof && me.open.unanswered() => return Poll::Pending,
                 _ if me.eof => return Poll::Ready(Ok(())),
@@ -202,7 +220,11 @@ impl<S: AsyncRead + Peer + Unpin> AsyncRead for Wire<S> {
 pub const BAD_CHUNK: &str = "bad chunk";
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
     }
 
@@ -214,7 +236,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
     }
 

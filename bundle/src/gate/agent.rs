@@ -40,7 +40,10 @@ impl Agent {
 
     /// Answers from now on. To be called inside the runtime, once.
     pub fn serve(&self) {
-        let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
+        else {
+            return;
+        };
         let key = self.key.clone();
         tokio::spawn(async move {
             let Ok(listener) = tokio::net::UnixListener::from_std(listener) else { return };

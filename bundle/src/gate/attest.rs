@@ -51,7 +51,13 @@ impl Attestor {
     ///
     /// # Errors
     /// [`Rule::Upstream`], [`Rule::Host`].
-    pub async fn notes(&self, repo: &Repo, git: &Call, head: &Head, policy: &str) -> Result<Notes, Refusal> {
+    pub async fn notes(
+        &self,
+        repo: &Repo,
+        git: &Call,
+        head: &Head,
+        policy: &str,
+    ) -> Result<Notes, Refusal> {
         let old = theirs(repo).await?;
         let mut all = match &old {
             Some(old) => {
@@ -61,8 +67,17 @@ impl Attestor {
             None => BTreeMap::new(),
         };
         for command in &head.commands {
-            let call = git.again().args(["rev-parse", "--verify", "--quiet", &format!("{}^{{commit}}", command.new)]);
-            let target = id(&ran(call.run(Vec::new(), 1 << 10, LOCAL).await, "find a tag's commit")?.output)?;
+            let call = git.again().args([
+                "rev-parse",
+                "--verify",
+                "--quiet",
+                &format!("{}^{{commit}}", command.new),
+            ]);
+            let target = id(&ran(
+                call.run(Vec::new(), 1 << 10, LOCAL).await,
+                "find a tag's commit",
+            )?
+            .output)?;
             let mut text = self.text(repo, command, policy)?.into_bytes();
             if let Some(before) = all.get(target.as_str()) {
                 let call = git.again().args(["cat-file", "blob", before.as_str()]);
@@ -76,14 +91,22 @@ impl Attestor {
             let blob = id(&ran(call.run(text, 1 << 10, LOCAL).await, "write a note")?.output)?;
             all.insert(target.as_str().to_owned(), blob);
         }
-        let tree = all.iter().fold(String::new(), |tree, (name, blob)| format!("{tree}100644 blob {blob}\t{name}\n"));
-        let tree = id(&ran(git.again().args(["mktree"]).run(tree.into_bytes(), 1 << 10, LOCAL).await, "write the notes")?.output)?;
+        let tree = all.iter().fold(String::new(), |tree, (name, blob)| {
+            format!("{tree}100644 blob {blob}\t{name}\n")
+        });
+        let tree = id(&ran(
+            git.again().args(["mktree"]).run(tree.into_bytes(), 1 << 10, LOCAL).await,
+            "write the notes",
+        )?
+        .output)?;
         let mut call = git.again().args(["commit-tree", tree.as_str(), "-m", "git-gate: attested"]);
         if let Some(old) = &old {
             call = call.args(["-p", old.as_str()]);
         }
         for who in ["AUTHOR", "COMMITTER"] {
-            call = call.env(&format!("GIT_{who}_NAME"), "git-gate").env(&format!("GIT_{who}_EMAIL"), "git-gate@bot-bottle.invalid");
+            call = call
+                .env(&format!("GIT_{who}_NAME"), "git-gate")
+                .env(&format!("GIT_{who}_EMAIL"), "git-gate@bot-bottle.invalid");
         }
         let new = id(&ran(call.run(Vec::new(), 1 << 10, LOCAL).await, "write the notes")?.output)?;
         Ok(Notes { new, old })
@@ -101,7 +124,10 @@ impl Attestor {
             self.slug,
         );
         let failed = || Refusal::host("sign a note", &"the key cannot be used");
-        Ok(format!("{message}{}", self.key.sign_message(NAMESPACE, message.as_bytes()).ok_or_else(failed)?))
+        Ok(format!(
+            "{message}{}",
+            self.key.sign_message(NAMESPACE, message.as_bytes()).ok_or_else(failed)?
+        ))
     }
 }
 
@@ -118,7 +144,8 @@ pub async fn arrived(repo: &Repo, notes: Option<&Notes>) -> bool {
 }
 
 async fn at_upstream(repo: &Repo) -> Result<Option<Id>, Refusal> {
-    let ask = repo.remote.reached_by(repo.git()).args(["ls-remote", "--", repo.remote.url(), NOTES]);
+    let ask =
+        repo.remote.reached_by(repo.git()).args(["ls-remote", "--", repo.remote.url(), NOTES]);
     let ended = ask.run(Vec::new(), 1 << 20, LOCAL).await.map_err(|e| unavailable(&e))?;
     if !ended.status.success() {
         return Err(unavailable(&ended.reason()));
@@ -136,8 +163,17 @@ fn unavailable(why: &dyn std::fmt::Display) -> Refusal {
 async fn theirs(repo: &Repo) -> Result<Option<Id>, Refusal> {
     let Some(theirs) = at_upstream(repo).await? else { return Ok(None) };
     let refspec = format!("+{NOTES}:{HIDDEN}");
-    let fetch =
-        ["fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-write-fetch-head", "--refmap=", "--", repo.remote.url(), &refspec];
+    let fetch = [
+        "fetch",
+        "--quiet",
+        "--no-tags",
+        "--no-auto-maintenance",
+        "--no-write-fetch-head",
+        "--refmap=",
+        "--",
+        repo.remote.url(),
+        &refspec,
+    ];
     let call = repo.remote.reached_by(repo.git().rw(&repo.mirror)).args(fetch);
     match call.run(Vec::new(), 1 << 16, LOCAL).await {
         Ok(ended) if ended.status.success() => Ok(Some(theirs)),
@@ -154,13 +190,19 @@ fn entries(list: &[u8]) -> BTreeMap<String, Id> {
     let entry = |line: &[u8]| {
         let (what, path) = std::str::from_utf8(line).ok()?.split_once('\t')?;
         let commit = Id::parse(path.replace('/', "").as_bytes())?;
-        Some((commit.as_str().to_owned(), Id::parse(what.strip_prefix("100644 blob ")?.as_bytes())?))
+        Some((
+            commit.as_str().to_owned(),
+            Id::parse(what.strip_prefix("100644 blob ")?.as_bytes())?,
+        ))
     };
     list.split(|b| *b == b'\n').filter_map(entry).collect()
 }
 
 fn id(output: &[u8]) -> Result<Id, Refusal> {
-    output.get(..40).and_then(Id::parse).ok_or_else(|| Refusal::host("write a note", &"git names no object"))
+    output
+        .get(..40)
+        .and_then(Id::parse)
+        .ok_or_else(|| Refusal::host("write a note", &"git names no object"))
 }
 
 #[cfg(test)]

@@ -50,9 +50,16 @@ impl Inflow {
         while !self.ended {
             if self.pending.is_empty() {
                 let frame = timeout(self.silence, self.inner.frame()).await;
-                match frame.map_err(|_| Refusal::new(Rule::Timeout, "the request stopped in its middle"))? {
+                match frame
+                    .map_err(|_| Refusal::new(Rule::Timeout, "the request stopped in its middle"))?
+                {
                     Some(Ok(frame)) => self.pending = frame.into_data().unwrap_or_default(),
-                    Some(Err(_)) => return Err(Refusal::new(Rule::Aborted, "the bottle closed the connection inside the request")),
+                    Some(Err(_)) => {
+                        return Err(Refusal::new(
+                            Rule::Aborted,
+                            "the bottle closed the connection inside the request",
+                        ));
+                    }
                     None => {
                         self.ended = true;
                         if let Some(gzip) = self.gzip.take() {
@@ -95,7 +102,10 @@ impl Inflow {
     fn count(&mut self, chunk: Bytes) -> Result<Option<Bytes>, Refusal> {
         self.taken += chunk.len() as u64;
         if self.taken > self.most {
-            return Err(Refusal::new(Rule::BodyTooLarge, format!("the request is larger than {} bytes", self.most)));
+            return Err(Refusal::new(
+                Rule::BodyTooLarge,
+                format!("the request is larger than {} bytes", self.most),
+            ));
         }
         Ok((!chunk.is_empty()).then_some(chunk))
     }
@@ -176,18 +186,26 @@ impl Outflow {
             match read.map(|()| into.filled().len()) {
                 Ok(n @ 1..) => {
                     self.ticket.down(n as u64);
-                    return Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&self.buffer[..n])))));
+                    return Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(
+                        &self.buffer[..n],
+                    )))));
                 }
                 Ok(0) | Err(_) => {
                     let running = self.running.take();
                     self.ending = Some(Box::pin(async move {
                         let Some(running) = running else { return Ok(()) };
-                        let ended = running.end().await.map_err(|e| Refusal::host("see how git ended", &e))?;
+                        let ended = running
+                            .end()
+                            .await
+                            .map_err(|e| Refusal::host("see how git ended", &e))?;
                         // upload-pack has told the client itself what was wrong with what it asked for.
                         if ended.status.success() {
                             Ok(())
                         } else {
-                            Err(Refusal::new(Rule::Command, format!("upload-pack: {}", ended.reason())))
+                            Err(Refusal::new(
+                                Rule::Command,
+                                format!("upload-pack: {}", ended.reason()),
+                            ))
                         }
                     }));
                 }
@@ -200,7 +218,10 @@ impl Body for Reply {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match self.get_mut() {
             Self::Text(text) => Pin::new(text).poll_frame(cx).map_err(|never| match never {}),
             Self::Child(child) => child.poll(cx),

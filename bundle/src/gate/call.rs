@@ -61,7 +61,9 @@ impl Programs {
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         let mut all = vec![self.git.clone(), self.exec_path.clone()];
-        all.extend(self.ssh.iter().chain(&self.gitleaks).chain(&self.launcher).chain(&self.libs).cloned());
+        all.extend(
+            self.ssh.iter().chain(&self.gitleaks).chain(&self.launcher).chain(&self.libs).cloned(),
+        );
         all.extend(LIBS.iter().map(PathBuf::from));
         all.retain(|p| p.exists());
         all
@@ -225,7 +227,11 @@ impl Call {
             None => Command::new(&self.program),
             Some(launcher) => {
                 let mut command = Command::new(launcher);
-                command.arg("confine").arg("--best-effort").arg("--parent").arg(std::process::id().to_string());
+                command
+                    .arg("confine")
+                    .arg("--best-effort")
+                    .arg("--parent")
+                    .arg(std::process::id().to_string());
                 match self.net {
                     Net::Nothing => drop(command.arg("--no-network")),
                     Net::Outgoing => drop(command.arg("--outgoing")),
@@ -234,10 +240,15 @@ impl Call {
                 if let Some(fd) = &self.keep {
                     command.arg("--keep-fd").arg(fd.as_raw_fd().to_string());
                 }
-                let system = SYSTEM.iter().map(PathBuf::from).filter(|p| self.net != Net::Nothing && p.exists());
-                for (option, paths) in
-                    [("--ro", self.ro.iter().cloned().chain(system).collect()), ("--rx", self.programs.files()), ("--rw", self.rw.clone())]
-                {
+                let system = SYSTEM
+                    .iter()
+                    .map(PathBuf::from)
+                    .filter(|p| self.net != Net::Nothing && p.exists());
+                for (option, paths) in [
+                    ("--ro", self.ro.iter().cloned().chain(system).collect()),
+                    ("--rx", self.programs.files()),
+                    ("--rw", self.rw.clone()),
+                ] {
                     if !paths.is_empty() {
                         command.arg(option).args(paths);
                     }
@@ -246,11 +257,17 @@ impl Call {
                 command
             }
         };
-        command.args(&self.args).env_clear().envs(self.env.iter().map(|(k, v)| (k, v))).current_dir(&self.cwd);
+        command
+            .args(&self.args)
+            .env_clear()
+            .envs(self.env.iter().map(|(k, v)| (k, v)))
+            .current_dir(&self.cwd);
         if !self.config.is_empty() {
             command.env("GIT_CONFIG_COUNT", self.config.len().to_string());
             for (n, (key, value)) in self.config.iter().enumerate() {
-                command.env(format!("GIT_CONFIG_KEY_{n}"), key).env(format!("GIT_CONFIG_VALUE_{n}"), value);
+                command
+                    .env(format!("GIT_CONFIG_KEY_{n}"), key)
+                    .env(format!("GIT_CONFIG_VALUE_{n}"), value);
             }
         }
         command.kill_on_drop(true);
@@ -271,7 +288,12 @@ impl Call {
     /// # Errors
     /// It cannot be started.
     pub fn start(&self) -> io::Result<Running> {
-        let mut child = self.command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut child = self
+            .command()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
         let pipe = |what| io::Error::other(format!("no {what}"));
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().ok_or_else(|| pipe("stdout"))?;
@@ -303,7 +325,9 @@ impl Call {
             }
             Ok(Ended { status, output, complaint: told(complaint).await })
         };
-        tokio::time::timeout(deadline, whole).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        tokio::time::timeout(deadline, whole)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 }
 
@@ -321,7 +345,9 @@ async fn read_up_to(mut from: impl AsyncRead + Unpin, most: usize) -> (Vec<u8>, 
 async fn told(complaint: JoinHandle<String>) -> String {
     let said = complaint.await.unwrap_or_default();
     // What `confine --best-effort` says, see there.
-    said.lines().filter(|l| !l.starts_with("confine: ")).fold(String::new(), |all, l| all + l + "\n")
+    said.lines()
+        .filter(|l| !l.starts_with("confine: "))
+        .fold(String::new(), |all, l| all + l + "\n")
 }
 
 /// A program that runs.
@@ -363,11 +389,20 @@ impl Ended {
     /// What it complained about, in one line for people: without what a terminal would act on, and without the host's paths.
     #[must_use]
     pub fn reason(&self) -> String {
-        let lines: Vec<&str> = self.complaint.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("hint:")).collect();
-        let fatal = lines.iter().position(|l| l.starts_with("fatal:") || l.starts_with("error:") || l.contains("ERROR:"));
+        let lines: Vec<&str> = self
+            .complaint
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty() && !l.starts_with("hint:"))
+            .collect();
+        let fatal = lines.iter().position(|l| {
+            l.starts_with("fatal:") || l.starts_with("error:") || l.contains("ERROR:")
+        });
         let line = match fatal {
             // ssh says why right before git says that.
-            Some(at @ 1..) if lines[at].contains("Could not read from remote repository") => lines[at - 1],
+            Some(at @ 1..) if lines[at].contains("Could not read from remote repository") => {
+                lines[at - 1]
+            }
             Some(at) => lines[at],
             None => lines.last().copied().unwrap_or("no reason was given"),
         };

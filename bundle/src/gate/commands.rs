@@ -47,7 +47,8 @@ impl Id {
     /// Reads 40 lower-case hex digits.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let ok = text.len() == 40 && text.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+        let ok = text.len() == 40
+            && text.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
         if ok { String::from_utf8(text.to_vec()).ok().map(Self) } else { None }
     }
 }
@@ -111,7 +112,12 @@ impl HeadReader {
                     return Ok(Some((std::mem::take(&mut self.head), rest)));
                 }
                 Pkt::Data(line) => line.to_vec(),
-                Pkt::Delim | Pkt::ResponseEnd => return Err(Refusal::new(Rule::PktLine, "a separator where a command should be")),
+                Pkt::Delim | Pkt::ResponseEnd => {
+                    return Err(Refusal::new(
+                        Rule::PktLine,
+                        "a separator where a command should be",
+                    ));
+                }
             };
             self.at += len;
             self.line(&line)?;
@@ -127,7 +133,8 @@ impl HeadReader {
 
     fn line(&mut self, line: &[u8]) -> Result<(), Refusal> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let bad = |why: &str| Refusal::new(Rule::Command, format!("not a command of a push: {why}"));
+        let bad =
+            |why: &str| Refusal::new(Rule::Command, format!("not a command of a push: {why}"));
         if let Some(id) = line.strip_prefix(b"shallow ") {
             // Where the client's history ends is no matter: the gate's own copy has to connect anyway.
             self.shallow += 1;
@@ -148,14 +155,22 @@ impl HeadReader {
         if let Some(capabilities) = capabilities {
             self.head.capabilities = read_capabilities(capabilities)?;
         }
-        let fields = command.split_at_checked(41).and_then(|(old, rest)| Some((old, rest.split_at_checked(41)?)));
+        let fields = command
+            .split_at_checked(41)
+            .and_then(|(old, rest)| Some((old, rest.split_at_checked(41)?)));
         let Some((old, (new, name))) = fields else { return Err(bad("too short")) };
-        let id = |field: &[u8]| field.strip_suffix(b" ").and_then(Id::parse).ok_or_else(|| bad("an id is not 40 lower-case hex digits"));
+        let id = |field: &[u8]| {
+            field
+                .strip_suffix(b" ")
+                .and_then(Id::parse)
+                .ok_or_else(|| bad("an id is not 40 lower-case hex digits"))
+        };
         let (old, new) = (id(old)?, id(new)?);
         if name.is_empty() || name.len() > NAME {
             return Err(bad("a ref's name is empty or too long"));
         }
-        let name = String::from_utf8(name.to_vec()).map_err(|_| bad("a ref's name is not UTF-8"))?;
+        let name =
+            String::from_utf8(name.to_vec()).map_err(|_| bad("a ref's name is not UTF-8"))?;
         if old.is_zero() && new.is_zero() {
             return Err(bad("neither an old nor a new id"));
         }
@@ -176,12 +191,15 @@ fn read_capabilities(text: &[u8]) -> Result<Capabilities, Refusal> {
         match word {
             b"report-status" => read.report_status = true,
             b"side-band-64k" => read.side_band = true,
-            b"push-options" => return Err(Refusal::new(Rule::Command, "push options are not supported")),
+            b"push-options" => {
+                return Err(Refusal::new(Rule::Command, "push options are not supported"));
+            }
             _ => {}
         }
         if let Some(format) = word.strip_prefix(b"object-format=") {
             if format != b"sha1" {
-                let reason = "this is a repository of another object format: the gate's upstreams are SHA-1";
+                let reason =
+                    "this is a repository of another object format: the gate's upstreams are SHA-1";
                 return Err(Refusal::new(Rule::ObjectFormat, reason));
             }
         }
@@ -206,7 +224,10 @@ mod tests {
     #[test]
     fn a_head_is_the_same_however_it_arrives() {
         let mut text = line(&format!("shallow {}", "b".repeat(40)));
-        text.extend(command("refs/heads/x", "\0report-status side-band-64k agent=git/2 object-format=sha1"));
+        text.extend(command(
+            "refs/heads/x",
+            "\0report-status side-band-64k agent=git/2 object-format=sha1",
+        ));
         text.extend(command("refs/heads/y", "\n"));
         text.extend(b"0000PACK....");
         let (whole, rest) = HeadReader::default().push(&text).unwrap().unwrap();

@@ -76,7 +76,9 @@ impl First {
         while let Ok(Some((pkt, len))) = pkt::next(&request[at..]) {
             at += len;
             match pkt {
-                Pkt::Data(line) => lines.push(std::str::from_utf8(line).ok()?.trim_end_matches('\n')),
+                Pkt::Data(line) => {
+                    lines.push(std::str::from_utf8(line).ok()?.trim_end_matches('\n'))
+                }
                 Pkt::Delim => {}
                 Pkt::Flush => {
                     flushed = true;
@@ -88,7 +90,11 @@ impl First {
         if !flushed || at != request.len() {
             return None;
         }
-        let ours = |line: &&str| !line.starts_with("agent=") && *line != "object-format=sha1" && !line.starts_with("session-id=");
+        let ours = |line: &&str| {
+            !line.starts_with("agent=")
+                && *line != "object-format=sha1"
+                && !line.starts_with("session-id=")
+        };
         let mut lines = lines.into_iter().filter(ours);
         match lines.next()? {
             "command=ls-refs" => self.list(lines),
@@ -110,7 +116,12 @@ impl First {
         let mut out = Vec::new();
         let Seen { refs, peeled, head } = &self.seen;
         let head = head.as_deref()?;
-        for (name, id) in refs.get(head).map(|id| ("HEAD", id)).into_iter().chain(refs.iter().map(|(name, id)| (name.as_str(), id))) {
+        for (name, id) in refs
+            .get(head)
+            .map(|id| ("HEAD", id))
+            .into_iter()
+            .chain(refs.iter().map(|(name, id)| (name.as_str(), id)))
+        {
             if !prefixes.is_empty() && !prefixes.iter().any(|p| name.starts_with(p)) {
                 continue;
             }
@@ -149,7 +160,9 @@ impl First {
         loop {
             let ended = self.state().is_some();
             let found = std::fs::read_dir(&self.packs).into_iter().flatten().filter_map(Result::ok);
-            let found = found.map(|e| e.path()).find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("tmp_pack_")));
+            let found = found.map(|e| e.path()).find(|p| {
+                p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("tmp_pack_"))
+            });
             if let Some(found) = found {
                 if let Ok(file) = File::open(found).await {
                     return Some(file);
@@ -166,10 +179,17 @@ impl First {
     ///
     /// # Errors
     /// [`Rule::Aborted`], or as the fetch; the client was told.
-    pub async fn send(&self, mut pack: File, to: &mpsc::Sender<Bytes>, mut count: impl FnMut(u64)) -> Result<(), Refusal> {
+    pub async fn send(
+        &self,
+        mut pack: File,
+        to: &mpsc::Sender<Bytes>,
+        mut count: impl FnMut(u64),
+    ) -> Result<(), Refusal> {
         let mut send = async |bytes: Vec<u8>| {
             count(bytes.len() as u64);
-            let gone = |_| Refusal::new(Rule::Aborted, "the bottle closed the connection inside the answer");
+            let gone = |_| {
+                Refusal::new(Rule::Aborted, "the bottle closed the connection inside the answer")
+            };
             to.send(bytes.into()).await.map_err(gone)
         };
         let mut out = Vec::new();
@@ -180,7 +200,11 @@ impl First {
             let ended = self.state();
             let mut filled = 0;
             while filled < piece.len() {
-                match pack.read(&mut piece[filled..]).await.map_err(|e| Refusal::host("read a pack", &e))? {
+                match pack
+                    .read(&mut piece[filled..])
+                    .await
+                    .map_err(|e| Refusal::host("read a pack", &e))?
+                {
                     0 => break,
                     n => filled += n,
                 }
@@ -193,7 +217,12 @@ impl First {
                 None if spoke.elapsed() > ALIVE => out.extend_from_slice(b"0005\x02"),
                 None => {}
                 Some(ended) => {
-                    let moved = || Refusal::new(Rule::Upstream, "the upstream changed while it was fetched: clone again");
+                    let moved = || {
+                        Refusal::new(
+                            Rule::Upstream,
+                            "the upstream changed while it was fetched: clone again",
+                        )
+                    };
                     let ended = ended.and_then(|same| if same { Ok(()) } else { Err(moved()) });
                     match &ended {
                         Ok(()) => pkt::flush(&mut out),
@@ -229,7 +258,9 @@ mod tests {
     const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
     fn first(packs: &std::path::Path) -> (First, watch::Sender<Option<Ended>>) {
-        let refs = |all: &[(&str, &str)]| all.iter().map(|(n, id)| ((*n).to_owned(), Id::parse(id.as_bytes()).unwrap())).collect();
+        let refs = |all: &[(&str, &str)]| {
+            all.iter().map(|(n, id)| ((*n).to_owned(), Id::parse(id.as_bytes()).unwrap())).collect()
+        };
         let seen = Seen {
             refs: refs(&[("refs/heads/main", A), ("refs/tags/v1", B)]),
             peeled: refs(&[("refs/tags/v1", A)]),
@@ -241,7 +272,11 @@ mod tests {
     fn request(lines: &str) -> Vec<u8> {
         let mut out = Vec::new();
         for line in lines.split('\n') {
-            if line.is_empty() { out.extend(b"0001") } else { pkt::data(&mut out, format!("{line}\n").as_bytes()) }
+            if line.is_empty() {
+                out.extend(b"0001")
+            } else {
+                pkt::data(&mut out, format!("{line}\n").as_bytes())
+            }
         }
         pkt::flush(&mut out);
         out
@@ -252,12 +287,20 @@ mod tests {
         let (first, _ended) = first(std::path::Path::new("/none"));
         for (asked, said) in [
             ("", format!("{A} HEAD|{A} refs/heads/main|{B} refs/tags/v1|")),
-            ("\nsymrefs\npeel\nunborn", format!("{A} HEAD symref-target:refs/heads/main|{A} refs/heads/main|{B} refs/tags/v1 peeled:{A}|")),
+            (
+                "\nsymrefs\npeel\nunborn",
+                format!(
+                    "{A} HEAD symref-target:refs/heads/main|{A} refs/heads/main|{B} refs/tags/v1 peeled:{A}|"
+                ),
+            ),
             ("\nref-prefix refs/tags/", format!("{B} refs/tags/v1|")),
             ("\nref-prefix refs/none/", String::new()),
         ] {
-            let asked = request(&format!("command=ls-refs\nagent=git/2\nobject-format=sha1{asked}"));
-            let Some(Answer::Refs(out)) = first.answer(&asked) else { panic!("no answer to {asked:?}") };
+            let asked =
+                request(&format!("command=ls-refs\nagent=git/2\nobject-format=sha1{asked}"));
+            let Some(Answer::Refs(out)) = first.answer(&asked) else {
+                panic!("no answer to {asked:?}")
+            };
             let (mut at, mut text) = (0, String::new());
             while let Ok(Some((Pkt::Data(line), len))) = pkt::next(&out[at..]) {
                 text += &String::from_utf8_lossy(line).replace('\n', "|");
@@ -291,7 +334,13 @@ mod tests {
             assert_eq!(first.answer(&request(&other)), None, "{other}");
         }
         let whole = request(&format!("{head}{all}done"));
-        for bad in [&b""[..], &whole[..whole.len() - 4], &whole[..9], b"zzzz", &[&whole[..], b"0000"].concat()] {
+        for bad in [
+            &b""[..],
+            &whole[..whole.len() - 4],
+            &whole[..9],
+            b"zzzz",
+            &[&whole[..], b"0000"].concat(),
+        ] {
             assert_eq!(first.answer(bad), None);
         }
     }
@@ -350,7 +399,9 @@ mod tests {
         let (len, flushed, done, _) = sent(Some(Ok(true))).await;
         assert!(len == 200_000 && flushed && done.is_ok());
         let failed = Err(Refusal::new(Rule::Upstream, "cut off"));
-        for (end, why) in [(Some(Ok(false)), "clone again"), (Some(failed), "cut off"), (None, "given up")] {
+        for (end, why) in
+            [(Some(Ok(false)), "clone again"), (Some(failed), "cut off"), (None, "given up")]
+        {
             let (_, flushed, done, said) = sent(end).await;
             assert!(!flushed && done.is_err() && said.contains(why), "{said}");
         }

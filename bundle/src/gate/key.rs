@@ -51,7 +51,8 @@ impl Key {
     /// [`KeyError`].
     pub fn read(pem: &Secret) -> Result<Self, KeyError> {
         let der = pkcs8(pem.expose())?;
-        let key = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(&der[..])).map_err(|_| KeyError::Algorithm)?;
+        let key = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(&der[..]))
+            .map_err(|_| KeyError::Algorithm)?;
         // SubjectPublicKeyInfo of ed25519 ends in the 32 bytes of the key (RFC 8410).
         let spki = key.public_key().ok_or(KeyError::Algorithm)?;
         let public = spki.as_ref().last_chunk::<32>().ok_or(KeyError::Algorithm)?;
@@ -122,8 +123,10 @@ pub(super) fn take<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
 /// The key in PKCS#8 DER.
 fn pkcs8(pem: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     if let Some(body) = pem.trim().strip_prefix("-----BEGIN OPENSSH PRIVATE KEY-----") {
-        let body = body.strip_suffix("-----END OPENSSH PRIVATE KEY-----").ok_or(KeyError::Format)?;
-        let text = Zeroizing::new(body.bytes().filter(|b| !b.is_ascii_whitespace()).collect::<Vec<u8>>());
+        let body =
+            body.strip_suffix("-----END OPENSSH PRIVATE KEY-----").ok_or(KeyError::Format)?;
+        let text =
+            Zeroizing::new(body.bytes().filter(|b| !b.is_ascii_whitespace()).collect::<Vec<u8>>());
         let bytes = Zeroizing::new(BASE64.decode(&*text).map_err(|_| KeyError::Format)?);
         return openssh(&bytes);
     }
@@ -168,7 +171,11 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_said() {
-        for bad in ["", "x", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"] {
+        for bad in [
+            "",
+            "x",
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n",
+        ] {
             assert!(matches!(pkcs8(bad), Err(KeyError::Format)), "{bad}");
         }
     }

@@ -125,7 +125,11 @@ impl Leaks {
         let running = Box::new(move || -> EndOf {
             Box::pin(async move {
                 let status = child.wait().await?;
-                Ok(super::call::Ended { status, output: Vec::new(), complaint: complaint.await.unwrap_or_default() })
+                Ok(super::call::Ended {
+                    status,
+                    output: Vec::new(),
+                    complaint: complaint.await.unwrap_or_default(),
+                })
             })
         });
         Ok(Some(Self { stdin, report, running, starts: Vec::new(), lines: 1 }))
@@ -166,11 +170,15 @@ impl Leaks {
             let ended = running().await?;
             Ok::<_, io::Error>((report, ended))
         };
-        let (report, ended) = tokio::time::timeout(END, end).await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+        let (report, ended) = tokio::time::timeout(END, end)
+            .await
+            .map_err(|e| failed(&e))?
+            .map_err(|e| failed(&e))?;
         if !ended.status.success() {
             return Err(failed(&ended.reason()));
         }
-        let entries: Vec<Entry> = serde_json::from_slice(&report).map_err(|e| failed(&format!("its report, column {}", e.column())))?;
+        let entries: Vec<Entry> = serde_json::from_slice(&report)
+            .map_err(|e| failed(&format!("its report, column {}", e.column())))?;
         let place = |entry: Entry| {
             let object = starts.partition_point(|start| *start <= entry.line).checked_sub(1)?;
             let line = entry.line - starts[object] + 1;
@@ -182,16 +190,37 @@ impl Leaks {
 
 fn failed(e: &dyn std::fmt::Display) -> Refusal {
     tracing::error!("gitleaks: {e}");
-    Refusal::new(Rule::Scanner, "gitleaks did not do its work (see the gate's log on the host), so nothing is let through")
+    Refusal::new(
+        Rule::Scanner,
+        "gitleaks did not do its work (see the gate's log on the host), so nothing is let through",
+    )
 }
 
 /// What gitleaks' own configuration leaves out by its path: hashes that look random.
 #[must_use]
 pub fn is_lock_file(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
-    ["go.sum", "go.mod", "package-lock.json", "yarn.lock", "pnpm-lock.yaml", "Cargo.lock", "poetry.lock", "uv.lock", "Pipfile.lock"]
+    [
+        "go.sum",
+        "go.mod",
+        "package-lock.json",
+        "yarn.lock",
+        "pnpm-lock.yaml",
+        "Cargo.lock",
+        "poetry.lock",
+        "uv.lock",
+        "Pipfile.lock",
+    ]
+    .contains(&name)
+        || [
+            "composer.lock",
+            "Gemfile.lock",
+            "npm-shrinkwrap.json",
+            "deno.lock",
+            "flake.lock",
+            "gradle.lockfile",
+        ]
         .contains(&name)
-        || ["composer.lock", "Gemfile.lock", "npm-shrinkwrap.json", "deno.lock", "flake.lock", "gradle.lockfile"].contains(&name)
 }
 
 /// What is in a gzip or zip file, as far as it can be read: at most 32 MiB.
@@ -211,7 +240,8 @@ pub fn unpacked(file: &[u8]) -> Vec<u8> {
 
 /// Appends one member of a zip file (APPNOTE 4.3.7), and gives what is behind it.
 fn zip_member<'a>(file: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
-    let short = |at: usize| file.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
+    let short =
+        |at: usize| file.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
     if !file.starts_with(b"PK\x03\x04") {
         return None;
     }
@@ -250,7 +280,8 @@ mod tests {
         assert_eq!(unpacked(&gzip), b"planted");
         gzip.truncate(gzip.len() - 4);
         assert_eq!(unpacked(&gzip), b"planted");
-        let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+        let mut deflate =
+            flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
         deflate.write_all(b"second").unwrap();
         let deflate = deflate.finish().unwrap();
         let member = |method: u8, name: &str, data: &[u8]| {
@@ -265,9 +296,14 @@ mod tests {
             all.extend(data);
             all
         };
-        let zip = [member(0, "a", b"first"), member(8, "b", &deflate), member(0, "c", b"third")].concat();
+        let zip =
+            [member(0, "a", b"first"), member(8, "b", &deflate), member(0, "c", b"third")].concat();
         assert_eq!(unpacked(&zip), b"\nfirst\nsecond\nthird");
-        for bad in [&b"PK\x03\x04"[..], b"\x1f\x8b", b"PK\x03\x04aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"] {
+        for bad in [
+            &b"PK\x03\x04"[..],
+            b"\x1f\x8b",
+            b"PK\x03\x04aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        ] {
             let _ = unpacked(bad);
         }
     }

@@ -130,7 +130,8 @@ pub fn run(args: &Args) -> Result<(), String> {
     let mut lines = lifeline::Lines::new();
     let line = lines.next_line().map_err(|e| e.to_string())?;
     // serde's message could quote a value: say only where.
-    let input: GateInput = serde_json::from_slice(&line).map_err(|e| format!("standard input is no gate input (column {})", e.column()))?;
+    let input: GateInput = serde_json::from_slice(&line)
+        .map_err(|e| format!("standard input is no gate input (column {})", e.column()))?;
     drop(line);
 
     private_dir(&args.state).map_err(at(&args.state))?;
@@ -139,13 +140,19 @@ pub fn run(args: &Args) -> Result<(), String> {
     let bin = helpers(&state, &programs).map_err(at(&state))?;
     let run = parent(&args.socket).canonicalize().map_err(at(&args.socket))?;
     let mut in_force = policy.clone();
-    let repos = repos(policy, &input, (&state, &bin, &run), &programs).map_err(|e| in_policy(&e))?;
-    let mut known: Vec<(TokenName, Secret)> = input.tokens.into_iter().chain(input.secrets).collect();
-    let parts: Vec<_> = known.iter().flat_map(|(name, value)| key_lines(value).map(|line| (name.clone(), line))).collect();
+    let repos =
+        repos(policy, &input, (&state, &bin, &run), &programs).map_err(|e| in_policy(&e))?;
+    let mut known: Vec<(TokenName, Secret)> =
+        input.tokens.into_iter().chain(input.secrets).collect();
+    let parts: Vec<_> = known
+        .iter()
+        .flat_map(|(name, value)| key_lines(value).map(|line| (name.clone(), line)))
+        .collect();
     known.extend(parts);
     let scanner = Scanner::new(&known);
     drop(known);
-    let profile = |limit| scanner.profile(&Scan { limit, ..Scan::default() }).map_err(|e| e.to_string());
+    let profile =
+        |limit| scanner.profile(&Scan { limit, ..Scan::default() }).map_err(|e| e.to_string());
     let (profile, secrets) = (profile(Some(Action::Warn))?, profile(None)?);
 
     let agent = repos.values().any(|r| r.remote.needs_agent());
@@ -161,7 +168,11 @@ pub fn run(args: &Args) -> Result<(), String> {
 
     // Threads start here, after the seal, and so inherit it. Children are tied to the thread that starts them: never from a
     // blocking task, whose thread ends when it is idle.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     let served = runtime.block_on(async {
         let ending = lines.listen(|_| tracing::error!("standard input: no command is known"))?;
         let (rules, said) = (repos.clone(), log.clone());
@@ -173,8 +184,20 @@ pub fn run(args: &Args) -> Result<(), String> {
         io::stdout().flush()?;
         let limits = Limits::default();
         let requests = Arc::new(tokio::sync::Semaphore::new(limits.requests));
-        let (log, guards, tasks, warm) = (log.clone(), refusal::Guards::default(), Default::default(), Default::default());
-        let gate = Arc::new(server::Gate { repos, log, profile, secrets, limits, guards, tasks, warm, requests, ending });
+        let (log, guards, tasks, warm) =
+            (log.clone(), refusal::Guards::default(), Default::default(), Default::default());
+        let gate = Arc::new(server::Gate {
+            repos,
+            log,
+            profile,
+            secrets,
+            limits,
+            guards,
+            tasks,
+            warm,
+            requests,
+            ending,
+        });
         // On a worker, for its children's sake.
         tokio::spawn(server::serve(gate, listener)).await.map_err(io::Error::other)?
     });
@@ -188,9 +211,13 @@ pub fn run(args: &Args) -> Result<(), String> {
 /// The lines of a key that tell something: each is looked for by itself, too.
 fn key_lines(value: &Secret) -> impl Iterator<Item = Secret> {
     // What every unencrypted OpenSSH key begins with tells nothing.
-    let telling = |line: &&str| line.len() >= 24 && !line.starts_with("-----") && !line.starts_with("b3BlbnNzaC1rZXktdj");
+    let telling = |line: &&str| {
+        line.len() >= 24 && !line.starts_with("-----") && !line.starts_with("b3BlbnNzaC1rZXktdj")
+    };
     let text = value.expose();
-    let lines = text.contains('\n').then(|| text.lines().map(str::trim).filter(telling).map(|line| Secret::new(line.to_owned())));
+    let lines = text.contains('\n').then(|| {
+        text.lines().map(str::trim).filter(telling).map(|line| Secret::new(line.to_owned()))
+    });
     lines.into_iter().flatten().collect::<Vec<_>>().into_iter()
 }
 
@@ -207,11 +234,20 @@ fn programs(args: &Args, state: &Path) -> Result<Programs, String> {
     let real = |path: &Path| path.canonicalize().map_err(|e| format!("{}: {e}", path.display()));
     let git = real(&args.git)?;
     // git of a store path says where its programs were before it was moved there.
-    let beside = git.parent().and_then(Path::parent).map(|p| p.join("lib/git-core")).filter(|p| p.is_dir());
-    let said = std::process::Command::new(&git).arg("--exec-path").env_clear().output().map_err(|e| format!("{}: {e}", git.display()))?;
-    let exec_path = beside.unwrap_or_else(|| PathBuf::from(String::from_utf8_lossy(&said.stdout).trim()));
+    let beside =
+        git.parent().and_then(Path::parent).map(|p| p.join("lib/git-core")).filter(|p| p.is_dir());
+    let said = std::process::Command::new(&git)
+        .arg("--exec-path")
+        .env_clear()
+        .output()
+        .map_err(|e| format!("{}: {e}", git.display()))?;
+    let exec_path =
+        beside.unwrap_or_else(|| PathBuf::from(String::from_utf8_lossy(&said.stdout).trim()));
     if !exec_path.is_absolute() || !exec_path.is_dir() {
-        return Err(format!("{}: it does not say where its programs are (git --exec-path)", git.display()));
+        return Err(format!(
+            "{}: it does not say where its programs are (git --exec-path)",
+            git.display()
+        ));
     }
     let home = state.join("home");
     private_dir(&home).map_err(|e| format!("{}: {e}", home.display()))?;
@@ -250,7 +286,10 @@ fn repos(
     programs: &Arc<Programs>,
 ) -> Result<BTreeMap<UpstreamName, Arc<Repo>>, String> {
     if policy.version != 1 {
-        return Err(format!("policy version {} is not known to this program (it knows 1)", policy.version));
+        return Err(format!(
+            "policy version {} is not known to this program (it knows 1)",
+            policy.version
+        ));
     }
     let digest = policy.digest();
     let (mut all, mut folded) = (BTreeMap::new(), HashSet::new());
@@ -263,17 +302,21 @@ fn repos(
         let dir = state.join("repos").join(name.to_string());
         let way = dir.join("way");
         private_dir(&way).map_err(|e| of(&e))?;
-        let remote = Remote::new(&upstream, &input.tokens, (&way, bin, run), programs).map_err(|e| of(&e))?;
-        let rules = Rules::new(&upstream, (&policy.agent, &policy.slug), digest.clone()).map_err(|e| of(&e))?;
+        let remote = Remote::new(&upstream, &input.tokens, (&way, bin, run), programs)
+            .map_err(|e| of(&e))?;
+        let rules = Rules::new(&upstream, (&policy.agent, &policy.slug), digest.clone())
+            .map_err(|e| of(&e))?;
         let attestor = match &upstream.attest {
             Some(key) => {
-                let pem = input.tokens.get(key).ok_or_else(|| of(&format!("there is no key {key}")))?;
+                let pem =
+                    input.tokens.get(key).ok_or_else(|| of(&format!("there is no key {key}")))?;
                 let key = Key::read(pem).map_err(|e| of(&format!("attest: key {key}: {e}")))?;
                 Some(Attestor::new(key, &policy.agent, &policy.slug))
             }
             None => None,
         };
-        let repo = Repo::new(upstream, (rules, attestor), dir, remote, programs.clone()).map_err(|e| of(&e))?;
+        let repo = Repo::new(upstream, (rules, attestor), dir, remote, programs.clone())
+            .map_err(|e| of(&e))?;
         all.insert(name, Arc::new(repo));
     }
     Ok(all)
@@ -282,7 +325,10 @@ fn repos(
 /// Listens at `path`, mode 0600. A socket that nobody answers any more is replaced.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     if path.as_os_str().len() > 107 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "longer than the 107 bytes that a socket's path can have"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "longer than the 107 bytes that a socket's path can have",
+        ));
     }
     let listener = match UnixListener::bind(path) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
@@ -309,7 +355,13 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// What the gate and its children read and write after the start; each child gets a part of it.
-fn grants(args: &Args, state: &Path, run: &Path, programs: &Programs, repos: &BTreeMap<UpstreamName, Arc<Repo>>) -> Grants {
+fn grants(
+    args: &Args,
+    state: &Path,
+    run: &Path,
+    programs: &Programs,
+    repos: &BTreeMap<UpstreamName, Arc<Repo>>,
+) -> Grants {
     let mut ro: Vec<PathBuf> = call::SYSTEM.iter().map(PathBuf::from).collect();
     ro.extend(["/dev/urandom", "/dev/random", "/proc/self", "/etc/ld.so.cache"].map(PathBuf::from));
     ro.push(parent(&args.policy).to_owned()); // it is replaced by a rename

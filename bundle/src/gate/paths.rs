@@ -53,9 +53,16 @@ pub fn symlink(path: &str, target: &str) -> Option<(Rule, String)> {
             "" | "." => {}
             ".." => match depth.checked_sub(1) {
                 Some(up) => depth = up,
-                None => return Some((Rule::Symlink, "a symbolic link leads out of the tree".to_owned())),
+                None => {
+                    return Some((
+                        Rule::Symlink,
+                        "a symbolic link leads out of the tree".to_owned(),
+                    ));
+                }
             },
-            _ if is_dot_git(component) => return Some((Rule::Symlink, "a symbolic link leads into .git".to_owned())),
+            _ if is_dot_git(component) => {
+                return Some((Rule::Symlink, "a symbolic link leads into .git".to_owned()));
+            }
             _ => depth += 1,
         }
     }
@@ -77,7 +84,9 @@ pub fn gitmodules(text: &str) -> Option<(Rule, String, usize)> {
         let found = match key.as_str() {
             "url" => submodule_url(value),
             "update" if value.starts_with('!') => Some("a submodule's update is a command"),
-            "path" if value.starts_with('-') || path(value).is_some() => Some("a submodule's path is none"),
+            "path" if value.starts_with('-') || path(value).is_some() => {
+                Some("a submodule's path is none")
+            }
             _ => None,
         };
         if let Some(why) = found {
@@ -104,7 +113,18 @@ mod tests {
 
     #[test]
     fn dot_git_in_every_dress() {
-        for bad in [".git", ".GIT", ".gIt", ".git.", ".git ", "git~1", "GIT~1", ".g\u{200c}it", ".git::$INDEX_ALLOCATION", ".git. . "] {
+        for bad in [
+            ".git",
+            ".GIT",
+            ".gIt",
+            ".git.",
+            ".git ",
+            "git~1",
+            "GIT~1",
+            ".g\u{200c}it",
+            ".git::$INDEX_ALLOCATION",
+            ".git. . ",
+        ] {
             assert!(is_dot_git(bad), "{bad:?}");
             assert!(path(&format!("a/{bad}/hooks")).is_some(), "{bad:?}");
         }
@@ -114,7 +134,11 @@ mod tests {
         for bad in ["a\\.git\\x", "a/../b", "a\nb", "a\x1b[2J", "a/\u{202e}b", "..\\x", "a//b"] {
             assert!(path(bad).is_some(), "{bad:?}");
         }
-        assert!(path("a b/ü.txt").is_none() && path(".github/x").is_none() && path("👩\u{200d}🚀").is_none());
+        assert!(
+            path("a b/ü.txt").is_none()
+                && path(".github/x").is_none()
+                && path("👩\u{200d}🚀").is_none()
+        );
     }
 
     #[test]
@@ -139,11 +163,29 @@ mod tests {
     #[test]
     fn submodules_carry_nothing() {
         let bad = |text: &str| gitmodules(text).map(|(rule, _, line)| (rule, line));
-        assert_eq!(bad("[submodule \"x\"]\n\turl = https://tok@h.test/x"), Some((Rule::Submodule, 2)));
-        assert!(bad("URL=ssh://me:pw@h.test/x").is_some() && bad("url = ext::sh -c x").is_some() && bad("update = !x").is_some());
-        assert!(bad("[submodule \"x\"] url = https://tok@h.test/x").is_some() && bad("url = https://to\\\nk@h.test/x").is_some());
-        assert!(bad("url = \"https\"://tok\"@\"h.test/x").is_some() && bad("url = \"-x\"").is_some());
-        assert!(bad("url = -x").is_some() && bad("path = -x").is_some() && bad("path = a/.GIT").is_some());
-        assert!(bad("url = ssh://git@h.test/x\npath = a\nurl = ../y\nurl = git@h.test:x").is_none());
+        assert_eq!(
+            bad("[submodule \"x\"]\n\turl = https://tok@h.test/x"),
+            Some((Rule::Submodule, 2))
+        );
+        assert!(
+            bad("URL=ssh://me:pw@h.test/x").is_some()
+                && bad("url = ext::sh -c x").is_some()
+                && bad("update = !x").is_some()
+        );
+        assert!(
+            bad("[submodule \"x\"] url = https://tok@h.test/x").is_some()
+                && bad("url = https://to\\\nk@h.test/x").is_some()
+        );
+        assert!(
+            bad("url = \"https\"://tok\"@\"h.test/x").is_some() && bad("url = \"-x\"").is_some()
+        );
+        assert!(
+            bad("url = -x").is_some()
+                && bad("path = -x").is_some()
+                && bad("path = a/.GIT").is_some()
+        );
+        assert!(
+            bad("url = ssh://git@h.test/x\npath = a\nurl = ../y\nurl = git@h.test:x").is_none()
+        );
     }
 }

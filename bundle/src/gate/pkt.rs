@@ -26,7 +26,9 @@ pub fn next(buf: &[u8]) -> Result<Option<(Pkt<'_>, usize)>, Refusal> {
     let Some((digits, rest)) = buf.split_first_chunk::<4>() else { return Ok(None) };
     let mut len = 0;
     for digit in digits {
-        let value = char::from(*digit).to_digit(16).ok_or_else(|| Refusal::new(Rule::PktLine, "a pkt-line's length is not hex"))?;
+        let value = char::from(*digit)
+            .to_digit(16)
+            .ok_or_else(|| Refusal::new(Rule::PktLine, "a pkt-line's length is not hex"))?;
         len = len * 16 + value as usize;
     }
     match len {

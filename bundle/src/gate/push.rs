@@ -52,7 +52,8 @@ impl Quarantine {
         private_dir(&this.objects().join("pack")).map_err(|e| bad(&e))?;
         private_dir(&this.objects().join("info")).map_err(|e| bad(&e))?;
         let mirror = repo.mirror.join("objects");
-        fs::write(this.objects().join("info/alternates"), format!("{}\n", mirror.display())).map_err(|e| bad(&e))?;
+        fs::write(this.objects().join("info/alternates"), format!("{}\n", mirror.display()))
+            .map_err(|e| bad(&e))?;
         Ok(this)
     }
 
@@ -73,7 +74,12 @@ impl Drop for Quarantine {
 ///
 /// # Errors
 /// The request is none; what its refs may not be is in the answer instead.
-pub async fn receive(gate: Arc<Gate>, repo: Arc<Repo>, mut inflow: Inflow, mut ticket: Ticket) -> Result<Reply, (Refusal, Ticket)> {
+pub async fn receive(
+    gate: Arc<Gate>,
+    repo: Arc<Repo>,
+    mut inflow: Inflow,
+    mut ticket: Ticket,
+) -> Result<Reply, (Refusal, Ticket)> {
     let (head, rest) = match read_head(&mut inflow).await {
         Ok(it) => it,
         Err(refusal) => {
@@ -106,7 +112,16 @@ pub async fn receive(gate: Arc<Gate>, repo: Arc<Repo>, mut inflow: Inflow, mut t
     tasks.spawn(async move {
         let out = Out { tx, capabilities: head.capabilities };
         let mut found = Vec::new();
-        let done = forward(&gate, &repo, &head, (&quarantine, leaks, &refs, &rules), &mut ticket, &out, &mut found).await;
+        let done = forward(
+            &gate,
+            &repo,
+            &head,
+            (&quarantine, leaks, &refs, &rules),
+            &mut ticket,
+            &out,
+            &mut found,
+        )
+        .await;
         drop(quarantine);
         let mut bytes = Vec::new();
         match &done {
@@ -168,8 +183,11 @@ fn report(out: &mut Vec<u8>, head: &Head, refusal: Option<&Refusal>) {
         return;
     }
     let mut lines = Vec::new();
-    let unpacked =
-        if refusal.is_some_and(|r| matches!(r.rule, Rule::Pack | Rule::MaxPack)) { "unpack refused by git-gate\n" } else { "unpack ok\n" };
+    let unpacked = if refusal.is_some_and(|r| matches!(r.rule, Rule::Pack | Rule::MaxPack)) {
+        "unpack refused by git-gate\n"
+    } else {
+        "unpack ok\n"
+    };
     pkt::data(&mut lines, unpacked.as_bytes());
     for command in &head.commands {
         let line = match refusal {
@@ -219,7 +237,13 @@ struct Taken {
 }
 
 /// Checks the refs, then reads the pack into a quarantine of its own. gitleaks is started first: it warms up meanwhile.
-async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut Inflow) -> Result<Taken, Refusal> {
+async fn take(
+    gate: &Gate,
+    repo: &Repo,
+    head: &Head,
+    rest: &[u8],
+    inflow: &mut Inflow,
+) -> Result<Taken, Refusal> {
     let refs = repo.refs().await?;
     let rules = repo.rules();
     let (push, patterns) = rules.push.as_ref().ok_or_else(read_only)?;
@@ -228,7 +252,12 @@ async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut I
     let leaks = gate.warm.take(&repo.programs)?;
 
     let mut meter = Meter { head: Vec::new(), size: 0 };
-    let mut args = vec!["index-pack".to_owned(), "--stdin".to_owned(), "--fix-thin".to_owned(), "--threads=2".to_owned()];
+    let mut args = vec![
+        "index-pack".to_owned(),
+        "--stdin".to_owned(),
+        "--fix-thin".to_owned(),
+        "--threads=2".to_owned(),
+    ];
     if !gate.guards.is_off(Rule::Pack) {
         args.push("--strict".to_owned());
     }
@@ -242,9 +271,16 @@ async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut I
         gate.guards.check(meter.size > push.max_pack, Rule::MaxPack, || {
             format!("the pack is larger than the {} bytes that a push may have", push.max_pack)
         })?;
-        gate.guards.check(meter.objects().is_some_and(|n| n > push.max_objects), Rule::MaxObjects, || {
-            format!("the pack has more than the {} objects that a push may have", push.max_objects)
-        })?;
+        gate.guards.check(
+            meter.objects().is_some_and(|n| n > push.max_objects),
+            Rule::MaxObjects,
+            || {
+                format!(
+                    "the pack has more than the {} objects that a push may have",
+                    push.max_objects
+                )
+            },
+        )?;
         if let Some(to) = &mut stdin {
             if to.write_all(&bytes).await.is_err() {
                 stdin = None; // it says why below
@@ -261,9 +297,15 @@ async fn take(gate: &Gate, repo: &Repo, head: &Head, rest: &[u8], inflow: &mut I
         let _ = running.stdout.read_to_end(&mut said).await;
         running.end().await
     };
-    let ended = timeout(INDEX, end).await.map_err(|_| Refusal::new(Rule::Pack, "the pack takes too long to read"))?;
+    let ended = timeout(INDEX, end)
+        .await
+        .map_err(|_| Refusal::new(Rule::Pack, "the pack takes too long to read"))?;
     let ended = ended.map_err(|e| Refusal::host("read the pack", &e))?;
-    if ended.status.success() { Ok(Taken { quarantine, leaks, refs, rules }) } else { Err(bad_pack(&ended)) }
+    if ended.status.success() {
+        Ok(Taken { quarantine, leaks, refs, rules })
+    } else {
+        Err(bad_pack(&ended))
+    }
 }
 
 fn bad_pack(ended: &Ended) -> Refusal {
@@ -275,7 +317,10 @@ fn bad_pack(ended: &Ended) -> Refusal {
     }
     let reason = ended.reason();
     if reason.contains("unresolved deltas") || reason.contains("did not receive expected object") {
-        return Refusal::new(Rule::Connectivity, "the push builds on objects that the upstream does not have");
+        return Refusal::new(
+            Rule::Connectivity,
+            "the push builds on objects that the upstream does not have",
+        );
     }
     Refusal::new(Rule::Pack, format!("git does not accept the pack: {}", neutral(&reason)))
 }
@@ -294,7 +339,11 @@ impl Meter {
 
     /// How many objects it says it has.
     fn objects(&self) -> Option<u32> {
-        self.head.strip_prefix(b"PACK")?.get(4..8).and_then(|n| n.try_into().ok()).map(u32::from_be_bytes)
+        self.head
+            .strip_prefix(b"PACK")?
+            .get(4..8)
+            .and_then(|n| n.try_into().ok())
+            .map(u32::from_be_bytes)
     }
 }
 
@@ -357,7 +406,8 @@ async fn forward(
     ticket.event.findings = scan.findings.iter().map(ToString::to_string).collect();
     scan.findings.retain(|f| !f.warn);
     if let Some(first) = scan.findings.first() {
-        let mut refusal = Refusal::new(first.kind, format!("{} not to be pushed", count(scan.findings.len())));
+        let mut refusal =
+            Refusal::new(first.kind, format!("{} not to be pushed", count(scan.findings.len())));
         refusal.findings = scan.findings.iter().map(ToString::to_string).collect();
         *found = scan.findings;
         return Err(refusal.hint(
@@ -369,17 +419,24 @@ async fn forward(
     let _alone = repo.alone().await;
     // A push can be as slow as its sender likes. Under rules that are not in force any more nothing leaves.
     if !std::ptr::eq(rules, &*repo.rules()) {
-        return Err(Refusal::new(Rule::Stale, "the operator has changed the rules meanwhile: push again"));
+        return Err(Refusal::new(
+            Rule::Stale,
+            "the operator has changed the rules meanwhile: push again",
+        ));
     }
     let mut tries = 0;
     let (answer, notes) = loop {
         let notes = match &repo.attestor {
-            Some(attestor) => Some(out.waiting(attestor.notes(repo, &git().rw(&objects), head, &rules.digest)).await?),
+            Some(attestor) => Some(
+                out.waiting(attestor.notes(repo, &git().rw(&objects), head, &rules.digest)).await?,
+            ),
             None => None,
         };
         match out.waiting(send(repo, git(), head, notes.as_ref())).await {
             // Somebody else's push was attested in between: all or nothing went wrong by that.
-            Err(_) if tries < ATTEST_TRIES && attest::moved(repo, notes.as_ref()).await => tries += 1,
+            Err(_) if tries < ATTEST_TRIES && attest::moved(repo, notes.as_ref()).await => {
+                tries += 1
+            }
             answer => break (answer, notes),
         }
     };
@@ -388,7 +445,9 @@ async fn forward(
             for line in &said {
                 out.line(&format!("upstream: {line}")).await;
             }
-            let attested = notes.map(|n| format!("; attested by {} {}", attest::NOTES, n.new.short())).unwrap_or_default();
+            let attested = notes
+                .map(|n| format!("; attested by {} {}", attest::NOTES, n.new.short()))
+                .unwrap_or_default();
             if !attested.is_empty() {
                 out.line(&format!("git-gate: pushed{attested}")).await;
             }
@@ -411,17 +470,35 @@ async fn forward(
 }
 
 fn count(n: usize) -> String {
-    if n == 1 { "something was found that is".to_owned() } else { format!("{n} things were found that are") }
+    if n == 1 {
+        "something was found that is".to_owned()
+    } else {
+        format!("{n} things were found that are")
+    }
 }
 
 /// Pushes upstream. Gives what the upstream said.
-async fn send(repo: &Repo, git: Call, head: &Head, notes: Option<&Notes>) -> Result<Vec<String>, (Refusal, Vec<String>)> {
-    let mut args = vec!["push".to_owned(), "--porcelain".to_owned(), "--no-verify".to_owned(), "--no-signed".to_owned()];
+async fn send(
+    repo: &Repo,
+    git: Call,
+    head: &Head,
+    notes: Option<&Notes>,
+) -> Result<Vec<String>, (Refusal, Vec<String>)> {
+    let mut args = vec![
+        "push".to_owned(),
+        "--porcelain".to_owned(),
+        "--no-verify".to_owned(),
+        "--no-signed".to_owned(),
+    ];
     if head.commands.len() > 1 || notes.is_some() {
         args.push("--atomic".to_owned());
     }
     if let Some(notes) = notes {
-        args.push(format!("--force-with-lease={}:{}", attest::NOTES, notes.old.as_ref().map_or("", Id::as_str)));
+        args.push(format!(
+            "--force-with-lease={}:{}",
+            attest::NOTES,
+            notes.old.as_ref().map_or("", Id::as_str)
+        ));
     }
     for c in &head.commands {
         // An empty expectation: the ref must not be there.
@@ -451,13 +528,22 @@ async fn send(repo: &Repo, git: Call, head: &Head, notes: Option<&Notes>) -> Res
         Ok(ended) => {
             let text = String::from_utf8_lossy(&ended.output).into_owned();
             let mut refused = text.lines().filter(|l| l.starts_with('!'));
-            let line = refused.find(|l| !l.contains("atomic push failed")).and_then(|l| l.rsplit('\t').next());
+            let line = refused
+                .find(|l| !l.contains("atomic push failed"))
+                .and_then(|l| l.rsplit('\t').next());
             match line {
-                Some(line) if line.contains("stale info") => {
-                    Refusal::new(Rule::Stale, "the upstream has something else there by now: fetch first")
-                }
-                Some(line) => Refusal::new(Rule::UpstreamRefused, format!("the upstream does not accept it: {}", neutral(line))),
-                None => Refusal::new(Rule::Upstream, format!("the upstream did not take it: {}", neutral(&ended.reason()))),
+                Some(line) if line.contains("stale info") => Refusal::new(
+                    Rule::Stale,
+                    "the upstream has something else there by now: fetch first",
+                ),
+                Some(line) => Refusal::new(
+                    Rule::UpstreamRefused,
+                    format!("the upstream does not accept it: {}", neutral(line)),
+                ),
+                None => Refusal::new(
+                    Rule::Upstream,
+                    format!("the upstream did not take it: {}", neutral(&ended.reason())),
+                ),
             }
         }
     };
@@ -478,14 +564,23 @@ fn upstream_lines(ended: &Ended) -> Vec<String> {
 /// Moves the pack into the mirror, and its refs on.
 async fn adopt(repo: &Repo, head: &Head, objects: &Path) -> Result<(), Refusal> {
     let bad = |e: &dyn std::fmt::Display| Refusal::host("keep the pushed objects", e);
-    let mut files: Vec<PathBuf> = fs::read_dir(objects.join("pack")).map_err(|e| bad(&e))?.filter_map(|e| Some(e.ok()?.path())).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(objects.join("pack"))
+        .map_err(|e| bad(&e))?
+        .filter_map(|e| Some(e.ok()?.path()))
+        .collect();
     // A pack is there once its index is.
     files.sort_by_key(|f| f.extension().is_some_and(|e| e == "idx"));
     for file in files {
-        let Some(name) = file.file_name().filter(|n| n.to_string_lossy().starts_with("pack-")) else { continue };
+        let Some(name) = file.file_name().filter(|n| n.to_string_lossy().starts_with("pack-"))
+        else {
+            continue;
+        };
         fs::rename(&file, repo.mirror.join("objects/pack").join(name)).map_err(|e| bad(&e))?;
     }
-    let lines = head.commands.iter().fold(String::new(), |all, c| format!("{all}update {} {} {}\n", c.name, c.new, c.old));
+    let lines = head
+        .commands
+        .iter()
+        .fold(String::new(), |all, c| format!("{all}update {} {} {}\n", c.name, c.new, c.old));
     let call = repo.git().rw(&repo.mirror).args(["update-ref", "--stdin"]);
     ran(call.run(lines.into_bytes(), 1 << 16, LOCAL).await, "move the mirror's refs").map(drop)
 }
@@ -493,13 +588,15 @@ async fn adopt(repo: &Repo, head: &Head, objects: &Path) -> Result<(), Refusal> 
 /// What the gate can do, and the mirror's refs: the beginning of a push.
 #[must_use]
 pub fn advertisement(refs: &Refs) -> Vec<u8> {
-    const CAPABILITIES: &str = "report-status side-band-64k ofs-delta atomic object-format=sha1 agent=bot-bottle-gate";
+    const CAPABILITIES: &str =
+        "report-status side-band-64k ofs-delta atomic object-format=sha1 agent=bot-bottle-gate";
     let mut out = Vec::new();
     pkt::data(&mut out, b"# service=git-receive-pack\n");
     pkt::flush(&mut out);
     let mut capabilities = Some(CAPABILITIES);
     let zero = HashMap::from([("capabilities^{}".to_owned(), Id::zero())]);
-    let lines: Vec<(&String, &Id)> = if refs.is_empty() { zero.iter().collect() } else { refs.iter().collect() };
+    let lines: Vec<(&String, &Id)> =
+        if refs.is_empty() { zero.iter().collect() } else { refs.iter().collect() };
     for (name, id) in lines {
         let tail = capabilities.take().map(|c| format!("\0{c}")).unwrap_or_default();
         pkt::data(&mut out, format!("{id} {name}{tail}\n").as_bytes());
@@ -515,6 +612,10 @@ mod tests {
     #[test]
     fn an_empty_repository_can_be_pushed_to() {
         let text = advertisement(&Refs::new());
-        assert!(text.windows(17).any(|w| w == b"capabilities^{}\0r"), "{}", String::from_utf8_lossy(&text));
+        assert!(
+            text.windows(17).any(|w| w == b"capabilities^{}\0r"),
+            "{}",
+            String::from_utf8_lossy(&text)
+        );
     }
 }

@@ -19,18 +19,33 @@ impl RefPolicy {
     /// # Errors
     /// A name that makes a pattern none.
     pub fn new(push: &Push, agent: &str, slug: &str) -> Result<Self, GateTextError> {
-        let all = |patterns: &[bottle_policy::RefPattern]| patterns.iter().map(|p| p.of(agent, slug)).collect::<Result<Vec<_>, _>>();
-        Ok(Self { branches: all(&push.branches)?, protected: all(&push.protected)?, tags: all(&push.tags)? })
+        let all = |patterns: &[bottle_policy::RefPattern]| {
+            patterns.iter().map(|p| p.of(agent, slug)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            branches: all(&push.branches)?,
+            protected: all(&push.protected)?,
+            tags: all(&push.tags)?,
+        })
     }
 
     /// Whether `command` may be; `current` is what the upstream has for it. Ancestry is not looked at here.
     ///
     /// # Errors
     /// The first rule against it.
-    pub fn check(&self, command: &Command, current: Option<&Id>, guards: &Guards) -> Result<(), Refusal> {
+    pub fn check(
+        &self,
+        command: &Command,
+        current: Option<&Id>,
+        guards: &Guards,
+    ) -> Result<(), Refusal> {
         let name = &command.name;
-        guards.check(!is_ref_name(name), Rule::RefName, || "not a name that git gives a ref".to_owned())?;
-        guards.check(command.new.is_zero(), Rule::Delete, || "refs are not deleted through the gate".to_owned())?;
+        guards.check(!is_ref_name(name), Rule::RefName, || {
+            "not a name that git gives a ref".to_owned()
+        })?;
+        guards.check(command.new.is_zero(), Rule::Delete, || {
+            "refs are not deleted through the gate".to_owned()
+        })?;
         let slashed = |short: &str| format!("/{short}");
         if let Some(branch) = name.strip_prefix("refs/heads/") {
             let branch = slashed(branch);
@@ -40,31 +55,51 @@ impl RefPolicy {
             guards.check(protected, Rule::Protected, || "this branch is protected".to_owned())?;
             let allowed = self.branches.iter().any(|p| p.matches(&branch));
             guards
-                .check(!allowed, Rule::Branch, || "this bottle may not push to this branch".to_owned())
+                .check(!allowed, Rule::Branch, || {
+                    "this bottle may not push to this branch".to_owned()
+                })
                 .map_err(|r| r.hint(self.allowed()))?;
         } else if let Some(tag) = name.strip_prefix("refs/tags/") {
             let allowed = self.tags.iter().any(|p| p.matches(&slashed(tag)));
             guards.check(!allowed, Rule::Tag, || "this bottle may not push this tag".to_owned())?;
-            guards.check(current.is_some(), Rule::TagMove, || "a tag that exists is not moved".to_owned())?;
+            guards.check(current.is_some(), Rule::TagMove, || {
+                "a tag that exists is not moved".to_owned()
+            })?;
         } else {
-            guards.check(true, Rule::RefKind, || "only branches and tags are pushed through the gate".to_owned())?;
+            guards.check(true, Rule::RefKind, || {
+                "only branches and tags are pushed through the gate".to_owned()
+            })?;
         }
-        let same = if command.old.is_zero() { current.is_none() } else { current == Some(&command.old) };
-        guards.check(!same, Rule::Stale, || "the upstream has something else there by now: fetch first".to_owned())
+        let same =
+            if command.old.is_zero() { current.is_none() } else { current == Some(&command.old) };
+        guards.check(!same, Rule::Stale, || {
+            "the upstream has something else there by now: fetch first".to_owned()
+        })
     }
 
     fn allowed(&self) -> String {
-        let list: Vec<&str> = self.branches.iter().map(|p| p.as_str().trim_start_matches('/')).collect();
-        if list.is_empty() { "no branch may be pushed".to_owned() } else { format!("branches that may be pushed: {}", list.join(", ")) }
+        let list: Vec<&str> =
+            self.branches.iter().map(|p| p.as_str().trim_start_matches('/')).collect();
+        if list.is_empty() {
+            "no branch may be pushed".to_owned()
+        } else {
+            format!("branches that may be pushed: {}", list.join(", "))
+        }
     }
 }
 
 /// Whether git takes `name` for a ref's, git-check-ref-format(1), and a terminal shows it as it is.
 #[must_use]
 pub fn is_ref_name(name: &str) -> bool {
-    let bad = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\\"'`$|&;<>(){}".contains(c) || is_hidden(c);
-    let component =
-        |c: &str| !c.is_empty() && !c.starts_with(['.', '-']) && !c.ends_with('.') && !c.to_ascii_lowercase().ends_with(".lock");
+    let bad = |c: char| {
+        c.is_control() || c.is_whitespace() || "~^:?*[\\\"'`$|&;<>(){}".contains(c) || is_hidden(c)
+    };
+    let component = |c: &str| {
+        !c.is_empty()
+            && !c.starts_with(['.', '-'])
+            && !c.ends_with('.')
+            && !c.to_ascii_lowercase().ends_with(".lock")
+    };
     name.starts_with("refs/")
         && name.split('/').count() > 2
         && name.len() <= 512
@@ -87,7 +122,14 @@ mod tests {
 
     #[test]
     fn names_of_refs_are_git_s() {
-        for good in ["refs/heads/x", "refs/heads/a/b-c.d", "refs/tags/v1", "refs/heads/ä", "refs/heads/a@b", "refs/heads/#1"] {
+        for good in [
+            "refs/heads/x",
+            "refs/heads/a/b-c.d",
+            "refs/tags/v1",
+            "refs/heads/ä",
+            "refs/heads/a@b",
+            "refs/heads/#1",
+        ] {
             assert!(is_ref_name(good), "{good}");
         }
         for bad in [
@@ -125,7 +167,11 @@ mod tests {
         push.tags = vec!["agent-*".parse().unwrap()];
         let policy = RefPolicy::new(&push, "claude", "b").unwrap();
         let (a, b) = (Id::parse(&[b'a'; 40]).unwrap(), Id::parse(&[b'b'; 40]).unwrap());
-        let command = |old: &Id, new: &Id, name: &str| Command { old: old.clone(), new: new.clone(), name: name.to_owned() };
+        let command = |old: &Id, new: &Id, name: &str| Command {
+            old: old.clone(),
+            new: new.clone(),
+            name: name.to_owned(),
+        };
         let zero = Id::zero();
         for (command, current, rule) in [
             (command(&zero, &a, "refs/heads/agent/x y"), None, Rule::RefName),
@@ -139,13 +185,33 @@ mod tests {
             (command(&zero, &b, "refs/heads/agent/x"), Some(&a), Rule::Stale),
             (command(&a, &b, "refs/heads/agent/x"), None, Rule::Stale),
         ] {
-            assert_eq!(policy.check(&command, current, &Guards::default()).unwrap_err().rule, rule, "{command:?}");
-            assert!(policy.check(&command, current, &Guards { off: vec![rule] }).is_ok(), "the twin of {command:?}");
+            assert_eq!(
+                policy.check(&command, current, &Guards::default()).unwrap_err().rule,
+                rule,
+                "{command:?}"
+            );
+            assert!(
+                policy.check(&command, current, &Guards { off: vec![rule] }).is_ok(),
+                "the twin of {command:?}"
+            );
         }
         let cased = command(&zero, &a, "refs/heads/Main");
-        let wide = RefPolicy::new(&Push { branches: vec!["*".parse().unwrap()], ..push.clone() }, "c", "b").unwrap();
+        let wide = RefPolicy::new(
+            &Push { branches: vec!["*".parse().unwrap()], ..push.clone() },
+            "c",
+            "b",
+        )
+        .unwrap();
         assert_eq!(wide.check(&cased, None, &Guards::default()).unwrap_err().rule, Rule::Protected);
-        assert!(policy.check(&command(&a, &b, "refs/heads/agent/x"), Some(&a), &Guards::default()).is_ok());
-        assert!(policy.check(&command(&zero, &b, "refs/tags/agent-2"), None, &Guards::default()).is_ok());
+        assert!(
+            policy
+                .check(&command(&a, &b, "refs/heads/agent/x"), Some(&a), &Guards::default())
+                .is_ok()
+        );
+        assert!(
+            policy
+                .check(&command(&zero, &b, "refs/tags/agent-2"), None, &Guards::default())
+                .is_ok()
+        );
     }
 }

@@ -113,7 +113,16 @@ impl Rule {
     /// Whether policy decided, rather than the network or the host.
     #[must_use]
     pub fn is_denial(self) -> bool {
-        !matches!(self, Self::Upstream | Self::UpstreamRefused | Self::Scanner | Self::Audit | Self::Host | Self::Aborted | Self::Timeout)
+        !matches!(
+            self,
+            Self::Upstream
+                | Self::UpstreamRefused
+                | Self::Scanner
+                | Self::Audit
+                | Self::Host
+                | Self::Aborted
+                | Self::Timeout
+        )
     }
 }
 
@@ -144,7 +153,10 @@ impl Refusal {
 
     /// What cannot be recorded does not happen.
     pub fn unrecorded() -> Self {
-        Self::new(Rule::Audit, "the audit log takes no more lines (disk full, or this launch's budget spent), so nothing is let through")
+        Self::new(
+            Rule::Audit,
+            "the audit log takes no more lines (disk full, or this launch's budget spent), so nothing is let through",
+        )
     }
 
     /// The same with a hint.
@@ -194,7 +206,12 @@ impl Guards {
     ///
     /// # Errors
     /// The refusal made by `why`.
-    pub fn check(&self, broken: bool, rule: Rule, why: impl FnOnce() -> String) -> Result<(), Refusal> {
+    pub fn check(
+        &self,
+        broken: bool,
+        rule: Rule,
+        why: impl FnOnce() -> String,
+    ) -> Result<(), Refusal> {
         if broken && !self.is_off(rule) { Err(Refusal::new(rule, why())) } else { Ok(()) }
     }
 }

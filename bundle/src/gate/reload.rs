@@ -28,7 +28,12 @@ pub fn read(path: &Path) -> Result<GatePolicy, String> {
 
 /// Puts the rules at `path` in force, all or none, and says in the audit log what came of it. What is being pushed ends under the
 /// rules that it began with.
-pub fn apply(path: &Path, in_force: &mut GatePolicy, repos: &BTreeMap<UpstreamName, Arc<Repo>>, log: &AuditWriter) {
+pub fn apply(
+    path: &Path,
+    in_force: &mut GatePolicy,
+    repos: &BTreeMap<UpstreamName, Arc<Repo>>,
+    log: &AuditWriter,
+) {
     let before = in_force.digest();
     let applied = read(path).and_then(|policy| {
         let digest = policy.digest();
@@ -39,10 +44,12 @@ pub fn apply(path: &Path, in_force: &mut GatePolicy, repos: &BTreeMap<UpstreamNa
         if let Some(why) = in_force.not_reloadable(&policy) {
             return Err(at(&why));
         }
-        let rules = policy
-            .upstreams
-            .iter()
-            .map(|u| Ok((&u.name, Rules::new(u, (&policy.agent, &policy.slug), digest.clone()).map_err(|e| at(&e))?)));
+        let rules = policy.upstreams.iter().map(|u| {
+            Ok((
+                &u.name,
+                Rules::new(u, (&policy.agent, &policy.slug), digest.clone()).map_err(|e| at(&e))?,
+            ))
+        });
         for (name, rules) in rules.collect::<Result<Vec<_>, String>>()? {
             if let Some(repo) = repos.get(name) {
                 repo.replace_rules(rules);

@@ -52,7 +52,8 @@ impl Remote {
         programs: &Programs,
     ) -> Result<Self, String> {
         let url = &upstream.url;
-        let token = |name: &TokenName| tokens.get(name).ok_or_else(|| format!("token {name} has no value"));
+        let token =
+            |name: &TokenName| tokens.get(name).ok_or_else(|| format!("token {name} has no value"));
         let mut this = Self {
             url: url.as_str().to_owned(),
             protocol: if url.is_ssh() { "ssh" } else { "https" },
@@ -63,7 +64,10 @@ impl Remote {
             token: None,
             _agent: None,
         };
-        let write = |name: &str, text: &str| fs::write(dir.join(name), text).map_err(|e| format!("{}: {e}", dir.join(name).display()));
+        let write = |name: &str, text: &str| {
+            fs::write(dir.join(name), text)
+                .map_err(|e| format!("{}: {e}", dir.join(name).display()))
+        };
         if url.is_ssh() {
             let ssh = programs.ssh.as_ref().ok_or("an ssh upstream needs --ssh")?;
             let hosts = upstream.known_hosts.as_ref().ok_or("an ssh upstream needs known_hosts")?;
@@ -72,7 +76,11 @@ impl Remote {
                 format!("UserKnownHostsFile {}", quoted(&dir.join("known_hosts"))?),
                 format!(
                     "HostKeyAlias {}",
-                    if url.port() == 22 { url.host().to_owned() } else { format!("[{}]:{}", url.host(), url.port()) }
+                    if url.port() == 22 {
+                        url.host().to_owned()
+                    } else {
+                        format!("[{}]:{}", url.host(), url.port())
+                    }
                 ),
             ];
             if let Some(to) = upstream.connect {
@@ -82,7 +90,8 @@ impl Remote {
             match &upstream.access {
                 Access::None => config.push("IdentityAgent none\nIdentityFile none".to_owned()),
                 Access::IdentityFile(path) => {
-                    fs::File::open(path).map_err(|e| format!("identity file {}: {e}", path.display()))?;
+                    fs::File::open(path)
+                        .map_err(|e| format!("identity file {}: {e}", path.display()))?;
                     this.ro.push(path.clone());
                     config.push(format!("IdentityAgent none\nIdentityFile {}", quoted(path)?));
                 }
@@ -90,8 +99,13 @@ impl Remote {
                     let socket = run.join(format!("agent-{}", upstream.name));
                     let key = Key::read(token(name)?).map_err(|e| format!("key {name}: {e}"))?;
                     write("key.pub", &key.public_line())?;
-                    let agent = Agent::bind(key, &socket).map_err(|e| format!("{}: {e}", socket.display()))?;
-                    config.push(format!("IdentityAgent {}\nIdentityFile {}", quoted(&socket)?, quoted(&dir.join("key.pub"))?));
+                    let agent = Agent::bind(key, &socket)
+                        .map_err(|e| format!("{}: {e}", socket.display()))?;
+                    config.push(format!(
+                        "IdentityAgent {}\nIdentityFile {}",
+                        quoted(&socket)?,
+                        quoted(&dir.join("key.pub"))?
+                    ));
                     this.net = Net::Agent;
                     this._agent = Some(agent);
                 }
@@ -113,7 +127,10 @@ impl Remote {
             if to.port() != url.port() {
                 return Err(format!("connect: an https upstream keeps its port ({})", url.port()));
             }
-            this.config.push(("http.curloptResolve", format!("{}:{}:{}", url.host(), url.port(), to.ip())));
+            this.config.push((
+                "http.curloptResolve",
+                format!("{}:{}:{}", url.host(), url.port(), to.ip()),
+            ));
         }
         match &upstream.access {
             Access::None => {}
@@ -121,15 +138,20 @@ impl Remote {
                 let value = token(name)?.expose();
                 let (user, password) = value.split_once(':').unwrap_or(("x-access-token", value));
                 if value.chars().any(char::is_control) {
-                    return Err(format!("token {name}: it has a line break or another control character"));
+                    return Err(format!(
+                        "token {name}: it has a line break or another control character"
+                    ));
                 }
-                this.token = Some(Arc::new(memory_file(password).map_err(|e| format!("memory file: {e}"))?));
+                this.token =
+                    Some(Arc::new(memory_file(password).map_err(|e| format!("memory file: {e}"))?));
                 this.config.push(("credential.username", user.to_owned()));
                 this.config.push(("http.proactiveAuth", "basic".to_owned()));
                 this.env.push(("GIT_ASKPASS", bin.join(HELPERS[1]).into()));
                 this.env.push(("BOTTLE_GATE_HOST", url.host().into()));
             }
-            Access::IdentityFile(_) | Access::Key(_) => return Err("a key is for an ssh upstream".to_owned()),
+            Access::IdentityFile(_) | Access::Key(_) => {
+                return Err("a key is for an ssh upstream".to_owned());
+            }
         }
         Ok(this)
     }
@@ -138,7 +160,16 @@ impl Remote {
     #[cfg(test)]
     pub fn local(path: &Path) -> Self {
         let (url, protocol) = (path.display().to_string(), "file");
-        Self { url, protocol, env: vec![], config: vec![], ro: vec![], net: Net::Outgoing, token: None, _agent: None }
+        Self {
+            url,
+            protocol,
+            env: vec![],
+            config: vec![],
+            ro: vec![],
+            net: Net::Outgoing,
+            token: None,
+            _agent: None,
+        }
     }
 
     /// The upstream's URL: no credential is in it.
@@ -210,7 +241,8 @@ const SSH: &[&str] = &[
 
 /// A path as ssh_config(5) reads it: in quotes, `%` not being an escape.
 fn quoted(path: &Path) -> Result<String, String> {
-    let text = path.to_str().filter(|t| !t.contains(['"', '\\']) && !t.chars().any(char::is_control));
+    let text =
+        path.to_str().filter(|t| !t.contains(['"', '\\']) && !t.chars().any(char::is_control));
     let text = text.ok_or_else(|| format!("{}: ssh cannot be given this path", path.display()))?;
     Ok(format!("\"{}\"", text.replace('%', "%%")))
 }
@@ -248,7 +280,9 @@ pub fn helper(args: &[OsString]) -> Option<ExitCode> {
 
 fn become_ssh(args: &[OsString]) -> io::Result<()> {
     use std::os::unix::process::CommandExt;
-    let var = |name: &str| std::env::var_os(name).ok_or_else(|| io::Error::other(format!("{name} is not set")));
+    let var = |name: &str| {
+        std::env::var_os(name).ok_or_else(|| io::Error::other(format!("{name} is not set")))
+    };
     let mut command = std::process::Command::new(var("BOTTLE_GATE_SSH")?);
     command.arg("-F").arg(var("BOTTLE_GATE_SSH_CONFIG")?);
     let mut args = args.iter();
@@ -275,11 +309,17 @@ fn become_ssh(args: &[OsString]) -> io::Result<()> {
 fn ask_pass(prompt: Option<&OsString>) -> io::Result<()> {
     let prompt = prompt.and_then(|p| p.to_str()).unwrap_or_default();
     let host = std::env::var("BOTTLE_GATE_HOST").map_err(io::Error::other)?;
-    let asked = prompt.strip_prefix("Password for 'https://").and_then(|p| p.rsplit('@').next()).unwrap_or_default();
+    let asked = prompt
+        .strip_prefix("Password for 'https://")
+        .and_then(|p| p.rsplit('@').next())
+        .unwrap_or_default();
     if asked.split([':', '/', '\'']).next() != Some(host.as_str()) {
         return Err(io::Error::other("asked for something else than the upstream's password"));
     }
-    let fd = std::env::var("BOTTLE_GATE_TOKEN_FD").ok().and_then(|n| n.parse::<i32>().ok()).filter(|n| *n > 2);
+    let fd = std::env::var("BOTTLE_GATE_TOKEN_FD")
+        .ok()
+        .and_then(|n| n.parse::<i32>().ok())
+        .filter(|n| *n > 2);
     let fd = fd.ok_or_else(|| io::Error::other("no token"))?;
     // SAFETY: this process was given the file under that number, and opened nothing itself; it ends with it.
     let file = fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) });

@@ -75,8 +75,16 @@ impl Rules {
     ///
     /// # Errors
     /// A name that makes a pattern none.
-    pub fn new(upstream: &GateUpstream, (agent, slug): (&str, &str), digest: String) -> Result<Self, GateTextError> {
-        let push = upstream.push.as_ref().map(|p| Ok((p.clone(), RefPolicy::new(p, agent, slug)?))).transpose()?;
+    pub fn new(
+        upstream: &GateUpstream,
+        (agent, slug): (&str, &str),
+        digest: String,
+    ) -> Result<Self, GateTextError> {
+        let push = upstream
+            .push
+            .as_ref()
+            .map(|p| Ok((p.clone(), RefPolicy::new(p, agent, slug)?)))
+            .transpose()?;
         Ok(Self { stale: upstream.stale, push, digest })
     }
 }
@@ -140,10 +148,25 @@ impl Repo {
         }
         private_dir(&quarantine)?;
         clean(&mirror)?;
-        let refreshed = Mutex::new(Refreshed { once: mirror.join("gate-fetched").exists(), ..Refreshed::default() });
+        let refreshed = Mutex::new(Refreshed {
+            once: mirror.join("gate-fetched").exists(),
+            ..Refreshed::default()
+        });
         let rules = RwLock::new(Arc::new(rules));
         let (pushing, first) = (Mutex::default(), watch::Sender::default());
-        Ok(Self { upstream, rules, dir, mirror, quarantine, remote, attestor, programs, pushing, refreshed, first })
+        Ok(Self {
+            upstream,
+            rules,
+            dir,
+            mirror,
+            quarantine,
+            remote,
+            attestor,
+            programs,
+            pushing,
+            refreshed,
+            first,
+        })
     }
 
     /// The rules in force. Who began with them ends with them.
@@ -203,7 +226,9 @@ impl Repo {
             state.result = Some(done);
         }
         match state.result.clone() {
-            Some(Err(e)) if e.rule == Rule::Upstream && self.rules().stale == Stale::Allow && state.once => {
+            Some(Err(e))
+                if e.rule == Rule::Upstream && self.rules().stale == Stale::Allow && state.once =>
+            {
                 tracing::warn!("{}: {}; the last mirror is served", self.upstream.name, e.reason);
                 Ok(())
             }
@@ -218,7 +243,9 @@ impl Repo {
     pub async fn refresh_for_push(self: &Arc<Self>) -> Result<(), Refusal> {
         {
             let state = self.refreshed.lock().await;
-            if matches!(state.result, Some(Ok(()))) && state.began.is_some_and(|b| b.elapsed() < RECENT) {
+            if matches!(state.result, Some(Ok(())))
+                && state.began.is_some_and(|b| b.elapsed() < RECENT)
+            {
                 return Ok(());
             }
         }
@@ -240,7 +267,12 @@ impl Repo {
     /// # Errors
     /// [`Rule::Host`].
     pub async fn refs(&self) -> Result<Refs, Refusal> {
-        let call = self.git().args(["for-each-ref", "--format=%(objectname) %(refname)", "refs/heads/", "refs/tags/"]);
+        let call = self.git().args([
+            "for-each-ref",
+            "--format=%(objectname) %(refname)",
+            "refs/heads/",
+            "refs/tags/",
+        ]);
         let ended = ran(call.run(Vec::new(), REFS, LOCAL).await, "read the mirror's refs")?;
         Ok(read_refs(&ended.output, b' ', ""))
     }
@@ -259,24 +291,37 @@ impl Repo {
             "refs/heads/*",
             "refs/tags/*",
         ]);
-        let ended = call.run(Vec::new(), REFS, ASK).await.map_err(|e| unreachable(&e.to_string()))?;
+        let ended =
+            call.run(Vec::new(), REFS, ASK).await.map_err(|e| unreachable(&e.to_string()))?;
         if !ended.status.success() {
             return Err(self.no_answer(&ended));
         }
         // 64 digits where 40 should be.
-        if ended.output.split(|b| *b == b'\n').any(|l| l.len() > 64 && l[..64].iter().all(u8::is_ascii_hexdigit)) {
+        if ended
+            .output
+            .split(|b| *b == b'\n')
+            .any(|l| l.len() > 64 && l[..64].iter().all(u8::is_ascii_hexdigit))
+        {
             return Err(Refusal::new(Rule::ObjectFormat, SHA256));
         }
         let head = ended.output.split(|b| *b == b'\n').find_map(|line| {
             let target = line.strip_prefix(b"ref: ")?.strip_suffix(b"\tHEAD")?;
-            String::from_utf8(target.to_vec()).ok().filter(|name| name.starts_with("refs/heads/") && is_ref_name(name))
+            String::from_utf8(target.to_vec())
+                .ok()
+                .filter(|name| name.starts_with("refs/heads/") && is_ref_name(name))
         });
-        Ok(Seen { refs: read_refs(&ended.output, b'\t', ""), peeled: read_refs(&ended.output, b'\t', "^{}"), head })
+        Ok(Seen {
+            refs: read_refs(&ended.output, b'\t', ""),
+            peeled: read_refs(&ended.output, b'\t', "^{}"),
+            head,
+        })
     }
 
     fn no_answer(&self, ended: &Ended) -> Refusal {
         tracing::warn!("{}: {}", self.upstream.name, ended.complaint.trim_end());
-        if ended.complaint.contains("object format") || ended.complaint.contains("mismatched algorithms") {
+        if ended.complaint.contains("object format")
+            || ended.complaint.contains("mismatched algorithms")
+        {
             return Refusal::new(Rule::ObjectFormat, SHA256);
         }
         unreachable(&ended.reason())
@@ -320,7 +365,10 @@ impl Repo {
                 "+refs/heads/*:refs/heads/*",
                 "+refs/tags/*:refs/tags/*",
             ]);
-            let ended = call.run(Vec::new(), 1 << 20, FETCH).await.map_err(|e| unreachable(&e.to_string()))?;
+            let ended = call
+                .run(Vec::new(), 1 << 20, FETCH)
+                .await
+                .map_err(|e| unreachable(&e.to_string()))?;
             if !ended.status.success() {
                 return Err(self.no_answer(&ended));
             }
@@ -332,15 +380,21 @@ impl Repo {
                 ran(call.run(Vec::new(), 1 << 20, LOCAL).await, "set the mirror's HEAD")?;
             }
         }
-        fs::write(self.mirror.join("gate-fetched"), "").map_err(|e| Refusal::host("write to the mirror", &e))?;
+        fs::write(self.mirror.join("gate-fetched"), "")
+            .map_err(|e| Refusal::host("write to the mirror", &e))?;
         self.tidy().await;
         Ok(())
     }
 
     /// Puts packs together, the smaller ones first. Who reads them goes on.
     async fn tidy(&self) {
-        let packs = fs::read_dir(self.mirror.join("objects/pack")).into_iter().flatten().filter_map(Result::ok);
-        if packs.filter(|file| file.path().extension().is_some_and(|e| e == "pack")).count() <= PACKS {
+        let packs = fs::read_dir(self.mirror.join("objects/pack"))
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok);
+        if packs.filter(|file| file.path().extension().is_some_and(|e| e == "pack")).count()
+            <= PACKS
+        {
             return;
         }
         let call = self.git().rw(&self.mirror).args(["repack", "--geometric=2", "-d", "-q"]);
@@ -353,7 +407,13 @@ impl Repo {
         let new = self.dir.join("new.git");
         let _ = fs::remove_dir_all(&new);
         private_dir(&new).map_err(|e| Refusal::host("make a mirror", &e))?;
-        let call = Call::git(&self.programs, &new).rw(&new).args(["init", "--quiet", "--bare", "--template=", "--object-format=sha1"]);
+        let call = Call::git(&self.programs, &new).rw(&new).args([
+            "init",
+            "--quiet",
+            "--bare",
+            "--template=",
+            "--object-format=sha1",
+        ]);
         ran(call.run(Vec::new(), 1 << 20, LOCAL).await, "make a mirror")?;
         fs::rename(&new, &self.mirror).map_err(|e| Refusal::host("make a mirror", &e))
     }
@@ -377,7 +437,8 @@ fn read_refs(text: &[u8], between: u8, mark: &str) -> Refs {
     let line = |line: &[u8]| {
         let (id, name) = line.split_at_checked(40)?;
         let name = std::str::from_utf8(name.strip_prefix(&[between])?).ok()?.strip_suffix(mark)?;
-        let wanted = (name.starts_with("refs/heads/") || name.starts_with("refs/tags/")) && !name.ends_with("^{}");
+        let wanted = (name.starts_with("refs/heads/") || name.starts_with("refs/tags/"))
+            && !name.ends_with("^{}");
         Some((name.to_owned(), Id::parse(id).filter(|_| wanted)?))
     };
     text.split(|b| *b == b'\n').filter_map(line).collect()

@@ -43,7 +43,8 @@ pub struct Asked {
 /// [`Rule::Path`], [`Rule::Service`].
 pub fn read(method: &Method, uri: &Uri) -> Result<Asked, Refusal> {
     let nothing = |why: &str| {
-        Refusal::new(Rule::Path, format!("no repository is there: {why}")).hint("the gate has /NAME.git for each upstream of the bottle")
+        Refusal::new(Rule::Path, format!("no repository is there: {why}"))
+            .hint("the gate has /NAME.git for each upstream of the bottle")
     };
     if uri.authority().is_some() {
         return Err(nothing("the gate is no proxy"));
@@ -52,15 +53,25 @@ pub fn read(method: &Method, uri: &Uri) -> Result<Asked, Refusal> {
     if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b)) {
         return Err(nothing("a path of the gate has letters, digits and -_. only"));
     }
-    let (name, rest) = path.strip_prefix('/').and_then(|p| p.split_once('/')).ok_or_else(|| nothing("too short"))?;
+    let (name, rest) = path
+        .strip_prefix('/')
+        .and_then(|p| p.split_once('/'))
+        .ok_or_else(|| nothing("too short"))?;
     let name = name.strip_suffix(".git").ok_or_else(|| nothing("the name does not end in .git"))?;
     let name = name.parse().map_err(|_| nothing("not a name"))?;
     let (service, advertise) = match (method, rest, uri.query()) {
         (&Method::GET, "info/refs", Some("service=git-upload-pack")) => (Service::UploadPack, true),
-        (&Method::GET, "info/refs", Some("service=git-receive-pack")) => (Service::ReceivePack, true),
+        (&Method::GET, "info/refs", Some("service=git-receive-pack")) => {
+            (Service::ReceivePack, true)
+        }
         (&Method::POST, "git-upload-pack", None) => (Service::UploadPack, false),
         (&Method::POST, "git-receive-pack", None) => (Service::ReceivePack, false),
-        _ => return Err(Refusal::new(Rule::Service, "only git's smart HTTP is served: info/refs, git-upload-pack, git-receive-pack")),
+        _ => {
+            return Err(Refusal::new(
+                Rule::Service,
+                "only git's smart HTTP is served: info/refs, git-upload-pack, git-receive-pack",
+            ));
+        }
     };
     Ok(Asked { name, service, advertise })
 }
@@ -95,7 +106,9 @@ mod tests {
 
     #[test]
     fn four_requests_are_served_and_no_others() {
-        let read = |method: Method, target: &str| read(&method, &target.parse().unwrap()).map_err(|r| r.rule);
+        let read = |method: Method, target: &str| {
+            read(&method, &target.parse().unwrap()).map_err(|r| r.rule)
+        };
         for (method, target, service, advertise) in [
             (Method::GET, "/x.git/info/refs?service=git-upload-pack", Service::UploadPack, true),
             (Method::GET, "/x.git/info/refs?service=git-receive-pack", Service::ReceivePack, true),

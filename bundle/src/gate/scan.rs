@@ -24,7 +24,14 @@ const WHOLE: usize = 8 << 20;
 /// Most of a find that its fingerprint is made of, bytes.
 const EXTENT: usize = 512;
 /// Rules of `bottle_scan` that ordinary code trips: they warn, here too.
-const WARN_ONLY: &[&str] = &["jwt", "url-password", "authorization-header", "netrc", "basic-auth-header", "assigned-secret"];
+const WARN_ONLY: &[&str] = &[
+    "jwt",
+    "url-password",
+    "authorization-header",
+    "netrc",
+    "basic-auth-header",
+    "assigned-secret",
+];
 /// Mode of a symbolic link.
 const LINK: u32 = 0o120_000;
 /// The rule that nobody can allow.
@@ -113,7 +120,12 @@ pub struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     /// Nothing was looked at yet.
-    pub fn new(profile: &'a Profile, push: &'a Push, guards: &'a Guards, leaks: Option<Leaks>) -> Self {
+    pub fn new(
+        profile: &'a Profile,
+        push: &'a Push,
+        guards: &'a Guards,
+        leaks: Option<Leaks>,
+    ) -> Self {
         Self { profile, push, guards, leaks, findings: Vec::new(), objects: Vec::new() }
     }
 
@@ -121,10 +133,17 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// What is not a finding but a refusal of the whole: sizes, addresses, a scanner that fails.
-    pub async fn all(&mut self, batch: &Call, new: &[New], changes: &[Change], texts: &[&str]) -> Result<(), Refusal> {
+    pub async fn all(
+        &mut self,
+        batch: &Call,
+        new: &[New],
+        changes: &[Change],
+        texts: &[&str],
+    ) -> Result<(), Refusal> {
         let mut running = batch.start().map_err(|e| Refusal::host("read the objects", &e))?;
         let (ask, mut asked) = mpsc::unbounded_channel::<Vec<u8>>();
-        let mut stdin = running.stdin.take().ok_or_else(|| Refusal::host("read the objects", &"no stdin"))?;
+        let mut stdin =
+            running.stdin.take().ok_or_else(|| Refusal::host("read the objects", &"no stdin"))?;
         // Writes while the answers are read: either pipe may be full.
         let writer = tokio::spawn(async move {
             while let Some(lines) = asked.recv().await {
@@ -154,7 +173,11 @@ impl<'a> Scan<'a> {
         for object in new {
             let (kind, size) = header(&mut out).await?;
             self.guards.check(size > self.push.max_blob, Rule::MaxBlob, || {
-                format!("{} is larger than the {} bytes that an object may have", shown(&object.path, &object.id), self.push.max_blob)
+                format!(
+                    "{} is larger than the {} bytes that an object may have",
+                    shown(&object.path, &object.id),
+                    self.push.max_blob
+                )
             })?;
             if kind != "tree" {
                 wanted.push(object);
@@ -176,8 +199,11 @@ impl<'a> Scan<'a> {
         }
         let known: HashSet<&Id> = new.iter().map(|n| &n.id).collect();
         // A file that the upstream has can become a link by its mode alone.
-        let special: Vec<&Id> =
-            by_id.iter().filter(|(id, at)| !known.contains(*id) && at.iter().any(|c| c.is_special())).map(|(id, _)| *id).collect();
+        let special: Vec<&Id> = by_id
+            .iter()
+            .filter(|(id, at)| !known.contains(*id) && at.iter().any(|c| c.is_special()))
+            .map(|(id, _)| *id)
+            .collect();
         say("contents", &mut special.iter().copied())?;
         for id in &special {
             let (_, size) = header(&mut out).await?;
@@ -227,15 +253,29 @@ impl<'a> Scan<'a> {
             if let Some((kind, why)) = paths::path(&change.path) {
                 self.note_tree(kind, &why, &place, 0, &change.path);
             }
-            if change.path.to_ascii_lowercase().ends_with(".p12") || change.path.to_ascii_lowercase().ends_with(".pfx") {
-                self.note_tree(Rule::Secret, "pkcs12: a file of private keys", &place, 0, &change.path);
+            if change.path.to_ascii_lowercase().ends_with(".p12")
+                || change.path.to_ascii_lowercase().ends_with(".pfx")
+            {
+                self.note_tree(
+                    Rule::Secret,
+                    "pkcs12: a file of private keys",
+                    &place,
+                    0,
+                    &change.path,
+                );
             }
             self.one_text(object, &place, &change.path, 0).await?;
         }
         self.end().await
     }
 
-    async fn one_text(&mut self, object: usize, place: &str, text: &str, line: u64) -> Result<(), Refusal> {
+    async fn one_text(
+        &mut self,
+        object: usize,
+        place: &str,
+        text: &str,
+        line: u64,
+    ) -> Result<(), Refusal> {
         for found in self.profile.text(Direction::Request, text.as_bytes()) {
             let value = Zeroizing::new(text.as_bytes().to_vec());
             // The place is the find.
@@ -268,7 +308,19 @@ impl<'a> Scan<'a> {
             found.sample.clone()
         };
         let path = self.objects[object].1.clone();
-        self.findings.push(Finding { kind: Rule::Secret, rule, place, line, sample, fingerprint, warn, object, path, value, literal });
+        self.findings.push(Finding {
+            kind: Rule::Secret,
+            rule,
+            place,
+            line,
+            sample,
+            fingerprint,
+            warn,
+            object,
+            path,
+            value,
+            literal,
+        });
     }
 
     fn note_tree(&mut self, kind: Rule, why: &str, place: &str, line: u64, path: &str) {
@@ -303,10 +355,18 @@ impl<'a> Scan<'a> {
         }
     }
 
-    async fn blob(&mut self, out: &mut BufReader<&mut ChildStdout>, object: &New, at: &[&Change], size: u64) -> Result<(), Refusal> {
+    async fn blob(
+        &mut self,
+        out: &mut BufReader<&mut ChildStdout>,
+        object: &New,
+        at: &[&Change],
+        size: u64,
+    ) -> Result<(), Refusal> {
         // A lock file is excused from a rule; a file that is something else, too, is not.
         let first = at.iter().find(|c| !is_lock_file(&c.path)).or(at.first());
-        let (commit, path) = first.map_or((object.commit.as_ref(), object.path.as_str()), |c| (Some(&c.commit), c.path.as_str()));
+        let (commit, path) = first.map_or((object.commit.as_ref(), object.path.as_str()), |c| {
+            (Some(&c.commit), c.path.as_str())
+        });
         let place = format!("commit {} {}", commit.map_or("-", Id::short), neutral(path));
         let number = self.begin(&place, path).await?;
         let whole = self.stream(out, number, &object.id, size).await?;
@@ -332,13 +392,25 @@ impl<'a> Scan<'a> {
                 paths::gitmodules(&text)
             };
             if let Some((kind, why, line)) = found {
-                self.note_tree(kind, &why, &place, line as u64, &format!("{}\0{text}", change.path));
+                self.note_tree(
+                    kind,
+                    &why,
+                    &place,
+                    line as u64,
+                    &format!("{}\0{text}", change.path),
+                );
             }
         }
     }
 
     /// Looks at an object as it comes; gives its content where that is small enough.
-    async fn stream(&mut self, out: &mut BufReader<&mut ChildStdout>, number: usize, id: &Id, size: u64) -> Result<Vec<u8>, Refusal> {
+    async fn stream(
+        &mut self,
+        out: &mut BufReader<&mut ChildStdout>,
+        number: usize,
+        id: &Id,
+        size: u64,
+    ) -> Result<Vec<u8>, Refusal> {
         let broken = |e: &dyn fmt::Display| Refusal::host("look at the objects", e);
         let mut stream = self.profile.stream(Direction::Request, "").map_err(|e| broken(&e))?;
         let (mut whole, mut left, mut lines) = (Vec::new(), size, Lines::default());
@@ -367,7 +439,10 @@ impl<'a> Scan<'a> {
 
     /// Looks at what is in memory.
     async fn look(&mut self, number: usize, id: &Id, content: &[u8]) -> Result<(), Refusal> {
-        let mut stream = self.profile.stream(Direction::Request, "").map_err(|e| Refusal::host("look at the objects", &e))?;
+        let mut stream = self
+            .profile
+            .stream(Direction::Request, "")
+            .map_err(|e| Refusal::host("look at the objects", &e))?;
         let (mut pass, mut found, mut lines) = (Vec::new(), Vec::new(), Lines::default());
         for piece in content.chunks(PIECE) {
             if let Some(leaks) = &mut self.leaks {
@@ -383,20 +458,34 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn take(&mut self, number: usize, id: &Id, lines: &Lines, found: &mut Vec<bottle_scan::Finding>) {
+    fn take(
+        &mut self,
+        number: usize,
+        id: &Id,
+        lines: &Lines,
+        found: &mut Vec<bottle_scan::Finding>,
+    ) {
         for found in found.drain(..) {
             let place = self.objects[number].0.clone();
-            let coded = matches!(&*found.rule, "coding" | "coding-bomb") || lines.looks_compressed();
+            let coded =
+                matches!(&*found.rule, "coding" | "coding-bomb") || lines.looks_compressed();
             // Of what is inside a compressed file neither place nor text is known: then it is this very file.
-            let (line, (value, literal)) = match lines.extent(found.offset).filter(|v| !coded && v.len() >= 8) {
-                Some(value) => (lines.number(found.offset), (value, true)),
-                None => (0, (Zeroizing::new(id.as_str().as_bytes().to_vec()), false)),
-            };
+            let (line, (value, literal)) =
+                match lines.extent(found.offset).filter(|v| !coded && v.len() >= 8) {
+                    Some(value) => (lines.number(found.offset), (value, true)),
+                    None => (0, (Zeroizing::new(id.as_str().as_bytes().to_vec()), false)),
+                };
             self.note(number, &found, place, line, (value, literal));
         }
     }
 
-    async fn text_object(&mut self, out: &mut BufReader<&mut ChildStdout>, object: &New, kind: &str, size: u64) -> Result<(), Refusal> {
+    async fn text_object(
+        &mut self,
+        out: &mut BufReader<&mut ChildStdout>,
+        object: &New,
+        kind: &str,
+        size: u64,
+    ) -> Result<(), Refusal> {
         let what = if kind == "tag" { "tag" } else { "commit" };
         let number = self.begin(&format!("{what} {} message", object.id.short()), "").await?;
         let content = self.stream(out, number, &object.id, size).await?;
@@ -409,12 +498,18 @@ impl<'a> Scan<'a> {
                 (b"tagger ", &self.push.committers, Rule::Committer),
             ];
             for (key, patterns, rule) in rules {
-                let Some(who) = line.strip_prefix(*key).filter(|_| !patterns.is_empty()) else { continue };
+                let Some(who) = line.strip_prefix(*key).filter(|_| !patterns.is_empty()) else {
+                    continue;
+                };
                 let email = email(who);
-                let known = email.as_ref().is_some_and(|email| patterns.iter().any(|p| p.matches(email)));
+                let known =
+                    email.as_ref().is_some_and(|email| patterns.iter().any(|p| p.matches(email)));
                 self.guards.check(!known, *rule, || {
                     let email = email.map_or_else(|| "no address".to_owned(), |e| neutral(&e));
-                    format!("{what} {} is by {email}, which the policy does not allow", object.id.short())
+                    format!(
+                        "{what} {} is by {email}, which the policy does not allow",
+                        object.id.short()
+                    )
                 })?;
             }
         }
@@ -432,14 +527,16 @@ impl<'a> Scan<'a> {
                 f.object == leak.object
                     && !f.warn
                     && f.line == leak.line
-                    && (contains(&f.value, leak.secret.as_bytes()) || contains(leak.secret.as_bytes(), &f.value))
+                    && (contains(&f.value, leak.secret.as_bytes())
+                        || contains(leak.secret.as_bytes(), &f.value))
             });
             if twin {
                 continue;
             }
             let value = Zeroizing::new(leak.secret.as_bytes().to_vec());
             let fingerprint = Fingerprint::of(&leak.rule, &value);
-            let head: String = leak.secret.chars().take(if leak.secret.len() >= 12 { 4 } else { 0 }).collect();
+            let head: String =
+                leak.secret.chars().take(if leak.secret.len() >= 12 { 4 } else { 0 }).collect();
             let line = if path.is_empty() && !place.ends_with("message") { 0 } else { leak.line };
             self.findings.push(Finding {
                 kind: Rule::Secret,
@@ -456,14 +553,19 @@ impl<'a> Scan<'a> {
             });
         }
         // A warning where there is a finding says nothing more.
-        let hard: HashSet<(usize, u64)> = self.findings.iter().filter(|f| !f.warn).map(|f| (f.object, f.line)).collect();
+        let hard: HashSet<(usize, u64)> =
+            self.findings.iter().filter(|f| !f.warn).map(|f| (f.object, f.line)).collect();
         self.findings.retain(|f| !f.warn || !hard.contains(&(f.object, f.line)));
     }
 
     /// For each file in which something was found: its versions that the upstream has.
     fn old_versions<'c>(&self, changes: &'c [Change], new: &HashSet<&Id>) -> Vec<(&'c Id, String)> {
-        let files: HashSet<&str> =
-            self.findings.iter().filter(|f| f.kind == Rule::Secret && !f.path.is_empty()).map(|f| f.path.as_str()).collect();
+        let files: HashSet<&str> = self
+            .findings
+            .iter()
+            .filter(|f| f.kind == Rule::Secret && !f.path.is_empty())
+            .map(|f| f.path.as_str())
+            .collect();
         let mut all: BTreeMap<(&Id, &str), ()> = BTreeMap::new();
         for change in changes.iter().filter(|c| files.contains(c.path.as_str())) {
             if let Some(old) = change.old.as_ref().filter(|old| !new.contains(old)) {
@@ -484,7 +586,8 @@ fn shown(path: &str, id: &Id) -> String {
 
 /// Text of the guest's, for a terminal.
 pub(super) fn neutral(text: &str) -> String {
-    let escaped = |c: char| if c.is_control() || super::refs::is_hidden(c) { '\u{fffd}' } else { c };
+    let escaped =
+        |c: char| if c.is_control() || super::refs::is_hidden(c) { '\u{fffd}' } else { c };
     text.chars().take(200).map(escaped).collect()
 }
 
@@ -510,7 +613,11 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 /// `ID KIND SIZE` as `cat-file --batch-command` says it.
 async fn header(out: &mut BufReader<&mut ChildStdout>) -> Result<(String, u64), Refusal> {
     let mut line = String::new();
-    (&mut *out).take(256).read_line(&mut line).await.map_err(|e| Refusal::host("read the objects", &e))?;
+    (&mut *out)
+        .take(256)
+        .read_line(&mut line)
+        .await
+        .map_err(|e| Refusal::host("read the objects", &e))?;
     let mut words = line.split_whitespace().skip(1);
     match (words.next(), words.next().and_then(|n| n.parse().ok())) {
         (Some(kind), Some(size)) => Ok((kind.to_owned(), size)),
@@ -524,7 +631,9 @@ async fn whole(out: &mut BufReader<&mut ChildStdout>, size: u64) -> Result<Vec<u
     let broken = |e: std::io::Error| Refusal::host("read the objects", &e);
     let kept = size.min(WHOLE as u64);
     (&mut *out).take(kept).read_to_end(&mut content).await.map_err(broken)?;
-    tokio::io::copy(&mut (&mut *out).take(size - kept), &mut tokio::io::sink()).await.map_err(broken)?;
+    tokio::io::copy(&mut (&mut *out).take(size - kept), &mut tokio::io::sink())
+        .await
+        .map_err(broken)?;
     Ok(content)
 }
 
@@ -556,7 +665,9 @@ impl Lines {
     }
 
     fn number(&self, offset: u64) -> u64 {
-        let before = usize::try_from(offset.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.kept.len());
+        let before = usize::try_from(offset.saturating_sub(self.start))
+            .unwrap_or(usize::MAX)
+            .min(self.kept.len());
         self.line + 1 + self.kept[..before].iter().filter(|b| **b == b'\n').count() as u64
     }
 
@@ -582,10 +693,15 @@ mod tests {
         for piece in text.chunks(PIECE) {
             lines.push(piece);
         }
-        let at = |needle: &[u8]| text.windows(needle.len()).rposition(|w| w == needle).unwrap() as u64;
+        let at =
+            |needle: &[u8]| text.windows(needle.len()).rposition(|w| w == needle).unwrap() as u64;
         assert_eq!(lines.number(at(b"last")), 40_001);
         assert_eq!(&**lines.extent(at(b"token-here")).unwrap(), b"token-here");
-        assert_eq!(&**lines.extent(at(b"abcdefgh")).unwrap(), b"abcdefgh' x\nlast token-here", "a short line takes the next with it");
+        assert_eq!(
+            &**lines.extent(at(b"abcdefgh")).unwrap(),
+            b"abcdefgh' x\nlast token-here",
+            "a short line takes the next with it"
+        );
         assert!(lines.extent(3).is_none(), "long gone");
     }
 

@@ -71,7 +71,9 @@ pub async fn serve(gate: Arc<Gate>, listener: UnixListener) -> io::Result<()> {
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
-            Err(e) if e.raw_os_error().is_some_and(|n| n == libc::EBADF || n == libc::EINVAL) => return Err(e),
+            Err(e) if e.raw_os_error().is_some_and(|n| n == libc::EBADF || n == libc::EINVAL) => {
+                return Err(e);
+            }
             Err(e) => {
                 tracing::warn!("accept: {e}");
                 tokio::time::sleep(Duration::from_millis(20)).await; // out of descriptors; a pause, not a hope
@@ -99,7 +101,11 @@ async fn connection(gate: Arc<Gate>, stream: UnixStream) {
         async move { Ok::<_, Infallible>(handle(gate, request).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(gate.limits.head).max_buf_size(64 * 1024).half_close(true);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(gate.limits.head)
+        .max_buf_size(64 * 1024)
+        .half_close(true);
     let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut ending = gate.ending.clone();
     let ended = tokio::select! {
@@ -136,7 +142,9 @@ async fn handle(gate: Arc<Gate>, request: Request<Incoming>) -> Response<Reply> 
 fn refused(refusal: &Refusal) -> Response<Reply> {
     let mut response = Response::new(Reply::from(refusal.body().into_bytes()));
     *response.status_mut() = refusal.rule.status();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
@@ -163,7 +171,11 @@ fn pass_on(gate: &Gate, first: Arc<First>, pack: tokio::fs::File, mut ticket: Ti
     Reply::Made(rx)
 }
 
-async fn answer(gate: Arc<Gate>, request: Request<Incoming>, mut ticket: Ticket) -> Result<Response<Reply>, (Refusal, Ticket)> {
+async fn answer(
+    gate: Arc<Gate>,
+    request: Request<Incoming>,
+    mut ticket: Ticket,
+) -> Result<Response<Reply>, (Refusal, Ticket)> {
     macro_rules! tried {
         ($what:expr) => {
             match $what {
@@ -189,15 +201,29 @@ async fn answer(gate: Arc<Gate>, request: Request<Incoming>, mut ticket: Ticket)
             tried!(ticket.admit());
             let early = protocol == Some("version=2");
             tried!(if early { repo.refresh_or_first().await } else { repo.refresh().await });
-            let call = repo.git().args(["upload-pack", "--stateless-rpc", "--advertise-refs"]).arg(&repo.mirror);
+            let call = repo
+                .git()
+                .args(["upload-pack", "--stateless-rpc", "--advertise-refs"])
+                .arg(&repo.mirror);
             let call = if let Some(p) = protocol { call.env("GIT_PROTOCOL", p) } else { call };
             let running = tried!(call.start().map_err(|e| Refusal::host("run git", &e)));
-            let prefix = if protocol == Some("version=2") { Vec::new() } else { b"001e# service=git-upload-pack\n0000".to_vec() };
-            Ok(reply(service, "advertisement", Reply::Child(Box::new(Outflow::new(prefix, running, ticket)))))
+            let prefix = if protocol == Some("version=2") {
+                Vec::new()
+            } else {
+                b"001e# service=git-upload-pack\n0000".to_vec()
+            };
+            Ok(reply(
+                service,
+                "advertisement",
+                Reply::Child(Box::new(Outflow::new(prefix, running, ticket))),
+            ))
         }
         (Service::ReceivePack, true) => {
             if repo.rules().push.is_none() && !gate.guards.is_off(Rule::ReadOnly) {
-                return Err((Refusal::new(Rule::ReadOnly, "this bottle may not push to this upstream"), ticket));
+                return Err((
+                    Refusal::new(Rule::ReadOnly, "this bottle may not push to this upstream"),
+                    ticket,
+                ));
             }
             tried!(ticket.admit());
             gate.warm.up(&repo.programs);
@@ -223,7 +249,11 @@ async fn answer(gate: Arc<Gate>, request: Request<Incoming>, mut ticket: Ticket)
                     Some(Answer::Pack) => {
                         if let Some(pack) = first.pack().await {
                             ticket.up(inflow.taken);
-                            return Ok(reply(service, "result", pass_on(&gate, first, pack, ticket)));
+                            return Ok(reply(
+                                service,
+                                "result",
+                                pass_on(&gate, first, pack, ticket),
+                            ));
                         }
                     }
                     None => {}
@@ -236,19 +266,28 @@ async fn answer(gate: Arc<Gate>, request: Request<Incoming>, mut ticket: Ticket)
             // What is wanted is small and comes whole before anything is answered: git's HTTP knows no other way.
             if let Some(mut stdin) = running.stdin.take() {
                 let mut next = Some(Bytes::from(asked)).filter(|asked| !asked.is_empty());
-                while let Some(bytes) = if next.is_some() { next.take() } else { tried!(inflow.next().await) } {
+                while let Some(bytes) =
+                    if next.is_some() { next.take() } else { tried!(inflow.next().await) }
+                {
                     if stdin.write_all(&bytes).await.is_err() {
                         break; // it has told the client why
                     }
                 }
             }
             ticket.up(inflow.taken);
-            Ok(reply(service, "result", Reply::Child(Box::new(Outflow::new(Vec::new(), running, ticket)))))
+            Ok(reply(
+                service,
+                "result",
+                Reply::Child(Box::new(Outflow::new(Vec::new(), running, ticket))),
+            ))
         }
         (Service::ReceivePack, false) => {
             let gzip = tried!(request::body_headers(&head.headers, service));
             if repo.rules().push.is_none() && !gate.guards.is_off(Rule::ReadOnly) {
-                return Err((Refusal::new(Rule::ReadOnly, "this bottle may not push to this upstream"), ticket));
+                return Err((
+                    Refusal::new(Rule::ReadOnly, "this bottle may not push to this upstream"),
+                    ticket,
+                ));
             }
             let inflow = Inflow::new(body, gzip, u64::MAX, gate.limits.silence);
             let made = push::receive(gate, repo, inflow, ticket).await?;

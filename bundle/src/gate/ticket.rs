@@ -26,14 +26,21 @@ pub struct Ticket {
 
 impl Ticket {
     /// Starts the clock. Nothing in which `secrets` finds one is written down.
-    pub fn new(log: Arc<AuditWriter>, secrets: Profile, slot: Option<OwnedSemaphorePermit>) -> Self {
+    pub fn new(
+        log: Arc<AuditWriter>,
+        secrets: Profile,
+        slot: Option<OwnedSemaphorePermit>,
+    ) -> Self {
         let event = AuditEvent::new(DAEMON, "request", Verdict::Allow);
         Self { log, secrets, event, started: Instant::now(), done: false, _slot: slot }
     }
 
     /// Says what is to become of which refs.
     pub fn refs(&mut self, commands: &[Command]) {
-        self.event.refs = commands.iter().map(|c| format!("{} {} {}", c.name, c.old.short(), c.new.short())).collect();
+        self.event.refs = commands
+            .iter()
+            .map(|c| format!("{} {} {}", c.name, c.old.short(), c.new.short()))
+            .collect();
     }
 
     /// Counts what came from the guest.
@@ -99,7 +106,13 @@ impl Ticket {
     /// Leaves out every text that holds a credential: what must not be sent must not be left in the log.
     fn withhold(&mut self) {
         let event = &mut self.event;
-        let texts = [&mut event.method, &mut event.path, &mut event.reason, &mut event.hint, &mut event.answer];
+        let texts = [
+            &mut event.method,
+            &mut event.path,
+            &mut event.reason,
+            &mut event.hint,
+            &mut event.answer,
+        ];
         for text in texts.into_iter().flatten().chain(&mut event.refs).chain(&mut event.findings) {
             if !self.secrets.text(Direction::Request, text.as_bytes()).is_empty() {
                 "(withheld: it holds what looks like a credential)".clone_into(text);
@@ -118,7 +131,10 @@ fn complain(e: &AuditError) {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.done {
-            self.fail(&Refusal::new(Rule::Aborted, "cut off before the end, by the bottle or at teardown"));
+            self.fail(&Refusal::new(
+                Rule::Aborted,
+                "cut off before the end, by the bottle or at teardown",
+            ));
         }
     }
 }

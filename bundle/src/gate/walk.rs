@@ -26,9 +26,16 @@ fn missing() -> Refusal {
 }
 
 /// Everything that is reached from the new ids and not from the upstream's refs; that all of it is there is shown on the way.
-pub(super) async fn new_objects(git: &Call, head: &Head, known: &[&Id]) -> Result<Vec<New>, Refusal> {
+pub(super) async fn new_objects(
+    git: &Call,
+    head: &Head,
+    known: &[&Id],
+) -> Result<Vec<New>, Refusal> {
     let call = git.again().args(["rev-list", "--objects", "--in-commit-order", "--stdin"]);
-    let ended = call.run(walk(head, known), LIST, LOCAL).await.map_err(|e| Refusal::host("list what is new", &e))?;
+    let ended = call
+        .run(walk(head, known), LIST, LOCAL)
+        .await
+        .map_err(|e| Refusal::host("list what is new", &e))?;
     if !ended.status.success() {
         return Err(missing());
     }
@@ -46,7 +53,11 @@ pub(super) async fn new_objects(git: &Call, head: &Head, known: &[&Id]) -> Resul
 }
 
 /// Every path that a new commit changes; of merges, what is in none of the parents.
-pub(super) async fn changes(git: &Call, head: &Head, known: &[&Id]) -> Result<Vec<Change>, Refusal> {
+pub(super) async fn changes(
+    git: &Call,
+    head: &Head,
+    known: &[&Id],
+) -> Result<Vec<Change>, Refusal> {
     let call = git.again().args([
         "log",
         "--stdin",
@@ -62,7 +73,8 @@ pub(super) async fn changes(git: &Call, head: &Head, known: &[&Id]) -> Result<Ve
     let ended = ran(call.run(walk(head, known), LIST, LOCAL).await, "list what is new");
     // A missing object is told by the walk beside this one.
     let Ok(ended) = ended else { return Err(missing()) };
-    read_changes(&ended.output).ok_or_else(|| Refusal::host("list what is new", &"an unknown line of git log"))
+    read_changes(&ended.output)
+        .ok_or_else(|| Refusal::host("list what is new", &"an unknown line of git log"))
 }
 
 fn read_changes(text: &[u8]) -> Option<Vec<Change>> {
@@ -76,9 +88,14 @@ fn read_changes(text: &[u8]) -> Option<Vec<Change>> {
         } else if token.starts_with(b":") {
             let path = String::from_utf8_lossy(tokens.next()?).into_owned();
             let parents = token.iter().take_while(|b| **b == b':').count();
-            let words: Vec<&str> = std::str::from_utf8(&token[parents..]).ok()?.split(' ').collect();
+            let words: Vec<&str> =
+                std::str::from_utf8(&token[parents..]).ok()?.split(' ').collect();
             let mode = u32::from_str_radix(words.get(parents)?, 8).ok()?;
-            let ids: Vec<Id> = words.get(parents + 1..2 * parents + 2)?.iter().filter_map(|w| Id::parse(w.as_bytes())).collect();
+            let ids: Vec<Id> = words
+                .get(parents + 1..2 * parents + 2)?
+                .iter()
+                .filter_map(|w| Id::parse(w.as_bytes()))
+                .collect();
             let (id, old) = ids.split_last()?;
             let old = old.iter().find(|id| !id.is_zero()).cloned();
             if !id.is_zero() {
@@ -93,7 +110,10 @@ fn read_changes(text: &[u8]) -> Option<Vec<Change>> {
 
 /// A branch is a commit; a tag leads to one.
 pub(super) async fn kinds(gate: &Gate, git: &Call, head: &Head) -> Result<(), Refusal> {
-    let ask = head.commands.iter().fold(String::new(), |all, c| format!("{all}{}\n{}^{{}}\n", c.new, c.new));
+    let ask = head
+        .commands
+        .iter()
+        .fold(String::new(), |all, c| format!("{all}{}\n{}^{{}}\n", c.new, c.new));
     let call = git.again().args(["cat-file", "--batch-check=%(objecttype)"]);
     let ended = ran(call.run(ask.into_bytes(), 1 << 20, LOCAL).await, "look at the refs' objects")?;
     let text = String::from_utf8_lossy(&ended.output);
@@ -104,21 +124,35 @@ pub(super) async fn kinds(gate: &Gate, git: &Call, head: &Head) -> Result<(), Re
     for (command, kinds) in head.commands.iter().zip(kinds.chunks(2)) {
         let branch = command.name.starts_with("refs/heads/");
         let wrong = kinds.get(1) != Some(&"commit") || (branch && kinds.first() != Some(&"commit"));
-        gate.guards.check(wrong, Rule::Target, || format!("{}: not a commit", neutral(&command.name)))?;
+        gate.guards
+            .check(wrong, Rule::Target, || format!("{}: not a commit", neutral(&command.name)))?;
     }
     Ok(())
 }
 
 /// No branch loses what the upstream has.
 pub(super) async fn ancestry(gate: &Gate, git: &Call, head: &Head) -> Result<(), Refusal> {
-    for command in head.commands.iter().filter(|c| !c.old.is_zero() && c.name.starts_with("refs/heads/")) {
-        let call = git.again().args(["merge-base", "--is-ancestor", command.old.as_str(), command.new.as_str()]);
-        let ended = call.run(Vec::new(), 1 << 16, LOCAL).await.map_err(|e| Refusal::host("compare histories", &e))?;
+    for command in
+        head.commands.iter().filter(|c| !c.old.is_zero() && c.name.starts_with("refs/heads/"))
+    {
+        let call = git.again().args([
+            "merge-base",
+            "--is-ancestor",
+            command.old.as_str(),
+            command.new.as_str(),
+        ]);
+        let ended = call
+            .run(Vec::new(), 1 << 16, LOCAL)
+            .await
+            .map_err(|e| Refusal::host("compare histories", &e))?;
         if !matches!(ended.status.code(), Some(0 | 1)) {
             return Err(missing());
         }
         gate.guards.check(!ended.status.success(), Rule::Force, || {
-            format!("{}: the branch would lose commits that the upstream has (no force)", neutral(&command.name))
+            format!(
+                "{}: the branch would lose commits that the upstream has (no force)",
+                neutral(&command.name)
+            )
         })?;
     }
     Ok(())
@@ -135,7 +169,8 @@ mod tests {
             "\x01{a}\0\0::000000 100644 100644 {zero} {b} {a} AM\0evil\0\x01{b}\0\n:100644 000000 {a} {zero} D\0gone\0:000000 120000 {zero} {b} A\0:x\0"
         );
         let read = read_changes(text.as_bytes()).unwrap();
-        let shown: Vec<_> = read.iter().map(|c| (c.path.as_str(), c.mode, c.old.is_some())).collect();
+        let shown: Vec<_> =
+            read.iter().map(|c| (c.path.as_str(), c.mode, c.old.is_some())).collect();
         assert_eq!(shown, [("evil", 0o100_644, true), (":x", 0o120_000, false)]);
         assert!(read_changes(b"nonsense").is_none() && read_changes(b"\x01abc").is_none());
     }

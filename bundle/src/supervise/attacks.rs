@@ -36,7 +36,13 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let policy = dir.path().join("policy.json");
         std::fs::write(&policy, serde_json::to_vec(&Policy::new(Vec::new())).unwrap()).unwrap();
-        let args = Args { socket: dir.path().join("s"), policy, git_policy: None, audits: Vec::new(), slug: None };
+        let args = Args {
+            socket: dir.path().join("s"),
+            policy,
+            git_policy: None,
+            audits: Vec::new(),
+            slug: None,
+        };
         let limits = Limits::default();
         let (mut line, mut out) = line::Line::new(2, Duration::from_secs(5));
         line.guards = Guards { off: off.to_vec() };
@@ -46,13 +52,21 @@ impl Bench {
             while let Some(text) = out.recv().await {
                 let SuperviseReport::Draft { call, .. } = serde_json::from_str(&text).unwrap();
                 let id = count.fetch_add(1, Ordering::Relaxed) + 1;
-                let status = ProposalStatus { id, state: ProposalState::Pending, text: "asked".into() };
-                desk.told(&serde_json::to_vec(&SuperviseCommand::Filed { call, answer: Ok(status) }).unwrap());
+                let status =
+                    ProposalStatus { id, state: ProposalState::Pending, text: "asked".into() };
+                desk.told(
+                    &serde_json::to_vec(&SuperviseCommand::Filed { call, answer: Ok(status) })
+                        .unwrap(),
+                );
             }
         });
         let listener = UnixListener::bind(&args.socket).unwrap();
         let (end, ending) = tokio::sync::watch::channel(false);
-        tokio::spawn(door::serve(door::Door::new(tools::Tools::new(args, line.clone()), limits), listener, ending));
+        tokio::spawn(door::serve(
+            door::Door::new(tools::Tools::new(args, line.clone()), limits),
+            listener,
+            ending,
+        ));
         Self { dir, line, filed, _end: end }
     }
 
@@ -61,9 +75,17 @@ impl Bench {
     }
 
     pub(super) async fn client(&self) -> rmcp::service::RunningService<RoleClient, ()> {
-        let transport = rmcp::transport::UnixSocketHttpClient::new(self.socket().to_str().unwrap(), "http://127.0.0.1:9100/");
-        let config = rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig::with_uri("http://127.0.0.1:9100/");
-        ().serve(rmcp::transport::StreamableHttpClientTransport::with_client(transport, config)).await.unwrap()
+        let transport = rmcp::transport::UnixSocketHttpClient::new(
+            self.socket().to_str().unwrap(),
+            "http://127.0.0.1:9100/",
+        );
+        let config =
+            rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig::with_uri(
+                "http://127.0.0.1:9100/",
+            );
+        ().serve(rmcp::transport::StreamableHttpClientTransport::with_client(transport, config))
+            .await
+            .unwrap()
     }
 }
 
@@ -78,7 +100,11 @@ async fn answer(socket: &Path, request: &[u8]) -> String {
             text.extend_from_slice(&buffer[..n]);
             let shown = String::from_utf8_lossy(&text);
             let Some((head, body)) = shown.split_once("\r\n\r\n") else { continue };
-            let length = head.to_lowercase().split("content-length: ").nth(1).and_then(|l| l.lines().next()?.trim().parse::<usize>().ok());
+            let length = head
+                .to_lowercase()
+                .split("content-length: ")
+                .nth(1)
+                .and_then(|l| l.lines().next()?.trim().parse::<usize>().ok());
             if length.is_some_and(|length| body.len() >= length) {
                 break;
             }
@@ -88,7 +114,11 @@ async fn answer(socket: &Path, request: &[u8]) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-async fn tool(client: &rmcp::service::RunningService<RoleClient, ()>, name: &'static str, args: serde_json::Value) -> serde_json::Value {
+async fn tool(
+    client: &rmcp::service::RunningService<RoleClient, ()>,
+    name: &'static str,
+    args: serde_json::Value,
+) -> serde_json::Value {
     let params = CallToolRequestParams::new(name).with_arguments(args.as_object().unwrap().clone());
     serde_json::to_value(client.call_tool(params).await.unwrap()).unwrap()
 }
@@ -122,7 +152,10 @@ async fn each_request_that_a_check_stops_is_filed_without_it() {
     for table::Twin(name, guard, request, want) in TWINS {
         let (shut, open) = (Bench::start(), Bench::without(&[*guard]));
         let said = answer(&shut.socket(), &request()).await;
-        assert!(want.is(&said) && shut.filed.load(Ordering::Relaxed) == 0, "{name}: want {want:?}, got {said}");
+        assert!(
+            want.is(&said) && shut.filed.load(Ordering::Relaxed) == 0,
+            "{name}: want {want:?}, got {said}"
+        );
         let said = answer(&open.socket(), &request()).await;
         assert_eq!(open.filed.load(Ordering::Relaxed), 1, "{name}, without {guard:?}: {said}");
     }
@@ -161,7 +194,8 @@ async fn the_sdks_own_client_lists_proposes_waits_and_is_told() {
         while line.all().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let status = ProposalStatus { id: 1, state: ProposalState::Approved, text: "allowed".into() };
+        let status =
+            ProposalStatus { id: 1, state: ProposalState::Approved, text: "allowed".into() };
         line.told(&serde_json::to_vec(&SuperviseCommand::Changed(status)).unwrap());
     });
     assert_eq!(told["structuredContent"]["state"], "approved", "{told}");
@@ -176,7 +210,9 @@ async fn who_waits_does_not_keep_others_out() {
     let ask = |wait: u32| serde_json::json!({ "question": "?", "wait_seconds": wait });
     let began = std::time::Instant::now();
     // Two may wait here; the third is answered at once, and so is whoever does not wait.
-    let waiting = async { tokio::join!(tool(&one, "ask_operator", ask(3)), tool(&two, "ask_operator", ask(3))) };
+    let waiting = async {
+        tokio::join!(tool(&one, "ask_operator", ask(3)), tool(&two, "ask_operator", ask(3)))
+    };
     let others = async {
         while bench.filed.load(Ordering::Relaxed) < 2 {
             tokio::time::sleep(Duration::from_millis(5)).await;

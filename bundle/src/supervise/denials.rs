@@ -18,7 +18,8 @@ pub fn last(logs: &[impl AsRef<Path>], most: usize) -> Vec<Value> {
     let mut seen: BTreeMap<String, (AuditRecord, u32)> = BTreeMap::new();
     for record in logs.iter().flat_map(|log| records(log.as_ref()).unwrap_or_default()) {
         let w = &record.what;
-        let key = format!("{:?}", (&w.daemon, &w.rule, &w.method, &w.host, w.port, &w.path, &w.route));
+        let key =
+            format!("{:?}", (&w.daemon, &w.rule, &w.method, &w.host, w.port, &w.path, &w.route));
         let times = seen.get(&key).map_or(0, |(_, n)| *n);
         seen.insert(key, (record, times + 1));
     }
@@ -37,14 +38,27 @@ fn records(log: &Path) -> io::Result<Vec<AuditRecord>> {
     let lines = text.split(|b| *b == b'\n').skip(usize::from(start > 0));
     // The launch's self-test was refused there before the agent ran.
     let by_agent = |r: &AuditRecord| r.what.host.as_deref() != Some("denied.bottle.invalid");
-    let denied = |r: &AuditRecord| r.what.verdict == Verdict::Deny && !matches!(r.what.event.as_str(), "policy" | "suppressed" | "spent");
-    Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).filter(denied).filter(by_agent).collect())
+    let denied = |r: &AuditRecord| {
+        r.what.verdict == Verdict::Deny
+            && !matches!(r.what.event.as_str(), "policy" | "suppressed" | "spent")
+    };
+    Ok(lines
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .filter(denied)
+        .filter(by_agent)
+        .collect())
 }
 
 fn explain(record: &AuditRecord, times: u32) -> Value {
     let w = &record.what;
     let mut out = json!({ "time": record.time, "by": w.daemon, "times": times });
-    let fields = [("method", &w.method), ("host", &w.host), ("path", &w.path), ("rule", &w.rule), ("reason", &w.reason)];
+    let fields = [
+        ("method", &w.method),
+        ("host", &w.host),
+        ("path", &w.path),
+        ("rule", &w.rule),
+        ("reason", &w.reason),
+    ];
     for (name, value) in fields {
         if let Some(value) = value {
             out[name] = json!(value);

@@ -38,13 +38,19 @@ impl Door {
     pub fn new(tools: Tools, limits: Limits) -> Arc<Self> {
         // Origin and Host are checked although only the guest gets here: a browser in it is somebody else's program.
         let guards = tools.guards().clone();
-        let config = StreamableHttpServerConfig::default().with_stateful_mode(false).with_json_response(true);
+        let config = StreamableHttpServerConfig::default()
+            .with_stateful_mode(false)
+            .with_json_response(true);
         let config = match guards.hold(Guard::Origin) {
             true => config.with_allowed_origins(["http://127.0.0.1:9100", "http://localhost:9100"]),
             false => config.disable_allowed_origins(),
         };
         let config = if guards.hold(Guard::Host) { config } else { config.disable_allowed_hosts() };
-        let sdk = StreamableHttpService::new(move || Ok(tools.clone()), Arc::new(NeverSessionManager::default()), config);
+        let sdk = StreamableHttpService::new(
+            move || Ok(tools.clone()),
+            Arc::new(NeverSessionManager::default()),
+            config,
+        );
         Arc::new(Self { sdk, limits, guards })
     }
 
@@ -59,7 +65,10 @@ impl Door {
             return text(StatusCode::NOT_FOUND, "the MCP server is at /\n");
         }
         if head.method != Method::POST {
-            let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, "this server has no sessions and no streams: POST only\n");
+            let mut reply = text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this server has no sessions and no streams: POST only\n",
+            );
             reply.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("POST"));
             return reply;
         }
@@ -67,7 +76,9 @@ impl Door {
         let whole = Limited::new(body, most).collect();
         let body = match tokio::time::timeout(self.limits.body, whole).await {
             Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(e)) if e.is::<LengthLimitError>() => return text(StatusCode::PAYLOAD_TOO_LARGE, "more than 64 KiB\n"),
+            Ok(Err(e)) if e.is::<LengthLimitError>() => {
+                return text(StatusCode::PAYLOAD_TOO_LARGE, "more than 64 KiB\n");
+            }
             Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "the request broke off\n"),
             Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the request took too long\n"),
         };
@@ -75,9 +86,13 @@ impl Door {
     }
 
     async fn connection(&self, stream: UnixStream) {
-        let service = service_fn(|request| async move { Ok::<_, Infallible>(self.answer(request).await) });
+        let service =
+            service_fn(|request| async move { Ok::<_, Infallible>(self.answer(request).await) });
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(self.limits.head).max_buf_size(32 << 10);
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.head)
+            .max_buf_size(32 << 10);
         if let Err(e) = builder.serve_connection(TokioIo::new(stream), service).await {
             tracing::debug!("connection: {e}");
         }
@@ -95,7 +110,11 @@ fn text(status: StatusCode, text: &'static str) -> Reply {
 ///
 /// # Errors
 /// The listener fails for good.
-pub async fn serve(door: Arc<Door>, listener: UnixListener, mut ending: watch::Receiver<bool>) -> io::Result<()> {
+pub async fn serve(
+    door: Arc<Door>,
+    listener: UnixListener,
+    mut ending: watch::Receiver<bool>,
+) -> io::Result<()> {
     let slots = Arc::new(Semaphore::new(door.limits.connections));
     loop {
         let slot = slots.clone().acquire_owned().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
@@ -111,7 +130,9 @@ pub async fn serve(door: Arc<Door>, listener: UnixListener, mut ending: watch::R
                     drop(slot);
                 });
             }
-            Err(e) if e.raw_os_error().is_some_and(|n| n == libc::EBADF || n == libc::EINVAL) => return Err(e),
+            Err(e) if e.raw_os_error().is_some_and(|n| n == libc::EBADF || n == libc::EINVAL) => {
+                return Err(e);
+            }
             Err(e) => {
                 tracing::warn!("accept: {e}");
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await; // out of descriptors; a pause, not a hope

@@ -55,7 +55,8 @@ impl Line {
                 if let Ok(status) = &answer {
                     self.keep(status.clone());
                 }
-                let waits = self.calls.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&call);
+                let waits =
+                    self.calls.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&call);
                 if let Some(caller) = waits {
                     let _ = caller.send(answer); // it may have gone away
                 }
@@ -117,7 +118,8 @@ impl Line {
         if slot.is_err() && self.guards.hold(Guard::Waiting) {
             return Some(now);
         }
-        let decided = known.wait_for(|k| k.get(&id).is_none_or(|s| s.state != ProposalState::Pending));
+        let decided =
+            known.wait_for(|k| k.get(&id).is_none_or(|s| s.state != ProposalState::Pending));
         let later = tokio::time::timeout(wait.min(self.longest), decided).await;
         later.ok().and_then(Result::ok).and_then(|k| k.get(&id).cloned()).or(Some(now))
     }

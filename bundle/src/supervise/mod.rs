@@ -82,13 +82,18 @@ pub fn run(args: &Args) -> Result<(), String> {
     use nix::sys::resource::{Resource, setrlimit};
     // A backstop: whatever a guest finds to make this daemon grow ends the daemon, not the host.
     let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY, MEMORY);
-    let listener = egress::bind(&args.socket).map_err(|e| format!("{}: {e}", args.socket.display()))?;
+    let listener =
+        egress::bind(&args.socket).map_err(|e| format!("{}: {e}", args.socket.display()))?;
     let mut lines = lifeline::Lines::new();
     lines.next_line().map_err(|e| e.to_string())?; // nothing is handed over, but the pipe is there
-    let report = confine::seal(&grants(args), Network::Nothing, false).map_err(|e| e.to_string())?;
+    let report =
+        confine::seal(&grants(args), Network::Nothing, false).map_err(|e| e.to_string())?;
     tracing::info!(bottle = args.slug.as_deref().unwrap_or("-"), "supervise: {report}");
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
     let served = runtime.block_on(async {
         let limits = Limits::default();
         let (line, reports) = line::Line::new(limits.waiting, limits.wait);
@@ -135,6 +140,9 @@ impl Args {
     /// # Errors
     /// One line.
     pub fn repositories(&self) -> Result<Option<GatePolicy>, String> {
-        self.git_policy.as_ref().map(|path| GatePolicy::from_json(&read(path)?).map_err(|e| e.to_string())).transpose()
+        self.git_policy
+            .as_ref()
+            .map(|path| GatePolicy::from_json(&read(path)?).map_err(|e| e.to_string()))
+            .transpose()
     }
 }

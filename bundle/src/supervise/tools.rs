@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_policy::{Ask, CHOICE_CAP, MOST, ProposalState, ProposalStatus, RouteAsk, Said, TEXT_CAP};
+use bottle_policy::{
+    Ask, CHOICE_CAP, MOST, ProposalState, ProposalStatus, RouteAsk, Said, TEXT_CAP,
+};
 use rmcp::ErrorData;
 use rmcp::ServerHandler;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResult, ContentBlock, Implementation, ListToolsResult, PaginatedRequestParams, ServerCapabilities,
-    ServerInfo, Tool,
+    CallToolRequestParams, CallToolResult, ContentBlock, Implementation, ListToolsResult,
+    PaginatedRequestParams, ServerCapabilities, ServerInfo, Tool,
 };
 use rmcp::service::{RequestContext, RoleServer};
 use serde::Deserialize;
@@ -112,14 +114,21 @@ impl Tools {
         Some(match name {
             "policy" => read(args).and_then(|Nothing {}| self.policy()),
             "explain_denial" => read(args).map(|a: Last| {
-                let denials = denials::last(&self.args.audits, usize::from(a.last.unwrap_or(5).clamp(1, 20)));
+                let denials =
+                    denials::last(&self.args.audits, usize::from(a.last.unwrap_or(5).clamp(1, 20)));
                 json!({ "denials": denials })
             }),
             "propose_route" => self.proposed(read(args).and_then(|a| self.guards().route(a))).await,
-            "propose_git_upstream" => self.proposed(read(args).and_then(|a| self.guards().upstream(a))).await,
+            "propose_git_upstream" => {
+                self.proposed(read(args).and_then(|a| self.guards().upstream(a))).await
+            }
             "propose_ref" => self.proposed(read(args).and_then(|a| self.guards().refs(a))).await,
-            "allow_finding" => self.proposed(read(args).and_then(|a| self.guards().finding(a))).await,
-            "ask_operator" => self.proposed(read(args).and_then(|a| self.guards().question(a))).await,
+            "allow_finding" => {
+                self.proposed(read(args).and_then(|a| self.guards().finding(a))).await
+            }
+            "ask_operator" => {
+                self.proposed(read(args).and_then(|a| self.guards().question(a))).await
+            }
             "proposal_status" => match read(args) {
                 Ok(a) => self.status(&a).await,
                 Err(why) => Err(why),
@@ -138,7 +147,8 @@ impl Tools {
             }
             out
         });
-        let mut out = json!({ "routes": routes.collect::<Vec<_>>(), "everything_else": "is refused" });
+        let mut out =
+            json!({ "routes": routes.collect::<Vec<_>>(), "everything_else": "is refused" });
         if let Some(gate) = self.args.repositories()? {
             let upstream = |u: bottle_policy::GateUpstream| json!({ "name": u.name, "url": u.url, "push": u.push.map(|p| p.branches) });
             out["git"] = gate.upstreams.into_iter().map(upstream).collect();
@@ -155,7 +165,9 @@ impl Tools {
     async fn status(&self, args: &StatusArgs) -> Told {
         match args.id {
             Some(id) => self.told(id, args.wait_seconds).await,
-            None => Ok(json!({ "proposals": self.line.all().iter().map(shown).collect::<Vec<_>>() })),
+            None => {
+                Ok(json!({ "proposals": self.line.all().iter().map(shown).collect::<Vec<_>>() }))
+            }
         }
     }
 
@@ -164,7 +176,9 @@ impl Tools {
         let status = status.ok_or_else(|| format!("there is no proposal {id} of this launch"))?;
         let mut out = shown(&status);
         if status.state == ProposalState::Pending {
-            out["next"] = json!(format!("call proposal_status with id {id} and wait_seconds, or go on with something else"));
+            out["next"] = json!(format!(
+                "call proposal_status with id {id} and wait_seconds, or go on with something else"
+            ));
         }
         Ok(out)
     }
@@ -175,7 +189,8 @@ fn shown(status: &ProposalStatus) -> Value {
 }
 
 fn read<T: DeserializeOwned>(args: Value) -> Result<T, String> {
-    serde_json::from_value(args).map_err(|e| format!("arguments: {}", Said::new(&e.to_string(), TEXT_CAP)))
+    serde_json::from_value(args)
+        .map_err(|e| format!("arguments: {}", Said::new(&e.to_string(), TEXT_CAP)))
 }
 
 fn one<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
@@ -187,7 +202,11 @@ type Asked = Result<(Ask, String, Option<u32>), String>;
 /// Arguments to asks.
 impl Guards {
     /// Parses each of at most [`MOST`] texts.
-    fn each<T: std::str::FromStr<Err: std::fmt::Display>>(&self, what: &str, texts: &[String]) -> Result<Vec<T>, String> {
+    fn each<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &self,
+        what: &str,
+        texts: &[String],
+    ) -> Result<Vec<T>, String> {
         if self.hold(Guard::Many) && texts.len() > MOST {
             return Err(format!("at most {MOST} {what}"));
         }
@@ -204,7 +223,8 @@ impl Guards {
     }
 
     fn upstream(&self, a: UpstreamArgs) -> Asked {
-        let ask = Ask::GitUpstream { url: one(&a.url)?, branches: self.each("branches", &a.branches)? };
+        let ask =
+            Ask::GitUpstream { url: one(&a.url)?, branches: self.each("branches", &a.branches)? };
         Ok((ask, self.reason(a.reason)?, a.wait_seconds))
     }
 
@@ -212,7 +232,8 @@ impl Guards {
         if a.branches.is_empty() {
             return Err("name the branches".to_owned());
         }
-        let ask = Ask::Ref { upstream: one(&a.upstream)?, branches: self.each("branches", &a.branches)? };
+        let ask =
+            Ask::Ref { upstream: one(&a.upstream)?, branches: self.each("branches", &a.branches)? };
         Ok((ask, self.reason(a.reason)?, a.wait_seconds))
     }
 
@@ -235,7 +256,9 @@ impl Guards {
         match text.trim().is_empty() {
             _ if !self.hold(Guard::Reason) => Ok(text),
             true => Err("say why: a person reads it and decides".to_owned()),
-            false if text.chars().count() > TEXT_CAP => Err(format!("say it in {TEXT_CAP} characters")),
+            false if text.chars().count() > TEXT_CAP => {
+                Err(format!("say it in {TEXT_CAP} characters"))
+            }
             false => Ok(text),
         }
     }
@@ -249,16 +272,26 @@ impl ServerHandler for Tools {
         info
     }
 
-    async fn list_tools(&self, _: Option<PaginatedRequestParams>, _: RequestContext<RoleServer>) -> Result<ListToolsResult, ErrorData> {
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
         Ok(ListToolsResult::with_all_items(all()))
     }
 
-    async fn call_tool(&self, request: CallToolRequestParams, _: RequestContext<RoleServer>) -> Result<CallToolResult, ErrorData> {
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
         let args = Value::Object(request.arguments.unwrap_or_default());
         match self.call(&request.name, args).await {
             Some(Ok(value)) => Ok(CallToolResult::structured(value)),
             Some(Err(why)) => Ok(CallToolResult::error(vec![ContentBlock::text(why)])),
-            None => Err(ErrorData::invalid_params("there is no such tool; tools/list names them", None)),
+            None => {
+                Err(ErrorData::invalid_params("there is no such tool; tools/list names them", None))
+            }
         }
     }
 }

@@ -73,21 +73,31 @@ fn let_through(guest: &mut Guest) {
     assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
     let lines = guest.audited();
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert_eq!((lines[0]["event"].as_str(), lines[1]["event"].as_str()), (Some("admitted"), Some("request")));
+    assert_eq!(
+        (lines[0]["event"].as_str(), lines[1]["event"].as_str()),
+        (Some("admitted"), Some("request"))
+    );
     assert_eq!(lines[1]["admitted"], lines[0]["seq"]);
     let line = &lines[1];
     assert_eq!((line["path"].as_str(), line["query_bytes"].as_u64()), (Some("/v1/a"), Some(3)));
     assert_eq!((line["route"].as_str(), line["status"].as_u64()), (Some("api"), Some(200)));
-    assert_eq!((line["method"].as_str(), line["host"].as_str(), line["port"].as_u64()), (Some("GET"), Some("api.test"), Some(443)));
+    assert_eq!(
+        (line["method"].as_str(), line["host"].as_str(), line["port"].as_u64()),
+        (Some("GET"), Some("api.test"), Some(443))
+    );
     assert_eq!((line["bytes_up"].as_u64(), line["bytes_down"].as_u64()), (Some(0), Some(2)));
 }
 
 fn token_replaces(guest: &mut Guest) {
     let sent = "Authorization: Bearer placeholder\r\nauthorization: other\r\n";
-    let answer = guest.send(Some("api.test"), &format!("GET /v1/a HTTP/1.1\r\nHost: API.test:443\r\n{sent}\r\n"));
+    let answer = guest
+        .send(Some("api.test"), &format!("GET /v1/a HTTP/1.1\r\nHost: API.test:443\r\n{sent}\r\n"));
     assert_eq!(answer.status, 200);
     let seen = guest.site.last();
-    assert_eq!((seen.header("authorization"), seen.headers_named("authorization")), (Some(format!("Bearer {TOKEN}").as_str()), 1));
+    assert_eq!(
+        (seen.header("authorization"), seen.headers_named("authorization")),
+        (Some(format!("Bearer {TOKEN}").as_str()), 1)
+    );
     assert_eq!(seen.header("host"), Some("api.test"));
 }
 
@@ -108,7 +118,9 @@ fn leaves(guest: &mut Guest) {
         let leaf = io.conn.peer_certificates().unwrap()[0].clone();
         let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
         let named = leaf.iter_extensions().find_map(|e| match e.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                id.key_identifier.as_ref().map(|id| id.0.to_vec())
+            }
             _ => None,
         });
         assert!(named.is_none() || named == stated, "{named:x?} is not {stated:x?}");
@@ -142,7 +154,8 @@ fn plain_http(guest: &mut Guest) {
 
 fn sized_body(guest: &mut Guest) {
     let body = "0123456789".repeat(20_000);
-    let head = format!("POST /v1/up HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head =
+        format!("POST /v1/up HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n", body.len());
     assert_eq!(guest.send(Some("api.test"), &(head + &body)).status, 200);
     assert_eq!(guest.site.last().body, body.as_bytes());
     assert_eq!(guest.audited().last().unwrap()["bytes_up"].as_u64(), Some(200_000));
@@ -150,7 +163,12 @@ fn sized_body(guest: &mut Guest) {
 
 fn chunked_body(guest: &mut Guest) {
     let head = "POST /v1/up HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n";
-    assert_eq!(guest.send(Some("api.test"), &format!("{head}5\r\nhello\r\n0A\r\n0123456789\r\n0\r\n\r\n")).status, 200);
+    assert_eq!(
+        guest
+            .send(Some("api.test"), &format!("{head}5\r\nhello\r\n0A\r\n0123456789\r\n0\r\n\r\n"))
+            .status,
+        200
+    );
     assert_eq!(guest.site.last().body, b"hello0123456789");
 }
 
@@ -168,7 +186,11 @@ fn events(guest: &mut Guest) {
         let n = io.read(&mut buffer).unwrap();
         text.push_str(&String::from_utf8_lossy(&buffer[..n]));
     }
-    assert!(start.elapsed() < Duration::from_millis(290), "the first event came after {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(290),
+        "the first event came after {:?}",
+        start.elapsed()
+    );
     assert!(!text.contains("data: 2"));
     assert!(!text.to_ascii_lowercase().contains("alt-svc"), "{text}");
     while !text.ends_with("0\r\n\r\n") {
@@ -180,7 +202,9 @@ fn events(guest: &mut Guest) {
 
 fn no_body(guest: &mut Guest) {
     let mut io = guest.egress.tls("api.test");
-    for (method, path, status) in [("HEAD", "/v1/a", 200), ("GET", "/v1/nothing", 204), ("GET", "/v1/a", 200)] {
+    for (method, path, status) in
+        [("HEAD", "/v1/a", 200), ("GET", "/v1/nothing", 204), ("GET", "/v1/a", 200)]
+    {
         write!(io, "{method} {path} HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
         assert_eq!(answer(&mut io, method == "HEAD").status, status, "{method} {path}");
     }
@@ -215,7 +239,10 @@ fn pipelined(guest: &mut Guest) {
 }
 
 fn close(guest: &mut Guest) {
-    for ask in ["GET /v1/a HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n", "GET /v1/a HTTP/1.0\r\nHost: api.test\r\n\r\n"] {
+    for ask in [
+        "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n",
+        "GET /v1/a HTTP/1.0\r\nHost: api.test\r\n\r\n",
+    ] {
         let mut io = guest.egress.tls("api.test");
         write!(io, "{ask}").unwrap();
         let mut all = Vec::new();
@@ -226,7 +253,11 @@ fn close(guest: &mut Guest) {
 
 fn expect(guest: &mut Guest) {
     let mut io = guest.egress.tls("api.test");
-    write!(io, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n").unwrap();
+    write!(
+        io,
+        "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    )
+    .unwrap();
     let mut got = [0; 25];
     io.read_exact(&mut got).unwrap();
     assert_eq!(&got, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -235,8 +266,7 @@ fn expect(guest: &mut Guest) {
 }
 
 fn hop_by_hop(guest: &mut Guest) {
-    let sent =
-        "Connection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 1\r\nTE: trailers\r\nProxy-Authorization: Basic x\r\nX-Kept: 1\r\n";
+    let sent = "Connection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 1\r\nTE: trailers\r\nProxy-Authorization: Basic x\r\nX-Kept: 1\r\n";
     guest.send(Some("api.test"), &format!("GET /v1/a HTTP/1.1\r\nHost: api.test\r\n{sent}\r\n"));
     let seen = guest.site.last();
     assert_eq!(seen.header("x-kept"), Some("1"));
@@ -246,9 +276,14 @@ fn hop_by_hop(guest: &mut Guest) {
 }
 
 fn globs(guest: &mut Guest) {
-    for (path, status) in
-        [("/repos/x/issues", 200), ("/repos/x/y/issues", 403), ("/a/z", 200), ("/a/b/c/z", 200), ("/a/b", 403), ("/repos/x/issues/1", 403)]
-    {
+    for (path, status) in [
+        ("/repos/x/issues", 200),
+        ("/repos/x/y/issues", 403),
+        ("/a/z", 200),
+        ("/a/b/c/z", 200),
+        ("/a/b", 403),
+        ("/repos/x/issues/1", 403),
+    ] {
         assert_eq!(guest.get("globs.test", path).status, status, "{path}");
     }
 }
@@ -257,7 +292,11 @@ fn wildcards(guest: &mut Guest) {
     for host in ["wild.test", "a.wild.test", "a.b.wild.test"] {
         assert_eq!(guest.get(host, "/").status, 200, "{host}");
     }
-    refused(&guest.send(None, "CONNECT xwild.test:443 HTTP/1.1\r\nHost: xwild.test\r\n\r\n"), 403, "no-route");
+    refused(
+        &guest.send(None, "CONNECT xwild.test:443 HTTP/1.1\r\nHost: xwild.test\r\n\r\n"),
+        403,
+        "no-route",
+    );
 }
 
 fn normalised(guest: &mut Guest) {
@@ -268,22 +307,41 @@ fn normalised(guest: &mut Guest) {
 fn max_body(guest: &mut Guest) {
     let before = guest.site.seen().len();
     let head = "POST / HTTP/1.1\r\nHost: small.test\r\n";
-    refused(&guest.send(Some("small.test"), &format!("{head}Content-Length: 11\r\n\r\n01234567890")), 413, "max-body");
+    refused(
+        &guest.send(Some("small.test"), &format!("{head}Content-Length: 11\r\n\r\n01234567890")),
+        413,
+        "max-body",
+    );
     assert_eq!(guest.audited()[0]["rule"], "max-body");
-    let answer =
-        guest.send(Some("small.test"), &format!("{head}Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n6\r\nghijkl\r\n0\r\n\r\n"));
+    let answer = guest.send(
+        Some("small.test"),
+        &format!("{head}Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n6\r\nghijkl\r\n0\r\n\r\n"),
+    );
     assert!(answer.status == 413 || answer.status == 0, "{answer:?}");
     assert_eq!(guest.audited().last().unwrap()["rule"], "max-body");
     assert_eq!(guest.site.seen().len(), before, "no whole request arrived");
-    assert_eq!(guest.send(Some("small.test"), &format!("{head}Content-Length: 10\r\n\r\n0123456789")).status, 200);
+    assert_eq!(
+        guest
+            .send(Some("small.test"), &format!("{head}Content-Length: 10\r\n\r\n0123456789"))
+            .status,
+        200
+    );
 }
 
 fn budget(guest: &mut Guest) {
-    let ask = |n: usize| format!("POST /x HTTP/1.1\r\nHost: spent.test\r\nContent-Length: {n}\r\n\r\n{}", "x".repeat(n));
+    let ask = |n: usize| {
+        format!(
+            "POST /x HTTP/1.1\r\nHost: spent.test\r\nContent-Length: {n}\r\n\r\n{}",
+            "x".repeat(n)
+        )
+    };
     assert_eq!(guest.send(Some("spent.test"), &ask(60)).status, 200);
     let before = guest.site.seen().len();
     let answer = guest.send(Some("spent.test"), &ask(60));
-    assert!(matches!(answer.status, 403 | 0) && matches!(answer.refused(), Some("budget") | None), "{answer:?}");
+    assert!(
+        matches!(answer.status, 403 | 0) && matches!(answer.refused(), Some("budget") | None),
+        "{answer:?}"
+    );
     assert_eq!(guest.site.seen().len(), before);
     refused(&guest.get("spent.test", "/"), 403, "budget");
 }
@@ -296,7 +354,14 @@ fn rate(guest: &mut Guest) {
 fn loopback(guest: &mut Guest) {
     let port = guest.site.plain_port;
     let before = guest.site.seen().len();
-    refused(&guest.send(None, &format!("GET http://127.0.0.1:{port}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n")), 403, "address");
+    refused(
+        &guest.send(
+            None,
+            &format!("GET http://127.0.0.1:{port}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"),
+        ),
+        403,
+        "address",
+    );
     assert_eq!(guest.site.seen().len(), before);
     let lines = guest.audited();
     assert_eq!(lines.last().unwrap()["verdict"], "deny", "{lines:?}");
@@ -304,7 +369,15 @@ fn loopback(guest: &mut Guest) {
 
 fn allow_private(guest: &mut Guest) {
     let port = guest.site.plain_port;
-    assert_eq!(guest.send(None, &format!("GET http://localhost:{port}/ HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n")).status, 200);
+    assert_eq!(
+        guest
+            .send(
+                None,
+                &format!("GET http://localhost:{port}/ HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n")
+            )
+            .status,
+        200
+    );
     assert_eq!(guest.site.last().header("host"), Some(format!("localhost:{port}").as_str()));
 }
 
@@ -324,7 +397,10 @@ fn misnamed(guest: &mut Guest) {
 fn not_there(guest: &mut Guest) {
     refused(&guest.get("closed.test", "/"), 502, "connect");
     let lines = guest.audited();
-    assert_eq!((lines.len(), lines[1]["rule"].as_str(), lines[1]["verdict"].as_str()), (2, Some("connect"), Some("allow")));
+    assert_eq!(
+        (lines.len(), lines[1]["rule"].as_str(), lines[1]["verdict"].as_str()),
+        (2, Some("connect"), Some("allow"))
+    );
 }
 
 fn not_tls(guest: &mut Guest) {
@@ -340,7 +416,12 @@ fn not_tls(guest: &mut Guest) {
 
 fn server_name(guest: &mut Guest) {
     let mut tls = guest.egress.tls_as("api.test", "other.test");
-    assert!(tls.write_all(b"GET / HTTP/1.1\r\n").and_then(|()| tls.flush()).and_then(|()| tls.read(&mut [0; 1])).is_err());
+    assert!(
+        tls.write_all(b"GET / HTTP/1.1\r\n")
+            .and_then(|()| tls.flush())
+            .and_then(|()| tls.read(&mut [0; 1]))
+            .is_err()
+    );
     assert_eq!(guest.audited()[0]["rule"], "sni-mismatch");
 }
 
@@ -359,7 +440,12 @@ fn smuggled(guest: &mut Guest) {
     let before = guest.site.seen().len();
     let hidden = "GET /admin HTTP/1.1\r\nHost: api.test\r\n\r\n";
     let mut io = guest.egress.tls("api.test");
-    write!(io, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n{hidden}{hidden}", hidden.len()).unwrap();
+    write!(
+        io,
+        "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n{hidden}{hidden}",
+        hidden.len()
+    )
+    .unwrap();
     let mut reader = std::io::BufReader::new(&mut io);
     assert_eq!(next_answer(&mut reader, false).status, 200);
     refused(&next_answer(&mut reader, false), 403, "not-allowed");
@@ -373,7 +459,9 @@ fn switched(guest: &mut Guest) {
 fn with(program: &Program) -> (Site, Egress) {
     let site = Site::start(super::HOSTS);
     let policy = super::policy(&site);
-    let egress = Egress::spawn_program(program, tempfile::tempdir().unwrap(), &policy, &Egress::input()).ready();
+    let egress =
+        Egress::spawn_program(program, tempfile::tempdir().unwrap(), &policy, &Egress::input())
+            .ready();
     (site, egress)
 }
 
@@ -386,7 +474,12 @@ fn private_socket(program: &Program) {
     let (_site, mut egress) = with(program);
     let socket = egress.dir.path().join("run/s");
     for path in [&socket, &egress.audit()] {
-        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        assert_eq!(
+            std::fs::metadata(path).unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{}",
+            path.display()
+        );
     }
     drop(egress.process.stdin.take());
     assert!(egress.wait().success());
@@ -402,7 +495,8 @@ fn sigterm(program: &Program) {
 /// A request whose body does not end.
 fn open_request(egress: &Egress) -> impl Sized + use<> {
     let mut io = egress.tls("api.test");
-    write!(io, "POST /v1/open HTTP/1.1\r\nHost: api.test\r\nContent-Length: 100\r\n\r\nexfiltrate").unwrap();
+    write!(io, "POST /v1/open HTTP/1.1\r\nHost: api.test\r\nContent-Length: 100\r\n\r\nexfiltrate")
+        .unwrap();
     io.flush().unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
     while !std::fs::read_to_string(egress.audit()).unwrap().contains("admitted") {
@@ -440,7 +534,8 @@ fn goes_on(program: &Program) {
     egress.process.kill().unwrap();
     egress.wait();
     let dir = std::mem::replace(&mut egress.dir, tempfile::tempdir().unwrap());
-    let egress = Egress::spawn_program(program, dir, &super::policy(&site), &Egress::input()).ready();
+    let egress =
+        Egress::spawn_program(program, dir, &super::policy(&site), &Egress::input()).ready();
     egress.get("api.test", "/v1/b", "");
     assert_eq!(verify(egress.audit_lines(2).as_bytes()).unwrap().lines, 4);
 }
@@ -464,7 +559,10 @@ fn reload(program: &Program) {
     assert_eq!(status("/v2/a").as_deref(), Some("403"));
     put(&policy.replace("\"/v1/*\"", "\"/v2/*\""));
     audited("in force, was");
-    assert_eq!((status("/v2/a").as_deref(), status("/v1/a").as_deref()), (Some("200"), Some("403")));
+    assert_eq!(
+        (status("/v2/a").as_deref(), status("/v1/a").as_deref()),
+        (Some("200"), Some("403"))
+    );
     put("{}");
     audited("stays in force");
     assert_eq!(status("/v2/a").as_deref(), Some("200"));
@@ -483,18 +581,27 @@ fn bad_starts(program: &Program) {
         (&good, input.replace("BEGIN CERT", "BEGIN X"), "the bottle's CA"),
         (&"{}".to_owned(), input.clone(), "policy.json"),
     ] {
-        let mut egress = Egress::spawn_program(program, tempfile::tempdir().unwrap(), policy, &input);
+        let mut egress =
+            Egress::spawn_program(program, tempfile::tempdir().unwrap(), policy, &input);
         assert_eq!(egress.wait().code(), Some(1), "{want}");
         let mut log = String::new();
         egress.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        assert!(log.contains(want) && !log.contains(TOKEN) && !log.contains("PRIVATE KEY"), "{want}: {log}");
+        assert!(
+            log.contains(want) && !log.contains(TOKEN) && !log.contains("PRIVATE KEY"),
+            "{want}: {log}"
+        );
     }
 }
 
 fn other_parent(program: &Program) {
     let site = Site::start(super::HOSTS);
     let program = Program { parent: Some(1), ..program.clone() };
-    let mut egress = Egress::spawn_program(&program, tempfile::tempdir().unwrap(), &super::policy(&site), &Egress::input());
+    let mut egress = Egress::spawn_program(
+        &program,
+        tempfile::tempdir().unwrap(),
+        &super::policy(&site),
+        &Egress::input(),
+    );
     assert_eq!(egress.wait().code(), Some(4));
 }
 

@@ -80,7 +80,9 @@ pub struct Guest {
 
 impl Guest {
     pub fn start(program: &Program, site: Site, policy: &str) -> Self {
-        let egress = Egress::spawn_program(program, tempfile::tempdir().unwrap(), policy, &Egress::input()).ready();
+        let egress =
+            Egress::spawn_program(program, tempfile::tempdir().unwrap(), policy, &Egress::input())
+                .ready();
         Self { egress, site, audit_read: 0 }
     }
 
@@ -120,7 +122,11 @@ impl Guest {
         let deadline = Instant::now() + Duration::from_secs(1);
         loop {
             let text = fs::read_to_string(self.egress.audit()).unwrap();
-            let lines: Vec<serde_json::Value> = text.lines().skip(self.audit_read).map(|l| serde_json::from_str(l).unwrap()).collect();
+            let lines: Vec<serde_json::Value> = text
+                .lines()
+                .skip(self.audit_read)
+                .map(|l| serde_json::from_str(l).unwrap())
+                .collect();
             let open = lines.iter().filter(|l| !closes(l)).count();
             let closed = lines.iter().filter(|l| closes(l) && !l["admitted"].is_null()).count();
             if (open <= closed && enough(&lines)) || Instant::now() > deadline {

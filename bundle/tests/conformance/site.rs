@@ -48,20 +48,23 @@ impl Site {
         let leaf = KeyPair::generate().unwrap();
         let names: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
         let cert = CertificateParams::new(names).unwrap().signed_by(&leaf, &issuer).unwrap().pem();
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(leaf.serialize_pem().as_bytes()).unwrap(),
-            )
-            .unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(leaf.serialize_pem().as_bytes()).unwrap(),
+        )
+        .unwrap();
         let config = Arc::new(config);
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
         let (tls, plain) = (listen(), listen());
-        let (tls_port, plain_port) = (tls.local_addr().unwrap().port(), plain.local_addr().unwrap().port());
+        let (tls_port, plain_port) =
+            (tls.local_addr().unwrap().port(), plain.local_addr().unwrap().port());
         let log = seen.clone();
         std::thread::spawn(move || {
             for tcp in tls.incoming().flatten() {
@@ -151,7 +154,10 @@ fn request(io: &mut impl BufRead) -> Option<Seen> {
 fn answer(io: &mut impl Write, path: &str, head: bool) -> std::io::Result<()> {
     match path.split('?').next().unwrap_or_default() {
         "/v1/events" => {
-            write!(io, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nAlt-Svc: h3=\":443\"\r\n\r\n")?;
+            write!(
+                io,
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nAlt-Svc: h3=\":443\"\r\n\r\n"
+            )?;
             for n in 0..3 {
                 let event = format!("data: {n}\n\n");
                 write!(io, "{:x}\r\n{event}\r\n", event.len())?;
@@ -166,7 +172,10 @@ fn answer(io: &mut impl Write, path: &str, head: bool) -> std::io::Result<()> {
         }
         "/v1/nothing" => write!(io, "HTTP/1.1 204 No Content\r\n\r\n")?,
         "/v1/stale" => write!(io, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")?,
-        "/v1/switch" => write!(io, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nraw")?,
+        "/v1/switch" => write!(
+            io,
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nraw"
+        )?,
         _ if head => write!(io, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")?,
         _ => write!(io, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?,
     }

@@ -23,7 +23,10 @@ pub const WEAKER: &[OwnTest] = &[
 pub fn documented() {
     let text = include_str!("../../../docs/egress-chains.md");
     for (name, _) in WEAKER {
-        assert!(text.contains(&format!("| **{name}** |")), "docs/egress-chains.md does not list {name:?} as weaker");
+        assert!(
+            text.contains(&format!("| **{name}** |")),
+            "docs/egress-chains.md does not list {name:?} as weaker"
+        );
     }
     let listed = text.lines().filter(|l| l.starts_with("| **")).count();
     assert_eq!(listed, WEAKER.len(), "docs/egress-chains.md lists what no test shows");
@@ -39,7 +42,12 @@ fn fails_with(program: &Program, key: &str, value: serde_json::Value, want: &str
     let site = Site::start(super::HOSTS);
     let mut policy: serde_json::Value = serde_json::from_str(&super::policy(&site)).unwrap();
     policy["routes"][1][key] = value;
-    let mut egress = Egress::spawn_program(program, tempfile::tempdir().unwrap(), &policy.to_string(), &Egress::input());
+    let mut egress = Egress::spawn_program(
+        program,
+        tempfile::tempdir().unwrap(),
+        &policy.to_string(),
+        &Egress::input(),
+    );
     assert_eq!(egress.wait().code(), Some(3));
     let mut log = String::new();
     egress.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
@@ -76,9 +84,15 @@ fn scan(program: &Program) {
 fn patterns(program: &Program) {
     let guest = guest(program);
     for key in ["AKIAIOSFODNN7EXAMPLX", TOKEN] {
-        let ask = format!("POST /x HTTP/1.1\r\nHost: other.test\r\nX-Note: {key}\r\nContent-Length: {}\r\n\r\n{key}", key.len());
+        let ask = format!(
+            "POST /x HTTP/1.1\r\nHost: other.test\r\nX-Note: {key}\r\nContent-Length: {}\r\n\r\n{key}",
+            key.len()
+        );
         assert_eq!(guest.send(Some("other.test"), &ask).status, 200);
-        assert_eq!((guest.site.last().header("x-note"), guest.site.last().body.as_slice()), (Some(key), key.as_bytes()));
+        assert_eq!(
+            (guest.site.last().header("x-note"), guest.site.last().body.as_slice()),
+            (Some(key), key.as_bytes())
+        );
     }
 }
 
@@ -87,7 +101,8 @@ fn refresh(program: &Program) {
     let site = Site::start(super::HOSTS);
     let input = Egress::input().replacen('{', "{\"refreshable\":[\"DEMO\"],", 1);
     let policy = super::policy(&site);
-    let egress = Egress::spawn_program(program, tempfile::tempdir().unwrap(), &policy, &input).ready();
+    let egress =
+        Egress::spawn_program(program, tempfile::tempdir().unwrap(), &policy, &input).ready();
     let mut io = egress.tls("api.test");
     write!(io, "GET /v1/stale HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
     assert_eq!(answer(&mut io, false).status, 401);
@@ -126,38 +141,66 @@ pub fn behind_pipelock(program: &Program) {
     let fake = dir.path().join("pipelock");
     // The chain's own Python: first line and module path as in its program.
     let text = std::fs::read_to_string(&program.path).unwrap();
-    let start: Vec<&str> =
-        text.lines().filter(|l| l.starts_with("#!") || l.starts_with("import sys") || l.starts_with("sys.path")).collect();
+    let start: Vec<&str> = text
+        .lines()
+        .filter(|l| l.starts_with("#!") || l.starts_with("import sys") || l.starts_with("sys.path"))
+        .collect();
     let upstream = format!("UPSTREAM = (\"127.0.0.1\", {})", site.plain_port);
-    let body = include_str!("../../mitmproxy/tests/fake_pipelock.py").replace("UPSTREAM: tuple[str, int]", &upstream);
+    let body = include_str!("../../mitmproxy/tests/fake_pipelock.py")
+        .replace("UPSTREAM: tuple[str, int]", &upstream);
     std::fs::write(&fake, format!("{}\n{body}", start.join("\n"))).unwrap();
     std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o700)).unwrap();
 
-    let bearer = serde_json::json!({"header": "authorization", "scheme": "bearer", "token": "DEMO"});
+    let bearer =
+        serde_json::json!({"header": "authorization", "scheme": "bearer", "token": "DEMO"});
     let routes = serde_json::json!([
         {"name": "api", "host": "api.test", "paths": ["/v1/*"], "inject": bearer},
         {"name": "blocked", "host": "blocked.test"},
     ]);
     let policy = serde_json::json!({"version": 1, "routes": routes}).to_string();
-    let program = Program { args: vec!["--pipelock".to_owned(), fake.display().to_string()], ..program.clone() };
+    let program = Program {
+        args: vec!["--pipelock".to_owned(), fake.display().to_string()],
+        ..program.clone()
+    };
     let mut guest = Guest::start(&program, site, &policy);
     for n in 0..3 {
         assert_eq!(guest.get("api.test", &format!("/v1/{n}")).status, 200);
         let seen = guest.site.last();
-        assert_eq!((seen.header("x-fake-pipelock"), seen.header("host")), (Some("1"), Some("api.test")), "it came by pipelock");
+        assert_eq!(
+            (seen.header("x-fake-pipelock"), seen.header("host")),
+            (Some("1"), Some("api.test")),
+            "it came by pipelock"
+        );
         assert_eq!(seen.header("authorization"), Some(format!("Bearer {TOKEN}").as_str()));
     }
     guest.forget_audit();
-    assert_eq!(guest.get("api.test", "/admin").refused(), Some("not-allowed"), "our policy comes first");
+    assert_eq!(
+        guest.get("api.test", "/admin").refused(),
+        Some("not-allowed"),
+        "our policy comes first"
+    );
     guest.forget_audit();
-    assert_eq!(guest.get("blocked.test", "/").refused(), Some("upstream"), "what pipelock turns down is no success");
+    assert_eq!(
+        guest.get("blocked.test", "/").refused(),
+        Some("upstream"),
+        "what pipelock turns down is no success"
+    );
     assert_eq!(guest.audited().len(), 2);
     assert_eq!(guest.site.seen().len(), 3);
     let mut unsupported: serde_json::Value = serde_json::from_str(&policy).unwrap();
     unsupported["routes"][0]["connect"] = "127.0.0.1:1".into();
-    let mut egress = Egress::spawn_program(&program, tempfile::tempdir().unwrap(), &unsupported.to_string(), &Egress::input());
+    let mut egress = Egress::spawn_program(
+        &program,
+        tempfile::tempdir().unwrap(),
+        &unsupported.to_string(),
+        &Egress::input(),
+    );
     assert_eq!(egress.wait().code(), Some(3), "pipelock looks names up itself");
-    let nothing = Program { args: vec!["--pipelock".to_owned(), "/nonexistent/pipelock".to_owned()], ..program };
-    let mut egress = Egress::spawn_program(&nothing, tempfile::tempdir().unwrap(), &policy, &Egress::input());
+    let nothing = Program {
+        args: vec!["--pipelock".to_owned(), "/nonexistent/pipelock".to_owned()],
+        ..program
+    };
+    let mut egress =
+        Egress::spawn_program(&nothing, tempfile::tempdir().unwrap(), &policy, &Egress::input());
     assert_eq!(egress.wait().code(), Some(4));
 }

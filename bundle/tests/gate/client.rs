@@ -14,7 +14,10 @@ pub fn program(var: &str, usual: &[&str]) -> Option<PathBuf> {
     let named = std::env::var_os(var).map(PathBuf::from);
     let found = named.into_iter().chain(usual.iter().map(PathBuf::from)).find(|p| p.is_file());
     if found.is_none() {
-        assert!(std::env::var_os("BOTTLE_REQUIRE").is_none(), "{var}: no such program, and BOTTLE_REQUIRE is set");
+        assert!(
+            std::env::var_os("BOTTLE_REQUIRE").is_none(),
+            "{var}: no such program, and BOTTLE_REQUIRE is set"
+        );
         eprintln!("skipped: {var} is not set, and none of {usual:?} is there");
     }
     found
@@ -30,7 +33,12 @@ pub fn gitleaks() -> Option<PathBuf> {
 
 pub fn run(command: &mut Command) -> String {
     let out = command.output().unwrap();
-    assert!(out.status.success(), "{command:?}: {}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{command:?}: {}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8(out.stdout).unwrap()
 }
 
@@ -91,7 +99,9 @@ pub fn held_bridge(socket: PathBuf, most: u64, flag: PathBuf) -> SocketAddr {
             let (mut from_gate, mut to_gate) = (gate.try_clone().unwrap(), gate);
             let flag = flag.clone();
             std::thread::spawn(move || {
-                if std::io::copy(&mut std::io::Read::take(&from_guest, most), &mut to_gate).is_ok_and(|n| n == most) {
+                if std::io::copy(&mut std::io::Read::take(&from_guest, most), &mut to_gate)
+                    .is_ok_and(|n| n == most)
+                {
                     // What is there is read before it is killed.
                     std::thread::sleep(Duration::from_millis(200));
                     fs::write(flag, "").unwrap();
@@ -124,7 +134,13 @@ impl Work {
     /// The same, `input` being its standard input; without the last line break.
     pub fn feed(&self, args: &[&str], input: &[u8]) -> String {
         let mut command = git(&self.path);
-        let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
         let out = child.wait_with_output().unwrap();
         assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));

@@ -25,24 +25,34 @@ impl Forge {
     /// Serves the repositories in `root` as `forge.test`.
     pub fn start(root: PathBuf, token: &str) -> Self {
         let key = KeyPair::generate().unwrap();
-        let cert = CertificateParams::new(vec!["forge.test".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+        let cert = CertificateParams::new(vec!["forge.test".to_owned()])
+            .unwrap()
+            .self_signed(&key)
+            .unwrap()
+            .pem();
         let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
         let der = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, der)
-            .unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, der)
+        .unwrap();
         let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let want = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{token}")));
+        let want = format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{token}"))
+        );
         let log = seen.clone();
         std::thread::spawn(move || {
             for tcp in listener.incoming().map_while(Result::ok) {
-                let (config, root, want, log) = (config.clone(), root.clone(), want.clone(), log.clone());
+                let (config, root, want, log) =
+                    (config.clone(), root.clone(), want.clone(), log.clone());
                 std::thread::spawn(move || {
                     let mut tls = StreamOwned::new(ServerConnection::new(config).unwrap(), tcp);
                     let _ = answer(&mut tls, &root, &want, &log);
@@ -55,7 +65,12 @@ impl Forge {
     }
 }
 
-fn answer(io: &mut (impl Read + Write), root: &Path, want: &str, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
+fn answer(
+    io: &mut (impl Read + Write),
+    root: &Path,
+    want: &str,
+    log: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(&mut *io);
     let (mut first, mut headers) = (String::new(), Vec::new());
     reader.read_line(&mut first)?;
@@ -67,7 +82,8 @@ fn answer(io: &mut (impl Read + Write), root: &Path, want: &str, log: &Mutex<Vec
         let (name, value) = line.trim_end().split_once(": ").unwrap();
         headers.push((name.to_ascii_lowercase(), value.to_owned()));
     }
-    let header = |name: &str| headers.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
+    let header =
+        |name: &str| headers.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
     let mut body = vec![0; header("content-length").parse().unwrap_or(0)];
     reader.read_exact(&mut body)?;
     drop(reader);
@@ -106,7 +122,8 @@ fn answer(io: &mut (impl Read + Write), root: &Path, want: &str, log: &Mutex<Vec
     let _ = feed.join();
     let split = out.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(out.len());
     let head = String::from_utf8_lossy(&out[..split]).into_owned();
-    let status = head.lines().find_map(|l| l.strip_prefix("Status: ")).unwrap_or("200 OK").to_owned();
+    let status =
+        head.lines().find_map(|l| l.strip_prefix("Status: ")).unwrap_or("200 OK").to_owned();
     write!(io, "HTTP/1.1 {status}\r\n{head}\r\nConnection: close\r\n\r\n")?;
     io.write_all(&out[(split + 4).min(out.len())..])?;
     io.flush()

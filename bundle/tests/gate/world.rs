@@ -29,7 +29,9 @@ impl Upstream {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         for key in ["host", "user", "other"] {
-            run(Command::new(&keygen).args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(at(key)));
+            run(Command::new(&keygen)
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+                .arg(at(key)));
         }
         let exec = run(Command::new(git_program).arg("--exec-path"));
         let shell = Path::new(exec.trim()).join("git-shell");
@@ -45,7 +47,11 @@ impl Upstream {
         )
         .unwrap();
         fs::set_permissions(at("script"), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::write(at("authorized"), format!("restrict,command=\"{}\" {public}", at("script").display())).unwrap();
+        fs::write(
+            at("authorized"),
+            format!("restrict,command=\"{}\" {public}", at("script").display()),
+        )
+        .unwrap();
         fs::set_permissions(at("authorized"), fs::Permissions::from_mode(0o600)).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = format!(
@@ -71,7 +77,17 @@ impl Upstream {
         this.seed("x");
         // Where users have no shell (a Nix builder's) sshd lets nobody in.
         let probe = Command::new(program("BOTTLE_SSH", &["/usr/bin/ssh"])?)
-            .args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-i"])
+            .args([
+                "-F",
+                "none",
+                "-o",
+                "BatchMode=yes",
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+                "-i",
+            ])
             .arg(this.dir.path().join("user"))
             .args([
                 "-p",
@@ -85,7 +101,10 @@ impl Upstream {
         let said = String::from_utf8_lossy(&probe.stderr);
         if probe.status.code() == Some(255) {
             let log = fs::read_to_string(this.dir.path().join("sshd.log")).unwrap();
-            assert!(std::env::var_os("BOTTLE_REQUIRE").is_none(), "sshd lets nobody in: {said} {log}");
+            assert!(
+                std::env::var_os("BOTTLE_REQUIRE").is_none(),
+                "sshd lets nobody in: {said} {log}"
+            );
             eprintln!("skipped: sshd lets nobody in: {said} {log}");
             return None;
         }
@@ -173,7 +192,11 @@ impl Gate {
         Self::start_in(tempfile::tempdir().unwrap(), upstreams, input)
     }
 
-    pub fn start_in(dir: tempfile::TempDir, upstreams: &[serde_json::Value], input: &serde_json::Value) -> Self {
+    pub fn start_in(
+        dir: tempfile::TempDir,
+        upstreams: &[serde_json::Value],
+        input: &serde_json::Value,
+    ) -> Self {
         let mut gate = Self::spawn(dir, upstreams, input);
         let mut said = String::new();
         BufReader::new(gate.process.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
@@ -184,23 +207,40 @@ impl Gate {
     }
 
     /// The daemon, which may not start.
-    pub fn spawn(dir: tempfile::TempDir, upstreams: &[serde_json::Value], input: &serde_json::Value) -> Self {
+    pub fn spawn(
+        dir: tempfile::TempDir,
+        upstreams: &[serde_json::Value],
+        input: &serde_json::Value,
+    ) -> Self {
         let run = dir.path().join("run");
         let _ = fs::DirBuilder::new().mode(0o700).create(&run);
         let policy = serde_json::json!({"version": 1, "agent": "claude", "slug": "b1", "upstreams": upstreams});
-        fs::write(dir.path().join("policy.json"), serde_json::to_vec_pretty(&policy).unwrap()).unwrap();
+        fs::write(dir.path().join("policy.json"), serde_json::to_vec_pretty(&policy).unwrap())
+            .unwrap();
         let mut command = Command::new(BIN);
         command.args(["git-gate", "--slug", "test", "--parent", &std::process::id().to_string()]);
-        for (option, file) in [("--socket", "run/s"), ("--policy", "policy.json"), ("--audit", "audit.jsonl"), ("--state", "state")] {
+        for (option, file) in [
+            ("--socket", "run/s"),
+            ("--policy", "policy.json"),
+            ("--audit", "audit.jsonl"),
+            ("--state", "state"),
+        ] {
             command.arg(option).arg(dir.path().join(file));
         }
         command.arg("--git").arg(git_program().unwrap());
-        for (option, program) in [("--ssh", program("BOTTLE_SSH", &["/usr/bin/ssh"])), ("--gitleaks", gitleaks())] {
+        for (option, program) in
+            [("--ssh", program("BOTTLE_SSH", &["/usr/bin/ssh"])), ("--gitleaks", gitleaks())]
+        {
             if let Some(program) = program {
                 command.arg(option).arg(program);
             }
         }
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let _ = writeln!(process.stdin.as_mut().unwrap(), "{input}");
         let address = bridge(run.join("s"));
         Self { process, dir, address }
@@ -229,7 +269,8 @@ impl Gate {
     }
 
     pub fn quarantine(&self, name: &str) -> usize {
-        fs::read_dir(self.dir.path().join("state/repos").join(name).join("quarantine")).map_or(0, Iterator::count)
+        fs::read_dir(self.dir.path().join("state/repos").join(name).join("quarantine"))
+            .map_or(0, Iterator::count)
     }
 
     pub fn wait(&mut self) -> ExitStatus {
@@ -252,12 +293,21 @@ impl Gate {
     /// Its processes: id, name, and what stands in `/proc`.
     pub fn children(&self) -> Vec<(u32, String, PathBuf)> {
         let stat = |id: u32| fs::read_to_string(format!("/proc/{id}/stat")).ok();
-        let ids: Vec<u32> = fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok()).collect();
-        let parent = |id: u32| stat(id)?.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok();
+        let ids: Vec<u32> = fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok())
+            .collect();
+        let parent =
+            |id: u32| stat(id)?.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok();
         let mut family = vec![self.process.id()];
         loop {
-            let more: Vec<u32> =
-                ids.iter().copied().filter(|id| !family.contains(id) && parent(*id).is_some_and(|p| family.contains(&p))).collect();
+            let more: Vec<u32> = ids
+                .iter()
+                .copied()
+                .filter(|id| {
+                    !family.contains(id) && parent(*id).is_some_and(|p| family.contains(&p))
+                })
+                .collect();
             if more.is_empty() {
                 break;
             }
@@ -265,7 +315,8 @@ impl Gate {
         }
         let of = |id: u32| {
             let proc = PathBuf::from(format!("/proc/{id}"));
-            let line = String::from_utf8_lossy(&fs::read(proc.join("cmdline")).ok()?).replace('\0', " ");
+            let line =
+                String::from_utf8_lossy(&fs::read(proc.join("cmdline")).ok()?).replace('\0', " ");
             Some((id, line, proc))
         };
         family.into_iter().filter_map(of).collect()

@@ -38,13 +38,17 @@ fn ca() -> &'static (String, String) {
 /// A certificate of its own for `host`.
 fn own(host: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();
-    (CertificateParams::new(vec![host.to_owned()]).unwrap().self_signed(&key).unwrap().pem(), key.serialize_pem())
+    (
+        CertificateParams::new(vec![host.to_owned()]).unwrap().self_signed(&key).unwrap().pem(),
+        key.serialize_pem(),
+    )
 }
 
 fn policy(host: &str, port: u16, cert: &str, inject: bool) -> String {
     let mut route = serde_json::json!({"name": "up", "host": host, "connect": format!("127.0.0.1:{port}"), "ca": cert});
     if inject {
-        route["inject"] = serde_json::json!({"header": "authorization", "scheme": "bearer", "token": "DEMO"});
+        route["inject"] =
+            serde_json::json!({"header": "authorization", "scheme": "bearer", "token": "DEMO"});
     }
     serde_json::json!({"version": 1, "routes": [route]}).to_string()
 }
@@ -62,8 +66,13 @@ pub struct Demo {
 impl Demo {
     pub fn start() -> Self {
         let (cert, key) = own("demo.bottle.test");
-        let mut process =
-            Command::new(BIN).args(["demo-upstream"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut process = Command::new(BIN)
+            .args(["demo-upstream"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let line = serde_json::json!({"cert_chain": cert, "key": key, "token": TOKEN});
         writeln!(process.stdin.as_mut().unwrap(), "{line}").unwrap();
         let mut said = String::new();
@@ -127,23 +136,51 @@ impl Egress {
         Self::spawn_in(dir, policy, input, parent, &[])
     }
 
-    pub fn spawn_in(dir: tempfile::TempDir, policy: &str, input: &str, parent: u32, env: &[(&str, &std::path::Path)]) -> Self {
-        Self::spawn_as(&Program { parent: Some(parent), ..Program::ours() }, dir, policy, input, env)
+    pub fn spawn_in(
+        dir: tempfile::TempDir,
+        policy: &str,
+        input: &str,
+        parent: u32,
+        env: &[(&str, &std::path::Path)],
+    ) -> Self {
+        Self::spawn_as(
+            &Program { parent: Some(parent), ..Program::ours() },
+            dir,
+            policy,
+            input,
+            env,
+        )
     }
 
     /// Another program that keeps the same contract.
-    pub fn spawn_program(program: &Program, dir: tempfile::TempDir, policy: &str, input: &str) -> Self {
+    pub fn spawn_program(
+        program: &Program,
+        dir: tempfile::TempDir,
+        policy: &str,
+        input: &str,
+    ) -> Self {
         Self::spawn_as(program, dir, policy, input, &[])
     }
 
-    fn spawn_as(program: &Program, dir: tempfile::TempDir, policy: &str, input: &str, env: &[(&str, &std::path::Path)]) -> Self {
+    fn spawn_as(
+        program: &Program,
+        dir: tempfile::TempDir,
+        policy: &str,
+        input: &str,
+        env: &[(&str, &std::path::Path)],
+    ) -> Self {
         let run = dir.path().join("run");
         let _ = fs::DirBuilder::new().mode(0o700).create(&run);
         fs::write(dir.path().join("policy.json"), policy).unwrap();
         let mut process = Command::new(&program.path)
             .envs(env.iter().copied())
             .args(&program.args)
-            .args(["--slug", "test", "--parent", &program.parent.unwrap_or_else(std::process::id).to_string()])
+            .args([
+                "--slug",
+                "test",
+                "--parent",
+                &program.parent.unwrap_or_else(std::process::id).to_string(),
+            ])
             .arg("--socket")
             .arg(run.join("s"))
             .arg("--policy")
@@ -226,7 +263,12 @@ impl Egress {
     }
 
     /// The same, with these protocols offered (ALPN).
-    pub fn tls_offering(&self, host: &str, name: &str, protocols: &[&str]) -> StreamOwned<ClientConnection, UnixStream> {
+    pub fn tls_offering(
+        &self,
+        host: &str,
+        name: &str,
+        protocols: &[&str],
+    ) -> StreamOwned<ClientConnection, UnixStream> {
         let mut io = self.connect();
         write!(io, "CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n").unwrap();
         let mut head = Vec::new();
@@ -250,7 +292,8 @@ impl Egress {
 
     pub fn get(&self, host: &str, path: &str, headers: &str) -> String {
         let mut io = self.tls(host);
-        write!(io, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n").unwrap();
+        write!(io, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n")
+            .unwrap();
         let mut all = Vec::new();
         let _ = io.read_to_end(&mut all);
         String::from_utf8_lossy(&all).into_owned()
@@ -340,7 +383,11 @@ fn serve(io: StreamOwned<ServerConnection, std::net::TcpStream>, size: usize) {
         let n = if first.starts_with("GET /big ") { size } else { 2 };
         // `/wants/TOKEN` wants that one.
         let wanted = first.split(' ').nth(1).and_then(|path| path.strip_prefix("/wants/"));
-        let status = if wanted.is_none_or(|w| authorization.ends_with(w)) { "200 OK" } else { "401 Unauthorized" };
+        let status = if wanted.is_none_or(|w| authorization.ends_with(w)) {
+            "200 OK"
+        } else {
+            "401 Unauthorized"
+        };
         let out = io.get_mut();
         write!(out, "HTTP/1.1 {status}\r\nContent-Length: {n}\r\n\r\n").unwrap();
         let block = vec![b'x'; 64 * 1024];

@@ -38,8 +38,24 @@ impl<S, I> std::fmt::Debug for Driver<S, I> {
 }
 
 impl<S, I> Driver<S, I> {
-    pub(super) fn new(io: S, shared: Arc<Shared>, incoming: UnboundedSender<(I, ChannelStream)>, limits: Limits) -> Self {
-        Self { io, shared, incoming, limits, input: vec![0; READ_BUFFER], start: 0, end: 0, output: Vec::new(), written: 0, broken: false }
+    pub(super) fn new(
+        io: S,
+        shared: Arc<Shared>,
+        incoming: UnboundedSender<(I, ChannelStream)>,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            io,
+            shared,
+            incoming,
+            limits,
+            input: vec![0; READ_BUFFER],
+            start: 0,
+            end: 0,
+            output: Vec::new(),
+            written: 0,
+            broken: false,
+        }
     }
 }
 
@@ -92,7 +108,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
                 let n = buf.filled().len();
                 if n == 0 {
                     let cut = self.end != 0;
-                    return Poll::Ready(if cut { Err(ChannelError::Protocol("the channel ended inside a frame")) } else { Ok(false) });
+                    return Poll::Ready(if cut {
+                        Err(ChannelError::Protocol("the channel ended inside a frame"))
+                    } else {
+                        Ok(false)
+                    });
                 }
                 self.end += n;
                 self.parse()?;

@@ -54,7 +54,8 @@ pub const MAX_GUEST_STREAMS: usize = 512;
 /// Streams that the host may have open; [`Session::open`] waits for one to end.
 pub const MAX_HOST_STREAMS: usize = 256;
 /// Upper bound of the bytes that one end holds for its peer: 64 MiB.
-pub const MAX_BUFFERED: usize = (MAX_GUEST_STREAMS + MAX_HOST_STREAMS) * INITIAL_WINDOW as usize + GROWTH_POOL as usize;
+pub const MAX_BUFFERED: usize =
+    (MAX_GUEST_STREAMS + MAX_HOST_STREAMS) * INITIAL_WINDOW as usize + GROWTH_POOL as usize;
 /// Largest header that the host sends (argv and environment are in it), in bytes.
 pub const MAX_HOST_HEADER: usize = 1024 * 1024;
 /// Largest header that the host reads from a guest, in bytes.
@@ -91,7 +92,12 @@ pub struct Session<O> {
 
 impl<O> Clone for Session<O> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), slots: self.slots.clone(), max_header: self.max_header, kind: self.kind }
+        Self {
+            shared: self.shared.clone(),
+            slots: self.slots.clone(),
+            max_header: self.max_header,
+            kind: self.kind,
+        }
     }
 }
 
@@ -117,24 +123,46 @@ impl<I> Incoming<I> {
 impl Session<HostOpen> {
     /// The host's end of `io`, on which [`crate::host_handshake`] succeeded. Nothing moves unless the driver is
     /// polled: spawn it.
-    pub fn host<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> (Self, Incoming<GuestOpen>, Driver<S, GuestOpen>) {
-        let limits = wire::Limits { host: true, max_header: MAX_GUEST_HEADER, max_peer_streams: MAX_GUEST_STREAMS };
+    pub fn host<S: AsyncRead + AsyncWrite + Unpin>(
+        io: S,
+    ) -> (Self, Incoming<GuestOpen>, Driver<S, GuestOpen>) {
+        let limits = wire::Limits {
+            host: true,
+            max_header: MAX_GUEST_HEADER,
+            max_peer_streams: MAX_GUEST_STREAMS,
+        };
         start(io, limits, MAX_HOST_HEADER, MAX_HOST_STREAMS)
     }
 }
 
 impl Session<GuestOpen> {
     /// The guest's end of `io`, on which [`crate::guest_handshake`] succeeded.
-    pub fn guest<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> (Self, Incoming<HostOpen>, Driver<S, HostOpen>) {
-        let limits = wire::Limits { host: false, max_header: MAX_HOST_HEADER, max_peer_streams: MAX_HOST_STREAMS + 64 };
+    pub fn guest<S: AsyncRead + AsyncWrite + Unpin>(
+        io: S,
+    ) -> (Self, Incoming<HostOpen>, Driver<S, HostOpen>) {
+        let limits = wire::Limits {
+            host: false,
+            max_header: MAX_HOST_HEADER,
+            max_peer_streams: MAX_HOST_STREAMS + 64,
+        };
         start(io, limits, MAX_GUEST_HEADER, GUEST_OPENS)
     }
 }
 
-fn start<S, O, I>(io: S, limits: wire::Limits, max_header: usize, opens: usize) -> (Session<O>, Incoming<I>, Driver<S, I>) {
+fn start<S, O, I>(
+    io: S,
+    limits: wire::Limits,
+    max_header: usize,
+    opens: usize,
+) -> (Session<O>, Incoming<I>, Driver<S, I>) {
     let shared = Arc::new(Shared::new(limits));
     let (sender, queue) = mpsc::unbounded_channel();
-    let session = Session { shared: shared.clone(), slots: Arc::new(Semaphore::new(opens)), max_header, kind: std::marker::PhantomData };
+    let session = Session {
+        shared: shared.clone(),
+        slots: Arc::new(Semaphore::new(opens)),
+        max_header,
+        kind: std::marker::PhantomData,
+    };
     (session, Incoming { queue }, Driver::new(io, shared, sender, limits))
 }
 

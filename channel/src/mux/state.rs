@@ -125,7 +125,11 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn open(&self, header: Vec<u8>, slot: OwnedSemaphorePermit) -> Result<u32, ChannelError> {
+    pub(super) fn open(
+        &self,
+        header: Vec<u8>,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<u32, ChannelError> {
         let mut inner = self.lock();
         if let Some(end) = &inner.end {
             return Err(end.clone());
@@ -250,7 +254,10 @@ impl Inner {
                 // At most MAX_DATA.
                 #[allow(clippy::cast_possible_truncation)]
                 let n = bytes.len() as u32;
-                entry.recv_credit = entry.recv_credit.checked_sub(n).ok_or(ChannelError::Protocol("data beyond the window"))?;
+                entry.recv_credit = entry
+                    .recv_credit
+                    .checked_sub(n)
+                    .ok_or(ChannelError::Protocol("data beyond the window"))?;
                 if !entry.detached && !entry.reset {
                     entry.recv.extend(bytes);
                     if let Some(waker) = entry.reader.take() {
@@ -260,7 +267,10 @@ impl Inner {
             }
             Frame::Window(id, credit) => {
                 let Some(entry) = self.entry(id)? else { return Ok(Event::Nothing) };
-                entry.credit = entry.credit.checked_add(credit).ok_or(ChannelError::Protocol("credit overflow"))?;
+                entry.credit = entry
+                    .credit
+                    .checked_add(credit)
+                    .ok_or(ChannelError::Protocol("credit overflow"))?;
                 self.queue_data(id);
             }
             Frame::Fin(id) => {
@@ -309,7 +319,8 @@ impl Inner {
 
     /// The stream, or `None` when it is one that has ended.
     fn entry(&mut self, id: u32) -> Result<Option<&mut Entry>, ChannelError> {
-        let known = if self.is_local(id) { id < self.next_local } else { id != 0 && id <= self.last_peer };
+        let known =
+            if self.is_local(id) { id < self.next_local } else { id != 0 && id <= self.last_peer };
         if !known {
             return Err(ChannelError::Protocol("a frame for a stream that was never opened"));
         }
@@ -394,7 +405,8 @@ impl Inner {
         self.end = Some(end);
         self.control.clear();
         self.data.clear();
-        let detached: Vec<u32> = self.streams.iter().filter(|(_, e)| e.detached).map(|(id, _)| *id).collect();
+        let detached: Vec<u32> =
+            self.streams.iter().filter(|(_, e)| e.detached).map(|(id, _)| *id).collect();
         for id in detached {
             self.remove(id);
         }

@@ -35,13 +35,19 @@ impl Drop for ChannelStream {
 }
 
 impl AsyncRead for ChannelStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
         let mut inner = self.shared.lock();
         let ended = inner.end.is_some();
-        let Some(entry) = inner.streams.get_mut(&self.id) else { return Poll::Ready(Err(ErrorKind::ConnectionReset.into())) };
+        let Some(entry) = inner.streams.get_mut(&self.id) else {
+            return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
+        };
         let mut n = 0;
         let (a, b) = entry.recv.as_slices();
         for part in [a, b] {
@@ -68,10 +74,16 @@ impl AsyncRead for ChannelStream {
 }
 
 impl AsyncWrite for ChannelStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let mut inner = self.shared.lock();
         let ended = inner.end.is_some();
-        let Some(entry) = inner.streams.get_mut(&self.id) else { return Poll::Ready(Err(ErrorKind::BrokenPipe.into())) };
+        let Some(entry) = inner.streams.get_mut(&self.id) else {
+            return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
+        };
         if entry.reset || entry.fin || ended {
             return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
         }

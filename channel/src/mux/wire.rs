@@ -53,7 +53,9 @@ pub enum Parsed<'a> {
 /// # Errors
 /// [`ChannelError::Protocol`], as soon as the header shows it.
 pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, ChannelError> {
-    let Some((head, rest)) = buf.split_first_chunk::<HEADER_LEN>() else { return Ok(Parsed::Need(HEADER_LEN)) };
+    let Some((head, rest)) = buf.split_first_chunk::<HEADER_LEN>() else {
+        return Ok(Parsed::Need(HEADER_LEN));
+    };
     let len = u32::from_le_bytes([head[1], head[2], head[3], 0]) as usize;
     let id = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
     let (valid, why) = match head[0] {

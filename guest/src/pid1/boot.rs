@@ -45,7 +45,13 @@ pub fn boot() -> Result<Booted, String> {
     make_dir("/rw/upper", 0o755)?;
     make_dir("/rw/work", 0o700)?;
     let disk = File::open("/rw").map_err(|e| format!("open /rw: {e}"))?;
-    attach("overlay", "/newroot", "overlay", guarded | MsFlags::MS_NOATIME, "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work")?;
+    attach(
+        "overlay",
+        "/newroot",
+        "overlay",
+        guarded | MsFlags::MS_NOATIME,
+        "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work",
+    )?;
     switch_root()?;
     furnish()?;
     crate::net::loopback_up().map_err(|e| format!("loopback: {e}"))?;
@@ -55,8 +61,15 @@ pub fn boot() -> Result<Booted, String> {
     Ok(Booted { key, port, disk })
 }
 
-fn attach(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) -> Result<(), String> {
-    mount(Some(source), target, Some(kind), flags, Some(options)).map_err(|e| format!("mount {kind} on {target}: {e}"))
+fn attach(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: MsFlags,
+    options: &str,
+) -> Result<(), String> {
+    mount(Some(source), target, Some(kind), flags, Some(options))
+        .map_err(|e| format!("mount {kind} on {target}: {e}"))
 }
 
 fn make_dir(path: &str, mode: u32) -> Result<(), String> {
@@ -116,10 +129,12 @@ fn switch_root() -> Result<(), String> {
     for dir in ["proc", "sys", "dev"] {
         let to = format!("/newroot/{dir}");
         make_dir(&to, 0o755)?;
-        mount(Some(&*format!("/{dir}")), &*to, None::<&str>, MsFlags::MS_MOVE, None::<&str>).map_err(|e| format!("move /{dir}: {e}"))?;
+        mount(Some(&*format!("/{dir}")), &*to, None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+            .map_err(|e| format!("move /{dir}: {e}"))?;
     }
     std::env::set_current_dir("/newroot").map_err(|e| format!("chdir: {e}"))?;
-    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).map_err(|e| format!("move root: {e}"))?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+        .map_err(|e| format!("move root: {e}"))?;
     nix::unistd::chroot(".").map_err(|e| format!("chroot: {e}"))?;
     std::env::set_current_dir("/").map_err(|e| format!("chdir: {e}"))
 }
@@ -131,13 +146,25 @@ fn furnish() -> Result<(), String> {
     make_dir("/dev/shm", 0o1777)?;
     make_dir("/run", 0o755)?;
     make_dir("/tmp", 0o1777)?;
-    attach("devpts", "/dev/pts", "devpts", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, "ptmxmode=0666,mode=0620,gid=5")?;
+    attach(
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+        "ptmxmode=0666,mode=0620,gid=5",
+    )?;
     attach("tmpfs", "/dev/shm", "tmpfs", guarded, "mode=1777")?;
     attach("tmpfs", "/run", "tmpfs", guarded, "mode=0755")?;
     make_dir("/run/lock", 0o1777)?;
     attach("tmpfs", "/tmp", "tmpfs", guarded, "mode=1777")?;
     // Runtimes read their memory limit there; a kernel without it is fine too.
-    let _ = mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), guarded | MsFlags::MS_NOEXEC, None::<&str>);
+    let _ = mount(
+        Some("cgroup2"),
+        "/sys/fs/cgroup",
+        Some("cgroup2"),
+        guarded | MsFlags::MS_NOEXEC,
+        None::<&str>,
+    );
     for (link, target) in [
         ("/dev/fd", "/proc/self/fd"),
         ("/dev/stdin", "/proc/self/fd/0"),

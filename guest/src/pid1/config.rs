@@ -17,7 +17,8 @@ const GIT_SETTINGS: &str = "/etc/gitconfig";
 pub async fn apply(config: GuestConfig, session: &Session<GuestOpen>) -> Result<(), String> {
     if config.time_unix_ms > 0 {
         let now = TimeSpec::from_duration(std::time::Duration::from_millis(config.time_unix_ms));
-        nix::time::clock_settime(nix::time::ClockId::CLOCK_REALTIME, now).map_err(|e| format!("clock: {e}"))?;
+        nix::time::clock_settime(nix::time::ClockId::CLOCK_REALTIME, now)
+            .map_err(|e| format!("clock: {e}"))?;
     }
     for endpoint in &config.endpoints {
         let listener = relay::listen(endpoint.port).await?;
@@ -38,10 +39,13 @@ pub async fn apply(config: GuestConfig, session: &Session<GuestOpen>) -> Result<
 fn files(config: &GuestConfig) -> Result<(), String> {
     if !config.hostname.is_empty() {
         nix::unistd::sethostname(&config.hostname).map_err(|e| format!("hostname: {e}"))?;
-        let hosts = format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost\n", config.hostname);
-        for (path, content) in
-            [("/etc/hosts", hosts), ("/etc/hostname", format!("{}\n", config.hostname)), ("/etc/resolv.conf", String::new())]
-        {
+        let hosts =
+            format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost\n", config.hostname);
+        for (path, content) in [
+            ("/etc/hosts", hosts),
+            ("/etc/hostname", format!("{}\n", config.hostname)),
+            ("/etc/resolv.conf", String::new()),
+        ] {
             replace(path, content.as_bytes(), 0o644, 0, 0).map_err(|e| format!("{path}: {e}"))?;
         }
     }
@@ -52,7 +56,8 @@ fn files(config: &GuestConfig) -> Result<(), String> {
         trust::install(certificate).map_err(|e| format!("certificate authority: {e}"))?;
     }
     if !config.git_settings.is_empty() {
-        trust::append(GIT_SETTINGS, &config.git_settings).map_err(|e| format!("{GIT_SETTINGS}: {e}"))?;
+        trust::append(GIT_SETTINGS, &config.git_settings)
+            .map_err(|e| format!("{GIT_SETTINGS}: {e}"))?;
     }
     Ok(())
 }
@@ -61,7 +66,8 @@ fn files(config: &GuestConfig) -> Result<(), String> {
 pub fn replace(path: &str, content: &[u8], mode: u32, uid: u32, gid: u32) -> io::Result<()> {
     let temporary = format!("{path}.bottle-new");
     let _ = fs::remove_file(&temporary);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     io::Write::write_all(&mut file, content)?;
     std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
     file.set_permissions(fs::Permissions::from_mode(mode & 0o7777))?;
@@ -75,7 +81,9 @@ fn make_dir(dir: &MakeDir) -> io::Result<()> {
     }
     make_parents(path, Some(dir.uid), Some(dir.gid))?;
     match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(path)?.is_dir() => {}
+        Err(e)
+            if e.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(path)?.is_dir() => {
+        }
         other => other?,
     }
     lchown(path, Some(dir.uid), Some(dir.gid))?;

@@ -21,7 +21,9 @@ const CHUNKS: usize = 4;
 pub async fn receive(request: CopyInRequest, stream: ChannelStream) {
     let (mut from, to) = tokio::io::split(stream);
     let (sender, receiver) = mpsc::channel(CHUNKS);
-    let work = tokio::task::spawn_blocking(move || unpack(&request, Input { chunks: receiver, chunk: Vec::new(), at: 0, ended: false }));
+    let work = tokio::task::spawn_blocking(move || {
+        unpack(&request, Input { chunks: receiver, chunk: Vec::new(), at: 0, ended: false })
+    });
     // A cut stream must not look like the end of the tar: only a clean end sends the empty chunk.
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
@@ -81,7 +83,8 @@ fn unpack(request: &CopyInRequest, mut input: Input) -> io::Result<CopyReport> {
     make_parents(&dest.join("x"), *uid, *gid)?;
     let mut report = CopyReport::default();
     if let (Some(uid), Some(gid)) = (uid, gid) {
-        report = extract_for(&mut input, &dest.canonicalize()?, (*uid, *gid)).map_err(io::Error::other)?;
+        report = extract_for(&mut input, &dest.canonicalize()?, (*uid, *gid))
+            .map_err(io::Error::other)?;
     } else {
         let mut archive = tar::Archive::new(&mut input);
         archive.set_preserve_permissions(true);
@@ -91,16 +94,24 @@ fn unpack(request: &CopyInRequest, mut input: Input) -> io::Result<CopyReport> {
         for entry in archive.entries()? {
             let mut entry = entry?;
             let path = entry.path()?.into_owned();
-            let inside = path.components().all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir));
+            let inside = path.components().all(|c| {
+                matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir)
+            });
             if !inside {
-                return Err(io::Error::other(format!("{}: leads out of the destination", path.display())));
+                return Err(io::Error::other(format!(
+                    "{}: leads out of the destination",
+                    path.display()
+                )));
             }
             let target = dest.join(&path);
             make_parents(&target, *uid, *gid)?;
             report.bytes += entry.size();
             report.files += 1;
             if !entry.unpack_in(dest)? {
-                return Err(io::Error::other(format!("{}: leads out of the destination", path.display())));
+                return Err(io::Error::other(format!(
+                    "{}: leads out of the destination",
+                    path.display()
+                )));
             }
             if uid.is_some() || gid.is_some() {
                 lchown(&target, *uid, *gid)?;
@@ -116,7 +127,9 @@ pub async fn send(request: CopyOutRequest, stream: ChannelStream) {
     let (_from, to) = tokio::io::split(stream);
     let mut to = FrameWriter::new(to);
     let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(CHUNKS);
-    let work = tokio::task::spawn_blocking(move || pack(&request, Output { chunks: sender, chunk: Vec::with_capacity(CHUNK) }));
+    let work = tokio::task::spawn_blocking(move || {
+        pack(&request, Output { chunks: sender, chunk: Vec::with_capacity(CHUNK) })
+    });
     while let Some(chunk) = chunks.recv().await {
         if OutFrame::Data(&chunk).send(&mut to).await.is_err() {
             return;
@@ -165,13 +178,19 @@ fn pack(request: &CopyOutRequest, output: Output) -> io::Result<CopyReport> {
     let mut report = CopyReport::default();
     let mut tar = tar::Builder::new(output);
     // The path itself may be a link: to what it leads is what was asked for.
-    let start = fs::canonicalize(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+    let start = fs::canonicalize(path)
+        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
     add(&mut tar, &start, &name, &mut report)?;
     tar.into_inner()?.flush()?;
     Ok(report)
 }
 
-fn add<W: Write>(tar: &mut tar::Builder<W>, path: &Path, name: &Path, report: &mut CopyReport) -> io::Result<()> {
+fn add<W: Write>(
+    tar: &mut tar::Builder<W>,
+    path: &Path,
+    name: &Path,
+    report: &mut CopyReport,
+) -> io::Result<()> {
     let meta = match fs::symlink_metadata(path) {
         // Removed since its directory was read.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

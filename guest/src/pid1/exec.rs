@@ -80,12 +80,19 @@ enum Io {
 }
 
 impl Io {
-    fn pipes(stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<(Self, Option<Port>)> {
+    fn pipes(
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    ) -> io::Result<(Self, Option<Port>)> {
         let port = |fd: OwnedFd| {
             nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
             Port::new(fd)
         };
-        Ok((Self::Pipes { stdout: port(stdout)?, stderr: port(stderr)? }, stdin.map(port).transpose()?))
+        Ok((
+            Self::Pipes { stdout: port(stdout)?, stderr: port(stderr)? },
+            stdin.map(port).transpose()?,
+        ))
     }
 }
 
@@ -101,7 +108,11 @@ async fn read(port: &Port, buf: &mut Vec<u8>) -> Option<usize> {
 
 /// Sends output until the process has ended and all that it wrote is sent. `Err(Some)` is a process that ended while the host was
 /// gone, `Err(None)` one that still runs.
-async fn output(io: &Io, to: &mut Writer, exit: &mut oneshot::Receiver<ExitStatus>) -> Result<ExitStatus, Option<ExitStatus>> {
+async fn output(
+    io: &Io,
+    to: &mut Writer,
+    exit: &mut oneshot::Receiver<ExitStatus>,
+) -> Result<ExitStatus, Option<ExitStatus>> {
     let (first, second) = match io {
         Io::Terminal(terminal) => (terminal, None),
         Io::Pipes { stdout, stderr } => (stdout, Some(stderr)),
@@ -139,7 +150,10 @@ async fn output(io: &Io, to: &mut Writer, exit: &mut oneshot::Receiver<ExitStatu
         while left > 0 {
             let Some(n) = read(port, &mut out).await else { break };
             let part = &out[..n];
-            if stdout { FromGuest::Stdout(part) } else { FromGuest::Stderr(part) }.send(to).await.map_err(gone)?;
+            if stdout { FromGuest::Stdout(part) } else { FromGuest::Stderr(part) }
+                .send(to)
+                .await
+                .map_err(gone)?;
             left = left.saturating_sub(n);
         }
     }
@@ -204,7 +218,9 @@ async fn input(io: &Io, mut pipe: Option<Port>, pid: i32, from: &mut Reader) {
 fn signal(io: &Io, pid: i32, number: i32) {
     let Ok(signal) = Signal::try_from(number) else { return };
     let foreground = match io {
-        Io::Terminal(terminal) => nix::unistd::tcgetpgrp(terminal.file()).ok().filter(|group| group.as_raw() > 1),
+        Io::Terminal(terminal) => {
+            nix::unistd::tcgetpgrp(terminal.file()).ok().filter(|group| group.as_raw() > 1)
+        }
         Io::Pipes { .. } => None,
     };
     let _ = killpg(foreground.unwrap_or(Pid::from_raw(pid)), signal);

@@ -50,7 +50,9 @@ fn text(store: &mut Vec<u8>, ascii: &str) {
 fn certificates(pem: &str) -> Vec<Vec<u8>> {
     let blocks = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
     let bodies = blocks.filter_map(|block| Some(block.split_once("-----END CERTIFICATE-----")?.0));
-    bodies.filter_map(|body| STANDARD.decode(body.split_ascii_whitespace().collect::<String>()).ok()).collect()
+    bodies
+        .filter_map(|body| STANDARD.decode(body.split_ascii_whitespace().collect::<String>()).ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -62,8 +64,14 @@ mod tests {
         let pem = "junk\n-----BEGIN CERTIFICATE-----\nAQID\nBA==\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n\
                    -----BEGIN CERTIFICATE-----\nBQ==\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nBQ==";
         let store = hex::encode(of(pem));
-        let entry = |alias: &str, der: &str, length: u8| format!("00000002{alias}00000000000000000005582e353039{length:08x}{der}");
-        let body = format!("feedfeed0000000200000002{}{}", entry("000463612d30", "01020304", 4), entry("000463612d31", "05", 1));
+        let entry = |alias: &str, der: &str, length: u8| {
+            format!("00000002{alias}00000000000000000005582e353039{length:08x}{der}")
+        };
+        let body = format!(
+            "feedfeed0000000200000002{}{}",
+            entry("000463612d30", "01020304", 4),
+            entry("000463612d31", "05", 1)
+        );
         // The digest is what Python's hashlib gives for this body; tests/bottles_clients.rs shows that a JVM agrees.
         assert_eq!(store, format!("{body}a5c5d7b7ae4484babcce3710653d02155d89ea91"));
     }

@@ -33,7 +33,10 @@ type Never = std::convert::Infallible;
 
 fn run() -> Result<Never, String> {
     let booted = boot::boot()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("runtime: {e}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("runtime: {e}"))?;
     runtime.block_on(async {
         let mut port = port::Port::new(booted.port).map_err(|e| format!("channel port: {e}"))?;
         tokio::time::timeout(HANDSHAKE_DEADLINE, guest_handshake(&mut port, &booted.key))
@@ -65,7 +68,12 @@ fn run() -> Result<Never, String> {
 }
 
 /// Answers one stream of the host; [`HostOpen::Shutdown`] is the caller's.
-pub async fn serve(open: HostOpen, stream: bottle_channel::ChannelStream, session: Session<GuestOpen>, reaper: reaper::Reaper) {
+pub async fn serve(
+    open: HostOpen,
+    stream: bottle_channel::ChannelStream,
+    session: Session<GuestOpen>,
+    reaper: reaper::Reaper,
+) {
     match open {
         HostOpen::Exec(request) => exec::serve(request, stream, &reaper).await,
         HostOpen::CopyIn(request) => copy::receive(request, stream).await,
@@ -87,7 +95,10 @@ pub async fn reply<S: AsyncWrite + Unpin, T: Serialize>(mut stream: S, reply: &R
 }
 
 fn pong() -> Pong {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
-    let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from).unwrap_or_default();
+    let kernel =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+    let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+        .map(std::time::Duration::from)
+        .unwrap_or_default();
     Pong { kernel, uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX) }
 }

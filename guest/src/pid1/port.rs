@@ -17,7 +17,9 @@ impl Port {
     /// Takes a descriptor that is non-blocking already.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         // SAFETY: the File is never handed out by value, and nothing replaces its descriptor while it is registered.
-        unsafe { AsyncFd::register(std::fs::File::from(fd)) }.map(Self).map_err(|e| e.into_parts().1)
+        unsafe { AsyncFd::register(std::fs::File::from(fd)) }
+            .map(Self)
+            .map_err(|e| e.into_parts().1)
     }
 
     pub fn file(&self) -> &std::fs::File {
@@ -59,13 +61,21 @@ impl Port {
 }
 
 impl AsyncRead for Port {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Port::poll_read(&self, cx, buf)
     }
 }
 
 impl AsyncWrite for Port {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Port::poll_write(&self, cx, bytes)
     }
 

@@ -48,13 +48,17 @@ impl Reaper {
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 Ok(WaitStatus::Exited(pid, code)) => (pid, ExitStatus::Code(code as u8)),
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, ExitStatus::Signal(signal as i32 as u8)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    (pid, ExitStatus::Signal(signal as i32 as u8))
+                }
                 Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return,
                 Ok(_) => continue,
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(_) => return,
             };
-            if let Some(waiter) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid.as_raw()) {
+            if let Some(waiter) =
+                self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid.as_raw())
+            {
                 let _ = waiter.send(status);
             }
         }

@@ -24,7 +24,8 @@ pub enum Ends {
 
 /// Starts `request`. Blocks until the program is running or was refused, which is a few milliseconds.
 pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
-    let (program, args) = request.argv.split_first().ok_or_else(|| refused(SpawnErrorKind::Other, "empty argv"))?;
+    let (program, args) =
+        request.argv.split_first().ok_or_else(|| refused(SpawnErrorKind::Other, "empty argv"))?;
     let mut command = if program == SELF {
         // The file has no path after the change of root; in the child this link is still this binary.
         let mut command = Command::new("/proc/self/exe");
@@ -37,18 +38,23 @@ pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
 
     let terminal = request.tty.map(open_terminal).transpose().map_err(|e| other("terminal", &e))?;
     if let Some((_, slave)) = &terminal {
-        std::os::unix::fs::fchown(slave, Some(request.uid), Some(TTY_GROUP)).map_err(|e| other("terminal", &e))?;
+        std::os::unix::fs::fchown(slave, Some(request.uid), Some(TTY_GROUP))
+            .map_err(|e| other("terminal", &e))?;
         let clone = || slave.try_clone().map(Stdio::from).map_err(|e| other("terminal", &e));
         command.stdin(clone()?).stdout(clone()?).stderr(clone()?);
     } else {
-        command.stdin(if request.stdin { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(if request.stdin { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
     }
 
     let child = Child {
         uid: request.uid,
         gid: request.gid,
         groups: groups_of(request.uid, request.gid),
-        cwd: CString::new(request.cwd.as_deref().unwrap_or("/")).map_err(|_| refused(SpawnErrorKind::Other, "NUL in cwd"))?,
+        cwd: CString::new(request.cwd.as_deref().unwrap_or("/"))
+            .map_err(|_| refused(SpawnErrorKind::Other, "NUL in cwd"))?,
         terminal: terminal.is_some(),
     };
     // SAFETY: between fork and exec `enter` makes system calls on data that was allocated before, and nothing else.
@@ -63,12 +69,15 @@ pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
         // The directory may be what is missing or forbidden: the error does not tell.
         message: format!("{program} (in {}): {e}", request.cwd.as_deref().unwrap_or("/")),
     })?;
-    let pid = i32::try_from(process.id()).map_err(|_| refused(SpawnErrorKind::Other, "pid out of range"))?;
+    let pid = i32::try_from(process.id())
+        .map_err(|_| refused(SpawnErrorKind::Other, "pid out of range"))?;
     let ends = match (terminal, process.stdout.take(), process.stderr.take()) {
         (Some((master, _)), _, _) => Ends::Terminal(master),
-        (None, Some(stdout), Some(stderr)) => {
-            Ends::Pipes { stdin: process.stdin.take().map(OwnedFd::from), stdout: stdout.into(), stderr: stderr.into() }
-        }
+        (None, Some(stdout), Some(stderr)) => Ends::Pipes {
+            stdin: process.stdin.take().map(OwnedFd::from),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        },
         _ => return Err(refused(SpawnErrorKind::Other, "no pipes")),
     };
     Ok(Spawned { pid, ends })
@@ -88,7 +97,8 @@ struct Child {
 impl Child {
     /// Becomes the user in a session of its own. Runs between fork and exec.
     fn enter(&self) -> io::Result<()> {
-        let check = |result: i32| if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) };
+        let check =
+            |result: i32| if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) };
         // SAFETY: plain system calls; the pointers are to data of `self` that outlives them.
         unsafe {
             check(libc::setsid())?;
@@ -141,8 +151,14 @@ fn groups_in(passwd: &str, group: &str, uid: u32, gid: u32) -> Vec<libc::gid_t> 
     let mut groups = vec![gid];
     for line in group.lines() {
         let mut fields = line.split(':').skip(2);
-        let (Some(id), Some(members)) = (fields.next().and_then(|id| id.parse().ok()), fields.next()) else { continue };
-        if name.is_some_and(|name| members.split(',').any(|member| member == name)) && !groups.contains(&id) {
+        let (Some(id), Some(members)) =
+            (fields.next().and_then(|id| id.parse().ok()), fields.next())
+        else {
+            continue;
+        };
+        if name.is_some_and(|name| members.split(',').any(|member| member == name))
+            && !groups.contains(&id)
+        {
             groups.push(id);
         }
     }

@@ -37,5 +37,10 @@ fn write(path: &str, content: &[u8]) -> io::Result<()> {
 /// Adds `text` to the end of a file, which may be new.
 pub fn append(path: &str, text: &str) -> io::Result<()> {
     make_parents(Path::new(path), None, None)?;
-    fs::OpenOptions::new().create(true).append(true).mode(0o644).open(path)?.write_all(text.as_bytes())
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o644)
+        .open(path)?
+        .write_all(text.as_bytes())
 }

@@ -39,7 +39,8 @@ impl Refusals {
 
     /// Whether a refusal may be written; if not, it is counted.
     pub(super) fn take(&mut self, bounds: &Bounds, now: Instant) -> bool {
-        let gained = now.saturating_duration_since(self.filled).as_secs_f64() * f64::from(bounds.refusals_per_second);
+        let gained = now.saturating_duration_since(self.filled).as_secs_f64()
+            * f64::from(bounds.refusals_per_second);
         self.tokens = (self.tokens + gained).min(f64::from(bounds.refusal_burst));
         self.filled = now;
         if self.tokens < 1.0 {
@@ -52,7 +53,8 @@ impl Refusals {
 
     /// How many are to be reported, if it is time to; they count as reported.
     pub(super) fn due(&mut self, now: Instant, at_once: bool) -> Option<u64> {
-        let waited = self.counted.is_none_or(|then| now.saturating_duration_since(then) >= COUNTED_EVERY);
+        let waited =
+            self.counted.is_none_or(|then| now.saturating_duration_since(then) >= COUNTED_EVERY);
         if self.suppressed == 0 || !(waited || at_once) {
             return None;
         }

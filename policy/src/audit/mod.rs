@@ -197,7 +197,8 @@ fn clean(text: &mut String, cap: usize) {
         // Bidirectional and zero-width characters can make a line look like another in a terminal.
         let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
         let escape = c.is_control() || hidden;
-        let Some(rest) = left.checked_sub(if escape { c.escape_unicode().count() } else { 1 }) else {
+        let Some(rest) = left.checked_sub(if escape { c.escape_unicode().count() } else { 1 })
+        else {
             out.push('…');
             break;
         };
@@ -224,6 +225,7 @@ fn split_line(line: &[u8]) -> Option<(&[u8], &str)> {
     // ,"hash":"<64 hex digits>"}
     let body_len = line.len().checked_sub(9 + 64 + 2)?;
     let (body, tail) = line.split_at(body_len);
-    let hash = std::str::from_utf8(tail.strip_prefix(br#","hash":""#)?.strip_suffix(br#""}"#)?).ok()?;
+    let hash =
+        std::str::from_utf8(tail.strip_prefix(br#","hash":""#)?.strip_suffix(br#""}"#)?).ok()?;
     Some((body, hash))
 }

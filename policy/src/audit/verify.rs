@@ -43,7 +43,8 @@ pub fn verify(log: impl Read) -> Result<Verified, AuditBroken> {
         if line.pop() != Some(b'\n') {
             return Err(broken("unfinished"));
         }
-        let record: AuditRecord = serde_json::from_slice(&line).map_err(|_| broken("not an audit record"))?;
+        let record: AuditRecord =
+            serde_json::from_slice(&line).map_err(|_| broken("not an audit record"))?;
         let (body, hash) = split_line(&line).ok_or_else(|| broken("no hash at its end"))?;
         if record.v != 1 {
             return Err(broken("a format version this program does not know"));

@@ -32,7 +32,9 @@ pub enum AuditError {
     #[error("audit log {0} is in use by another process")]
     Busy(PathBuf),
     /// Its last line is whole but not a link of a chain.
-    #[error("audit log {0}: its last line was changed; keep the file as evidence, move it away and start again")]
+    #[error(
+        "audit log {0}: its last line was changed; keep the file as evidence, move it away and start again"
+    )]
     Damaged(PathBuf),
     /// This run has written what it may.
     #[error("audit log {path}: the {bytes} bytes for this run are spent")]
@@ -98,11 +100,19 @@ impl AuditWriter {
     /// As [`AuditWriter::open`].
     pub fn with_bounds(path: &Path, daemon: &str, bounds: Bounds) -> Result<Self, AuditError> {
         let io = |source| AuditError::Io { path: path.to_owned(), source };
-        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(io)?;
-        let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-            nix::errno::Errno::EWOULDBLOCK => AuditError::Busy(path.to_owned()),
-            other => io(other.into()),
-        })?;
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(io)?;
+        let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(
+            |(_, errno)| match errno {
+                nix::errno::Errno::EWOULDBLOCK => AuditError::Busy(path.to_owned()),
+                other => io(other.into()),
+            },
+        )?;
         let (last, torn) = tail(&mut file).map_err(io)?;
         let (seq, prev) = match last {
             None => (0, GENESIS.to_owned()),
@@ -113,8 +123,14 @@ impl AuditWriter {
             file.set_len(len - torn).map_err(io)?;
         }
         let refusals = Refusals::new(&bounds, Instant::now());
-        let state = State { file, seq, prev, left: bounds.bytes, refusals, failed: false, spent: false };
-        let writer = Self { path: path.to_owned(), daemon: daemon.to_owned(), bounds, state: Mutex::new(state) };
+        let state =
+            State { file, seq, prev, left: bounds.bytes, refusals, failed: false, spent: false };
+        let writer = Self {
+            path: path.to_owned(),
+            daemon: daemon.to_owned(),
+            bounds,
+            state: Mutex::new(state),
+        };
         if torn > 0 {
             let mut event = AuditEvent::new(daemon, "recovered", Verdict::Allow);
             event.reason = Some(format!("{torn} bytes of an unfinished line were removed"));
@@ -163,7 +179,12 @@ impl AuditWriter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count_suppressed(&self, state: &mut State, now: Instant, at_once: bool) -> Result<(), AuditError> {
+    fn count_suppressed(
+        &self,
+        state: &mut State,
+        now: Instant,
+        at_once: bool,
+    ) -> Result<(), AuditError> {
         let Some(n) = state.refusals.due(now, at_once) else { return Ok(()) };
         let mut event = AuditEvent::new(&self.daemon, "suppressed", Verdict::Deny);
         event.reason = Some(format!("{n} refusals not written"));
@@ -180,7 +201,9 @@ impl AuditWriter {
                 state.spent = true;
                 let bytes = self.bounds.bytes;
                 let mut event = AuditEvent::new(&self.daemon, "spent", Verdict::Deny);
-                event.reason = Some(format!("budget spent: {bytes} bytes for this run; nothing more is let through"));
+                event.reason = Some(format!(
+                    "budget spent: {bytes} bytes for this run; nothing more is let through"
+                ));
                 let (text, hash) = self.link(state, event)?;
                 self.put(state, &text, hash)?;
                 return Err(AuditError::Spent { path: self.path.clone(), bytes });
@@ -191,8 +214,14 @@ impl AuditWriter {
 
     /// The next line of the chain, and its hash.
     fn link(&self, state: &State, event: AuditEvent) -> Result<(Vec<u8>, String), AuditError> {
-        let record =
-            AuditRecord { v: 1, seq: state.seq + 1, time: now(), what: event.cleaned(), prev: state.prev.clone(), hash: String::new() };
+        let record = AuditRecord {
+            v: 1,
+            seq: state.seq + 1,
+            time: now(),
+            what: event.cleaned(),
+            prev: state.prev.clone(),
+            hash: String::new(),
+        };
         let mut text = serde_json::to_vec(&record).map_err(|e| self.io(e.into()))?;
         text.pop(); // the closing brace
         let hash = line_hash(&record.prev, &text);
@@ -242,7 +271,8 @@ fn link(line: &[u8]) -> Option<(u64, String)> {
 }
 
 fn now() -> String {
-    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    let format =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     OffsetDateTime::now_utc().format(&format).unwrap_or_default()
 }
 
@@ -253,7 +283,10 @@ mod tests {
     use std::fs;
 
     fn event(path: &str) -> AuditEvent {
-        AuditEvent { path: Some(path.to_owned()), ..AuditEvent::new("egress", "request", Verdict::Allow) }
+        AuditEvent {
+            path: Some(path.to_owned()),
+            ..AuditEvent::new("egress", "request", Verdict::Allow)
+        }
     }
 
     fn log(dir: &Path) -> PathBuf {
@@ -291,7 +324,8 @@ mod tests {
         fs::write(&path, &text).unwrap();
         assert!(verify(fs::File::open(&path).unwrap()).is_err(), "a torn line is no valid log");
         drop(AuditWriter::open(&path, "egress").unwrap());
-        let lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
+        let lines: Vec<String> =
+            fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
         assert_eq!(verify(fs::File::open(&path).unwrap()).unwrap().lines, 3);
         assert!(lines[2].contains("recovered"), "{}", lines[2]);
     }
@@ -332,10 +366,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         let w = AuditWriter::open(&path, "egress").unwrap();
-        w.append(Line::Opening, event(&format!("/\n{{\"v\":1}}\u{1b}[2J\u{202e}{}", "x".repeat(100_000)))).unwrap();
+        w.append(
+            Line::Opening,
+            event(&format!("/\n{{\"v\":1}}\u{1b}[2J\u{202e}{}", "x".repeat(100_000))),
+        )
+        .unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 1);
-        assert!(text.len() < FIELD_CAP + 450 && !text.contains('\u{1b}') && !text.contains('\u{202e}'));
+        assert!(
+            text.len() < FIELD_CAP + 450 && !text.contains('\u{1b}') && !text.contains('\u{202e}')
+        );
         assert_eq!(verify(text.as_bytes()).unwrap().lines, 1);
     }
 
@@ -353,13 +393,16 @@ mod tests {
         let bounds = Bounds { refusals_per_second: 1, refusal_burst: 10, ..Bounds::default() };
         let w = AuditWriter::with_bounds(&path, "egress", bounds).unwrap();
         let refused = || AuditEvent::new("egress", "refused", Verdict::Deny);
-        let written = (0..1000).filter(|_| w.append(Line::Refusal, refused()).unwrap().is_some()).count();
+        let written =
+            (0..1000).filter(|_| w.append(Line::Refusal, refused()).unwrap().is_some()).count();
         assert!((10..15).contains(&written), "{written}");
         w.append(Line::Opening, event("/")).unwrap();
         w.finish().unwrap();
         let lines = reasons(&path);
         assert!(lines.len() < 30 && lines.iter().any(|(event, _)| event == "request"), "{lines:?}");
-        let told = lines.iter().filter_map(|(_, r)| r.strip_suffix(" refusals not written")?.parse::<usize>().ok());
+        let told = lines
+            .iter()
+            .filter_map(|(_, r)| r.strip_suffix(" refusals not written")?.parse::<usize>().ok());
         assert_eq!(told.sum::<usize>(), 1000 - written, "none is forgotten");
         w.finish().unwrap();
         assert_eq!(reasons(&path).len(), lines.len(), "and none is told twice");
@@ -386,6 +429,9 @@ mod tests {
 
     #[test]
     fn the_default_bounds_are_a_quarter_gigabyte_and_200_refusals_a_second() {
-        assert_eq!(Bounds::default(), Bounds { bytes: 268_435_456, refusals_per_second: 200, refusal_burst: 1000 });
+        assert_eq!(
+            Bounds::default(),
+            Bounds { bytes: 268_435_456, refusals_per_second: 200, refusal_burst: 1000 }
+        );
     }
 }

@@ -44,7 +44,13 @@ enum Part {
 
 impl Default for Zstd {
     fn default() -> Self {
-        Self { decoder: FrameDecoder::new(), pending: Vec::new(), part: Part::Header, window: 0, seen: 0 }
+        Self {
+            decoder: FrameDecoder::new(),
+            pending: Vec::new(),
+            part: Part::Header,
+            window: 0,
+            seen: 0,
+        }
     }
 }
 
@@ -75,7 +81,11 @@ impl Zstd {
                     return Err(Stop::Corrupt);
                 }
                 let len = 3 + content;
-                Ok(if bytes.len() < len { Next::Missing } else { Next::Block { len, last: value & 1 == 1 } })
+                Ok(if bytes.len() < len {
+                    Next::Missing
+                } else {
+                    Next::Block { len, last: value & 1 == 1 }
+                })
             }
             Part::Checksum => Ok(if bytes.len() < 4 { Next::Missing } else { Next::Checksum }),
             Part::Skip(_) => Ok(Next::Missing),
@@ -121,7 +131,10 @@ impl Zstd {
     }
 
     fn decode(&mut self, block: &[u8]) -> Result<(), Stop> {
-        self.decoder.decode_blocks(block, BlockDecodingStrategy::UptoBlocks(1)).map(drop).map_err(|_| Stop::Corrupt)
+        self.decoder
+            .decode_blocks(block, BlockDecodingStrategy::UptoBlocks(1))
+            .map(drop)
+            .map_err(|_| Stop::Corrupt)
     }
 
     /// Gives on what the decoder has beyond what was seen.
@@ -200,7 +213,11 @@ fn header(bytes: &[u8]) -> Result<Next, Stop> {
         let base = 1_u64 << (10 + (fields[0] >> 3));
         base + base / 8 * u64::from(fields[0] & 7)
     };
-    if window > WINDOW { Err(Stop::Corrupt) } else { Ok(Next::Frame { len: 5 + len, window, checksum: descriptor & 4 != 0 }) }
+    if window > WINDOW {
+        Err(Stop::Corrupt)
+    } else {
+        Ok(Next::Frame { len: 5 + len, window, checksum: descriptor & 4 != 0 })
+    }
 }
 
 impl Undo for Zstd {

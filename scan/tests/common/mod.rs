@@ -29,7 +29,8 @@ pub const SECRET: &str = "quokka-Vault+7/lemon_Tree~42";
 pub const BASIC: &str = "robot:p%41ss&w\\ord 9";
 
 pub fn scanner() -> Arc<Scanner> {
-    let secret = |name: &str, value: &str| (name.parse().expect("name"), Secret::new(value.to_owned()));
+    let secret =
+        |name: &str, value: &str| (name.parse().expect("name"), Secret::new(value.to_owned()));
     Scanner::new(&[secret("QUOKKA", SECRET), secret("ROBOT", BASIC), secret("SHORT", "1234567")])
 }
 
@@ -51,7 +52,13 @@ impl Passed {
 }
 
 /// Sends a body in pieces that end at `cuts`.
-pub fn pass(profile: &Profile, direction: Direction, codings: &str, body: &[u8], cuts: &[usize]) -> Passed {
+pub fn pass(
+    profile: &Profile,
+    direction: Direction,
+    codings: &str,
+    body: &[u8],
+    cuts: &[usize],
+) -> Passed {
     let mut stream = profile.stream(direction, codings).expect("stream");
     let (mut out, mut found) = (Vec::new(), Vec::new());
     let body = Bytes::copy_from_slice(body);

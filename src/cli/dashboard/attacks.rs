@@ -73,7 +73,10 @@ fn shown(on: On, p: &Proposal, put: &dyn Fn(&str) -> String) -> String {
     match on {
         On::Dashboard => dashboard(row, true),
         On::Page => row.lines.into_iter().map(|(_, l)| l).collect(),
-        On::Terminal => lines(p, None, now_ms()).into_iter().map(|(tone, l)| paint(tone, &put(&l), false)).collect(),
+        On::Terminal => lines(p, None, now_ms())
+            .into_iter()
+            .map(|(tone, l)| paint(tone, &put(&l), false))
+            .collect(),
     }
 }
 
@@ -106,7 +109,10 @@ fn no_reason_looks_like_a_line_of_the_change() {
     };
     for pad in 0..60 {
         // Words that are broken just so that `+ …` begins a line.
-        let p = proposal(route(), &format!("for tests {}+ docs.test:443  GET  /only/this", "x ".repeat(pad)));
+        let p = proposal(
+            route(),
+            &format!("for tests {}+ docs.test:443  GET  /only/this", "x ".repeat(pad)),
+        );
         let (now, joined) = (row(&p, None, true, now_ms()), row(&p, None, true, now_ms()));
         assert_eq!(begins(&dashboard(now, false)), 1, "one line of the change, which is ours");
         // Without the marks of quoted lines, one of these is broken there by the screen.
@@ -141,5 +147,8 @@ fn the_change_is_made_of_types_and_never_of_what_the_agent_says() {
     assert!(now.lines.iter().any(|(_, l)| l.starts_with("+ *.evil.test")), "{:?}", now.lines);
     assert!(!now.lines.iter().any(|(_, l)| l.contains("docs.test")), "{:?}", now.lines);
     let kept = row(&p, None, true, now_ms());
-    assert!(kept.lines.iter().any(|(_, l)| l.contains("docs.test")), "what is shown without the policy in force");
+    assert!(
+        kept.lines.iter().any(|(_, l)| l.contains("docs.test")),
+        "what is shown without the policy in force"
+    );
 }

@@ -37,7 +37,11 @@ impl Look {
     /// Text that this terminal can show.
     fn text<'a>(&self, text: impl Into<String>) -> Span<'a> {
         let text = text.into();
-        Span::raw(if self.unicode || text.is_ascii() { text } else { text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect() })
+        Span::raw(if self.unicode || text.is_ascii() {
+            text
+        } else {
+            text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
+        })
     }
 
     fn line<'a>(&self, text: impl Into<String>, style: Style) -> Line<'a> {
@@ -45,16 +49,30 @@ impl Look {
     }
 
     fn block<'a>(&self, title: String, focus: bool) -> Block<'a> {
-        let block = Block::new().borders(Borders::ALL).border_set(if self.unicode { border::PLAIN } else { ASCII });
-        let style = if focus { self.colour(Color::Cyan).add_modifier(Modifier::BOLD) } else { Style::new() };
-        block.title(self.text(format!(" {}{title} ", if focus { "*" } else { "" }))).border_style(style)
+        let block = Block::new().borders(Borders::ALL).border_set(if self.unicode {
+            border::PLAIN
+        } else {
+            ASCII
+        });
+        let style = if focus {
+            self.colour(Color::Cyan).add_modifier(Modifier::BOLD)
+        } else {
+            Style::new()
+        };
+        block
+            .title(self.text(format!(" {}{title} ", if focus { "*" } else { "" })))
+            .border_style(style)
     }
 
     fn tone(&self, tone: &str) -> Style {
         match tone {
             "added" => self.colour(Color::Green),
             "risk" => self.colour(Color::Red).add_modifier(Modifier::BOLD),
-            "said" => Style::new().add_modifier(if self.colour { Modifier::DIM } else { Modifier::empty() }),
+            "said" => Style::new().add_modifier(if self.colour {
+                Modifier::DIM
+            } else {
+                Modifier::empty()
+            }),
             _ => Style::new(),
         }
     }
@@ -64,23 +82,35 @@ const CHOSEN: Modifier = Modifier::REVERSED;
 
 pub fn draw(frame: &mut Frame<'_>, board: &Board, state: &mut State) {
     let look = Look { colour: state.colour, unicode: state.unicode };
-    let [body, status, keys] = Layout::vertical([Constraint::Min(3), Constraint::Length(1), Constraint::Length(1)]).areas(frame.area());
+    let [body, status, keys] =
+        Layout::vertical([Constraint::Min(3), Constraint::Length(1), Constraint::Length(1)])
+            .areas(frame.area());
     let most = if state.pane == Pane::Bottles { (frame.area().height / 3).max(4) } else { 4 };
     let rows = u16::try_from(board.bottles.len()).unwrap_or(u16::MAX).clamp(1, most);
     let log = match state.pane {
         Pane::Log => Constraint::Fill(3),
         _ => Constraint::Fill(1),
     };
-    let [top, middle, bottom] = Layout::vertical([Constraint::Length(rows + 3), Constraint::Fill(2), log]).areas(body);
+    let [top, middle, bottom] =
+        Layout::vertical([Constraint::Length(rows + 3), Constraint::Fill(2), log]).areas(body);
     bottles(frame, top, board, state, &look);
-    let [list, detail] = Layout::horizontal([Constraint::Percentage(45), Constraint::Percentage(55)]).areas(middle);
+    let [list, detail] =
+        Layout::horizontal([Constraint::Percentage(45), Constraint::Percentage(55)]).areas(middle);
     proposals(frame, list, board, state, &look);
     let detail_title = if state.building.is_some() { "launch" } else { "proposal" };
     let inner = look.block(detail_title.to_owned(), false);
-    frame.render_widget(Paragraph::new(details(board, state, &look, detail.height)).wrap(Wrap { trim: false }).block(inner), detail);
+    frame.render_widget(
+        Paragraph::new(details(board, state, &look, detail.height))
+            .wrap(Wrap { trim: false })
+            .block(inner),
+        detail,
+    );
     lines(frame, bottom, board, state, &look);
     frame.render_widget(Paragraph::new(status_line(state, &look)), status);
-    frame.render_widget(Paragraph::new(look.line(keys_of(state), Style::new().add_modifier(CHOSEN))), keys);
+    frame.render_widget(
+        Paragraph::new(look.line(keys_of(state), Style::new().add_modifier(CHOSEN))),
+        keys,
+    );
     if matches!(state.asking, Some(Asking::Help)) {
         help(frame, &look);
     }
@@ -88,11 +118,13 @@ pub fn draw(frame: &mut Frame<'_>, board: &Board, state: &mut State) {
 
 fn bottles(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, look: &Look) {
     let title = Style::new().add_modifier(Modifier::BOLD);
-    let mut text =
-        vec![look.line(
-            format!("{:<20} {:<9} {:<6} {:>8} {:>5} {:>9} {:>5}", "NAME", "STATE", "ENGINE", "AGE", "CPU%", "MEMORY", "ASKS"),
-            title,
-        )];
+    let mut text = vec![look.line(
+        format!(
+            "{:<20} {:<9} {:<6} {:>8} {:>5} {:>9} {:>5}",
+            "NAME", "STATE", "ENGINE", "AGE", "CPU%", "MEMORY", "ASKS"
+        ),
+        title,
+    )];
     let height = usize::from(area.height.saturating_sub(3)).max(1);
     let first = state.bottle.saturating_sub(height - 1);
     for (i, b) in board.bottles.iter().enumerate().skip(first).take(height) {
@@ -116,7 +148,10 @@ fn bottles(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, look
     if board.bottles.is_empty() {
         text.push(look.line("no bottles; n launches one", Style::new()));
     }
-    frame.render_widget(Paragraph::new(text).block(look.block("1 bottles".into(), state.pane == Pane::Bottles)), area);
+    frame.render_widget(
+        Paragraph::new(text).block(look.block("1 bottles".into(), state.pane == Pane::Bottles)),
+        area,
+    );
 }
 
 fn proposals(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, look: &Look) {
@@ -130,7 +165,12 @@ fn proposals(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, lo
         .take(height)
         .map(|(i, p)| {
             let mark = if p.host.is_some() && p.open { '!' } else { ' ' };
-            let row = format!("{mark}{:<12} {:<8} {}", format!("{}/{}", p.bottle, p.id), p.state.as_str(), p.summary);
+            let row = format!(
+                "{mark}{:<12} {:<8} {}",
+                format!("{}/{}", p.bottle, p.id),
+                p.state.as_str(),
+                p.summary
+            );
             let mut style = match (p.open, p.host.is_some()) {
                 (true, true) => look.tone("risk"),
                 (true, false) => look.colour(Color::Yellow),
@@ -143,14 +183,21 @@ fn proposals(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, lo
         })
         .collect();
     let open = board.proposals.iter().filter(|p| p.open).count();
-    frame.render_widget(Paragraph::new(text).block(look.block(format!("2 proposals, {open} open"), state.pane == Pane::Proposals)), area);
+    frame.render_widget(
+        Paragraph::new(text)
+            .block(look.block(format!("2 proposals, {open} open"), state.pane == Pane::Proposals)),
+        area,
+    );
 }
 
 fn details<'a>(board: &Board, state: &State, look: &Look, height: u16) -> Vec<Line<'a>> {
     if let Some(building) = &state.building {
         let most = usize::from(height.saturating_sub(2));
         let first = building.lines.len().saturating_sub(most);
-        return building.lines[first..].iter().map(|l| look.line(l.clone(), Style::new())).collect();
+        return building.lines[first..]
+            .iter()
+            .map(|l| look.line(l.clone(), Style::new()))
+            .collect();
     }
     match state.chosen_proposal(board) {
         Some(p) => p.lines.iter().map(|(tone, l)| look.line(l.clone(), look.tone(tone))).collect(),
@@ -168,13 +215,21 @@ fn lines(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &mut State, lo
         .skip(state.scroll)
         .take(height)
         .map(|l| {
-            let style = if l.text.contains(" DENY ") { look.colour(Color::Red) } else { Style::new() };
+            let style =
+                if l.text.contains(" DENY ") { look.colour(Color::Red) } else { Style::new() };
             look.line(format!("{:<8} {}", l.bottle, l.text), style)
         })
         .collect();
-    let filter = if state.filter.is_empty() { String::new() } else { format!(", only \"{}\"", state.filter) };
+    let filter = if state.filter.is_empty() {
+        String::new()
+    } else {
+        format!(", only \"{}\"", state.filter)
+    };
     let block = look.block(format!("3 log{filter}"), state.pane == Pane::Log);
-    frame.render_widget(Paragraph::new(shown.into_iter().rev().collect::<Vec<_>>()).block(block), area);
+    frame.render_widget(
+        Paragraph::new(shown.into_iter().rev().collect::<Vec<_>>()).block(block),
+        area,
+    );
 }
 
 fn status_line<'a>(state: &State, look: &Look) -> Line<'a> {
@@ -183,13 +238,24 @@ fn status_line<'a>(state: &State, look: &Look) -> Line<'a> {
         None => state.note.clone().unwrap_or_default(),
         Some(Asking::Filter) => format!("filter: {typed}_"),
         Some(Asking::Host { proposal, .. }) => {
-            format!("WIDE. To approve {}/{}, type {}: {typed}_", proposal.bottle, proposal.id, proposal.host.as_deref().unwrap_or_default())
+            format!(
+                "WIDE. To approve {}/{}, type {}: {typed}_",
+                proposal.bottle,
+                proposal.id,
+                proposal.host.as_deref().unwrap_or_default()
+            )
         }
         Some(Asking::Answer { proposal }) => {
-            format!("answer to {}/{} (text, or the number of a choice): {typed}_", proposal.bottle, proposal.id)
+            format!(
+                "answer to {}/{} (text, or the number of a choice): {typed}_",
+                proposal.bottle, proposal.id
+            )
         }
         Some(Asking::Reason { proposal }) => {
-            format!("deny {}/{}; why, for the agent (Enter: no reason): {typed}_", proposal.bottle, proposal.id)
+            format!(
+                "deny {}/{}; why, for the agent (Enter: no reason): {typed}_",
+                proposal.bottle, proposal.id
+            )
         }
         Some(Asking::Stop { bottle }) => format!("stop {bottle}? y"),
         Some(Asking::Agent) => format!("launch which agent: {typed}_"),
@@ -197,7 +263,10 @@ fn status_line<'a>(state: &State, look: &Look) -> Line<'a> {
         Some(Asking::Help) => String::new(),
     };
     let wide = matches!(state.asking, Some(Asking::Host { .. }));
-    look.line(text, if wide { look.tone("risk") } else { Style::new().add_modifier(Modifier::BOLD) })
+    look.line(
+        text,
+        if wide { look.tone("risk") } else { Style::new().add_modifier(Modifier::BOLD) },
+    )
 }
 
 fn keys_of(state: &State) -> String {

@@ -54,10 +54,17 @@ fn entered(asking: Asking, state: &mut State) {
     match asking {
         Asking::Host { proposal, scope } => state.approve(&proposal, scope, Some(text), None),
         Asking::Answer { proposal } => {
-            let choice = text.trim().parse::<usize>().ok().and_then(|n| proposal.choices.as_ref()?.get(n.checked_sub(1)?).cloned());
+            let choice = text
+                .trim()
+                .parse::<usize>()
+                .ok()
+                .and_then(|n| proposal.choices.as_ref()?.get(n.checked_sub(1)?).cloned());
             state.approve(&proposal, Scope::Launch, None, Some(choice.unwrap_or(text)));
         }
-        Asking::Reason { proposal } => state.decide(&proposal, Verdict::Deny { reason: Some(text).filter(|t| !t.trim().is_empty()) }),
+        Asking::Reason { proposal } => state.decide(
+            &proposal,
+            Verdict::Deny { reason: Some(text).filter(|t| !t.trim().is_empty()) },
+        ),
         Asking::Agent if !text.trim().is_empty() => state.plan(text.trim()),
         Asking::Agent | Asking::Filter | Asking::Help | Asking::Stop { .. } => {}
         Asking::Launch { .. } => state.building = None,
@@ -113,9 +120,13 @@ fn go(by: isize, board: &Board, state: &mut State) {
 }
 
 fn on_bottle(code: KeyCode, board: &Board, state: &mut State) -> Todo {
-    let Some(bottle) = state.chosen_bottle(board).map(|b| b.name.clone()) else { return Todo::Nothing };
+    let Some(bottle) = state.chosen_bottle(board).map(|b| b.name.clone()) else {
+        return Todo::Nothing;
+    };
     match code {
-        KeyCode::Enter => return Todo::Run(vec!["exec".into(), bottle, "--".into(), "bash".into()]),
+        KeyCode::Enter => {
+            return Todo::Run(vec!["exec".into(), bottle, "--".into(), "bash".into()]);
+        }
         KeyCode::Char('l') => (state.filter, state.pane, state.scroll) = (bottle, Pane::Log, 0),
         KeyCode::Char('x') => state.ask(Asking::Stop { bottle }),
         _ => {}
@@ -124,7 +135,9 @@ fn on_bottle(code: KeyCode, board: &Board, state: &mut State) -> Todo {
 }
 
 fn on_proposal(code: KeyCode, board: &Board, state: &mut State) -> Todo {
-    let Some(p) = state.chosen_proposal(board).filter(|p| p.open).cloned() else { return Todo::Nothing };
+    let Some(p) = state.chosen_proposal(board).filter(|p| p.open).cloned() else {
+        return Todo::Nothing;
+    };
     match code {
         KeyCode::Char('a') => yes(p, Scope::Launch, state),
         KeyCode::Char('o') => yes(p, Scope::Once, state),
@@ -132,7 +145,11 @@ fn on_proposal(code: KeyCode, board: &Board, state: &mut State) -> Todo {
         KeyCode::Char('s') => yes(p, Scope::Save, state),
         KeyCode::Char('e') if p.choices.is_none() => {
             let id = format!("{}/{}", p.bottle, p.id);
-            return Todo::Run(["proposals", "approve", &id, "--edit", "--against", &p.against].map(str::to_owned).to_vec());
+            return Todo::Run(
+                ["proposals", "approve", &id, "--edit", "--against", &p.against]
+                    .map(str::to_owned)
+                    .to_vec(),
+            );
         }
         KeyCode::Char('d') => state.ask(Asking::Reason { proposal: p }),
         _ => {}

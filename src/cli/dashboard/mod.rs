@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event};
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
 use ratatui::{Terminal, prelude::CrosstermBackend};
 
 use super::board::Board;
@@ -57,13 +59,15 @@ fn leave() {
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         if !stdout().is_terminal() || !std::io::stdin().is_terminal() {
-            return Err(Error::new(Kind::Usage, "the dashboard needs a terminal").hint("bottle proposals; bottle list; bottle logs NAME"));
+            return Err(Error::new(Kind::Usage, "the dashboard needs a terminal")
+                .hint("bottle proposals; bottle list; bottle logs NAME"));
         }
         let roots = Roots::from_environment()?;
         let what = || "cannot use this terminal".to_owned();
         enter()?;
         let _restore = Restore;
-        let mut screen = Terminal::new(CrosstermBackend::new(stdout())).context(Kind::Usage, what)?;
+        let mut screen =
+            Terminal::new(CrosstermBackend::new(stdout())).context(Kind::Usage, what)?;
         let (told, news) = mpsc::channel();
         let mut state = State::new(roots.clone(), told);
         let mut board = Board::new(roots);
@@ -85,7 +89,9 @@ impl Args {
             }
             if std::mem::take(&mut dirty) {
                 // ratatui writes the cells that are different, and nothing else.
-                screen.draw(|frame| draw::draw(frame, &board, &mut state)).context(Kind::Usage, what)?;
+                screen
+                    .draw(|frame| draw::draw(frame, &board, &mut state))
+                    .context(Kind::Usage, what)?;
             }
             let wait = LOOK.saturating_sub(looked.map_or(LOOK, |at| at.elapsed()));
             if event::poll(wait).context(Kind::Usage, what)? {
@@ -105,7 +111,8 @@ impl Args {
 /// Runs `bottle ARGS…` on the whole terminal, then comes back.
 fn outside(screen: &mut Screen, args: &[String]) -> Result<()> {
     leave();
-    let program = std::env::current_exe().context(Kind::Internal, || "cannot find this program".into())?;
+    let program =
+        std::env::current_exe().context(Kind::Internal, || "cannot find this program".into())?;
     let status = std::process::Command::new(program).args(args).status();
     let failed = !status.is_ok_and(|s| s.success());
     if failed {

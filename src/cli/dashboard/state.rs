@@ -79,7 +79,11 @@ pub struct State {
 impl State {
     pub fn new(roots: Roots, told: Sender<String>) -> Self {
         let set = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-        let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default().to_lowercase();
+        let locale = set("LC_ALL")
+            .or_else(|| set("LC_CTYPE"))
+            .or_else(|| set("LANG"))
+            .unwrap_or_default()
+            .to_lowercase();
         Self {
             pane: Pane::Proposals,
             bottle: 0,
@@ -100,7 +104,11 @@ impl State {
 
     /// After the board has changed: what was chosen stays chosen, wherever it is now.
     pub fn look(&mut self, board: &Board) -> bool {
-        if let Some(at) = self.chosen.as_ref().and_then(|c| board.proposals.iter().position(|p| (&p.bottle, p.id) == (&c.0, c.1))) {
+        if let Some(at) = self
+            .chosen
+            .as_ref()
+            .and_then(|c| board.proposals.iter().position(|p| (&p.bottle, p.id) == (&c.0, c.1)))
+        {
             self.proposal = at;
         }
         self.proposal = self.proposal.min(board.proposals.len().saturating_sub(1));
@@ -128,19 +136,36 @@ impl State {
     }
 
     /// Sends a decision; what comes of it arrives as a note. The policy is the one that the operator has on the screen.
-    pub fn approve(&mut self, p: &ProposalRow, scope: Scope, typed: Option<String>, answer: Option<String>) {
-        self.decide(p, Verdict::Approve { against: p.against.clone(), scope, route: None, typed, answer });
+    pub fn approve(
+        &mut self,
+        p: &ProposalRow,
+        scope: Scope,
+        typed: Option<String>,
+        answer: Option<String>,
+    ) {
+        self.decide(
+            p,
+            Verdict::Approve { against: p.against.clone(), scope, route: None, typed, answer },
+        );
     }
 
     pub fn decide(&mut self, p: &ProposalRow, verdict: Verdict) {
-        let (roots, told, bottle, id) = (self.roots.clone(), self.told.clone(), p.bottle.clone(), p.id);
+        let (roots, told, bottle, id) =
+            (self.roots.clone(), self.told.clone(), p.bottle.clone(), p.id);
         self.note = Some(format!("deciding {bottle}/{id} …"));
         std::thread::spawn(move || {
             let dir = roots.bottle(&bottle);
-            let answer = dir.and_then(|dir| super::super::block_on(launch::decide(&dir, Decide { id, via: "dashboard".into(), verdict })));
+            let answer = dir.and_then(|dir| {
+                super::super::block_on(launch::decide(
+                    &dir,
+                    Decide { id, via: "dashboard".into(), verdict },
+                ))
+            });
             let _ = told.send(match answer {
                 Ok(Answer::Done { text }) => text,
-                Ok(Answer::Outdated { .. }) => format!("the policy has changed: look at {bottle}/{id} again, nothing is decided"),
+                Ok(Answer::Outdated { .. }) => format!(
+                    "the policy has changed: look at {bottle}/{id} again, nothing is decided"
+                ),
                 Ok(Answer::Refused { why, .. }) => format!("not decided: {why}"),
                 Err(e) => e.to_string(),
             });
@@ -151,8 +176,11 @@ impl State {
         let (roots, told) = (self.roots.clone(), self.told.clone());
         self.note = Some(format!("stopping {bottle} …"));
         std::thread::spawn(move || {
-            let stopped = roots.bottle(&bottle).and_then(|dir| super::super::block_on(launch::stop(&dir, Duration::from_secs(30))));
-            let _ = told.send(stopped.map_or_else(|e| e.to_string(), |()| format!("{bottle} is stopped")));
+            let stopped = roots.bottle(&bottle).and_then(|dir| {
+                super::super::block_on(launch::stop(&dir, Duration::from_secs(30)))
+            });
+            let _ = told
+                .send(stopped.map_or_else(|e| e.to_string(), |()| format!("{bottle} is stopped")));
         });
     }
 
@@ -161,20 +189,38 @@ impl State {
         let said = bottle(&["plan", agent]).output();
         let text = said.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
         let lines = String::from_utf8_lossy(&text).lines().map(neutral).collect();
-        self.building = Some(Building { agent: agent.to_owned(), lines, out: PathBuf::new(), child: None });
+        self.building =
+            Some(Building { agent: agent.to_owned(), lines, out: PathBuf::new(), child: None });
         self.ask(Asking::Launch { agent: agent.to_owned() });
     }
 
     /// Starts a launch that outlives the dashboard; its progress is in the pane.
     pub fn launch(&mut self, agent: &str) {
-        let out = std::env::temp_dir().join(format!("bottle-launch-{}-{agent}.log", std::process::id()));
-        let started =
-            File::options().create_new(true).append(true).open(&out).or_else(|_| File::options().append(true).open(&out)).and_then(|log| {
+        let out =
+            std::env::temp_dir().join(format!("bottle-launch-{}-{agent}.log", std::process::id()));
+        let started = File::options()
+            .create_new(true)
+            .append(true)
+            .open(&out)
+            .or_else(|_| File::options().append(true).open(&out))
+            .and_then(|log| {
                 let mut command = bottle(&["launch", agent, "--yes"]);
-                command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0).spawn()
+                command
+                    .stdin(Stdio::null())
+                    .stdout(log.try_clone()?)
+                    .stderr(log)
+                    .process_group(0)
+                    .spawn()
             });
         match started {
-            Ok(child) => self.building = Some(Building { agent: agent.to_owned(), lines: Vec::new(), out, child: Some(child) }),
+            Ok(child) => {
+                self.building = Some(Building {
+                    agent: agent.to_owned(),
+                    lines: Vec::new(),
+                    out,
+                    child: Some(child),
+                })
+            }
             Err(e) => self.note = Some(format!("cannot launch {agent}: {e}")),
         }
     }
@@ -191,7 +237,8 @@ impl Building {
         let Some(child) = &mut self.child else { return false };
         let ended = child.try_wait().ok().flatten();
         let text = std::fs::read(&self.out).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(16 << 10)..]).into_owned();
+        let text =
+            String::from_utf8_lossy(&text[text.len().saturating_sub(16 << 10)..]).into_owned();
         let mut lines: Vec<String> = text.lines().map(neutral).collect();
         if let Some(status) = ended {
             lines.push(format!("({} has ended: {status})", self.agent));

@@ -29,7 +29,12 @@ fn world() -> (Board, State) {
     };
     board.bottles = (0..20).map(bottle).collect();
     board.proposals = (0..30).map(proposal).collect();
-    board.lines = (0..500).map(|n| LogLine { bottle: "bottle-0".into(), text: format!("2026 DENY  GET a.test/{n} ↑1 B ↓2 B …") }).collect();
+    board.lines = (0..500)
+        .map(|n| LogLine {
+            bottle: "bottle-0".into(),
+            text: format!("2026 DENY  GET a.test/{n} ↑1 B ↓2 B …"),
+        })
+        .collect();
     let mut state = State::new(roots, mpsc::channel().0);
     (state.colour, state.unicode) = (true, true);
     state.look(&board);
@@ -76,9 +81,18 @@ fn eighty_by_twenty_four_shows_all_three_panes_the_change_and_the_keys() {
     let (board, mut state) = world();
     let lines = text(&screen((80, 24), &board, &mut state));
     let all = lines.join("\n");
-    for want in
-        ["1 bottles", "bottle-0", "running", "237 MiB", "2 proposals, 3 open", "! PLAIN", "+ h0.test", "| für Ä", "3 log", "a.test/499"]
-    {
+    for want in [
+        "1 bottles",
+        "bottle-0",
+        "running",
+        "237 MiB",
+        "2 proposals, 3 open",
+        "! PLAIN",
+        "+ h0.test",
+        "| für Ä",
+        "3 log",
+        "a.test/499",
+    ] {
         assert!(all.contains(want), "{want}:\n{all}");
     }
     assert!(lines[23].contains("a approve") && lines[23].contains("q quit"), "{all}");
@@ -90,14 +104,35 @@ fn eighty_by_twenty_four_shows_all_three_panes_the_change_and_the_keys() {
 #[test]
 fn any_size_is_drawn_and_what_is_chosen_stays_in_sight() {
     let (board, mut state) = world();
-    for size in [(1, 1), (2, 40), (10, 3), (20, 5), (40, 12), (79, 23), (80, 24), (120, 40), (300, 100), (80, 24)] {
+    for size in [
+        (1, 1),
+        (2, 40),
+        (10, 3),
+        (20, 5),
+        (40, 12),
+        (79, 23),
+        (80, 24),
+        (120, 40),
+        (300, 100),
+        (80, 24),
+    ] {
         for pane in [Pane::Bottles, Pane::Proposals, Pane::Log] {
-            for asking in [None, Some(Asking::Help), Some(Asking::Host { proposal: proposal(1), scope: crate::proposals::Scope::Launch })] {
+            for asking in [
+                None,
+                Some(Asking::Help),
+                Some(Asking::Host {
+                    proposal: proposal(1),
+                    scope: crate::proposals::Scope::Launch,
+                }),
+            ] {
                 (state.pane, state.proposal, state.bottle, state.asking) = (pane, 29, 19, asking);
                 let lines = text(&screen(size, &board, &mut state)).join("\n");
                 if size.0 >= 80 && size.1 >= 24 && state.asking.is_none() {
                     assert!(lines.contains("bottle-0/1 "), "{size:?} {pane:?}\n{lines}");
-                    assert!(pane != Pane::Bottles || lines.contains("bottle-19"), "{size:?}\n{lines}");
+                    assert!(
+                        pane != Pane::Bottles || lines.contains("bottle-19"),
+                        "{size:?}\n{lines}"
+                    );
                 }
             }
         }
@@ -116,7 +151,10 @@ fn without_colour_every_mark_is_a_character_and_without_unicode_all_is_ascii() {
         assert!(plain.content.iter().all(|c| c.fg == Color::Reset && c.bg == Color::Reset));
         assert!(plain.content.iter().all(|c| c.symbol().is_ascii()), "{:?}", text(&plain));
         let all = text(&plain).join("\n");
-        assert!(all.contains("!bottle-0/29") && all.contains(" bottle-0/30"), "wide ones have a mark:\n{all}");
+        assert!(
+            all.contains("!bottle-0/29") && all.contains(" bottle-0/30"),
+            "wide ones have a mark:\n{all}"
+        );
         assert!(all.contains("| f?r ?") && all.contains("+----"), "{all}");
     }
 }
@@ -133,7 +171,11 @@ fn one_key_approves_nothing_wide_and_esc_decides_nothing() {
     press(KeyCode::Char('a'));
     assert!(matches!(press(KeyCode::Char('y')), Todo::Nothing));
     assert!(matches!(&state.asking, Some(Asking::Host { .. })), "it still asks");
-    assert_eq!((state.typed.as_str(), state.note.as_deref()), ("y", None), "and nothing is being decided");
+    assert_eq!(
+        (state.typed.as_str(), state.note.as_deref()),
+        ("y", None),
+        "and nothing is being decided"
+    );
 }
 
 #[test]
@@ -147,5 +189,8 @@ fn the_chosen_one_stays_chosen_when_others_come_and_a_closed_one_takes_no_key() 
     assert_eq!(board.proposals[state.proposal].id, chosen);
     board.proposals[state.proposal].open = false;
     keys::key(KeyEvent::new(KeyCode::Char('a'), KeyModifiers::NONE), &board, &mut state);
-    assert!(state.asking.is_none() && state.note.is_none(), "what another took the place of is not approved by a late key");
+    assert!(
+        state.asking.is_none() && state.note.is_none(),
+        "what another took the place of is not approved by a late key"
+    );
 }

@@ -12,7 +12,8 @@ use crate::launch::Request as Control;
 mod table;
 use table::{CASES, Case};
 
-const ALL: [Guard; 6] = [Guard::Host, Guard::Origin, Guard::Key, Guard::Once, Guard::Type, Guard::Size];
+const ALL: [Guard; 6] =
+    [Guard::Host, Guard::Origin, Guard::Key, Guard::Once, Guard::Type, Guard::Size];
 
 /// Status and text of what comes back for `request` from a page that was logged in to.
 async fn answer(request: &str, off: &[Guard]) -> (u16, String) {
@@ -32,8 +33,15 @@ async fn answer(request: &str, off: &[Guard]) -> (u16, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (session, token) = Session::new().unwrap();
-    let key = session.buy(&token, off.is_empty() || !off.contains(&Guard::Once)).unwrap().to_owned();
-    let site = Rc::new(Site { port, roots, session, guards: Guards::without(off), shots: watch::Sender::default() });
+    let key =
+        session.buy(&token, off.is_empty() || !off.contains(&Guard::Once)).unwrap().to_owned();
+    let site = Rc::new(Site {
+        port,
+        roots,
+        session,
+        guards: Guards::without(off),
+        shots: watch::Sender::default(),
+    });
     let decision = r#"{"bottle":"worker","id":3,"verdict":{"deny":{"reason":null}}}"#;
     let whole = |body: String| format!("content-length: {}\r\n\r\n{body}", body.len());
     let mut text = request.replacen("\r\n", "\r\nconnection: close\r\n", 1);
@@ -55,7 +63,8 @@ async fn answer(request: &str, off: &[Guard]) -> (u16, String) {
         let first = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut said)).await;
         said.truncate(first.map_or(0, |n| n.unwrap_or(0)));
         // The log does not end by itself.
-        let _ = tokio::time::timeout(Duration::from_millis(300), stream.read_to_end(&mut said)).await;
+        let _ =
+            tokio::time::timeout(Duration::from_millis(300), stream.read_to_end(&mut said)).await;
         String::from_utf8_lossy(&said).into_owned()
     };
     let said = tokio::task::LocalSet::new()
@@ -75,14 +84,21 @@ async fn no_request_but_the_pages_own_gets_anything_and_each_would_without_its_g
         let shut = answer(request, &[]).await;
         assert!(shut.0 == *want && !decides(&shut), "{name}: {shut:?}");
         assert!(!shut.1.to_lowercase().contains("access-control-allow"), "{name}: {shut:?}");
-        let guards: Vec<Guard> = guards.iter().map(|name| *ALL.iter().find(|g| format!("{g:?}") == *name).unwrap()).collect();
+        let guards: Vec<Guard> = guards
+            .iter()
+            .map(|name| *ALL.iter().find(|g| format!("{g:?}") == *name).unwrap())
+            .collect();
         let Some((_, also)) = guards.split_first() else { continue };
         if !also.is_empty() {
             let still = answer(request, also).await;
             assert!(still.0 != 200, "{name} is stopped by another guard: {still:?}");
         }
         let open = answer(request, &guards).await;
-        let wanted = if request.contains("/decide") || request.contains("/stop") { decides(&open) } else { open.0 == 200 };
+        let wanted = if request.contains("/decide") || request.contains("/stop") {
+            decides(&open)
+        } else {
+            open.0 == 200
+        };
         assert!(wanted, "{name}, without {guards:?}: {open:?}");
         twins += 1;
     }

@@ -98,10 +98,18 @@ impl Args {
         let roots = Roots::from_environment()?;
         super::block_on(async {
             let what = || format!("cannot listen on 127.0.0.1:{}", self.port);
-            let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await.context(Kind::Usage, what)?;
+            let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))
+                .await
+                .context(Kind::Usage, what)?;
             let port = listener.local_addr().context(Kind::Internal, what)?.port();
             let (session, token) = Session::new()?;
-            let site = Rc::new(Site { port, roots, session, guards: Guards::on(), shots: watch::Sender::default() });
+            let site = Rc::new(Site {
+                port,
+                roots,
+                session,
+                guards: Guards::on(),
+                shots: watch::Sender::default(),
+            });
             println!("http://127.0.0.1:{port}/#{token}");
             say("bottle: open it in a browser on this machine; it works once. Ctrl-C ends this.");
             let local = tokio::task::LocalSet::new();
@@ -123,7 +131,11 @@ async fn look(site: &Site) {
                     let skip = board.lines.len().saturating_sub(LINES);
                     let lines = board.lines.iter().skip(skip).cloned().collect();
                     let state = json!({ "bottles": board.bottles, "proposals": board.proposals });
-                    site.shots.send_replace(Arc::new(Shot { state, lines, written: board.written }));
+                    site.shots.send_replace(Arc::new(Shot {
+                        state,
+                        lines,
+                        written: board.written,
+                    }));
                 }
                 Err(e) => tracing::warn!("{e}"),
             }
@@ -155,7 +167,10 @@ async fn connection(site: Rc<Site>, stream: TcpStream) {
         async move { Ok::<_, Infallible>(guarded(site.answer(request).await)) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60)).max_buf_size(32 << 10);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(60))
+        .max_buf_size(32 << 10);
     if let Err(e) = builder.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!("{e}");
     }
@@ -219,40 +234,67 @@ struct Stopping {
 impl Site {
     async fn answer(&self, request: Request<Incoming>) -> Reply {
         // A name that leads here (DNS rebinding) is not ours, and neither is a page of another origin.
-        let of = |name| request.headers().get_all(name).iter().map(|v| v.to_str().unwrap_or("?")).collect::<Vec<_>>();
+        let of = |name| {
+            request
+                .headers()
+                .get_all(name)
+                .iter()
+                .map(|v| v.to_str().unwrap_or("?"))
+                .collect::<Vec<_>>()
+        };
         let hosts = [format!("127.0.0.1:{}", self.port), format!("localhost:{}", self.port)];
-        if self.guards.hold(Guard::Host) && !matches!(of(HOST)[..], [host] if hosts.iter().any(|h| h == host)) {
-            return refuse(StatusCode::MISDIRECTED_REQUEST, "this is not the name of this server\n");
+        if self.guards.hold(Guard::Host)
+            && !matches!(of(HOST)[..], [host] if hosts.iter().any(|h| h == host))
+        {
+            return refuse(
+                StatusCode::MISDIRECTED_REQUEST,
+                "this is not the name of this server\n",
+            );
         }
-        if self.guards.hold(Guard::Origin) && of(ORIGIN).iter().any(|o| !hosts.iter().any(|h| *o == format!("http://{h}"))) {
+        if self.guards.hold(Guard::Origin)
+            && of(ORIGIN).iter().any(|o| !hosts.iter().any(|h| *o == format!("http://{h}")))
+        {
             return refuse(StatusCode::FORBIDDEN, "another page must not ask\n");
         }
         let opened = self.session.is_opened_by(request.headers()) || !self.guards.hold(Guard::Key);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         match (&method, path.as_str()) {
             (&Method::GET, "/") => content("text/html; charset=utf-8", include_str!("page.html")),
-            (&Method::GET, "/page.js") => content("text/javascript; charset=utf-8", include_str!("page.js")),
-            (&Method::GET, "/page.css") => content("text/css; charset=utf-8", include_str!("page.css")),
+            (&Method::GET, "/page.js") => {
+                content("text/javascript; charset=utf-8", include_str!("page.js"))
+            }
+            (&Method::GET, "/page.css") => {
+                content("text/css; charset=utf-8", include_str!("page.css"))
+            }
             (&Method::POST, "/login") => self.login(request).await,
             (&Method::GET, "/events") if opened => self.events(),
             (&Method::POST, "/decide") if opened => self.decide(request).await,
             (&Method::POST, "/stop") if opened => self.stop(request).await,
-            (_, "/events" | "/decide" | "/stop") => refuse(StatusCode::UNAUTHORIZED, "start `bottle web` again and open its URL\n"),
+            (_, "/events" | "/decide" | "/stop") => {
+                refuse(StatusCode::UNAUTHORIZED, "start `bottle web` again and open its URL\n")
+            }
             _ => refuse(StatusCode::NOT_FOUND, "there is no such page\n"),
         }
     }
 
     async fn login(&self, request: Request<Incoming>) -> Reply {
-        let bought = self.read::<Login>(request).await.map(|login| self.session.buy(&login.token, self.guards.hold(Guard::Once)));
+        let bought = self
+            .read::<Login>(request)
+            .await
+            .map(|login| self.session.buy(&login.token, self.guards.hold(Guard::Once)));
         match bought {
             Ok(Some(key)) => content("application/json", json!({ "key": key }).to_string()),
-            Ok(None) => refuse(StatusCode::FORBIDDEN, "this URL was used already, or is another's; start `bottle web` again\n"),
+            Ok(None) => refuse(
+                StatusCode::FORBIDDEN,
+                "this URL was used already, or is another's; start `bottle web` again\n",
+            ),
             Err(refused) => refused,
         }
     }
 
     fn events(&self) -> Reply {
-        let mut reply = Response::new(BoxBody::new(StreamBody::new(events(self.shots.subscribe()))));
+        let mut reply =
+            Response::new(BoxBody::new(StreamBody::new(events(self.shots.subscribe()))));
         reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         reply
     }
@@ -268,7 +310,9 @@ impl Site {
         };
         let text = match answer {
             Ok(Answer::Done { text }) => json!({ "done": text }),
-            Ok(Answer::Outdated { .. }) => json!({ "refused": "the policy has changed: look again, nothing is decided" }),
+            Ok(Answer::Outdated { .. }) => {
+                json!({ "refused": "the policy has changed: look again, nothing is decided" })
+            }
             Ok(Answer::Refused { why, .. }) => json!({ "refused": why }),
             Err(e) => json!({ "refused": e.to_string() }),
         };
@@ -276,51 +320,71 @@ impl Site {
     }
 
     async fn stop(&self, request: Request<Incoming>) -> Reply {
-        let stopped = match self.read::<Stopping>(request).await.map(|s| self.roots.bottle(&s.bottle)) {
-            Ok(Ok(dir)) => launch::stop(&dir, STOPPED).await.map(|()| format!("{} is stopped", dir.slug())),
-            Ok(Err(e)) => Err(e),
-            Err(refused) => return refused,
-        };
-        let text = stopped.map_or_else(|e| json!({ "refused": e.to_string() }), |text| json!({ "done": text }));
+        let stopped =
+            match self.read::<Stopping>(request).await.map(|s| self.roots.bottle(&s.bottle)) {
+                Ok(Ok(dir)) => {
+                    launch::stop(&dir, STOPPED).await.map(|()| format!("{} is stopped", dir.slug()))
+                }
+                Ok(Err(e)) => Err(e),
+                Err(refused) => return refused,
+            };
+        let text = stopped
+            .map_or_else(|e| json!({ "refused": e.to_string() }), |text| json!({ "done": text }));
         content("application/json", text.to_string())
     }
 
-    async fn read<T: serde::de::DeserializeOwned>(&self, request: Request<Incoming>) -> Result<T, Reply> {
+    async fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<T, Reply> {
         let bad = |_| refuse(StatusCode::BAD_REQUEST, "this is no request of our page\n");
         // A form of another page cannot have this type without asking first.
-        if self.guards.hold(Guard::Type) && request.headers().get(CONTENT_TYPE).is_none_or(|t| t != "application/json") {
+        if self.guards.hold(Guard::Type)
+            && request.headers().get(CONTENT_TYPE).is_none_or(|t| t != "application/json")
+        {
             return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "application/json only\n"));
         }
         let most = if self.guards.hold(Guard::Size) { BODY } else { usize::MAX };
         if request.body().size_hint().lower() > most as u64 {
             return Err(bad(String::new()));
         }
-        let body = tokio::time::timeout(Duration::from_secs(10), Limited::new(request.into_body(), most).collect()).await;
+        let body = tokio::time::timeout(
+            Duration::from_secs(10),
+            Limited::new(request.into_body(), most).collect(),
+        )
+        .await;
         let body = body.map_err(|e| bad(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
         serde_json::from_slice(&body.to_bytes()).map_err(|e| bad(e.to_string()))
     }
 }
 
 /// Server-sent events: the state when it has changed, and lines that are new.
-fn events(shots: watch::Receiver<Arc<Shot>>) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
+fn events(
+    shots: watch::Receiver<Arc<Shot>>,
+) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
     stream::unfold((shots, None::<Arc<Shot>>), |(mut shots, before)| async move {
         if before.is_some() {
             // A comment now and then: a page that is gone is noticed.
             match tokio::time::timeout(Duration::from_secs(15), shots.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return None,
-                Err(_) => return Some((Ok(Frame::data(Bytes::from_static(b":\n\n"))), (shots, before))),
+                Err(_) => {
+                    return Some((Ok(Frame::data(Bytes::from_static(b":\n\n"))), (shots, before)));
+                }
             }
         }
         let now = shots.borrow_and_update().clone();
         let was = before.as_ref().map_or(0, |b| b.written);
-        let new = usize::try_from(now.written.saturating_sub(was)).unwrap_or(usize::MAX).min(now.lines.len());
+        let new = usize::try_from(now.written.saturating_sub(was))
+            .unwrap_or(usize::MAX)
+            .min(now.lines.len());
         let mut text = String::new();
         if before.as_ref().is_none_or(|b| b.state != now.state) {
             text += &format!("event: state\ndata: {}\n\n", now.state);
         }
         if new > 0 {
-            text += &format!("event: lines\ndata: {}\n\n", json!(now.lines[now.lines.len() - new..]));
+            text +=
+                &format!("event: lines\ndata: {}\n\n", json!(now.lines[now.lines.len() - new..]));
         }
         Some((Ok(Frame::data(Bytes::from(text))), (shots, Some(now))))
     })

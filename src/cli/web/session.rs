@@ -71,7 +71,14 @@ mod tests {
             session.is_opened_by(&headers)
         };
         assert!(with(&[&format!("Bearer {key}")]));
-        for bad in [&[][..], &[""], &["Bearer "], &[&key], &[&format!("Bearer {token}")], &[&format!("Bearer {key}"), "Bearer x"]] {
+        for bad in [
+            &[][..],
+            &[""],
+            &["Bearer "],
+            &[&key],
+            &[&format!("Bearer {token}")],
+            &[&format!("Bearer {key}"), "Bearer x"],
+        ] {
             assert!(!with(bad), "{bad:?}");
         }
     }

@@ -15,7 +15,11 @@ fn each_attack_on_the_desk_fails_and_works_without_its_guard() {
         .iter()
         .filter_map(|Case(name, guard, also, attack)| {
             let worked = |off: &[Guard]| attack(&mut world::World::new(off));
-            match (worked(&[]), also.is_empty() || !worked(also), worked(&[&[*guard], *also].concat())) {
+            match (
+                worked(&[]),
+                also.is_empty() || !worked(also),
+                worked(&[&[*guard], *also].concat()),
+            ) {
                 (true, ..) => Some(format!("{name}: it works")),
                 (_, false, _) => Some(format!("{name}: it is not {guard:?} that stops it")),
                 (.., false) => Some(format!("{name}: it does not work without {guard:?} either")),

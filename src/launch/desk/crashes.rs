@@ -36,10 +36,13 @@ fn replan(w: &mut World) {
         w.plan.policy.routes.push(route("a.test", "/x").route("a.test".into()));
     }
     let git = manifest.contains("y.git").then(|| ("y", "https://forge.test/y.git", Vec::new()));
-    let topic = if manifest.contains("topic/*") { vec!["agent/*", "topic/*"] } else { vec!["agent/*"] };
+    let topic =
+        if manifest.contains("topic/*") { vec!["agent/*", "topic/*"] } else { vec!["agent/*"] };
     let all = std::iter::once(("x", "https://forge.test/x.git", topic)).chain(git);
     let spec = |(name, url, branches): (&str, &str, Vec<&str>)| {
-        let push = serde_json::to_value(Push::to(branches.iter().map(|b| b.parse().unwrap()).collect())).unwrap();
+        let push =
+            serde_json::to_value(Push::to(branches.iter().map(|b| b.parse().unwrap()).collect()))
+                .unwrap();
         serde_json::from_value(serde_json::json!({ "name": name, "url": url, "stale": Stale::default(), "push": push })).unwrap()
     };
     w.plan.git = all.map(spec).collect();
@@ -64,10 +67,18 @@ fn what_was_to_be_saved_is_saved_or_asked_again_wherever_the_orchestrator_dies()
             let what = format!("{ask:?} {step:?}: {found:?}\n{}", w.manifest());
             match step {
                 // The operator was told nothing, and the log has the attempt.
-                Step::Recorded => assert!(!saved && found.state == ProposalState::Expired, "{what}"),
+                Step::Recorded => {
+                    assert!(!saved && found.state == ProposalState::Expired, "{what}")
+                }
                 Step::Decided | Step::InForce if died => {
-                    assert!(!saved && found.is_open(now_ms()) && found.decision.is_none(), "{what}");
-                    assert!(w.yes_with(id, Yes { scope: Some(Scope::Save), ..Yes::default() }), "{what}");
+                    assert!(
+                        !saved && found.is_open(now_ms()) && found.decision.is_none(),
+                        "{what}"
+                    );
+                    assert!(
+                        w.yes_with(id, Yes { scope: Some(Scope::Save), ..Yes::default() }),
+                        "{what}"
+                    );
                     assert_eq!(
                         w.manifest().matches("test/y.git").count()
                             + w.manifest().matches("topic/*").count()
@@ -75,7 +86,10 @@ fn what_was_to_be_saved_is_saved_or_asked_again_wherever_the_orchestrator_dies()
                         1
                     );
                 }
-                _ => assert!(saved && found.decision.is_some_and(|d| d.effect == Effect::Saved), "{what}"),
+                _ => assert!(
+                    saved && found.decision.is_some_and(|d| d.effect == Effect::Saved),
+                    "{what}"
+                ),
             }
             assert!(w.decide(id, Verdict::Deny { reason: None }).is_err(), "and it is decided now");
             let audit = std::fs::read(w.dir.supervise_audit()).unwrap();
@@ -97,16 +111,26 @@ fn what_was_for_the_launch_ends_with_it_wherever_the_orchestrator_dies() {
                 replan(&mut w);
                 w.launch(Guards::on());
                 let found = w.on_disk(id);
-                assert_eq!(found, shown, "{ask:?} {step:?}: what is shown of it is what becomes of it");
+                assert_eq!(
+                    found, shown,
+                    "{ask:?} {step:?}: what is shown of it is what becomes of it"
+                );
                 let over = found.decision.as_ref().is_some_and(|d| d.effect == Effect::Over);
-                assert!(over || (step == Step::Recorded && found.state == ProposalState::Expired), "{step:?} {found:?}");
+                assert!(
+                    over || (step == Step::Recorded && found.state == ProposalState::Expired),
+                    "{step:?} {found:?}"
+                );
                 assert_eq!(w.policies().routes, w.plan.policy, "nothing of it is in force");
                 assert!(!w.yes(id), "and it is not taken twice");
                 assert_eq!(w.manifest(), MANIFEST);
                 let again = w.ask(ask.clone());
                 assert!(again > id, "the agent asks anew");
                 let verdict = w.verdict(again, Yes::default());
-                assert!(matches!(w.decide(again, verdict), Ok(Answer::Done { .. })), "{:?}", w.on_disk(again));
+                assert!(
+                    matches!(w.decide(again, verdict), Ok(Answer::Done { .. })),
+                    "{:?}",
+                    w.on_disk(again)
+                );
             }
         }
     }
@@ -115,7 +139,16 @@ fn what_was_for_the_launch_ends_with_it_wherever_the_orchestrator_dies() {
 #[test]
 fn an_answer_or_a_no_is_whole_or_not_there() {
     for (ask, verdict) in [
-        (question(), Verdict::Approve { against: String::new(), scope: Scope::Launch, route: None, typed: None, answer: Some("a".into()) }),
+        (
+            question(),
+            Verdict::Approve {
+                against: String::new(),
+                scope: Scope::Launch,
+                route: None,
+                typed: None,
+                answer: Some("a".into()),
+            },
+        ),
         (Ask::Route(route("a.test", "/x")), Verdict::Deny { reason: Some("no".into()) }),
     ] {
         let mut w = World::new(&[]);
@@ -147,7 +180,9 @@ fn who_asks_and_dies_has_decided_once() {
             for verdict in [verdict.clone(), Verdict::Deny { reason: None }] {
                 let (sender, answer) = oneshot::channel();
                 decisions.send((decide(verdict), 0, sender)).await.unwrap();
-                let Answer::Refused { why, .. } = answer.await.unwrap() else { panic!("decided twice") };
+                let Answer::Refused { why, .. } = answer.await.unwrap() else {
+                    panic!("decided twice")
+                };
                 assert!(why.contains("approved already, by"), "{why}");
             }
             end.send(()).unwrap();
@@ -171,9 +206,15 @@ fn what_a_daemon_refuses_or_does_not_answer_is_open_again() {
             let verdict = w.verdict(id, Yes { scope: Some(Scope::Save), ..Yes::default() });
             let Err((why, _)) = w.decide(id, verdict) else { panic!("{how:?}: in force") };
             assert!(why.contains("is open again"), "{why}");
-            assert_eq!((w.policies(), w.manifest().as_str()), (before, MANIFEST), "{how:?}: nothing has changed");
+            assert_eq!(
+                (w.policies(), w.manifest().as_str()),
+                (before, MANIFEST),
+                "{how:?}: nothing has changed"
+            );
             assert!(w.on_disk(id).is_open(now_ms()) && w.on_disk(id).decision.is_none());
-            let SuperviseCommand::Changed(last) = w.told().pop().unwrap() else { panic!("the agent is told") };
+            let SuperviseCommand::Changed(last) = w.told().pop().unwrap() else {
+                panic!("the agent is told")
+            };
             assert_eq!(last.state, ProposalState::Pending);
             // The daemon sees the old policy again before the next one.
             w.daemons(Daemons::Obey);
@@ -239,14 +280,20 @@ fn an_outdated_yes_changes_nothing_and_says_so() {
 #[test]
 fn an_edit_is_kept_as_what_was_approved() {
     let mut w = World::new(&[]);
-    let asked = RouteAsk { methods: vec!["GET".parse().unwrap(), "POST".parse().unwrap()], ..plain("*.a.test") };
+    let asked = RouteAsk {
+        methods: vec!["GET".parse().unwrap(), "POST".parse().unwrap()],
+        ..plain("*.a.test")
+    };
     let id = w.ask(asked);
     let edited = plain("one.a.test");
     let yes = |typed| Yes { route: Some(edited.clone()), typed: Some(typed), ..Yes::default() };
     assert!(!w.yes_with(id, yes("*.a.test")), "what is approved is typed, not what was asked");
     assert!(w.yes_with(id, yes("one.a.test")));
     let kept = w.on_disk(id);
-    assert_eq!((kept.state, kept.decision.unwrap().route), (ProposalState::Edited, Some(edited.clone())));
+    assert_eq!(
+        (kept.state, kept.decision.unwrap().route),
+        (ProposalState::Edited, Some(edited.clone()))
+    );
     let granted = w.policies().routes.routes.pop().unwrap();
     assert_eq!((granted.host, granted.methods, granted.tls), (edited.host, edited.methods, false));
 }

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use bottle_policy::audit::Verdict as Said_;
-use bottle_policy::{Ask, GRANTED, GatePolicy, Policy, ProposalState, RouteAsk, Said, SuperviseCommand};
+use bottle_policy::{
+    Ask, GRANTED, GatePolicy, Policy, ProposalState, RouteAsk, Said, SuperviseCommand,
+};
 
 use super::manifest::Edit;
 use super::{Guard, No, Step, Work, decision, no};
@@ -17,20 +19,27 @@ const PATIENCE: Duration = Duration::from_secs(2);
 impl Work {
     pub(super) async fn decide(&mut self, decide: Decide, uid: u32) -> Result<Answer, No> {
         let Decide { id, via, verdict } = decide;
-        let proposal = self
-            .queue
-            .get(id)
-            .cloned()
-            .ok_or_else(|| (format!("there is no proposal {}/{id}", self.dir.slug()), Some("bottle proposals".to_owned())))?;
+        let proposal = self.queue.get(id).cloned().ok_or_else(|| {
+            (
+                format!("there is no proposal {}/{id}", self.dir.slug()),
+                Some("bottle proposals".to_owned()),
+            )
+        })?;
         self.is_undecided(&proposal).await?;
         let by = format!("{} ({})", user(uid), Said::new(&via, 20));
         match verdict {
             Verdict::Deny { reason } => self.deny(proposal, by, reason).await,
             Verdict::Approve { against, scope, route, typed, answer } => match &proposal.ask {
                 Ask::Question { .. } => self.answer(proposal, by, answer).await,
-                Ask::Route(_) => self.grant(proposal, by, (against, scope), route, typed.as_deref()).await,
-                Ask::Ref { .. } | Ask::Finding { .. } => self.grant_git(proposal, by, (against, scope), typed.as_deref()).await,
-                Ask::GitUpstream { .. } => self.save_only(proposal, by, scope, typed.as_deref()).await,
+                Ask::Route(_) => {
+                    self.grant(proposal, by, (against, scope), route, typed.as_deref()).await
+                }
+                Ask::Ref { .. } | Ask::Finding { .. } => {
+                    self.grant_git(proposal, by, (against, scope), typed.as_deref()).await
+                }
+                Ask::GitUpstream { .. } => {
+                    self.save_only(proposal, by, scope, typed.as_deref()).await
+                }
             },
         }
     }
@@ -38,19 +47,33 @@ impl Work {
     /// What is wide takes more than a key.
     fn check_typed(&self, ask: &Ask, typed: Option<&str>) -> Result<(), No> {
         let (risks, name) = (ask.risks(), ask.name_to_type());
-        if risks.is_empty() || (name.is_some() && typed == name.as_deref()) || !self.guards.hold(Guard::Typed) {
+        if risks.is_empty()
+            || (name.is_some() && typed == name.as_deref())
+            || !self.guards.hold(Guard::Typed)
+        {
             return Ok(());
         }
         let risks: Vec<&str> = risks.iter().map(|r| r.text()).collect();
         let name = name.unwrap_or_default();
-        Err((format!("this is wide ({}); it needs {name} typed", risks.join("; ")), Some(format!("--type {name}"))))
+        Err((
+            format!("this is wide ({}); it needs {name} typed", risks.join("; ")),
+            Some(format!("--type {name}")),
+        ))
     }
 
     async fn is_undecided(&mut self, proposal: &Proposal) -> Result<(), No> {
         if let Some(d) = proposal.decision.as_ref().filter(|_| self.guards.hold(Guard::Decided)) {
-            return no(format!("proposal {} is {} already, by {}", proposal.id, proposal.state.as_str(), d.by));
+            return no(format!(
+                "proposal {} is {} already, by {}",
+                proposal.id,
+                proposal.state.as_str(),
+                d.by
+            ));
         }
-        if proposal.decision.is_none() && !proposal.is_open(now_ms()) && self.guards.hold(Guard::Expired) {
+        if proposal.decision.is_none()
+            && !proposal.is_open(now_ms())
+            && self.guards.hold(Guard::Expired)
+        {
             if proposal.state == ProposalState::Pending {
                 self.over(proposal.clone(), ProposalState::Expired, "nobody decided in time").await;
             }
@@ -59,7 +82,12 @@ impl Work {
         Ok(())
     }
 
-    async fn deny(&mut self, mut proposal: Proposal, by: String, reason: Option<String>) -> Result<Answer, No> {
+    async fn deny(
+        &mut self,
+        mut proposal: Proposal,
+        by: String,
+        reason: Option<String>,
+    ) -> Result<Answer, No> {
         let text = reason.map(|r| Said::new(&r, bottle_policy::TEXT_CAP).to_string());
         let why = text.clone().unwrap_or_default();
         proposal.state = ProposalState::Denied;
@@ -69,8 +97,15 @@ impl Work {
         Ok(Answer::Done { text: format!("proposal {} is denied", proposal.id) })
     }
 
-    async fn answer(&mut self, mut proposal: Proposal, by: String, answer: Option<String>) -> Result<Answer, No> {
-        let Some(answer) = answer.filter(|a| !a.trim().is_empty()) else { return no("a question needs an answer") };
+    async fn answer(
+        &mut self,
+        mut proposal: Proposal,
+        by: String,
+        answer: Option<String>,
+    ) -> Result<Answer, No> {
+        let Some(answer) = answer.filter(|a| !a.trim().is_empty()) else {
+            return no("a question needs an answer");
+        };
         let text = Said::new(&answer, bottle_policy::TEXT_CAP).to_string();
         proposal.state = ProposalState::Approved;
         proposal.decision = Some(decision(by, Some(text.clone())));
@@ -79,24 +114,39 @@ impl Work {
     }
 
     /// What git-gate gets at the next launch.
-    async fn save_only(&mut self, mut proposal: Proposal, by: String, scope: Scope, typed: Option<&str>) -> Result<Answer, No> {
+    async fn save_only(
+        &mut self,
+        mut proposal: Proposal,
+        by: String,
+        scope: Scope,
+        typed: Option<&str>,
+    ) -> Result<Answer, No> {
         self.check_typed(&proposal.ask, typed)?;
         if scope != Scope::Save {
             return Err((
                 "a repository cannot be added while the bottle runs".to_owned(),
-                Some(format!("bottle proposals approve {}/{} --save   # for the next launch", self.dir.slug(), proposal.id)),
+                Some(format!(
+                    "bottle proposals approve {}/{} --save   # for the next launch",
+                    self.dir.slug(),
+                    proposal.id
+                )),
             ));
         }
         let edit = self.manifest_with(&proposal.ask, None).map_err(|e| (e.to_string(), None))?;
         proposal.state = ProposalState::Approved;
-        proposal.decision = Some(Decision { scope: Some(scope), effect: Effect::Applying, ..decision(by, None) });
+        proposal.decision =
+            Some(Decision { scope: Some(scope), effect: Effect::Applying, ..decision(by, None) });
         self.decided(&proposal, Said_::Allow, "").await?;
         self.reach(Step::Decided).await;
         if let Err(e) = edit.write() {
             return self.failed(proposal, &e.to_string());
         }
         self.reach(Step::Done).await;
-        let text = format!("proposal {} is in {}; it holds from the next launch on", proposal.id, edit.path.display());
+        let text = format!(
+            "proposal {} is in {}; it holds from the next launch on",
+            proposal.id,
+            edit.path.display()
+        );
         self.effect(&mut proposal, Effect::Saved)?;
         Ok(Answer::Done { text })
     }
@@ -104,7 +154,8 @@ impl Work {
     /// What is approved and cannot be done is as if it were not: the operator is told, and may try again.
     fn failed(&mut self, mut proposal: Proposal, why: &str) -> Result<Answer, No> {
         self.reopen(&mut proposal);
-        let why = format!("proposal {} cannot be put in force, and is open again: {why}", proposal.id);
+        let why =
+            format!("proposal {} cannot be put in force, and is open again: {why}", proposal.id);
         self.record("failed", Said_::Deny, &proposal, why.clone()).map_err(|why| (why, None))?;
         self.queue.put(proposal.clone()).map_err(|e| (e.to_string(), None))?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
@@ -139,8 +190,14 @@ impl Work {
             return no("the policy allows this already: the proposal is superseded");
         }
         let policy = granted(in_force.policy(), proposal.id, &route, scope);
-        proposal.state = if route == asked { ProposalState::Approved } else { ProposalState::Edited };
-        proposal.decision = Some(Decision { scope: Some(scope), route: Some(route), effect: Effect::Applying, ..decision(by, None) });
+        proposal.state =
+            if route == asked { ProposalState::Approved } else { ProposalState::Edited };
+        proposal.decision = Some(Decision {
+            scope: Some(scope),
+            route: Some(route),
+            effect: Effect::Applying,
+            ..decision(by, None)
+        });
         let answer = self.put(proposal, scope, edit, in_force, policy).await?;
         self.supersede_what_is_allowed().await;
         Ok(answer)
@@ -170,7 +227,8 @@ impl Work {
             return no("git-gate allows this already: the proposal is superseded");
         };
         proposal.state = ProposalState::Approved;
-        proposal.decision = Some(Decision { scope: Some(scope), effect: Effect::Applying, ..decision(by, None) });
+        proposal.decision =
+            Some(Decision { scope: Some(scope), effect: Effect::Applying, ..decision(by, None) });
         self.put(proposal, scope, edit, in_force, policy).await
     }
 
@@ -199,7 +257,10 @@ impl Work {
                 Ok(()) => format!("{text}; written to {}", edit.path.display()),
                 Err(e) => {
                     proposal.decision.iter_mut().for_each(|d| d.scope = Some(Scope::Launch));
-                    format!("proposal {} is in force for this launch, but not saved: {e}", proposal.id)
+                    format!(
+                        "proposal {} is in force for this launch, but not saved: {e}",
+                        proposal.id
+                    )
                 }
             };
         }
@@ -232,7 +293,12 @@ impl Work {
         self.grants.remove(&id);
         if let Some(mut proposal) = self.queue.get(id).cloned() {
             // It is over, whether or not that can be written down.
-            if let Err(why) = self.record("ended", Said_::Deny, &proposal, format!("the time of proposal {id} is over")) {
+            if let Err(why) = self.record(
+                "ended",
+                Said_::Deny,
+                &proposal,
+                format!("the time of proposal {id} is over"),
+            ) {
                 tracing::error!("{why}");
             }
             self.effect(&mut proposal, Effect::Over)?;
@@ -255,7 +321,9 @@ impl Work {
         loop {
             match InForce::read(&self.dir) {
                 Ok(found) => return Ok(found),
-                Err(e) if began.elapsed() >= PATIENCE => return Err((e.to_string(), e.hint_text().map(str::to_owned))),
+                Err(e) if began.elapsed() >= PATIENCE => {
+                    return Err((e.to_string(), e.hint_text().map(str::to_owned)));
+                }
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }
@@ -275,7 +343,12 @@ fn check_time(scope: Scope) -> Result<(), No> {
 /// stand in its way.
 fn granted(policy: &Policy, id: u32, route: &RouteAsk, scope: Scope) -> Policy {
     let mut routes = policy.routes.clone();
-    routes.retain(|r| !(r.name.starts_with(GRANTED) && r.budget.requests.is_some() && r.host == route.host && r.port == route.port));
+    routes.retain(|r| {
+        !(r.name.starts_with(GRANTED)
+            && r.budget.requests.is_some()
+            && r.host == route.host
+            && r.port == route.port)
+    });
     let mut new = route.route(format!("{GRANTED}{id}"));
     if scope == Scope::Once {
         new.budget.requests = Some(1);
@@ -285,13 +358,17 @@ fn granted(policy: &Policy, id: u32, route: &RouteAsk, scope: Scope) -> Policy {
 }
 
 /// Puts `policy` in force and gives its digest.
-async fn replace<P: Reloadable + Send + 'static>(in_force: InForce<P>, policy: P) -> Result<String, String> {
+async fn replace<P: Reloadable + Send + 'static>(
+    in_force: InForce<P>,
+    policy: P,
+) -> Result<String, String> {
     let digest = policy.identity();
     let done = tokio::task::spawn_blocking(move || in_force.replace(&policy)).await;
     done.map_err(|e| e.to_string())?.map(|()| digest).map_err(|e| e.to_string())
 }
 
 fn user(uid: u32) -> String {
-    let name = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten().map(|u| u.name);
+    let name =
+        nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten().map(|u| u.name);
     name.unwrap_or_else(|| format!("uid {uid}"))
 }

@@ -23,33 +23,59 @@ const NOTIFY: Duration = Duration::from_secs(10);
 
 impl Work {
     /// A draft becomes a proposal, or the agent is told why not.
-    pub(super) async fn file(&mut self, mut ask: Ask, reason: Said) -> Result<ProposalStatus, String> {
+    pub(super) async fn file(
+        &mut self,
+        mut ask: Ask,
+        reason: Said,
+    ) -> Result<ProposalStatus, String> {
         let policies = crate::launch::in_force(&self.dir).map_err(|e| e.to_string())?;
         if let (Ask::Ref { upstream, branches }, Some(git)) = (&mut ask, &policies.git) {
             // Only what is new, so that taking it back takes back nothing else.
-            let rules = git.upstreams.iter().find(|u| u.name == *upstream).and_then(|u| u.push.as_ref());
+            let rules =
+                git.upstreams.iter().find(|u| u.name == *upstream).and_then(|u| u.push.as_ref());
             branches.retain(|b| rules.is_none_or(|r| !r.branches.contains(b)));
         }
         self.may_ask(&ask, &policies)?;
         let hold = |guard| self.guards.hold(guard);
-        if let Some(same) = self.queue.all().find(|p| hold(Guard::Same) && p.state == ProposalState::Pending && p.ask == ask) {
+        if let Some(same) = self
+            .queue
+            .all()
+            .find(|p| hold(Guard::Same) && p.state == ProposalState::Pending && p.ask == ask)
+        {
             return Ok(same.status());
         }
         self.denied.retain(|(at, _)| at.elapsed() < STAYS_DENIED);
-        let denied = self.denied.iter().filter_map(|(_, id)| self.queue.get(*id)).find(|p| hold(Guard::Denied) && is_no_less(&ask, &p.ask));
+        let denied = self
+            .denied
+            .iter()
+            .filter_map(|(_, id)| self.queue.get(*id))
+            .find(|p| hold(Guard::Denied) && is_no_less(&ask, &p.ask));
         if let Some(denied) = denied {
-            return Err(format!("this was denied (proposal {}, {}); ask for less, or go on without it", denied.id, denied.status().text));
+            return Err(format!(
+                "this was denied (proposal {}, {}); ask for less, or go on without it",
+                denied.id,
+                denied.status().text
+            ));
         }
-        let replaced: Vec<Proposal> =
-            self.queue.pending().into_iter().filter(|p| hold(Guard::Replaced) && p.ask.is_about_the_same(&ask)).collect();
+        let replaced: Vec<Proposal> = self
+            .queue
+            .pending()
+            .into_iter()
+            .filter(|p| hold(Guard::Replaced) && p.ask.is_about_the_same(&ask))
+            .collect();
         if hold(Guard::Pending) && self.queue.pending().len() - replaced.len() >= PENDING {
-            return Err(format!("{PENDING} proposals wait for a decision already; wait for one with proposal_status"));
+            return Err(format!(
+                "{PENDING} proposals wait for a decision already; wait for one with proposal_status"
+            ));
         }
         while self.new.front().is_some_and(|at| at.elapsed() >= PERIOD) {
             self.new.pop_front();
         }
         if self.guards.hold(Guard::Rate) && self.new.len() >= NEW {
-            return Err(format!("{NEW} proposals in {} minutes are enough; go on with something else for a while", PERIOD.as_secs() / 60));
+            return Err(format!(
+                "{NEW} proposals in {} minutes are enough; go on with something else for a while",
+                PERIOD.as_secs() / 60
+            ));
         }
         let id = self.queue.next_id();
         let proposal = Proposal {
@@ -66,11 +92,21 @@ impl Work {
             decision: None,
             ask,
         };
-        self.record("proposed", Said_::Allow, &proposal, format!("proposal {id}: {} ({})", proposal.ask.summary(), proposal.reason))?;
+        self.record(
+            "proposed",
+            Said_::Allow,
+            &proposal,
+            format!("proposal {id}: {} ({})", proposal.ask.summary(), proposal.reason),
+        )?;
         self.queue.put(proposal.clone()).map_err(|e| e.to_string())?;
         self.new.push_back(Instant::now());
         for old in replaced {
-            self.over(old, ProposalState::Superseded, &format!("proposal {id} asks for the same host")).await;
+            self.over(
+                old,
+                ProposalState::Superseded,
+                &format!("proposal {id} asks for the same host"),
+            )
+            .await;
         }
         notify(&self.plan.asking.notify, &proposal);
         Ok(proposal.status())
@@ -91,18 +127,33 @@ impl Work {
                         && (r.names(route.host.as_str(), route.port) || route.host.covers(&r.host))
                 };
                 match policy.routes.iter().find(left_alone) {
-                    Some(r) => Err(format!("the route {} for this host is passthrough, and another one cannot be beside it", r.name)),
+                    Some(r) => Err(format!(
+                        "the route {} for this host is passthrough, and another one cannot be beside it",
+                        r.name
+                    )),
                     None => Ok(()),
                 }
             }
             Ask::Ref { upstream, .. } | Ask::Finding { upstream, .. } => {
-                let has = |git: &&GatePolicy| !self.guards.hold(Guard::Known) || git.upstreams.iter().any(|u| u.name == *upstream);
+                let has = |git: &&GatePolicy| {
+                    !self.guards.hold(Guard::Known)
+                        || git.upstreams.iter().any(|u| u.name == *upstream)
+                };
                 let git = policies.git.as_ref().filter(has);
-                let git = git.ok_or_else(|| format!("this bottle has no git upstream {upstream}"))?;
-                let new = proposals::with_git(git, ask).is_some() || !self.guards.hold(Guard::Known);
-                if new { Ok(()) } else { Err("git-gate allows this already, or this upstream is not pushed to at all".to_owned()) }
+                let git =
+                    git.ok_or_else(|| format!("this bottle has no git upstream {upstream}"))?;
+                let new =
+                    proposals::with_git(git, ask).is_some() || !self.guards.hold(Guard::Known);
+                if new {
+                    Ok(())
+                } else {
+                    Err("git-gate allows this already, or this upstream is not pushed to at all"
+                        .to_owned())
+                }
             }
-            Ask::GitUpstream { url, .. } if self.plan.git.iter().any(|g| g.url.as_str() == url.as_str()) => {
+            Ask::GitUpstream { url, .. }
+                if self.plan.git.iter().any(|g| g.url.as_str() == url.as_str()) =>
+            {
                 Err("this bottle has this repository; propose_ref asks for branches".to_owned())
             }
             Ask::GitUpstream { .. } | Ask::Question { .. } => Ok(()),
@@ -133,7 +184,9 @@ fn notify(command: &[String], proposal: &Proposal) {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     crate::process::die_with_parent(&mut command);
     match command.spawn() {
-        Ok(mut child) => drop(tokio::spawn(async move { tokio::time::timeout(NOTIFY, child.wait()).await })),
+        Ok(mut child) => {
+            drop(tokio::spawn(async move { tokio::time::timeout(NOTIFY, child.wait()).await }))
+        }
         Err(e) => tracing::warn!("notify: {program}: {e}"),
     }
 }

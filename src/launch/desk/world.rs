@@ -49,7 +49,13 @@ pub struct World {
 
 pub fn route(host: &str, path: &str) -> RouteAsk {
     let methods = vec!["GET".parse().unwrap()];
-    RouteAsk { host: host.parse().unwrap(), port: 443, methods, paths: vec![path.parse().unwrap()], tls: true }
+    RouteAsk {
+        host: host.parse().unwrap(),
+        port: 443,
+        methods,
+        paths: vec![path.parse().unwrap()],
+        tls: true,
+    }
 }
 
 pub fn plain(host: &str) -> RouteAsk {
@@ -83,13 +89,17 @@ impl World {
         let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
         let dir = roots.bottle("b").unwrap();
         let mut plan = crate::plan::tests::demo_plan();
-        plan.policy = Policy::new(vec![Route { passthrough: true, ..Route::to("pinned", "a.pinned.test".parse().unwrap()) }]);
+        plan.policy = Policy::new(vec![Route {
+            passthrough: true,
+            ..Route::to("pinned", "a.pinned.test".parse().unwrap())
+        }]);
         plan.bottle = "dev".parse().unwrap();
         plan.manifest = Some(home.path().join("bottle.toml"));
         std::fs::write(home.path().join("bottle.toml"), MANIFEST).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let daemons = Arc::new(AtomicU8::new(Daemons::Obey as u8));
-        let mut this = Self { home, dir, plan, work: None, runtime, news: None, lock: None, daemons };
+        let mut this =
+            Self { home, dir, plan, work: None, runtime, news: None, lock: None, daemons };
         this.launch(Guards::without(off));
         this
     }
@@ -98,7 +108,11 @@ impl World {
     pub fn launch(&mut self, guards: Guards<Guard>) {
         self.lock = Some(Box::new(self.dir.lock().unwrap()));
         private_dir(self.dir.runtime()).unwrap();
-        std::fs::write(self.policy_file("policy.json"), serde_json::to_vec(&self.plan.policy).unwrap()).unwrap();
+        std::fs::write(
+            self.policy_file("policy.json"),
+            serde_json::to_vec(&self.plan.policy).unwrap(),
+        )
+        .unwrap();
         let upstream = GateUpstream {
             name: "x".parse().unwrap(),
             url: "https://forge.test/x.git".parse().unwrap(),
@@ -110,8 +124,14 @@ impl World {
             attest: None,
             push: Some(Push::to(vec!["agent/*".parse().unwrap()])),
         };
-        let gate = GatePolicy { version: 1, agent: "w".into(), slug: "b".into(), upstreams: vec![upstream] };
-        std::fs::write(self.policy_file("git-policy.json"), serde_json::to_vec(&gate).unwrap()).unwrap();
+        let gate = GatePolicy {
+            version: 1,
+            agent: "w".into(),
+            slug: "b".into(),
+            upstreams: vec![upstream],
+        };
+        std::fs::write(self.policy_file("git-policy.json"), serde_json::to_vec(&gate).unwrap())
+            .unwrap();
         let metadata = Metadata::starting(&self.dir, "w", "qemu", "");
         self.dir.write_metadata(&Metadata { phase: Phase::Running, ..metadata }).unwrap();
         self.daemons = Arc::new(AtomicU8::new(Daemons::Obey as u8));
@@ -119,7 +139,8 @@ impl World {
         daemon::<GatePolicy>(&self.dir, self.policy_file("git-policy.json"), self.daemons.clone());
         let (daemon, news) = mpsc::channel(UNTOLD);
         self.news = Some(news);
-        self.work = Some(Work::new(&self.dir, Arc::new(self.plan.clone()), daemon, guards).unwrap());
+        self.work =
+            Some(Work::new(&self.dir, Arc::new(self.plan.clone()), daemon, guards).unwrap());
     }
 
     /// The orchestrator is gone, as by `kill -9`, and its daemons with it.
@@ -161,7 +182,10 @@ impl World {
     /// The decision `yes` on the proposal `id`.
     pub fn verdict(&self, id: u32, yes: Yes) -> Verdict {
         let asked = self.work.as_ref().and_then(|w| w.queue.get(id)).map(|p| p.ask.clone());
-        let against = yes.against.or_else(|| asked.map(|a| self.policies().digest_for(&a))).unwrap_or_default();
+        let against = yes
+            .against
+            .or_else(|| asked.map(|a| self.policies().digest_for(&a)))
+            .unwrap_or_default();
         let text = |t: Option<&str>| t.map(str::to_owned);
         Verdict::Approve {
             against,
@@ -235,7 +259,11 @@ impl Drop for World {
 }
 
 /// Says of each policy that comes that it is in force.
-fn daemon<P: Reloadable + PartialEq + Send + 'static>(dir: &BottleDir, file: PathBuf, how: Arc<AtomicU8>) {
+fn daemon<P: Reloadable + PartialEq + Send + 'static>(
+    dir: &BottleDir,
+    file: PathBuf,
+    how: Arc<AtomicU8>,
+) {
     let log = loop {
         match AuditWriter::open(&P::audit(dir), P::DAEMON) {
             Ok(log) => break log,
@@ -250,10 +278,19 @@ fn daemon<P: Reloadable + PartialEq + Send + 'static>(dir: &BottleDir, file: Pat
             if now != known && how.load(Ordering::SeqCst) != Daemons::Silent as u8 {
                 let obeys = how.load(Ordering::SeqCst) == Daemons::Obey as u8;
                 let (verdict, reason) = match obeys {
-                    true => (Said_::Allow, format!("policy {} in force, was another", now.identity())),
+                    true => {
+                        (Said_::Allow, format!("policy {} in force, was another", now.identity()))
+                    }
                     false => (Said_::Deny, "the policy stays in force: it is odd".to_owned()),
                 };
-                log.append(Line::Opening, AuditEvent { reason: Some(reason), ..AuditEvent::new(P::DAEMON, "policy", verdict) }).unwrap();
+                log.append(
+                    Line::Opening,
+                    AuditEvent {
+                        reason: Some(reason),
+                        ..AuditEvent::new(P::DAEMON, "policy", verdict)
+                    },
+                )
+                .unwrap();
                 known = now;
             }
             std::thread::sleep(Duration::from_millis(1));

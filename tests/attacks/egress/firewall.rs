@@ -27,7 +27,9 @@ pub enum What {
     /// Every byte as `\u00xx`.
     Unicode,
 }
-use What::{Base64, Base64Url, Hex, HexUpper, Own, Percent, PercentSome, PrivateKey, Provider, Unicode};
+use What::{
+    Base64, Base64Url, Hex, HexUpper, Own, Percent, PercentSome, PrivateKey, Provider, Unicode,
+};
 
 /// How it is sent.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +65,10 @@ pub enum Part {
     /// 20 MB of nothing, in gzip.
     Bomb,
 }
-use Part::{Body, Bomb, Bytewise, Coded, Cookie, Fragments, Given, Header, Http2, Message, Path, Ping, Query, Trailer, Undeclared};
+use Part::{
+    Body, Bomb, Bytewise, Coded, Cookie, Fragments, Given, Header, Http2, Message, Path, Ping,
+    Query, Trailer, Undeclared,
+};
 
 /// Name, the rule, what, and how.
 #[derive(Debug)]

@@ -6,7 +6,14 @@ use super::Without::{self, Parser, Reaches, ReachesIfAlso};
 
 /// Name, the rule, method, URI, more headers, and what happens without the rule.
 #[derive(Debug)]
-pub struct Case(pub &'static str, pub Rule, pub &'static str, pub &'static str, pub &'static [(&'static str, &'static str)], pub Without);
+pub struct Case(
+    pub &'static str,
+    pub Rule,
+    pub &'static str,
+    pub &'static str,
+    pub &'static [(&'static str, &'static str)],
+    pub Without,
+);
 
 #[rustfmt::skip]
 pub const CASES: &[Case] = &[

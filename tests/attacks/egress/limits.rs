@@ -5,7 +5,11 @@ use super::Rule;
 /// Name, the rule, and the requests, of which the last is refused: host, method, bytes of path, bytes of body, whether the
 /// body is chunked.
 #[derive(Debug)]
-pub struct Case(pub &'static str, pub Rule, pub &'static [(&'static str, &'static str, usize, usize, bool)]);
+pub struct Case(
+    pub &'static str,
+    pub Rule,
+    pub &'static [(&'static str, &'static str, usize, usize, bool)],
+);
 
 const HOST: &str = "x.api.test";
 

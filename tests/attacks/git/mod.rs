@@ -37,7 +37,8 @@ fn none_leaves() {
     let seed = seed(&upstream);
     let policy = "branches = [\"agent/*\", \"main\", \"Main\"]\nprotected = [\"main\"]\ntags = [\"agent-*\"]\nauthors = [\"*@agent.test\"]\n\
                   committers = [\"*@agent.test\"]\nmax_pack = 200000\nmax_blob = 100000\nmax_objects = 60\n";
-    let own = "[[bottles.dev.egress]]\nhost = \"api.test\"\ninject = { token = { file = \"own\" } }\n";
+    let own =
+        "[[bottles.dev.egress]]\nhost = \"api.test\"\ninject = { token = { file = \"own\" } }\n";
     let manifest = upstream.manifest().replace("branches = [\"{agent}/*\"]\n", policy) + own;
     let home = Home::with_manifest(&manifest);
     let token = home.project().join("own");
@@ -53,11 +54,17 @@ fn none_leaves() {
         fs::write(path.join(".git/args"), (case.4)(&work).join("\0")).unwrap();
     }
     let tarred = home.path().join("made.tar");
-    run(std::process::Command::new("tar").arg("cf").arg(&tarred).arg("-C").arg(made.path()).arg("."));
+    run(std::process::Command::new("tar")
+        .arg("cf")
+        .arg(&tarred)
+        .arg("-C")
+        .arg(made.path())
+        .arg("."));
 
     let mut bottle = home.start("worker", &["worker"]);
     bottle.wait_until_up();
-    let mut unpack = home.bottle(&["exec", "worker", "--", "sh", "-c", "mkdir ~/made && tar x -C ~/made"]);
+    let mut unpack =
+        home.bottle(&["exec", "worker", "--", "sh", "-c", "mkdir ~/made && tar x -C ~/made"]);
     assert_code(&unpack.stdin(fs::File::open(tarred).unwrap()).output().unwrap(), 0);
     let before = upstream.refs();
     let all = format!(
@@ -70,16 +77,25 @@ fn none_leaves() {
     assert_eq!(upstream.refs(), before, "something got through");
     let answers = made.path().join("answers");
     fs::create_dir(&answers).unwrap();
-    let mut unpack = std::process::Command::new("tar").args(["xo", "-C"]).arg(&answers).stdin(Stdio::piped()).spawn().unwrap();
+    let mut unpack = std::process::Command::new("tar")
+        .args(["xo", "-C"])
+        .arg(&answers)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
     std::io::Write::write_all(&mut unpack.stdin.take().unwrap(), &out.stdout).unwrap();
     assert!(unpack.wait().unwrap().success());
 
     let mut wrong = Vec::new();
     for (n, case) in PUSHES.iter().enumerate() {
-        let read = |name: &str| String::from_utf8_lossy(&fs::read(answers.join(format!("{n}/.git/{name}"))).unwrap()).into_owned();
+        let read = |name: &str| {
+            String::from_utf8_lossy(&fs::read(answers.join(format!("{n}/.git/{name}"))).unwrap())
+                .into_owned()
+        };
         let said = read("said");
         // With all rules in force another one may be first.
-        let refused = case.2.iter().chain([&case.1]).any(|rule| said.contains(&format!("[{}]", rule.code())));
+        let refused =
+            case.2.iter().chain([&case.1]).any(|rule| said.contains(&format!("[{}]", rule.code())));
         if read("code").trim() == "0" || !refused {
             wrong.push(format!("{}: {said}", case.0));
         }

@@ -171,7 +171,8 @@ fn smuggled(w: &mut World, change: fn(&mut super::Proposal)) -> bool {
     };
     (document.expires_ms, document.state) = (u64::MAX, super::ProposalState::Denied);
     change(&mut document);
-    std::fs::write(w.dir.proposals().join("7.json"), serde_json::to_vec(&document).unwrap()).unwrap();
+    std::fs::write(w.dir.proposals().join("7.json"), serde_json::to_vec(&document).unwrap())
+        .unwrap();
     let guards = w.work().guards.clone();
     w.die();
     w.launch(guards);

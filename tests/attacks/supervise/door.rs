@@ -32,18 +32,25 @@ fn post(more: &str, body: &[u8]) -> Vec<u8> {
 }
 
 fn call(tool: &str, arguments: &str) -> Vec<u8> {
-    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments}}}}}"#);
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments}}}}}"#
+    );
     post("", body.as_bytes())
 }
 
 fn route(host: &str, rest: &str) -> Vec<u8> {
-    call("propose_route", &format!(r#"{{"host":"{host}","methods":["GET"],"paths":["/"],"reason":"r"{rest}}}"#))
+    call(
+        "propose_route",
+        &format!(r#"{{"host":"{host}","methods":["GET"],"paths":["/"],"reason":"r"{rest}}}"#),
+    )
 }
 
 /// A request that is filed as it is.
 fn honest(more: &str) -> Vec<u8> {
     let arguments = r#"{"host":"a.test","methods":["GET"],"paths":["/"],"reason":"r"}"#;
-    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"propose_route","arguments":{arguments}}}}}"#);
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"propose_route","arguments":{arguments}}}}}"#
+    );
     post(more, body.as_bytes())
 }
 
@@ -52,33 +59,78 @@ fn with(what: &str, other: &str) -> Vec<u8> {
     let text = String::from_utf8_lossy(&honest("")).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
     let (old, body) = (body.len(), body.replacen(what, other, 1));
-    let head = head.replacen(what, other, 1).replacen(&format!("content-length: {old}"), &format!("content-length: {}", body.len()), 1);
+    let head = head.replacen(what, other, 1).replacen(
+        &format!("content-length: {old}"),
+        &format!("content-length: {}", body.len()),
+        1,
+    );
     format!("{head}\r\n\r\n{body}").into_bytes()
 }
 
 fn branches(n: usize) -> Vec<u8> {
-    call("propose_ref", &format!(r#"{{"upstream":"x","branches":[{}],"reason":"r"}}"#, vec![r#""a/*""#; n].join(",")))
+    call(
+        "propose_ref",
+        &format!(
+            r#"{{"upstream":"x","branches":[{}],"reason":"r"}}"#,
+            vec![r#""a/*""#; n].join(",")
+        ),
+    )
 }
 
 fn asks(question: &str, choices: usize) -> Vec<u8> {
-    call("ask_operator", &format!(r#"{{"question":"{question}","choices":[{}]}}"#, vec![r#""yes""#; choices].join(",")))
+    call(
+        "ask_operator",
+        &format!(
+            r#"{{"question":"{question}","choices":[{}]}}"#,
+            vec![r#""yes""#; choices].join(",")
+        ),
+    )
 }
 
 pub const TWINS: &[Twin] = &[
     Twin("another_path", Guard::Path, || with("POST / ", "POST /admin "), Status(404)),
     Twin("a_path_that_climbs_to_it", Guard::Path, || with("POST / ", "POST /x/../ "), Status(404)),
     Twin("a_path_above_it", Guard::Path, || with("POST / ", "POST /mcp/ "), Status(404)),
-    Twin("another_hosts_name", Guard::Host, || with("host: 127.0.0.1:9100", "host: evil.test"), Refused),
-    Twin("a_name_that_begins_like_ours", Guard::Host, || with("host: 127.0.0.1:9100", "host: 127.0.0.1.evil.test:9100"), Refused),
-    Twin("a_page_of_another_origin", Guard::Origin, || honest("origin: http://evil.test\r\n"), Status(403)),
-    Twin("a_page_of_another_port", Guard::Origin, || honest("origin: http://127.0.0.1:8080\r\n"), Status(403)),
-    Twin("a_page_that_begins_like_ours", Guard::Origin, || honest("origin: http://127.0.0.1:9100.evil.test\r\n"), Status(403)),
+    Twin(
+        "another_hosts_name",
+        Guard::Host,
+        || with("host: 127.0.0.1:9100", "host: evil.test"),
+        Refused,
+    ),
+    Twin(
+        "a_name_that_begins_like_ours",
+        Guard::Host,
+        || with("host: 127.0.0.1:9100", "host: 127.0.0.1.evil.test:9100"),
+        Refused,
+    ),
+    Twin(
+        "a_page_of_another_origin",
+        Guard::Origin,
+        || honest("origin: http://evil.test\r\n"),
+        Status(403),
+    ),
+    Twin(
+        "a_page_of_another_port",
+        Guard::Origin,
+        || honest("origin: http://127.0.0.1:8080\r\n"),
+        Status(403),
+    ),
+    Twin(
+        "a_page_that_begins_like_ours",
+        Guard::Origin,
+        || honest("origin: http://127.0.0.1:9100.evil.test\r\n"),
+        Status(403),
+    ),
     Twin("a_sandboxed_frame", Guard::Origin, || honest("origin: null\r\n"), Status(403)),
     Twin(
         "a_megabyte_around_it",
         Guard::Size,
         || {
-            let body = String::from_utf8_lossy(&honest("")).split("\r\n\r\n").nth(1).unwrap_or_default().to_owned();
+            let body = String::from_utf8_lossy(&honest(""))
+                .split("\r\n\r\n")
+                .nth(1)
+                .unwrap_or_default()
+                .to_owned();
             post("", (" ".repeat(1 << 20) + &body).as_bytes())
         },
         Status(413),
@@ -86,15 +138,37 @@ pub const TWINS: &[Twin] = &[
     Twin("a_hundred_branches", Guard::Many, || branches(100), Says("at most 8")),
     Twin("nine_branches", Guard::Many, || branches(9), Says("at most 8")),
     Twin("nine_choices", Guard::Many, || asks("?", 9), Says("at most 8")),
-    Twin("no_reason_at_all", Guard::Reason, || with(r#""reason":"r""#, r#""reason":"""#), Says("say why")),
-    Twin("a_reason_of_blanks", Guard::Reason, || with(r#""reason":"r""#, r#""reason":" ""#), Says("say why")),
-    Twin("a_question_of_501_characters", Guard::Reason, || asks(&"x".repeat(501), 0), Says("500 characters")),
+    Twin(
+        "no_reason_at_all",
+        Guard::Reason,
+        || with(r#""reason":"r""#, r#""reason":"""#),
+        Says("say why"),
+    ),
+    Twin(
+        "a_reason_of_blanks",
+        Guard::Reason,
+        || with(r#""reason":"r""#, r#""reason":" ""#),
+        Says("say why"),
+    ),
+    Twin(
+        "a_question_of_501_characters",
+        Guard::Reason,
+        || asks(&"x".repeat(501), 0),
+        Says("500 characters"),
+    ),
     Twin(
         "a_line_that_ends_the_orchestrators_listening",
         Guard::Line,
         || {
-            let paths: Vec<String> = (0..8).map(|n| format!("\"/{n}{}\"", "y".repeat(900))).collect();
-            call("propose_route", &format!(r#"{{"host":"a.test","methods":["GET"],"paths":[{}],"reason":"r"}}"#, paths.join(",")))
+            let paths: Vec<String> =
+                (0..8).map(|n| format!("\"/{n}{}\"", "y".repeat(900))).collect();
+            call(
+                "propose_route",
+                &format!(
+                    r#"{{"host":"a.test","methods":["GET"],"paths":[{}],"reason":"r"}}"#,
+                    paths.join(",")
+                ),
+            )
         },
         Says("too long"),
     ),
@@ -104,24 +178,65 @@ pub const CASES: &[Case] = &[
     // Not HTTP, or not ours.
     Case("no_http", || b"\x16\x03\x01\x02\x00\x01\x00\x01".to_vec(), Refused),
     Case("http2_preface", || b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), Refused),
-    Case("head_without_end", || [b"GET / HTTP/1.1\r\n".to_vec(), b"x: y\r\n".repeat(20_000)].concat(), Refused),
+    Case(
+        "head_without_end",
+        || [b"GET / HTTP/1.1\r\n".to_vec(), b"x: y\r\n".repeat(20_000)].concat(),
+        Refused,
+    ),
     Case(
         "two_lengths",
-        || b"POST / HTTP/1.1\r\nhost: 127.0.0.1:9100\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}".to_vec(),
+        || {
+            b"POST / HTTP/1.1\r\nhost: 127.0.0.1:9100\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}".to_vec()
+        },
         Refused,
     ),
     Case(
         "length_and_chunked",
-        || b"POST / HTTP/1.1\r\nhost: 127.0.0.1:9100\r\ncontent-length: 2\r\ntransfer-encoding: gzip\r\n\r\n{}".to_vec(),
+        || {
+            b"POST / HTTP/1.1\r\nhost: 127.0.0.1:9100\r\ncontent-length: 2\r\ntransfer-encoding: gzip\r\n\r\n{}".to_vec()
+        },
         Refused,
     ),
-    Case("another_path", || b"POST /admin HTTP/1.1\r\nhost: 127.0.0.1:9100\r\ncontent-length: 0\r\n\r\n".to_vec(), Status(404)),
-    Case("a_stream_is_asked_for", || b"GET / HTTP/1.1\r\nhost: 127.0.0.1:9100\r\naccept: text/event-stream\r\n\r\n".to_vec(), Status(405)),
-    Case("a_session_is_deleted", || b"DELETE / HTTP/1.1\r\nhost: 127.0.0.1:9100\r\nmcp-session-id: x\r\n\r\n".to_vec(), Status(405)),
-    Case("another_host", || post("", b"{}").iter().map(|b| if *b == b'7' { b'8' } else { *b }).collect(), Refused),
-    Case("another_origin", || post("origin: http://evil.test\r\n", br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#), Status(403)),
-    Case("null_origin", || post("origin: null\r\n", br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#), Status(403)),
-    Case("unknown_version", || post("mcp-protocol-version: 9999-01-01\r\n", br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#), Status(400)),
+    Case(
+        "another_path",
+        || b"POST /admin HTTP/1.1\r\nhost: 127.0.0.1:9100\r\ncontent-length: 0\r\n\r\n".to_vec(),
+        Status(404),
+    ),
+    Case(
+        "a_stream_is_asked_for",
+        || b"GET / HTTP/1.1\r\nhost: 127.0.0.1:9100\r\naccept: text/event-stream\r\n\r\n".to_vec(),
+        Status(405),
+    ),
+    Case(
+        "a_session_is_deleted",
+        || b"DELETE / HTTP/1.1\r\nhost: 127.0.0.1:9100\r\nmcp-session-id: x\r\n\r\n".to_vec(),
+        Status(405),
+    ),
+    Case(
+        "another_host",
+        || post("", b"{}").iter().map(|b| if *b == b'7' { b'8' } else { *b }).collect(),
+        Refused,
+    ),
+    Case(
+        "another_origin",
+        || post("origin: http://evil.test\r\n", br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#),
+        Status(403),
+    ),
+    Case(
+        "null_origin",
+        || post("origin: null\r\n", br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#),
+        Status(403),
+    ),
+    Case(
+        "unknown_version",
+        || {
+            post(
+                "mcp-protocol-version: 9999-01-01\r\n",
+                br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
+            )
+        },
+        Status(400),
+    ),
     Case(
         "a_session_that_is_none",
         || post("mcp-session-id: ../../etc\r\n", br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#),
@@ -136,45 +251,109 @@ pub const CASES: &[Case] = &[
     ),
     // Not JSON-RPC.
     Case("no_json", || post("", b"{nope"), Refused),
-    Case("no_utf8", || post("", b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\xfe\"}"), Refused),
+    Case(
+        "no_utf8",
+        || post("", b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\xfe\"}"),
+        Refused,
+    ),
     Case("deep_json", || post("", &[b"[".repeat(30_000), b"]".repeat(30_000)].concat()), Refused),
     Case(
         "huge_body",
-        || post("", &[b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"".to_vec(), vec![b'a'; 1 << 20], b"\"}".to_vec()].concat()),
+        || {
+            post(
+                "",
+                &[
+                    b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"".to_vec(),
+                    vec![b'a'; 1 << 20],
+                    b"\"}".to_vec(),
+                ]
+                .concat(),
+            )
+        },
         Status(413),
     ),
     Case(
         "huge_id",
-        || post("", format!("{{\"jsonrpc\":\"2.0\",\"id\":\"{}\",\"method\":\"nope\"}}", "9".repeat(60_000)).as_bytes()),
+        || {
+            post(
+                "",
+                format!(
+                    "{{\"jsonrpc\":\"2.0\",\"id\":\"{}\",\"method\":\"nope\"}}",
+                    "9".repeat(60_000)
+                )
+                .as_bytes(),
+            )
+        },
         Says("error"),
     ),
-    Case("id_that_overflows", || post("", br#"{"jsonrpc":"2.0","id":99999999999999999999999999,"method":"ping"}"#), Status(202)),
+    Case(
+        "id_that_overflows",
+        || post("", br#"{"jsonrpc":"2.0","id":99999999999999999999999999,"method":"ping"}"#),
+        Status(202),
+    ),
     Case(
         "a_flood_in_a_batch",
-        || post("", format!("[{}]", vec![r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#; 1000].join(",")).as_bytes()),
+        || {
+            post(
+                "",
+                format!(
+                    "[{}]",
+                    vec![r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#; 1000].join(",")
+                )
+                .as_bytes(),
+            )
+        },
         Refused,
     ),
-    Case("another_version_of_json_rpc", || post("", br#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#), Refused),
-    Case("unknown_method", || post("", br#"{"jsonrpc":"2.0","id":1,"method":"operator/approve","params":{"id":1}}"#), Says("error")),
     Case(
-        "a_task",
-        || post("", br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"policy","arguments":{},"task":{"ttl":1}}}"#),
+        "another_version_of_json_rpc",
+        || post("", br#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#),
+        Refused,
+    ),
+    Case(
+        "unknown_method",
+        || post("", br#"{"jsonrpc":"2.0","id":1,"method":"operator/approve","params":{"id":1}}"#),
         Says("error"),
     ),
-    Case("an_answer_unasked", || post("", br#"{"jsonrpc":"2.0","id":1,"result":{"approved":true}}"#), Status(202)),
+    Case(
+        "a_task",
+        || {
+            post("", br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"policy","arguments":{},"task":{"ttl":1}}}"#)
+        },
+        Says("error"),
+    ),
+    Case(
+        "an_answer_unasked",
+        || post("", br#"{"jsonrpc":"2.0","id":1,"result":{"approved":true}}"#),
+        Status(202),
+    ),
     Case(
         "a_decision_as_a_notification",
-        || post("", br#"{"jsonrpc":"2.0","method":"notifications/changed","params":{"id":1,"state":"approved"}}"#),
+        || {
+            post("", br#"{"jsonrpc":"2.0","method":"notifications/changed","params":{"id":1,"state":"approved"}}"#)
+        },
         Status(202),
     ),
     // Tools.
     Case("unknown_tool", || call("approve", r#"{"id":1}"#), Says("no such tool")),
     Case("arguments_that_are_a_list", || call("policy", "[1]"), Says("error")),
     Case("a_key_more", || call("policy", r#"{"token":"GITHUB_TOKEN"}"#), Says("unknown field")),
-    Case("a_credential_is_asked_for", || route("a.test", r#","inject":{"token":"GITHUB_TOKEN"}"#), Says("unknown field")),
-    Case("an_address_to_connect_to", || route("a.test", r#","connect":"127.0.0.1:1""#), Says("unknown field")),
+    Case(
+        "a_credential_is_asked_for",
+        || route("a.test", r#","inject":{"token":"GITHUB_TOKEN"}"#),
+        Says("unknown field"),
+    ),
+    Case(
+        "an_address_to_connect_to",
+        || route("a.test", r#","connect":"127.0.0.1:1""#),
+        Says("unknown field"),
+    ),
     Case("a_ca_of_its_own", || route("a.test", r#","ca":"-----BEGIN""#), Says("unknown field")),
-    Case("private_addresses_by_name", || route("a.test", r#","allow_private":true"#), Says("unknown field")),
+    Case(
+        "private_addresses_by_name",
+        || route("a.test", r#","allow_private":true"#),
+        Says("unknown field"),
+    ),
     Case("no_interception", || route("a.test", r#","passthrough":true"#), Says("unknown field")),
     Case("a_scanner_that_is_off", || route("a.test", r#","scan":"off""#), Says("unknown field")),
     Case("every_host", || route("*", ""), Says("not a host")),
@@ -188,13 +367,27 @@ pub const CASES: &[Case] = &[
     Case("port_65536", || route("a.test", r#","port":65536"#), Says("arguments")),
     Case(
         "connect_as_a_method",
-        || call("propose_route", r#"{"host":"a.test","methods":["CONNECT"],"paths":["/"],"reason":"r"}"#),
+        || {
+            call(
+                "propose_route",
+                r#"{"host":"a.test","methods":["CONNECT"],"paths":["/"],"reason":"r"}"#,
+            )
+        },
         Says("not an HTTP method"),
     ),
-    Case("no_method_at_all", || call("propose_route", r#"{"host":"a.test","methods":[],"paths":["/"],"reason":"r"}"#), Says("methods")),
+    Case(
+        "no_method_at_all",
+        || call("propose_route", r#"{"host":"a.test","methods":[],"paths":["/"],"reason":"r"}"#),
+        Says("methods"),
+    ),
     Case(
         "a_path_that_climbs",
-        || call("propose_route", r#"{"host":"a.test","methods":["GET"],"paths":["/a/../../b"],"reason":"r"}"#),
+        || {
+            call(
+                "propose_route",
+                r#"{"host":"a.test","methods":["GET"],"paths":["/a/../../b"],"reason":"r"}"#,
+            )
+        },
         Says("not a path"),
     ),
     Case(
@@ -202,22 +395,49 @@ pub const CASES: &[Case] = &[
         || {
             call(
                 "propose_route",
-                &format!(r#"{{"host":"a.test","methods":["GET"],"paths":[{}],"reason":"r"}}"#, vec![r#""/x""#; 100].join(",")),
+                &format!(
+                    r#"{{"host":"a.test","methods":["GET"],"paths":[{}],"reason":"r"}}"#,
+                    vec![r#""/x""#; 100].join(",")
+                ),
             )
         },
         Says("at most 8"),
     ),
-    Case("no_reason", || call("propose_route", r#"{"host":"a.test","methods":["GET"],"paths":["/"],"reason":"  "}"#), Says("say why")),
+    Case(
+        "no_reason",
+        || {
+            call(
+                "propose_route",
+                r#"{"host":"a.test","methods":["GET"],"paths":["/"],"reason":"  "}"#,
+            )
+        },
+        Says("say why"),
+    ),
     Case(
         "a_novel",
-        || call("propose_route", &format!(r#"{{"host":"a.test","methods":["GET"],"paths":["/"],"reason":"{}"}}"#, "x".repeat(20_000))),
+        || {
+            call(
+                "propose_route",
+                &format!(
+                    r#"{{"host":"a.test","methods":["GET"],"paths":["/"],"reason":"{}"}}"#,
+                    "x".repeat(20_000)
+                ),
+            )
+        },
         Says("500 characters"),
     ),
     Case(
         "more_than_a_line_holds",
         || {
-            let paths: Vec<String> = (0..8).map(|n| format!("\"/{n}{}\"", "y".repeat(900))).collect();
-            call("propose_route", &format!(r#"{{"host":"a.test","methods":["GET"],"paths":[{}],"reason":"r"}}"#, paths.join(",")))
+            let paths: Vec<String> =
+                (0..8).map(|n| format!("\"/{n}{}\"", "y".repeat(900))).collect();
+            call(
+                "propose_route",
+                &format!(
+                    r#"{{"host":"a.test","methods":["GET"],"paths":[{}],"reason":"r"}}"#,
+                    paths.join(",")
+                ),
+            )
         },
         Says("too long"),
     ),
@@ -226,9 +446,21 @@ pub const CASES: &[Case] = &[
         || call("propose_git_upstream", r#"{"url":"https://me:hunter2@h.test/x","reason":"r"}"#),
         Says("not a git URL"),
     ),
-    Case("a_git_helper", || call("propose_git_upstream", r#"{"url":"ext::sh -c id","reason":"r"}"#), Says("not a git URL")),
-    Case("a_git_option", || call("propose_git_upstream", r#"{"url":"--upload-pack=id","reason":"r"}"#), Says("not a git URL")),
-    Case("a_branch_that_climbs", || call("propose_ref", r#"{"upstream":"x","branches":["../main"],"reason":"r"}"#), Says("not")),
+    Case(
+        "a_git_helper",
+        || call("propose_git_upstream", r#"{"url":"ext::sh -c id","reason":"r"}"#),
+        Says("not a git URL"),
+    ),
+    Case(
+        "a_git_option",
+        || call("propose_git_upstream", r#"{"url":"--upload-pack=id","reason":"r"}"#),
+        Says("not a git URL"),
+    ),
+    Case(
+        "a_branch_that_climbs",
+        || call("propose_ref", r#"{"upstream":"x","branches":["../main"],"reason":"r"}"#),
+        Says("not"),
+    ),
     Case(
         "an_upstream_that_is_a_path",
         || call("propose_ref", r#"{"upstream":"../x","branches":["a"],"reason":"r"}"#),
@@ -239,7 +471,15 @@ pub const CASES: &[Case] = &[
         || call("allow_finding", r#"{"upstream":"x","fingerprint":"*","reason":"r"}"#),
         Says("not a fingerprint"),
     ),
-    Case("another_bottles_proposal", || call("proposal_status", r#"{"id":4294967295}"#), Says("no proposal")),
+    Case(
+        "another_bottles_proposal",
+        || call("proposal_status", r#"{"id":4294967295}"#),
+        Says("no proposal"),
+    ),
     Case("a_negative_id", || call("proposal_status", r#"{"id":-1}"#), Says("arguments")),
-    Case("a_wait_for_ever", || call("proposal_status", r#"{"id":1,"wait_seconds":99999999999}"#), Says("arguments")),
+    Case(
+        "a_wait_for_ever",
+        || call("proposal_status", r#"{"id":1,"wait_seconds":99999999999}"#),
+        Says("arguments"),
+    ),
 ];

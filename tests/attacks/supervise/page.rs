@@ -11,7 +11,9 @@ const OK: &str = "authorization: Bearer {key}\r\ncontent-type: application/json\
 
 /// What the page itself sends.
 pub fn honest() -> String {
-    format!("POST /decide HTTP/1.1\r\nhost: 127.0.0.1:{{port}}\r\norigin: http://127.0.0.1:{{port}}\r\n{OK}{{body}}")
+    format!(
+        "POST /decide HTTP/1.1\r\nhost: 127.0.0.1:{{port}}\r\norigin: http://127.0.0.1:{{port}}\r\n{OK}{{body}}"
+    )
 }
 
 pub const CASES: &[Case] = &[
@@ -40,8 +42,18 @@ pub const CASES: &[Case] = &[
         421,
         &["Host"],
     ),
-    Case("the_page_by_another_name", "GET / HTTP/1.1\r\nhost: evil.test:{port}\r\n\r\n", 421, &["Host"]),
-    Case("no_name", "POST /decide HTTP/1.1\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n{body}", 421, &["Host"]),
+    Case(
+        "the_page_by_another_name",
+        "GET / HTTP/1.1\r\nhost: evil.test:{port}\r\n\r\n",
+        421,
+        &["Host"],
+    ),
+    Case(
+        "no_name",
+        "POST /decide HTTP/1.1\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n{body}",
+        421,
+        &["Host"],
+    ),
     // Forgery: another page of the same browser.
     Case(
         "another_origin",
@@ -79,7 +91,12 @@ pub const CASES: &[Case] = &[
         403,
         &[],
     ),
-    Case("no_key", "POST /decide HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n{body}", 401, &["Key"]),
+    Case(
+        "no_key",
+        "POST /decide HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n{body}",
+        401,
+        &["Key"],
+    ),
     Case(
         "a_cookie_instead",
         "POST /decide HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncookie: key={key}\r\ncontent-type: application/json\r\n{body}",
@@ -122,14 +139,24 @@ pub const CASES: &[Case] = &[
         415,
         &["Type"],
     ),
-    Case("the_log_without_a_key", "GET /events HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n", 401, &["Key"]),
+    Case(
+        "the_log_without_a_key",
+        "GET /events HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n",
+        401,
+        &["Key"],
+    ),
     Case(
         "a_form_with_the_key",
         "POST /decide HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {key}\r\ncontent-type: text/plain\r\n{body}",
         415,
         &["Type"],
     ),
-    Case("by_get", "GET /decide HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {key}\r\n\r\n", 401, &[]),
+    Case(
+        "by_get",
+        "GET /decide HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {key}\r\n\r\n",
+        401,
+        &[],
+    ),
     Case("a_file", "GET /../../etc/passwd HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n", 404, &[]),
     Case(
         "a_bottle_that_is_a_path",

@@ -22,9 +22,16 @@ async fn no_route_leads_to_an_address_that_is_not_public_unless_it_says_so() {
         let to = Authority { host: route_spelling(host), port: 80 };
         let mut io = bench.connect().await;
         let authority = to.host_header(80);
-        io.write_all(format!("GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\n\r\n").as_bytes()).await.unwrap();
+        io.write_all(
+            format!("GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\n\r\n").as_bytes(),
+        )
+        .await
+        .unwrap();
         let answer = response(&mut io).await;
-        if !answer.starts_with("HTTP/1.1 403") || !answer.contains("[address]") || bench.audit(1).await[0]["rule"] != "address" {
+        if !answer.starts_with("HTTP/1.1 403")
+            || !answer.contains("[address]")
+            || bench.audit(1).await[0]["rule"] != "address"
+        {
             wrong.push(format!("{host}: {answer}"));
         }
         // The twin does not connect there, it only shows that it would.

@@ -35,7 +35,9 @@ fn text(what: What) -> String {
         What::HexUpper => hex::encode_upper(TOKEN),
         What::Percent => each(&|b| format!("%{b:02x}")),
         What::PercentSome => {
-            let some = |(n, b): (usize, u8)| if n % 3 == 0 { format!("%{b:02X}") } else { char::from(b).to_string() };
+            let some = |(n, b): (usize, u8)| {
+                if n % 3 == 0 { format!("%{b:02X}") } else { char::from(b).to_string() }
+            };
             TOKEN.bytes().enumerate().map(some).collect()
         }
         What::Unicode => each(&|b| format!("\\u00{b:02x}")),
@@ -76,7 +78,10 @@ fn coded(coding: &str, data: &[u8]) -> Vec<u8> {
 
 async fn post(bench: &Bench, head: &str, body: &[u8]) -> String {
     let mut io = bench.tls("api.test").await;
-    let head = format!("POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n{head}\r\n", body.len());
+    let head = format!(
+        "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n{head}\r\n",
+        body.len()
+    );
     let _ = io.write_all(head.as_bytes()).await;
     for part in body.chunks(1 << 16) {
         let _ = io.write_all(part).await; // it may be cut off before the end
@@ -97,10 +102,23 @@ async fn attack(bench: &Bench, Case(_, _, what, part): &Case) -> String {
     let text = text(*what);
     let json = format!("{{\"model\":\"x\",\"prompt\":\"look at this: {text}\",\"n\":1}}");
     match part {
-        Part::Query => ask(bench, &format!("GET /v1/a?x=1&q={text} HTTP/1.1\r\nHost: api.test\r\n\r\n")).await,
-        Part::Path => ask(bench, &format!("GET /v1/{text}/x HTTP/1.1\r\nHost: api.test\r\n\r\n")).await,
-        Part::Header => ask(bench, &format!("GET /v1/a HTTP/1.1\r\nHost: api.test\r\nX-Note: {text}\r\n\r\n")).await,
-        Part::Cookie => ask(bench, &format!("GET /v1/a HTTP/1.1\r\nHost: api.test\r\nCookie: a=1; b={text}\r\n\r\n")).await,
+        Part::Query => {
+            ask(bench, &format!("GET /v1/a?x=1&q={text} HTTP/1.1\r\nHost: api.test\r\n\r\n")).await
+        }
+        Part::Path => {
+            ask(bench, &format!("GET /v1/{text}/x HTTP/1.1\r\nHost: api.test\r\n\r\n")).await
+        }
+        Part::Header => {
+            ask(bench, &format!("GET /v1/a HTTP/1.1\r\nHost: api.test\r\nX-Note: {text}\r\n\r\n"))
+                .await
+        }
+        Part::Cookie => {
+            ask(
+                bench,
+                &format!("GET /v1/a HTTP/1.1\r\nHost: api.test\r\nCookie: a=1; b={text}\r\n\r\n"),
+            )
+            .await
+        }
         Part::Body => post(bench, "Content-Type: application/json\r\n", json.as_bytes()).await,
         Part::Bytewise => {
             let chunks = json.chars().map(|c| format!("1\r\n{c}\r\n")).collect::<Vec<_>>().concat();
@@ -112,13 +130,21 @@ async fn attack(bench: &Bench, Case(_, _, what, part): &Case) -> String {
             post(bench, &format!("Content-Encoding: {names}\r\n"), &body).await
         }
         Part::Undeclared(coding) => post(bench, "", &coded(coding, json.as_bytes())).await,
-        Part::Given(coding, body) => post(bench, &format!("Content-Encoding: {coding}\r\n"), body).await,
-        Part::Bomb => post(bench, "Content-Encoding: gzip\r\n", &coded("gzip", &vec![0; 20 << 20])).await,
+        Part::Given(coding, body) => {
+            post(bench, &format!("Content-Encoding: {coding}\r\n"), body).await
+        }
+        Part::Bomb => {
+            post(bench, "Content-Encoding: gzip\r\n", &coded("gzip", &vec![0; 20 << 20])).await
+        }
         Part::Http2 => {
-            let request = Request::post("https://api.test/v1/a").body(Full::<Bytes>::from(json)).unwrap();
+            let request =
+                Request::post("https://api.test/v1/a").body(Full::<Bytes>::from(json)).unwrap();
             let answer = bench.http2("api.test").await.send_request(request).await.unwrap();
             let status = answer.status().as_u16();
-            format!("HTTP/1.1 {status} {}", String::from_utf8_lossy(&answer.into_body().collect().await.unwrap().to_bytes()))
+            format!(
+                "HTTP/1.1 {status} {}",
+                String::from_utf8_lossy(&answer.into_body().collect().await.unwrap().to_bytes())
+            )
         }
         Part::Trailer => {
             let head = "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nTrailer: x-note\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -144,7 +170,9 @@ async fn attack(bench: &Bench, Case(_, _, what, part): &Case) -> String {
 /// What a WebSocket says back, or the reason for which it is closed.
 async fn socket(bench: &Bench, frames: &[Vec<u8>]) -> String {
     let mut io = bench.tls("api.test").await;
-    io.write_all(format!("GET /ws HTTP/1.1\r\nHost: api.test\r\n{WEBSOCKET}\r\n").as_bytes()).await.unwrap();
+    io.write_all(format!("GET /ws HTTP/1.1\r\nHost: api.test\r\n{WEBSOCKET}\r\n").as_bytes())
+        .await
+        .unwrap();
     io.flush().await.unwrap();
     let mut got = Vec::new();
     while !got.ends_with(b"\r\n\r\n") {
@@ -166,7 +194,11 @@ async fn socket(bench: &Bench, frames: &[Vec<u8>]) -> String {
         said += &String::from_utf8_lossy(&more[..n]).replace("ping", "");
         rest = &more[n..];
     }
-    if said.contains("bot-bottle egress: ") { said.replace("egress: ", "egress: [") + "]" } else { format!("HTTP/1.1 200 {said}") }
+    if said.contains("bot-bottle egress: ") {
+        said.replace("egress: ", "egress: [") + "]"
+    } else {
+        format!("HTTP/1.1 200 {said}")
+    }
 }
 
 async fn bench(upstream: &Upstream, off: Vec<Rule>) -> Bench {
@@ -187,15 +219,21 @@ async fn no_credential_gets_out_and_each_does_without_the_rule() {
         let answer = attack(&guarded, case).await;
         let log = guarded.audit_text();
         let told = answer.contains(&format!("[{}]", rule.code()));
-        let complete = upstream.seen().len() - before > usize::from(matches!(part, Part::Message | Part::Fragments | Part::Ping));
+        let complete = upstream.seen().len() - before
+            > usize::from(matches!(part, Part::Message | Part::Fragments | Part::Ping));
         let text = text(*what);
         let leaked = upstream.partial.lock().unwrap().contains(&text[..12]);
         if !told || complete || leaked || answer.contains(&text[..12]) {
-            wrong.push(format!("{name}: told {told} complete {complete} leaked {leaked}: {answer}"));
+            wrong
+                .push(format!("{name}: told {told} complete {complete} leaked {leaked}: {answer}"));
         }
         let line = guarded.audit(1).await[0].clone();
         let findings = line["findings"].to_string();
-        if line["rule"] != rule.code() || guarded.audit_text().contains(TOKEN) || log.contains(PROVIDER) || findings.contains(&text[..12]) {
+        if line["rule"] != rule.code()
+            || guarded.audit_text().contains(TOKEN)
+            || log.contains(PROVIDER)
+            || findings.contains(&text[..12])
+        {
             wrong.push(format!("{name}: {line}"));
         }
         let before = upstream.seen().len();

@@ -19,13 +19,23 @@ use cases::{CASES, Case, RAW, Raw};
 
 /// Status and body.
 async fn attack(bench: &Bench, Case(_, _, method, uri, headers, _): &Case) -> (u16, String) {
-    let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(*uri);
+    let mut request =
+        Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(*uri);
     for (name, value) in *headers {
         request = request.header(*name, *value);
     }
-    let answer = bench.http2("api.test").await.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+    let answer = bench
+        .http2("api.test")
+        .await
+        .send_request(request.body(Full::<Bytes>::default()).unwrap())
+        .await
+        .unwrap();
     let status = answer.status().as_u16();
-    (status, String::from_utf8_lossy(&answer.into_body().collect().await.unwrap().to_bytes()).into_owned())
+    (
+        status,
+        String::from_utf8_lossy(&answer.into_body().collect().await.unwrap().to_bytes())
+            .into_owned(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,12 +48,19 @@ async fn each_attack_over_http2_is_refused_and_works_without_its_rule() {
         let before = upstream.seen().len();
         let guarded = super::bench(&upstream, &plain, vec![]).await;
         let (status, body) = attack(&guarded, case).await;
-        if status != rule.status().as_u16() || !body.contains(&format!("[{}]", rule.code())) || upstream.seen().len() != before {
+        if status != rule.status().as_u16()
+            || !body.contains(&format!("[{}]", rule.code()))
+            || upstream.seen().len() != before
+        {
             wrong.push(format!("{name}: {status} {body}"));
             continue;
         }
         let line = &guarded.audit(1).await[0];
-        assert_eq!((line["rule"].as_str(), line["event"].as_str()), (Some(rule.code()), Some("refused")), "{name}");
+        assert_eq!(
+            (line["rule"].as_str(), line["event"].as_str()),
+            (Some(rule.code()), Some("refused")),
+            "{name}"
+        );
         let also: &[Rule] = match without {
             Reaches => &[],
             ReachesIfAlso(also) => also,
@@ -62,7 +79,12 @@ async fn each_attack_over_http2_is_refused_and_works_without_its_rule() {
 /// The fields as a naive proxy writes them down in HTTP/1.1.
 fn naive(fields: &[(&str, &str)]) -> String {
     let pseudo = |name: &str| fields.iter().rev().find(|(n, _)| *n == name).map_or("", |(_, v)| *v);
-    let mut text = format!("{} {} HTTP/1.1\r\nhost: {}\r\n", pseudo(":method"), pseudo(":path"), pseudo(":authority"));
+    let mut text = format!(
+        "{} {} HTTP/1.1\r\nhost: {}\r\n",
+        pseudo(":method"),
+        pseudo(":path"),
+        pseudo(":authority")
+    );
     for (name, value) in fields.iter().filter(|(n, _)| !n.starts_with(':')) {
         text += &format!("{name}: {value}\r\n");
     }
@@ -74,11 +96,18 @@ fn is_misread(fields: &[(&str, &str)]) -> bool {
     let text = naive(fields);
     let ordinary = fields.iter().filter(|(n, _)| !n.starts_with(':')).count();
     let lines = text.split("\r\n").count() != ordinary + 4;
-    let first = text.split("\r\n").next().is_some_and(|l| l.split(' ').filter(|part| !part.is_empty()).count() != 3);
-    let connection = text.to_ascii_lowercase().lines().any(|l| l.starts_with("transfer-encoding:") || l.starts_with("connection:"));
+    let first = text
+        .split("\r\n")
+        .next()
+        .is_some_and(|l| l.split(' ').filter(|part| !part.is_empty()).count() != 3);
+    let connection = text
+        .to_ascii_lowercase()
+        .lines()
+        .any(|l| l.starts_with("transfer-encoding:") || l.starts_with("connection:"));
     let pseudo: Vec<&str> = fields.iter().map(|(n, _)| *n).filter(|n| n.starts_with(':')).collect();
     let expected = [":method", ":scheme", ":authority", ":path"];
-    let late = fields.iter().skip_while(|(n, _)| n.starts_with(':')).any(|(n, _)| n.starts_with(':'));
+    let late =
+        fields.iter().skip_while(|(n, _)| n.starts_with(':')).any(|(n, _)| n.starts_with(':'));
     lines || first || connection || late || pseudo != expected
 }
 
@@ -93,7 +122,12 @@ fn raw(fields: &[(&str, &str)]) -> Vec<u8> {
         }
     }
     let length = u8::try_from(block.len()).unwrap();
-    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", &[0, 0, length, 1, 5, 0, 0, 0, 1][..], &block].concat()
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+        &[0, 0, length, 1, 5, 0, 0, 0, 1][..],
+        &block,
+    ]
+    .concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +147,8 @@ async fn a_head_that_would_be_another_one_in_http1_is_stopped() {
             loop {
                 let mut rest = &got[..];
                 while let [a, b, c, kind, ..] = rest {
-                    let length = 9 + ((usize::from(*a) << 16) | (usize::from(*b) << 8) | usize::from(*c));
+                    let length =
+                        9 + ((usize::from(*a) << 16) | (usize::from(*b) << 8) | usize::from(*c));
                     if matches!(*kind, 1 | 3 | 7) {
                         return true;
                     }
@@ -130,8 +165,20 @@ async fn a_head_that_would_be_another_one_in_http1_is_stopped() {
     // The same frame with a plain head is a request.
     let bench = super::bench(&upstream, &plain, vec![]).await;
     let io = bench.tunnel("api.test:443").await.unwrap();
-    let mut tls = bench.ca.connector_for(true, &[b"h2"]).connect(ServerName::try_from("api.test").unwrap(), io).await.unwrap();
-    tls.write_all(&raw(&[(":method", "GET"), (":scheme", "https"), (":authority", "api.test"), (":path", "/v1/a")])).await.unwrap();
+    let mut tls = bench
+        .ca
+        .connector_for(true, &[b"h2"])
+        .connect(ServerName::try_from("api.test").unwrap(), io)
+        .await
+        .unwrap();
+    tls.write_all(&raw(&[
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "api.test"),
+        (":path", "/v1/a"),
+    ]))
+    .await
+    .unwrap();
     tls.flush().await.unwrap();
     timeout(Duration::from_secs(5), bench.audit(1)).await.unwrap();
     assert_eq!(upstream.seen().len(), 1);
@@ -163,10 +210,17 @@ async fn a_broken_http2_connection_is_one_line_and_no_more() {
     ] {
         let bench = super::bench(&upstream, &plain, vec![]).await;
         let io = bench.tunnel("api.test:443").await.unwrap();
-        let mut tls = bench.ca.connector_for(true, &[b"h2"]).connect(ServerName::try_from("api.test").unwrap(), io).await.unwrap();
+        let mut tls = bench
+            .ca
+            .connector_for(true, &[b"h2"])
+            .connect(ServerName::try_from("api.test").unwrap(), io)
+            .await
+            .unwrap();
         let _ = tls.write_all(&[preface, bytes].concat()).await;
         let mut rest = Vec::new();
-        let _ = timeout(Duration::from_secs(10), tls.read_to_end(&mut rest)).await.unwrap_or_else(|_| panic!("{name}: still open"));
+        let _ = timeout(Duration::from_secs(10), tls.read_to_end(&mut rest))
+            .await
+            .unwrap_or_else(|_| panic!("{name}: still open"));
         let mut text = bench.audit_text();
         for _ in 0..200 {
             if text.contains(r#""rule":"http2""#) {
@@ -175,7 +229,14 @@ async fn a_broken_http2_connection_is_one_line_and_no_more() {
             tokio::time::sleep(Duration::from_millis(10)).await;
             text = bench.audit_text();
         }
-        assert!(text.contains(r#""rule":"http2""#), "{name}: {}", text.lines().next_back().unwrap_or(""));
-        assert!(bench.get("other.test", "/").await.starts_with("HTTP/1.1 200"), "{name}: others are served on");
+        assert!(
+            text.contains(r#""rule":"http2""#),
+            "{name}: {}",
+            text.lines().next_back().unwrap_or("")
+        );
+        assert!(
+            bench.get("other.test", "/").await.starts_with("HTTP/1.1 200"),
+            "{name}: others are served on"
+        );
     }
 }

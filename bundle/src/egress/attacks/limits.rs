@@ -27,10 +27,15 @@ async fn attack(bench: &Bench, Case(.., requests): &Case) -> String {
         let (length, content) = match (*body, *chunked) {
             (0, _) => (String::new(), String::new()),
             (n, false) => (format!("Content-Length: {n}\r\n"), "b".repeat(n)),
-            (n, true) => ("Transfer-Encoding: chunked\r\n".to_owned(), format!("{n:x}\r\n{}\r\n0\r\n\r\n", "b".repeat(n))),
+            (n, true) => (
+                "Transfer-Encoding: chunked\r\n".to_owned(),
+                format!("{n:x}\r\n{}\r\n0\r\n\r\n", "b".repeat(n)),
+            ),
         };
         let mut io = bench.connect().await;
-        let head = format!("{method} http://{host}/{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{length}\r\n");
+        let head = format!(
+            "{method} http://{host}/{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{length}\r\n"
+        );
         let _ = io.write_all(format!("{head}{content}").as_bytes()).await;
         last = if path == "big" { read_some(&mut io).await } else { response(&mut io).await };
     }
@@ -40,8 +45,14 @@ async fn attack(bench: &Bench, Case(.., requests): &Case) -> String {
 /// Enough of an answer to know whether it goes on.
 async fn read_some(io: &mut tokio::net::UnixStream) -> String {
     let mut got = Vec::new();
-    while got.len() < 200_000 && tokio::io::AsyncReadExt::read_buf(io, &mut got).await.unwrap_or(0) > 0 {}
-    if got.len() < 200_000 { "[budget]".to_owned() } else { "HTTP/1.1 200 and much more".to_owned() }
+    while got.len() < 200_000
+        && tokio::io::AsyncReadExt::read_buf(io, &mut got).await.unwrap_or(0) > 0
+    {}
+    if got.len() < 200_000 {
+        "[budget]".to_owned()
+    } else {
+        "HTTP/1.1 200 and much more".to_owned()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +66,9 @@ async fn more_than_a_route_allows_is_refused_and_gets_through_without_the_rule()
         let answer = attack(&guarded, case).await;
         let big = requests[0].2 == 0;
         let reached = upstream.seen().len() - before;
-        if !answer.contains(&format!("[{}]", rule.code())) || (!big && reached != requests.len() - 1) {
+        if !answer.contains(&format!("[{}]", rule.code()))
+            || (!big && reached != requests.len() - 1)
+        {
             wrong.push(format!("{name}: {answer} {reached}"));
         }
         let lines = guarded.audit(requests.len()).await;

@@ -75,12 +75,19 @@ async fn each_attack_is_refused_and_audited_once_and_works_without_its_rule() {
         let guarded = bench(&upstream, &plain, vec![]).await;
         let answer = attack(&guarded, case).await;
         let status = format!("HTTP/1.1 {} ", rule.status().as_u16());
-        if !(answer.starts_with(&status) && answer.contains(&format!("[{}]", rule.code())) && reached() == before) {
+        if !(answer.starts_with(&status)
+            && answer.contains(&format!("[{}]", rule.code()))
+            && reached() == before)
+        {
             wrong.push(format!("{name}: {answer:?}"));
             continue;
         }
         let line = &guarded.audit(1).await[0];
-        assert_eq!((line["rule"].as_str(), line["verdict"].as_str()), (Some(rule.code()), Some("deny")), "{name}: {line}");
+        assert_eq!(
+            (line["rule"].as_str(), line["verdict"].as_str()),
+            (Some(rule.code()), Some("deny")),
+            "{name}: {line}"
+        );
         assert_eq!(line["event"], "refused", "{name}");
 
         let open = |also: &[Rule]| bench(&upstream, &plain, [&[*rule], also].concat());
@@ -115,7 +122,9 @@ async fn each_attack_is_refused_and_audited_once_and_works_without_its_rule() {
 async fn bytes_that_are_not_tls_are_never_tunnelled() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let plain = Upstream::start(&[], false).await;
-    for first in ["GET /v1/a HTTP/1.1\r\nHost: plain.test\r\n\r\n", "SSH-2.0-x\r\n", "\x15\x03\x01", "\0\0"] {
+    for first in
+        ["GET /v1/a HTTP/1.1\r\nHost: plain.test\r\n\r\n", "SSH-2.0-x\r\n", "\x15\x03\x01", "\0\0"]
+    {
         let bench = Bench::start(vec![plain.route("api", "api.test")]);
         let mut io = bench.tunnel("api.test:443").await.unwrap();
         io.write_all(first.as_bytes()).await.unwrap();
@@ -124,10 +133,16 @@ async fn bytes_that_are_not_tls_are_never_tunnelled() {
         assert_eq!(bench.audit(1).await[0]["rule"], "not-tls");
     }
     assert!(plain.seen().is_empty());
-    let bench = Bench::with(vec![plain.route("api", "api.test")], Options { off: vec![Rule::NotTls], ..Options::default() });
+    let bench = Bench::with(
+        vec![plain.route("api", "api.test")],
+        Options { off: vec![Rule::NotTls], ..Options::default() },
+    );
     let mut io = bench.tunnel("api.test:443").await.unwrap();
     io.write_all(b"GET /raw HTTP/1.1\r\nHost: plain.test\r\n\r\n").await.unwrap();
-    assert!(response(&mut io).await.contains("ok from upstream"), "the attack works without the rule");
+    assert!(
+        response(&mut io).await.contains("ok from upstream"),
+        "the attack works without the rule"
+    );
     drop(upstream);
 }
 
@@ -146,15 +161,21 @@ async fn garbage_that_starts_like_tls_is_refused() {
 #[tokio::test]
 async fn the_server_name_must_be_the_host_of_connect() {
     let upstream = Upstream::start(&["api.test", "other.test"], true).await;
-    for (name, sni, rule) in [("other.test", true, Rule::SniMismatch), ("api.test", false, Rule::NoSni)] {
-        let routes = || vec![upstream.route("api", "api.test"), upstream.route("other", "other.test")];
+    for (name, sni, rule) in
+        [("other.test", true, Rule::SniMismatch), ("api.test", false, Rule::NoSni)]
+    {
+        let routes =
+            || vec![upstream.route("api", "api.test"), upstream.route("other", "other.test")];
         let bench = Bench::start(routes());
         assert!(bench.tls_as("api.test:443", name, sni).await.is_err());
         assert_eq!(bench.audit(1).await[0]["rule"], rule.code());
         let open = Bench::with(routes(), Options { off: vec![rule], ..Options::default() });
         let got = open.tls_as("api.test:443", name, sni).await;
         // Without the rule the handshake goes on: a guest that takes any certificate is through.
-        assert!(got.is_ok() || got.is_err_and(|e| e.to_string().contains("certificate")), "{rule:?}");
+        assert!(
+            got.is_ok() || got.is_err_and(|e| e.to_string().contains("certificate")),
+            "{rule:?}"
+        );
         assert!(open.audit_text().is_empty());
     }
 }
@@ -176,7 +197,9 @@ async fn private_addresses_are_refused_by_address_and_by_name() {
         let mut route = plain.route("local", host.trim_matches(['[', ']']));
         (route.tls, route.port, route.connect) = (false, port, None);
         let ask = format!("GET http://{host}:{port}/ HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
-        for (off, allow, want) in [(vec![], false, "403"), (vec![Rule::Address], false, "200"), (vec![], true, "200")] {
+        for (off, allow, want) in
+            [(vec![], false, "403"), (vec![Rule::Address], false, "200"), (vec![], true, "200")]
+        {
             route.allow_private = allow;
             let before = plain.seen().len();
             let bench = Bench::with(vec![route.clone()], Options { off, ..Options::default() });
@@ -197,7 +220,9 @@ async fn trace_would_show_the_token() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let mut route = upstream.route("api", "api.test");
     route.inject = bearer();
-    for (off, shown) in [(vec![], false), (vec![Rule::Trace], false), (vec![Rule::Trace, Rule::Secret], true)] {
+    for (off, shown) in
+        [(vec![], false), (vec![Rule::Trace], false), (vec![Rule::Trace, Rule::Secret], true)]
+    {
         let bench = Bench::with(vec![route.clone()], Options { off, ..Options::default() });
         let mut io = bench.tls("api.test").await;
         io.write_all(b"TRACE / HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
@@ -211,10 +236,14 @@ async fn an_upstream_that_cannot_prove_its_name_gets_nothing() {
     let wrong_name = Upstream::start(&["evil.test"], true).await;
     let mut untrusted = impostor.route("api", "api.test");
     untrusted.ca = Some(wrong_name.ca.cert.clone());
-    for (route, up) in [(untrusted, &impostor), (wrong_name.route("api", "api.test"), &wrong_name)] {
+    for (route, up) in [(untrusted, &impostor), (wrong_name.route("api", "api.test"), &wrong_name)]
+    {
         let bench = Bench::start(vec![route]);
         let answer = bench.get("api.test", "/").await;
-        assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("[upstream-tls]"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 502 ") && answer.contains("[upstream-tls]"),
+            "{answer}"
+        );
         assert!(up.seen().is_empty());
         assert_eq!(bench.audit(1).await[0]["rule"], "upstream-tls");
     }
@@ -232,14 +261,20 @@ async fn a_smuggled_second_request_is_seen_as_what_it_is() {
     let bench = Bench::start(vec![route]);
     let mut io = bench.tls("api.test").await;
     let hidden = "GET /admin HTTP/1.1\r\nHost: api.test\r\n\r\n";
-    let outer = format!("POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n{hidden}{hidden}", hidden.len());
+    let outer = format!(
+        "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n{hidden}{hidden}",
+        hidden.len()
+    );
     io.write_all(outer.as_bytes()).await.unwrap();
     let mut answers = response(&mut io).await;
     if answers.matches("HTTP/1.1 ").count() < 2 {
         answers += &response(&mut io).await;
     }
     let second = answers.rsplit_once("HTTP/1.1 ").unwrap().1;
-    assert!(answers.starts_with("HTTP/1.1 200") && second.starts_with("403"), "what follows the body is checked too: {answers}");
+    assert!(
+        answers.starts_with("HTTP/1.1 200") && second.starts_with("403"),
+        "what follows the body is checked too: {answers}"
+    );
     assert_eq!(upstream.seen().len(), 1);
     assert_eq!(upstream.seen()[0].body, hidden.len());
 }
@@ -247,7 +282,12 @@ async fn a_smuggled_second_request_is_seen_as_what_it_is() {
 #[tokio::test]
 async fn a_chunked_body_out_of_order_stops_the_request() {
     let upstream = Upstream::start(&["api.test"], true).await;
-    for body in ["5;x=y\r\nhello\r\n0\r\n\r\n", "5\nhello\r\n0\r\n\r\n", "5\r\nhello\r\n0\r\nX : y\r\n\r\n", "5\r\nhelloGET"] {
+    for body in [
+        "5;x=y\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX : y\r\n\r\n",
+        "5\r\nhelloGET",
+    ] {
         let bench = Bench::start(vec![upstream.route("api", "api.test")]);
         let mut io = bench.tls("api.test").await;
         let head = "POST / HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n";

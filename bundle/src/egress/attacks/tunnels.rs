@@ -16,24 +16,35 @@ use cases::{CASES, Case, First};
 /// What a client says first, in records of at most `records` bytes, with one more `extension`.
 pub fn client_hello(name: &str, records: usize, extension: &[u8]) -> Vec<u8> {
     let config = Ca::new().connector(!name.is_empty()).config().clone();
-    let name = ServerName::try_from(if name.is_empty() { "api.test" } else { name }.to_owned()).unwrap();
+    let name =
+        ServerName::try_from(if name.is_empty() { "api.test" } else { name }.to_owned()).unwrap();
     let mut bytes = Vec::new();
     rustls::ClientConnection::new(config, name).unwrap().write_tls(&mut bytes).unwrap();
     let mut message = bytes[5..].to_vec();
     if !extension.is_empty() {
         let suites = 39 + usize::from(message[38]);
-        let at = suites + 2 + usize::from(u16::from_be_bytes([message[suites], message[suites + 1]])) + 2;
-        let all = u16::from_be_bytes([message[at], message[at + 1]]) + u16::try_from(extension.len()).unwrap();
+        let at = suites
+            + 2
+            + usize::from(u16::from_be_bytes([message[suites], message[suites + 1]]))
+            + 2;
+        let all = u16::from_be_bytes([message[at], message[at + 1]])
+            + u16::try_from(extension.len()).unwrap();
         message[at..at + 2].copy_from_slice(&all.to_be_bytes());
         message.extend_from_slice(extension);
         let length = u16::try_from(message.len() - 4).unwrap();
         message[2..4].copy_from_slice(&length.to_be_bytes());
     }
-    let record = |part: &[u8]| [&[22, 3, 1], &u16::try_from(part.len()).unwrap().to_be_bytes()[..], part].concat();
+    let record = |part: &[u8]| {
+        [&[22, 3, 1], &u16::try_from(part.len()).unwrap().to_be_bytes()[..], part].concat()
+    };
     message.chunks(records).flat_map(record).collect()
 }
 
-async fn attack(upstream: &Upstream, off: Vec<Rule>, Case(_, _, passthrough, first): &Case) -> (Bench, Vec<u8>) {
+async fn attack(
+    upstream: &Upstream,
+    off: Vec<Rule>,
+    Case(_, _, passthrough, first): &Case,
+) -> (Bench, Vec<u8>) {
     let mut route = upstream.route("api", "api.test");
     if *passthrough {
         (route.passthrough, route.ca) = (true, None);
@@ -58,7 +69,8 @@ async fn nothing_but_tls_for_that_host_follows_connect() {
         let upstream = Upstream::start(&["api.test"], true).await;
         let (bench, answer) = attack(&upstream, vec![], case).await;
         let line = &bench.audit(1).await[0];
-        let told = answer.first() == Some(&0x15) || String::from_utf8_lossy(&answer).contains(&format!("[{}]", rule.code()));
+        let told = answer.first() == Some(&0x15)
+            || String::from_utf8_lossy(&answer).contains(&format!("[{}]", rule.code()));
         if line["rule"] != rule.code() || *upstream.connections.lock().unwrap() > 0 || !told {
             wrong.push(format!("{name}: {line} {answer:?}"));
         }

@@ -42,7 +42,8 @@ fn policy() -> Push {
     push.protected = vec![pattern("main")];
     push.tags = vec![pattern("agent-*")];
     (push.max_pack, push.max_blob, push.max_objects) = (200_000, 100_000, 60);
-    (push.authors, push.committers) = (vec!["*@agent.test".parse().unwrap()], vec!["*@agent.test".parse().unwrap()]);
+    (push.authors, push.committers) =
+        (vec!["*@agent.test".parse().unwrap()], vec!["*@agent.test".parse().unwrap()]);
     push
 }
 
@@ -69,14 +70,26 @@ fn seed() -> &'static Path {
 impl Bench {
     fn new(off: &[Rule], push: Push, leaks: Option<PathBuf>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let copy = |name: &str| run(std::process::Command::new("/bin/cp").arg("-r").arg(seed().join(name)).arg(dir.path().join(name)));
+        let copy = |name: &str| {
+            run(std::process::Command::new("/bin/cp")
+                .arg("-r")
+                .arg(seed().join(name))
+                .arg(dir.path().join(name)))
+        };
         copy("up.git");
         copy("w");
         let at = |name: &str| dir.path().join(name);
         let exec_path = run(git(dir.path()).arg("--exec-path")).trim().into();
         super::private_dir(&at("home")).unwrap();
-        let programs =
-            Programs { git: git_program().unwrap(), exec_path, ssh: None, gitleaks: leaks, launcher: None, libs: vec![], home: at("home") };
+        let programs = Programs {
+            git: git_program().unwrap(),
+            exec_path,
+            ssh: None,
+            gitleaks: leaks,
+            launcher: None,
+            libs: vec![],
+            home: at("home"),
+        };
         let upstream = GateUpstream {
             name: "x".parse().unwrap(),
             url: "https://forge.test/x.git".parse().unwrap(),
@@ -89,10 +102,21 @@ impl Bench {
             push: Some(push),
         };
         let rules = Rules::new(&upstream, ("claude", "b1"), String::new()).unwrap();
-        let repo = Repo::new(upstream, (rules, None), at("state"), Remote::local(&at("up.git")), Arc::new(programs)).unwrap();
+        let repo = Repo::new(
+            upstream,
+            (rules, None),
+            at("state"),
+            Remote::local(&at("up.git")),
+            Arc::new(programs),
+        )
+        .unwrap();
         let scanner = Scanner::new(&[("DEMO".parse().unwrap(), Secret::new(OWN.to_owned()))]);
         let profile = |limit| scanner.profile(&Scan { limit, ..Scan::default() }).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let (end, ending) = tokio::sync::watch::channel(false);
         let gate = server::Gate {
             repos: [("x".parse().unwrap(), Arc::new(repo))].into(),
@@ -152,16 +176,23 @@ fn attack(case: &Case, leaks: Option<PathBuf>) -> Result<(), String> {
         let at_first = bench.refs();
         let (ok, said) = bench.work.push(&args);
         // With all rules in force another one may be first.
-        let by_this = said.contains(&code) || (off.is_empty() && before.iter().any(|r| said.contains(&format!("[{}]", r.code()))));
+        let by_this = said.contains(&code)
+            || (off.is_empty() && before.iter().any(|r| said.contains(&format!("[{}]", r.code()))));
         if ok || !by_this || bench.refs() != at_first {
             return wrong("guarded", &said);
         }
         let audit = bench.audit();
         let last = audit.lines().last().unwrap_or_default();
-        if !last.contains("\"verdict\":\"deny\"") || !(last.contains("refs/") || last.contains("withheld")) {
+        if !last.contains("\"verdict\":\"deny\"")
+            || !(last.contains("refs/") || last.contains("withheld"))
+        {
             return wrong("audit", &audit);
         }
-        if said.contains(OWN) || audit.contains(OWN) || said.contains(&pushes::key()) || audit.contains(&pushes::key()) {
+        if said.contains(OWN)
+            || audit.contains(OWN)
+            || said.contains(&pushes::key())
+            || audit.contains(&pushes::key())
+        {
             // A branch's name is what the client itself shows.
             if !name.contains("branch's name") || audit.contains(&pushes::key()) {
                 return wrong("the secret is told", &format!("{said}\n{audit}"));
@@ -218,11 +249,23 @@ fn an_ordinary_push_is_let_through() {
     bench.work.commit("src/main.rs", "fn main() {}\n", "work");
     bench.work.commit("link", "x", "more");
     std::os::unix::fs::symlink("../README", bench.work.path.join("src/up")).unwrap();
-    bench.work.commit(".gitmodules", "[submodule \"s\"]\n\tpath = s\n\turl = ../s.git\n", "a link and a submodule");
+    bench.work.commit(
+        ".gitmodules",
+        "[submodule \"s\"]\n\tpath = s\n\turl = ../s.git\n",
+        "a link and a submodule",
+    );
     bench.work.ok(&["tag", "-a", "agent-9", "-m", "a release"]);
-    let (ok, said) = bench.work.push(&["--atomic", "origin", "HEAD:refs/heads/agent/new", "HEAD:refs/heads/agent/old", "agent-9"]);
+    let (ok, said) = bench.work.push(&[
+        "--atomic",
+        "origin",
+        "HEAD:refs/heads/agent/new",
+        "HEAD:refs/heads/agent/old",
+        "agent-9",
+    ]);
     assert!(ok, "{said}");
-    assert!(bench.refs().contains("refs/tags/agent-9") && bench.refs().contains("refs/heads/agent/new"));
+    assert!(
+        bench.refs().contains("refs/tags/agent-9") && bench.refs().contains("refs/heads/agent/new")
+    );
     let (ok, said) = bench.work.push(&["origin", "HEAD:refs/heads/agent/same"]);
     assert!(ok, "a branch of what is known: {said}");
 }
@@ -250,14 +293,19 @@ fn a_fingerprint_lets_one_finding_through_and_no_other() {
     let (ok, said) = bench.work.push(&["origin", "HEAD:refs/heads/agent/new"]);
     assert!(!ok && said.contains("moved/data:2"), "a second one in the same file is not: {said}");
     bench.work.ok(&["reset", "-q", "--hard", "HEAD~1"]);
-    bench.work.commit("moved/data", format!("changed\nkey = '{token}'\n"), "what the upstream has in the file already");
+    bench.work.commit(
+        "moved/data",
+        format!("changed\nkey = '{token}'\n"),
+        "what the upstream has in the file already",
+    );
     let (ok, said) = bench.work.push(&["origin", "HEAD:refs/heads/agent/new"]);
     assert!(ok, "{said}");
 }
 
 /// A private key of these bytes.
 fn private_key(of: &str) -> String {
-    ["-----BEGIN ", "PRIVATE KEY-----\n", &of.repeat(8), "\n-----END ", "PRIVATE KEY-----\n"].concat()
+    ["-----BEGIN ", "PRIVATE KEY-----\n", &of.repeat(8), "\n-----END ", "PRIVATE KEY-----\n"]
+        .concat()
 }
 
 #[test]
@@ -314,10 +362,13 @@ fn the_first_clone_is_passed_on_while_the_mirror_takes_it_in() {
         // Enough that git takes a while, and of no pattern.
         let mut state = 1_u64;
         let noise = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as u8
         });
-        std::fs::write(bench.work.path.join("noise"), noise.take(32 << 20).collect::<Vec<u8>>()).unwrap();
+        std::fs::write(bench.work.path.join("noise"), noise.take(32 << 20).collect::<Vec<u8>>())
+            .unwrap();
         let up = bench.dir.path().join("up.git");
         bench.work.ok(&["add", "noise"]);
         bench.work.ok(&["commit", "-qm", "noise"]);
@@ -332,10 +383,15 @@ fn the_first_clone_is_passed_on_while_the_mirror_takes_it_in() {
         };
         let direct = run(git(&up).args(["ls-remote", "--symref", "."]));
         std::thread::scope(|scope| {
-            for (n, args) in
-                [&["--mirror"][..], &["--mirror"], &["--depth=1"], &["--bare", "--single-branch"], &["-c", "protocol.version=0"]]
-                    .into_iter()
-                    .enumerate()
+            for (n, args) in [
+                &["--mirror"][..],
+                &["--mirror"],
+                &["--depth=1"],
+                &["--bare", "--single-branch"],
+                &["-c", "protocol.version=0"],
+            ]
+            .into_iter()
+            .enumerate()
             {
                 let (clone, direct) = (&clone, &direct);
                 scope.spawn(move || {
