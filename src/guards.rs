@@ -1,4 +1,5 @@
-//! Guards that the twins of attacks switch off, to show that what each of them stops is real. Outside of tests nothing can.
+//! Guards that the twins of attacks switch off, to show that what each of them stops is real.
+//! Outside of tests nothing can.
 
 /// Which guards hold: all of them, but for those that a test has switched off.
 #[derive(Debug, Clone)]

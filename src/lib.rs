@@ -1,7 +1,7 @@
 //! The orchestrator: plans, launches and tears down bottles.
 //!
-//! Dependencies point downward only: `cli` → `launch` → {`plan`, `provision`, `machine`, `bundle`, `provider`} →
-//! {`manifest`, `closure`, `state`, `pki`}. docs/architecture.md has the map.
+//! Dependencies point downward only: `cli` → `launch` → {`plan`, `provision`, `machine`, `bundle`,
+//! `provider`} → {`manifest`, `closure`, `state`, `pki`}. docs/architecture.md has the map.
 
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used))]
 

@@ -1,4 +1,5 @@
-//! The bottle's own certificate authority. Its key exists in memory only and is handed to egress over a pipe.
+//! The bottle's own certificate authority. Its key exists in memory only and is handed to egress
+//! over a pipe.
 
 use bottle_policy::Secret;
 use rcgen::{

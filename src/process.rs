@@ -1,4 +1,5 @@
-//! Child processes: argv only, an empty environment, their own process group, and a deadline or an owner.
+//! Child processes: argv only, an empty environment, their own process group, and a deadline or an
+//! owner.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
@@ -140,7 +141,8 @@ impl Program {
                 }
                 Ok(())
             };
-            // SAFETY: between fork and exec only fcntl(2) is called, which is async-signal-safe; nothing is allocated.
+            // SAFETY: between fork and exec only fcntl(2) is called, which is async-signal-safe;
+            // nothing is allocated.
             unsafe { command.pre_exec(inherit) };
         }
         tracing::debug!(program = %self.program.display(), args = ?self.args, "spawn {}", self.name);
@@ -150,7 +152,8 @@ impl Program {
     /// Runs to the end and returns standard output.
     ///
     /// # Errors
-    /// `kind` when it cannot start, fails (with the last line of its standard error) or takes longer than `deadline`.
+    /// `kind` when it cannot start, fails (with the last line of its standard error) or takes
+    /// longer than `deadline`.
     pub async fn run(self, deadline: Duration, kind: Kind) -> Result<Vec<u8>> {
         let running = self
             .command()
@@ -180,7 +183,8 @@ impl Program {
         Err(Error::new(kind, format!("{name} failed ({}): {}", output.status, last_line(&said))))
     }
 
-    /// Runs to the end with `secrets` as the one line of its standard input; they are wiped afterwards.
+    /// Runs to the end with `secrets` as the one line of its standard input; they are wiped
+    /// afterwards.
     ///
     /// # Errors
     /// As [`Program::run`].
@@ -266,8 +270,8 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Writes `secrets` as one line of JSON to its standard input, which stays open: the daemon ends when it closes.
-    /// The copy made on the way is wiped.
+    /// Writes `secrets` as one line of JSON to its standard input, which stays open: the daemon
+    /// ends when it closes. The copy made on the way is wiped.
     ///
     /// # Errors
     /// As [`Daemon::first_line`].
@@ -294,8 +298,8 @@ impl Daemon {
         }
     }
 
-    /// Takes over the conversation with a daemon that was handed secrets, once it has said that it is ready; `None` for
-    /// any other, and when it was taken already.
+    /// Takes over the conversation with a daemon that was handed secrets, once it has said that it
+    /// is ready; `None` for any other, and when it was taken already.
     pub fn take_pipe(&mut self) -> Option<Pipe> {
         if !self.trusted || self.stdin.is_none() || self.stdout.is_none() {
             return None;
@@ -310,7 +314,8 @@ impl Daemon {
     /// Waits for the line by which it says that it is ready.
     ///
     /// # Errors
-    /// `Engine`, with what it said on standard error, when it ends first or says nothing within `deadline`.
+    /// `Engine`, with what it said on standard error, when it ends first or says nothing within
+    /// `deadline`.
     pub async fn first_line(&mut self, deadline: Duration) -> Result<String> {
         let mut line = String::new();
         let Some(stdout) = self.stdout.as_mut() else {
@@ -370,7 +375,8 @@ impl Commands {
     /// Writes `command` as one line of JSON; the copy made on the way is wiped.
     ///
     /// # Errors
-    /// `Engine` when the daemon does not take it within 5 s: half a line may have been written, so nothing more can be.
+    /// `Engine` when the daemon does not take it within 5 s: half a line may have been written, so
+    /// nothing more can be.
     pub async fn send(&mut self, command: &impl serde::Serialize) -> Result<()> {
         let line = secret_line(command)
             .context(Kind::Internal, || format!("cannot tell {}", self.name))?;
@@ -382,7 +388,8 @@ impl Commands {
 }
 
 impl Reports {
-    /// The next line, without its end; `None` when there is no more, or when it is longer than any report.
+    /// The next line, without its end; `None` when there is no more, or when it is longer than any
+    /// report.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
         let mut line = Vec::new();
         (&mut self.0).take(REPORT_LIMIT).read_until(b'\n', &mut line).await.ok()?;
@@ -406,7 +413,8 @@ async fn write_line(stdin: &mut ChildStdin, line: &[u8]) -> std::io::Result<()> 
 /// The kernel ends the child when the thread that starts it does: the main thread, here.
 pub fn die_with_parent(command: &mut Command) {
     #[cfg(target_os = "linux")]
-    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe; nothing is allocated.
+    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe; nothing is
+    // allocated.
     unsafe {
         command.pre_exec(|| {
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
@@ -415,7 +423,8 @@ pub fn die_with_parent(command: &mut Command) {
     }
 }
 
-/// Copies what a child says into its log, up to [`LOG_LIMIT`]; what is more is thrown away. A guest can make its VMM talk.
+/// Copies what a child says into its log, up to [`LOG_LIMIT`]; what is more is thrown away. A guest
+/// can make its VMM talk.
 async fn keep_log(mut said: ChildStderr, mut log: tokio::fs::File) {
     let (mut buffer, mut left) = ([0; 4096], LOG_LIMIT);
     while let Ok(n @ 1..) = said.read(&mut buffer).await {

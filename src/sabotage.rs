@@ -1,4 +1,5 @@
-//! Guards that the tests break on purpose, to see that a launch refuses. Never built but with `--features sabotage`.
+//! Guards that the tests break on purpose, to see that a launch refuses. Never built but with
+//! `--features sabotage`.
 
 /// Whether this build was asked (by `BOTTLE_SABOTAGE`) to break the guard `what`.
 #[must_use]

@@ -1,4 +1,5 @@
-//! Lines for the operator on standard error. A closed standard error is no reason to stop a teardown.
+//! Lines for the operator on standard error. A closed standard error is no reason to stop a
+//! teardown.
 
 use std::io::{IsTerminal, Write};
 
@@ -13,7 +14,8 @@ pub fn prompt(text: impl std::fmt::Display) {
     let _ = write!(stderr, "{text}").and_then(|()| stderr.flush());
 }
 
-/// Writes one line while an agent may have the terminal in raw mode, where a line end alone does not go back to column 1.
+/// Writes one line while an agent may have the terminal in raw mode, where a line end alone does
+/// not go back to column 1.
 pub fn interject(line: &str) {
     let mut stderr = std::io::stderr();
     let _ = if stderr.is_terminal() {

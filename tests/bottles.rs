@@ -1,6 +1,7 @@
 //! Real bottles, booted by the real binary: lifecycle, bad input, secrets, and attacks from inside.
 //!
-//! Needs `BOTTLE_CLOSURE`; `nix/bootstrap develop -c cargo test --test bottles` sets it, and so does the flake's check.
+//! Needs `BOTTLE_CLOSURE`; `nix/bootstrap develop -c cargo test --test bottles` sets it, and so
+//! does the flake's check.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 

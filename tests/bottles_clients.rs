@@ -1,12 +1,15 @@
-//! Real clients in a real bottle, through egress, to TLS upstreams on this machine's loopback; and, in bottles of their own, the agents (`agents::`),
-//! against stand-ins of their vendors' APIs that speak the real streaming protocols.
+//! Real clients in a real bottle, through egress, to TLS upstreams on this machine's loopback; and,
+//! in bottles of their own, the agents (`agents::`), against stand-ins of their vendors' APIs that
+//! speak the real streaming protocols.
 //!
-//! One bottle serves all; each client is tried three times. With the bottle's own environment it works, and the audit log names its
-//! route; the upstreams answer only to a token that the guest never has. To a host without a route it fails. With other trust anchors it
-//! fails, and nothing is let through.
+//! One bottle serves all; each client is tried three times. With the bottle's own environment it
+//! works, and the audit log names its route; the upstreams answer only to a token that the guest
+//! never has. To a host without a route it fails. With other trust anchors it fails, and nothing is
+//! let through.
 //!
-//! Needs `BOTTLE_CLOSURE` with the image `clients` (`nix/bootstrap build .#closure-clients`) or the agents' (`.#closure-agents`), python3 with
-//! h2, openssl and git. `--skip agents::` and `agents::` are checks of their own.
+//! Needs `BOTTLE_CLOSURE` with the image `clients` (`nix/bootstrap build .#closure-clients`) or the
+//! agents' (`.#closure-agents`), python3 with h2, openssl and git. `--skip agents::` and `agents::`
+//! are checks of their own.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1065,7 +1065,8 @@ fn the_documented_example_parses() {
     parse(example.as_bytes(), Path::new("bottle.toml"), &files).unwrap();
 }
 
-/// The parser names all keys of a table when one is far from any: each must be in the documentation, and so in its tables.
+/// The parser names all keys of a table when one is far from any: each must be in the
+/// documentation, and so in its tables.
 #[test]
 fn every_key_is_documented() {
     let tables = [

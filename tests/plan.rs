@@ -362,7 +362,8 @@ fn warnings_point_to_the_safer_way() {
             "[[bottles.d.egress]]\nname = \"1\"\n{first}\n[[bottles.d.egress]]\nname = \"2\"\n{second}"
         ))
     };
-    // An apex is covered by an apex only, a tunnel is opened or not by the first route that names its host, and `**` may be nothing.
+    // An apex is covered by an apex only, a tunnel is opened or not by the first route that names
+    // its host, and `**` may be nothing.
     for (first, second, never) in [
         ("host = \"*.a.b\"\napex = true", "host = \"a.b\"", true),
         ("host = \"*.a.b\"", "host = \"*.a.b\"\napex = true\nport = 443", false),
@@ -550,7 +551,8 @@ fn a_reload_keeps_the_command_and_name_of_the_launch() {
     assert_eq!(not_reloadable(&running, &again), Vec::<String>::new());
 }
 
-/// Random manifests from a seed: any valid one must plan to the same bytes each time, whatever the order of its tables.
+/// Random manifests from a seed: any valid one must plan to the same bytes each time, whatever the
+/// order of its tables.
 #[test]
 fn planning_is_deterministic() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;

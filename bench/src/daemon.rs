@@ -1,4 +1,5 @@
-//! Daemons that are measured: ours, and mitmproxy with the addon that does the same. All have one contract.
+//! Daemons that are measured: ours, and mitmproxy with the addon that does the same. All have one
+//! contract.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -155,7 +156,8 @@ fn read(pid: u32, name: &str) -> String {
     std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join(name)).unwrap_or_default()
 }
 
-/// The sum of the times in the fields `first` and the next of a process' stat, which are counted from 1 (proc_pid_stat(5)), in seconds.
+/// The sum of the times in the fields `first` and the next of a process' stat, which are counted
+/// from 1 (proc_pid_stat(5)), in seconds.
 fn seconds(pid: u32, first: usize) -> f64 {
     let stat = read(pid, "stat");
     // After the name, which may hold anything, comes the third.

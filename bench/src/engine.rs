@@ -1,5 +1,5 @@
-//! `bench engine`: a launch on smolvm against smolvm alone, and QEMU's beside them; what our packer writes against what smolvm's own does.
-//! Where KVM is nested in emulation all of it is slow alike.
+//! `bench engine`: a launch on smolvm against smolvm alone, and QEMU's beside them; what our packer
+//! writes against what smolvm's own does. Where KVM is nested in emulation all of it is slow alike.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -61,7 +61,8 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> 
     artifacts(report, smolvm, &image.path, runs)
 }
 
-/// `image` against what `smolvm pack create` makes of the same files: create and start once it is unpacked, and the size.
+/// `image` against what `smolvm pack create` makes of the same files: create and start once it is
+/// unpacked, and the size.
 fn artifacts(report: &mut Report, smolvm: &Smolvm, image: &Path, runs: u32) -> Result<(), String> {
     let state = State::new(smolvm)?;
     state.boot(image)?;
@@ -164,7 +165,8 @@ impl<'a> State<'a> {
         })
     }
 
-    /// ms from create to the end of start, and to the end of exec; the machine is deleted afterwards.
+    /// ms from create to the end of start, and to the end of exec; the machine is deleted
+    /// afterwards.
     fn boot(&self, image: &Path) -> Result<(f64, f64), String> {
         let began = Instant::now();
         self.create(image)?;

@@ -122,8 +122,8 @@ fn copy(report: &mut Report, home: &Home, runtime: &tokio::runtime::Runtime) -> 
     Ok(())
 }
 
-/// A project's copy: until commands run in a bottle that has it, less until they run in one without, beside what tar into `bottle exec` takes for
-/// the same files.
+/// A project's copy: until commands run in a bottle that has it, less until they run in one
+/// without, beside what tar into `bottle exec` takes for the same files.
 fn workspace(report: &mut Report, home: &Home) -> Result<(), String> {
     let project =
         project(home.path()).map_err(|e| format!("the project cannot be written: {e}"))?;
@@ -205,7 +205,8 @@ fn claude(report: &mut Report, home: &Home, closure: &Closure, runs: u32) -> Res
     Ok(())
 }
 
-/// A project of 10,000 files, 205 MB, in 100 directories below `home`, and a manifest with the agents `copy` and `none`.
+/// A project of 10,000 files, 205 MB, in 100 directories below `home`, and a manifest with the
+/// agents `copy` and `none`.
 fn project(home: &Path) -> std::io::Result<PathBuf> {
     let project = home.join("project");
     for directory in 0..100_u64 {

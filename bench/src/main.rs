@@ -38,11 +38,13 @@ enum Bench {
         #[arg(long, default_value_t = 30)]
         soak: u32,
     },
-    /// Launches on smolvm; against smolvm alone, and QEMU; and .smolmachine files against smolvm's own. Needs KVM.
+    /// Launches on smolvm; against smolvm alone, and QEMU; and .smolmachine files against smolvm's
+    /// own. Needs KVM.
     Engine,
     /// Packing the demo's image.
     Pack,
-    /// The egress proxy; against no proxy, and against mitmproxy where BOTTLE_MITMPROXY says where it is.
+    /// The egress proxy; against no proxy, and against mitmproxy where BOTTLE_MITMPROXY says where
+    /// it is.
     Egress(egress::Options),
     /// Pushes and clones through git-gate; against the same made directly.
     Git(git::Options),

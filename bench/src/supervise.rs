@@ -1,4 +1,5 @@
-//! `bench supervise`: from a yes to its effect in a real bottle; what an idle dashboard costs beside 20 bottles; how fast its filter is.
+//! `bench supervise`: from a yes to its effect in a real bottle; what an idle dashboard costs
+//! beside 20 bottles; how fast its filter is.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -52,7 +53,8 @@ fn roots(home: &Home) -> Result<Roots, String> {
     Roots::at(home.path().join("state/bottle"), home.path().join("run/bottle")).map_err(text)
 }
 
-/// Bottles as they are on disk while they run, each with a proposal that waits, and [`LINES`] audit lines in all.
+/// Bottles as they are on disk while they run, each with a proposal that waits, and [`LINES`] audit
+/// lines in all.
 fn dashboard(report: &mut Report, binary: &Path) -> Result<(), String> {
     let home = Home::new(binary).map_err(text)?;
     let roots = roots(&home)?;
@@ -92,7 +94,8 @@ fn dashboard(report: &mut Report, binary: &Path) -> Result<(), String> {
         Some(AtMost(25.0)),
     );
 
-    // From a key to the filtered log on the screen, through the terminal. A letter more each time; the last one matches nothing.
+    // From a key to the filtered log on the screen, through the terminal. A letter more each time;
+    // the last one matches nothing.
     screen.keys("/")?;
     screen.until("filter:")?;
     let mut taken = Vec::new();
@@ -151,7 +154,8 @@ impl Screen {
     fn start(home: &Home) -> Result<Self, String> {
         let (mut ours, mut line) = (-1, -1);
         let size = libc::winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: both descriptors are written to, the size is read; the others may be null, see openpty(3).
+        // SAFETY: both descriptors are written to, the size is read; the others may be null, see
+        // openpty(3).
         let made = unsafe {
             libc::openpty(&mut ours, &mut line, std::ptr::null_mut(), std::ptr::null(), &size)
         };
@@ -210,8 +214,8 @@ impl Drop for Screen {
 const MANIFEST: &str = "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"sleep\", \"100000\"]\n\
                         [bottles.dev]\nimage = \"demo\"\nsupervise = true\n";
 
-/// A yes, as any of the operator's programs sends it, and the first request that passes by it. Requests come one after another on
-/// the bottle's socket, as fast as they are refused.
+/// A yes, as any of the operator's programs sends it, and the first request that passes by it.
+/// Requests come one after another on the bottle's socket, as fast as they are refused.
 fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
     let home = Home::new(binary).map_err(text)?;
     std::fs::write(home.path().join("bottle.toml"), MANIFEST).map_err(text)?;
@@ -300,7 +304,8 @@ fn upstream() -> Result<u16, String> {
     Ok(port)
 }
 
-/// As a program in the bottle would ask, whose stream ends at this socket. The number of the proposal.
+/// As a program in the bottle would ask, whose stream ends at this socket. The number of the
+/// proposal.
 fn propose(dir: &BottleDir, port: u16, n: usize) -> Result<u32, String> {
     let arguments = json!({ "host": "127.0.0.1", "port": port, "tls": false, "methods": ["GET"], "paths": [format!("/{n}")], "reason": "bench" });
     let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "propose_route", "arguments": arguments } });

@@ -1,4 +1,5 @@
-//! Numbers of the real daemon: `cargo bench -p bottle-bundle`. Printed for people; nothing is asserted here.
+//! Numbers of the real daemon: `cargo bench -p bottle-bundle`. Printed for people; nothing is
+//! asserted here.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../tests/support/mod.rs"]

@@ -1,4 +1,5 @@
-//! One connection to an HTTPS API of JSON, for the orchestrator, which itself never speaks with a server.
+//! One connection to an HTTPS API of JSON, for the orchestrator, which itself never speaks with a
+//! server.
 
 use std::io;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ const ANSWER: usize = 4 << 20;
 /// For one request, from its first name lookup to the end of the answer.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Answers the one request that is a line of standard input, having given up everything but what a client of TLS needs. `url` is of whom it asks.
+/// Answers the one request that is a line of standard input, having given up everything but what a
+/// client of TLS needs. `url` is of whom it asks.
 ///
 /// # Errors
 /// One line: it is no request, the process cannot be confined, or there is no answer in time.
@@ -66,7 +68,8 @@ pub struct Api {
 }
 
 impl Api {
-    /// To the server of `url`, `https://…`; its certificate may be signed by the CAs of the PEM `ca`, too.
+    /// To the server of `url`, `https://…`; its certificate may be signed by the CAs of the PEM
+    /// `ca`, too.
     ///
     /// # Errors
     /// One line for people.

@@ -1,4 +1,5 @@
-//! The command line. Exit codes: 0 ended as told, 1 could not start or failed, 2 usage, 4 cannot be confined.
+//! The command line. Exit codes: 0 ended as told, 1 could not start or failed, 2 usage, 4 cannot be
+//! confined.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ enum Command {
     Egress(Egress),
     /// git server over the bottle's upstreams: keys, push policy, scan, audit.
     GitGate(Gate),
-    /// Ask a forge's API to let a deploy key in or lock it out; the request is a line of standard input.
+    /// Ask a forge's API to let a deploy key in or lock it out; the request is a line of standard
+    /// input.
     Forge(Once),
     /// Renew the host's login at a vendor; the request is a line of standard input.
     Renew(Once),
@@ -121,7 +123,8 @@ struct Confine {
     /// Files, devices or directories that CMD may read and write.
     #[arg(long, num_args = 1.., value_name = "PATH")]
     rw: Vec<PathBuf>,
-    /// No network: a network namespace of its own, and no socket, Unix ones included, but those that are inherited.
+    /// No network: a network namespace of its own, and no socket, Unix ones included, but those
+    /// that are inherited.
     #[arg(long)]
     no_network: bool,
     /// New internet sockets only, and no listening ones.
@@ -161,7 +164,8 @@ struct Machine {
     /// Unix socket that they see as /tmp/channel.
     #[arg(long)]
     channel: Option<PathBuf>,
-    /// A directory that they see, read-only, as the one that is at PLACE (relative) in the machine's.
+    /// A directory that they see, read-only, as the one that is at PLACE (relative) in the
+    /// machine's.
     #[arg(long, num_args = 2, value_names = ["DIR", "PLACE"])]
     shared: Vec<PathBuf>,
     /// Process id of the parent; everything dies with it.

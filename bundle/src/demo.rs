@@ -1,5 +1,5 @@
-//! `bottle-bundle demo-upstream`: a TLS server on loopback that can tell whether the bottle's token reached it, and has an empty
-//! repository.
+//! `bottle-bundle demo-upstream`: a TLS server on loopback that can tell whether the bottle's token
+//! reached it, and has an empty repository.
 
 use std::convert::Infallible;
 use std::io::{self, Write as _};

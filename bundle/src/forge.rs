@@ -1,6 +1,8 @@
-//! `bottle-bundle forge`: one question to a forge's API, for the orchestrator, which itself never speaks with a server. The request,
-//! with its token, comes over standard input; the process is confined like egress before it resolves a name. It says `done`, `absent` of a
-//! key to be revoked that is not there, or `refused: WHY` when nothing can have come of the request; of any other failure nobody knows.
+//! `bottle-bundle forge`: one question to a forge's API, for the orchestrator, which itself never
+//! speaks with a server. The request, with its token, comes over standard input; the process is
+//! confined like egress before it resolves a name. It says `done`, `absent` of a key to be revoked
+//! that is not there, or `refused: WHY` when nothing can have come of the request; of any other
+//! failure nobody knows.
 
 use bottle_policy::{DeployKeyAction, Forge, ForgeRequest};
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -67,8 +69,8 @@ async fn answer(request: &ForgeRequest) -> Result<&'static str, Failure> {
             }
         }
         DeployKeyAction::Revoke { public_key } => {
-            // Found by what it is: who registered it may have died before it knew its number. All pages, as a forge may give
-            // fewer keys a page than it is asked for.
+            // Found by what it is: who registered it may have died before it knew its number. All
+            // pages, as a forge may give fewer keys a page than it is asked for.
             revoke(request, &mut api, (&keys, &credential), public_key)
                 .await
                 .map_err(Failure::Unknown)

@@ -1,5 +1,5 @@
-//! Standard input: first the daemon's secrets, one line, then what it is told later, a line each, until whoever holds the
-//! other end goes away.
+//! Standard input: first the daemon's secrets, one line, then what it is told later, a line each,
+//! until whoever holds the other end goes away.
 
 use std::io;
 
@@ -62,8 +62,9 @@ impl Lines {
         }
     }
 
-    /// Hands every further line to `told`. The result becomes true when standard input ends, or brings a line that is too
-    /// long, or SIGTERM or SIGINT arrives. To be called inside the runtime.
+    /// Hands every further line to `told`. The result becomes true when standard input ends, or
+    /// brings a line that is too long, or SIGTERM or SIGINT arrives. To be called inside the
+    /// runtime.
     ///
     /// # Errors
     /// The signal handlers or the reading thread cannot be set up.
@@ -74,7 +75,8 @@ impl Lines {
         use tokio::signal::unix::{SignalKind, signal};
         let (tx, rx) = watch::channel(false);
         let on_eof = tx.clone();
-        // A thread, because a pipe, a terminal and /dev/null need three different ways to be waited for otherwise.
+        // A thread, because a pipe, a terminal and /dev/null need three different ways to be waited
+        // for otherwise.
         std::thread::Builder::new().name("lifeline".to_owned()).stack_size(256 * 1024).spawn(
             move || {
                 while let Ok(line) = self.next_line() {

@@ -1,5 +1,6 @@
-//! `bottle-bundle renew`: renews the host's own login at a vendor, for the orchestrator. The request comes over standard input, the
-//! new login goes to standard output, a pipe; the process is confined before it resolves a name.
+//! `bottle-bundle renew`: renews the host's own login at a vendor, for the orchestrator. The
+//! request comes over standard input, the new login goes to standard output, a pipe; the process is
+//! confined before it resolves a name.
 
 use std::time::SystemTime;
 

@@ -1,6 +1,7 @@
 //! What a confined process cannot do, next to the proof that it could before.
 //!
-//! Each attack runs in a process of its own: this test program again, told by the environment which attack to make.
+//! Each attack runs in a process of its own: this test program again, told by the environment which
+//! attack to make.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -100,7 +101,8 @@ fn attack(name: &str) -> bool {
         "signal another process" => {
             kill(Pid::from_raw(env("VICTIM").parse().unwrap()), None).is_ok()
         }
-        // SAFETY: system calls with integer arguments or a zeroed buffer of the right size; nothing is shared.
+        // SAFETY: system calls with integer arguments or a zeroed buffer of the right size; nothing
+        // is shared.
         "start io_uring" => unsafe {
             libc::syscall(libc::SYS_io_uring_setup, 1, [0u64; 15].as_mut_ptr()) >= 0
         },
@@ -194,7 +196,8 @@ fn prepare(command: &mut Command, name: &str, targets: &Targets, own: &Path) {
     let file = fs::File::open("/dev/null").unwrap();
     let (near, far) = UnixStream::pair().unwrap();
     (&far).write_all(b"x").unwrap();
-    // SAFETY: dup2, socket and umask are async-signal-safe; the files live until the closure, which owns them, is dropped.
+    // SAFETY: dup2, socket and umask are async-signal-safe; the files live until the closure, which
+    // owns them, is dropped.
     unsafe {
         command.pre_exec(move || {
             libc::dup2(file.as_raw_fd(), 77);
@@ -220,8 +223,8 @@ fn run(name: &str, network: Option<&str>) -> i32 {
     command.status().unwrap().code().unwrap_or(-1)
 }
 
-/// Attacks that the machine itself may forbid to anyone (containers, hardened kernels; in a Nix build every process
-/// has "no new privileges").
+/// Attacks that the machine itself may forbid to anyone (containers, hardened kernels; in a Nix
+/// build every process has "no new privileges").
 const MAYBE: &[&str] = &[
     "start io_uring",
     "ask for a keyring",

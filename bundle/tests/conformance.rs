@@ -1,6 +1,7 @@
-//! What every egress program must do, whatever it is made of: the attack table and what is allowed, against
-//! `bottle-bundle egress`, and against the mitmproxy chain when `BOTTLE_EGRESS_MITMPROXY` names its program.
-//! Where that chain does less, [`weaker::WEAKER`] says what happens instead, and docs/egress-chains.md says the same.
+//! What every egress program must do, whatever it is made of: the attack table and what is allowed,
+//! against `bottle-bundle egress`, and against the mitmproxy chain when `BOTTLE_EGRESS_MITMPROXY`
+//! names its program. Where that chain does less, [`weaker::WEAKER`] says what happens instead, and
+//! docs/egress-chains.md says the same.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "conformance/allowed.rs"]

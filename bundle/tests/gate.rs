@@ -341,7 +341,8 @@ fn killed_at_any_stage_of_a_push_it_leaves_all_or_nothing() {
         let whole =
             now.contains(&format!("refs/heads/agent/a {}", work.ok(&["rev-parse", "HEAD"]).trim()));
         assert!(now == before || whole, "{stage}: {now}");
-        // What was in the upstream's hands may or may not have been taken; before that nothing is there.
+        // What was in the upstream's hands may or may not have been taken; before that nothing is
+        // there.
         assert!(*stage == "forwarded" || whole == *arrived, "{stage}: {now}");
         // It can be made again, whether or not it has arrived.
         work.ok(&["remote", "set-url", "origin", &gate.url("x")]);
@@ -413,7 +414,8 @@ fn an_attested_push_carries_a_note_that_ssh_keygen_verifies() {
         assert!(note.lines().any(|l| l == line), "{line}: {note}");
     }
     assert!(verified(&note) && !verified(&note.replace("1-2", "1-1")), "{note}");
-    // Another branch at the same commit does not take the first's place, and a name that ends like the notes' is not theirs.
+    // Another branch at the same commit does not take the first's place, and a name that ends like
+    // the notes' is not theirs.
     let work = gates[0].clone("x");
     for branch in ["agent/again", "agent/y/refs/notes/bot-bottle"] {
         let (ok, said) = work.push(&["origin", &format!("{}:refs/heads/{branch}", tip.trim())]);

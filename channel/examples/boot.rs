@@ -1,7 +1,10 @@
-//! Boots a guest the way the qemu engine does, and measures the channel. For work on channel and guest; not a part of bottle.
+//! Boots a guest the way the qemu engine does, and measures the channel. For work on channel and
+//! guest; not a part of bottle.
 //!
-//! `cargo run --release -p bottle-channel --example boot -- QEMU FIRMWARE KERNEL INITRD IMAGE MKE2FS [-- COMMAND...]`
-//! With the command `check`, checks what exec, copy and the relay promise. With another command, runs it with this terminal's stdin and its output, as uid 1000 on a pty when `TTY=1`.
+//! `cargo run --release -p bottle-channel --example boot -- QEMU FIRMWARE KERNEL INITRD IMAGE
+//! MKE2FS [-- COMMAND...]` With the command `check`, checks what exec, copy and the relay promise.
+//! With another command, runs it with this terminal's stdin and its output, as uid 1000 on a pty
+//! when `TTY=1`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_precision_loss)]
 
 use std::collections::BTreeMap;

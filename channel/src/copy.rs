@@ -1,4 +1,5 @@
-//! Files in and out, as tar. Both directions end in a [`CopyReport`], so that a cut stream is never taken for a short one.
+//! Files in and out, as tar. Both directions end in a [`CopyReport`], so that a cut stream is never
+//! taken for a short one.
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -65,7 +66,8 @@ impl<'a> OutFrame<'a> {
 /// Sends the tar stream `tar` to be unpacked in the guest.
 ///
 /// # Errors
-/// When the stream fails, `tar` cannot be read, or the guest reports an error (also in the middle of the transfer).
+/// When the stream fails, `tar` cannot be read, or the guest reports an error (also in the middle
+/// of the transfer).
 pub async fn copy_in<R: AsyncRead + Unpin>(
     session: &Session<HostOpen>,
     request: CopyInRequest,
@@ -107,8 +109,9 @@ pub async fn copy_in_stream<S: AsyncRead + AsyncWrite + Unpin, R: AsyncRead + Un
     reply.into_result()
 }
 
-/// Writes `request.path` of the guest to `out` as a tar stream. The bytes are hostile: unpack them with
-/// [`crate::untar::extract_hostile`] only, and not before this returns `Ok` if a part of them is worse than nothing.
+/// Writes `request.path` of the guest to `out` as a tar stream. The bytes are hostile: unpack them
+/// with [`crate::untar::extract_hostile`] only, and not before this returns `Ok` if a part of them
+/// is worse than nothing.
 ///
 /// # Errors
 /// When the stream fails or is cut short, `out` cannot be written, or the guest reports an error.

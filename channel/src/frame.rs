@@ -1,4 +1,5 @@
-//! Frames inside a stream: kind (u8), payload length (u32 little-endian), payload of at most [`MAX_PAYLOAD`] bytes.
+//! Frames inside a stream: kind (u8), payload length (u32 little-endian), payload of at most
+//! [`MAX_PAYLOAD`] bytes.
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -56,7 +57,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { io, buf: Vec::new(), start: 0, end: 0 }
     }
 
-    /// The next frame, or `None` at an end of stream between frames. Cancel safe: a dropped call loses no byte.
+    /// The next frame, or `None` at an end of stream between frames. Cancel safe: a dropped call
+    /// loses no byte.
     ///
     /// # Errors
     /// See [`FrameError`]; the reader is of no use after one.

@@ -5,9 +5,10 @@
 //! guest     → host    HMAC-SHA256(key, GUEST_LABEL ‖ guest hello ‖ host hello)
 //! host      → guest   HMAC-SHA256(key, HOST_LABEL  ‖ guest hello ‖ host hello)
 //! ```
-//! The host reveals nothing made with the key until the guest has proved it. Magic and version come first, so that
-//! an image and an orchestrator of different ages fail with [`HandshakeError::Version`]. There is no deadline in
-//! here: callers wrap the whole handshake in one.
+//! The host reveals nothing made with the key until the guest has proved it. Magic and version come
+//! first, so that an image and an orchestrator of different ages fail with
+//! [`HandshakeError::Version`]. There is no deadline in here: callers wrap the whole handshake in
+//! one.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;

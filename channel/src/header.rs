@@ -42,8 +42,8 @@ pub async fn write_header<W: AsyncWrite + Unpin + ?Sized, T: Serialize>(
     Ok(())
 }
 
-/// Reads what [`write_header`] wrote, refusing more than `limit` bytes before allocating them. Reads no byte beyond
-/// the header. The caller sets the deadline.
+/// Reads what [`write_header`] wrote, refusing more than `limit` bytes before allocating them.
+/// Reads no byte beyond the header. The caller sets the deadline.
 ///
 /// # Errors
 /// When `io` fails, the length exceeds `limit`, or the document is not a `T`.

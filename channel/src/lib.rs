@@ -1,11 +1,12 @@
 //! The one byte stream between the host and a bottle: mutual authentication, then named streams.
 //!
-//! On the host side every byte that arrives is hostile: the guest's root controls them. So the host parses nothing
-//! but fixed-size hellos before the guest has proved the per-launch key, can parse only [`GuestOpen`] headers after
-//! that, holds at most [`mux::MAX_BUFFERED`] bytes for the guest, and never waits for the guest in order to serve
-//! another stream.
+//! On the host side every byte that arrives is hostile: the guest's root controls them. So the host
+//! parses nothing but fixed-size hellos before the guest has proved the per-launch key, can parse
+//! only [`GuestOpen`] headers after that, holds at most [`mux::MAX_BUFFERED`] bytes for the guest,
+//! and never waits for the guest in order to serve another stream.
 //!
-//! The order of use is [`host_handshake`] → [`Session::host`] → spawn the [`Driver`] → [`Session::open`].
+//! The order of use is [`host_handshake`] → [`Session::host`] → spawn the [`Driver`] →
+//! [`Session::open`].
 
 pub mod copy;
 pub mod exec;

@@ -18,13 +18,15 @@ pub enum HostOpen {
     Configure(GuestConfig),
     /// Runs a process. Frames of [`crate::exec`] follow both ways.
     Exec(ExecRequest),
-    /// A tar stream follows, then end of stream. The answer is a [`Reply`] of [`crate::copy::CopyReport`].
+    /// A tar stream follows, then end of stream. The answer is a [`Reply`] of
+    /// [`crate::copy::CopyReport`].
     CopyIn(CopyInRequest),
     /// Frames of [`crate::copy`] come back.
     CopyOut(CopyOutRequest),
     /// The answer is a [`Reply`] of [`Pong`].
     Ping,
-    /// Stops every process, writes everything to disk and powers off. The answer is a [`Reply`] before the power goes.
+    /// Stops every process, writes everything to disk and powers off. The answer is a [`Reply`]
+    /// before the power goes.
     Shutdown,
 }
 
@@ -114,7 +116,8 @@ pub struct GuestConfig {
     /// Directories to make, in order, parents included.
     #[serde(default)]
     pub mkdirs: Vec<MakeDir>,
-    /// Certificate, as PEM, of an authority that every TLS client in the guest is to trust; see [`crate::trust`].
+    /// Certificate, as PEM, of an authority that every TLS client in the guest is to trust; see
+    /// [`crate::trust`].
     #[serde(default)]
     pub authority: Option<String>,
     /// What git is told on top of the image's own settings, for every user.
@@ -138,7 +141,8 @@ pub struct MakeDir {
 /// One process to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
-    /// Program and arguments. The program is looked up in `env`'s PATH; [`SELF`] is the guest agent.
+    /// Program and arguments. The program is looked up in `env`'s PATH; [`SELF`] is the guest
+    /// agent.
     pub argv: Vec<String>,
     /// The whole environment: nothing is inherited.
     #[serde(default)]

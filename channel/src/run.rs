@@ -141,8 +141,9 @@ pub enum ExecFailure {
     TooMuchOutput(usize),
 }
 
-/// Joins the process behind `stream`, whose header is already written, to local ends. Returns its status when all output is
-/// written out, whether or not stdin has come to an end. Dropping this future hangs the process up.
+/// Joins the process behind `stream`, whose header is already written, to local ends. Returns its
+/// status when all output is written out, whether or not stdin has come to an end. Dropping this
+/// future hangs the process up.
 ///
 /// # Errors
 /// See [`ExecFailure`].
@@ -171,7 +172,8 @@ where
             }
         }
     };
-    // Input never ends the run: it stops when the guest takes no more, and only the output side knows the outcome.
+    // Input never ends the run: it stops when the guest takes no more, and only the output side
+    // knows the outcome.
     let input = async {
         let _ = send_input(FrameWriter::new(to), stdin, controls).await;
         std::future::pending::<std::convert::Infallible>().await
@@ -225,7 +227,8 @@ pub struct Capture {
     pub stderr: Vec<u8>,
 }
 
-/// Collects the output of the process behind `stream`, at most `limit` bytes of stdout and stderr together, for at most `deadline`.
+/// Collects the output of the process behind `stream`, at most `limit` bytes of stdout and stderr
+/// together, for at most `deadline`.
 ///
 /// # Errors
 /// See [`ExecFailure`]; after one, the process has been hung up.
@@ -238,7 +241,8 @@ pub async fn exec_capture<S: AsyncRead + AsyncWrite + Unpin>(
     let mut from = FrameReader::new(from);
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let run = async {
-        // So that a process that reads stdin ends; the guest needs none when the request has no stdin.
+        // So that a process that reads stdin ends; the guest needs none when the request has no
+        // stdin.
         let _ = ToGuest::StdinEof.send(&mut FrameWriter::new(to)).await;
         loop {
             let (into, bytes) =

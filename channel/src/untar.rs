@@ -1,7 +1,8 @@
 //! Unpacking a tar stream: one that a guest made, or, in the guest, a workspace.
 //!
-//! Regular files, directories and symlinks that stay inside, nothing else. Every path is walked from a directory handle
-//! without following links, so that neither an earlier entry nor another process can redirect a later one.
+//! Regular files, directories and symlinks that stay inside, nothing else. Every path is walked
+//! from a directory handle without following links, so that neither an earlier entry nor another
+//! process can redirect a later one.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -56,8 +57,8 @@ const MAX_PAX: u64 = 16 * 1024;
 /// Open directory handles stay few: paths deeper than this are refused.
 const MAX_DEPTH: usize = 128;
 
-/// Unpacks `tar` below `dest`, which must exist. Files and links that are in the way are replaced, directories are kept. Modes are
-/// kept without setuid, setgid and sticky bits; owners are not.
+/// Unpacks `tar` below `dest`, which must exist. Files and links that are in the way are replaced,
+/// directories are kept. Modes are kept without setuid, setgid and sticky bits; owners are not.
 ///
 /// # Errors
 /// See [`UntarError`].
@@ -69,7 +70,8 @@ pub fn extract_hostile<R: Read>(
     extract_hostile_but(tar, dest, limits, true, |_| false)
 }
 
-/// Unpacks `tar` below `dest` for the owner `uid`:`gid`, links wherever they lead. Otherwise as [`extract_hostile`].
+/// Unpacks `tar` below `dest` for the owner `uid`:`gid`, links wherever they lead. Otherwise as
+/// [`extract_hostile`].
 ///
 /// # Errors
 /// See [`UntarError`].
@@ -82,8 +84,9 @@ pub fn extract_for<R: Read>(
     extract(tar, Unpacking::new(dest, Some((uid, gid)), false)?, limits, |_| false)
 }
 
-/// [`extract_hostile`], but an entry that is refused is left out when `refused` says so, and the rest goes on. Without `links_inside`, links are
-/// kept wherever they lead; nothing is ever written through one.
+/// [`extract_hostile`], but an entry that is refused is left out when `refused` says so, and the
+/// rest goes on. Without `links_inside`, links are kept wherever they lead; nothing is ever written
+/// through one.
 ///
 /// # Errors
 /// See [`UntarError`].
@@ -106,7 +109,8 @@ fn extract<R: Read>(
     let mut archive = tar::Archive::new(tar);
     let mut report = CopyReport::default();
     let (mut long_path, mut long_link) = (None, None);
-    // Raw entries, because the tar crate reads long names and pax records into memory whatever their size.
+    // Raw entries, because the tar crate reads long names and pax records into memory whatever
+    // their size.
     for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
         let kind = entry.header().entry_type();
@@ -301,7 +305,8 @@ fn descend(dir: &OwnedFd, name: &OsStr, owner: Option<(u32, u32)>) -> nix::Resul
     }
 }
 
-/// Removes a file or link of that name; a directory stays, and the caller's exclusive creation then fails.
+/// Removes a file or link of that name; a directory stays, and the caller's exclusive creation then
+/// fails.
 fn clear(dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match unistd::unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
         // Linux says EISDIR for a directory, POSIX EPERM.
@@ -317,8 +322,9 @@ fn refused(error: Errno, path: &dyn Fn() -> String) -> UntarError {
     }
 }
 
-/// Whether a link in a directory `depth` levels below the destination leads to something inside. Going up is allowed only at the
-/// start: after a name, which may itself be a link to somewhere higher, `..` could leave the tree.
+/// Whether a link in a directory `depth` levels below the destination leads to something inside.
+/// Going up is allowed only at the start: after a name, which may itself be a link to somewhere
+/// higher, `..` could leave the tree.
 fn stays_inside(target: &[u8], depth: usize) -> bool {
     let (mut ups, mut names) = (0, 0);
     for component in Path::new(OsStr::from_bytes(target)).components() {

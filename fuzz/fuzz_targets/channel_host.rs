@@ -1,12 +1,15 @@
-//! Everything that a guest which holds the key can send: the multiplexer's frames, the headers of streams, and the frames of an exec and
-//! of a copy on streams that the host opened. Nothing may panic, hang, or hold more than the channel's bound.
+//! Everything that a guest which holds the key can send: the multiplexer's frames, the headers of
+//! streams, and the frames of an exec and of a copy on streams that the host opened. Nothing may
+//! panic, hang, or hold more than the channel's bound.
 #![no_main]
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bottle_channel::{CopyOutRequest, ExecRequest, GuestOpen, HostOpen, Session, copy, frame, mux, run_exec};
+use bottle_channel::{
+    CopyOutRequest, ExecRequest, GuestOpen, HostOpen, Session, copy, frame, mux, run_exec,
+};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -18,8 +21,13 @@ struct Guest<'a> {
 }
 
 impl AsyncRead for Guest<'_> {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let (now, later) = self.bytes.split_at(self.step.min(self.bytes.len()).min(buf.remaining()));
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let (now, later) =
+            self.bytes.split_at(self.step.min(self.bytes.len()).min(buf.remaining()));
         buf.put_slice(now);
         self.bytes = later;
         Poll::Ready(Ok(()))
@@ -27,7 +35,11 @@ impl AsyncRead for Guest<'_> {
 }
 
 impl AsyncWrite for Guest<'_> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         self.writes += 1;
         if self.writes % 5 == 0 {
             cx.waker().wake_by_ref();
@@ -48,16 +60,32 @@ impl AsyncWrite for Guest<'_> {
 fuzz_target!(|data: &[u8]| {
     let Some((&step, bytes)) = data.split_first() else { return };
     let _ = frame::parse_frame(bytes);
-    let limits = mux::wire::Limits { host: true, max_header: mux::MAX_GUEST_HEADER, max_peer_streams: mux::MAX_GUEST_STREAMS };
+    let limits = mux::wire::Limits {
+        host: true,
+        max_header: mux::MAX_GUEST_HEADER,
+        max_peer_streams: mux::MAX_GUEST_STREAMS,
+    };
     let _ = mux::wire::parse(bytes, &limits);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
         let guest = Guest { bytes, step: usize::from(step).max(1) * 7, writes: 0 };
         let (session, mut incoming, driver) = Session::host(guest);
-        let request = ExecRequest { argv: vec!["true".into()], env: Default::default(), cwd: None, uid: 0, gid: 0, tty: None, stdin: true };
+        let request = ExecRequest {
+            argv: vec!["true".into()],
+            env: Default::default(),
+            cwd: None,
+            uid: 0,
+            gid: 0,
+            tty: None,
+            stdin: true,
+        };
         // Streams 1 and 3.
         let exec = session.open(&HostOpen::Exec(request)).await.expect("a stream");
-        let out = session.open(&HostOpen::CopyOut(CopyOutRequest { path: "/".into() })).await.expect("a stream");
+        let out = session
+            .open(&HostOpen::CopyOut(CopyOutRequest { path: "/".into() }))
+            .await
+            .expect("a stream");
         let (_controls, receiver) = tokio::sync::mpsc::channel(1);
         let exec = run_exec(exec, &b"input"[..], tokio::io::sink(), tokio::io::sink(), receiver);
         let out = copy::copy_out_stream(out, tokio::io::sink());
@@ -66,8 +94,10 @@ fuzz_target!(|data: &[u8]| {
             while let Some((GuestOpen::Endpoint { .. }, mut stream)) = incoming.next().await {
                 assert!(held.len() <= mux::MAX_GUEST_STREAMS);
                 let mut some = [0; 64];
-                if let Poll::Ready(Ok(())) =
-                    std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_read(cx, &mut ReadBuf::new(&mut some)))).await
+                if let Poll::Ready(Ok(())) = std::future::poll_fn(|cx| {
+                    Poll::Ready(Pin::new(&mut stream).poll_read(cx, &mut ReadBuf::new(&mut some)))
+                })
+                .await
                 {
                     let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"answer").await;
                 }
@@ -75,6 +105,8 @@ fuzz_target!(|data: &[u8]| {
             }
         };
         let all = async { tokio::join!(driver, exec, out, accept) };
-        let _results = tokio::time::timeout(Duration::from_secs(5), all).await.expect("the end of the transport ends everything");
+        let _results = tokio::time::timeout(Duration::from_secs(5), all)
+            .await
+            .expect("the end of the transport ends everything");
     });
 });

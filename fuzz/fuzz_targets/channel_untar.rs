@@ -19,6 +19,10 @@ fuzz_target!(|data: &[u8]| {
         block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
     let _ = extract_hostile(&tar[..], &inside, Limits { entries: 50, bytes: 1 << 16 });
-    let outside: Vec<_> = std::fs::read_dir(dir.path()).expect("a directory").flatten().map(|e| e.file_name()).collect();
+    let outside: Vec<_> = std::fs::read_dir(dir.path())
+        .expect("a directory")
+        .flatten()
+        .map(|e| e.file_name())
+        .collect();
     assert_eq!(outside, ["in"]);
 });

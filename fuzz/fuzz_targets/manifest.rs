@@ -1,5 +1,6 @@
-//! Arbitrary bytes as `bottle.toml` and as an agent file: parse, plan and show them. Nothing panics, each fault has a place
-//! that exists in its file, and what is shown cannot drive a terminal.
+//! Arbitrary bytes as `bottle.toml` and as an agent file: parse, plan and show them. Nothing
+//! panics, each fault has a place that exists in its file, and what is shown cannot drive a
+//! terminal.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -11,7 +12,8 @@ use libfuzzer_sys::fuzz_target;
 
 /// Lines of the fuzzed file, as an editor counts them.
 fn lines(bytes: &[u8]) -> u32 {
-    let newlines = bytes.iter().filter(|b| **b == b'\n').count() + usize::from(!bytes.ends_with(b"\n"));
+    let newlines =
+        bytes.iter().filter(|b| **b == b'\n').count() + usize::from(!bytes.ends_with(b"\n"));
     u32::try_from(newlines.max(1)).unwrap_or(u32::MAX)
 }
 
@@ -39,7 +41,8 @@ fuzz_target!(|bytes: &[u8]| {
     files.files.insert("ca.pem".to_owned(), bytes.to_vec());
     let as_manifest = check(parse(bytes, Path::new("bottle.toml"), &files), "bottle.toml", bytes);
     files.files.insert("agents/fuzzed.md".to_owned(), bytes.to_vec());
-    let as_agent = check(parse(b"version = 1", Path::new("bottle.toml"), &files), "agents/fuzzed.md", bytes);
+    let as_agent =
+        check(parse(b"version = 1", Path::new("bottle.toml"), &files), "agents/fuzzed.md", bytes);
 
     let env = |name: &str| (name.len() % 2 == 0).then(|| format!("{name}\u{1b}[31m\u{202e}"));
     let image = ImageFacts {
@@ -51,7 +54,8 @@ fuzz_target!(|bytes: &[u8]| {
         workdir: "/".into(),
         path: "/bin".into(),
     };
-    let images: BTreeMap<_, _> = "demo".parse().into_iter().map(|name| (name, image.clone())).collect();
+    let images: BTreeMap<_, _> =
+        "demo".parse().into_iter().map(|name| (name, image.clone())).collect();
     let engine = Engine { name: "qemu".to_owned(), reason: "fuzzing".to_owned() };
     let host = Host { env: &env, engine, images };
     let mut previous: Option<LaunchPlan> = None;
@@ -60,9 +64,15 @@ fuzz_target!(|bytes: &[u8]| {
             match plan(manifest, agent.as_str(), &host, &Options::default()) {
                 Ok(planned) => {
                     let text = render(&planned);
-                    assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
+                    assert!(
+                        text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'),
+                        "{text:?}"
+                    );
                     let json = serde_json::to_vec(&planned).expect("a plan is JSON");
-                    assert_eq!(serde_json::from_slice::<LaunchPlan>(&json).expect("and back"), planned);
+                    assert_eq!(
+                        serde_json::from_slice::<LaunchPlan>(&json).expect("and back"),
+                        planned
+                    );
                     assert!(diff(&planned, &planned).is_empty());
                     previous.iter().for_each(|p| drop(diff(p, &planned)));
                     previous = Some(planned);

@@ -1,4 +1,5 @@
-//! What can be seen from inside a bottle: each check looks for one way out, or for one thing that must work.
+//! What can be seen from inside a bottle: each check looks for one way out, or for one thing that
+//! must work.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -58,8 +59,8 @@ pub fn network_devices() -> Result<String, String> {
 
 /// No bus has a device that could be a way out, whether or not this kernel has a driver for it.
 ///
-/// smolvm's machines have no PCI; theirs have a vsock, which carries the channel and whose other ports [`vsock`] tries, and the
-/// file systems of the image.
+/// smolvm's machines have no PCI; theirs have a vsock, which carries the channel and whose other
+/// ports [`vsock`] tries, and the file systems of the image.
 pub fn hardware() -> Result<String, String> {
     let pci = list("/sys/bus/pci/devices")?;
     let mut count = 0;
@@ -68,7 +69,8 @@ pub fn hardware() -> Result<String, String> {
             std::fs::read_to_string(device.join(name)).unwrap_or_default().trim().to_owned()
         };
         let (class, vendor, id) = (read("class"), read("vendor"), read("device"));
-        // Virtio (0x1af4): 0x1053 is a vsock, 0x1049 9p, 0x105a virtiofs; 0x1009 and 0x1012 their older numbers.
+        // Virtio (0x1af4): 0x1053 is a vsock, 0x1049 9p, 0x105a virtiofs; 0x1009 and 0x1012 their
+        // older numbers.
         let shares = vendor == "0x1af4"
             && ["0x1053", "0x1049", "0x105a", "0x1009", "0x1012"].contains(&id.as_str());
         if class.starts_with("0x02") || class.starts_with("0x0d") || shares {
@@ -82,7 +84,8 @@ pub fn hardware() -> Result<String, String> {
                 .unwrap_or_default()
                 .trim()
                 .to_owned();
-            // 1 is a network, 9 9p, 10 and 40 radios; a list of what may be, so that what is new is not forgotten.
+            // 1 is a network, 9 9p, 10 and 40 radios; a list of what may be, so that what is new is
+            // not forgotten.
             let harmless = ["0x0002", "0x0003", "0x0004", "0x0005", "0x0013", "0x0018", "0x001a"];
             if !harmless.contains(&id.as_str()) {
                 return Err(format!("found a virtio device {id}"));
@@ -128,7 +131,8 @@ pub fn routes() -> Result<String, String> {
     }
 }
 
-/// Addresses that answer in other set-ups: the internet, clouds' metadata, and the gateways of slirp, libkrun and docker.
+/// Addresses that answer in other set-ups: the internet, clouds' metadata, and the gateways of
+/// slirp, libkrun and docker.
 const ADDRESSES: [(IpAddr, u16); 12] = [
     (v4(1, 1, 1, 1), 443),
     (v4(8, 8, 8, 8), 53),
@@ -202,11 +206,13 @@ pub fn raw_sockets() -> Result<String, String> {
             return Err(format!("sent a packet through a {what} socket"));
         }
     }
-    // Packets on `lo` harm nobody; on another device they would leave, and `network_devices` finds that.
+    // Packets on `lo` harm nobody; on another device they would leave, and `network_devices` finds
+    // that.
     Ok("none usable".into())
 }
 
-/// Connections that were asked for of the other side of the virtual socket, on ports where something might listen.
+/// Connections that were asked for of the other side of the virtual socket, on ports where
+/// something might listen.
 pub fn vsock_attempts() -> Vec<(u32, OwnedFd)> {
     [22, 80, 1024, 9099]
         .into_iter()
@@ -214,8 +220,9 @@ pub fn vsock_attempts() -> Vec<(u32, OwnedFd)> {
         .collect()
 }
 
-/// Nobody on the other side of a virtual socket takes a connection. The machine monitor handles what the guest sends one after the
-/// other, so when something was `answered` that was sent after the attempts, it has seen them.
+/// Nobody on the other side of a virtual socket takes a connection. The machine monitor handles
+/// what the guest sends one after the other, so when something was `answered` that was sent after
+/// the attempts, it has seen them.
 pub async fn vsock(
     attempts: Vec<(u32, OwnedFd)>,
     mut answered: watch::Receiver<bool>,
@@ -262,7 +269,8 @@ async fn connected(socket: OwnedFd) -> io::Result<()> {
     }
 }
 
-/// A listener on the host's loopback at `port` cannot be reached under any address that other set-ups give the host.
+/// A listener on the host's loopback at `port` cannot be reached under any address that other
+/// set-ups give the host.
 pub async fn host_loopback(port: u16) -> Result<String, String> {
     let hosts = [
         IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -334,7 +342,8 @@ pub async fn denied_host(host: &str) -> Result<String, String> {
     }
 }
 
-/// Something that speaks HTTP is behind the port. (The relay takes every connection, so connecting alone proves nothing.)
+/// Something that speaks HTTP is behind the port. (The relay takes every connection, so connecting
+/// alone proves nothing.)
 pub async fn endpoint(port: u16) -> Result<String, String> {
     proxy::ask(port, &proxy::get(port))
         .await

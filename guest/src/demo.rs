@@ -1,4 +1,5 @@
-//! `bottle-guest demo`: the demo agent. Shows in one table, by trying, what a bottle keeps in and out. Needs no key and no network.
+//! `bottle-guest demo`: the demo agent. Shows in one table, by trying, what a bottle keeps in and
+//! out. Needs no key and no network.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ use serde::Deserialize;
 use crate::checks::{self, Check};
 use crate::secret_search;
 
-/// Longest wait for the allowed host, in seconds: name lookup, TLS twice, and an upstream the demo does not control.
+/// Longest wait for the allowed host, in seconds: name lookup, TLS twice, and an upstream the demo
+/// does not control.
 const UPSTREAM_SECONDS: &str = "15";
 
 #[derive(Default)]
@@ -136,7 +138,8 @@ fn allowed_host(host: &str) -> Result<WhoAmI, String> {
     if answer.authorized { Ok(answer) } else { Err("reached, but without the token".into()) }
 }
 
-/// Commits what looks like a token and pushes it, as an agent might that did not look. The gate's finding, when it refused.
+/// Commits what looks like a token and pushes it, as an agent might that did not look. The gate's
+/// finding, when it refused.
 fn planted_key(url: &str) -> Result<String, String> {
     let dir = std::env::temp_dir().join(format!("bottle-demo-git-{}", std::process::id()));
     std::fs::create_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;

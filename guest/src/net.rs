@@ -70,8 +70,8 @@ pub fn vsock_connect(port: u32) -> io::Result<OwnedFd> {
     }
 }
 
-/// Takes away every device of the kind `dummy`, which leads nowhere, but which some engines' kernels make at boot: then what is left
-/// can be judged by its name.
+/// Takes away every device of the kind `dummy`, which leads nowhere, but which some engines'
+/// kernels make at boot: then what is left can be judged by its name.
 ///
 /// # Errors
 /// Without the right to.
@@ -87,7 +87,8 @@ pub fn remove_dummies() -> io::Result<()> {
     Ok(())
 }
 
-/// RTM_DELLINK, rtnetlink(7): a header, an ifinfomsg with the index, and an answer that holds an error number.
+/// RTM_DELLINK, rtnetlink(7): a header, an ifinfomsg with the index, and an answer that holds an
+/// error number.
 fn remove(index: i32) -> io::Result<()> {
     let netlink = socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?;
     let mut message = [0_u8; 32];

@@ -1,4 +1,5 @@
-//! The least of an HTTP client: one request to a port of this guest, the head of the answer and the start of its body.
+//! The least of an HTTP client: one request to a port of this guest, the head of the answer and the
+//! start of its body.
 
 use std::time::Duration;
 
@@ -61,7 +62,8 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.trim())
 }
 
-/// The head, and as much body as it announces, are there. Without an announcement, the head is enough.
+/// The head, and as much body as it announces, are there. Without an announcement, the head is
+/// enough.
 fn whole(answer: &[u8]) -> bool {
     let Some(at) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { return false };
     let head = String::from_utf8_lossy(&answer[..at]);

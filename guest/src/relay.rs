@@ -1,4 +1,5 @@
-//! Listeners on the guest's 127.0.0.1 that lead to the bundle, and the one way in which bytes are passed on.
+//! Listeners on the guest's 127.0.0.1 that lead to the bundle, and the one way in which bytes are
+//! passed on.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +11,8 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 /// Bytes in flight each way and connection, beyond what the sockets hold.
 const BUFFER: usize = 16 * 1024;
 
-/// Passes bytes both ways until both ends have closed; each end of stream is passed on as a half-close, and an error ends both.
+/// Passes bytes both ways until both ends have closed; each end of stream is passed on as a
+/// half-close, and an error ends both.
 pub async fn splice<B: AsyncRead + AsyncWrite + Unpin>(mut a: TcpStream, mut b: B) {
     let _ = a.set_nodelay(true);
     // An error has no one to be told to: dropping both ends is the message.
@@ -27,7 +29,8 @@ pub async fn listen(port: u16) -> Result<TcpListener, String> {
         .map_err(|e| format!("cannot listen on 127.0.0.1:{port}: {e}"))
 }
 
-/// Connections of `listener`, for ever. Running out of file descriptors is waited out: connections end.
+/// Connections of `listener`, for ever. Running out of file descriptors is waited out: connections
+/// end.
 pub async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
@@ -37,7 +40,8 @@ pub async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// `bottle-guest relay`: for engines that mount the bundle's sockets into the guest. Prints `ready` when all ports are open.
+/// `bottle-guest relay`: for engines that mount the bundle's sockets into the guest. Prints `ready`
+/// when all ports are open.
 pub fn main(args: &[String]) -> Result<ExitCode, String> {
     let mut maps = Vec::new();
     for (name, value) in crate::options(args, &[])? {
@@ -51,7 +55,8 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
     if maps.is_empty() {
         return Err("nothing to relay".into());
     }
-    // Some engines start without a loopback interface; where we may not change that, it is up already.
+    // Some engines start without a loopback interface; where we may not change that, it is up
+    // already.
     let _ = crate::net::loopback_up();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

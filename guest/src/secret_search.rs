@@ -18,7 +18,8 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 8..=128;
 /// Places in a word where a token may begin or end.
 const MAX_BOUNDARIES: usize = 12;
 
-/// Searches this process's environment, every readable process's environment and arguments, and the readable files below [`ROOTS`].
+/// Searches this process's environment, every readable process's environment and arguments, and the
+/// readable files below [`ROOTS`].
 ///
 /// # Errors
 /// Where the value is, or that `sha256_hex` is not a hash.

@@ -1,4 +1,5 @@
-//! `bottle-guest self-test`: proves from inside, as the agent's user, that the bottle is closed and that what it needs is there.
+//! `bottle-guest self-test`: proves from inside, as the agent's user, that the bottle is closed and
+//! that what it needs is there.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -18,7 +19,8 @@ struct Report {
     version: u32,
     /// Every check, in a fixed order.
     checks: Vec<Check>,
-    /// What an agent sees. The host compares it with the secret values, which this process must not know.
+    /// What an agent sees. The host compares it with the secret values, which this process must not
+    /// know.
     environment: BTreeMap<String, String>,
     /// As `uname -r` prints it.
     kernel: String,

@@ -1,7 +1,8 @@
-//! `bottle-guest serve SOCKET`: the channel in a guest whose engine brings its own kernel, init and file systems.
+//! `bottle-guest serve SOCKET`: the channel in a guest whose engine brings its own kernel, init and
+//! file systems.
 //!
-//! The engine's own way of running programs starts this one as root, once; everything after that goes through the channel,
-//! the same as in a guest of ours.
+//! The engine's own way of running programs starts this one as root, once; everything after that
+//! goes through the channel, the same as in a guest of ours.
 
 use std::convert::Infallible;
 use std::io::Read;

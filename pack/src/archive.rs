@@ -89,8 +89,8 @@ struct RootFs {
 }
 
 impl Archive {
-    /// Reads what is in the archive at `path`, and takes its image for `platform`. Every layer is compared with the digest that the
-    /// image's configuration names.
+    /// Reads what is in the archive at `path`, and takes its image for `platform`. Every layer is
+    /// compared with the digest that the image's configuration names.
     ///
     /// # Errors
     /// No such file, no such image, or a layer that is missing or altered.

@@ -128,7 +128,8 @@ pub struct LayerEntry {
     pub size: u64,
 }
 
-/// Writes `layers`, lowest first, to `to`. Nothing is buffered but zstd's window: each layer is read twice.
+/// Writes `layers`, lowest first, to `to`. Nothing is buffered but zstd's window: each layer is
+/// read twice.
 ///
 /// # Errors
 /// When a layer cannot be read, changed between its two readings, or `to` cannot be written.
@@ -192,8 +193,9 @@ fn manifest(spec: &Spec, layers: Vec<LayerEntry>) -> Manifest {
     }
 }
 
-/// Reads what the file at `path` says of itself: that it is whole as far as sizes tell, of a known format, and for `platform` (such as
-/// `linux/amd64`). The layers are not read; [`verify`] does that.
+/// Reads what the file at `path` says of itself: that it is whole as far as sizes tell, of a known
+/// format, and for `platform` (such as `linux/amd64`). The layers are not read; [`verify`] does
+/// that.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -217,7 +219,8 @@ fn open(path: &Path, platform: &str) -> Result<(File, Footer, Manifest), PackErr
     Ok((file, footer, manifest))
 }
 
-/// Reads the file at `path` to its end and checks every byte of it: what [`inspect`] does, the checksum, and each layer's digest.
+/// Reads the file at `path` to its end and checks every byte of it: what [`inspect`] does, the
+/// checksum, and each layer's digest.
 ///
 /// # Errors
 /// The first thing that is wrong.

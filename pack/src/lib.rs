@@ -1,11 +1,13 @@
 //! `.smolmachine` files: what smolvm's `machine create --from` takes.
 //!
-//! The layout, read from smolvm 1.32's own writer (`smolvm-pack`), is a zstd-compressed tar of `layers/DIGEST.tar`, then a
-//! JSON manifest, then a footer of 64 bytes that locates both. Agent, libraries and disk templates may be left out: smolvm takes
-//! its own. The crate `smolvm-pack` itself is not used: its writer is not reproducible and locks `$HOME/.cache`, and what
-//! is left of it here is a struct and a footer, for thirty more packages in the lock file.
+//! The layout, read from smolvm 1.32's own writer (`smolvm-pack`), is a zstd-compressed tar of
+//! `layers/DIGEST.tar`, then a JSON manifest, then a footer of 64 bytes that locates both. Agent,
+//! libraries and disk templates may be left out: smolvm takes its own. The crate `smolvm-pack`
+//! itself is not used: its writer is not reproducible and locks `$HOME/.cache`, and what is left of
+//! it here is a struct and a footer, for thirty more packages in the lock file.
 //!
-//! The same input gives the same bytes on every machine, for every user: nothing is read but names, modes, links and contents.
+//! The same input gives the same bytes on every machine, for every user: nothing is read but names,
+//! modes, links and contents.
 
 mod archive;
 mod container;

@@ -13,8 +13,9 @@ use crate::{PackError, at};
 /// Modification time of every entry, in seconds: some programs take 0 for "no time".
 const MTIME: u64 = 1;
 
-/// A directory with all that is in it, in the order of its names' bytes. Hard links
-/// become files of their own: a store may make and lose them without a word, and they would be other bytes. Sockets and devices are refused.
+/// A directory with all that is in it, in the order of its names' bytes. Hard links become files of
+/// their own: a store may make and lose them without a word, and they would be other bytes. Sockets
+/// and devices are refused.
 #[derive(Debug)]
 pub struct Tree(pub PathBuf);
 

@@ -127,7 +127,8 @@ fn a_socket_is_refused() {
     assert!(matches!(refused, Err(PackError::Source { .. })));
 }
 
-/// What `docker save` writes, with `layer` as its one layer; `diff` is what the configuration says it is.
+/// What `docker save` writes, with `layer` as its one layer; `diff` is what the configuration says
+/// it is.
 fn saved(layer: &[u8], diff: &str, architecture: &str) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let config = format!(

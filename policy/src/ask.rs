@@ -1,7 +1,8 @@
-//! What an agent may ask of its operator, and the lines between the supervise daemon and its orchestrator.
+//! What an agent may ask of its operator, and the lines between the supervise daemon and its
+//! orchestrator.
 //!
-//! The types are the guard: an [`Ask`] has no place for a credential, an address, a CA or a switched-off scanner, and a [`Said`]
-//! holds no character that a terminal or a browser acts on.
+//! The types are the guard: an [`Ask`] has no place for a credential, an address, a CA or a
+//! switched-off scanner, and a [`Said`] holds no character that a terminal or a browser acts on.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,7 +13,8 @@ use crate::{
     Fingerprint, GateUrl, HostPattern, Method, PathPattern, Policy, RefPattern, Route, UpstreamName,
 };
 
-/// Begin of the names of routes that an operator granted to a running bottle. No route of a manifest can be called so.
+/// Begin of the names of routes that an operator granted to a running bottle. No route of a
+/// manifest can be called so.
 pub const GRANTED: &str = "proposal:";
 
 /// Longest reason or question, characters.
@@ -22,7 +24,8 @@ pub const CHOICE_CAP: usize = 60;
 /// Most choices, methods and paths of one ask.
 pub const MOST: usize = 8;
 
-/// Text of an agent: one line, what could act on a terminal or reorder a line is written as `\u{…}`.
+/// Text of an agent: one line, what could act on a terminal or reorder a line is written as
+/// `\u{…}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct Said(String);
@@ -87,7 +90,8 @@ fn acts(c: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{10ffff}')
 }
 
-/// A route that an agent asks for. It says what it needs: there is no "all methods" and no "all paths" by saying nothing.
+/// A route that an agent asks for. It says what it needs: there is no "all methods" and no "all
+/// paths" by saying nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteAsk {
@@ -167,8 +171,9 @@ impl RouteAsk {
         all.into_iter().filter(|(_, is)| *is).map(|(risk, _)| risk).collect()
     }
 
-    /// The route that a policy gets for it: no credential, everything scanned. An address says itself that it is private, so
-    /// only there does an approval open private addresses; a name that leads to one stays shut.
+    /// The route that a policy gets for it: no credential, everything scanned. An address says
+    /// itself that it is private, so only there does an approval open private addresses; a name
+    /// that leads to one stays shut.
     #[must_use]
     pub fn route(&self, name: String) -> Route {
         Route {

@@ -1,4 +1,5 @@
-//! What is asked of a forge (a host of repositories) on behalf of a bottle: deploy keys that live as long as it does.
+//! What is asked of a forge (a host of repositories) on behalf of a bottle: deploy keys that live
+//! as long as it does.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +44,8 @@ impl Forge {
     }
 }
 
-/// What `bottle-bundle forge` reads from its standard input, one JSON document; never a file, never argv.
+/// What `bottle-bundle forge` reads from its standard input, one JSON document; never a file, never
+/// argv.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForgeRequest {

@@ -41,8 +41,9 @@ impl GatePolicy {
         hex::encode(Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
     }
 
-    /// What of `other` cannot come into force in the place of this one while the daemon runs: all but what each upstream lets be
-    /// pushed, and what it says of stale mirrors. One line, `None` when there is nothing.
+    /// What of `other` cannot come into force in the place of this one while the daemon runs: all
+    /// but what each upstream lets be pushed, and what it says of stale mirrors. One line, `None`
+    /// when there is nothing.
     #[must_use]
     pub fn not_reloadable(&self, other: &Self) -> Option<String> {
         let fixed = |p: &Self| {
@@ -85,14 +86,15 @@ pub struct GateUpstream {
     /// PEM of the CAs that an https upstream must be signed by; absent: the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
-    /// Connect here instead of resolving the host; the host key or certificate is still the host's. For https the port must
-    /// be the URL's.
+    /// Connect here instead of resolving the host; the host key or certificate is still the host's.
+    /// For https the port must be the URL's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<SocketAddr>,
     /// What a fetch gets while the upstream cannot be reached.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stale: Stale,
-    /// ssh private key (as [`Access::Key`]) with which a note on each pushed branch is signed; absent: no notes.
+    /// ssh private key (as [`Access::Key`]) with which a note on each pushed branch is signed;
+    /// absent: no notes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attest: Option<TokenName>,
     /// What may be pushed; absent: nothing.
@@ -111,7 +113,8 @@ pub enum Access {
     IdentityFile(PathBuf),
     /// By an ssh private key (ed25519, OpenSSH or PKCS#8 PEM) that is one of [`GateInput::tokens`].
     Key(TokenName),
-    /// By an https token that is one of [`GateInput::tokens`]: `user:password`, or a password alone.
+    /// By an https token that is one of [`GateInput::tokens`]: `user:password`, or a password
+    /// alone.
     Token(TokenName),
 }
 
@@ -126,8 +129,8 @@ pub enum Stale {
     Allow,
 }
 
-/// What may be pushed. In patterns `*` stands for anything in one segment, as the last segment for everything below, and
-/// `**` for any number of segments; `{agent}` and `{slug}` for their names.
+/// What may be pushed. In patterns `*` stands for anything in one segment, as the last segment for
+/// everything below, and `**` for any number of segments; `{agent}` and `{slug}` for their names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Push {
@@ -197,7 +200,8 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GateInput {
-    /// Keys and tokens by the names that [`Access`] uses. They are looked for in what is pushed, too.
+    /// Keys and tokens by the names that [`Access`] uses. They are looked for in what is pushed,
+    /// too.
     #[serde(default)]
     pub tokens: BTreeMap<TokenName, Secret>,
     /// Every other secret that the bundle holds: looked for, never used.
@@ -205,8 +209,8 @@ pub struct GateInput {
     pub secrets: BTreeMap<TokenName, Secret>,
 }
 
-/// A name that can be a directory and a segment of a URL: letters, digits, `-_.`, not starting with `.` or `-`, at most 64,
-/// and not ending in `.git`.
+/// A name that can be a directory and a segment of a URL: letters, digits, `-_.`, not starting with
+/// `.` or `-`, at most 64, and not ending in `.git`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct UpstreamName(String);
@@ -239,7 +243,8 @@ impl FromStr for UpstreamName {
     }
 }
 
-/// A repository's URL: `ssh://[user@]host[:port]/path`, `user@host:path` or `https://host[:port]/path`.
+/// A repository's URL: `ssh://[user@]host[:port]/path`, `user@host:path` or
+/// `https://host[:port]/path`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GateUrl {
@@ -283,8 +288,9 @@ impl GateUrl {
         path.strip_suffix(".git").unwrap_or(path)
     }
 
-    /// Every spelling that a clone or a submodule may have for this repository: each is an `insteadOf` of the gate's
-    /// `http://127.0.0.1:9420/NAME.git` (git takes the longest that fits).
+    /// Every spelling that a clone or a submodule may have for this repository: each is an
+    /// `insteadOf` of the gate's `http://127.0.0.1:9420/NAME.git` (git takes the longest that
+    /// fits).
     #[must_use]
     pub fn spellings(&self) -> Vec<String> {
         let bare = self.repo();
@@ -455,8 +461,8 @@ impl FromStr for EmailPattern {
     }
 }
 
-/// A finding's identity: 16 hex digits of SHA-256 over rule and what was found. It stays when the file is moved or the commit
-/// rewritten, and changes with what was found.
+/// A finding's identity: 16 hex digits of SHA-256 over rule and what was found. It stays when the
+/// file is moved or the commit rewritten, and changes with what was found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(String);

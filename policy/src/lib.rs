@@ -1,7 +1,7 @@
 //! What a bottle may reach, in the words that the orchestrator and the bundle share.
 //!
-//! The orchestrator writes a [`Policy`] (no secret in it) to the bottle's private directory and hands the daemon its
-//! [`EgressInput`] (all secrets) over standard input. Both are versioned JSON.
+//! The orchestrator writes a [`Policy`] (no secret in it) to the bottle's private directory and
+//! hands the daemon its [`EgressInput`] (all secrets) over standard input. Both are versioned JSON.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod ask;

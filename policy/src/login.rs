@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Secret;
 
-/// What `bottle-bundle renew` reads from its standard input, one JSON document; never a file, never argv.
+/// What `bottle-bundle renew` reads from its standard input, one JSON document; never a file, never
+/// argv.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {

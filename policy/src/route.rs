@@ -97,14 +97,15 @@ pub struct Route {
     /// Whether the upstream speaks TLS (plain http needs `tls = false` said out loud).
     #[serde(default = "yes")]
     pub tls: bool,
-    /// No interception: the tunnel's TLS goes through as it is, if it names this host. Excludes methods, paths, inject,
-    /// ca, `max_body` and scanning, none of which can be enforced then.
+    /// No interception: the tunnel's TLS goes through as it is, if it names this host. Excludes
+    /// methods, paths, inject, ca, `max_body` and scanning, none of which can be enforced then.
     #[serde(default, skip_serializing_if = "is_default")]
     pub passthrough: bool,
     /// Whether the upstream may be at a private, loopback or link-local address.
     #[serde(default, skip_serializing_if = "is_default")]
     pub allow_private: bool,
-    /// Connect here instead of resolving the host (like curl's `--connect-to`); TLS still verifies `host`.
+    /// Connect here instead of resolving the host (like curl's `--connect-to`); TLS still verifies
+    /// `host`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<SocketAddr>,
     /// PEM of further CAs that this route's upstream may be signed by.
@@ -156,7 +157,8 @@ impl Route {
                 || (self.apex && self.host.as_str().strip_prefix("*.") == Some(host)))
     }
 
-    /// What the route asks for that passthrough cannot enforce; empty when there is nothing of the kind.
+    /// What the route asks for that passthrough cannot enforce; empty when there is nothing of the
+    /// kind.
     #[must_use]
     pub fn passthrough_conflicts(&self) -> Vec<&'static str> {
         let all = [
@@ -196,17 +198,20 @@ pub enum Action {
     Off,
     /// A line in the audit log.
     Warn,
-    /// What was found is overwritten with `*`; where that cannot be done (a compressed body), as `Block`.
+    /// What was found is overwritten with `*`; where that cannot be done (a compressed body), as
+    /// `Block`.
     Redact,
     /// The request is refused, or cut off before what was found has left.
     Block,
 }
 
-/// Scanning of one route. Secrets that the bundle itself holds are always looked for, and always block.
+/// Scanning of one route. Secrets that the bundle itself holds are always looked for, and always
+/// block.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scan {
-    /// Most that any rule may do; absent: each rule's own action. `warn` turns every block into a line, `off` switches the rules off.
+    /// Most that any rule may do; absent: each rule's own action. `warn` turns every block into a
+    /// line, `off` switches the rules off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Action>,
     /// Actions of single rules, by the rule's id; they win over `limit`.
@@ -217,7 +222,8 @@ pub struct Scan {
     pub responses: bool,
 }
 
-/// What a route may carry in one launch: bytes of bodies and request targets, and requests; absent: unlimited.
+/// What a route may carry in one launch: bytes of bodies and request targets, and requests; absent:
+/// unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
@@ -360,7 +366,8 @@ pub enum Scheme {
     Basic,
 }
 
-/// A lower-case ASCII DNS name (or IP literal), or `*.suffix`, which matches any name below the suffix but not itself.
+/// A lower-case ASCII DNS name (or IP literal), or `*.suffix`, which matches any name below the
+/// suffix but not itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostPattern(String);
@@ -419,7 +426,8 @@ impl FromStr for HostPattern {
                 && !l.ends_with('-')
         };
         let wide = lower.starts_with("*.") && !name.contains('.');
-        // A last label of digits only would be read as an IPv4 address by some resolvers (WHATWG URL, "ends in a number").
+        // A last label of digits only would be read as an IPv4 address by some resolvers (WHATWG
+        // URL, "ends in a number").
         let numeric = name
             .rsplit('.')
             .next()
@@ -461,8 +469,9 @@ impl FromStr for Method {
     }
 }
 
-/// An absolute path. As its last segment `*` stands for everything below (`/v1/*` matches `/v1/` and `/v1/a/b`, not
-/// `/v10`); elsewhere `*` stands for any part of one segment (`/repos/*/issues`), and `**` for any number of segments.
+/// An absolute path. As its last segment `*` stands for everything below (`/v1/*` matches `/v1/`
+/// and `/v1/a/b`, not `/v10`); elsewhere `*` stands for any part of one segment
+/// (`/repos/*/issues`), and `**` for any number of segments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PathPattern(String);
@@ -493,8 +502,8 @@ impl PathPattern {
         wild(&pattern, &path, |p| *p == "**", |p, s| segment(p, s))
     }
 
-    /// Whether every path that `other` means is meant. Two patterns with stars are told apart only where this one is
-    /// "everything below": when in doubt, no.
+    /// Whether every path that `other` means is meant. Two patterns with stars are told apart only
+    /// where this one is "everything below": when in doubt, no.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         let below = self
@@ -518,8 +527,9 @@ fn segment(pattern: &str, text: &str) -> bool {
     wild(pattern.as_bytes(), text.as_bytes(), |b| *b == b'*', |a, b| a == b)
 }
 
-/// Whether `pattern` matches all of `items`, where an element that `is_star` stands for any number of items. Each star is
-/// tried once at each place, so this takes at most `pattern` × `items` steps.
+/// Whether `pattern` matches all of `items`, where an element that `is_star` stands for any number
+/// of items. Each star is tried once at each place, so this takes at most `pattern` × `items`
+/// steps.
 fn wild<P, T>(
     pattern: &[P],
     items: &[T],
@@ -566,7 +576,8 @@ impl FromStr for PathPattern {
     }
 }
 
-/// A token's name: upper-case letters, digits, `_`, at most 64 characters. The value never travels with it.
+/// A token's name: upper-case letters, digits, `_`, at most 64 characters. The value never travels
+/// with it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TokenName(String);

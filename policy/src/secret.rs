@@ -65,7 +65,8 @@ pub enum EgressCommand {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum EgressReport {
-    /// An upstream answered 401 to this token, one of [`EgressInput::refreshable`]. Answered by [`EgressCommand::Token`].
+    /// An upstream answered 401 to this token, one of [`EgressInput::refreshable`]. Answered by
+    /// [`EgressCommand::Token`].
     Stale {
         /// Which.
         token: TokenName,

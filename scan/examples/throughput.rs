@@ -1,5 +1,5 @@
-//! How fast the scanner is: `cargo run --release -p bottle-scan --example throughput [FILE…]`. The files (default: this crate's
-//! sources) are the source code that is scanned.
+//! How fast the scanner is: `cargo run --release -p bottle-scan --example throughput [FILE…]`. The
+//! files (default: this crate's sources) are the source code that is scanned.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use bytes::Bytes;
 const TOTAL: usize = 64 << 20;
 const PIECE: usize = 64 << 10;
 
-/// Time that this thread has had on a CPU, where the system tells it (Linux), so that others who run do not count.
+/// Time that this thread has had on a CPU, where the system tells it (Linux), so that others who
+/// run do not count.
 fn cpu(since: Instant) -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
     let nanos = stat.and_then(|stat| stat.split(' ').next().and_then(|nanos| nanos.parse().ok()));

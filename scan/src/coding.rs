@@ -12,7 +12,8 @@ use zstd::Zstd;
 
 /// Codings of one body.
 const MOST: usize = 2;
-/// Decoded bytes below which nothing is a bomb, and how many times its compressed size a body may grow beyond that.
+/// Decoded bytes below which nothing is a bomb, and how many times its compressed size a body may
+/// grow beyond that.
 const BOMB: u64 = 1 << 20;
 const BOMB_TIMES: u64 = 200;
 /// Bytes decoded in one go.
@@ -141,7 +142,8 @@ pub(crate) fn finish(decoders: &[Decoder]) -> Result<(), Stop> {
     if decoders.iter().all(|decoder| decoder.undo.is_whole()) { Ok(()) } else { Err(Stop::Corrupt) }
 }
 
-/// Inflates until the input is used up or the coding ends; in the latter case, what is left of the input.
+/// Inflates until the input is used up or the coding ends; in the latter case, what is left of the
+/// input.
 fn inflate<'a>(
     flate: &mut Decompress,
     buffer: &mut Vec<u8>,

@@ -1,8 +1,9 @@
-//! Finds where a keyword or a secret may begin: each is known by its first four bytes, and a bit table says of any four bytes
-//! whether they are of one.
+//! Finds where a keyword or a secret may begin: each is known by its first four bytes, and a bit
+//! table says of any four bytes whether they are of one.
 //!
-//! An automaton over all keywords was the other candidate. This is as fast on text, takes microseconds to build rather than
-//! milliseconds, and holds four bytes of a secret instead of all of it.
+//! An automaton over all keywords was the other candidate. This is as fast on text, takes
+//! microseconds to build rather than milliseconds, and holds four bytes of a secret instead of all
+//! of it.
 
 use std::ops::Range;
 
@@ -30,10 +31,11 @@ const SLOTS: usize = 1024;
 /// Bytes of [`Filter::near`].
 const NEAR: usize = 1 << 14;
 
-/// The grams of all that is looked for. Letters' case is folded (and a few others with it: a hit is checked anyway).
+/// The grams of all that is looked for. Letters' case is folded (and a few others with it: a hit is
+/// checked anyway).
 pub(crate) struct Filter {
-    /// 1 for the first three bytes of a gram and for the last three: fits a processor's nearest cache, and a byte is read
-    /// faster than a bit.
+    /// 1 for the first three bytes of a gram and for the last three: fits a processor's nearest
+    /// cache, and a byte is read faster than a bit.
     near: Box<[u8]>,
     bits: Box<[u64]>,
     slots: Box<[u16]>,
@@ -93,7 +95,8 @@ impl Filter {
     pub(crate) fn next(&self, text: &[u8], from: usize) -> Option<usize> {
         let near: &[u8; NEAR] = (&*self.near).try_into().ok()?;
         let mut at = from;
-        // At every second place only: three bytes of what begins there, or one before, are seen at once.
+        // At every second place only: three bytes of what begins there, or one before, are seen at
+        // once.
         while let Some((low, high)) =
             text.get(at..at + 12).and_then(|block| block.first_chunk().zip(block.last_chunk()))
         {

@@ -1,7 +1,8 @@
-//! Finds credentials in streams: provider formats, and the secrets that a bundle holds, in any encoding.
+//! Finds credentials in streams: provider formats, and the secrets that a bundle holds, in any
+//! encoding.
 //!
-//! [`Scanner`] is compiled once a daemon; a [`Profile`] is what one route asks of it; a [`Stream`] is one body.
-//! `docs/scanning.md` says what is found, what is held back, and what cannot be found.
+//! [`Scanner`] is compiled once a daemon; a [`Profile`] is what one route asks of it; a [`Stream`]
+//! is one body. `docs/scanning.md` says what is found, what is held back, and what cannot be found.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ pub struct Scanner {
     forms: Forms,
     /// For the secrets alone, for requests, and for responses.
     filters: [Filter; 3],
-    /// Ids of what is no rule: the bundle's own secrets, a broken coding, and one that grows too much.
+    /// Ids of what is no rule: the bundle's own secrets, a broken coding, and one that grows too
+    /// much.
     own: Arc<str>,
     coding: Arc<str>,
     bomb: Arc<str>,
@@ -58,21 +60,23 @@ pub struct Profile {
 pub enum Direction {
     /// From the guest: credentials.
     Request,
-    /// To the guest: the bundle's own secrets, and, where the route asks, text that tries to instruct the agent.
+    /// To the guest: the bundle's own secrets, and, where the route asks, text that tries to
+    /// instruct the agent.
     Response,
 }
 
 /// A find.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Id of the rule; `bundle-secret` for one of the bundle's own, `coding` for a body that cannot be decoded, and
-    /// `coding-bomb` for one that grows too much.
+    /// Id of the rule; `bundle-secret` for one of the bundle's own, `coding` for a body that cannot
+    /// be decoded, and `coding-bomb` for one that grows too much.
     pub rule: Arc<str>,
     /// What it does to its request.
     pub action: Action,
     /// Where it begins in the (decoded) text, bytes.
     pub offset: u64,
-    /// The find with all but its first four bytes left out; nothing at all of a bundle's own secret.
+    /// The find with all but its first four bytes left out; nothing at all of a bundle's own
+    /// secret.
     pub sample: String,
     /// Which of the bundle's own secrets it is.
     pub secret: Option<TokenName>,
@@ -101,8 +105,8 @@ impl Finding {
 }
 
 impl Scanner {
-    /// Compiles the embedded rules and `secrets`. A secret of less than eight bytes is not looked for: it would be found
-    /// everywhere.
+    /// Compiles the embedded rules and `secrets`. A secret of less than eight bytes is not looked
+    /// for: it would be found everywhere.
     ///
     /// # Panics
     /// Never: the rules are part of the crate, and its tests read them.
@@ -190,9 +194,9 @@ impl Profile {
         Ask { filter: &self.scanner.filters[0], ..self.ask(direction, false) }
     }
 
-    /// Finds in a whole text, such as a header's value or a request target. Nothing is redacted here, so what would be is
-    /// blocked. What is percent-encoded, or the value of a Basic header, is looked at decoded as well; offsets are then of
-    /// the decoded text.
+    /// Finds in a whole text, such as a header's value or a request target. Nothing is redacted
+    /// here, so what would be is blocked. What is percent-encoded, or the value of a Basic header,
+    /// is looked at decoded as well; offsets are then of the decoded text.
     #[must_use]
     pub fn text(&self, direction: Direction, text: &[u8]) -> Vec<Finding> {
         let ask = self.ask(direction, false);
@@ -224,7 +228,8 @@ impl Profile {
     }
 }
 
-/// A text without its percent-encoding, or without the Base64 of Basic credentials; `None` when it has neither.
+/// A text without its percent-encoding, or without the Base64 of Basic credentials; `None` when it
+/// has neither.
 fn decoded(text: &[u8]) -> Option<Vec<u8>> {
     if let Some((scheme, rest)) = text.split_first_chunk::<6>() {
         if scheme.eq_ignore_ascii_case(b"basic ") {

@@ -1,6 +1,8 @@
-//! One text on its way: candidates of rules and of secrets, from where they begin to where they are decided.
+//! One text on its way: candidates of rules and of secrets, from where they begin to where they are
+//! decided.
 //!
-//! Each candidate is decided at a byte that depends on the text alone, so it does not matter how the text was cut.
+//! Each candidate is decided at a byte that depends on the text alone, so it does not matter how
+//! the text was cut.
 
 use std::borrow::Cow;
 
@@ -11,7 +13,8 @@ use crate::rules::{Before, Rule, Verdict};
 use crate::secret::{Follower, Form, Step};
 use crate::{Direction, Finding, Scanner};
 
-/// Bytes before a candidate that decide whether it is one: three of a secret and some backslashes, or an escape.
+/// Bytes before a candidate that decide whether it is one: three of a secret and some backslashes,
+/// or an escape.
 const LOOK_BEHIND: u64 = 12;
 
 /// What is looked for.
@@ -56,7 +59,8 @@ pub(crate) struct Event {
 #[derive(Default)]
 pub(crate) struct Outcome {
     events: Vec<Event>,
-    /// Of each candidate that could have blocked: from where it was held, and the byte that decided.
+    /// Of each candidate that could have blocked: from where it was held, and the byte that
+    /// decided.
     holds: Vec<(u64, u64)>,
 }
 
@@ -70,7 +74,8 @@ impl Outcome {
         let key = |e: &Event| (e.decided, e.finding.offset, e.stars);
         self.events
             .sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.finding.rule.cmp(&b.finding.rule)));
-        // A secret may be found in two forms at once; the first begins first, so it names all that is to be overwritten.
+        // A secret may be found in two forms at once; the first begins first, so it names all that
+        // is to be overwritten.
         self.events.dedup_by(|b, a| {
             a.decided == b.decided
                 && a.finding.secret.is_some()
@@ -166,7 +171,8 @@ impl Matcher {
         before.fold(self.hold(ask, end), u64::min).min(event.decided)
     }
 
-    /// Looks at the next piece; [`Matcher::commit`] then takes it over. With `last` the text ends after it.
+    /// Looks at the next piece; [`Matcher::commit`] then takes it over. With `last` the text ends
+    /// after it.
     pub(crate) fn scan(&mut self, ask: &Ask<'_>, piece: &[u8], last: bool) -> Outcome {
         let tail = std::mem::take(&mut self.tail);
         let view = View { base: self.end - tail.len() as u64, head: &tail, body: piece };
@@ -300,7 +306,8 @@ fn held_run(ask: &Ask<'_>, run: &Run) -> Option<u64> {
         .then(|| held_from(run.start, keyword(ask, run)))
 }
 
-/// From where on a candidate is held: after its keyword, which is public. Of a very short one the byte that completes its gram.
+/// From where on a candidate is held: after its keyword, which is public. Of a very short one the
+/// byte that completes its gram.
 fn held_from(start: u64, keyword: &[u8]) -> u64 {
     start + keyword.len().max(GRAM - 1) as u64
 }

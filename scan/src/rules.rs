@@ -64,7 +64,8 @@ pub(crate) enum Before {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 enum Checksum {
-    /// The last six characters are the CRC-32 of the thirty before them, in base 62. GitHub's and npm's tokens.
+    /// The last six characters are the CRC-32 of the thirty before them, in base 62. GitHub's and
+    /// npm's tokens.
     #[serde(rename = "github-crc32")]
     Github,
 }
@@ -110,7 +111,8 @@ pub(crate) struct Rule {
     entropy: f64,
     checksum: Option<Checksum>,
     pattern: String,
-    /// Compiled when the first candidate comes: most never do, and all of them would take longer than a daemon has.
+    /// Compiled when the first candidate comes: most never do, and all of them would take longer
+    /// than a daemon has.
     regex: OnceLock<Option<Regex>>,
 }
 
@@ -161,7 +163,8 @@ impl Rule {
         }
     }
 
-    /// The first bytes by which a keyword is found; one that is too short is filled up with what the class has.
+    /// The first bytes by which a keyword is found; one that is too short is filled up with what
+    /// the class has.
     pub(crate) fn grams(&self, keyword: &[u8]) -> Vec<[u8; GRAM]> {
         let mut grams = vec![[0; GRAM]];
         for i in 0..GRAM {
@@ -226,7 +229,8 @@ fn entropy(bytes: &[u8]) -> f64 {
     counts.iter().filter(|n| **n > 0).map(|n| f64::from(*n) / len).map(|p| -p * p.log2()).sum()
 }
 
-/// Whether the last six characters are the CRC-32 of the others, in base 62 (github.blog, 2021-04-05, "token formats").
+/// Whether the last six characters are the CRC-32 of the others, in base 62 (github.blog,
+/// 2021-04-05, "token formats").
 fn github(value: &[u8]) -> bool {
     let Some((entropy, sum)) = value.split_last_chunk::<6>() else { return false };
     let digit = |b: u8| match b {
@@ -245,7 +249,8 @@ mod tests {
 
     #[test]
     fn the_checksum_is_githubs() {
-        // An expired token that its owner published (coolaj86, gist eb8cddfd3e4251258712dfed03e1f86d).
+        // An expired token that its owner published (coolaj86, gist
+        // eb8cddfd3e4251258712dfed03e1f86d).
         assert!(github(b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ0mLq17"));
         assert!(!github(b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ0mLq18"));
         assert!(!github(b"short"));

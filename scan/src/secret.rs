@@ -1,4 +1,5 @@
-//! The bundle's own secrets: the forms that each can take, and following one through the ways a text can be escaped.
+//! The bundle's own secrets: the forms that each can take, and following one through the ways a
+//! text can be escaped.
 
 use bottle_policy::{Secret, TokenName};
 use zeroize::Zeroizing;
@@ -9,7 +10,8 @@ use crate::filter::GRAM;
 pub(crate) const MIN: usize = 8;
 /// Bytes of a secret that are compared; of a longer one, the first.
 const MAX: usize = 2048;
-/// Bytes over which a follower goes before it gives up, escapes and gaps included; so no more is ever held for it.
+/// Bytes over which a follower goes before it gives up, escapes and gaps included; so no more is
+/// ever held for it.
 pub(crate) const REACH: u16 = 8192;
 /// Bytes of white space in a row, or of what separates the digits of a dump.
 const GAP: u8 = 16;
@@ -49,12 +51,14 @@ pub(crate) struct Form {
     pub(crate) secret: u16,
     kind: Kind,
     bytes: Zeroizing<Vec<u8>>,
-    /// So many characters of it, and no more of them, are a find too. What is held back tells a guest that can see it how far
-    /// it has guessed right: it must be stopped, and seen, long before it has the whole.
+    /// So many characters of it, and no more of them, are a find too. What is held back tells a
+    /// guest that can see it how far it has guessed right: it must be stopped, and seen, long
+    /// before it has the whole.
     enough: u16,
 }
 
-/// How many of a secret's bytes must not be there: a third, but more than what many secrets begin with (`sk-ant-api03-`).
+/// How many of a secret's bytes must not be there: a third, but more than what many secrets begin
+/// with (`sk-ant-api03-`).
 fn enough(bytes: &[u8]) -> usize {
     let public = bytes[..bytes.len().min(48) / 2]
         .iter()
@@ -78,8 +82,8 @@ pub(crate) struct Forms {
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
-/// The digits of `bytes` in an alphabet of 2^`bits`, when `before` bytes that are not known precede it in its group: those
-/// digits that depend on `bytes` alone.
+/// The digits of `bytes` in an alphabet of 2^`bits`, when `before` bytes that are not known precede
+/// it in its group: those digits that depend on `bytes` alone.
 fn digits(bytes: &[u8], before: usize, alphabet: &[u8], bits: usize) -> Zeroizing<Vec<u8>> {
     let total = (before + bytes.len()) * 8;
     let first = (before * 8).div_ceil(bits);
@@ -136,8 +140,8 @@ impl Form {
         grams
     }
 
-    /// The escapes with which it must be followed, each time anew. Of a secret that has bytes in it that begin escapes, a
-    /// text that has only others, or none, holds those bytes as they are.
+    /// The escapes with which it must be followed, each time anew. Of a secret that has bytes in it
+    /// that begin escapes, a text that has only others, or none, holds those bytes as they are.
     pub(crate) fn readings(&self) -> &'static [Escapes] {
         let ambiguous =
             self.kind == Kind::Plain && self.bytes.iter().any(|b| matches!(b, b'%' | b'\\' | b'&'));
@@ -198,7 +202,8 @@ impl Forms {
             }
             let Ok(index) = u16::try_from(forms.names.len()) else { break };
             forms.names.push(name.clone());
-            // A password is worth as much without the name before it (`user:password`, as the scheme `basic` has it).
+            // A password is worth as much without the name before it (`user:password`, as the
+            // scheme `basic` has it).
             let password = whole
                 .iter()
                 .position(|b| *b == b':')
@@ -267,8 +272,8 @@ impl Forms {
         }
     }
 
-    /// Those that a text may hold beginning with an escape at `at`, the byte there being `%`, `\` or `&`: to be
-    /// followed from there. `byte` reads the text.
+    /// Those that a text may hold beginning with an escape at `at`, the byte there being `%`, `\`
+    /// or `&`: to be followed from there. `byte` reads the text.
     pub(crate) fn escaped(
         &self,
         at: u64,
@@ -370,7 +375,8 @@ fn simple(letter: u8) -> u8 {
 enum Escape {
     None,
     Backslash,
-    /// Hex digits still to come, and the value so far; whether it is a character's number rather than a byte.
+    /// Hex digits still to come, and the value so far; whether it is a character's number rather
+    /// than a byte.
     Hex {
         left: u8,
         value: u32,

@@ -70,8 +70,9 @@ impl Stream {
         Ok(Self { profile, direction, sent, gone: 0, stars, over: false, coded, magic })
     }
 
-    /// Takes the next bytes of the body, as sent. What may go on is appended to `out`; what was found to `found`. After a
-    /// finding with [`Action::Block`] nothing more comes out, and the request is to be broken off.
+    /// Takes the next bytes of the body, as sent. What may go on is appended to `out`; what was
+    /// found to `found`. After a finding with [`Action::Block`] nothing more comes out, and the
+    /// request is to be broken off.
     pub fn push(&mut self, chunk: Bytes, out: &mut Vec<Bytes>, found: &mut Vec<Finding>) {
         let mut rest = chunk;
         while !rest.is_empty() && !self.over {
@@ -114,8 +115,8 @@ impl Stream {
             }
             return;
         }
-        // A coding has room for what is no part of its text, such as the name of a file: there the bundle's secrets are
-        // looked for.
+        // A coding has room for what is no part of its text, such as the name of a file: there the
+        // bundle's secrets are looked for.
         let ask = if coded.guess { ask } else { self.profile.ask_for_secrets(self.direction) };
         let Ok(target) = step(&mut self.sent, &ask, piece, last, &mut self.stars, found) else {
             self.over = true;
@@ -200,7 +201,8 @@ impl Coded {
         }
     }
 
-    /// Lets go on what is decided, `new` being the newest bytes; whether what is not is little enough.
+    /// Lets go on what is decided, `new` being the newest bytes; whether what is not is little
+    /// enough.
     fn hold(&mut self, ask: &Ask<'_>, new: Vec<Bytes>, last: bool, out: &mut Vec<Bytes>) -> bool {
         let until = self.decoders.first().map_or(0, Decoder::taken);
         for bytes in new {
@@ -237,8 +239,8 @@ impl Coded {
     }
 }
 
-/// Looks at the next piece of a text and hands over the finds, up to the first that blocks. Gives up to where the text may
-/// go on; as an error, up to where it may before it is blocked.
+/// Looks at the next piece of a text and hands over the finds, up to the first that blocks. Gives
+/// up to where the text may go on; as an error, up to where it may before it is blocked.
 fn step(
     text: &mut Matcher,
     ask: &Ask<'_>,

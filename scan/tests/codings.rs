@@ -36,7 +36,8 @@ fn zstd(text: &[u8]) -> Vec<u8> {
     compress_to_vec(text, CompressionLevel::Fastest)
 }
 
-/// Brotli without compressing: a window of 64 KiB, and meta-blocks of at most 64 KiB that are not compressed (RFC 7932, 9.2).
+/// Brotli without compressing: a window of 64 KiB, and meta-blocks of at most 64 KiB that are not
+/// compressed (RFC 7932, 9.2).
 fn brotli(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for (i, block) in text.chunks(1 << 16).enumerate() {
@@ -308,7 +309,8 @@ fn codings_that_are_not_known_are_refused() {
 
 #[test]
 fn what_a_brotli_window_holds_is_looked_at_before_it_goes_on() {
-    // The first piece decodes to far more than one buffer; what comes after it must not wait for the end to be seen.
+    // The first piece decodes to far more than one buffer; what comes after it must not wait for
+    // the end to be seen.
     let profile = profile();
     let filler = vec![b' '; 256 << 10];
     let first = brotli_stored(&filler, true, false);
@@ -329,13 +331,15 @@ fn what_a_brotli_window_holds_is_looked_at_before_it_goes_on() {
     assert!(sent <= first.len(), "{sent} of {}", first.len());
 }
 
-/// Meta-blocks that are not compressed (RFC 7932, 9.2); the stream's header stands before the first, of 24-bit windows.
+/// Meta-blocks that are not compressed (RFC 7932, 9.2); the stream's header stands before the
+/// first, of 24-bit windows.
 fn brotli_stored(data: &[u8], first: bool, last: bool) -> Vec<u8> {
     let mut out = Vec::new();
     for (n, block) in data.chunks(1 << 16).enumerate() {
         // ISLAST 0, MNIBBLES 4, MLEN - 1, ISUNCOMPRESSED 1, in bits from the lowest up.
         let bits = ((u32::try_from(block.len()).expect("a block") - 1) << 3) | (1 << 19);
-        // WBITS 24 in front: a window of 16 MiB, of which nothing is given out until it is full or asked for.
+        // WBITS 24 in front: a window of 16 MiB, of which nothing is given out until it is full or
+        // asked for.
         let bits = if first && n == 0 { (bits << 4) | 15 } else { bits };
         out.extend(&bits.to_le_bytes()[..3]);
         out.extend(block);

@@ -69,7 +69,8 @@ impl Bundle {
         Ok(())
     }
 
-    /// The conversation with the daemon of this name, once it is ready; it ends when this is dropped.
+    /// The conversation with the daemon of this name, once it is ready; it ends when this is
+    /// dropped.
     pub fn take_pipe(&mut self, daemon: &str) -> Option<Pipe> {
         self.daemons.iter_mut().find(|d| d.name() == daemon).and_then(Daemon::take_pipe)
     }
@@ -81,7 +82,8 @@ impl Bundle {
         }
     }
 
-    /// Waits for the first daemon that ends while the bottle runs: without it the bottle reaches nothing.
+    /// Waits for the first daemon that ends while the bottle runs: without it the bottle reaches
+    /// nothing.
     pub async fn lost(&mut self) -> Error {
         let waits = self.daemons.iter_mut().map(|d| Box::pin(async move { d.lost().await }));
         futures_util::future::select_all(waits).await.0

@@ -1,5 +1,5 @@
-//! The original chain: mitmproxy, with or without pipelock behind it. Where its programs come from, and what it cannot
-//! enforce. docs/egress-chains.md is the same for people.
+//! The original chain: mitmproxy, with or without pipelock behind it. Where its programs come from,
+//! and what it cannot enforce. docs/egress-chains.md is the same for people.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,8 @@ impl Original {
     /// What `chain` needs, by the environment; `None` for our own daemon.
     ///
     /// # Errors
-    /// `Engine` when a program is not there or not one that is pinned; `Config` when the chain cannot enforce `policy`.
+    /// `Engine` when a program is not there or not one that is pinned; `Config` when the chain
+    /// cannot enforce `policy`.
     pub fn find(chain: EgressChain, policy: &Policy) -> Result<Option<Self>> {
         Self::find_in(chain, policy, |name| std::env::var_os(name))
     }

@@ -134,7 +134,8 @@ impl HostProcesses<'_> {
         Ok(daemon)
     }
 
-    /// `bottle-bundle confine … -- bottle-egress-mitmproxy`, which has no way to make a Unix socket and so inherits its own.
+    /// `bottle-bundle confine … -- bottle-egress-mitmproxy`, which has no way to make a Unix socket
+    /// and so inherits its own.
     fn original(&self, original: &Original, spec: &BundleSpec<'_>) -> Result<Program> {
         let socket = spec.dir.daemon_socket("egress");
         let mut program = Program::new("egress", &self.0.bundle.binary.path);

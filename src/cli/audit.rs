@@ -21,8 +21,9 @@ pub(super) struct Args {
 enum Command {
     /// Check that no line of an audit log was changed, removed or swapped.
     ///
-    /// Each line holds the hash of the one before. That lines were cut off the end does not show: compare the last hash with
-    /// one that you kept. Exit code 5 when the chain is broken, 3 when the log cannot be read.
+    /// Each line holds the hash of the one before. That lines were cut off the end does not show:
+    /// compare the last hash with one that you kept. Exit code 5 when the chain is broken, 3 when
+    /// the log cannot be read.
     Verify {
         /// A bottle (running or not), or a file.
         #[arg(value_name = "NAME|FILE")]
@@ -78,7 +79,8 @@ fn check(path: &Path, live: bool) -> Result<String> {
     }
 }
 
-/// Bytes up to the end of the last line that is whole: a daemon may be in the middle of the next one.
+/// Bytes up to the end of the last line that is whole: a daemon may be in the middle of the next
+/// one.
 fn whole_lines(file: &mut File) -> std::io::Result<u64> {
     use std::io::{Seek, SeekFrom};
     const LINE_MAX: u64 = 256 * 1024;

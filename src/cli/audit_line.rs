@@ -102,7 +102,8 @@ pub(super) fn unreadable(line: &[u8], colours: &Colours) -> String {
     )
 }
 
-/// The line itself as one line of JSON. What a terminal would act on is escaped, which JSON allows in strings and only there.
+/// The line itself as one line of JSON. What a terminal would act on is escaped, which JSON allows
+/// in strings and only there.
 pub(super) fn json(line: &[u8], is_record: bool) -> String {
     let text = match std::str::from_utf8(line) {
         Ok(text) if is_record => text.to_owned(),

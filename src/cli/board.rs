@@ -1,4 +1,5 @@
-//! What the dashboard and the web page show: bottles, proposals, the latest audit lines. Files are read, nobody is waited for.
+//! What the dashboard and the web page show: bottles, proposals, the latest audit lines. Files are
+//! read, nobody is waited for.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
@@ -128,7 +129,8 @@ impl Board {
         }
     }
 
-    /// Looks again; true when something is different. `measure`: processor and memory too, which costs more.
+    /// Looks again; true when something is different. `measure`: processor and memory too, which
+    /// costs more.
     pub(super) fn look(&mut self, measure: bool) -> Result<bool> {
         let (mut bottles, mut proposals) = (Vec::new(), Vec::new());
         let tree = measure.then(processes);
@@ -273,7 +275,8 @@ pub(super) fn row(
     }
 }
 
-/// Whether a time is long enough ago that nothing more happens in the same tick of the file system's clock.
+/// Whether a time is long enough ago that nothing more happens in the same tick of the file
+/// system's clock.
 fn settled(at: SystemTime) -> bool {
     at.elapsed().is_ok_and(|e| e.as_millis() > 100)
 }

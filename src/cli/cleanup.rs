@@ -42,7 +42,8 @@ pub(super) fn sweep(roots: &Roots) {
     }
 }
 
-/// Tears down what a dead orchestrator left, and what it left with others; whether there was anything.
+/// Tears down what a dead orchestrator left, and what it left with others; whether there was
+/// anything.
 fn recover(bottle: &BottleDir) -> Result<bool> {
     // Neither failure keeps the other from being undone.
     let (torn_down, revoked) = (bottle.recover(), revoke(bottle));

@@ -4,7 +4,8 @@ use clap_complete::Shell;
 
 use crate::error::Result;
 
-/// Print shell completions, for example: bottle completions bash > ~/.local/share/bash-completion/completions/bottle
+/// Print shell completions, for example: bottle completions bash >
+/// ~/.local/share/bash-completion/completions/bottle
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The shell.

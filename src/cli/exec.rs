@@ -6,7 +6,8 @@ use crate::state::Roots;
 
 /// Run a command in a running bottle, as the agent's user and in its environment.
 ///
-/// The exit code is the command's: 127 when there is no such command, 126 when it cannot run, 128+n when signal n killed it.
+/// The exit code is the command's: 127 when there is no such command, 126 when it cannot run, 128+n
+/// when signal n killed it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The bottle.

@@ -72,7 +72,8 @@ impl Growing {
         Ok(true)
     }
 
-    /// At the end of what is open: whether the path still means it, and it was not cut short. Else the next read starts anew.
+    /// At the end of what is open: whether the path still means it, and it was not cut short. Else
+    /// the next read starts anew.
     fn is_current(&mut self) -> io::Result<bool> {
         let Some(file) = &mut self.open else { return Ok(true) };
         let ours = file.get_ref().metadata()?;

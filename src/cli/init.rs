@@ -9,7 +9,8 @@ use crate::say::{prompt, say};
 
 /// Write bottle.toml and an agent's file for the project in this directory.
 ///
-/// Asks three questions on a terminal; with --yes, or where there is none, the flags and their defaults answer.
+/// Asks three questions on a terminal; with --yes, or where there is none, the flags and their
+/// defaults answer.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The agent's provider.

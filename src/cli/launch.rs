@@ -17,8 +17,8 @@ use crate::workspace::Snapshot;
 
 /// Boot a bottle, run its agent, tear everything down.
 ///
-/// The launch is shown first and has to be agreed to. Before the agent runs, the bottle proves from inside that it can
-/// reach nothing but its own sidecars. The exit code is the agent's.
+/// The launch is shown first and has to be agreed to. Before the agent runs, the bottle proves from
+/// inside that it can reach nothing but its own sidecars. The exit code is the agent's.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -20,7 +20,8 @@ const ALIVE: Duration = Duration::from_millis(500);
 
 /// Show what a bottle did: each request, what was decided, and why.
 ///
-/// Times are UTC. A bottle that has ended keeps its log until `bottle rm`; a new launch of the same name goes on in it.
+/// Times are UTC. A bottle that has ended keeps its log until `bottle rm`; a new launch of the same
+/// name goes on in it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The bottle.
@@ -134,7 +135,8 @@ trait Lines {
     }
 }
 
-/// Lines of the audit log. What was admitted is shown by its closing line, which says how it went; at the end, what has none.
+/// Lines of the audit log. What was admitted is shown by its closing line, which says how it went;
+/// at the end, what has none.
 struct Audit {
     json: bool,
     colours: Colours,
@@ -242,8 +244,8 @@ impl<F: Fn() -> bool> Alive<F> {
     }
 }
 
-/// Writes the lines of all files by their times (the last `most` of those that are there now) and, with `alive`, those that are added until
-/// the bottle ends.
+/// Writes the lines of all files by their times (the last `most` of those that are there now) and,
+/// with `alive`, those that are added until the bottle ends.
 fn show<F: Fn() -> bool>(
     sources: &mut [Source],
     most: Option<usize>,

@@ -37,8 +37,8 @@ use crate::say::say;
 
 /// Run AI coding agents in micro-VMs that can reach nothing but their own sidecars.
 ///
-/// A bottle has no network device. What it may reach, its manifest (bottle.toml) says; credentials are added outside,
-/// where the agent cannot see them.
+/// A bottle has no network device. What it may reach, its manifest (bottle.toml) says; credentials
+/// are added outside, where the agent cannot see them.
 #[derive(Debug, Parser)]
 #[command(
     name = "bottle",
@@ -180,7 +180,8 @@ fn log_to_stderr(verbose: u8) {
         .init();
 }
 
-/// Runs `future` on this thread. Children must be spawned by the main thread: the kernel ties their lives to it.
+/// Runs `future` on this thread. Children must be spawned by the main thread: the kernel ties their
+/// lives to it.
 fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -12,8 +12,9 @@ const GUEST: &str = "usr/lib/bottle/bottle-guest";
 
 /// Turn an OCI archive into an image for smolvm.
 ///
-/// IMAGE is what `docker save`, `podman save` or `skopeo copy … oci-archive:` write, for this host's processor. No machine is booted and
-/// nothing is fetched; the same archive gives the same file everywhere. What was written is read back and compared.
+/// IMAGE is what `docker save`, `podman save` or `skopeo copy … oci-archive:` write, for this
+/// host's processor. No machine is booted and nothing is fetched; the same archive gives the same
+/// file everywhere. What was written is read back and compared.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The archive; with --check, a .smolmachine.

@@ -27,13 +27,15 @@ pub(super) struct PlanArgs {
     /// Set a variable in the guest, or answer a question of the manifest.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_env)]
     env: Vec<(EnvName, String)>,
-    /// Read such variables from a file: NAME=VALUE lines; empty lines and those that begin with # are left out. --env wins.
+    /// Read such variables from a file: NAME=VALUE lines; empty lines and those that begin with #
+    /// are left out. --env wins.
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
     /// Keep the agent's own permission questions, which a bottle makes needless.
     #[arg(long)]
     ask: bool,
-    /// Let egress use this host's own login of the agent (Claude Code's, Codex'); it stays on the host.
+    /// Let egress use this host's own login of the agent (Claude Code's, Codex'); it stays on the
+    /// host.
     #[arg(long)]
     login: bool,
     /// Where to look for a manifest; none: here.
@@ -42,7 +44,8 @@ pub(super) struct PlanArgs {
     /// Go on with the conversation of the launch before.
     #[arg(skip)]
     resume: bool,
-    /// Run this instead of the agent's own command; for Claude Code and Codex, words that begin with - (and `exec`) are added to it.
+    /// Run this instead of the agent's own command; for Claude Code and Codex, words that begin
+    /// with - (and `exec`) are added to it.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }

@@ -16,8 +16,8 @@ use crate::workspace::{Snapshot, size};
 /// Files of this size are named, bytes.
 const LARGE: u64 = 50_000_000;
 
-/// Prints the plan (and what changed since this bottle's previous launch) and asks. What the operator has `given` for
-/// this launch is not shown: it may be secret.
+/// Prints the plan (and what changed since this bottle's previous launch) and asks. What the
+/// operator has `given` for this launch is not shown: it may be secret.
 pub(super) fn agree(
     plan: &LaunchPlan,
     given: &BTreeSet<EnvName>,

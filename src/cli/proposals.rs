@@ -17,7 +17,8 @@ use crate::state::{BottleDir, Roots, now_ms};
 
 /// Show what agents ask for, and decide.
 ///
-/// Without a command: the open proposals of all running bottles (of NAME: all of them). A proposal is named BOTTLE/NUMBER.
+/// Without a command: the open proposals of all running bottles (of NAME: all of them). A proposal
+/// is named BOTTLE/NUMBER.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
@@ -80,7 +81,8 @@ struct Approve {
     /// The host (or repository) of a wide proposal, typed; without it you are asked.
     #[arg(long = "type", value_name = "NAME")]
     type_name: Option<String>,
-    /// The policy (its digest, or 12 digits of it) that the change was shown against, when it is not the proposal's own.
+    /// The policy (its digest, or 12 digits of it) that the change was shown against, when it is
+    /// not the proposal's own.
     #[arg(long, value_name = "DIGEST")]
     against: Option<String>,
     /// The answer to a question: text, or the number of a choice.
@@ -278,7 +280,8 @@ impl Approve {
         let against = match &self.against {
             Some(short) if short.len() >= 12 && now.starts_with(short.as_str()) => now,
             Some(other) => other.clone(),
-            // What is on the screen now is the change against the policy of now: whoever sits there has seen it.
+            // What is on the screen now is the change against the policy of now: whoever sits there
+            // has seen it.
             None if found.proposal.policy != now
                 && terminal
                 && found.proposal.state == ProposalState::Pending =>

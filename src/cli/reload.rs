@@ -15,8 +15,9 @@ use crate::state::Roots;
 
 /// Read a running bottle's manifest again and put its new routes and git rules in force.
 ///
-/// Routes, and what may be pushed, can change while a bottle runs; routes can use only the tokens that it was launched with. Anything else
-/// that the manifest says differently is named, and nothing is done. Connections that a new policy still allows go on.
+/// Routes, and what may be pushed, can change while a bottle runs; routes can use only the tokens
+/// that it was launched with. Anything else that the manifest says differently is named, and
+/// nothing is done. Connections that a new policy still allows go on.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The bottle.
@@ -101,7 +102,8 @@ impl Args {
             .hint(format!("bottle stop {}, and launch it again", self.name)))
     }
 
-    /// The manifest as it is now. One that was found at launch must still be this user's (or root's).
+    /// The manifest as it is now. One that was found at launch must still be this user's (or
+    /// root's).
     fn manifest(&self, running: &LaunchPlan) -> Result<Manifest> {
         let gone = |path: &Path| {
             Error::new(Kind::Config, format!("{} is not there any more", path.display()))

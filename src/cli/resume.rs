@@ -9,14 +9,16 @@ use crate::state::Roots;
 
 /// Go on with a stopped bottle: its machine's disk, its workspace and the agent's own conversation.
 ///
-/// The plan is made anew from the manifest, credentials are read again, and the bottle proves again that it is shut in.
+/// The plan is made anew from the manifest, credentials are read again, and the bottle proves again
+/// that it is shut in.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The bottle.
     name: String,
     #[command(flatten)]
     how: How,
-    /// Set a variable in the guest, or answer a question of the manifest; what was given at launch is not remembered.
+    /// Set a variable in the guest, or answer a question of the manifest; what was given at launch
+    /// is not remembered.
     #[arg(long, value_name = "NAME=VALUE", value_parser = super::planning::parse_env)]
     env: Vec<(EnvName, String)>,
     /// Run this instead of the agent's own command.

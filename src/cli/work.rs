@@ -27,7 +27,8 @@ pub(super) struct DiffArgs {
 
 /// Bring a bottle's changes into the project, all of them or none.
 ///
-/// Nothing is written when a file was changed here too; --branch puts the changes onto a branch of its own, to merge.
+/// Nothing is written when a file was changed here too; --branch puts the changes onto a branch of
+/// its own, to merge.
 #[derive(Debug, clap::Args)]
 pub(super) struct PullArgs {
     /// The bottle.
@@ -134,7 +135,8 @@ impl DiffArgs {
     }
 }
 
-/// The difference between the project's file and the bottle's, as git shows it; nothing in it drives a terminal.
+/// The difference between the project's file and the bottle's, as git shows it; nothing in it
+/// drives a terminal.
 fn unified(work: &Work, path: &Path) -> Result<String> {
     let what = || "cannot compare the bottle's work".to_owned();
     let none = Path::new("/dev/null");

@@ -1,4 +1,5 @@
-//! Images that the closure only describes: they are fetched and built when a launch first needs one.
+//! Images that the closure only describes: they are fetched and built when a launch first needs
+//! one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,8 +60,9 @@ impl Build {
 }
 
 impl Closure {
-    /// Makes sure that the image `name` for `engine` is in the store, building it when it is not, and keeps it from the garbage collector by a link in
-    /// the directory `roots`. What the builder says goes to standard error unless `quiet`.
+    /// Makes sure that the image `name` for `engine` is in the store, building it when it is not,
+    /// and keeps it from the garbage collector by a link in the directory `roots`. What the builder
+    /// says goes to standard error unless `quiet`.
     ///
     /// # Errors
     /// `Engine` when it cannot be built.

@@ -1,7 +1,7 @@
 //! The store paths that a launch is made of.
 //!
-//! `closure.json` is built by Nix (nix/packages/closure.nix) and names every file with its SHA-256, so that a file that
-//! is missing or was altered is refused before anything starts.
+//! `closure.json` is built by Nix (nix/packages/closure.nix) and names every file with its SHA-256,
+//! so that a file that is missing or was altered is refused before anything starts.
 
 mod later;
 mod verify;
@@ -228,7 +228,8 @@ impl Closure {
 
     /// Checks that every file which a launch of `image` on `engine` needs is there and unaltered.
     ///
-    /// A file is hashed once; afterwards `cache` remembers its inode, size and change time, which only root can forge.
+    /// A file is hashed once; afterwards `cache` remembers its inode, size and change time, which
+    /// only root can forge.
     ///
     /// # Errors
     /// `Engine` naming the first file that is missing or altered.

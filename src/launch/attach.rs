@@ -15,9 +15,9 @@ use crate::say::say;
 
 /// Exec frames over `stream` until the command has ended and all its output is written.
 ///
-/// Returns the command's exit code: 128 + n when signal n killed it, 127 when there is no such command, 126 when it
-/// cannot be executed. With `tty` the operator's terminal is raw meanwhile, and should one of `dialogs` be on it at the beginning,
-/// that is said at the end.
+/// Returns the command's exit code: 128 + n when signal n killed it, 127 when there is no such
+/// command, 126 when it cannot be executed. With `tty` the operator's terminal is raw meanwhile,
+/// and should one of `dialogs` be on it at the beginning, that is said at the end.
 ///
 /// # Errors
 /// `Engine` when the guest or its channel is lost.
@@ -79,7 +79,8 @@ impl Drop for Question<'_> {
 /// Most letters that are kept of a beginning.
 const BEGINNING: usize = 16 << 10;
 
-/// The letters and digits that a terminal was sent first: a screen is drawn with moves of the cursor where a text has spaces.
+/// The letters and digits that a terminal was sent first: a screen is drawn with moves of the
+/// cursor where a text has spaces.
 #[derive(Debug, Default)]
 struct Beginning {
     letters: String,

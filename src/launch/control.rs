@@ -1,7 +1,8 @@
-//! The control socket: how other `bottle` commands reach the orchestrator that owns a running bottle.
+//! The control socket: how other `bottle` commands reach the orchestrator that owns a running
+//! bottle.
 //!
-//! A client connects to `RUNTIME/SLUG/control.sock` (private to the user), writes one header, and for [`Request::Exec`]
-//! then speaks the guest's exec frames, which are passed on byte for byte.
+//! A client connects to `RUNTIME/SLUG/control.sock` (private to the user), writes one header, and
+//! for [`Request::Exec`] then speaks the guest's exec frames, which are passed on byte for byte.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,7 +81,8 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Listens from the launch's first moment; what needs a guest waits until `up` says that there is one.
+    /// Listens from the launch's first moment; what needs a guest waits until `up` says that there
+    /// is one.
     pub(super) fn listen(
         dir: &BottleDir,
         up: watch::Receiver<Option<Up>>,
@@ -232,7 +234,8 @@ const DECISION: Duration = Duration::from_secs(15);
 /// Has the orchestrator of a running bottle decide a proposal.
 ///
 /// # Errors
-/// `Usage` when the bottle does not run, `Engine` when it does not answer: the proposal's file says then what was decided.
+/// `Usage` when the bottle does not run, `Engine` when it does not answer: the proposal's file says
+/// then what was decided.
 pub async fn decide(dir: &BottleDir, decide: Decide) -> Result<Answer> {
     let late =
         || {

@@ -1,7 +1,8 @@
-//! Deploy keys: made in memory, registered with a forge at launch, revoked at its end, whoever ends it.
+//! Deploy keys: made in memory, registered with a forge at launch, revoked at its end, whoever ends
+//! it.
 //!
-//! What a forge may have of a bottle is written down before the forge is asked, and forgotten once the forge no longer lists it. So
-//! whoever finds the file after a crash can revoke what is in it.
+//! What a forge may have of a bottle is written down before the forge is asked, and forgotten once
+//! the forge no longer lists it. So whoever finds the file after a crash can revoke what is in it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -52,7 +53,8 @@ struct Registered {
     cwd: PathBuf,
 }
 
-/// Makes and registers the keys that `plan` asks for; returns the private ones, by the names that git-gate's policy has.
+/// Makes and registers the keys that `plan` asks for; returns the private ones, by the names that
+/// git-gate's policy has.
 pub(super) async fn register(
     plan: &LaunchPlan,
     dir: &BottleDir,
@@ -117,11 +119,13 @@ pub(super) async fn register(
     Ok(private)
 }
 
-/// Revokes every key that the bottle in `dir`, whose lock the caller holds, may have left with a forge; whether there was one. What
-/// launches before `since` (ms since the epoch) left is only said.
+/// Revokes every key that the bottle in `dir`, whose lock the caller holds, may have left with a
+/// forge; whether there was one. What launches before `since` (ms since the epoch) left is only
+/// said.
 ///
 /// # Errors
-/// `Internal`: which keys are still there, why, and where to remove them by hand. They stay written down for the next attempt.
+/// `Internal`: which keys are still there, why, and where to remove them by hand. They stay written
+/// down for the next attempt.
 pub async fn revoke(dir: &BottleDir, since: u64) -> Result<bool> {
     let mut left = Vec::new();
     let mut why = Vec::new();
@@ -237,7 +241,8 @@ fn write(dir: &BottleDir, known: &[Registered]) -> Result<()> {
     }
     let json = serde_json::to_vec_pretty(known).context(Kind::Internal, what)?;
     write_private(&path, &json)?;
-    // On the disk before the forge is asked: a key that outlives a power failure must be known to somebody.
+    // On the disk before the forge is asked: a key that outlives a power failure must be known to
+    // somebody.
     std::fs::File::open(&path).and_then(|f| f.sync_all()).context(Kind::Config, what)
 }
 

@@ -1,8 +1,8 @@
-//! The desk: where a running bottle's proposals arrive and are decided. One task of the orchestrator, so that each decision is
-//! made once; it alone writes the queue and its audit log.
+//! The desk: where a running bottle's proposals arrive and are decided. One task of the
+//! orchestrator, so that each decision is made once; it alone writes the queue and its audit log.
 //!
-//! A decision is on disk and in the audit log before it has an effect. What dies with the orchestrator is the bottle, and with it
-//! every effect.
+//! A decision is on disk and in the audit log before it has an effect. What dies with the
+//! orchestrator is the bottle, and with it every effect.
 
 #[cfg(test)]
 mod attacks;
@@ -65,7 +65,8 @@ impl Desk {
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = work.run(arriving, decisions, ending) => {}
-                // A daemon that says or takes nothing more has ended, and the launch sees that by itself.
+                // A daemon that says or takes nothing more has ended, and the launch sees that by
+                // itself.
                 () = async { listen(pipe.reports, drafts).await; std::future::pending().await } => {}
                 () = async { tell(pipe.commands, news).await; std::future::pending().await } => {}
             }
@@ -152,8 +153,8 @@ impl Work {
         Ok(this)
     }
 
-    /// What an earlier launch left: nothing of it is open or in force any more, but a change of the manifest that was
-    /// decided and never made is asked again.
+    /// What an earlier launch left: nothing of it is open or in force any more, but a change of the
+    /// manifest that was decided and never made is asked again.
     fn take_over(&mut self) -> Result<()> {
         for (mut proposal, what) in self.queue.left() {
             let save = proposal.decision.as_ref().and_then(|d| d.scope) == Some(Scope::Save);

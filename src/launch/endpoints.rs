@@ -48,7 +48,8 @@ async fn serve(mut incoming: Incoming<GuestOpen>, dir: BottleDir, shut: Arc<Noti
 }
 
 async fn splice(name: EndpointName, mut stream: ChannelStream, dir: BottleDir) {
-    // A daemon that is not there means a stream that ends at once: the guest sees a closed connection.
+    // A daemon that is not there means a stream that ends at once: the guest sees a closed
+    // connection.
     let Ok(mut daemon) = UnixStream::connect(dir.daemon_socket(name.as_str())).await else {
         return;
     };

@@ -1,4 +1,5 @@
-//! What git-gate is started with: the plan's upstreams, with the host keys that the operator has pinned.
+//! What git-gate is started with: the plan's upstreams, with the host keys that the operator has
+//! pinned.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -19,7 +20,8 @@ const KNOWN_HOSTS: u64 = 1 << 20;
 /// The policy of git-gate; `None` when the plan has no repository.
 ///
 /// # Errors
-/// `Config` when an upstream cannot be reached as it is described: its host keys are not pinned, its key is not there.
+/// `Config` when an upstream cannot be reached as it is described: its host keys are not pinned,
+/// its key is not there.
 pub(super) fn policy(plan: &LaunchPlan) -> Result<Option<GatePolicy>> {
     if plan.git.is_empty() {
         return Ok(None);
@@ -46,7 +48,8 @@ pub fn with_rules(in_force: &GatePolicy, plan: &LaunchPlan) -> GatePolicy {
     policy
 }
 
-/// A policy with its secrets: `tokens` are all that the bundle has, `others` are only looked for in what is pushed.
+/// A policy with its secrets: `tokens` are all that the bundle has, `others` are only looked for in
+/// what is pushed.
 pub(super) fn spec<'a>(
     policy: GatePolicy,
     tokens: impl Iterator<Item = (&'a TokenName, &'a Secret)>,

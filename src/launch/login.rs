@@ -1,5 +1,6 @@
-//! The host's own login as a token. One that has ended, or that the upstream turned down, is renewed here on the host, and written
-//! back to where the vendor's program keeps it: what renews a login is good once.
+//! The host's own login as a token. One that has ended, or that the upstream turned down, is
+//! renewed here on the host, and written back to where the vendor's program keeps it: what renews a
+//! login is good once.
 
 use std::fs::File;
 use std::io::Write;
@@ -22,7 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// For another launch that renews the same login.
 const TURN: Duration = Duration::from_secs(60);
 
-/// The access token of the login `source`, renewed by the program `bundle` where it has ended, or is the one that was `turned_down`.
+/// The access token of the login `source`, renewed by the program `bundle` where it has ended, or
+/// is the one that was `turned_down`.
 ///
 /// # Errors
 /// One line for the operator, with what to do.

@@ -116,7 +116,8 @@ impl Launch<'_> {
     /// Brings the bottle up, runs the agent, tears everything down; returns the agent's exit code.
     ///
     /// # Errors
-    /// Every failure comes after a full unwind. `SelfTest` when the bottle was not shut in; `Signal` when one ended it.
+    /// Every failure comes after a full unwind. `SelfTest` when the bottle was not shut in;
+    /// `Signal` when one ended it.
     pub async fn run<E: Engine>(&self, plan: LaunchPlan, engine: &E) -> Result<u8> {
         provider::supported(&plan)?;
         keep_memory_private()?;

@@ -1,4 +1,5 @@
-//! What the operator sees while a bottle comes up: one moving line on a terminal, plain lines elsewhere.
+//! What the operator sees while a bottle comes up: one moving line on a terminal, plain lines
+//! elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

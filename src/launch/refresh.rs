@@ -31,7 +31,8 @@ pub(super) fn refreshable(plan: &LaunchPlan) -> BTreeSet<TokenName> {
         .collect()
 }
 
-/// The conversation with the daemon that holds the tokens. Dropping it closes the daemon's standard input, which ends it.
+/// The conversation with the daemon that holds the tokens. Dropping it closes the daemon's standard
+/// input, which ends it.
 pub(super) struct Refresher(JoinHandle<()>);
 
 impl Drop for Refresher {
@@ -41,7 +42,8 @@ impl Drop for Refresher {
 }
 
 impl Refresher {
-    /// Answers the daemon behind `pipe`; `tell` gets lines for the operator, none of which holds a value.
+    /// Answers the daemon behind `pipe`; `tell` gets lines for the operator, none of which holds a
+    /// value.
     pub(super) fn start(
         pipe: Pipe,
         (plan, values): (&LaunchPlan, &BTreeMap<TokenName, Secret>),
@@ -163,7 +165,8 @@ impl Work {
                 },
             };
             if let Err(e) = told {
-                // The launch sees the daemon's end itself. Until then its standard input stays open: it is its lifeline.
+                // The launch sees the daemon's end itself. Until then its standard input stays
+                // open: it is its lifeline.
                 tracing::debug!("{e}");
                 return std::future::pending().await;
             }
@@ -268,7 +271,8 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(20);
     const STALE: &str = r#"{"stale":{"token":"T"}}"#;
 
-    /// A daemon that writes down what it is told, and reports each line that is appended to the file `ask`.
+    /// A daemon that writes down what it is told, and reports each line that is appended to the
+    /// file `ask`.
     async fn daemon(dir: &Path) -> Daemon {
         let script = r#"
             cd "$0"; read -r first; echo ready
@@ -314,7 +318,8 @@ mod tests {
         told(dir)
     }
 
-    /// Prints `planted-1`, `planted-2`, …, on standard error too; fails while there is a file `broken`.
+    /// Prints `planted-1`, `planted-2`, …, on standard error too; fails while there is a file
+    /// `broken`.
     fn counting(dir: &Path, refresh: Option<u64>) -> TokenSource {
         let script = "cd \"$0\"; echo x >> runs; n=$(wc -l < runs); echo planted-$n >&2; [ ! -e broken ] || exit 3; echo planted-$n";
         let argv = ["sh", "-c", script, &dir.to_string_lossy()].map(str::to_owned).to_vec();
@@ -429,7 +434,8 @@ mod tests {
             said,
             "bottle: token T cannot be resolved: sh failed (exit status: 3); the old value stays in use\nbottle: token T has a new value"
         );
-        // Neither what the operator reads, nor what is logged, nor any Debug output holds what the command printed.
+        // Neither what the operator reads, nor what is logged, nor any Debug output holds what the
+        // command printed.
         let logged = std::fs::read_to_string(dir.join("fake.log")).unwrap();
         let command = EgressCommand::Token {
             name: "T".parse().unwrap(),

@@ -1,4 +1,5 @@
-//! Another policy for a running bottle: the file is swapped, and the daemon says in its audit log what it made of it.
+//! Another policy for a running bottle: the file is swapped, and the daemon says in its audit log
+//! what it made of it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -163,7 +164,8 @@ impl<P: Reloadable> InForce<P> {
     /// Puts `policy` in its place and waits until the daemon says that it is in force.
     ///
     /// # Errors
-    /// `Config` when the daemon refuses it, `Engine` when it says nothing for 2 s. The file is as it was then.
+    /// `Config` when the daemon refuses it, `Engine` when it says nothing for 2 s. The file is as
+    /// it was then.
     pub fn replace(self, policy: &P) -> Result<()> {
         let what = || format!("cannot read {}", self.audit.display());
         let mut log = File::open(&self.audit).context(Kind::Config, what)?;
@@ -176,7 +178,8 @@ impl<P: Reloadable> InForce<P> {
         write_private(&self.file, &json)?;
         let answer = self.answer(&mut log, &policy.identity());
         if answer.is_err() {
-            // The daemon passes over the policy that is in force already; an answer that comes late is undone by this.
+            // The daemon passes over the policy that is in force already; an answer that comes late
+            // is undone by this.
             write_private(&self.file, &self.bytes)?;
         }
         answer
@@ -212,7 +215,8 @@ impl<P: Reloadable> InForce<P> {
 }
 
 impl InForce {
-    /// Fills in what only the launch knows: what the operator granted to it, and where the demo's upstream is.
+    /// Fills in what only the launch knows: what the operator granted to it, and where the demo's
+    /// upstream is.
     pub fn complete(&self, plan: &LaunchPlan, policy: &mut Policy) {
         policy
             .routes

@@ -38,7 +38,8 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        // What the agent switched on goes off, and what its last questions made the terminal type goes away.
+        // What the agent switched on goes off, and what its last questions made the terminal type
+        // goes away.
         let _ = std::io::stdout().write_all(RESET).and_then(|()| std::io::stdout().flush());
         let _ = tcsetattr(std::io::stdin().as_fd(), SetArg::TCSAFLUSH, &self.0);
     }

@@ -30,7 +30,8 @@ pub(super) async fn resolve(
 ) -> Result<BTreeMap<TokenName, Secret>> {
     let mut values = BTreeMap::new();
     for (name, source) in &plan.tokens {
-        // Before the agent runs, a command's standard error is the operator's: it may say what to do.
+        // Before the agent runs, a command's standard error is the operator's: it may say what to
+        // do.
         values.insert(
             name.clone(),
             value(name, source, How { bundle, turned_down: None }, Stdio::inherit()).await?,
@@ -98,7 +99,8 @@ fn missing(name: &TokenName, why: &str) -> Error {
     Error::new(Kind::Config, format!("token {name} cannot be resolved: {why}"))
 }
 
-/// Strips the line end; what could not be a header value is refused here, where the operator can mend it.
+/// Strips the line end; what could not be a header value is refused here, where the operator can
+/// mend it.
 fn secret(name: &TokenName, mut value: String) -> Result<Secret> {
     let trimmed = Secret::new(value.trim_end_matches(['\n', '\r']).to_owned());
     value.zeroize();

@@ -18,7 +18,8 @@ use crate::workspace::{self, Baseline, Snapshot};
 
 /// Longest time for a workspace to get in or out.
 const DEADLINE: Duration = Duration::from_secs(600);
-/// Up to this size, files and bytes, the guest's copy gets a first commit: under emulation git takes seconds for more.
+/// Up to this size, files and bytes, the guest's copy gets a first commit: under emulation git
+/// takes seconds for more.
 const COMMITTED: (usize, u64) = (2000, 16 << 20);
 /// Run by bash in the agent's workspace: a repository, so that the agent sees its own changes.
 const FIRST_COMMIT: &str = "git init -q -b main . && { [ -z \"$0\" ] || { git -c core.looseCompression=0 add -A && \

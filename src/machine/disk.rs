@@ -11,8 +11,9 @@ use crate::error::{Context, Kind, Result};
 use crate::process::Program;
 use crate::state::{Journal, Step};
 
-/// Arguments of mke2fs, complete, so that no configuration file is needed: ext4 without a journal (a launch that dies
-/// takes its disk along) and without writing empty inode tables (228 kB of 10 GiB instead of 167 MB).
+/// Arguments of mke2fs, complete, so that no configuration file is needed: ext4 without a journal
+/// (a launch that dies takes its disk along) and without writing empty inode tables (228 kB of 10
+/// GiB instead of 167 MB).
 pub const FORMAT: [&str; 12] = [
     "-q",
     "-F",
@@ -46,8 +47,8 @@ pub(super) async fn make(
     }
 }
 
-/// Gives `machine` the disk of `spec`, the same file by another name: the saved one, or else what `machine` is, a new file with an
-/// empty file system. Journals it.
+/// Gives `machine` the disk of `spec`, the same file by another name: the saved one, or else what
+/// `machine` is, a new file with an empty file system. Journals it.
 ///
 /// # Errors
 /// `Config` when it cannot be written.

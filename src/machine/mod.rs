@@ -1,4 +1,5 @@
-//! Engines: how a micro-VM is started. All of them end in the same [`Running`] machine with the same channel.
+//! Engines: how a micro-VM is started. All of them end in the same [`Running`] machine with the
+//! same channel.
 
 mod console;
 mod disk;
@@ -35,7 +36,8 @@ pub struct MachineSpec<'a> {
     pub disk: PathBuf,
     /// Its size in bytes.
     pub disk_bytes: u64,
-    /// The disk of an earlier launch, which is to be used (and moved to `disk`) instead of a new one.
+    /// The disk of an earlier launch, which is to be used (and moved to `disk`) instead of a new
+    /// one.
     pub saved: Option<PathBuf>,
     /// Virtual CPUs.
     pub cpus: u32,
@@ -57,7 +59,8 @@ pub trait Engine {
     /// Starts a machine and waits until its agent has answered and proved the launch's key.
     ///
     /// # Errors
-    /// `Engine` when it cannot start or is not ready in time; what it had started is in the journal.
+    /// `Engine` when it cannot start or is not ready in time; what it had started is in the
+    /// journal.
     fn start(
         &self,
         spec: &MachineSpec<'_>,

@@ -13,8 +13,8 @@ pub enum Virtualisation {
     None(String),
 }
 
-/// Probes the host. `/dev/kvm` alone proves nothing: on a paravirtual host it opens, and even creates machines, while
-/// no ordinary kernel ever boots on it; the CPU flags tell.
+/// Probes the host. `/dev/kvm` alone proves nothing: on a paravirtual host it opens, and even
+/// creates machines, while no ordinary kernel ever boots on it; the CPU flags tell.
 #[must_use]
 pub fn virtualisation() -> Virtualisation {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

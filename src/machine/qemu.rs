@@ -1,7 +1,9 @@
-//! The QEMU engine: KVM when it is really usable, else emulation (TCG). No network device of any kind.
+//! The QEMU engine: KVM when it is really usable, else emulation (TCG). No network device of any
+//! kind.
 //!
-//! The only things the guest shares with the host are its read-only image, its private disk, a serial console and one
-//! virtio-serial port, both of which end in socket pairs: there is no path or port that anybody else could connect to.
+//! The only things the guest shares with the host are its read-only image, its private disk, a
+//! serial console and one virtio-serial port, both of which end in socket pairs: there is no path
+//! or port that anybody else could connect to.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -19,9 +21,11 @@ use crate::process::{Daemon, Program};
 use crate::sabotage::breaks;
 use crate::state::Journal;
 
-/// Longest time from the start of QEMU to an answering agent; then it is started once more. Booting takes 1.5 s under TCG on an idle machine.
+/// Longest time from the start of QEMU to an answering agent; then it is started once more. Booting
+/// takes 1.5 s under TCG on an idle machine.
 const BOOT_WATCHDOG: Duration = Duration::from_secs(60);
-/// Emulated `rep movsb` goes a byte a step, so the guest must not believe that it is fast: copies are twice as quick without.
+/// Emulated `rep movsb` goes a byte a step, so the guest must not believe that it is fast: copies
+/// are twice as quick without.
 const TCG: [&str; 4] = ["-accel", "tcg", "-cpu", "max,-erms"];
 /// QEMU out of the closure.
 #[derive(Debug)]
@@ -144,7 +148,8 @@ impl Engine for Qemu<'_> {
         match self.boot(spec, journal).await {
             Ok(running) => Ok(running),
             Err(BootFailure { error, kernel_ran: true }) => {
-                // Emulated on an overloaded host, a kernel now and then gives up on its clocks. Nothing has happened yet.
+                // Emulated on an overloaded host, a kernel now and then gives up on its clocks.
+                // Nothing has happened yet.
                 tracing::warn!("{error}; booting once more");
                 super::disk::make(self.closure, spec, journal).await?;
                 self.boot(spec, journal).await.map_err(|failure| failure.error)

@@ -1,8 +1,9 @@
 //! The smolvm engine (libkrun): needs KVM. Its own guest kernel and init; no network device.
 //!
-//! smolvm's programs run in namespaces that end with the launch (`bottle-bundle machine`): an empty network, their own processes, and
-//! of the file system the store and this machine's private directory. Of smolvm's ways into a guest two are used: one mounted
-//! socket, which is the bottle's channel, and one `exec`, which starts `bottle-guest serve` on it. The rest is the channel's, the
+//! smolvm's programs run in namespaces that end with the launch (`bottle-bundle machine`): an empty
+//! network, their own processes, and of the file system the store and this machine's private
+//! directory. Of smolvm's ways into a guest two are used: one mounted socket, which is the bottle's
+//! channel, and one `exec`, which starts `bottle-guest serve` on it. The rest is the channel's, the
 //! same as with every engine.
 
 use std::ffi::OsString;
@@ -23,14 +24,15 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::process::{Daemon, Program};
 use crate::state::{Journal, Step, private_dir};
 
-/// Longest time from the start to an answering agent; then it is started once more. It is 1 s on a quiet host with KVM, 25 s in a machine
-/// that is emulated itself.
+/// Longest time from the start to an answering agent; then it is started once more. It is 1 s on a
+/// quiet host with KVM, 25 s in a machine that is emulated itself.
 const BOOT_WATCHDOG: Duration = Duration::from_secs(180);
 /// What smolvm says of a guest that takes longer than it waits.
 const SLOW: &str = "did not become ready";
 /// Versions that the tests have run.
 pub const TESTED: &str = "1.32.2";
-/// Where the programs find the machine's directory, and the channel's socket in it (see `bottle-bundle machine`).
+/// Where the programs find the machine's directory, and the channel's socket in it (see
+/// `bottle-bundle machine`).
 const INSIDE: &str = "/tmp";
 /// The channel's socket in the guest.
 const CHANNEL: &str = "/run/bottle/channel";
@@ -101,7 +103,8 @@ impl<'a> Smolvm<'a> {
             .env("SMOLVM_AGENT_ROOTFS", &files.agent)
             // Its own patience of 30 s is too little where everything is emulated.
             .env("SMOLVM_START_TIMEOUT_SECS", (BOOT_WATCHDOG.as_secs() - 30).to_string())
-            // Started by root, it would become a user of its own for each machine, whom nothing here is granted.
+            // Started by root, it would become a user of its own for each machine, whom nothing
+            // here is granted.
             .env("SMOLVM_VM_UID_DROP", "off")
             .arg("machine")
             .arg("--parent")
@@ -123,7 +126,8 @@ impl<'a> Smolvm<'a> {
             .to_string()
     }
 
-    /// `machine create`, with everything in which a machine differs from another one of the same image.
+    /// `machine create`, with everything in which a machine differs from another one of the same
+    /// image.
     fn create(&self, spec: &MachineSpec<'_>) -> String {
         let gib = spec.disk_bytes.div_ceil(GIB).to_string();
         let (cpus, memory) = (spec.cpus.to_string(), (spec.memory_bytes >> 20).to_string());
@@ -137,8 +141,9 @@ impl<'a> Smolvm<'a> {
         )
     }
 
-    /// The unpacked image, and what `machine create` wrote of a machine of it: both are made once, as smolvm reads the whole image for
-    /// each, and a launch starts on a copy. No machine is started, and no guest has been near what comes out.
+    /// The unpacked image, and what `machine create` wrote of a machine of it: both are made once,
+    /// as smolvm reads the whole image for each, and a launch starts on a copy. No machine is
+    /// started, and no guest has been near what comes out.
     async fn created(
         &self,
         spec: &MachineSpec<'_>,
@@ -321,7 +326,8 @@ impl Engine for Smolvm<'_> {
 
     async fn start(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Running> {
         match self.boot(spec, journal).await {
-            // smolvm waits 30 s for the guest's next sign of life, which is little where it is emulated. Nothing has happened yet.
+            // smolvm waits 30 s for the guest's next sign of life, which is little where it is
+            // emulated. Nothing has happened yet.
             Err(error) if error.to_string().contains(SLOW) => {
                 tracing::warn!("{error}; booting once more");
                 let console = || Console::file(console(&spec.disk.with_file_name("machine")));
@@ -332,7 +338,8 @@ impl Engine for Smolvm<'_> {
     }
 }
 
-/// Lays out in `dir` what smolvm knows of the unpacked image. Returns the image itself, and its place relative to `dir`.
+/// Lays out in `dir` what smolvm knows of the unpacked image. Returns the image itself, and its
+/// place relative to `dir`.
 fn share(image: &Unpacked, dir: &Path) -> Result<(PathBuf, PathBuf)> {
     let (from, to) = (image.dir().join(IMAGE), dir.join(SHARED));
     let what = || format!("cannot write {}", to.display());
@@ -348,7 +355,8 @@ fn share(image: &Unpacked, dir: &Path) -> Result<(PathBuf, PathBuf)> {
     Ok((from.join(&layers), Path::new(SHARED).join(layers)))
 }
 
-/// Requires room in `dir` for an image with layers of `bytes`, which are unpacked twice: to tar files, and those to a tree.
+/// Requires room in `dir` for an image with layers of `bytes`, which are unpacked twice: to tar
+/// files, and those to a tree.
 fn room(dir: &Path, bytes: u64) -> Result<()> {
     let (free, needed) = (crate::state::free_mib(dir)?, bytes.saturating_mul(2) >> 20);
     if free >= needed {
@@ -419,7 +427,8 @@ async fn failure(vmm: &mut Daemon, spec: &MachineSpec<'_>, dir: &Path) -> Error 
     explain(&said, &startup).unwrap_or(failure)
 }
 
-/// What smolvm reported in JSON, among the other lines it says, in our words and with what helps. `None` when it reported nothing.
+/// What smolvm reported in JSON, among the other lines it says, in our words and with what helps.
+/// `None` when it reported nothing.
 fn explain(said: &str, startup: &str) -> Option<Error> {
     let reported =
         said.lines().rev().find_map(|line| serde_json::from_str::<Reported>(line.trim()).ok())?;

@@ -22,8 +22,9 @@ pub(super) struct Unpacked {
 }
 
 impl Unpacked {
-    /// The image `key` out of `all`, which is a directory of such; `make` fills an empty directory when there is none yet. Whatever is
-    /// there is whole: it gets its name when `make` is done and the disk has it.
+    /// The image `key` out of `all`, which is a directory of such; `make` fills an empty directory
+    /// when there is none yet. Whatever is there is whole: it gets its name when `make` is done and
+    /// the disk has it.
     ///
     /// # Errors
     /// As `make`; `Config` when the directory cannot be used.

@@ -12,7 +12,8 @@ pub(super) struct Parsed {
     pub bottle_at: Location,
 }
 
-/// Reads one agent. `body` is the text below an agent file's front matter; without it, the prompt is under its keys.
+/// Reads one agent. `body` is the text below an agent file's front matter; without it, the prompt
+/// is under its keys.
 pub(super) fn agent(t: &Tab<'_>, files: &dyn Files, body: Option<&str>) -> Option<Parsed> {
     let bottle = t.req("bottle").and_then(|v| v.parse::<Slug>().map(|name| (name, v.at)));
     let providers = Provider::ALL.map(|p| (p.as_str(), p));

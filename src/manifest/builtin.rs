@@ -1,4 +1,5 @@
-//! Agents that work without any manifest. A manifest's agent or bottle of the same name replaces the built-in one.
+//! Agents that work without any manifest. A manifest's agent or bottle of the same name replaces
+//! the built-in one.
 
 use std::collections::BTreeMap;
 

@@ -15,7 +15,8 @@ use super::{EgressRoute, Location, TokenSource, limits, quote};
 /// Most routes of a bottle, most paths of a route, most methods of a route.
 const MOST: (usize, usize, usize) = (256, 256, 16);
 
-/// Headers that belong to the connection or to the message's framing: injecting one would break or redirect requests.
+/// Headers that belong to the connection or to the message's framing: injecting one would break or
+/// redirect requests.
 const FORBIDDEN_HEADERS: &[&str] = &[
     "host",
     "content-length",
@@ -69,7 +70,8 @@ pub(super) fn drafts(list: &Val<'_>, files: &dyn Files) -> Vec<Draft> {
     drafts
 }
 
-/// Reports pairs of routes that match the same request but would inject different credentials: the second could never do so.
+/// Reports pairs of routes that match the same request but would inject different credentials: the
+/// second could never do so.
 fn clashes(list: &Val<'_>, drafts: &[Draft]) {
     let mut seen: HashMap<(&str, u16, &str, &str), &Draft> = HashMap::new();
     for d in drafts {
@@ -111,7 +113,8 @@ fn clashes(list: &Val<'_>, drafts: &[Draft]) {
     }
 }
 
-/// Reports a route that wants a tunnel left alone which another route wants opened: it is one or the other.
+/// Reports a route that wants a tunnel left alone which another route wants opened: it is one or
+/// the other.
 fn mixed_tunnels(list: &Val<'_>, drafts: &[Draft]) {
     let mut seen: HashMap<(&str, u16), &Draft> = HashMap::new();
     for d in drafts {

@@ -111,8 +111,8 @@ impl fmt::Display for ManifestErrors {
 
 impl std::error::Error for ManifestErrors {}
 
-/// `text` made safe for a terminal: control characters (ANSI included), bidirectional overrides, zero-width and other
-/// invisible characters become visible escapes; everything else stays.
+/// `text` made safe for a terminal: control characters (ANSI included), bidirectional overrides,
+/// zero-width and other invisible characters become visible escapes; everything else stays.
 #[must_use]
 pub fn neutral(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -1,4 +1,5 @@
-//! The files that a manifest points at: read only from beside it, never through a link that leads away, never without limit.
+//! The files that a manifest points at: read only from beside it, never through a link that leads
+//! away, never without limit.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -24,7 +25,8 @@ pub trait Files {
     /// The content of a file below [`Files::dir`]; `relative` passed [`inside`].
     ///
     /// # Errors
-    /// Missing, unreadable, not a file, longer than [`MAX_FILE`], or not below the directory once links are resolved.
+    /// Missing, unreadable, not a file, longer than [`MAX_FILE`], or not below the directory once
+    /// links are resolved.
     fn read(&self, relative: &Path) -> Result<Vec<u8>, String>;
 
     /// A directory below [`Files::dir`], links resolved; `relative` passed [`inside`].
@@ -62,7 +64,8 @@ pub fn inside(text: &str) -> Result<PathBuf, String> {
     Ok(if plain.as_os_str().is_empty() { PathBuf::from(".") } else { plain })
 }
 
-/// `text` as a path of the host: absolute, `~/…`, or relative to the manifest (then inside its directory).
+/// `text` as a path of the host: absolute, `~/…`, or relative to the manifest (then inside its
+/// directory).
 ///
 /// # Errors
 /// No home for `~/`, `~user`, or a `..`; one line that says so.
@@ -182,7 +185,8 @@ impl Files for DirFiles {
 /// Files in memory, for tests and fuzzing.
 #[derive(Debug, Clone, Default)]
 pub struct MemFiles {
-    /// Content by relative path; `skills/NAME/SKILL.md` makes a skill, `agents/NAME.md` an agent file.
+    /// Content by relative path; `skills/NAME/SKILL.md` makes a skill, `agents/NAME.md` an agent
+    /// file.
     pub files: BTreeMap<String, Vec<u8>>,
 }
 

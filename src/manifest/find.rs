@@ -42,10 +42,11 @@ pub fn find(start: &Path, home: Option<&Path>) -> Option<PathBuf> {
     None
 }
 
-/// The manifest for `search`: the file found, its agent files and the built-ins; only the built-ins when there is no file.
+/// The manifest for `search`: the file found, its agent files and the built-ins; only the built-ins
+/// when there is no file.
 ///
-/// A manifest can name commands that run on the host (`token = { command = … }`), so one that was found rather than named is
-/// only used when this user or root owns it.
+/// A manifest can name commands that run on the host (`token = { command = … }`), so one that was
+/// found rather than named is only used when this user or root owns it.
 ///
 /// # Errors
 /// Everything that is wrong with the files, each with its place.

@@ -82,7 +82,8 @@ pub(super) fn budget(v: &Val<'_>) -> Option<Budget> {
     Some(Budget { up: up?, down: down?, ..Budget::default() })
 }
 
-/// An amount that lets something through: a request's target counts too, so a budget of nothing would be no route.
+/// An amount that lets something through: a request's target counts too, so a budget of nothing
+/// would be no route.
 fn some(v: &Val<'_>) -> Option<u64> {
     match v.amount()?.get() {
         0 => v.none(

@@ -1,7 +1,9 @@
-//! `bottle.toml` and agent files → [`Manifest`]. Parse, don't validate: what leaves here needs no further check.
+//! `bottle.toml` and agent files → [`Manifest`]. Parse, don't validate: what leaves here needs no
+//! further check.
 //!
-//! [`load`] finds and reads real files; [`parse`] is the same on any [`Files`]. All faults of all files are reported at once,
-//! each with file, line and column. docs/manifest.md is the user's side of this module.
+//! [`load`] finds and reads real files; [`parse`] is the same on any [`Files`]. All faults of all
+//! files are reported at once, each with file, line and column. docs/manifest.md is the user's side
+//! of this module.
 
 mod agent;
 mod amounts;
@@ -34,7 +36,8 @@ use walk::{Faults, Source, Tab};
 /// Most agents, and most bottles.
 const MOST_NAMES: usize = 256;
 
-/// Parses the bytes of `file` (a name for messages) and the agent files that `files` lists, over the built-ins.
+/// Parses the bytes of `file` (a name for messages) and the agent files that `files` lists, over
+/// the built-ins.
 ///
 /// # Errors
 /// Everything that is wrong, each with its place.

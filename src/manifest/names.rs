@@ -1,4 +1,5 @@
-//! Small texts that mean something: each is checked once, here, and carries its meaning in its type from then on.
+//! Small texts that mean something: each is checked once, here, and carries its meaning in its type
+//! from then on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 #[error("{0}")]
 pub struct NameError(pub(crate) String);
 
-/// A name that is safe as a file name, a host name label and a command-line word: `[a-z0-9][a-z0-9-]{0,31}`.
+/// A name that is safe as a file name, a host name label and a command-line word:
+/// `[a-z0-9][a-z0-9-]{0,31}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Slug(String);
@@ -41,7 +43,8 @@ impl FromStr for Slug {
     }
 }
 
-/// Variables that the launch itself sets in every guest, so that a manifest may not; lower case stands for both cases.
+/// Variables that the launch itself sets in every guest, so that a manifest may not; lower case
+/// stands for both cases.
 const RESERVED: &[&str] = &[
     "http_proxy",
     "https_proxy",
@@ -77,7 +80,8 @@ impl EnvName {
         &self.0
     }
 
-    /// Whether the launch sets this variable in the guest itself (proxy, trust stores, home, `BOTTLE_…`).
+    /// Whether the launch sets this variable in the guest itself (proxy, trust stores, home,
+    /// `BOTTLE_…`).
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         let lower = self.0.to_ascii_lowercase();

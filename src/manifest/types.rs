@@ -1,4 +1,5 @@
-//! The manifest as the rest of the program sees it: every text checked, every path resolved, every default filled in.
+//! The manifest as the rest of the program sees it: every text checked, every path resolved, every
+//! default filled in.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{Bytes, EnvName, Interval, Location, Slug};
 use crate::provider::Auth;
 
-/// A whole manifest: what `bottle.toml` and `agents/*.md` say, and the built-in agents they do not redefine.
+/// A whole manifest: what `bottle.toml` and `agents/*.md` say, and the built-in agents they do not
+/// redefine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     /// The file it came from; `None`: only built-ins.
@@ -124,7 +126,8 @@ pub struct Supervise {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asking {
-    /// Command that tells the operator of a proposal; empty: none. It gets a title and a line as two more arguments.
+    /// Command that tells the operator of a proposal; empty: none. It gets a title and a line as
+    /// two more arguments.
     pub notify: Vec<String>,
     /// How long a proposal waits.
     pub expires: Option<Interval>,
@@ -249,7 +252,8 @@ pub enum TokenSource {
 }
 
 impl TokenSource {
-    /// Whether asking again can give another value while a bottle runs: a process's own variables do not change.
+    /// Whether asking again can give another value while a bottle runs: a process's own variables
+    /// do not change.
     #[must_use]
     pub const fn refreshable(&self) -> bool {
         matches!(self, Self::File { .. } | Self::Command { .. } | Self::Login { .. })

@@ -1,7 +1,8 @@
-//! Walking a TOML document with types, so that every fault has its line and column and none hides another.
+//! Walking a TOML document with types, so that every fault has its line and column and none hides
+//! another.
 //!
-//! A getter that finds a fault reports it to the shared list and returns `None`; the caller reads all keys first and gives
-//! up with `?` afterwards.
+//! A getter that finds a fault reports it to the shared list and returns `None`; the caller reads
+//! all keys first and gives up with `?` afterwards.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
@@ -73,7 +74,8 @@ impl<'a> Source<'a> {
         while !self.text.is_char_boundary(offset) {
             offset -= 1;
         }
-        // A fault at the very end is shown on the last line that has text, which is the one an editor can go to.
+        // A fault at the very end is shown on the last line that has text, which is the one an
+        // editor can go to.
         if offset == self.text.len() && offset > 0 && self.text.ends_with('\n') {
             offset -= 1;
         }

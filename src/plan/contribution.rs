@@ -20,7 +20,8 @@ fn demo() -> Contribution {
         built: true,
         ..Contribution::default()
     };
-    // Both constants parse (a test says so). The name's colon keeps it apart from all that a manifest may call a route.
+    // Both constants parse (a test says so). The name's colon keeps it apart from all that a
+    // manifest may call a route.
     if let (Ok(host), Ok(token)) =
         (DEMO_HOST.parse::<HostPattern>(), DEMO_TOKEN.parse::<TokenName>())
     {

@@ -1,4 +1,5 @@
-//! Manifest + host → [`LaunchPlan`]. Pure: no process, no file, no clock; the same input gives the same plan.
+//! Manifest + host → [`LaunchPlan`]. Pure: no process, no file, no clock; the same input gives the
+//! same plan.
 
 mod contribution;
 mod reload;
@@ -84,7 +85,8 @@ pub enum PlanError {
 /// Plans a launch of `agent`.
 ///
 /// # Errors
-/// No such agent, or the manifest does not fit this host; every fault is reported, not only the first.
+/// No such agent, or the manifest does not fit this host; every fault is reported, not only the
+/// first.
 pub fn plan(
     manifest: &Manifest,
     agent: &str,
@@ -223,7 +225,8 @@ pub fn plan(
 }
 
 impl LaunchPlan {
-    /// The plan for printing (`--json`): guest values and command words that look like secrets are replaced by what they are.
+    /// The plan for printing (`--json`): guest values and command words that look like secrets are
+    /// replaced by what they are.
     #[must_use]
     pub fn redacted(&self) -> Self {
         let mut plan = self.clone();
@@ -240,7 +243,8 @@ impl LaunchPlan {
     }
 }
 
-/// The policy's own digest; repositories, and another chain than ours, which enforces it in other ways, make another one.
+/// The policy's own digest; repositories, and another chain than ours, which enforces it in other
+/// ways, make another one.
 fn policy_digest(policy: &Policy, chain: EgressChain, git: &[GitSpec]) -> String {
     let mut text = policy.digest();
     if chain != EgressChain::Bottle {

@@ -1,4 +1,5 @@
-//! A running bottle's manifest, planned again: its routes and what may be pushed can change while it runs, and nothing else.
+//! A running bottle's manifest, planned again: its routes and what may be pushed can change while
+//! it runs, and nothing else.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +9,9 @@ use super::{Host, LaunchPlan, Options, PlanError, diff, plan};
 use crate::manifest::{EnvPart, EnvValue, Manifest, TokenSource};
 use crate::provider::{LoginFacts, default_image};
 
-/// Plans the launch that `running` was made for once more, out of `manifest` as it is now. What the operator said at launch
-/// and what the host gave then stays as it was: only the manifest is asked again.
+/// Plans the launch that `running` was made for once more, out of `manifest` as it is now. What the
+/// operator said at launch and what the host gave then stays as it was: only the manifest is asked
+/// again.
 ///
 /// # Errors
 /// As [`plan`].
@@ -76,8 +78,8 @@ pub fn replan(
     Ok(new)
 }
 
-/// What besides routes and rules of git-gate is not as `running` (as it is remembered: redacted) was launched with; empty when those of `new`
-/// can take the place of its own.
+/// What besides routes and rules of git-gate is not as `running` (as it is remembered: redacted)
+/// was launched with; empty when those of `new` can take the place of its own.
 #[must_use]
 pub fn not_reloadable(running: &LaunchPlan, new: &LaunchPlan) -> Vec<String> {
     let mut now = new.redacted();

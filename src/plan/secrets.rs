@@ -1,4 +1,5 @@
-//! Values that look like secrets. A guess that only ever warns and hides: what decides is that tokens have no way into a guest.
+//! Values that look like secrets. A guess that only ever warns and hides: what decides is that
+//! tokens have no way into a guest.
 
 /// Known beginnings of credentials, the least that follows, and what they are.
 const PREFIXES: &[(&str, usize, &str)] = &[
@@ -65,7 +66,8 @@ fn jwt(word: &str) -> Option<&'static str> {
     token.then_some("a signed token (JWT)")
 }
 
-/// A long word of mixed classes without structure. Hexadecimal words are left alone: most are commit ids and digests.
+/// A long word of mixed classes without structure. Hexadecimal words are left alone: most are
+/// commit ids and digests.
 fn random(word: &str) -> Option<&'static str> {
     let classes = [
         word.bytes().any(|b| b.is_ascii_lowercase()),
@@ -101,7 +103,8 @@ mod tests {
             ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYzEXAMPLE9KEYq", "a random token"),
             ("Zx81kQpLm3vT9sWbN4rYc7Hd", "a random token"),
         ] {
-            // The AWS sample has a part shorter than 20 only between its slashes; the whole is what counts for the others.
+            // The AWS sample has a part shorter than 20 only between its slashes; the whole is what
+            // counts for the others.
             let seen = looks_secret(value);
             assert!(
                 seen == Some(what) || (value.contains("MDENG") && seen.is_none()),

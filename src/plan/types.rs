@@ -37,7 +37,8 @@ pub struct LaunchPlan {
     pub provider_env: BTreeMap<String, String>,
     /// The manifest it came from; `None`: built in.
     pub manifest: Option<PathBuf>,
-    /// Command line in the guest: the operator's (`-- CMD…`), the manifest's or the provider's. Never empty.
+    /// Command line in the guest: the operator's (`-- CMD…`), the manifest's or the provider's.
+    /// Never empty.
     pub command: Vec<String>,
     /// System prompt.
     pub prompt: Option<PlannedPrompt>,
@@ -49,15 +50,18 @@ pub struct LaunchPlan {
     pub engine: Engine,
     /// Size of the machine.
     pub resources: Resources,
-    /// Guest variables whose values are known; what the launch itself sets (proxy, trust stores) is not among them.
+    /// Guest variables whose values are known; what the launch itself sets (proxy, trust stores) is
+    /// not among them.
     pub env: BTreeMap<EnvName, String>,
-    /// Guest variables that the operator is asked for (those with an answer in [`super::Options`] are in `env`).
+    /// Guest variables that the operator is asked for (those with an answer in [`super::Options`]
+    /// are in `env`).
     pub questions: Vec<Question>,
     /// Bundle daemons to start, in order.
     pub daemons: Vec<Daemon>,
     /// What the bottle may reach.
     pub policy: Policy,
-    /// Identity of what the bottle may reach: `policy.digest()`, and made from it for another chain than ours.
+    /// Identity of what the bottle may reach: `policy.digest()`, and made from it for another chain
+    /// than ours.
     pub policy_digest: String,
     /// Which daemons enforce the policy.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -81,7 +85,8 @@ pub struct LaunchPlan {
     /// What the operator said on the command line instead of the manifest.
     #[serde(default, skip_serializing_if = "Given::is_nothing")]
     pub given: Given,
-    /// Keys that are understood but whose feature is not built yet. A launch refuses when there is any.
+    /// Keys that are understood but whose feature is not built yet. A launch refuses when there is
+    /// any.
     pub unsupported: Vec<Unsupported>,
     /// What the operator should know; a launch goes on.
     pub warnings: Vec<String>,
@@ -99,7 +104,8 @@ fn is_default(chain: &EgressChain) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Given {
-    /// Guest variables that `--env` or an answer set, by name: a remembered plan has no value for them.
+    /// Guest variables that `--env` or an answer set, by name: a remembered plan has no value for
+    /// them.
     pub env: BTreeSet<EnvName>,
     /// Whether the command is the operator's.
     pub command: bool,

@@ -6,7 +6,8 @@ use super::LaunchPlan;
 use super::secrets::looks_secret;
 use crate::manifest::{EgressChain, TokenSource, neutral};
 
-/// Comparisons of path patterns after which overlaps are no longer looked for (a policy that large has none to read anyway).
+/// Comparisons of path patterns after which overlaps are no longer looked for (a policy that large
+/// has none to read anyway).
 const BUDGET: usize = 2_000_000;
 
 /// All warnings for a plan that is otherwise complete.
@@ -112,7 +113,8 @@ fn covers(a: &Route, b: &Route, budget: &mut usize) -> bool {
     if a.port != b.port || !covers_host(a, b) {
         return false;
     }
-    // The first route that names a host decides whether its tunnels are opened, whatever its paths are.
+    // The first route that names a host decides whether its tunnels are opened, whatever its paths
+    // are.
     if a.passthrough != b.passthrough {
         return true;
     }
@@ -137,7 +139,8 @@ fn covers_host(a: &Route, b: &Route) -> bool {
     if b.apex && !b.host.as_str().strip_prefix("*.").is_some_and(|apex| a.names(apex, a.port)) {
         return false;
     }
-    // A pattern is above another when it matches a name made from it; `*.x` itself stands for some label below x.
+    // A pattern is above another when it matches a name made from it; `*.x` itself stands for some
+    // label below x.
     a.host == b.host
         || a.names(below, a.port)
         || (above.starts_with("*.")
@@ -146,8 +149,8 @@ fn covers_host(a: &Route, b: &Route) -> bool {
 }
 
 fn covers_path(a: &PathPattern, b: &PathPattern) -> bool {
-    // A star of `b` can only be met by a star of `a`, so matching the pattern's own text is enough, but for `**`, which
-    // stands for no segment too.
+    // A star of `b` can only be met by a star of `a`, so matching the pattern's own text is enough,
+    // but for `**`, which stands for no segment too.
     let text = b.as_str().trim_end_matches('*');
     a == b || (a.as_str().ends_with('*') && !text.contains("**") && a.matches(text))
 }

@@ -1,7 +1,8 @@
 //! Proposals: what an agent asked for, what was decided, and how that is kept.
 //!
-//! `STATE/bottles/SLUG/proposals/N.json` is one proposal. Only the orchestrator of the running bottle writes there
-//! (`launch/desk.rs`); commands read the files and send it a [`Decide`] over the control socket.
+//! `STATE/bottles/SLUG/proposals/N.json` is one proposal. Only the orchestrator of the running
+//! bottle writes there (`launch/desk.rs`); commands read the files and send it a [`Decide`] over
+//! the control socket.
 
 mod queue;
 mod save;
@@ -103,7 +104,8 @@ impl std::fmt::Display for Scope {
 pub enum Effect {
     /// It changes nothing by itself.
     Nothing,
-    /// Decided; the daemon has not said yes yet. After a crash it stays so: the bottle is gone then.
+    /// Decided; the daemon has not said yes yet. After a crash it stays so: the bottle is gone
+    /// then.
     Applying,
     /// In force since the policy of this digest.
     InForce(String),
@@ -135,7 +137,8 @@ impl Policies {
     }
 }
 
-/// `policy` with what `ask` asks of git-gate's rules; `None` when it is none of them, or they have it.
+/// `policy` with what `ask` asks of git-gate's rules; `None` when it is none of them, or they have
+/// it.
 #[must_use]
 pub fn with_git(policy: &GatePolicy, ask: &Ask) -> Option<GatePolicy> {
     let mut new = policy.clone();

@@ -1,5 +1,5 @@
-//! The queue's files. One writer, the orchestrator; each file is replaced as a whole, so that whoever dies leaves the old or the
-//! new one.
+//! The queue's files. One writer, the orchestrator; each file is replaced as a whole, so that
+//! whoever dies leaves the old or the new one.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,7 +32,8 @@ pub enum Left {
 }
 
 impl Queue {
-    /// Reads the proposals of `dir`. Of a bottle that is not `alive` nothing is open or in force any more.
+    /// Reads the proposals of `dir`. Of a bottle that is not `alive` nothing is open or in force
+    /// any more.
     ///
     /// # Errors
     /// `Config` when the directory cannot be read. A file that is no proposal is passed over.

@@ -1,11 +1,13 @@
-//! An approved proposal as an edit of the manifest: what was there keeps its order, its comments and its form.
+//! An approved proposal as an edit of the manifest: what was there keeps its order, its comments
+//! and its form.
 
 use bottle_policy::{Ask, RouteAsk};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use crate::error::{Error, Kind, Result};
 
-/// `text` with `ask` in the bottle named `bottle`. `route` is what was approved when `ask` is for a route.
+/// `text` with `ask` in the bottle named `bottle`. `route` is what was approved when `ask` is for a
+/// route.
 ///
 /// # Errors
 /// `Config` when the manifest has no such bottle, or there is no place for this in it.

@@ -1,12 +1,13 @@
-//! Proposals for people. The change is made here out of the typed ask and the policy in force: nothing that an agent wrote is shown
-//! as a change.
+//! Proposals for people. The change is made here out of the typed ask and the policy in force:
+//! nothing that an agent wrote is shown as a change.
 
 use bottle_policy::{Ask, Policy, ProposalState, RouteAsk};
 
 use super::{Effect, Policies, Proposal};
 use crate::plan::route_line;
 
-/// What a line is; how it is coloured is the caller's business. Without colour the first character says it.
+/// What a line is; how it is coloured is the caller's business. Without colour the first character
+/// says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     /// Title.
@@ -70,7 +71,8 @@ pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, St
         Tone::Title,
         format!("{}/{}  {}  {}", p.bottle, p.id, p.state.as_str(), ago(p.made_ms, now_ms)),
     )];
-    // What makes it wide comes first and what the agent says last, so that no text of its pushes that off a screen.
+    // What makes it wide comes first and what the agent says last, so that no text of its pushes
+    // that off a screen.
     out.extend(p.risks.iter().map(|r| (Tone::Risk, format!("! {}", r.text()))));
     let change = now
         .filter(|_| p.state == ProposalState::Pending)
@@ -138,7 +140,8 @@ pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, St
 /// Columns of a quoted line: what fits beside the list on 80 columns.
 const QUOTED: usize = 38;
 
-/// Text of an agent in lines that no screen has to break, each marked: no part of it can look like a line of the change.
+/// Text of an agent in lines that no screen has to break, each marked: no part of it can look like
+/// a line of the change.
 fn quoted(text: &str) -> Vec<String> {
     let (mut out, mut line, mut width) = (Vec::new(), String::new(), 0);
     for word in text.split_inclusive(' ') {

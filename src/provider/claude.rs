@@ -1,4 +1,5 @@
-//! Claude Code: its routes, its placeholder credential, its settings. Facts of 2.1.329, shown by tests/agents/.
+//! Claude Code: its routes, its placeholder credential, its settings. Facts of 2.1.329, shown by
+//! tests/agents/.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Codex: its routes, its placeholder credential, its settings. Facts of 0.169.0, shown by tests/agents/.
+//! Codex: its routes, its placeholder credential, its settings. Facts of 0.169.0, shown by
+//! tests/agents/.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +42,8 @@ pub(super) fn contribution(asked: &Asked<'_>) -> Contribution {
     out.tokens.extend(name.zip(source));
     out.env = BTreeMap::from([("OPENAI_API_KEY".to_owned(), PLACEHOLDER.to_owned())]);
     out.program = vec!["codex".to_owned()];
-    // Its server in the background would first install a copy of itself, for minutes under emulation; one terminal needs none.
+    // Its server in the background would first install a copy of itself, for minutes under
+    // emulation; one terminal needs none.
     out.command = vec!["codex".to_owned(), "--no-daemon".to_owned()];
     if asked.resume {
         out.command.extend(["resume".to_owned(), "--last".to_owned()]);
@@ -62,7 +64,8 @@ pub(super) fn files(plan: &LaunchPlan, settings: &PlannedProvider) -> Vec<GuestF
     if let Some(model) = &settings.model {
         config["model"] = value(model);
     }
-    // Its own provider would try a WebSocket five times first, for seven seconds, wherever a gateway speaks only HTTP.
+    // Its own provider would try a WebSocket five times first, for seven seconds, wherever a
+    // gateway speaks only HTTP.
     config["model_provider"] = value("bottle");
     config["check_for_update_on_startup"] = value(false);
     config["approval_policy"] = value(if settings.ask { "on-request" } else { "never" });

@@ -62,7 +62,8 @@ impl DemoUpstream {
             .flat_map(|gate| &mut gate.upstreams)
             .filter(|u| u.url.host() == DEMO_HOST)
         {
-            // The guest's URL has no port; a connection to another port than the URL's there is none.
+            // The guest's URL has no port; a connection to another port than the URL's there is
+            // none.
             let url = format!("https://{DEMO_HOST}:{port}/{}.git", upstream.url.repo());
             upstream.url = url
                 .parse()

@@ -1,4 +1,5 @@
-//! The host's own logins, as the vendors' programs keep them. They are read on the host only, and never sent into a guest.
+//! The host's own logins, as the vendors' programs keep them. They are read on the host only, and
+//! never sent into a guest.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +35,8 @@ struct Kept {
     tokens: &'static [(&'static str, Auth)],
     /// Path of the token that renews it.
     renewed_with: &'static str,
-    /// Where that is done, and the vendor's program's own name there. Both are in the pinned program.
+    /// Where that is done, and the vendor's program's own name there. Both are in the pinned
+    /// program.
     renewal: (&'static str, &'static str),
     /// What the operator does instead.
     command: &'static str,
@@ -143,7 +145,8 @@ impl Login {
                 Provider::Claude => [
                     ("/claudeAiOauth/accessToken", Some(text(access_token))),
                     ("/claudeAiOauth/refreshToken", refresh_token.as_ref().map(text)),
-                    // One that says nothing of its end is asked for again only when it is turned down.
+                    // One that says nothing of its end is asked for again only when it is turned
+                    // down.
                     ("/claudeAiOauth/expiresAt", Some(ends.unwrap_or(Value::Null))),
                     ("", None),
                 ],

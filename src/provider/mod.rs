@@ -1,4 +1,5 @@
-//! Providers: what kind of agent runs, what it adds to a plan, and what it needs in the guest. All but `demo` are pure.
+//! Providers: what kind of agent runs, what it adds to a plan, and what it needs in the guest. All
+//! but `demo` are pure.
 
 mod claude;
 mod codex;
@@ -16,7 +17,8 @@ use crate::error::{Error, Kind, Result};
 use crate::manifest::{EnvName, GitSpec, Provider, ProviderSettings, TokenSource, neutral};
 use crate::plan::LaunchPlan;
 
-/// What an agent has in the place of its credential. Egress overwrites it; it looks like no vendor's key, so that nobody takes it for one.
+/// What an agent has in the place of its credential. Egress overwrites it; it looks like no
+/// vendor's key, so that nobody takes it for one.
 pub const PLACEHOLDER: &str = "placeholder-the-real-one-stays-outside-the-bottle";
 /// Under which name, and where, an agent finds supervise.
 const SUPERVISE: (&str, &str) = ("supervise", "http://127.0.0.1:9100/");
@@ -138,7 +140,8 @@ pub(crate) fn skills(provider: Provider) -> &'static str {
     }
 }
 
-/// What an agent would ask at a first start, if it were not told before. Words by which each is known.
+/// What an agent would ask at a first start, if it were not told before. Words by which each is
+/// known.
 #[must_use]
 pub fn dialogs(provider: Provider) -> &'static [&'static str] {
     match provider {
@@ -161,7 +164,8 @@ pub fn dialogs(provider: Provider) -> &'static [&'static str] {
     }
 }
 
-/// Whether a command line's first word belongs to the agent's own program, as `-p` and codex' `exec` do.
+/// Whether a command line's first word belongs to the agent's own program, as `-p` and codex'
+/// `exec` do.
 pub(crate) fn is_argument(provider: Provider, word: &str) -> bool {
     match provider {
         Provider::Demo | Provider::Command => false,
@@ -175,8 +179,8 @@ pub(crate) fn is_argument(provider: Provider, word: &str) -> bool {
 /// A credential: its name, its source, as what it goes out.
 pub(crate) type Credential = (Option<TokenName>, Option<TokenSource>, Auth);
 
-/// What the settings say, or the host's login, or the first of `variables` that the host has, else the last. `name` is for what
-/// has none of its own.
+/// What the settings say, or the host's login, or the first of `variables` that the host has, else
+/// the last. `name` is for what has none of its own.
 fn credential(
     asked: &Asked<'_>,
     provider: Provider,
@@ -212,7 +216,8 @@ fn credential(
     (token, source, asked.settings.and_then(|s| s.auth).or(auth).unwrap_or(Auth::ApiKey))
 }
 
-/// The route to the API at `base_url` (checked by the manifest); `paths` where the vendor's own are known, else all below the URL.
+/// The route to the API at `base_url` (checked by the manifest); `paths` where the vendor's own are
+/// known, else all below the URL.
 fn api_route(
     name: &str,
     base_url: &str,
@@ -260,7 +265,8 @@ pub fn supported(plan: &LaunchPlan) -> Result<()> {
     )))
 }
 
-/// Refuses a plan whose agent has no credential on this host: better before the operator's yes than after it.
+/// Refuses a plan whose agent has no credential on this host: better before the operator's yes than
+/// after it.
 ///
 /// # Errors
 /// `Config` with the command that mends it.

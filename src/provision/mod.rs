@@ -80,7 +80,8 @@ pub fn environment(plan: &LaunchPlan, term: Option<&str>) -> BTreeMap<String, St
                 }
                 set("NO_PROXY", "localhost,127.0.0.1,::1");
                 set("no_proxy", "localhost,127.0.0.1,::1");
-                // Without it node's fetch, alone among clients, takes no notice of the others (node 24 and newer).
+                // Without it node's fetch, alone among clients, takes no notice of the others (node
+                // 24 and newer).
                 set("NODE_USE_ENV_PROXY", "1");
             }
             Daemon::GitGate => set("GIT_GATE_URL", &url),
@@ -125,7 +126,8 @@ fn java_options(plan: &LaunchPlan) -> String {
     options
 }
 
-/// Sets the guest up: its name and clock, what it listens on, and the authority that its TLS clients trust.
+/// Sets the guest up: its name and clock, what it listens on, and the authority that its TLS
+/// clients trust.
 ///
 /// # Errors
 /// `Engine` when the guest refuses.

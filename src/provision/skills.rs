@@ -1,4 +1,5 @@
-//! Skills: directories with a `SKILL.md`, copied whole. Links are resolved, and none leads out of its skill.
+//! Skills: directories with a `SKILL.md`, copied whole. Links are resolved, and none leads out of
+//! its skill.
 
 use std::fs;
 use std::path::Path;

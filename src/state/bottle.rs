@@ -234,7 +234,8 @@ impl BottleDir {
         self.state.join("metadata.json")
     }
 
-    /// Creates the directory and takes its lock, which is held until the returned value is dropped (or its process dies).
+    /// Creates the directory and takes its lock, which is held until the returned value is dropped
+    /// (or its process dies).
     ///
     /// # Errors
     /// `Usage` when an orchestrator has it already, `Config` when it cannot be created.
@@ -257,7 +258,8 @@ impl BottleDir {
                     self.slug
                 )));
             };
-            // `bottle rm` may have removed the directory between our open and our lock: then we hold a dead file.
+            // `bottle rm` may have removed the directory between our open and our lock: then we
+            // hold a dead file.
             let on_disk = std::fs::metadata(self.state.join("lock")).map(|m| m.ino()).ok();
             if on_disk == lock.0.metadata().map(|m| m.ino()).ok() {
                 return Ok(lock);
@@ -293,8 +295,8 @@ impl BottleDir {
         self.try_lock(FlockArg::LockExclusiveNonblock)
     }
 
-    /// Requires room for a launch before anything starts. (The disk itself is sparse; a guest that fills the host's file
-    /// system meets an error of its own.)
+    /// Requires room for a launch before anything starts. (The disk itself is sparse; a guest that
+    /// fills the host's file system meets an error of its own.)
     ///
     /// # Errors
     /// `Config` when less than 64 MiB are free.
@@ -331,7 +333,8 @@ impl BottleDir {
         Some(BottleStatus { metadata, alive })
     }
 
-    /// Tears down what a dead orchestrator left; does nothing while one is alive or when nothing is left.
+    /// Tears down what a dead orchestrator left; does nothing while one is alive or when nothing is
+    /// left.
     ///
     /// # Errors
     /// What could not be undone. The journal is kept then, so that the next command tries again.

@@ -8,8 +8,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
-/// Copies what is in the directory `from` into the directory `to`: files, with mode 0600, and directories, with 0700. Nothing else may
-/// be in it, and nothing that is there is replaced.
+/// Copies what is in the directory `from` into the directory `to`: files, with mode 0600, and
+/// directories, with 0700. Nothing else may be in it, and nothing that is there is replaced.
 ///
 /// # Errors
 /// As the file system's; `InvalidInput` for a link, a socket or a device.

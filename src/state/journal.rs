@@ -1,7 +1,8 @@
-//! The launch journal: each thing that outlives a crash is written down before it exists, so that anyone can undo it.
+//! The launch journal: each thing that outlives a crash is written down before it exists, so that
+//! anyone can undo it.
 //!
-//! One JSON object a line. The journal *is* the teardown stack: an orderly teardown and a clean-up after `kill -9` undo
-//! the same lines in reverse order.
+//! One JSON object a line. The journal *is* the teardown stack: an orderly teardown and a clean-up
+//! after `kill -9` undo the same lines in reverse order.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -37,8 +38,8 @@ pub enum Step {
         /// Its path.
         path: PathBuf,
     },
-    /// A child process. Written right after the spawn; until then (and after a crash) the kernel ends the child with
-    /// its parent (`PR_SET_PDEATHSIG`).
+    /// A child process. Written right after the spawn; until then (and after a crash) the kernel
+    /// ends the child with its parent (`PR_SET_PDEATHSIG`).
     Process {
         /// What it is.
         name: String,
@@ -76,7 +77,8 @@ impl Stat {
         // In one call: the orphans of a process are looked for among all that run.
         let mut stat = [0; 1024];
         let n = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut stat).ok()?;
-        // The command name is in parentheses and may hold anything, so fields are counted after the last one.
+        // The command name is in parentheses and may hold anything, so fields are counted after the
+        // last one.
         let name = stat[..n].iter().rposition(|&byte| byte == b')')?;
         let mut fields = std::str::from_utf8(&stat[name + 1..n]).ok()?.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
@@ -124,8 +126,9 @@ impl ProcessId {
         }
     }
 
-    /// What it has started and left behind in its process group. While any of it is there, no other group has that number; should it
-    /// have left nothing, and the number be another's by now, that is hardly in the same session.
+    /// What it has started and left behind in its process group. While any of it is there, no other
+    /// group has that number; should it have left nothing, and the number be another's by now, that
+    /// is hardly in the same session.
     fn orphans(self) -> Vec<i32> {
         // A zombie is its parent's to bury, and has ended all the same.
         let other = |stat: Stat| stat.start_ticks != self.start_ticks || stat.runs();
@@ -181,7 +184,8 @@ impl Journal {
             .context(Kind::Config, || format!("cannot write {}", self.path.display()))
     }
 
-    /// The steps of a journal; `None` when it is damaged. A last line that a crash cut short is a step not taken.
+    /// The steps of a journal; `None` when it is damaged. A last line that a crash cut short is a
+    /// step not taken.
     fn steps(text: &str) -> Option<Vec<Step>> {
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
         whole.lines().map(|line| serde_json::from_str(line).ok()).collect()
@@ -234,7 +238,8 @@ fn undo(step: &Step) -> Result<(), String> {
     }
 }
 
-/// Ends a process: SIGTERM, then SIGKILL after a grace of 3 s; then what it left in its process group.
+/// Ends a process: SIGTERM, then SIGKILL after a grace of 3 s; then what it left in its process
+/// group.
 ///
 /// # Errors
 /// A message when something still runs after SIGKILL.

@@ -1,8 +1,10 @@
-//! Per-bottle directories, metadata, locks and the launch journal; everything private to the host user.
+//! Per-bottle directories, metadata, locks and the launch journal; everything private to the host
+//! user.
 //!
-//! `STATE/bottles/SLUG/` keeps what outlives a launch (metadata, plan, audit log); `RUNTIME/SLUG/` holds sockets and the
-//! policy file and goes away with the launch. STATE is `$XDG_STATE_HOME/bottle`, RUNTIME `$XDG_RUNTIME_DIR/bottle`, or
-//! `STATE/run` where there is no runtime directory.
+//! `STATE/bottles/SLUG/` keeps what outlives a launch (metadata, plan, audit log); `RUNTIME/SLUG/`
+//! holds sockets and the policy file and goes away with the launch. STATE is
+//! `$XDG_STATE_HOME/bottle`, RUNTIME `$XDG_RUNTIME_DIR/bottle`, or `STATE/run` where there is no
+//! runtime directory.
 
 mod bottle;
 mod copy;
@@ -39,8 +41,8 @@ impl Roots {
     /// Reads XDG_STATE_HOME, XDG_RUNTIME_DIR and HOME, and creates both roots with mode 0700.
     ///
     /// # Errors
-    /// `Config` when neither XDG_STATE_HOME nor HOME is set, when a root cannot be created, or when it belongs to
-    /// somebody else.
+    /// `Config` when neither XDG_STATE_HOME nor HOME is set, when a root cannot be created, or when
+    /// it belongs to somebody else.
     pub fn from_environment() -> Result<Self> {
         let absolute =
             |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
@@ -97,7 +99,8 @@ impl Roots {
     /// The directory of the bottle `slug`, which need not exist yet.
     ///
     /// # Errors
-    /// `Usage` when `slug` is no slug, `Config` when its sockets' paths would be too long for the kernel.
+    /// `Usage` when `slug` is no slug, `Config` when its sockets' paths would be too long for the
+    /// kernel.
     pub fn bottle(&self, slug: &str) -> Result<BottleDir> {
         let fits = slug.len() <= 32 && !slug.is_empty() && !slug.starts_with('-');
         if !fits || !slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
@@ -139,7 +142,8 @@ impl Roots {
     }
 }
 
-/// Whether `path` is a directory that only this user can change: whoever can rename in it could swap a bottle's policy.
+/// Whether `path` is a directory that only this user can change: whoever can rename in it could
+/// swap a bottle's policy.
 fn is_private(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|m| {
         m.is_dir() && m.uid() == nix::unistd::geteuid().as_raw() && m.mode() & 0o077 == 0
@@ -172,7 +176,8 @@ pub fn free_mib(dir: &Path) -> Result<u64> {
     Ok((found.blocks_available() * found.fragment_size()) >> 20)
 }
 
-/// Creates `path` with mode 0700 (parents too), or checks that it is this user's and makes it private.
+/// Creates `path` with mode 0700 (parents too), or checks that it is this user's and makes it
+/// private.
 ///
 /// # Errors
 /// `Config` when it cannot be made, is no directory, or belongs to another user.
@@ -201,7 +206,8 @@ pub fn private_dir(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes `bytes` to `path` with mode 0600 so that a reader sees the old content or the new, never a part.
+/// Writes `bytes` to `path` with mode 0600 so that a reader sees the old content or the new, never
+/// a part.
 ///
 /// # Errors
 /// `Config` when the file cannot be written (a full disk, a read-only directory).
@@ -214,7 +220,8 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Removes the directory `path` with all that is in it, directories that may not be written included. There may be none.
+/// Removes the directory `path` with all that is in it, directories that may not be written
+/// included. There may be none.
 ///
 /// # Errors
 /// As `remove_dir_all`.

@@ -1,4 +1,5 @@
-//! Changes of a guest, applied to the operator's project: all of them or none, and never through a link.
+//! Changes of a guest, applied to the operator's project: all of them or none, and never through a
+//! link.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -28,11 +29,13 @@ pub struct Outcome {
     pub conflicts: Vec<(PathBuf, String)>,
 }
 
-/// Applies `changes`, whose content is in `taken`, to the project that `baseline` names, and brings `baseline` up to date. Changes of the
-/// manifest's own files, below `manifest`, count only when that is given. With a conflict nothing is written.
+/// Applies `changes`, whose content is in `taken`, to the project that `baseline` names, and brings
+/// `baseline` up to date. Changes of the manifest's own files, below `manifest`, count only when
+/// that is given. With a conflict nothing is written.
 ///
 /// # Errors
-/// `Config` when something cannot be read or written: then a part may have been applied, and pulling again goes on.
+/// `Config` when something cannot be read or written: then a part may have been applied, and
+/// pulling again goes on.
 pub fn apply(
     changes: &Changes,
     taken: &Path,
@@ -120,7 +123,8 @@ fn current(
     let (dir, name) = match above(root, path, false) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
-        // A file where a directory is to be: the file's own deletion is a change too, and comes first.
+        // A file where a directory is to be: the file's own deletion is a change too, and comes
+        // first.
         Err(Errno::ENOTDIR) if parent_is_file(root, path) => return Ok(None),
         Err(e) => return Err(said(e)),
     };
@@ -179,7 +183,8 @@ fn write(
         }
         return Ok(());
     };
-    // Beside its place and then into it: what is there is replaced, never followed and never half written.
+    // Beside its place and then into it: what is there is replaced, never followed and never half
+    // written.
     let temporary = format!(".bottle-pull-{}", std::process::id());
     let temporary = OsStr::from_bytes(temporary.as_bytes());
     match unistd::unlinkat(&dir, temporary, UnlinkatFlags::NoRemoveDir) {
@@ -221,7 +226,8 @@ fn write_following(on_host: &Path, taken: &Path, change: &Change) -> io::Result<
 }
 
 impl Changes {
-    /// Takes out changes of the files that say what a bottle may do; `inside` is where their directory is in the project.
+    /// Takes out changes of the files that say what a bottle may do; `inside` is where their
+    /// directory is in the project.
     ///
     /// # Errors
     /// Never; what was taken out is in `refused`.

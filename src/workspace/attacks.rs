@@ -1,5 +1,6 @@
-//! What a hostile guest could give as its work, and that none of it gets past. Each case is tried twice: as it is, where the attack must fail; and with
-//! one guard switched off, where it must work, so that no case passes for a reason of its own.
+//! What a hostile guest could give as its work, and that none of it gets past. Each case is tried
+//! twice: as it is, where the attack must fail; and with one guard switched off, where it must
+//! work, so that no case passes for a reason of its own.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -134,7 +135,8 @@ fn plain_mode(tar: &mut [u8], name: &str) {
 type Before = fn(&Path);
 fn nothing(_: &Path) {}
 
-/// An attack, the guard that refuses it, and what it would leave, relative to the home: content, or `-> target`.
+/// An attack, the guard that refuses it, and what it would leave, relative to the home: content, or
+/// `-> target`.
 struct Attack {
     name: &'static str,
     guard: Guards,
@@ -335,7 +337,8 @@ fn no_attack_gets_past_and_each_would_without_its_guard() {
     }
 }
 
-/// These end in the unpacking, which has one guard for all, tested beside it: here it must only be that nothing arrives.
+/// These end in the unpacking, which has one guard for all, tested beside it: here it must only be
+/// that nothing arrives.
 #[test]
 fn what_a_tar_can_do_by_itself_leaves_nothing() {
     let kinds = [

@@ -1,4 +1,5 @@
-//! Changes of a guest as a commit on a branch of the operator's repository, without touching its files.
+//! Changes of a guest as a commit on a branch of the operator's repository, without touching its
+//! files.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,7 +9,8 @@ use super::baseline::Kept;
 use super::changes::Changes;
 use crate::error::{Context, Error, Kind, Result};
 
-/// Commits `changes`, whose content is in `taken`, on top of HEAD of the repository that `root` is in, as the new branch `name`.
+/// Commits `changes`, whose content is in `taken`, on top of HEAD of the repository that `root` is
+/// in, as the new branch `name`.
 ///
 /// # Errors
 /// `Config` when it is no repository, or the branch is there already.
@@ -89,7 +91,8 @@ pub fn commit(
     written.context(Kind::Engine, what)
 }
 
-/// The closure's git, with the operator's own identity and none of the programs that a repository's configuration may name.
+/// The closure's git, with the operator's own identity and none of the programs that a repository's
+/// configuration may name.
 fn command(git: &Path, root: &Path) -> Command {
     let mut command = Command::new(git);
     command

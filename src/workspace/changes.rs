@@ -45,7 +45,8 @@ pub struct Changes {
     pub refused: Taken,
 }
 
-/// Compares the unpacked workspace in `taken`, of whose tar `refused` was left out, with what went in.
+/// Compares the unpacked workspace in `taken`, of whose tar `refused` was left out, with what went
+/// in.
 ///
 /// # Errors
 /// `Config` when the directory cannot be read.

@@ -1,7 +1,8 @@
 //! The operator's project in a bottle: what of it goes in, and how work comes out again.
 //!
-//! What comes out was written by a guest: every name, link and byte of it is hostile. It is unpacked into a private directory,
-//! compared with what went in, and only then applied to the project, never through a link.
+//! What comes out was written by a guest: every name, link and byte of it is hostile. It is
+//! unpacked into a private directory, compared with what went in, and only then applied to the
+//! project, never through a link.
 
 mod apply;
 mod baseline;

@@ -46,7 +46,8 @@ pub fn check(path: &Path) -> Result<(), &'static str> {
 pub fn is_git(name: &str) -> bool {
     let plain: String =
         name.chars().filter(|c| !IGNORED.contains(c)).flat_map(char::to_lowercase).collect();
-    // NTFS: streams after a colon, trailing dots and spaces, backslashes as separators, and short names.
+    // NTFS: streams after a colon, trailing dots and spaces, backslashes as separators, and short
+    // names.
     plain.split('\\').any(|part| {
         let part = part.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']);
         part == ".git"
@@ -56,8 +57,9 @@ pub fn is_git(name: &str) -> bool {
     })
 }
 
-/// Whether a link at `path` with this target stays inside of the project and out of git's files. Going up is allowed only at the start: after
-/// a name, which may itself be a link to somewhere higher, `..` could leave the tree.
+/// Whether a link at `path` with this target stays inside of the project and out of git's files.
+/// Going up is allowed only at the start: after a name, which may itself be a link to somewhere
+/// higher, `..` could leave the tree.
 pub fn link(path: &Path, target: &Path) -> bool {
     let depth = path.components().count().saturating_sub(1);
     let (mut ups, mut names) = (0, 0);
@@ -72,8 +74,8 @@ pub fn link(path: &Path, target: &Path) -> bool {
     target != Path::new("") && ups <= depth
 }
 
-/// Whether the file says what a bottle may do, or what runs on the host at its launch: `inside` is where the manifest's directory is in
-/// the project.
+/// Whether the file says what a bottle may do, or what runs on the host at its launch: `inside` is
+/// where the manifest's directory is in the project.
 pub fn is_manifest(path: &Path, inside: &Path) -> bool {
     let Ok(rest) = path.strip_prefix(inside) else { return false };
     let mut parts = rest.components().map(|c| c.as_os_str().to_string_lossy().to_lowercase());

@@ -47,7 +47,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks at the project in `root` with the closure's `git`. Sockets, devices and files that cannot be read stay out.
+    /// Looks at the project in `root` with the closure's `git`. Sockets, devices and files that
+    /// cannot be read stay out.
     ///
     /// # Errors
     /// `Config` when it cannot be listed, or holds too many files.
@@ -222,7 +223,8 @@ impl Snapshot {
         self.entries.iter().map(|e| e.path.as_path()).filter(|p| looks(p)).collect()
     }
 
-    /// Writes all as tar, and returns what went in. A file that is gone or unreadable by now is not in it.
+    /// Writes all as tar, and returns what went in. A file that is gone or unreadable by now is not
+    /// in it.
     ///
     /// # Errors
     /// `out` cannot be written.
@@ -277,7 +279,8 @@ impl Snapshot {
     }
 }
 
-/// A file of a length that was said before: one that shrank is filled up with zeros, one that grew is cut.
+/// A file of a length that was said before: one that shrank is filled up with zeros, one that grew
+/// is cut.
 struct Hashed<'a> {
     file: &'a mut fs::File,
     digest: Sha256,

@@ -1,4 +1,5 @@
-//! A bottle's workspace, taken out as tar by a script in the guest and unpacked into a private directory of the host.
+//! A bottle's workspace, taken out as tar by a script in the guest and unpacked into a private
+//! directory of the host.
 
 use std::io::Read;
 use std::path::Path;
@@ -16,8 +17,8 @@ const MOST_TOLD: usize = 1000;
 /// What was refused of a guest's tar: name and reason.
 pub type Taken = Vec<(String, String)>;
 
-/// Run by `bash -c` in the guest, as the agent, with the names that went in on standard input, separated by NUL: prints as tar what of them is there
-/// still, and what git would add.
+/// Run by `bash -c` in the guest, as the agent, with the names that went in on standard input,
+/// separated by NUL: prints as tar what of them is there still, and what git would add.
 #[must_use]
 pub const fn script() -> &'static str {
     r#"set -o pipefail; cd "$0" || exit 9

@@ -49,7 +49,8 @@ const TOOLS: &[&str] = &[
     "npm --version",
 ];
 
-/// What tests/agents/team.want adds, and nix/default.nix's `setup` of it: each of these needs something that its package only brings along.
+/// What tests/agents/team.want adds, and nix/default.nix's `setup` of it: each of these needs
+/// something that its package only brings along.
 const TEAM: &[&str] = &[
     r#"printf '#include <stdio.h>\nint main() { puts("compiled"); }\n' > a.c && tcc a.c -o a && ./a"#,
     "pyproject-build --version",
@@ -603,7 +604,8 @@ fn login() {
         serde_json::from_slice(&std::fs::read(&file).expect("the login")).expect("JSON")
     };
 
-    // The vendor has turned its token down long before its end: renewed while the agent waits for its first answer.
+    // The vendor has turned its token down long before its end: renewed while the agent waits for
+    // its first answer.
     keep(TOKEN, "refresh-one", u64::MAX / 2);
     let output = home.run(&[
         "launch",

@@ -19,7 +19,8 @@ fn resident(pid: i32) -> u64 {
     line.split_ascii_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB")
 }
 
-/// Does `work` and requires that no process of the host's side of the bottle (all but QEMU) is ever `limit` KiB larger than before.
+/// Does `work` and requires that no process of the host's side of the bottle (all but QEMU) is ever
+/// `limit` KiB larger than before.
 fn without_growth<T: Send>(bottle: &Running<'_>, limit: u64, work: impl FnOnce() -> T + Send) -> T {
     let mut egress = processes_naming(bottle.home.path());
     egress.retain(|(_, argv)| argv.contains(" egress --"));
@@ -65,7 +66,8 @@ fn console_flood() {
 fn connection_flood() {
     let home = Home::new();
     let bottle = home.up("connections", &["demo"]);
-    // More than the host gives a guest; the rest waits in the guest's own queue for as long as the flood lasts.
+    // More than the host gives a guest; the rest waits in the guest's own queue for as long as the
+    // flood lasts.
     let flood = "ulimit -n 4096; timeout 10 perl -MSocket -e 'for (1..2000) { socket(my $s, AF_INET, SOCK_STREAM, 0) or last; \
                  connect($s, sockaddr_in(9099, inet_aton(\"127.0.0.1\"))); push @s, $s; $| = 1; print scalar(@s), \"\\n\" } sleep 2' | tail -1";
     let flooded = without_growth(&bottle, 16 * 1024, || bottle.sh(true, flood));

@@ -1,9 +1,10 @@
 //! What the guest tries, as the agent and as root. One entry an attack.
 //!
-//! `script` runs in the guest and must print `SHUT`, or `SHUT RULE` when egress has to refuse it under that rule: then the
-//! audit log must say so too. Anything else is a break-out, and so is anything that arrives at the host's listener. In a
-//! script ADDRESS and PORT are that listener, under each of the addresses where a guest could hope to find the host. The
-//! twin shows that the attack works where nothing stops it: a script that always prints SHUT would prove nothing.
+//! `script` runs in the guest and must print `SHUT`, or `SHUT RULE` when egress has to refuse it
+//! under that rule: then the audit log must say so too. Anything else is a break-out, and so is
+//! anything that arrives at the host's listener. In a script ADDRESS and PORT are that listener,
+//! under each of the addresses where a guest could hope to find the host. The twin shows that the
+//! attack works where nothing stops it: a script that always prints SHUT would prove nothing.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -86,8 +87,8 @@ perl -MSocket -e '
   print $sent ? "OPEN\n" : "SHUT\n"'
 "#;
 
-/// What is about parts that only QEMU's machine has, by name: its PCI bus, disks, virtio-serial port and firmware tables, and a kernel without
-/// vsock and without virtual network devices.
+/// What is about parts that only QEMU's machine has, by name: its PCI bus, disks, virtio-serial
+/// port and firmware tables, and a kernel without vsock and without virtual network devices.
 const OF_QEMU: [&str; 7] = [
     "vsock_is_unknown_to_the_kernel",
     "no_network_device_on_any_bus",
@@ -110,7 +111,8 @@ const OF_SMOLVM: &[Attack] = &[
     Attack {
         name: "nobody_answers_on_any_port_of_the_vsock",
         root: true,
-        // One port is the channel's, which takes connections and leads to a socket that nobody listens on any more.
+        // One port is the channel's, which takes connections and leads to a socket that nobody
+        // listens on any more.
         script: r#"
 perl -e '
   my @tried;
@@ -137,7 +139,8 @@ perl -MSocket -e '
     Attack {
         name: "what_the_engine_shares_cannot_be_written",
         root: true,
-        // By the names that smolvm gives to its shares: the root of its own agent, which is in the host's store, and the image.
+        // By the names that smolvm gives to its shares: the root of its own agent, which is in the
+        // host's store, and the image.
         script: r#"
 for share in /dev/root smolvm_layers; do
   shared $share /tmp/share || { echo "$share is not there"; exit; }
@@ -145,7 +148,8 @@ for share in /dev/root smolvm_layers; do
   unmounted /tmp/share
 done
 echo SHUT"#,
-        // The share is mounted and read in the same way, and without it the same directory takes a file.
+        // The share is mounted and read in the same way, and without it the same directory takes a
+        // file.
         twin: Means(
             "shared smolvm_layers /tmp/share && ls /tmp/share | grep -q . && unmounted /tmp/share && touch /tmp/share/written && rm /tmp/share/written && echo OPEN",
         ),
@@ -201,7 +205,8 @@ perl -MSocket -e '
     Attack {
         name: "vsock_is_unknown_to_the_kernel",
         root: true,
-        // 40 is AF_VSOCK, 97 EAFNOSUPPORT. A kernel that knows it makes this fail, and then needs an attack that connects.
+        // 40 is AF_VSOCK, 97 EAFNOSUPPORT. A kernel that knows it makes this fail, and then needs
+        // an attack that connects.
         script: "ls /dev/*vsock* 2>/dev/null || test $(family 40) = 97 && echo SHUT",
         twin: Means("test $(family 10) = 0 && echo OPEN"),
     },
@@ -261,7 +266,8 @@ echo SHUT"#,
         name: "the_channel_key_is_in_no_file_any_more",
         root: true,
         script: "test -e /sys/firmware/qemu_fw_cfg || grep -q '^qemu_fw_cfg ' /proc/modules && echo OPEN || echo SHUT",
-        // The device that had it is still in the machine, and other firmware tables are still there to be read.
+        // The device that had it is still in the machine, and other firmware tables are still there
+        // to be read.
         twin: Means(
             "test -e /sys/bus/acpi/devices/QEMU0002:00 && grep -qa QEMU /sys/firmware/dmi/tables/DMI && echo OPEN",
         ),
@@ -269,7 +275,8 @@ echo SHUT"#,
     Attack {
         name: "the_channel_key_is_not_the_agents",
         root: false,
-        // Without the driver there are still the device's I/O ports, behind iopl(2): root's, and of no use to root.
+        // Without the driver there are still the device's I/O ports, behind iopl(2): root's, and of
+        // no use to root.
         script: r#"
 cat /sys/firmware/qemu_fw_cfg/by_name/opt/bottle/key/raw 2>/dev/null | grep -q . && echo OPEN
 perl -e 'print syscall(172, 3) == 0 ? "OPEN\n" : $! == 1 ? "SHUT\n" : "errno $!\n"'"#,
@@ -288,7 +295,8 @@ perl -e 'print syscall(172, 3) == 0 ? "OPEN\n" : $! == 1 ? "SHUT\n" : "errno $!\
         script: r#"
 find / -xdev -perm /6000 -type f 2>/dev/null | grep . && exit
 test $(id -u) != 0 && grep -q 'NoNewPrivs:.*1' /proc/self/status && echo SHUT"#,
-        // The search finds a setuid file. On the root it is powerless (nosuid); where that is missing it gives root.
+        // The search finds a setuid file. On the root it is powerless (nosuid); where that is
+        // missing it gives root.
         twin: RootMeans(
             r#"
 mounted tmpfs /tmp/suid
@@ -322,7 +330,8 @@ for host in 127.0.0.1 localhost '[::1]'; do
   test "$codes" = '403 403' || { echo "$host: $codes"; exit; }
 done
 echo SHUT no-route"#,
-        // The demo's upstream is on the host's loopback, too: egress gets there when a route says so.
+        // The demo's upstream is on the host's loopback, too: egress gets there when a route says
+        // so.
         twin: Means("hello && echo OPEN"),
     },
     Attack {
@@ -376,7 +385,8 @@ impl Attack {
             &["127.0.0.1"]
         };
         for address in addresses {
-            // The guest's own loopback takes datagrams and pings; what matters there is that it is not the host's.
+            // The guest's own loopback takes datagrams and pings; what matters there is that it is
+            // not the host's.
             if *address == "127.0.0.1" && self.script == RAW_IP {
                 continue;
             }
@@ -417,7 +427,8 @@ impl Attack {
     }
 }
 
-/// What an attack must not reach: a TCP and a UDP port of the host's loopback, and an abstract socket that has their number in its name.
+/// What an attack must not reach: a TCP and a UDP port of the host's loopback, and an abstract
+/// socket that has their number in its name.
 struct Listener {
     tcp: TcpListener,
     udp: UdpSocket,

@@ -30,7 +30,8 @@ inject = { header = "authorization", scheme = "bearer", token = { file = "~/toke
 "#;
 
 fn holds_token(bytes: &[u8]) -> bool {
-    // Base64 at each of its three alignments would need the daemon to have encoded it: only `basic` routes do.
+    // Base64 at each of its three alignments would need the daemon to have encoded it: only `basic`
+    // routes do.
     let hex = hex::encode(TOKEN);
     [TOKEN.as_bytes(), hex.as_bytes()]
         .iter()
@@ -82,7 +83,8 @@ fn planted_token() {
     std::fs::write(&token_file, format!("{TOKEN}\n")).expect("the token");
     let mut bottle = home.start("worker", &["worker"]);
     bottle.wait_until_up();
-    // Use it once, so that egress has had it in its hands (the host does not resolve here: a 502 is fine).
+    // Use it once, so that egress has had it in its hands (the host does not resolve here: a 502 is
+    // fine).
     bottle.sh(false, "curl -sm10 https://api.example.com/ -o /dev/null; true");
 
     // The twin: the search finds the token where it is.
@@ -111,7 +113,8 @@ fn planted_token() {
             assert!(!holds_token(&bytes), "the token is in /proc/{pid}/{name}");
         }
     }
-    // Inside: every environment, every file, the kernel's log. First the twin: what is planted there is found.
+    // Inside: every environment, every file, the kernel's log. First the twin: what is planted
+    // there is found.
     let search = |needle: &str| {
         format!(
             "n={needle}; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -F \"$n\" | grep -v '^n=' ; \

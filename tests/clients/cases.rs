@@ -25,7 +25,8 @@ fn reason(world: &World<'_>) {
     }
 }
 
-/// Refused before its body is read: the answer must not be lost with it. Over HTTP/2 it still is (docs/clients.md).
+/// Refused before its body is read: the answer must not be lost with it. Over HTTP/2 it still is
+/// (docs/clients.md).
 fn upload_reason(world: &World<'_>) {
     let refused = stdout(&world.sh("head -c 5000 /dev/zero | curl -s --http1.1 --data-binary @- https://api.clients.test/secret"));
     assert!(
@@ -34,7 +35,8 @@ fn upload_reason(world: &World<'_>) {
     );
 }
 
-/// Programs that clean their environment, such as services, find the CA where they look by themselves.
+/// Programs that clean their environment, such as services, find the CA where they look by
+/// themselves.
 fn system(world: &World<'_>) {
     let url = "https://api.clients.test/echo/system";
     let bare = "env -i PATH=$PATH https_proxy=$HTTPS_PROXY ";

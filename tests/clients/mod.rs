@@ -26,7 +26,8 @@ command = [\"true\"]
 image = \"clients\"
 resources = { cpus = 2, memory = \"1GiB\" }
 ";
-/// Trust anchors that are not the bottle's, for every client in its own words. A JVM that is shown a missing file falls back to its own.
+/// Trust anchors that are not the bottle's, for every client in its own words. A JVM that is shown
+/// a missing file falls back to its own.
 const OTHER_CA: &str = "\
     other=/usr/share/ca-certificates/mozilla/ISRG_Root_X1.crt; \
     for v in SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE GIT_SSL_CAINFO CARGO_HTTP_CAINFO PIP_CERT; do export $v=$other; done; \

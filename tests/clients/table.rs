@@ -54,7 +54,8 @@ pub const CLIENTS: &[Client] = &[
         script: "curl -sS -w 'over %{http_version}' -d hi ${URL}echo",
         expect: "\"version\": \"HTTP/2\", \"body\": \"hi\"}\nover 2", denied: TUNNEL, untrusted: "SSL certificate problem",
     },
-    // Each event is stamped with the seconds since the first: they must come as they are sent, 200 ms apart.
+    // Each event is stamped with the seconds since the first: they must come as they are sent, 200
+    // ms apart.
     Client {
         name: "curl_sse", service: "api", below: "sse/",
         script: "set -o pipefail; curl -sSN $URL | { while read -r line; do t=${EPOCHREALTIME/./}; [ -z \"$line\" ] || echo $line; first=${first:-$t}; done; \

@@ -1,4 +1,5 @@
-//! What every engine has to give: commands, streams and files, into one bottle that serves all of these.
+//! What every engine has to give: commands, streams and files, into one bottle that serves all of
+//! these.
 
 use std::io::{Read, Write};
 use std::process::Stdio;

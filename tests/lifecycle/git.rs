@@ -1,4 +1,5 @@
-//! git inside a bottle. The upstream is a repository behind a real sshd, which lets in one key that only the host has.
+//! git inside a bottle. The upstream is a repository behind a real sshd, which lets in one key that
+//! only the host has.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -365,7 +366,8 @@ impl Forge {
     }
 }
 
-/// What the forge knows: repository, title and whether the key may write, but for the keys of others, which are counted.
+/// What the forge knows: repository, title and whether the key may write, but for the keys of
+/// others, which are counted.
 fn keys(upstream: &Upstream) -> (Vec<(String, String, bool)>, usize) {
     let all: Vec<serde_json::Value> =
         serde_json::from_slice(&fs::read(upstream.at("keys.json")).unwrap()).unwrap();

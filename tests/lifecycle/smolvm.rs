@@ -80,7 +80,8 @@ fn damaged() {
         b[middle] ^= 1;
     };
     let cases: [(bool, Alter, &str); 6] = [
-        // The closure's hash finds everything; the rest is for what a closure might have been built with.
+        // The closure's hash finds everything; the rest is for what a closure might have been built
+        // with.
         (false, flip, "was altered"),
         (true, flip, "hecksum"),
         (true, |b| b.truncate(b.len() / 2), "not a whole .smolmachine"),

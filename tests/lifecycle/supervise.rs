@@ -363,7 +363,8 @@ fn branches() {
     bottle.stop();
 }
 
-/// Leads each connection at `socket` to the supervise port inside the bottle, through `bottle exec`.
+/// Leads each connection at `socket` to the supervise port inside the bottle, through `bottle
+/// exec`.
 async fn lead_inside(home: &Home, listener: tokio::net::UnixListener) {
     let script = "exec 3<>/dev/tcp/127.0.0.1/9100; cat <&3 & cat >&3";
     while let Ok((stream, _)) = listener.accept().await {
@@ -387,7 +388,8 @@ async fn lead_inside(home: &Home, listener: tokio::net::UnixListener) {
     }
 }
 
-/// The official SDK's client, whose every byte goes through a bottle: is denied, proposes, waits, is approved, and gets through.
+/// The official SDK's client, whose every byte goes through a bottle: is denied, proposes, waits,
+/// is approved, and gets through.
 type Client = rmcp::service::RunningService<rmcp::RoleClient, ()>;
 
 /// `work` with the SDK's client, led to the server in the bottle.
@@ -514,7 +516,8 @@ fn screens() {
     }
     let state = |id: u32| document(&home, id)["state"].as_str().unwrap().to_owned();
 
-    // The dashboard, on a terminal: the newest is chosen. One key is a yes, but not for what is wide.
+    // The dashboard, on a terminal: the newest is chosen. One key is a yes, but not for what is
+    // wide.
     let dashboard = || {
         let mut terminal = crate::support::terminal::Terminal::start(&home, &["dashboard"]);
         terminal.expect("one.test");
@@ -582,7 +585,8 @@ fn screens() {
     bottle.stop();
 }
 
-/// A real browser: all that the page can do, by mouse and by keyboard. Where `BOTTLE_CHROMIUM` names none, nothing is tried.
+/// A real browser: all that the page can do, by mouse and by keyboard. Where `BOTTLE_CHROMIUM`
+/// names none, nothing is tried.
 fn browser() {
     let Some(mut page) = crate::support::browser::Browser::start() else {
         eprintln!("BOTTLE_CHROMIUM names no browser: not tried");
@@ -619,7 +623,8 @@ fn browser() {
     page.until("document.querySelectorAll('#proposals article').length === 4");
     assert_eq!(page.value("location.hash"), "", "the token is not left in the address");
     page.picture("web.png");
-    // Nothing of an agent's is markup, and nothing could be: the policy refuses it even to our own script.
+    // Nothing of an agent's is markup, and nothing could be: the policy refuses it even to our own
+    // script.
     assert_eq!(page.value("document.querySelectorAll('#proposals img, #proposals b').length"), 0);
     assert_ne!(page.value("document.title"), "taken");
     assert_eq!(
@@ -727,7 +732,8 @@ fn browser() {
     assert_eq!(bottle.wait().code(), Some(143));
 }
 
-/// The orchestrator dies right after it has written a decision down, and right after it is in force.
+/// The orchestrator dies right after it has written a decision down, and right after it is in
+/// force.
 fn dies_between() {
     for step in ["die-Decided", "die-InForce"] {
         let home = Home::sabotaged();
@@ -810,7 +816,8 @@ fn decided_once() {
         d["state"] == "pending" || d["decision"]["effect"].get("in-force").is_some()
     });
 
-    // The orchestrator dies: what was open is not open any more, and nothing is decided twice later.
+    // The orchestrator dies: what was open is not open any more, and nothing is decided twice
+    // later.
     assert_eq!(propose(&bottle, "h5.test", 443, true, &["/"]).unwrap()["id"], 5);
     bottle.signal(nix::sys::signal::Signal::SIGKILL);
     bottle.wait();

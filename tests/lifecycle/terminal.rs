@@ -55,7 +55,8 @@ pub fn hangup() {
     terminal.expect("ready-2");
     let Terminal { keys, screen, line, mut child, .. } = terminal;
     drop((keys, screen, line));
-    // The reader thread holds the last end of the terminal; a hangup is what the kernel sends when it is gone.
+    // The reader thread holds the last end of the terminal; a hangup is what the kernel sends when
+    // it is gone.
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("pid")),
         nix::sys::signal::Signal::SIGHUP,

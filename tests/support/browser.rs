@@ -1,5 +1,5 @@
-//! A headless Chromium, driven through its pipe (`--remote-debugging-pipe`: JSON messages, each ended by a NUL, in at descriptor 3
-//! and out at 4).
+//! A headless Chromium, driven through its pipe (`--remote-debugging-pipe`: JSON messages, each
+//! ended by a NUL, in at descriptor 3 and out at 4).
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -56,7 +56,8 @@ impl Browser {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let fds = (theirs_in.as_raw_fd(), theirs_out.as_raw_fd());
-        // SAFETY: fcntl(2) and dup2(2) are async-signal-safe. First away from 3 and 4, which may be one of ours.
+        // SAFETY: fcntl(2) and dup2(2) are async-signal-safe. First away from 3 and 4, which may be
+        // one of ours.
         unsafe {
             command.pre_exec(move || {
                 let (i, o) = (

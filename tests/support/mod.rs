@@ -69,8 +69,8 @@ impl Home {
         self.dir.path()
     }
 
-    /// `bottle ARGS…` in the project, with nothing of this process's environment but the closure and PATH. Launches are on the engine that
-    /// `BOTTLE_TEST_ENGINE` names, if it does.
+    /// `bottle ARGS…` in the project, with nothing of this process's environment but the closure
+    /// and PATH. Launches are on the engine that `BOTTLE_TEST_ENGINE` names, if it does.
     pub fn bottle(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         match (args.split_first(), engine()) {
@@ -134,7 +134,8 @@ impl Home {
         row["state"].as_str().map(str::to_owned)
     }
 
-    /// What must never be left after a teardown: sockets, the disk, the journal, processes that name this home.
+    /// What must never be left after a teardown: sockets, the disk, the journal, processes that
+    /// name this home.
     pub fn leftovers(&self, slug: &str) -> Vec<String> {
         let mut left: Vec<String> = processes_naming(self.path())
             .iter()
@@ -182,7 +183,8 @@ impl Running<'_> {
                 panic!("the launch ended ({status}):\n{}", self.said());
             }
             patient(began, || format!("not up:\n{}", self.said()));
-            // Where the machine under this one is emulated, too, looking is what it has no time for.
+            // Where the machine under this one is emulated, too, looking is what it has no time
+            // for.
             std::thread::sleep(Duration::from_millis(if engine() == Some("smolvm") {
                 2000
             } else {
@@ -309,8 +311,9 @@ fn patient(began: Instant, what: impl FnOnce() -> String) {
     }
 }
 
-/// Fails, saying what every thread of this machine did. Where this machine is emulated and the bottle's in it is so too, it may be the emulation
-/// that stands still: then nothing after it would say anything, and nix/nested/run.nix is told to begin anew.
+/// Fails, saying what every thread of this machine did. Where this machine is emulated and the
+/// bottle's in it is so too, it may be the emulation that stands still: then nothing after it would
+/// say anything, and nix/nested/run.nix is told to begin anew.
 fn silent(what: &str, threads: &str) -> ! {
     if std::env::var_os("BOTTLE_TEST_NESTED").is_some() {
         eprintln!("{what}\n{threads}");
@@ -319,8 +322,8 @@ fn silent(what: &str, threads: &str) -> ! {
     panic!("{what}\n{threads}");
 }
 
-/// Every thread but the kernel's: its state, its ticks of processor time, where in the kernel it waits, and its program; and whether it had more
-/// ticks a second later.
+/// Every thread but the kernel's: its state, its ticks of processor time, where in the kernel it
+/// waits, and its program; and whether it had more ticks a second later.
 fn threads() -> String {
     let all = || -> std::collections::BTreeMap<PathBuf, (String, u64)> {
         let dirs = |at: &Path| {
@@ -365,7 +368,8 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     until(Duration::from_millis(10), || format!("never: {what}"), || done().then_some(()));
 }
 
-/// What `look` finds in the end, looking after every `pause`, at most [`PATIENCE`]; `what` says what was not found.
+/// What `look` finds in the end, looking after every `pause`, at most [`PATIENCE`]; `what` says
+/// what was not found.
 pub fn until<T>(
     pause: Duration,
     what: impl Fn() -> String,

@@ -218,7 +218,8 @@ fn of_load(mut load: Load, cpu: Option<f64>) -> Vec<(&'static str, f64)> {
     all
 }
 
-/// One request with a long body in one of its directions, three times on a connection that has been used; the median.
+/// One request with a long body in one of its directions, three times on a connection that has been
+/// used; the median.
 async fn streamed(
     client: &Client,
     request: &Request<Payload>,

@@ -268,7 +268,8 @@ pub async fn open(
     Ok(all)
 }
 
-/// Each connection asks again and again, for `span`; with `pause`, not before that has passed since the last time.
+/// Each connection asks again and again, for `span`; with `pause`, not before that has passed since
+/// the last time.
 pub async fn keep_alive(
     connections: &mut Vec<Http1>,
     request: &Request<Payload>,

@@ -1,7 +1,9 @@
-//! `bench egress`: what the egress daemon costs, beside no proxy at all and beside mitmproxy with an addon that does the same.
+//! `bench egress`: what the egress daemon costs, beside no proxy at all and beside mitmproxy with
+//! an addon that does the same.
 //!
-//! All are measured in turns, in one run, against one upstream with TLS on the loopback. Rates that fill the machine share
-//! its processors between the client, the upstream and the proxy; processor time is the proxy's own.
+//! All are measured in turns, in one run, against one upstream with TLS on the loopback. Rates that
+//! fill the machine share its processors between the client, the upstream and the proxy; processor
+//! time is the proxy's own.
 
 mod cases;
 mod client;
@@ -107,7 +109,8 @@ pub fn run(report: &mut Report, options: &Options) -> Result<(), String> {
         }
     }
     for round in 0..options.rounds {
-        // New daemons every round: a daemon's audit log is bounded, and so is the number of requests that it can let through.
+        // New daemons every round: a daemon's audit log is bounded, and so is the number of
+        // requests that it can let through.
         let mut subjects = vec![(DIRECT, None, client(Way::Direct(upstream.address))?)];
         for program in &programs {
             let daemon = Daemon::start(program, &setup.policy, &setup.input)?;

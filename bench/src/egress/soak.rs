@@ -9,14 +9,16 @@ use crate::daemon::{Daemon, Program};
 use crate::report::Against::AtMost;
 use crate::report::Report;
 
-/// A daemon's audit log takes some 270,000 requests in one launch: the load is thinned out to stay below.
+/// A daemon's audit log takes some 270,000 requests in one launch: the load is thinned out to stay
+/// below.
 const REQUESTS: f64 = 200_000.0;
 /// And at most so many a second.
 const RATE: f64 = 2000.0;
 /// Parts of the time; each has new connections, GETs, and POSTs.
 const PARTS: u32 = 12;
 
-/// Load of all kinds for `span`; the resident memory must not grow by more than a tenth once all kinds have been there.
+/// Load of all kinds for `span`; the resident memory must not grow by more than a tenth once all
+/// kinds have been there.
 pub fn run(
     report: &mut Report,
     runtime: &tokio::runtime::Runtime,

@@ -1,5 +1,5 @@
-//! What agents send: JSON around source text. Always the same bytes, no line like another, and full of the words that a
-//! scanner for credentials must look at twice.
+//! What agents send: JSON around source text. Always the same bytes, no line like another, and full
+//! of the words that a scanner for credentials must look at twice.
 
 /// Bytes of [`large`].
 pub const LARGE: usize = 4_000_000;

@@ -1,4 +1,5 @@
-//! `bench git`: what git-gate costs, beside the same pushes and clones made directly. In turns, in one run, over https on loopback.
+//! `bench git`: what git-gate costs, beside the same pushes and clones made directly. In turns, in
+//! one run, over https on loopback.
 
 mod upstream;
 

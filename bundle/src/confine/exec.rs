@@ -19,7 +19,8 @@ use super::{ConfineError, Grants, Network, Report, begin, landlock, process, sec
 pub struct ExecSpec {
     /// Files; CMD's own file and its loader are added.
     pub grants: Grants,
-    /// What network CMD keeps. With [`Network::Nothing`] also an empty network namespace; inherited sockets work always.
+    /// What network CMD keeps. With [`Network::Nothing`] also an empty network namespace; inherited
+    /// sockets work always.
     pub network: Network,
     /// Process that CMD must not outlive.
     pub parent: Option<u32>,
@@ -34,7 +35,8 @@ pub struct ExecSpec {
 /// Confines this process and replaces it by the command. Returns only on failure.
 ///
 /// # Errors
-/// A kernel that cannot confine (unless best effort), a path that cannot be granted, a command that cannot be started.
+/// A kernel that cannot confine (unless best effort), a path that cannot be granted, a command that
+/// cannot be started.
 pub fn run(mut spec: ExecSpec) -> Result<Infallible, ConfineError> {
     let Some(program) = spec.command.first().map(PathBuf::from) else {
         return Err(ConfineError::Path { path: PathBuf::new(), why: "no command".to_owned() });

@@ -9,7 +9,8 @@ use landlock::{
 
 use super::{ConfineError, Grants, Network};
 
-/// The newest ABI whose rights were looked at for this program (ABI 6: signals and abstract sockets).
+/// The newest ABI whose rights were looked at for this program (ABI 6: signals and abstract
+/// sockets).
 const REVIEWED: ABI = ABI::V6;
 
 /// Confines the calling thread; gives the ABI in force, 0 when the kernel has no Landlock.

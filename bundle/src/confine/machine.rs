@@ -1,8 +1,10 @@
-//! `bottle-bundle machine …`: an engine that consists of several programs, run one after the other in namespaces of its own.
+//! `bottle-bundle machine …`: an engine that consists of several programs, run one after the other
+//! in namespaces of its own.
 //!
-//! This process stays outside and waits; its child is the first process of a new PID namespace and runs the programs. When
-//! either ends, whatever way, the kernel ends everything that the programs have started, daemons included. The network namespace is
-//! empty: what has no network here cannot give one to a guest.
+//! This process stays outside and waits; its child is the first process of a new PID namespace and
+//! runs the programs. When either ends, whatever way, the kernel ends everything that the programs
+//! have started, daemons included. The network namespace is empty: what has no network here cannot
+//! give one to a guest.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -21,12 +23,14 @@ use nix::unistd::{ForkResult, Pid, fork};
 use super::process::kernel;
 use super::{ConfineError, Grants, Network, landlock, process, seccomp, userns};
 
-/// Where the programs find the machine's directory, whatever its real path is: socket paths must be short.
+/// Where the programs find the machine's directory, whatever its real path is: socket paths must be
+/// short.
 pub const DIR: &str = "/tmp";
 /// The channel's socket in it.
 const CHANNEL: &str = "channel";
-/// How much later than they ask the programs may be woken, nanoseconds. smolvm asks every millisecond, with ten system calls, whether its
-/// machine is up: a fifth of the processor, where there is one, with which that machine boots.
+/// How much later than they ask the programs may be woken, nanoseconds. smolvm asks every
+/// millisecond, with ten system calls, whether its machine is up: a fifth of the processor, where
+/// there is one, with which that machine boots.
 const TIMER_SLACK: u64 = 5_000_000;
 
 /// What is run.
@@ -38,11 +42,13 @@ pub struct MachineSpec {
     pub dir: PathBuf,
     /// The orchestrator's socket, which the programs find as `channel` in their directory.
     pub channel: Option<PathBuf>,
-    /// A directory, and the one in the machine's, relative to it, in the place of which they see it, read-only.
+    /// A directory, and the one in the machine's, relative to it, in the place of which they see
+    /// it, read-only.
     pub shared: Option<(PathBuf, PathBuf)>,
     /// Process that the programs must not outlive.
     pub parent: u32,
-    /// Programs with their arguments. The last one gets standard input; one that fails is the last one too.
+    /// Programs with their arguments. The last one gets standard input; one that fails is the last
+    /// one too.
     pub steps: Vec<Vec<OsString>>,
     /// What runs after them, if none failed.
     pub afterwards: Vec<Vec<OsString>>,
@@ -58,7 +64,8 @@ pub fn run(mut spec: MachineSpec) -> Result<u8, ConfineError> {
     userns::enter(flags, "unshare(user, network, mount, pid)")?;
     super::begin(Some(spec.parent), &[])?; // after unshare: it clears the parent-death signal
 
-    // Its far end closes with this process: how the child learns that it came too late for the parent-death signal.
+    // Its far end closes with this process: how the child learns that it came too late for the
+    // parent-death signal.
     let (alive, outside) =
         nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(kernel("pipe"))?;
     // SAFETY: this process has one thread.
@@ -174,7 +181,8 @@ fn run_step(step: &[OsString], last: bool) -> Result<u8, ConfineError> {
     wait(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)))
 }
 
-/// Waits for `child`, and takes leave of every orphan meanwhile. A child that a signal ended counts as a shell counts it.
+/// Waits for `child`, and takes leave of every orphan meanwhile. A child that a signal ended counts
+/// as a shell counts it.
 fn wait(child: Pid) -> Result<u8, ConfineError> {
     loop {
         match waitpid(None, None) {

@@ -1,8 +1,8 @@
 //! A process gives up what it does not need, before it handles anything from a guest.
 //!
-//! In order: [`begin`] first thing in `main`, then open what is needed, then [`seal`] before any thread is started
-//! (Landlock and seccomp bind to the calling thread and its future children). What the kernel lacks is left out and
-//! said in the [`Report`].
+//! In order: [`begin`] first thing in `main`, then open what is needed, then [`seal`] before any
+//! thread is started (Landlock and seccomp bind to the calling thread and its future children).
+//! What the kernel lacks is left out and said in the [`Report`].
 
 #[cfg(target_os = "linux")]
 mod landlock;
@@ -61,12 +61,13 @@ pub struct Grants {
 /// What network a process keeps. Sockets that are open already are not affected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// New outgoing internet connections; no TCP listening, no other socket family, no Unix sockets.
+    /// New outgoing internet connections; no TCP listening, no other socket family, no Unix
+    /// sockets.
     Outgoing,
     /// New internet sockets, listening ones too; no other socket family, no Unix sockets.
     Inet,
-    /// No new socket of any kind, Unix sockets included, and no new use for one that was inherited: it is neither
-    /// connected nor bound. (`socketpair` stays: it reaches nobody.)
+    /// No new socket of any kind, Unix sockets included, and no new use for one that was inherited:
+    /// it is neither connected nor bound. (`socketpair` stays: it reaches nobody.)
     Nothing,
     /// Not restricted.
     Unrestricted,
@@ -94,8 +95,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// First step: no core dump, no debugger, no new privileges, private files, no inherited file descriptors above 2
-/// but `keep`; with `parent`, death when that process dies.
+/// First step: no core dump, no debugger, no new privileges, private files, no inherited file
+/// descriptors above 2 but `keep`; with `parent`, death when that process dies.
 ///
 /// # Errors
 /// [`ConfineError::ParentGone`] when the process that started this one is not `parent` any more.
@@ -106,7 +107,8 @@ pub fn begin(parent: Option<u32>, keep: &[i32]) -> Result<(), ConfineError> {
     parent.map_or(Ok(()), process::die_with)
 }
 
-/// What a TLS client reads of a system: name lookup, randomness, CA certificates. Some of it is on each.
+/// What a TLS client reads of a system: name lookup, randomness, CA certificates. Some of it is on
+/// each.
 #[must_use]
 pub fn tls_client_files() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = [

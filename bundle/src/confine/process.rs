@@ -25,8 +25,8 @@ fn close_range(first: u32, last: u32) {
     if first > last {
         return;
     }
-    // SAFETY: called before this program opened anything of its own, or right before exec; no Rust value owns these.
-    // ENOSYS before Linux 5.9, which has no Landlock either.
+    // SAFETY: called before this program opened anything of its own, or right before exec; no Rust
+    // value owns these. ENOSYS before Linux 5.9, which has no Landlock either.
     let _ = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 
@@ -38,8 +38,8 @@ pub(super) fn harden() -> Result<(), ConfineError> {
     prctl::set_dumpable(false).map_err(kernel("PR_SET_DUMPABLE"))
 }
 
-/// SIGKILL for this process when the parent *thread* that started it ends. A credential change clears it: call this
-/// after unshare(2).
+/// SIGKILL for this process when the parent *thread* that started it ends. A credential change
+/// clears it: call this after unshare(2).
 pub(super) fn die_with(parent: u32) -> Result<(), ConfineError> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(kernel("PR_SET_PDEATHSIG"))?;
     // The parent may have died before the line above; then this process has another one already.

@@ -1,4 +1,5 @@
-//! A system call denylist: what no daemon here calls after its start, and what sandboxes get escaped with.
+//! A system call denylist: what no daemon here calls after its start, and what sandboxes get
+//! escaped with.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,8 @@ use seccompiler::{
 
 use super::{ConfineError, Network};
 
-/// Bit that marks a call of the x32 ABI, which a filter on x86_64 system call numbers would not see.
+/// Bit that marks a call of the x32 ABI, which a filter on x86_64 system call numbers would not
+/// see.
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 
@@ -86,7 +88,8 @@ const DENIED: &[i64] = &[
     libc::SYS_uselib,
 ];
 
-/// Installs the filter on the calling thread and its future children. False on an architecture it is not written for.
+/// Installs the filter on the calling thread and its future children. False on an architecture it
+/// is not written for.
 pub(super) fn install(network: Network, may_exec: bool) -> Result<bool, ConfineError> {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(false) };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
@@ -94,8 +97,8 @@ pub(super) fn install(network: Network, may_exec: bool) -> Result<bool, ConfineE
     if !may_exec {
         rules.extend(EXEC.iter().map(|nr| (*nr, vec![])));
     }
-    // A user namespace gives capabilities back; clone3 hides its flags in memory, so it does "not exist" (glibc and
-    // musl fall back to clone).
+    // A user namespace gives capabilities back; clone3 hides its flags in memory, so it does "not
+    // exist" (glibc and musl fall back to clone).
     rules.insert(libc::SYS_clone, vec![rule(&[masked(0, libc::CLONE_NEWUSER)?])?]);
     match network {
         Network::Unrestricted => {}

@@ -7,7 +7,8 @@ use bottle_policy::HostPattern;
 
 use super::refusal::{Refusal, Rule};
 
-/// A host and port in the spelling that policies use: lower case, no trailing dot, addresses as Rust prints them.
+/// A host and port in the spelling that policies use: lower case, no trailing dot, addresses as
+/// Rust prints them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Authority {
     /// DNS name or IP address, without brackets.
@@ -56,7 +57,8 @@ impl Authority {
             (None, Some(p)) => p,
             _ => return Err(bad("no port")),
         };
-        // The parser of policies decides what a host is, so that both sides of a comparison have one spelling.
+        // The parser of policies decides what a host is, so that both sides of a comparison have
+        // one spelling.
         let pattern: HostPattern = host.parse().map_err(|_| bad("not a DNS name or IP address"))?;
         if pattern.as_str().starts_with("*.") {
             return Err(bad("a wildcard is no host"));

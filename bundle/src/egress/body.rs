@@ -220,7 +220,8 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Counts `inner` in `meter` and against the limits of `live`. `scan` is for its content; with `replay` a copy is kept.
+    /// Counts `inner` in `meter` and against the limits of `live`. `scan` is for its content; with
+    /// `replay` a copy is kept.
     pub fn new(
         inner: Incoming,
         meter: Arc<Meter>,
@@ -336,8 +337,8 @@ impl Upload {
     }
 }
 
-/// Reads on for a while and throws away: a client that is refused in the middle of its body reads the answer only when it
-/// has sent all of it.
+/// Reads on for a while and throws away: a client that is refused in the middle of its body reads
+/// the answer only when it has sent all of it.
 pub fn drain(mut body: Incoming) {
     tokio::spawn(async move {
         let mut left = DRAIN;
@@ -353,7 +354,8 @@ pub fn drain(mut body: Incoming) {
     });
 }
 
-/// The first thing that a route's `max_body` is compared with is the length that the guest announces.
+/// The first thing that a route's `max_body` is compared with is the length that the guest
+/// announces.
 ///
 /// # Errors
 /// [`Rule::MaxBody`].
@@ -598,7 +600,8 @@ impl Body for Reply {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Text(text) => text.size_hint(),
-            // The scanner overwrites, it never adds or takes away; what it holds belongs to what is left.
+            // The scanner overwrites, it never adds or takes away; what it holds belongs to what is
+            // left.
             Self::Stream(download) => {
                 let held = download.flow.ready.iter().map(|c| c.len() as u64).sum::<u64>();
                 download

@@ -1,4 +1,5 @@
-//! Chunked coding, read strictly: no extensions, CRLF only, trailers that are header lines and nothing else.
+//! Chunked coding, read strictly: no extensions, CRLF only, trailers that are header lines and
+//! nothing else.
 
 use super::head::is_token;
 

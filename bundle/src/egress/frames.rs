@@ -1,5 +1,5 @@
-//! WebSocket frames, read strictly and searched (RFC 6455 section 5). No extension is ever agreed on, so what is in a
-//! frame is what it says.
+//! WebSocket frames, read strictly and searched (RFC 6455 section 5). No extension is ever agreed
+//! on, so what is in a frame is what it says.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,8 @@ use super::refusal::{Refusal, Rule};
 /// First byte of a Close frame.
 const CLOSE: u8 = 0x88;
 
-/// Most pieces of frames that wait for the scanner; each is at most 131 bytes, or counts for what the scanner holds.
+/// Most pieces of frames that wait for the scanner; each is at most 131 bytes, or counts for what
+/// the scanner holds.
 const WAITING: usize = 1024;
 
 /// One direction of a WebSocket.
@@ -109,7 +110,8 @@ impl Frames {
             }
         }
         self.release(Bytes::new(), out);
-        // While the scanner holds back a piece of a message, others could queue up behind it without end.
+        // While the scanner holds back a piece of a message, others could queue up behind it
+        // without end.
         if self.queue.len() > WAITING {
             return Err(Refusal::new(
                 Rule::WebSocket,

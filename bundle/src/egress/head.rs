@@ -29,8 +29,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Looks at `input`, which starts with the head and has grown since the last call. When the head is complete:
-    /// its length and what follows.
+    /// Looks at `input`, which starts with the head and has grown since the last call. When the
+    /// head is complete: its length and what follows.
     pub fn feed(
         &mut self,
         input: &[u8],

@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 use base64::Engine as _;
 use bottle_policy::{Inject, Place, Scheme, Secret};
 
-/// Headers of one connection (RFC 9110 section 7.6.1), and Expect, which the server side has answered already.
+/// Headers of one connection (RFC 9110 section 7.6.1), and Expect, which the server side has
+/// answered already.
 const HOP: &[&str] = &[
     "connection",
     "expect",
@@ -23,7 +24,8 @@ const HOP: &[&str] = &[
     "upgrade",
 ];
 
-/// Removes what belongs to one connection: the known names, those that Connection lists, and `Proxy-*`.
+/// Removes what belongs to one connection: the known names, those that Connection lists, and
+/// `Proxy-*`.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -135,8 +137,8 @@ impl Credential {
         }
     }
 
-    /// Removes what the guest sent in the credential's place. `x_api_key` counts as `x-api-key`, because CGI-style servers
-    /// read both as one; a parameter counts in any case and escaping.
+    /// Removes what the guest sent in the credential's place. `x_api_key` counts as `x-api-key`,
+    /// because CGI-style servers read both as one; a parameter counts in any case and escaping.
     pub fn clear(&self, headers: &mut HeaderMap, query: &mut Option<String>) {
         match self {
             Self::Header(name, _) => {

@@ -1,5 +1,5 @@
-//! The first message of TLS, as far as a tunnel that is not intercepted must know it: for which host it is.
-//! RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3.
+//! The first message of TLS, as far as a tunnel that is not intercepted must know it: for which
+//! host it is. RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3.
 
 /// Most bytes that are looked at.
 pub const MAX: usize = 64 * 1024;
@@ -14,7 +14,8 @@ const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 pub struct Hello {
     /// The server name, lower case.
     pub server_name: Option<String>,
-    /// Whether another one is in it, encrypted (or a random value in its place: the two cannot be told apart).
+    /// Whether another one is in it, encrypted (or a random value in its place: the two cannot be
+    /// told apart).
     pub encrypted: bool,
 }
 

@@ -1,11 +1,13 @@
 //! `bottle-bundle egress`: the one way out of a bottle.
 //!
-//! A request passes, in this order: [`wire`] (one reading of its bytes), [`authority`] and [`routes`] at CONNECT,
-//! [`connect`] (TLS for that host, by a certificate of [`tls`]) or [`passthrough`] ([`hello`], and nothing more), [`wire`]
-//! again inside the tunnel, or HTTP/2, [`proxy`] (Host, [`path`], method, route, `bottle_scan` over what it says),
-//! [`spend`] (budget, rate), [`headers`] (credential, by [`tokens`]), [`upstream`] ([`resolve`], [`address`], verified TLS),
-//! [`body`] or [`websocket`] ([`frames`]) as its content streams, and [`ticket`] writes an audit line before its first byte
-//! leaves and another when the last byte of the answer has passed. [`reload`] puts another policy in force.
+//! A request passes, in this order: [`wire`] (one reading of its bytes), [`authority`] and
+//! [`routes`] at CONNECT, [`connect`] (TLS for that host, by a certificate of [`tls`]) or
+//! [`passthrough`] ([`hello`], and nothing more), [`wire`] again inside the tunnel, or HTTP/2,
+//! [`proxy`] (Host, [`path`], method, route, `bottle_scan` over what it says), [`spend`] (budget,
+//! rate), [`headers`] (credential, by [`tokens`]), [`upstream`] ([`resolve`], [`address`], verified
+//! TLS), [`body`] or [`websocket`] ([`frames`]) as its content streams, and [`ticket`] writes an
+//! audit line before its first byte leaves and another when the last byte of the answer has passed.
+//! [`reload`] puts another policy in force.
 
 pub mod address;
 pub mod authority;
@@ -73,14 +75,16 @@ pub struct Limits {
     pub silence: Duration,
     /// An unused connection to an upstream is kept.
     pub pool_idle: Duration,
-    /// For one request from its first byte to the last of its response, and for a tunnel or WebSocket.
+    /// For one request from its first byte to the last of its response, and for a tunnel or
+    /// WebSocket.
     pub total: Duration,
-    /// Requests, tunnels and WebSockets on their way at once, on all connections; more wait. What each of them may buffer
-    /// times this bounds the daemon's memory.
+    /// Requests, tunnels and WebSockets on their way at once, on all connections; more wait. What
+    /// each of them may buffer times this bounds the daemon's memory.
     pub requests: usize,
     /// Streams of one HTTP/2 connection at once.
     pub streams: u32,
-    /// For open requests when the daemon ends. All of its end must take less than the 3 s after which it is killed.
+    /// For open requests when the daemon ends. All of its end must take less than the 3 s after
+    /// which it is killed.
     pub drain: Duration,
 }
 
@@ -198,7 +202,8 @@ fn own_limits() {
         // What cannot be raised stays; then connections wait when files are out.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(4096)), hard);
     }
-    // A backstop: whatever a guest finds to make this daemon grow ends the daemon, and with it the way out, not the host.
+    // A backstop: whatever a guest finds to make this daemon grow ends the daemon, and with it the
+    // way out, not the host.
     let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY, MEMORY);
 }
 

@@ -1,5 +1,6 @@
-//! Tunnels that a route wants left alone: TLS goes through as it is, once it has said that it is for that host. What is
-//! inside is not seen, so nothing of it is checked, searched or given a credential.
+//! Tunnels that a route wants left alone: TLS goes through as it is, once it has said that it is
+//! for that host. What is inside is not seen, so nothing of it is checked, searched or given a
+//! credential.
 
 use std::sync::Arc;
 

@@ -5,11 +5,13 @@ use super::refusal::{Refusal, Rule};
 /// A path and query as they are matched and forwarded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
-    /// Starts with `/`; no dot segment, no `//`, no escape of an unreserved character, escapes in upper case.
+    /// Starts with `/`; no dot segment, no `//`, no escape of an unreserved character, escapes in
+    /// upper case.
     pub path: String,
     /// Without `?`, as the guest sent it.
     pub query: Option<String>,
-    /// Whether the path holds `%2F`, which some servers read as `/`. It cannot be matched against path rules.
+    /// Whether the path holds `%2F`, which some servers read as `/`. It cannot be matched against
+    /// path rules.
     pub encoded_slash: bool,
 }
 
@@ -27,8 +29,8 @@ impl Target {
 /// Normalises `raw`, the request target from its path on.
 ///
 /// # Errors
-/// [`Rule::Path`] for what servers are known to read differently: backslashes and their escape, escaped control
-/// characters, bad escapes, `..;` segments, fragments, bytes that are not ASCII.
+/// [`Rule::Path`] for what servers are known to read differently: backslashes and their escape,
+/// escaped control characters, bad escapes, `..;` segments, fragments, bytes that are not ASCII.
 pub fn normalise(raw: &str) -> Result<Target, Refusal> {
     let bad = |why: &str| Refusal::new(Rule::Path, format!("the path {why}"));
     if !raw.starts_with('/') {
@@ -68,7 +70,8 @@ pub fn normalise(raw: &str) -> Result<Target, Refusal> {
     Ok(Target { path: normal, query, encoded_slash })
 }
 
-/// Decodes escapes of unreserved characters, refuses dangerous ones, writes the others in upper case.
+/// Decodes escapes of unreserved characters, refuses dangerous ones, writes the others in upper
+/// case.
 fn decode(path: &str) -> Result<(String, bool), Refusal> {
     let bad = |why: &str| Refusal::new(Rule::Path, format!("the path {why}"));
     let mut out = String::with_capacity(path.len());

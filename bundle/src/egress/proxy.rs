@@ -207,7 +207,8 @@ impl Proxy {
         if let Some(credential) =
             live.credential.as_ref().filter(|_| response.status() == StatusCode::UNAUTHORIZED)
         {
-            // Short-lived tokens: the orchestrator may have a new one, and what went up is tried once more with it.
+            // Short-lived tokens: the orchestrator may have a new one, and what went up is tried
+            // once more with it.
             let newer = credential.token.newer(version).await;
             let kept = std::mem::take(&mut *replay.lock().unwrap_or_else(PoisonError::into_inner));
             if let (true, Replay::Whole(body)) = (newer, kept) {
@@ -417,8 +418,8 @@ impl Outgoing {
         &mut self.head.headers
     }
 
-    /// The request, with its credential of now and `body`, or the guest's body when it is asked for the first time; and
-    /// the version of the credential's token.
+    /// The request, with its credential of now and `body`, or the guest's body when it is asked for
+    /// the first time; and the version of the credential's token.
     ///
     /// # Errors
     /// [`Rule::Path`].

@@ -18,7 +18,8 @@ macro_rules! rules {
             /// HTTP status.
             #[must_use]
             pub fn status(self) -> StatusCode {
-                // Every literal below is a valid status; anything else would show as 500 in the table test.
+                // Every literal below is a valid status; anything else would show as 500 in the
+                // table test.
                 StatusCode::from_u16(match self { $(Self::$name => $status,)* }).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
             }
 

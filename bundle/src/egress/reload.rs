@@ -37,7 +37,8 @@ pub fn apply(path: &Path, live: &Live, log: &AuditWriter) {
     report("egress", log, &before, applied);
 }
 
-/// Writes the audit line of a reload: the new policy's digest, nothing when it is the old one, or why that stays.
+/// Writes the audit line of a reload: the new policy's digest, nothing when it is the old one, or
+/// why that stays.
 pub fn report(
     daemon: &str,
     log: &AuditWriter,

@@ -15,11 +15,12 @@ use super::refusal::{Guards, Refusal, Rule};
 pub struct Resolver(OnceLock<Result<TokioResolver, ResolveError>>);
 
 impl Resolver {
-    /// Addresses of `to`, each of them checked, IPv4 first. Who connects to these and to nothing else cannot be led
-    /// astray by a second lookup with another answer.
+    /// Addresses of `to`, each of them checked, IPv4 first. Who connects to these and to nothing
+    /// else cannot be led astray by a second lookup with another answer.
     ///
     /// # Errors
-    /// [`Rule::Resolve`], or [`Rule::Address`] when every address is one that a bottle may not reach.
+    /// [`Rule::Resolve`], or [`Rule::Address`] when every address is one that a bottle may not
+    /// reach.
     pub async fn addresses(
         &self,
         to: &Authority,

@@ -66,7 +66,8 @@ pub enum PolicyError {
     Ca(String),
 }
 
-/// A route with its credential, its connections and its counters: nothing of one route is ever used for another.
+/// A route with its credential, its connections and its counters: nothing of one route is ever used
+/// for another.
 pub struct LiveRoute {
     /// As written.
     pub route: Route,
@@ -139,7 +140,8 @@ impl Live {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts another policy in force, from the next request on. Counters and connections of routes that stay are kept.
+    /// Puts another policy in force, from the next request on. Counters and connections of routes
+    /// that stay are kept.
     ///
     /// # Errors
     /// What cannot be enforced as written; then the old policy stays.
@@ -270,7 +272,8 @@ impl Routes {
         self.secrets.clone()
     }
 
-    /// What is looked for on the route of this name now, whatever it was when a request began: it may carry a newer token.
+    /// What is looked for on the route of this name now, whatever it was when a request began: it
+    /// may carry a newer token.
     #[must_use]
     pub fn profile(&self, name: &str) -> Option<Profile> {
         self.all.iter().find(|l| l.route.name == name).map(|l| l.profile.clone())
@@ -304,7 +307,8 @@ impl Routes {
         })
     }
 
-    /// The route of a tunnel to `to` that is not to be intercepted, when the first one that names it says so.
+    /// The route of a tunnel to `to` that is not to be intercepted, when the first one that names
+    /// it says so.
     #[must_use]
     pub fn passthrough(&self, to: &Authority) -> Option<Arc<LiveRoute>> {
         self.named(to).next().filter(|l| l.route.passthrough).cloned()
@@ -313,8 +317,8 @@ impl Routes {
     /// The route of a request.
     ///
     /// # Errors
-    /// [`Rule::NoRoute`], [`Rule::WrongScheme`], [`Rule::NotAllowed`], or [`Rule::Path`] for an escaped slash on a host
-    /// whose routes differ by path.
+    /// [`Rule::NoRoute`], [`Rule::WrongScheme`], [`Rule::NotAllowed`], or [`Rule::Path`] for an
+    /// escaped slash on a host whose routes differ by path.
     pub fn find(
         &self,
         to: &Authority,
@@ -341,7 +345,8 @@ impl Routes {
                 format!("the route for {to} is for {wanted}, this request is {is}"),
             ));
         }
-        // npm asks for `/@scope%2fname`. Where no route looks at paths there is nothing that it could get past.
+        // npm asks for `/@scope%2fname`. Where no route looks at paths there is nothing that it
+        // could get past.
         let by_path = fitting.iter().any(|l| !l.route.paths.is_empty());
         guards.check(target.encoded_slash && by_path, Rule::Path, || {
             format!("the path has an escaped slash, and the routes for {} differ by path", to.host)
@@ -379,8 +384,9 @@ fn same_upstream(old: &Route, new: &Route) -> bool {
     of(old) == of(new)
 }
 
-/// Whether a name below a wildcard carries data rather than a name: a lookup of it alone tells the owner of the zone what
-/// it says. Words stand in a label of a person's choice, with hyphens between them; data is one long run.
+/// Whether a name below a wildcard carries data rather than a name: a lookup of it alone tells the
+/// owner of the zone what it says. Words stand in a label of a person's choice, with hyphens
+/// between them; data is one long run.
 fn looks_like_data(host: &str) -> bool {
     let run = |run: &str| {
         let rare = run.bytes().filter(|b| !b"aeiou".contains(b)).count();
@@ -422,8 +428,8 @@ fn route_hint(to: &Authority, tls: bool, request: Option<(&str, &str)>) -> Strin
     }
     if let Some((method, path)) = request {
         route.push_str(&format!(", methods = [\"{method}\"]"));
-        // Not every path can be a rule; one that can has no escape, and `"` is all that TOML minds in it. A `*` would be the
-        // guest's own idea of how wide the rule is.
+        // Not every path can be a rule; one that can has no escape, and `"` is all that TOML minds
+        // in it. A `*` would be the guest's own idea of how wide the rule is.
         if path.parse::<PathPattern>().is_ok() && !path.contains(['"', '*']) {
             route.push_str(&format!(", paths = [\"{path}\"]"));
         }

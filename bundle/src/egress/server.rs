@@ -28,7 +28,8 @@ use super::wire::{Open, Wire};
 /// For what is cut off to be dropped, which writes its audit line.
 const CUT: Duration = Duration::from_millis(150);
 
-/// Accepts until the end is called, then lets what is under way finish, for a while, and cuts off the rest.
+/// Accepts until the end is called, then lets what is under way finish, for a while, and cuts off
+/// the rest.
 ///
 /// # Errors
 /// The listener fails for good.
@@ -36,7 +37,8 @@ pub async fn serve(proxy: Arc<Proxy>, listener: UnixListener) -> io::Result<()> 
     let slots = Arc::new(Semaphore::new(proxy.network.limits.connections));
     let mut ending = proxy.ending.clone();
     loop {
-        // A full house is not refused but waits: the guest's connect(2) succeeds as soon as there is room.
+        // A full house is not refused but waits: the guest's connect(2) succeeds as soon as there
+        // is room.
         let accepted = tokio::select! {
             accepted = accept(&listener, &slots) => accepted,
             _ = ending.wait_for(|end| *end) => break,
@@ -176,7 +178,8 @@ pub async fn serve_http(proxy: Arc<Proxy>, io: Wire<TlsStream<Prefixed>>, via: V
     run!(proxy, builder(&proxy).serve_connection(TokioIo::new(io), service).with_upgrades());
 }
 
-/// HTTP/2 inside a tunnel. The protocol's own limits are tight: a guest gets memory by asking for much, slowly.
+/// HTTP/2 inside a tunnel. The protocol's own limits are tight: a guest gets memory by asking for
+/// much, slowly.
 pub async fn serve_http2(proxy: Arc<Proxy>, io: TlsStream<Prefixed>, via: Via) {
     let handler = proxy.clone();
     let to = via.clone();

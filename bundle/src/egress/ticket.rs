@@ -1,5 +1,6 @@
-//! The audit lines of one request: one before anything of it leaves, and one at its end, exactly once, whatever happens
-//! to it. Killed at any moment, the daemon has let nothing out that is not in the log.
+//! The audit lines of one request: one before anything of it leaves, and one at its end, exactly
+//! once, whatever happens to it. Killed at any moment, the daemon has let nothing out that is not
+//! in the log.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +15,8 @@ use super::refusal::{Refusal, Rule};
 
 const DAEMON: &str = "egress";
 
-/// The lines-to-be of one request. Dropped before its end, it says that the bottle went away, or that the daemon did.
+/// The lines-to-be of one request. Dropped before its end, it says that the bottle went away, or
+/// that the daemon did.
 pub struct Ticket {
     log: Arc<AuditWriter>,
     secrets: Profile,
@@ -27,8 +29,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Starts the clock. Nothing in which `secrets` finds one is written down. `cut` is true once the daemon ends open
-    /// requests.
+    /// Starts the clock. Nothing in which `secrets` finds one is written down. `cut` is true once
+    /// the daemon ends open requests.
     pub fn new(log: Arc<AuditWriter>, secrets: Profile, cut: watch::Receiver<bool>) -> Self {
         let event = AuditEvent::new(DAEMON, "request", Verdict::Allow);
         Self {
@@ -75,7 +77,8 @@ impl Ticket {
         &self.meter
     }
 
-    /// Records that the request is let through. Nothing of it may leave, not even a lookup of its host, before.
+    /// Records that the request is let through. Nothing of it may leave, not even a lookup of its
+    /// host, before.
     ///
     /// # Errors
     /// The line cannot be written.
@@ -137,7 +140,8 @@ impl Ticket {
     }
 }
 
-/// Leaves out every text of the guest's that holds a credential: what it must not send, it must not leave in the log.
+/// Leaves out every text of the guest's that holds a credential: what it must not send, it must not
+/// leave in the log.
 fn withhold(event: &mut AuditEvent, secrets: &Profile) {
     let texts =
         [&mut event.method, &mut event.host, &mut event.path, &mut event.reason, &mut event.hint];

@@ -8,7 +8,8 @@ use bottle_policy::{EgressCommand, EgressReport, Secret, TokenName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-/// Longest wait for a new value; the orchestrator's command may take 30 s, a request must not hang that long.
+/// Longest wait for a new value; the orchestrator's command may take 30 s, a request must not hang
+/// that long.
 const WAIT: Duration = Duration::from_secs(10);
 
 /// All tokens of a bottle.
@@ -39,7 +40,8 @@ struct Value {
 }
 
 impl Tokens {
-    /// Holds `values`; says through `ask` that one was turned down, and waits for a new one of those in `refreshable`.
+    /// Holds `values`; says through `ask` that one was turned down, and waits for a new one of
+    /// those in `refreshable`.
     #[must_use]
     pub fn new(
         values: BTreeMap<TokenName, Secret>,
@@ -105,7 +107,8 @@ impl Token {
         self.refreshable
     }
 
-    /// Says that an upstream turned down `version`, and waits, not for long, for a newer one; says so once for all who wait.
+    /// Says that an upstream turned down `version`, and waits, not for long, for a newer one; says
+    /// so once for all who wait.
     pub async fn newer(&self, version: u64) -> bool {
         let mut value = self.value.subscribe();
         let answers = {

@@ -84,7 +84,8 @@ impl Network {
 #[derive(Debug)]
 pub struct NoCertificate;
 
-/// The HTTP that a request is to be sent on in: the guest's own, so that what it relies on is there.
+/// The HTTP that a request is to be sent on in: the guest's own, so that what it relies on is
+/// there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1, and HTTP/2 only where the upstream has nothing else.

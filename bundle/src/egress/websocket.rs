@@ -1,4 +1,5 @@
-//! WebSocket (RFC 6455): a handshake that is one on both sides, then frames that are searched like bodies.
+//! WebSocket (RFC 6455): a handshake that is one on both sides, then frames that are searched like
+//! bodies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +42,8 @@ const ACCEPT: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// For a last frame to a guest that may not read any more.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// Whether the value of an Upgrade header asks for a WebSocket. The reader of the connection and the handler of the
-/// request both go by this.
+/// Whether the value of an Upgrade header asks for a WebSocket. The reader of the connection and
+/// the handler of the request both go by this.
 #[must_use]
 pub fn names_websocket(value: &[u8]) -> bool {
     value.to_ascii_lowercase().windows(9).any(|w| w == b"websocket")
@@ -116,7 +117,8 @@ impl Opened {
     /// Asks the upstream. Without extensions: a compressed frame could not be looked into.
     ///
     /// # Errors
-    /// Whatever kept the answer from coming, or an answer that is not one. `Ok(Err(response))`: the upstream does not want to.
+    /// Whatever kept the answer from coming, or an answer that is not one. `Ok(Err(response))`: the
+    /// upstream does not want to.
     pub async fn ask(
         handshake: Handshake,
         mut outgoing: Outgoing,
@@ -244,7 +246,8 @@ where
         }
     };
     if let Err(refusal) = &outcome {
-        // Close, 1008: policy violation. Inside another frame it would be misread, and then the guest just sees the end.
+        // Close, 1008: policy violation. Inside another frame it would be misread, and then the
+        // guest just sees the end.
         if down.frames.at_boundary() {
             let reason: String =
                 format!("bot-bottle egress: {}", refusal.rule.code()).chars().take(123).collect();

@@ -1,9 +1,10 @@
 //! A strict reader of HTTP/1 framing in front of hyper.
 //!
-//! hyper repairs what it can (it drops Content-Length beside Transfer-Encoding, joins equal Content-Lengths, takes a
-//! bare LF), which is right for a server and wrong for a guard: what is repaired is not seen, and not audited. This
-//! reader passes on only heads that have one reading. In place of any other head hyper gets [`SENTINEL`], a request
-//! that no guest can send, and the handler answers it with the rule that it names.
+//! hyper repairs what it can (it drops Content-Length beside Transfer-Encoding, joins equal
+//! Content-Lengths, takes a bare LF), which is right for a server and wrong for a guard: what is
+//! repaired is not seen, and not audited. This reader passes on only heads that have one reading.
+//! In place of any other head hyper gets [`SENTINEL`], a request that no guest can send, and the
+//! handler answers it with the rule that it names.
 
 use std::future::Future;
 use std::io;
@@ -21,8 +22,8 @@ use super::chunked::{BadChunk, Chunked};
 use super::head::{Framing, Head};
 use super::refusal::Guards;
 
-/// Method of the request that stands for a refused head; its path is `/` and the rule's code. Methods from the guest
-/// are letters and `-` only.
+/// Method of the request that stands for a refused head; its path is `/` and the rule's code.
+/// Methods from the guest are letters and `-` only.
 pub const SENTINEL: &str = "~REFUSED";
 
 /// Longest head, in bytes.
@@ -32,7 +33,8 @@ const READ: usize = 16 * 1024;
 
 /// A connection that can tell a peer that sends no more from one that is gone.
 pub trait Peer {
-    /// Whether nobody is there to read an answer. Known of a socket that was closed, not of one behind a relay.
+    /// Whether nobody is there to read an answer. Known of a socket that was closed, not of one
+    /// behind a relay.
     fn is_gone(&self) -> bool;
 }
 
@@ -94,8 +96,8 @@ enum State {
     Head,
     Sized(u64),
     Chunked(Chunked),
-    /// After CONNECT, the wish for a WebSocket, or a refused head nothing more is HTTP; hyper has to hand the connection
-    /// back or close it.
+    /// After CONNECT, the wish for a WebSocket, or a refused head nothing more is HTTP; hyper has
+    /// to hand the connection back or close it.
     Held,
     Broken,
 }
@@ -197,7 +199,8 @@ impl<S: AsyncRead + Peer + Unpin> AsyncRead for Wire<S> {
                 State::Broken => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, BAD_CHUNK)));
                 }
-                // It may still wait for the answer to what it has sent, and hyper would take the end for a farewell.
+                // It may still wait for the answer to what it has sent, and hyper would take the
+                // end for a farewell.
                 State::Head if me.eof && me.open.unanswered() => return Poll::Pending,
                 _ if me.eof => return Poll::Ready(Ok(())),
                 _ => {}

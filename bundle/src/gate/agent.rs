@@ -1,5 +1,5 @@
-//! An ssh agent for one key, so that a key which came over standard input touches no disk. draft-ietf-sshm-ssh-agent: it lists
-//! its key and signs with it; everything else fails.
+//! An ssh agent for one key, so that a key which came over standard input touches no disk.
+//! draft-ietf-sshm-ssh-agent: it lists its key and signs with it; everything else fails.
 
 use std::io;
 use std::os::unix::net::UnixListener;

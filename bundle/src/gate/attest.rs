@@ -1,5 +1,5 @@
-//! What the gate vouches for: a signed note about each branch and tag that it forwards, pushed together with it. The agent's commits, and
-//! so its clone, stay what they are.
+//! What the gate vouches for: a signed note about each branch and tag that it forwards, pushed
+//! together with it. The agent's commits, and so its clone, stay what they are.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -47,7 +47,8 @@ impl Attestor {
         Self { key, agent: agent.to_owned(), slug: slug.to_owned() }
     }
 
-    /// Writes the notes on what `head` pushes, by `git`, whose objects are the push's own. What others said of a commit stays.
+    /// Writes the notes on what `head` pushes, by `git`, whose objects are the push's own. What
+    /// others said of a commit stays.
     ///
     /// # Errors
     /// [`Rule::Upstream`], [`Rule::Host`].
@@ -185,7 +186,8 @@ async fn theirs(repo: &Repo) -> Result<Option<Id>, Refusal> {
     }
 }
 
-/// Notes by their commits, of a list of git's; whatever directories they are in, and nothing that is none.
+/// Notes by their commits, of a list of git's; whatever directories they are in, and nothing that
+/// is none.
 fn entries(list: &[u8]) -> BTreeMap<String, Id> {
     let entry = |line: &[u8]| {
         let (what, path) = std::str::from_utf8(line).ok()?.split_once('\t')?;

@@ -85,7 +85,8 @@ impl Inflow {
         Ok(None)
     }
 
-    /// Appends what comes to `to`, until that has more than `most` bytes. Whether it has come to its end.
+    /// Appends what comes to `to`, until that has more than `most` bytes. Whether it has come to
+    /// its end.
     ///
     /// # Errors
     /// As [`Inflow::next`].
@@ -110,8 +111,8 @@ impl Inflow {
         Ok((!chunk.is_empty()).then_some(chunk))
     }
 
-    /// Reads on for a while and throws away: a client that is refused in the middle of its body reads the answer only when it
-    /// has sent all of it.
+    /// Reads on for a while and throws away: a client that is refused in the middle of its body
+    /// reads the answer only when it has sent all of it.
     pub async fn drain(&mut self, most: u64, time: Duration) {
         let mut left = most;
         let _ = timeout(time, async {
@@ -198,7 +199,8 @@ impl Outflow {
                             .end()
                             .await
                             .map_err(|e| Refusal::host("see how git ended", &e))?;
-                        // upload-pack has told the client itself what was wrong with what it asked for.
+                        // upload-pack has told the client itself what was wrong with what it asked
+                        // for.
                         if ended.status.success() {
                             Ok(())
                         } else {

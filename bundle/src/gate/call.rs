@@ -1,5 +1,5 @@
-//! Programs that the gate starts: each with nothing of the daemon's environment, confined to the files that it needs, killed
-//! when nobody waits for it any more.
+//! Programs that the gate starts: each with nothing of the daemon's environment, confined to the
+//! files that it needs, killed when nobody waits for it any more.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -27,7 +27,8 @@ pub struct Programs {
     pub ssh: Option<PathBuf>,
     /// gitleaks.
     pub gitleaks: Option<PathBuf>,
-    /// `bottle-bundle`, whose `confine` every child is started through; absent in this crate's own tests only.
+    /// `bottle-bundle`, whose `confine` every child is started through; absent in this crate's own
+    /// tests only.
     pub launcher: Option<PathBuf>,
     /// Directories of libraries, beside the usual ones.
     pub libs: Vec<PathBuf>,
@@ -96,7 +97,8 @@ pub struct Call {
     keep: Option<Arc<OwnedFd>>,
 }
 
-/// git's settings, whatever it is to do. They come in its environment: no file that anybody could change is read.
+/// git's settings, whatever it is to do. They come in its environment: no file that anybody could
+/// change is read.
 const CONFIG: &[(&str, &str)] = &[
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
@@ -272,7 +274,8 @@ impl Call {
         }
         command.kill_on_drop(true);
         if let Some(fd) = self.keep.clone() {
-            // SAFETY: between fork and exec, fcntl only, which is async-signal-safe; the file is open as long as the closure.
+            // SAFETY: between fork and exec, fcntl only, which is async-signal-safe; the file is
+            // open as long as the closure.
             unsafe {
                 command.pre_exec(move || {
                     let done = libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0);
@@ -386,7 +389,8 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// What it complained about, in one line for people: without what a terminal would act on, and without the host's paths.
+    /// What it complained about, in one line for people: without what a terminal would act on, and
+    /// without the host's paths.
     #[must_use]
     pub fn reason(&self) -> String {
         let lines: Vec<&str> = self

@@ -1,4 +1,5 @@
-//! The head of a push, gitprotocol-pack(5): what is to become of which refs. Read, and decided upon, before any of its pack.
+//! The head of a push, gitprotocol-pack(5): what is to become of which refs. Read, and decided
+//! upon, before any of its pack.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -136,7 +137,8 @@ impl HeadReader {
         let bad =
             |why: &str| Refusal::new(Rule::Command, format!("not a command of a push: {why}"));
         if let Some(id) = line.strip_prefix(b"shallow ") {
-            // Where the client's history ends is no matter: the gate's own copy has to connect anyway.
+            // Where the client's history ends is no matter: the gate's own copy has to connect
+            // anyway.
             self.shallow += 1;
             return match Id::parse(id) {
                 Some(_) if self.shallow <= SHALLOW => Ok(()),

@@ -1,7 +1,8 @@
-//! The first clone of an upstream: while the mirror still takes its pack in, who wants all of it is sent the same pack as
-//! it arrives. Any other request waits until the mirror is whole.
+//! The first clone of an upstream: while the mirror still takes its pack in, who wants all of it is
+//! sent the same pack as it arrives. Any other request waits until the mirror is whole.
 //!
-//! What is sent is the file that `git index-pack` writes, whose last bytes it writes once it has found the pack to be sound.
+//! What is sent is the file that `git index-pack` writes, whose last bytes it writes once it has
+//! found the pack to be sound.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -46,8 +47,8 @@ pub enum Answer {
 }
 
 impl First {
-    /// A fetch of what was `seen`, HEAD's branch with it, into the directory `packs`. Its result is to be sent; a sender
-    /// that is dropped before has failed.
+    /// A fetch of what was `seen`, HEAD's branch with it, into the directory `packs`. Its result is
+    /// to be sent; a sender that is dropped before has failed.
     #[must_use]
     pub fn new(seen: Seen, packs: PathBuf) -> (Self, watch::Sender<Option<Ended>>) {
         let (tx, ended) = watch::channel(None);
@@ -175,7 +176,8 @@ impl First {
         }
     }
 
-    /// Sends `pack` as it grows, to its end, in answer to a request for it. `count` is told of bytes.
+    /// Sends `pack` as it grows, to its end, in answer to a request for it. `count` is told of
+    /// bytes.
     ///
     /// # Errors
     /// [`Rule::Aborted`], or as the fetch; the client was told.
@@ -345,7 +347,8 @@ mod tests {
         }
     }
 
-    /// What is sent of a pack that is written while it is sent: the pack, whether it ended with a flush, and the result.
+    /// What is sent of a pack that is written while it is sent: the pack, whether it ended with a
+    /// flush, and the result.
     async fn sent(end: Option<Ended>) -> (usize, bool, Result<(), Refusal>, String) {
         let dir = tempfile::tempdir().unwrap();
         let (first, ended) = first(dir.path());

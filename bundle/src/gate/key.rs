@@ -137,7 +137,8 @@ fn pkcs8(pem: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     }
 }
 
-/// PROTOCOL.key of OpenSSH: `openssh-key-v1`, cipher, kdf, its options, one public key, then the private part.
+/// PROTOCOL.key of OpenSSH: `openssh-key-v1`, cipher, kdf, its options, one public key, then the
+/// private part.
 fn openssh(bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let read = || -> Option<Result<Zeroizing<Vec<u8>>, KeyError>> {
         let mut rest = bytes.strip_prefix(b"openssh-key-v1\0")?;

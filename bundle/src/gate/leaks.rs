@@ -1,8 +1,9 @@
 //! gitleaks over everything that is new in a push, in one run, over its standard input.
 //!
-//! `gitleaks git` sees what `git log -p` shows: no merges, no messages, no file with a NUL, nothing that an inline comment
-//! excuses. Given all the new objects one after the other it sees all of that, by lines that are ours to attribute, and no git
-//! runs in its hands. What it costs is its rules' knowledge of paths: see [`is_lock_file`] and `pkcs12` in [`super::scan`].
+//! `gitleaks git` sees what `git log -p` shows: no merges, no messages, no file with a NUL, nothing
+//! that an inline comment excuses. Given all the new objects one after the other it sees all of
+//! that, by lines that are ours to attribute, and no git runs in its hands. What it costs is its
+//! rules' knowledge of paths: see [`is_lock_file`] and `pkcs12` in [`super::scan`].
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _};
@@ -61,8 +62,8 @@ struct Entry {
     secret: String,
 }
 
-/// A run that waits for a push. It takes a quarter of a second to be ready: begun when a client asks what it may push, it is by the time
-/// that its pack is here.
+/// A run that waits for a push. It takes a quarter of a second to be ready: begun when a client
+/// asks what it may push, it is by the time that its pack is here.
 #[derive(Default)]
 pub struct Warm(Mutex<(u64, Option<Leaks>)>);
 

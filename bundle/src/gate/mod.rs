@@ -1,12 +1,14 @@
 //! `bottle-bundle git-gate`: a bottle's git, on the host, with the keys.
 //!
-//! A request passes [`server`] (HTTP, limits) and [`request`] (which of four it is). A fetch brings the [`repo`]'s mirror up to
-//! date over its [`remote`] ([`agent`] for keys that are in memory only), then `git upload-pack` answers, through [`body`]; the [`first`] of all
-//! is passed on while it arrives. A
-//! [`push`] passes [`commands`] ([`pkt`]) and [`refs`] before a byte of its pack is read; the pack goes into a quarantine by
-//! `git index-pack --strict`, [`walk`] lists what is new, [`scan`] looks at every new object ([`leaks`], [`paths`]), `git push` forwards it, with an [`attest`] note
-//! signed by a [`key`] where that is asked for, and only when the
-//! upstream has it the mirror takes it. Every child is a [`call`]. [`ticket`] writes the audit lines, [`reload`] puts other rules in force.
+//! A request passes [`server`] (HTTP, limits) and [`request`] (which of four it is). A fetch brings
+//! the [`repo`]'s mirror up to date over its [`remote`] ([`agent`] for keys that are in memory
+//! only), then `git upload-pack` answers, through [`body`]; the [`first`] of all is passed on while
+//! it arrives. A [`push`] passes [`commands`] ([`pkt`]) and [`refs`] before a byte of its pack is
+//! read; the pack goes into a quarantine by `git index-pack --strict`, [`walk`] lists what is new,
+//! [`scan`] looks at every new object ([`leaks`], [`paths`]), `git push` forwards it, with an
+//! [`attest`] note signed by a [`key`] where that is asked for, and only when the upstream has it
+//! the mirror takes it. Every child is a [`call`]. [`ticket`] writes the audit lines, [`reload`]
+//! puts other rules in force.
 
 pub mod agent;
 pub mod attest;
@@ -166,8 +168,8 @@ pub fn run(args: &Args) -> Result<(), String> {
         tracing::warn!("no gitleaks: pushes are searched by our own rules only");
     }
 
-    // Threads start here, after the seal, and so inherit it. Children are tied to the thread that starts them: never from a
-    // blocking task, whose thread ends when it is idle.
+    // Threads start here, after the seal, and so inherit it. Children are tied to the thread that
+    // starts them: never from a blocking task, whose thread ends when it is idle.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

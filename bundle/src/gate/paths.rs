@@ -26,8 +26,9 @@ fn is_joiner(c: char) -> bool {
     c == '\u{200d}'
 }
 
-/// Whether a file system takes `name` for `.git`: by case, by characters that HFS+ ignores, by NTFS' short names, trailing
-/// dots and spaces, and streams (git's own `is_hfs_dotgit` and `is_ntfs_dotgit`).
+/// Whether a file system takes `name` for `.git`: by case, by characters that HFS+ ignores, by
+/// NTFS' short names, trailing dots and spaces, and streams (git's own `is_hfs_dotgit` and
+/// `is_ntfs_dotgit`).
 #[must_use]
 pub fn is_dot_git(name: &str) -> bool {
     let ignored = |c: &char| !matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');

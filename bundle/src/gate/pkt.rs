@@ -1,4 +1,5 @@
-//! pkt-lines, gitprotocol-common(5): four hex digits of length, themselves counted, then so many bytes.
+//! pkt-lines, gitprotocol-common(5): four hex digits of length, themselves counted, then so many
+//! bytes.
 
 use super::refusal::{Refusal, Rule};
 

@@ -1,4 +1,5 @@
-//! One push: refs are decided upon, the pack goes into a quarantine, is looked at, forwarded, and only then the mirror's.
+//! One push: refs are decided upon, the pack goes into a quarantine, is looked at, forwarded, and
+//! only then the mirror's.
 
 use std::collections::HashMap;
 use std::fs;
@@ -236,7 +237,8 @@ struct Taken {
     rules: Arc<Rules>,
 }
 
-/// Checks the refs, then reads the pack into a quarantine of its own. gitleaks is started first: it warms up meanwhile.
+/// Checks the refs, then reads the pack into a quarantine of its own. gitleaks is started first: it
+/// warms up meanwhile.
 async fn take(
     gate: &Gate,
     repo: &Repo,
@@ -375,7 +377,8 @@ async fn forward(
     let objects = quarantine.objects();
     let git = || repo.git().ro(&quarantine.0).objects(&objects);
 
-    // Whatever is said about what is new must be said of the same refs; that the upstream still has them is for the lease.
+    // Whatever is said about what is new must be said of the same refs; that the upstream still has
+    // them is for the lease.
     let known: Vec<&Id> = refs.values().collect();
     let (new, changes) = {
         let git = git();
@@ -417,7 +420,8 @@ async fn forward(
 
     ticket.admit()?;
     let _alone = repo.alone().await;
-    // A push can be as slow as its sender likes. Under rules that are not in force any more nothing leaves.
+    // A push can be as slow as its sender likes. Under rules that are not in force any more nothing
+    // leaves.
     if !std::ptr::eq(rules, &*repo.rules()) {
         return Err(Refusal::new(
             Rule::Stale,

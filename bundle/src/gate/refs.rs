@@ -29,7 +29,8 @@ impl RefPolicy {
         })
     }
 
-    /// Whether `command` may be; `current` is what the upstream has for it. Ancestry is not looked at here.
+    /// Whether `command` may be; `current` is what the upstream has for it. Ancestry is not looked
+    /// at here.
     ///
     /// # Errors
     /// The first rule against it.

@@ -4,7 +4,8 @@ use http::StatusCode;
 
 macro_rules! rules {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal;)*) => {
-        /// Why a request or a push was refused or failed; the name is stable and stands in audit lines.
+        /// Why a request or a push was refused or failed; the name is stable and stands in audit
+        /// lines.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Rule { $($(#[$doc])* $name,)* }
 
@@ -145,7 +146,8 @@ impl Refusal {
         Self { rule, reason: reason.into(), hint: None, findings: Vec::new() }
     }
 
-    /// What the host could not do. The error goes to the daemon's log: the guest has no use for paths of the host.
+    /// What the host could not do. The error goes to the daemon's log: the guest has no use for
+    /// paths of the host.
     pub fn host(what: &str, e: &dyn std::fmt::Display) -> Self {
         tracing::error!("{what}: {e}");
         Self::new(Rule::Host, format!("the gate could not {what} (see its log on the host)"))

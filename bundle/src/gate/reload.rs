@@ -1,4 +1,5 @@
-//! Other rules while the daemon runs: what may be pushed, and whether an old mirror is served. Upstreams and the ways to them stay.
+//! Other rules while the daemon runs: what may be pushed, and whether an old mirror is served.
+//! Upstreams and the ways to them stay.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,8 +27,8 @@ pub fn read(path: &Path) -> Result<GatePolicy, String> {
     GatePolicy::from_json(&std::fs::read(path).map_err(|e| at(&e))?).map_err(|e| at(&e))
 }
 
-/// Puts the rules at `path` in force, all or none, and says in the audit log what came of it. What is being pushed ends under the
-/// rules that it began with.
+/// Puts the rules at `path` in force, all or none, and says in the audit log what came of it. What
+/// is being pushed ends under the rules that it began with.
 pub fn apply(
     path: &Path,
     in_force: &mut GatePolicy,

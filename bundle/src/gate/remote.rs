@@ -1,11 +1,13 @@
 //! The way to one upstream: its host keys or CAs, and the credential that only the gate has.
 //!
-//! ssh gets a configuration file of ours and nothing else (`-F`), with the pinned host keys; no agent but, for a key that was
-//! handed over in memory, the daemon's own ([`super::agent`]). git would put ssh's options into a shell's command line; so
-//! `GIT_SSH` names this program under another name ([`HELPERS`]), which becomes ssh with that file.
+//! ssh gets a configuration file of ours and nothing else (`-F`), with the pinned host keys; no
+//! agent but, for a key that was handed over in memory, the daemon's own ([`super::agent`]). git
+//! would put ssh's options into a shell's command line; so `GIT_SSH` names this program under
+//! another name ([`HELPERS`]), which becomes ssh with that file.
 //!
-//! An https token is in a memory file that git's programs inherit and hand on to `GIT_ASKPASS`, which is this program, too: the
-//! token is in no argument, environment, file or URL, and git asks for it only for the URL's own host, redirects being off.
+//! An https token is in a memory file that git's programs inherit and hand on to `GIT_ASKPASS`,
+//! which is this program, too: the token is in no argument, environment, file or URL, and git asks
+//! for it only for the URL's own host, redirects being off.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsString};
@@ -41,7 +43,8 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Writes what ssh or TLS need to `dir`. `bin` holds the [`HELPERS`]; an agent's socket goes to `run`.
+    /// Writes what ssh or TLS need to `dir`. `bin` holds the [`HELPERS`]; an agent's socket goes to
+    /// `run`.
     ///
     /// # Errors
     /// One line: what is missing, or does not fit together.
@@ -321,7 +324,8 @@ fn ask_pass(prompt: Option<&OsString>) -> io::Result<()> {
         .and_then(|n| n.parse::<i32>().ok())
         .filter(|n| *n > 2);
     let fd = fd.ok_or_else(|| io::Error::other("no token"))?;
-    // SAFETY: this process was given the file under that number, and opened nothing itself; it ends with it.
+    // SAFETY: this process was given the file under that number, and opened nothing itself; it ends
+    // with it.
     let file = fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     let mut token = Zeroizing::new(vec![0; 64 << 10]);
     let n = file.read_at(&mut token, 0)?; // its position is everybody's

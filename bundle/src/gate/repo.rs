@@ -1,5 +1,5 @@
-//! One upstream's mirror: a bare repository with the upstream's branches and tags, and nothing that anybody else put there
-//! before the upstream had it.
+//! One upstream's mirror: a bare repository with the upstream's branches and tags, and nothing that
+//! anybody else put there before the upstream had it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -179,7 +179,8 @@ impl Repo {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
-    /// Brings the mirror up to date. Who comes while that is under way waits for the next one, which serves all of them.
+    /// Brings the mirror up to date. Who comes while that is under way waits for the next one,
+    /// which serves all of them.
     ///
     /// # Errors
     /// [`Rule::Upstream`], unless what is old is allowed; [`Rule::ObjectFormat`], [`Rule::Host`].
@@ -195,7 +196,8 @@ impl Repo {
         self.first.borrow().clone()
     }
 
-    /// The same as [`Repo::refresh`], but for the first fetch of all, which has only to be under way.
+    /// The same as [`Repo::refresh`], but for the first fetch of all, which has only to be under
+    /// way.
     ///
     /// # Errors
     /// As [`Repo::refresh`].
@@ -432,7 +434,8 @@ pub(super) fn ran(ended: io::Result<Ended>, what: &str) -> Result<Ended, Refusal
     }
 }
 
-/// Those of the `ID REF` lines that are branches and tags, and whose names end in `mark`, which is left out.
+/// Those of the `ID REF` lines that are branches and tags, and whose names end in `mark`, which is
+/// left out.
 fn read_refs(text: &[u8], between: u8, mark: &str) -> Refs {
     let line = |line: &[u8]| {
         let (id, name) = line.split_at_checked(40)?;

@@ -1,4 +1,5 @@
-//! What is in a push: every new object is looked at by `bottle_scan` and gitleaks, every new path by [`super::paths`].
+//! What is in a push: every new object is looked at by `bottle_scan` and gitleaks, every new path
+//! by [`super::paths`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -469,7 +470,8 @@ impl<'a> Scan<'a> {
             let place = self.objects[number].0.clone();
             let coded =
                 matches!(&*found.rule, "coding" | "coding-bomb") || lines.looks_compressed();
-            // Of what is inside a compressed file neither place nor text is known: then it is this very file.
+            // Of what is inside a compressed file neither place nor text is known: then it is this
+            // very file.
             let (line, (value, literal)) =
                 match lines.extent(found.offset).filter(|v| !coded && v.len() >= 8) {
                     Some(value) => (lines.number(found.offset), (value, true)),
@@ -671,8 +673,8 @@ impl Lines {
         self.line + 1 + self.kept[..before].iter().filter(|b| **b == b'\n').count() as u64
     }
 
-    /// What is at `offset`, to the end of its line. A candidate begins with its keyword, and what tells keys apart may come lines
-    /// after that: a short line takes what follows with it.
+    /// What is at `offset`, to the end of its line. A candidate begins with its keyword, and what
+    /// tells keys apart may come lines after that: a short line takes what follows with it.
     fn extent(&self, offset: u64) -> Option<Zeroizing<Vec<u8>>> {
         let rest = self.kept.get(usize::try_from(offset.checked_sub(self.start)?).ok()?..)?;
         let line = rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());

@@ -263,7 +263,8 @@ async fn answer(
             let call = repo.git().args(["upload-pack", "--stateless-rpc"]).arg(&repo.mirror);
             let call = if let Some(p) = protocol { call.env("GIT_PROTOCOL", p) } else { call };
             let mut running = tried!(call.start().map_err(|e| Refusal::host("run git", &e)));
-            // What is wanted is small and comes whole before anything is answered: git's HTTP knows no other way.
+            // What is wanted is small and comes whole before anything is answered: git's HTTP knows
+            // no other way.
             if let Some(mut stdin) = running.stdin.take() {
                 let mut next = Some(Bytes::from(asked)).filter(|asked| !asked.is_empty());
                 while let Some(bytes) =

@@ -1,4 +1,5 @@
-//! The audit lines of one fetch or push: one before anything is passed on, one at its end, exactly once.
+//! The audit lines of one fetch or push: one before anything is passed on, one at its end, exactly
+//! once.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -103,7 +104,8 @@ impl Ticket {
         }
     }
 
-    /// Leaves out every text that holds a credential: what must not be sent must not be left in the log.
+    /// Leaves out every text that holds a credential: what must not be sent must not be left in the
+    /// log.
     fn withhold(&mut self) {
         let event = &mut self.event;
         let texts = [

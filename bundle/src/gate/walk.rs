@@ -25,7 +25,8 @@ fn missing() -> Refusal {
         .hint("push from a clone that has all of its history, or fetch first")
 }
 
-/// Everything that is reached from the new ids and not from the upstream's refs; that all of it is there is shown on the way.
+/// Everything that is reached from the new ids and not from the upstream's refs; that all of it is
+/// there is shown on the way.
 pub(super) async fn new_objects(
     git: &Call,
     head: &Head,

@@ -1,5 +1,5 @@
-//! The table of tests/attacks/supervise/door.rs, against the real door on a real socket. The orchestrator's part is played here:
-//! it takes whatever is filed.
+//! The table of tests/attacks/supervise/door.rs, against the real door on a real socket. The
+//! orchestrator's part is played here: it takes whatever is filed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

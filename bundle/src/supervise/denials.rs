@@ -75,7 +75,8 @@ fn explain(record: &AuditRecord, times: u32) -> Value {
     out
 }
 
-/// Arguments of `propose_route`. What happens before a request is known (CONNECT) names the host alone.
+/// Arguments of `propose_route`. What happens before a request is known (CONNECT) names the host
+/// alone.
 fn smallest(record: &AuditRecord) -> Option<Value> {
     let w = &record.what;
     if !matches!(w.rule.as_deref(), Some("no-route" | "not-allowed")) {

@@ -1,4 +1,5 @@
-//! The front door: HTTP/1.1 on the socket, bounded, then the SDK, without sessions: no request leaves anything behind.
+//! The front door: HTTP/1.1 on the socket, bounded, then the SDK, without sessions: no request
+//! leaves anything behind.
 
 use std::convert::Infallible;
 use std::io;
@@ -36,7 +37,8 @@ impl Door {
     /// Leads to `tools`.
     #[must_use]
     pub fn new(tools: Tools, limits: Limits) -> Arc<Self> {
-        // Origin and Host are checked although only the guest gets here: a browser in it is somebody else's program.
+        // Origin and Host are checked although only the guest gets here: a browser in it is
+        // somebody else's program.
         let guards = tools.guards().clone();
         let config = StreamableHttpServerConfig::default()
             .with_stateful_mode(false)

@@ -1,4 +1,5 @@
-//! What the door checks by itself. The other guards of the door are types, which have no place for what must not be asked.
+//! What the door checks by itself. The other guards of the door are types, which have no place for
+//! what must not be asked.
 
 /// A check that a test can switch off, to show that what it stops is real.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,7 +33,8 @@ pub struct Line {
 }
 
 impl Line {
-    /// The line, and what goes out on it; `waiting` calls may wait for a decision at once, each at most `longest`.
+    /// The line, and what goes out on it; `waiting` calls may wait for a decision at once, each at
+    /// most `longest`.
     #[must_use]
     pub fn new(waiting: usize, longest: Duration) -> (Self, mpsc::Receiver<String>) {
         let (out, reports) = mpsc::channel(DRAFTS);
@@ -110,7 +111,8 @@ impl Line {
         tokio::time::timeout(FILING, filed).await.map_err(|_| gone.to_owned())?
     }
 
-    /// The proposal `id` of this launch; with `wait`, once somebody has decided, or after that time.
+    /// The proposal `id` of this launch; with `wait`, once somebody has decided, or after that
+    /// time.
     pub async fn status(&self, id: u32, wait: Duration) -> Option<ProposalStatus> {
         let mut known = self.known.subscribe();
         let now = known.borrow().get(&id).cloned()?;

@@ -1,8 +1,9 @@
 //! `bottle-bundle supervise`: how an agent asks. An MCP server on the bottle's socket.
 //!
-//! A request passes [`door`] (HTTP, limits), the SDK (JSON-RPC), [`tools`] (what can be asked, typed) and [`line`] (standard
-//! output to the orchestrator, which keeps the queue and decides nothing by itself). [`denials`] reads what the other daemons
-//! refused. The daemon writes no file and opens no socket: whoever takes it over can ask, and read what the bottle may reach.
+//! A request passes [`door`] (HTTP, limits), the SDK (JSON-RPC), [`tools`] (what can be asked,
+//! typed) and [`line`] (standard output to the orchestrator, which keeps the queue and decides
+//! nothing by itself). [`denials`] reads what the other daemons refused. The daemon writes no file
+//! and opens no socket: whoever takes it over can ask, and read what the bottle may reach.
 
 pub mod denials;
 pub mod door;

@@ -94,7 +94,8 @@ struct StatusArgs {
     wait_seconds: Option<u32>,
 }
 
-/// What is said of a proposal: everything that a caller does wrong is text for it, never an error of the protocol.
+/// What is said of a proposal: everything that a caller does wrong is text for it, never an error
+/// of the protocol.
 type Told = Result<Value, String>;
 
 impl Tools {

@@ -1,4 +1,5 @@
-//! What goes through, and how it is changed on the way; and what policy decides by more than one request.
+//! What goes through, and how it is changed on the way; and what policy decides by more than one
+//! request.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -101,7 +102,8 @@ fn token_replaces(guest: &mut Guest) {
     assert_eq!(seen.header("host"), Some("api.test"));
 }
 
-/// OpenSSL follows the identifiers; rustls, which the other tests speak with, does not look at them.
+/// OpenSSL follows the identifiers; rustls, which the other tests speak with, does not look at
+/// them.
 fn leaves(guest: &mut Guest) {
     use x509_parser::prelude::*;
     let ca = Egress::ca_certificate();

@@ -107,8 +107,8 @@ impl Guest {
         self.send(Some(host), &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
     }
 
-    /// The lines that were added since the last call, once each request that was let through has its closing one, and
-    /// there is one; or after a second.
+    /// The lines that were added since the last call, once each request that was let through has
+    /// its closing one, and there is one; or after a second.
     pub fn audited(&mut self) -> Vec<serde_json::Value> {
         self.wait(|lines| lines.iter().any(closes))
     }

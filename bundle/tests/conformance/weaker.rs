@@ -1,4 +1,5 @@
-//! What the mitmproxy chain does less well than ours, each still true, and each in docs/egress-chains.md by its name.
+//! What the mitmproxy chain does less well than ours, each still true, and each in
+//! docs/egress-chains.md by its name.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -134,7 +135,8 @@ fn closes(program: &Program) {
     assert!(!matches!(io.read(&mut [0; 1]), Ok(1..)));
 }
 
-/// The chain with something behind it that does as pipelock does, from the outside. pipelock itself is not run.
+/// The chain with something behind it that does as pipelock does, from the outside. pipelock itself
+/// is not run.
 pub fn behind_pipelock(program: &Program) {
     let site = Site::start(super::HOSTS);
     let dir = tempfile::tempdir().unwrap();

@@ -88,7 +88,8 @@ pub fn bridge(socket: PathBuf) -> SocketAddr {
     address
 }
 
-/// The same, but of each connection that says more than `most` bytes the rest is held back for ever; `flag` is made then.
+/// The same, but of each connection that says more than `most` bytes the rest is held back for
+/// ever; `flag` is made then.
 pub fn held_bridge(socket: PathBuf, most: u64, flag: PathBuf) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

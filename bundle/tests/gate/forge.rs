@@ -1,4 +1,5 @@
-//! A forge on https that gives its repositories to one token: `git http-backend` behind a TLS server.
+//! A forge on https that gives its repositories to one token: `git http-backend` behind a TLS
+//! server.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;

@@ -207,7 +207,8 @@ impl Egress {
         self
     }
 
-    /// As `bottle` does it. The parent-death signal is tied to the thread that spawns, which is the test.
+    /// As `bottle` does it. The parent-death signal is tied to the thread that spawns, which is the
+    /// test.
     pub fn start(policy: &str) -> Self {
         Self::spawn(tempfile::tempdir().unwrap(), policy, &Self::input()).ready()
     }

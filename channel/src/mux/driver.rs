@@ -14,8 +14,9 @@ use super::{ChannelError, ChannelStream, Header};
 
 const READ_BUFFER: usize = 64 * 1024;
 
-/// The future that moves a channel's bytes. It ends with `Ok` when the peer hangs up between frames or the session was closed,
-/// and with an error otherwise; dropping it ends the channel for all its streams.
+/// The future that moves a channel's bytes. It ends with `Ok` when the peer hangs up between frames
+/// or the session was closed, and with an error otherwise; dropping it ends the channel for all its
+/// streams.
 pub struct Driver<S, I> {
     io: S,
     shared: Arc<Shared>,
@@ -67,7 +68,8 @@ impl<S, I> Drop for Driver<S, I> {
 
 #[allow(private_bounds)]
 impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
-    /// Handles every whole frame of the input buffer, then makes room for the rest of a partial one.
+    /// Handles every whole frame of the input buffer, then makes room for the rest of a partial
+    /// one.
     fn parse(&mut self) -> Result<(), ChannelError> {
         let need = loop {
             match wire::parse(&self.input[self.start..self.end], &self.limits)? {
@@ -75,7 +77,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
                 Parsed::Frame(frame, used) => {
                     let event = self.shared.lock().receive(frame)?;
                     if let Event::Opened(id, header) = event {
-                        // From here on the handle accounts for the stream: dropping it in any branch resets the stream.
+                        // From here on the handle accounts for the stream: dropping it in any
+                        // branch resets the stream.
                         let stream = ChannelStream::new(self.shared.clone(), id);
                         if let Ok(header) = serde_json::from_slice(header) {
                             let _ = self.incoming.send((header, stream));
@@ -88,7 +91,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
         self.input.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        // Only a long stream header outgrows the buffer, and `parse` has checked it against the limit.
+        // Only a long stream header outgrows the buffer, and `parse` has checked it against the
+        // limit.
         if need > self.input.len() {
             self.input.resize(need, 0);
         } else if self.end == 0 && self.input.len() > READ_BUFFER {
@@ -169,8 +173,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => return Poll::Ready(Ok(())),
                 Poll::Pending => {
-                    // A frame that came in may have made output due after the last look; its waker then is not ours.
-                    // While output is blocked, the transport's waker is enough.
+                    // A frame that came in may have made output due after the last look; its waker
+                    // then is not ours. While output is blocked, the transport's waker is enough.
                     let mut inner = self.shared.lock();
                     if output.is_ready() && !inner.drained() {
                         drop(inner);

@@ -1,11 +1,13 @@
 //! The stream multiplexer.
 //!
-//! Why not yamux: read as a parser of hostile bytes, yamux 0.13.10 lets the peer (1) panic the driver with an overflowing credit
-//! in a SYN (debug builds; `connection.rs`, `frame.header().credit() + DEFAULT_CREDIT`), (2) grow memory without limit
-//! with empty data frames on a stream nobody reads, and 60-fold with one-byte frames, (3) leave a writer waiting
-//! for ever when the other end half-closed and then dropped a stream, and they deadlock when both ends owe a pong while both
-//! directions are full. tokio-yamux 0.3.20 stalled on an unread stream. What is needed here is smaller than
-//! what they offer: one peer, no lazily opened streams, no pings.
+//! Why not yamux: read as a parser of hostile bytes, yamux 0.13.10 lets the peer (1) panic the
+//! driver with an overflowing credit in a SYN (debug builds; `connection.rs`,
+//! `frame.header().credit() + DEFAULT_CREDIT`), (2) grow memory without limit with empty data
+//! frames on a stream nobody reads, and 60-fold with one-byte frames, (3) leave a writer waiting
+//! for ever when the other end half-closed and then dropped a stream, and they deadlock when both
+//! ends owe a pong while both directions are full. tokio-yamux 0.3.20 stalled on an unread stream.
+//! What is needed here is smaller than what they offer: one peer, no lazily opened streams, no
+//! pings.
 //!
 //! # Wire format
 //! `kind u8 | length u24 | stream u32`, little-endian, then `length` bytes:
@@ -19,10 +21,11 @@
 //! | 5 reset | – | this end has dropped the stream |
 //!
 //! # Bounds
-//! Each stream starts with a window of [`INITIAL_WINDOW`] bytes in each direction. A stream that is read grows up to
-//! [`MAX_WINDOW`] out of a shared [`GROWTH_POOL`]; one that is not read never does. So the receive buffers of an end never
-//! exceed [`MAX_BUFFERED`]. An end never needs to write in order to read, so no pattern of traffic can stall it, and
-//! whatever is queued to be written is a flag of a live stream, not a queue the peer could grow.
+//! Each stream starts with a window of [`INITIAL_WINDOW`] bytes in each direction. A stream that is
+//! read grows up to [`MAX_WINDOW`] out of a shared [`GROWTH_POOL`]; one that is not read never
+//! does. So the receive buffers of an end never exceed [`MAX_BUFFERED`]. An end never needs to
+//! write in order to read, so no pattern of traffic can stall it, and whatever is queued to be
+//! written is a flag of a live stream, not a queue the peer could grow.
 
 mod driver;
 mod state;
@@ -62,7 +65,8 @@ pub const MAX_HOST_HEADER: usize = 1024 * 1024;
 pub const MAX_GUEST_HEADER: usize = 256;
 
 const _: () = assert!(MAX_BUFFERED == 64 * 1024 * 1024);
-/// The guest opens fewer than the host takes: a stream can end a moment later at the host than at the guest.
+/// The guest opens fewer than the host takes: a stream can end a moment later at the host than at
+/// the guest.
 const GUEST_OPENS: usize = MAX_GUEST_STREAMS - 128;
 
 /// Why a channel, or an attempt to open a stream on it, ended.
@@ -114,15 +118,16 @@ pub struct Incoming<I> {
 }
 
 impl<I> Incoming<I> {
-    /// The next stream; `None` when the channel is closed. Headers that do not parse never show up: their streams are reset.
+    /// The next stream; `None` when the channel is closed. Headers that do not parse never show up:
+    /// their streams are reset.
     pub async fn next(&mut self) -> Option<(I, ChannelStream)> {
         self.queue.recv().await
     }
 }
 
 impl Session<HostOpen> {
-    /// The host's end of `io`, on which [`crate::host_handshake`] succeeded. Nothing moves unless the driver is
-    /// polled: spawn it.
+    /// The host's end of `io`, on which [`crate::host_handshake`] succeeded. Nothing moves unless
+    /// the driver is polled: spawn it.
     pub fn host<S: AsyncRead + AsyncWrite + Unpin>(
         io: S,
     ) -> (Self, Incoming<GuestOpen>, Driver<S, GuestOpen>) {
@@ -167,8 +172,8 @@ fn start<S, O, I>(
 }
 
 impl<O: Serialize> Session<O> {
-    /// Opens a stream. Waits while this end has as many open as it may; the caller sets a deadline. The peer answers on the stream or
-    /// resets it.
+    /// Opens a stream. Waits while this end has as many open as it may; the caller sets a deadline.
+    /// The peer answers on the stream or resets it.
     ///
     /// # Errors
     /// When the channel is closed or the header is too large.
@@ -184,7 +189,8 @@ impl<O: Serialize> Session<O> {
 }
 
 impl<O> Session<O> {
-    /// Ends the channel: what is already written and within the peer's windows is sent, then the driver returns.
+    /// Ends the channel: what is already written and within the peer's windows is sent, then the
+    /// driver returns.
     pub fn close(&self) {
         self.shared.close();
     }

@@ -120,7 +120,8 @@ impl Shared {
         }))
     }
 
-    /// Nothing in here panics while it holds the lock in a half-changed state, so a poisoned lock is as good as any.
+    /// Nothing in here panics while it holds the lock in a half-changed state, so a poisoned lock
+    /// is as good as any.
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -207,7 +208,8 @@ impl Inner {
         self.queue_control(id);
     }
 
-    /// The handle is gone. Without a fin before it, that is an abort; with one, the rest is still sent.
+    /// The handle is gone. Without a fin before it, that is an abort; with one, the rest is still
+    /// sent.
     pub(super) fn detach(&mut self, id: u32) {
         if self.end.is_some() {
             self.remove(id);
@@ -228,7 +230,8 @@ impl Inner {
         }
     }
 
-    /// Lets go of a detached stream whose fin is out; the peer is told when it may still be sending.
+    /// Lets go of a detached stream whose fin is out; the peer is told when it may still be
+    /// sending.
     fn finish(&mut self, id: u32) {
         let Some(entry) = self.streams.get_mut(&id) else { return };
         if !entry.detached || !entry.fin_sent {

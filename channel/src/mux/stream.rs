@@ -9,8 +9,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::state::{SEND_CAP, Shared};
 
-/// A byte stream with independent half-closes. `shutdown` half-closes; dropping it without one resets it, and the peer's
-/// reader then gets `ConnectionReset` and not an end of file. `flush` returns at once: what is written is on its way.
+/// A byte stream with independent half-closes. `shutdown` half-closes; dropping it without one
+/// resets it, and the peer's reader then gets `ConnectionReset` and not an end of file. `flush`
+/// returns at once: what is written is on its way.
 pub struct ChannelStream {
     shared: Arc<Shared>,
     id: u32,

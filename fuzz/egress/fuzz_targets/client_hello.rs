@@ -1,5 +1,6 @@
-//! The first bytes of a tunnel that is not intercepted. More bytes change no answer, and a name that we read is the name
-//! that a server reads: of what rustls accepts we say the same, or refuse it.
+//! The first bytes of a tunnel that is not intercepted. More bytes change no answer, and a name
+//! that we read is the name that a server reads: of what rustls accepts we say the same, or refuse
+//! it.
 #![no_main]
 
 use bottle_bundle::egress::hello::{Hello, NotHello, peek};
@@ -12,7 +13,9 @@ fn accepted(mut bytes: &[u8]) -> Option<Option<String>> {
     loop {
         let read = acceptor.read_tls(&mut bytes).ok()?;
         match acceptor.accept() {
-            Ok(Some(accepted)) => return Some(accepted.client_hello().server_name().map(str::to_ascii_lowercase)),
+            Ok(Some(accepted)) => {
+                return Some(accepted.client_hello().server_name().map(str::to_ascii_lowercase));
+            }
             Ok(None) if read == 0 => return None,
             Ok(None) => {}
             Err(_) => return None,

@@ -12,17 +12,24 @@ use libfuzzer_sys::fuzz_target;
 fn profile() -> Profile {
     static PROFILE: OnceLock<Profile> = OnceLock::new();
     let made = || {
-        let secret = ("TOKEN".parse().expect("a name"), Secret::new("planted-secret-value".to_owned()));
+        let secret =
+            ("TOKEN".parse().expect("a name"), Secret::new("planted-secret-value".to_owned()));
         Scanner::new(&[secret]).profile(&Scan::default()).expect("a profile")
     };
     PROFILE.get_or_init(made).clone()
 }
 
 /// What comes out, whether something was found, and whether all was well and ended with a frame.
-fn fed(direction: Direction, scanned: bool, bytes: &[u8], step: usize) -> (BytesMut, bool, Option<bool>) {
+fn fed(
+    direction: Direction,
+    scanned: bool,
+    bytes: &[u8],
+    step: usize,
+) -> (BytesMut, bool, Option<bool>) {
     let profile = profile();
     let scan = if scanned { profile.stream(direction, "").ok() } else { None };
-    let (mut frames, mut out, mut found) = (Frames::new(direction, profile, scan), BytesMut::new(), Vec::new());
+    let (mut frames, mut out, mut found) =
+        (Frames::new(direction, profile, scan), BytesMut::new(), Vec::new());
     for part in bytes.chunks(step) {
         if frames.feed(part, &mut out, &mut found).is_err() {
             return (out, !found.is_empty(), None);

@@ -1,5 +1,6 @@
-//! `PATTERN\nTARGET`: a normalised path is normal, stays so and has nothing in it that servers read in two ways; and a pattern
-//! matches what its description says, by a second matcher that is slow and plain.
+//! `PATTERN\nTARGET`: a normalised path is normal, stays so and has nothing in it that servers read
+//! in two ways; and a pattern matches what its description says, by a second matcher that is slow
+//! and plain.
 #![no_main]
 
 use bottle_bundle::egress::path::normalise;
@@ -21,7 +22,10 @@ fn matches(pattern: &[&str], path: &[&str]) -> bool {
         [] => path.is_empty(),
         ["*" | "**"] => !path.is_empty(),
         ["**", rest @ ..] => (0..=path.len()).any(|n| matches(rest, &path[n..])),
-        [first, rest @ ..] => path.first().is_some_and(|s| segment(first.as_bytes(), s.as_bytes())) && matches(rest, &path[1..]),
+        [first, rest @ ..] => {
+            path.first().is_some_and(|s| segment(first.as_bytes(), s.as_bytes()))
+                && matches(rest, &path[1..])
+        }
     }
 }
 
@@ -36,11 +40,22 @@ fuzz_target!(|text: &str| {
     assert!(path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic()), "{path}");
     assert!(!path.contains("//") && !path.contains(['\\', '?', '#']), "{path}");
     for segment in path.split('/') {
-        assert!(!matches!(segment, "." | "..") && !segment.starts_with(".;") && !segment.starts_with("..;"), "{path}");
+        assert!(
+            !matches!(segment, "." | "..")
+                && !segment.starts_with(".;")
+                && !segment.starts_with("..;"),
+            "{path}"
+        );
     }
     for escape in path.split('%').skip(1) {
         let byte = u8::from_str_radix(&escape[..2], 16).expect("an escape");
-        assert!(!byte.is_ascii_control() && byte != b'\\' && !byte.is_ascii_alphanumeric() && !b"-._~".contains(&byte), "{path}");
+        assert!(
+            !byte.is_ascii_control()
+                && byte != b'\\'
+                && !byte.is_ascii_alphanumeric()
+                && !b"-._~".contains(&byte),
+            "{path}"
+        );
         assert!(!escape[..2].bytes().any(|b| b.is_ascii_lowercase()), "{path}");
     }
     // It may have been in a segment that `..` took away.

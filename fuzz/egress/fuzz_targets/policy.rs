@@ -1,4 +1,5 @@
-//! Arbitrary bytes as a policy: nothing panics, a refusal says where, and what is accepted has one text and one digest.
+//! Arbitrary bytes as a policy: nothing panics, a refusal says where, and what is accepted has one
+//! text and one digest.
 #![no_main]
 
 use bottle_policy::Policy;

@@ -1,5 +1,6 @@
-//! What a guest sends, through the strict reader and on to hyper. However the bytes arrive, the reader passes on the same;
-//! each head that it passes has one reading for httparse; and hyper sees as many requests, with bodies as long, as it does.
+//! What a guest sends, through the strict reader and on to hyper. However the bytes arrive, the
+//! reader passes on the same; each head that it passes has one reading for httparse; and hyper sees
+//! as many requests, with bodies as long, as it does.
 #![no_main]
 
 use std::cell::RefCell;
@@ -29,8 +30,13 @@ struct Guest<'a> {
 }
 
 impl AsyncRead for Guest<'_> {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let (now, later) = self.bytes.split_at(self.step.min(self.bytes.len()).min(buf.remaining()));
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (now, later) =
+            self.bytes.split_at(self.step.min(self.bytes.len()).min(buf.remaining()));
         buf.put_slice(now);
         self.bytes = later;
         Poll::Ready(Ok(()))
@@ -38,7 +44,11 @@ impl AsyncRead for Guest<'_> {
 }
 
 impl AsyncWrite for Guest<'_> {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -85,17 +95,23 @@ fn ours(mut bytes: &[u8]) -> Vec<Seen> {
         let (head, rest) = bytes.split_at(length);
         let mut lines = [httparse::EMPTY_HEADER; 100];
         let mut parsed = httparse::Request::new(&mut lines);
-        assert_eq!(parsed.parse(head), Ok(httparse::Status::Complete(length)), "httparse reads another head");
+        assert_eq!(
+            parsed.parse(head),
+            Ok(httparse::Status::Complete(length)),
+            "httparse reads another head"
+        );
         let count = head.windows(2).filter(|w| w == b"\r\n").count() - 2;
         assert_eq!(parsed.headers.len(), count, "httparse reads other headers");
         let method = parsed.method.unwrap_or_default().to_owned();
         let (body, after) = match framing {
             Framing::Empty => (Some(0), rest),
             Framing::Tunnel => (Some(0), &rest[rest.len()..]),
-            Framing::Sized(n) => match usize::try_from(n).ok().and_then(|n| rest.split_at_checked(n)) {
-                Some((_, after)) => (Some(n), after),
-                None => (None, &rest[rest.len()..]),
-            },
+            Framing::Sized(n) => {
+                match usize::try_from(n).ok().and_then(|n| rest.split_at_checked(n)) {
+                    Some((_, after)) => (Some(n), after),
+                    None => (None, &rest[rest.len()..]),
+                }
+            }
             Framing::Chunked => match Chunked::default().feed(rest) {
                 Ok((n, true)) => (Some(dechunked(&rest[..n])), &rest[n..]),
                 _ => (None, &rest[rest.len()..]),
@@ -112,7 +128,8 @@ fn dechunked(mut body: &[u8]) -> u64 {
     let mut all = 0;
     loop {
         let line = body.windows(2).position(|w| w == b"\r\n").expect("a size line");
-        let size = usize::from_str_radix(std::str::from_utf8(&body[..line]).expect("digits"), 16).expect("a size");
+        let size = usize::from_str_radix(std::str::from_utf8(&body[..line]).expect("digits"), 16)
+            .expect("a size");
         if size == 0 {
             return all;
         }
@@ -143,7 +160,11 @@ fn theirs(bytes: &[u8], step: usize) -> Vec<Seen> {
             seen.borrow_mut().push((method, None));
             let n = seen.borrow().len() - 1;
             let connect = request.method() == hyper::Method::CONNECT;
-            let body = if connect { Some(0) } else { request.into_body().collect().await.ok().map(|b| b.to_bytes().len() as u64) };
+            let body = if connect {
+                Some(0)
+            } else {
+                request.into_body().collect().await.ok().map(|b| b.to_bytes().len() as u64)
+            };
             seen.borrow_mut()[n].1 = body;
             Ok(Response::new(Empty::new()))
         }
@@ -173,7 +194,8 @@ fuzz_target!(|data: &[u8]| {
     }
     assert_eq!(whole.1, cut.1);
     let (ours, theirs) = (ours(&cut.0), theirs(bytes, step));
-    // hyper stops reading where it is done with a connection (Connection: close, HTTP/1.0): less is right, other is not.
+    // hyper stops reading where it is done with a connection (Connection: close, HTTP/1.0): less is
+    // right, other is not.
     assert!(theirs.len() <= ours.len(), "hyper sees more requests: {theirs:?}, we: {ours:?}");
     for (theirs, ours) in theirs.iter().zip(&ours) {
         assert_eq!(theirs.0, ours.0);

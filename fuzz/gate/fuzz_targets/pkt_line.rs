@@ -1,9 +1,10 @@
-//! The whole head of a push: it is the same however it arrives, bounded, and nothing of it is lost or made up. And the same bytes as a
-//! request while the first fetch is under way: whoever is sent the pack of everything asked for everything.
+//! The whole head of a push: it is the same however it arrives, bounded, and nothing of it is lost
+//! or made up. And the same bytes as a request while the first fetch is under way: whoever is sent
+//! the pack of everything asked for everything.
 #![no_main]
 
-use bottle_bundle::gate::commands::{COMMANDS, Head, HeadReader};
 use bottle_bundle::gate::commands::Id;
+use bottle_bundle::gate::commands::{COMMANDS, Head, HeadReader};
 use bottle_bundle::gate::first::{Answer, First};
 use bottle_bundle::gate::repo::Seen;
 use libfuzzer_sys::fuzz_target;
@@ -12,19 +13,27 @@ fn request(bytes: &[u8]) {
     static FIRST: std::sync::OnceLock<First> = std::sync::OnceLock::new();
     let first = FIRST.get_or_init(|| {
         let id = |digit: u8| Id::parse(&[digit; 40]).expect("an id");
-        let refs = [("refs/heads/main".to_owned(), id(b'a')), ("refs/tags/v1".to_owned(), id(b'b'))].into();
+        let refs =
+            [("refs/heads/main".to_owned(), id(b'a')), ("refs/tags/v1".to_owned(), id(b'b'))]
+                .into();
         let peeled = [("refs/tags/v1".to_owned(), id(b'a'))].into();
-        First::new(Seen { refs, peeled, head: Some("refs/heads/main".to_owned()) }, "/none".into()).0
+        First::new(Seen { refs, peeled, head: Some("refs/heads/main".to_owned()) }, "/none".into())
+            .0
     });
-    let wants = |digit: char| bytes.windows(45).any(|w| w == format!("want {}", digit.to_string().repeat(40)).as_bytes());
+    let wants = |digit: char| {
+        bytes.windows(45).any(|w| w == format!("want {}", digit.to_string().repeat(40)).as_bytes())
+    };
     match first.answer(bytes) {
-        Some(Answer::Pack) => assert!(wants('a') && wants('b') && !bytes.windows(5).any(|w| w == b"have " || w == b"deepe")),
+        Some(Answer::Pack) => assert!(
+            wants('a') && wants('b') && !bytes.windows(5).any(|w| w == b"have " || w == b"deepe")
+        ),
         Some(Answer::Refs(out)) => assert!(out.ends_with(b"0000") && out.len() < 400),
         None => {}
     }
 }
 
-/// What becomes of `bytes` in pieces of `size`: head and rest, `None` for an unfinished head, or the refusing rule.
+/// What becomes of `bytes` in pieces of `size`: head and rest, `None` for an unfinished head, or
+/// the refusing rule.
 fn read(bytes: &[u8], size: usize) -> Result<Option<(Head, Vec<u8>)>, &'static str> {
     let mut reader = HeadReader::default();
     let mut pieces = bytes.chunks(size);

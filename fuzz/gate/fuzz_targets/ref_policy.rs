@@ -1,5 +1,6 @@
-//! `PATTERN\nPROTECTED\nREF`: what is let through has the form of a ref, is a branch or tag that a pattern names, is not
-//! protected, and deletes or moves nothing that it must not. And paths: what is accepted folds to no `.git`.
+//! `PATTERN\nPROTECTED\nREF`: what is let through has the form of a ref, is a branch or tag that a
+//! pattern names, is not protected, and deletes or moves nothing that it must not. And paths: what
+//! is accepted folds to no `.git`.
 #![no_main]
 
 use bottle_bundle::gate::commands::{Command, Id};
@@ -11,7 +12,10 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let mut lines = text.splitn(3, '\n');
-    let (Some(pattern), Some(protected), Some(name)) = (lines.next(), lines.next(), lines.next()) else { return };
+    let (Some(pattern), Some(protected), Some(name)) = (lines.next(), lines.next(), lines.next())
+    else {
+        return;
+    };
     if paths::path(name).is_none() {
         for part in name.split(['/', '\\']) {
             // What HFS+ does not see; another letter makes another name.
@@ -23,25 +27,42 @@ fuzz_target!(|text: &str| {
     }
     let _ = (paths::symlink(name, pattern), paths::gitmodules(text));
 
-    let (Ok(allowed), protected) = (pattern.parse::<RefPattern>(), protected.parse::<RefPattern>().ok()) else { return };
+    let (Ok(allowed), protected) =
+        (pattern.parse::<RefPattern>(), protected.parse::<RefPattern>().ok())
+    else {
+        return;
+    };
     let mut push = Push::to(vec![allowed.clone()]);
     push.tags = vec![allowed.clone()];
     push.protected = protected.clone().into_iter().collect();
     let Ok(policy) = RefPolicy::new(&push, "claude", "b1") else { return };
     let (a, b) = (Id::parse(&[b'a'; 40]).expect("an id"), Id::parse(&[b'b'; 40]).expect("an id"));
     let zero = Id::zero();
-    for (old, new, current) in
-        [(&zero, &a, None), (&a, &b, Some(&a)), (&a, &b, Some(&b)), (&a, &zero, Some(&a)), (&zero, &a, Some(&b)), (&a, &b, None)]
-    {
+    for (old, new, current) in [
+        (&zero, &a, None),
+        (&a, &b, Some(&a)),
+        (&a, &b, Some(&b)),
+        (&a, &zero, Some(&a)),
+        (&zero, &a, Some(&b)),
+        (&a, &b, None),
+    ] {
         let command = Command { old: old.clone(), new: new.clone(), name: name.to_owned() };
         if policy.check(&command, current, &Guards::default()).is_err() {
             continue;
         }
         assert!(is_ref_name(name) && !new.is_zero(), "{name:?}");
-        assert!(if old.is_zero() { current.is_none() } else { current == Some(old) }, "an old view");
-        let fits = |p: &RefPattern, short: &str| p.of("claude", "b1").is_ok_and(|p| p.matches(&format!("/{short}")));
+        assert!(
+            if old.is_zero() { current.is_none() } else { current == Some(old) },
+            "an old view"
+        );
+        let fits = |p: &RefPattern, short: &str| {
+            p.of("claude", "b1").is_ok_and(|p| p.matches(&format!("/{short}")))
+        };
         match name.strip_prefix("refs/heads/") {
-            Some(short) => assert!(fits(&allowed, short) && !protected.as_ref().is_some_and(|p| fits(p, short)), "{name:?}"),
+            Some(short) => assert!(
+                fits(&allowed, short) && !protected.as_ref().is_some_and(|p| fits(p, short)),
+                "{name:?}"
+            ),
             None => {
                 let short = name.strip_prefix("refs/tags/").expect("a tag");
                 assert!(fits(&allowed, short) && current.is_none(), "{name:?}");

@@ -1,4 +1,5 @@
-//! Arbitrary bodies in arbitrary pieces: how a body is cut changes neither what is found nor what goes on, and nothing panics.
+//! Arbitrary bodies in arbitrary pieces: how a body is cut changes neither what is found nor what
+//! goes on, and nothing panics.
 #![no_main]
 
 use std::io::Write;
@@ -10,12 +11,18 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 
 static PROFILES: LazyLock<Vec<Profile>> = LazyLock::new(|| {
-    let secret = |name: &str, value: &str| (name.parse().expect("name"), Secret::new(value.to_owned()));
-    let scanner: Arc<Scanner> =
-        Scanner::new(&[secret("A", "quokka-Vault+7/lemon"), secret("B", "robot:p%41ss&w\\ord 9"), secret("C", "abababab")]);
+    let secret =
+        |name: &str, value: &str| (name.parse().expect("name"), Secret::new(value.to_owned()));
+    let scanner: Arc<Scanner> = Scanner::new(&[
+        secret("A", "quokka-Vault+7/lemon"),
+        secret("B", "robot:p%41ss&w\\ord 9"),
+        secret("C", "abababab"),
+    ]);
     [None, Some(Action::Redact), Some(Action::Warn), Some(Action::Off)]
         .into_iter()
-        .map(|limit| scanner.profile(&Scan { limit, responses: true, ..Scan::default() }).expect("profile"))
+        .map(|limit| {
+            scanner.profile(&Scan { limit, responses: true, ..Scan::default() }).expect("profile")
+        })
         .collect()
 });
 
@@ -64,7 +71,13 @@ impl Passed {
     }
 }
 
-fn pass(profile: &Profile, direction: Direction, coding: &str, body: &Bytes, steps: &[u8]) -> Passed {
+fn pass(
+    profile: &Profile,
+    direction: Direction,
+    coding: &str,
+    body: &Bytes,
+    steps: &[u8],
+) -> Passed {
     let mut stream = profile.stream(direction, coding).expect("a known coding");
     let (mut out, mut found) = (Vec::new(), Vec::new());
     let mut from = 0;
@@ -81,7 +94,11 @@ fn pass(profile: &Profile, direction: Direction, coding: &str, body: &Bytes, ste
         let gone: usize = out.iter().map(Bytes::len).sum();
         assert!(gone <= from, "more went on than came");
         let over = found.iter().any(|f| f.action == Action::Block);
-        assert!(over || gone + 9000 > from || !coding.is_empty() || is_file(body), "{} bytes are held", from - gone);
+        assert!(
+            over || gone + 9000 > from || !coding.is_empty() || is_file(body),
+            "{} bytes are held",
+            from - gone
+        );
     }
     stream.finish(&mut out, &mut found);
     Passed { out: out.concat(), found }
@@ -110,7 +127,8 @@ fuzz_target!(|input: &[u8]| {
             assert_eq!(whole.out, other.out);
         } else if !whole.blocked() {
             let sorted = |passed: &Passed| {
-                let mut found: Vec<String> = passed.found.iter().map(|f| format!("{f:?}")).collect();
+                let mut found: Vec<String> =
+                    passed.found.iter().map(|f| format!("{f:?}")).collect();
                 found.sort();
                 found
             };
@@ -122,14 +140,24 @@ fuzz_target!(|input: &[u8]| {
         if !passed.blocked() {
             assert_eq!(passed.out.len(), body.len(), "nothing is lost");
         }
-        assert!(passed.out.iter().zip(&body[..]).all(|(a, b)| a == b || *a == b'*'), "only stars are written");
+        assert!(
+            passed.out.iter().zip(&body[..]).all(|(a, b)| a == b || *a == b'*'),
+            "only stars are written"
+        );
         assert!(coding.is_empty() || passed.out == body[..passed.out.len()]);
-        assert!(passed.found.iter().rev().skip(1).all(|f| f.action != Action::Block), "nothing comes after a block");
+        assert!(
+            passed.found.iter().rev().skip(1).all(|f| f.action != Action::Block),
+            "nothing comes after a block"
+        );
     }
     if encoded && !whole.blocked() {
         // The text is found in what the coding holds as if it had none.
         let plain = pass(profile, direction, "", &Bytes::from(text), &[]);
-        assert!(!plain.blocked() || plain.found.iter().any(|f| f.rule.starts_with("coding")), "{:?} got past", plain.found);
+        assert!(
+            !plain.blocked() || plain.found.iter().any(|f| f.rule.starts_with("coding")),
+            "{:?} got past",
+            plain.found
+        );
     }
     let _ = profile.text(direction, &body);
 });

@@ -1,5 +1,6 @@
-//! Arbitrary bytes as the body of a request to the supervise daemon (and, in front of a NUL, as the arguments of a tool): nothing
-//! panics or waits, and what goes out to the orchestrator is one line that it takes, whose texts act on nothing.
+//! Arbitrary bytes as the body of a request to the supervise daemon (and, in front of a NUL, as the
+//! arguments of a tool): nothing panics or waits, and what goes out to the orchestrator is one line
+//! that it takes, whose texts act on nothing.
 #![no_main]
 
 use std::sync::Arc;
@@ -12,7 +13,14 @@ use http::Request;
 use http_body_util::Full;
 use libfuzzer_sys::fuzz_target;
 
-const TOOLS: [&str; 6] = ["propose_route", "propose_git_upstream", "propose_ref", "allow_finding", "ask_operator", "proposal_status"];
+const TOOLS: [&str; 6] = [
+    "propose_route",
+    "propose_git_upstream",
+    "propose_ref",
+    "allow_finding",
+    "ask_operator",
+    "proposal_status",
+];
 
 fn body(bytes: &[u8]) -> Vec<u8> {
     match bytes.split_first() {
@@ -26,26 +34,45 @@ fn body(bytes: &[u8]) -> Vec<u8> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let (line, mut out) = Line::new(1, Duration::ZERO);
         let line = Arc::new(line);
         let desk = line.clone();
         tokio::spawn(async move {
             while let Some(text) = out.recv().await {
-                assert!(text.len() < 4096 && text.ends_with('\n') && text.matches('\n').count() == 1, "{text:?}");
-                let SuperviseReport::Draft { call, ask, reason } = serde_json::from_str(&text).expect("a report");
+                assert!(
+                    text.len() < 4096 && text.ends_with('\n') && text.matches('\n').count() == 1,
+                    "{text:?}"
+                );
+                let SuperviseReport::Draft { call, ask, reason } =
+                    serde_json::from_str(&text).expect("a report");
                 for said in [ask.summary(), reason.to_string()] {
-                    assert!(!said.chars().any(char::is_control) && !said.contains(['\u{202e}', '\u{200b}']), "{said:?}");
+                    assert!(
+                        !said.chars().any(char::is_control)
+                            && !said.contains(['\u{202e}', '\u{200b}']),
+                        "{said:?}"
+                    );
                 }
                 if let Some(route) = ask.route() {
                     assert!(route.check().is_ok() && route.is_within(route), "{route:?}");
                 }
-                let status = ProposalStatus { id: 1, state: ProposalState::Pending, text: String::new() };
-                desk.told(&serde_json::to_vec(&SuperviseCommand::Filed { call, answer: Ok(status) }).expect("a line"));
+                let status =
+                    ProposalStatus { id: 1, state: ProposalState::Pending, text: String::new() };
+                desk.told(
+                    &serde_json::to_vec(&SuperviseCommand::Filed { call, answer: Ok(status) })
+                        .expect("a line"),
+                );
             }
         });
-        let args = Args { socket: "/s".into(), policy: "/nowhere".into(), git_policy: None, audits: Vec::new(), slug: None };
+        let args = Args {
+            socket: "/s".into(),
+            policy: "/nowhere".into(),
+            git_policy: None,
+            audits: Vec::new(),
+            slug: None,
+        };
         let door = Door::new(Tools::new(args, line), Limits::default());
         let request = Request::post("/")
             .header("host", "127.0.0.1:9100")
@@ -53,7 +80,9 @@ fuzz_target!(|bytes: &[u8]| {
             .header("accept", "application/json, text/event-stream")
             .body(Full::new(Bytes::from(body(bytes))))
             .expect("a request");
-        let answer = tokio::time::timeout(Duration::from_secs(5), door.answer(request)).await.expect("no wait");
+        let answer = tokio::time::timeout(Duration::from_secs(5), door.answer(request))
+            .await
+            .expect("no wait");
         assert!(answer.status().as_u16() < 500, "{}", answer.status());
     });
 });

@@ -1,4 +1,5 @@
-//! From the initrd to the image's root file system, and the two things the host left for us: the key and the port.
+//! From the initrd to the image's root file system, and the two things the host left for us: the
+//! key and the port.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
@@ -13,7 +14,8 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, setrlimit};
 
-/// For a device to show up after its driver was loaded. Emulated on a loaded machine, this is generous on purpose.
+/// For a device to show up after its driver was loaded. Emulated on a loaded machine, this is
+/// generous on purpose.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(20);
 const KEY_FILE: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/bottle/key/raw";
 const PORT_NAME: &str = "bottle";
@@ -55,7 +57,8 @@ pub fn boot() -> Result<Booted, String> {
     switch_root()?;
     furnish()?;
     crate::net::loopback_up().map_err(|e| format!("loopback: {e}"))?;
-    // Inherited by everything; 1024 is too few for a relay, a million makes programs that close every number slow.
+    // Inherited by everything; 1024 is too few for a relay, a million makes programs that close
+    // every number slow.
     setrlimit(Resource::RLIMIT_NOFILE, 65536, 65536).map_err(|e| format!("rlimit: {e}"))?;
     let port = open_port()?;
     Ok(Booted { key, port, disk })
@@ -112,19 +115,21 @@ fn load_modules() -> Result<(), String> {
     Ok(())
 }
 
-/// Takes the key from the machine's firmware tables, then the tables away: the next reader would be the agent.
+/// Takes the key from the machine's firmware tables, then the tables away: the next reader would be
+/// the agent.
 fn read_key() -> Result<Key, String> {
     let mut bytes = [0; Key::LEN];
     let mut file = File::open(KEY_FILE).map_err(|e| format!("the launch key ({KEY_FILE}): {e}"))?;
     file.read_exact(&mut bytes).map_err(|e| format!("the launch key: {e}"))?;
     drop(file);
-    // Built in or busy: then root can still read it, and can do with it only what root can do anyway. On a thread, because the
-    // kernel waits for a grace period, and the boot need not.
+    // Built in or busy: then root can still read it, and can do with it only what root can do
+    // anyway. On a thread, because the kernel waits for a grace period, and the boot need not.
     std::thread::spawn(|| delete_module(c"qemu_fw_cfg", DeleteModuleFlags::O_NONBLOCK));
     Ok(Key::from_bytes(bytes))
 }
 
-/// Makes /newroot the root. The initrd stays below it, unreachable by path, because our own binary lives there.
+/// Makes /newroot the root. The initrd stays below it, unreachable by path, because our own binary
+/// lives there.
 fn switch_root() -> Result<(), String> {
     for dir in ["proc", "sys", "dev"] {
         let to = format!("/newroot/{dir}");
@@ -176,7 +181,8 @@ fn furnish() -> Result<(), String> {
     Ok(())
 }
 
-/// Finds the port by its name, which no udev has linked, and waits until the host's end is connected.
+/// Finds the port by its name, which no udev has linked, and waits until the host's end is
+/// connected.
 fn open_port() -> Result<OwnedFd, String> {
     let device = wait_for("the channel port", find_port)?;
     let port: OwnedFd = OpenOptions::new()

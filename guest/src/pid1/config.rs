@@ -26,7 +26,8 @@ pub async fn apply(config: GuestConfig, session: &Session<GuestOpen>) -> Result<
         tokio::spawn(async move {
             loop {
                 let connection = relay::accept(&listener).await;
-                // Waiting here for a free stream leaves further connections in the listener's backlog.
+                // Waiting here for a free stream leaves further connections in the listener's
+                // backlog.
                 let Ok(stream) = session.open(&GuestOpen::Endpoint { name }).await else { return };
                 tokio::spawn(relay::splice(connection, stream));
             }

@@ -218,7 +218,8 @@ fn add<W: Write>(
     }
     header.set_size(meta.size());
     report.bytes += meta.size();
-    // The header is out before the content is read: a file that shrinks is filled up, one that grows is cut.
+    // The header is out before the content is read: a file that shrinks is filled up, one that
+    // grows is cut.
     let content = fs::File::open(path)?.chain(io::repeat(0)).take(meta.size());
     tar.append_data(&mut header, name, content)
 }

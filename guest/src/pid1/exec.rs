@@ -20,7 +20,8 @@ use super::spawn::{Ends, resize, spawn};
 
 /// Between SIGHUP and SIGKILL when the host hangs up.
 const HANGUP_GRACE: Duration = Duration::from_secs(2);
-/// For the rest of a terminal's output when something else still holds it open after the process ended.
+/// For the rest of a terminal's output when something else still holds it open after the process
+/// ended.
 const TERMINAL_DRAIN: Duration = Duration::from_millis(200);
 /// Stdin bytes kept for a process that does not read, so that signals behind them still arrive.
 const STDIN_BACKLOG: usize = 256 * 1024;
@@ -106,8 +107,8 @@ async fn read(port: &Port, buf: &mut Vec<u8>) -> Option<usize> {
     }
 }
 
-/// Sends output until the process has ended and all that it wrote is sent. `Err(Some)` is a process that ended while the host was
-/// gone, `Err(None)` one that still runs.
+/// Sends output until the process has ended and all that it wrote is sent. `Err(Some)` is a process
+/// that ended while the host was gone, `Err(None)` one that still runs.
 async fn output(
     io: &Io,
     to: &mut Writer,
@@ -143,7 +144,8 @@ async fn output(
         }
         return Ok(status);
     }
-    // What the process wrote is in the pipes now. Descendants that hold them open may write for ever: take this much and no more.
+    // What the process wrote is in the pipes now. Descendants that hold them open may write for
+    // ever: take this much and no more.
     for (port, open, stdout) in [(Some(first), first_open, true), (second, second_open, false)] {
         let Some(port) = port.filter(|_| open) else { continue };
         let mut left = pending(port);

@@ -1,18 +1,22 @@
-//! A Java trust store (JKS) of PEM certificates, so that no keytool and no JVM is needed to make one.
+//! A Java trust store (JKS) of PEM certificates, so that no keytool and no JVM is needed to make
+//! one.
 //!
-//! The format is that of the JDK's `sun.security.provider.JavaKeyStore`, which every JVM since 1.2 reads as a trust store.
+//! The format is that of the JDK's `sun.security.provider.JavaKeyStore`, which every JVM since 1.2
+//! reads as a trust store.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
-/// What every JVM's own trust store has as its password. It keeps nothing secret: the digest shows accidental damage.
+/// What every JVM's own trust store has as its password. It keeps nothing secret: the digest shows
+/// accidental damage.
 const PASSWORD: &str = "changeit";
 const MAGIC: u32 = 0xfeed_feed;
 const VERSION: u32 = 2;
 const TRUSTED_CERTIFICATE: u32 = 2;
 
-/// A trust store of the certificates in `pem`, under the aliases `ca-0`, `ca-1`, …; what is not one is skipped.
+/// A trust store of the certificates in `pem`, under the aliases `ca-0`, `ca-1`, …; what is not one
+/// is skipped.
 pub(super) fn of(pem: &str) -> Vec<u8> {
     let certificates = certificates(pem);
     let mut store = Vec::new();
@@ -72,7 +76,8 @@ mod tests {
             entry("000463612d30", "01020304", 4),
             entry("000463612d31", "05", 1)
         );
-        // The digest is what Python's hashlib gives for this body; tests/bottles_clients.rs shows that a JVM agrees.
+        // The digest is what Python's hashlib gives for this body; tests/bottles_clients.rs shows
+        // that a JVM agrees.
         assert_eq!(store, format!("{body}a5c5d7b7ae4484babcce3710653d02155d89ea91"));
     }
 }

@@ -1,4 +1,5 @@
-//! PID 1 of a qemu guest: boot, then serve the host over the one channel until it says stop or goes away.
+//! PID 1 of a qemu guest: boot, then serve the host over the one channel until it says stop or goes
+//! away.
 
 mod boot;
 mod config;

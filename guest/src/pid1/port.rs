@@ -16,7 +16,8 @@ pub struct Port(AsyncFd<std::fs::File>);
 impl Port {
     /// Takes a descriptor that is non-blocking already.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        // SAFETY: the File is never handed out by value, and nothing replaces its descriptor while it is registered.
+        // SAFETY: the File is never handed out by value, and nothing replaces its descriptor while
+        // it is registered.
         unsafe { AsyncFd::register(std::fs::File::from(fd)) }
             .map(Self)
             .map_err(|e| e.into_parts().1)
@@ -26,7 +27,8 @@ impl Port {
         self.0.get_ref()
     }
 
-    /// Reads until the buffer is nearly full or nothing is there: one read of a virtio port gives a page at most.
+    /// Reads until the buffer is nearly full or nothing is there: one read of a virtio port gives a
+    /// page at most.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         loop {

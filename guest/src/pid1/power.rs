@@ -28,7 +28,8 @@ pub async fn stop_processes() {
     }
 }
 
-/// Waits until the reaper has reaped everything: a process whose parent ends becomes our child, so then none is left.
+/// Waits until the reaper has reaped everything: a process whose parent ends becomes our child, so
+/// then none is left.
 async fn no_children() {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while waitid(Id::All, look) != Err(Errno::ECHILD) {
@@ -49,7 +50,8 @@ pub fn sync(disk: &File) {
 
 /// Powers off now.
 pub fn off() -> ! {
-    // The call returns only with an error, and without power management there is nothing better than to stop.
+    // The call returns only with an error, and without power management there is nothing better
+    // than to stop.
     let _ = reboot(RebootMode::RB_POWER_OFF);
     let _ = reboot(RebootMode::RB_HALT_SYSTEM);
     loop {

@@ -17,8 +17,9 @@ pub struct Reaper {
 }
 
 impl Reaper {
-    /// Starts the loop on the current runtime, which must have one thread: a child is registered before it can be reaped
-    /// because nothing else runs between [`super::spawn`] and [`Reaper::watch`].
+    /// Starts the loop on the current runtime, which must have one thread: a child is registered
+    /// before it can be reaped because nothing else runs between [`super::spawn`] and
+    /// [`Reaper::watch`].
     pub fn start() -> io::Result<Self> {
         let reaper = Self::default();
         let mut signals = signal(SignalKind::child())?;

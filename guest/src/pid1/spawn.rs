@@ -22,12 +22,14 @@ pub enum Ends {
     Terminal(OwnedFd),
 }
 
-/// Starts `request`. Blocks until the program is running or was refused, which is a few milliseconds.
+/// Starts `request`. Blocks until the program is running or was refused, which is a few
+/// milliseconds.
 pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
     let (program, args) =
         request.argv.split_first().ok_or_else(|| refused(SpawnErrorKind::Other, "empty argv"))?;
     let mut command = if program == SELF {
-        // The file has no path after the change of root; in the child this link is still this binary.
+        // The file has no path after the change of root; in the child this link is still this
+        // binary.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("bottle-guest");
         command
@@ -57,7 +59,8 @@ pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
             .map_err(|_| refused(SpawnErrorKind::Other, "NUL in cwd"))?,
         terminal: terminal.is_some(),
     };
-    // SAFETY: between fork and exec `enter` makes system calls on data that was allocated before, and nothing else.
+    // SAFETY: between fork and exec `enter` makes system calls on data that was allocated before,
+    // and nothing else.
     unsafe { command.pre_exec(move || child.enter()) };
 
     let mut process = command.spawn().map_err(|e| SpawnError {
@@ -132,7 +135,8 @@ fn open_terminal(size: TtySize) -> io::Result<(OwnedFd, OwnedFd)> {
 /// Changes the size of a terminal, which signals its foreground group.
 pub fn resize(master: &File, size: TtySize) {
     let size = libc::winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCSWINSZ reads one winsize that outlives the call. Failure means that the terminal is gone.
+    // SAFETY: TIOCSWINSZ reads one winsize that outlives the call. Failure means that the terminal
+    // is gone.
     unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
 }
 

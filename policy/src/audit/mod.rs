@@ -1,14 +1,16 @@
 //! The audit log: one JSON object a line, each line chained to the one before by SHA-256.
 //!
-//! `hash` is the last member of every line. It is SHA-256 (lower hex) over the text of `prev` followed by the line's
-//! bytes up to, and without, `,"hash":"…"}`. Nothing is parsed and written again to verify a line, so no question of
-//! canonical JSON arises and every flipped byte shows. The first line's `prev` is 64 zeros. What a chain cannot show
-//! is that lines were cut off its end: keep [`Verified::last_hash`] elsewhere to detect that.
+//! `hash` is the last member of every line. It is SHA-256 (lower hex) over the text of `prev`
+//! followed by the line's bytes up to, and without, `,"hash":"…"}`. Nothing is parsed and written
+//! again to verify a line, so no question of canonical JSON arises and every flipped byte shows.
+//! The first line's `prev` is 64 zeros. What a chain cannot show is that lines were cut off its
+//! end: keep [`Verified::last_hash`] elsewhere to detect that.
 //!
-//! What is let through has two lines: `admitted`, written before its first byte goes on, and a closing one (`request`, or
-//! `refused` when it was stopped half-way) that names the first by `admitted`. What is refused at once has one. A writer
-//! keeps to [`Bounds`]: too many refusals are counted in a line `suppressed` instead, and a run that has spent its
-//! bytes writes `spent`, then only the closing lines of what it had admitted.
+//! What is let through has two lines: `admitted`, written before its first byte goes on, and a
+//! closing one (`request`, or `refused` when it was stopped half-way) that names the first by
+//! `admitted`. What is refused at once has one. A writer keeps to [`Bounds`]: too many refusals are
+//! counted in a line `suppressed` instead, and a run that has spent its bytes writes `spent`, then
+//! only the closing lines of what it had admitted.
 
 mod bounds;
 mod verify;
@@ -21,8 +23,8 @@ pub use writer::{AuditError, AuditWriter, Line};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Longest text that a field keeps, in characters after escaping; what is longer ends in `…`. This is for `path` and
-/// `reason`; the others are shorter.
+/// Longest text that a field keeps, in characters after escaping; what is longer ends in `…`. This
+/// is for `path` and `reason`; the others are shorter.
 pub const FIELD_CAP: usize = 512;
 
 /// Most findings that a line keeps.
@@ -41,12 +43,14 @@ pub enum Verdict {
     Deny,
 }
 
-/// What a daemon says about one decision. Texts may come from the guest: the writer caps them and escapes controls.
+/// What a daemon says about one decision. Texts may come from the guest: the writer caps them and
+/// escapes controls.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEvent {
     /// Daemon that writes, such as `egress`.
     pub daemon: String,
-    /// What happened: `admitted`, `request`, `refused`, `recovered`, `suppressed`, `spent`, `policy`.
+    /// What happened: `admitted`, `request`, `refused`, `recovered`, `suppressed`, `spent`,
+    /// `policy`.
     pub event: String,
     /// The decision.
     pub verdict: Verdict,
@@ -62,7 +66,8 @@ pub struct AuditEvent {
     /// Of a denial: the route that would allow it, or what else would, one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// What the scanner found: rule, place and a sample without the secret part, at most [`FINDINGS_CAP`].
+    /// What the scanner found: rule, place and a sample without the secret part, at most
+    /// [`FINDINGS_CAP`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
     /// HTTP method.
@@ -135,7 +140,8 @@ impl AuditEvent {
         }
     }
 
-    /// The event with every text capped and without characters that a terminal or another tool would act on.
+    /// The event with every text capped and without characters that a terminal or another tool
+    /// would act on.
     pub(crate) fn cleaned(mut self) -> Self {
         for text in [&mut self.daemon, &mut self.event] {
             clean(text, 64);
@@ -186,7 +192,8 @@ pub struct AuditRecord {
     pub hash: String,
 }
 
-/// Leaves of `text` at most `cap` characters and a `…`, with control, format and line-separator characters as `\u{…}`.
+/// Leaves of `text` at most `cap` characters and a `…`, with control, format and line-separator
+/// characters as `\u{…}`.
 fn clean(text: &mut String, cap: usize) {
     if text.len() <= cap && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
         return; // as nearly all are

@@ -9,7 +9,8 @@ use super::{AuditRecord, GENESIS, line_hash, split_line};
 pub struct Verified {
     /// Number of lines.
     pub lines: u64,
-    /// Hash of the last line, 64 zeros when there is none; lines cut off the end show only against a kept copy.
+    /// Hash of the last line, 64 zeros when there is none; lines cut off the end show only against
+    /// a kept copy.
     pub last_hash: String,
 }
 
@@ -26,7 +27,8 @@ pub struct AuditBroken {
 /// Reads a log to its end.
 ///
 /// # Errors
-/// The first line that is not the next link: unreadable, unfinished, out of order or with another hash.
+/// The first line that is not the next link: unreadable, unfinished, out of order or with another
+/// hash.
 pub fn verify(log: impl Read) -> Result<Verified, AuditBroken> {
     let mut log = BufReader::new(log);
     let mut done = Verified { lines: 0, last_hash: GENESIS.to_owned() };

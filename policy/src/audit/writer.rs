@@ -14,7 +14,8 @@ use time::macros::format_description;
 use super::bounds::Refusals;
 use super::{AuditEvent, AuditRecord, Bounds, GENESIS, Verdict, line_hash, split_line};
 
-/// More than the longest line that any version's writer made: 8 fields of 1024 characters, each up to 10 bytes escaped.
+/// More than the longest line that any version's writer made: 8 fields of 1024 characters, each up
+/// to 10 bytes escaped.
 const LINE_MAX: u64 = 256 * 1024;
 
 /// Why a log cannot be opened or continued.
@@ -60,7 +61,8 @@ pub enum Line {
     Refusal,
 }
 
-/// The one writer of a log: appends lines, each with a single write(2), and continues the chain of an existing file.
+/// The one writer of a log: appends lines, each with a single write(2), and continues the chain of
+/// an existing file.
 #[derive(Debug)]
 pub struct AuditWriter {
     path: PathBuf,
@@ -83,10 +85,11 @@ struct State {
 }
 
 impl AuditWriter {
-    /// Opens `path` for appending (mode 0600), locks it against other writers and reads its last line.
+    /// Opens `path` for appending (mode 0600), locks it against other writers and reads its last
+    /// line.
     ///
-    /// An unfinished last line (a machine that stopped in the middle of a write) is removed, and a `recovered` line
-    /// by `daemon` says how many bytes it had.
+    /// An unfinished last line (a machine that stopped in the middle of a write) is removed, and a
+    /// `recovered` line by `daemon` says how many bytes it had.
     ///
     /// # Errors
     /// [`AuditError::Io`], [`AuditError::Busy`] or [`AuditError::Damaged`].
@@ -142,9 +145,10 @@ impl AuditWriter {
     /// Appends one line and gives its `seq`; `None` for a refusal that was only counted.
     ///
     /// # Errors
-    /// [`AuditError::Io`] when the write fails, [`AuditError::Spent`] when the line would be too much; from then on every
-    /// call gives [`AuditError::Closed`] (after the latter, closing lines are still written), because a daemon that
-    /// cannot account for what it lets through must let nothing through.
+    /// [`AuditError::Io`] when the write fails, [`AuditError::Spent`] when the line would be too
+    /// much; from then on every call gives [`AuditError::Closed`] (after the latter, closing lines
+    /// are still written), because a daemon that cannot account for what it lets through must let
+    /// nothing through.
     pub fn append(&self, line: Line, event: AuditEvent) -> Result<Option<u64>, AuditError> {
         let mut state = self.lock();
         if state.failed || (state.spent && line != Line::Closing) {
@@ -158,7 +162,8 @@ impl AuditWriter {
         if written { self.write(&mut state, line, event).map(Some) } else { Ok(None) }
     }
 
-    /// Writes the count of refusals that had no line, if there were any. To be called when the daemon ends.
+    /// Writes the count of refusals that had no line, if there were any. To be called when the
+    /// daemon ends.
     ///
     /// # Errors
     /// As [`AuditWriter::append`].
@@ -175,7 +180,8 @@ impl AuditWriter {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while the lock is held is impossible short of running out of memory; the state stays whole anyway.
+        // A panic while the lock is held is impossible short of running out of memory; the state
+        // stays whole anyway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,9 +1,10 @@
 //! Zstandard (RFC 8878), block by block.
 //!
-//! ruzstd (0.8.1) gives out what it decoded only when a whole window has come after it, or the frame has ended; a text that
-//! is awaited would never be seen. So it is told that the frame has ended before the first block: an empty last block, after
-//! which it goes on decoding, but shows all it has. What it shows is left in its buffer, as later blocks refer to it; when
-//! that has grown by half, it is emptied and given the last window again, as blocks that are not compressed.
+//! ruzstd (0.8.1) gives out what it decoded only when a whole window has come after it, or the
+//! frame has ended; a text that is awaited would never be seen. So it is told that the frame has
+//! ended before the first block: an empty last block, after which it goes on decoding, but shows
+//! all it has. What it shows is left in its buffer, as later blocks refer to it; when that has
+//! grown by half, it is emptied and given the last window again, as blocks that are not compressed.
 
 use std::io::{self, Write};
 
@@ -11,7 +12,8 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::{Sink, Stop, Undo};
 
-/// Largest window, bytes (RFC 8878, 3.1.1.1.2, recommends to support at least this, and RFC 9659 to send no larger).
+/// Largest window, bytes (RFC 8878, 3.1.1.1.2, recommends to support at least this, and RFC 9659 to
+/// send no larger).
 const WINDOW: u64 = 8 << 20;
 /// Largest block, bytes.
 const BLOCK: usize = 128 << 10;
@@ -144,7 +146,8 @@ impl Zstd {
         self.decoder.collect_to_writer(&mut peek).map_err(|_| Stop::Corrupt)?;
         let (done, shown) = (peek.done, peek.shown);
         done?;
-        // All of it was shown: the buffer is in one piece, as nothing was ever taken from its front.
+        // All of it was shown: the buffer is in one piece, as nothing was ever taken from its
+        // front.
         if shown != self.decoder.can_collect() {
             return Err(Stop::Corrupt);
         }

@@ -1,4 +1,5 @@
-//! The table of tests/attacks/supervise/text.rs on all three screens: what an agent writes acts on none of them, and would as it was written.
+//! The table of tests/attacks/supervise/text.rs on all three screens: what an agent writes acts on
+//! none of them, and would as it was written.
 
 use std::sync::mpsc;
 

@@ -30,7 +30,8 @@ const MEASURE: Duration = Duration::from_secs(3);
 
 /// Show bottles, what their agents ask for, and what they do; decide with single keys.
 ///
-/// Keys are at the bottom of the screen; ? shows all. NO_COLOR, terminals without unicode and 80x24 are fine.
+/// Keys are at the bottom of the screen; ? shows all. NO_COLOR, terminals without unicode and 80x24
+/// are fine.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 

@@ -135,7 +135,8 @@ impl State {
         self.asking = Some(asking);
     }
 
-    /// Sends a decision; what comes of it arrives as a note. The policy is the one that the operator has on the screen.
+    /// Sends a decision; what comes of it arrives as a note. The policy is the one that the
+    /// operator has on the screen.
     pub fn approve(
         &mut self,
         p: &ProposalRow,

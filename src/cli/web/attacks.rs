@@ -1,5 +1,6 @@
-//! The table of tests/attacks/supervise/page.rs against the real page: each request gets nothing, and what it wants without its guard. The
-//! orchestrator is one that says yes to everything; the real one is in `lifecycle::supervise`.
+//! The table of tests/attacks/supervise/page.rs against the real page: each request gets nothing,
+//! and what it wants without its guard. The orchestrator is one that says yes to everything; the
+//! real one is in `lifecycle::supervise`.
 
 use bottle_channel::{read_header, write_header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,7 +1,8 @@
 //! `bottle web`: the dashboard's three views in a browser on this machine.
 //!
-//! No cookie and so no request forgery: the page has the session's key in its own storage and sends it with each request. The URL
-//! that is printed holds, behind `#`, a token that buys that key once. Nothing but the key opens `/events` and `/decide`.
+//! No cookie and so no request forgery: the page has the session's key in its own storage and sends
+//! it with each request. The URL that is printed holds, behind `#`, a token that buys that key
+//! once. Nothing but the key opens `/events` and `/decide`.
 
 #[cfg(test)]
 mod attacks;
@@ -36,7 +37,8 @@ use crate::say::say;
 use crate::state::Roots;
 use session::Session;
 
-/// How often files are looked at while somebody watches, and every how many looks processor and memory are measured.
+/// How often files are looked at while somebody watches, and every how many looks processor and
+/// memory are measured.
 const LOOK: Duration = Duration::from_millis(250);
 const MEASURE: u32 = 12;
 /// Connections at once; more wait.
@@ -50,7 +52,8 @@ const LINES: usize = 1000;
 
 /// Serve the dashboard to a browser on this machine.
 ///
-/// The URL that is printed works once: open it in the browser that is to decide. Another one: start this again.
+/// The URL that is printed works once: open it in the browser that is to decide. Another one: start
+/// this again.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Port on 127.0.0.1 (default: a free one).
@@ -233,7 +236,8 @@ struct Stopping {
 
 impl Site {
     async fn answer(&self, request: Request<Incoming>) -> Reply {
-        // A name that leads here (DNS rebinding) is not ours, and neither is a page of another origin.
+        // A name that leads here (DNS rebinding) is not ours, and neither is a page of another
+        // origin.
         let of = |name| {
             request
                 .headers()

@@ -1,4 +1,5 @@
-//! The table of tests/attacks/supervise/desk.rs: each attack fails, and works without the guard that stops it.
+//! The table of tests/attacks/supervise/desk.rs: each attack fails, and works without the guard
+//! that stops it.
 
 use bottle_policy::Said;
 

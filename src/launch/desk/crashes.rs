@@ -1,4 +1,5 @@
-//! What is left when the orchestrator dies between two steps of a decision: the change is made, or it is asked again, and never both.
+//! What is left when the orchestrator dies between two steps of a decision: the change is made, or
+//! it is asked again, and never both.
 
 use super::world::{Daemons, MANIFEST, World, Yes, branch, plain, route};
 use super::*;

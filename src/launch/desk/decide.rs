@@ -151,7 +151,8 @@ impl Work {
         Ok(Answer::Done { text })
     }
 
-    /// What is approved and cannot be done is as if it were not: the operator is told, and may try again.
+    /// What is approved and cannot be done is as if it were not: the operator is told, and may try
+    /// again.
     fn failed(&mut self, mut proposal: Proposal, why: &str) -> Result<Answer, No> {
         self.reopen(&mut proposal);
         let why =
@@ -179,7 +180,8 @@ impl Work {
         self.check_typed(&Ask::Route(route.clone()), typed)?;
         check_time(scope)?;
         let edit = self.edit(&proposal.ask, Some(&route), scope)?;
-        // Held until the new policy is in force: no other reload can come between what was shown and what is done.
+        // Held until the new policy is in force: no other reload can come between what was shown
+        // and what is done.
         let in_force = self.in_force::<Policy>().await?;
         let digest = in_force.policy().digest();
         if digest != against && self.guards.hold(Guard::Shown) {
@@ -339,8 +341,8 @@ fn check_time(scope: Scope) -> Result<(), No> {
     }
 }
 
-/// `policy` with the route of a proposal at its end. Routes for one request that it makes superfluous go: a spent one would
-/// stand in its way.
+/// `policy` with the route of a proposal at its end. Routes for one request that it makes
+/// superfluous go: a spent one would stand in its way.
 fn granted(policy: &Policy, id: u32, route: &RouteAsk, scope: Scope) -> Policy {
     let mut routes = policy.routes.clone();
     routes.retain(|r| {

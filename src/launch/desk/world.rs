@@ -1,4 +1,5 @@
-//! A desk with a bottle's files around it, and daemons that say of each policy that it is in force. For tests.
+//! A desk with a bottle's files around it, and daemons that say of each policy that it is in force.
+//! For tests.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Hosts that a route may name but that lead to where no bottle may go, unless the route says `allow_private`.
+//! Hosts that a route may name but that lead to where no bottle may go, unless the route says
+//! `allow_private`.
 
 /// Hosts as routes spell them.
 pub const HOSTS: &[&str] = &[

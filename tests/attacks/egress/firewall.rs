@@ -1,5 +1,6 @@
-//! Credentials on their way out, in every part of a request and in every dress. The route is `api.test`, whose own token is
-//! one of the secrets; another secret is a provider's key that is not ours.
+//! Credentials on their way out, in every part of a request and in every dress. The route is
+//! `api.test`, whose own token is one of the secrets; another secret is a provider's key that is
+//! not ours.
 
 use super::Rule;
 

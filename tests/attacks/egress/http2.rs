@@ -1,5 +1,5 @@
-//! The same intentions over HTTP/2, and heads that would become another request on a naive way down to HTTP/1.1. Route as
-//! in requests.rs.
+//! The same intentions over HTTP/2, and heads that would become another request on a naive way down
+//! to HTTP/1.1. Route as in requests.rs.
 
 use super::Rule;
 use super::Without::{self, Parser, Reaches, ReachesIfAlso};
@@ -48,7 +48,8 @@ const HTTPS: (&str, &str) = (":scheme", "https");
 const API: (&str, &str) = (":authority", "api.test");
 const PATH: (&str, &str) = (":path", "/v1/a");
 
-/// A proxy that writes these fields out as HTTP/1.1 lines has written something else than it has checked.
+/// A proxy that writes these fields out as HTTP/1.1 lines has written something else than it has
+/// checked.
 #[rustfmt::skip]
 pub const RAW: &[Raw] = &[
     Raw("line break in a value", &[GET, HTTPS, API, PATH, ("x", "y\r\ntransfer-encoding: chunked")]),

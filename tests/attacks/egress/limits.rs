@@ -1,9 +1,10 @@
-//! More than a route allows. The route has max_body 1000, budget 5000 up and 5000 down, rate 5/m, for `*.api.test`.
+//! More than a route allows. The route has max_body 1000, budget 5000 up and 5000 down, rate 5/m,
+//! for `*.api.test`.
 
 use super::Rule;
 
-/// Name, the rule, and the requests, of which the last is refused: host, method, bytes of path, bytes of body, whether the
-/// body is chunked.
+/// Name, the rule, and the requests, of which the last is refused: host, method, bytes of path,
+/// bytes of body, whether the body is chunked.
 #[derive(Debug)]
 pub struct Case(
     pub &'static str,

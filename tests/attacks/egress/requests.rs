@@ -1,6 +1,7 @@
-//! Requests that egress must refuse. Each is run against both chains (bundle/tests/conformance.rs), and against our own
-//! without the one rule that stops it (bundle/src/egress/attacks.rs). The route is `api.test`, with the test's token, for
-//! GET, POST and TRACE of /v1/*; `other.test` has a route without a token, `plain.test:80` one without TLS.
+//! Requests that egress must refuse. Each is run against both chains (bundle/tests/conformance.rs),
+//! and against our own without the one rule that stops it (bundle/src/egress/attacks.rs). The route
+//! is `api.test`, with the test's token, for GET, POST and TRACE of /v1/*; `other.test` has a route
+//! without a token, `plain.test:80` one without TLS.
 
 use super::Rule;
 
@@ -27,7 +28,8 @@ pub enum Without {
 }
 use Without::{Opens, Parser, Reaches, ReachesIfAlso, Unaudited};
 
-/// Name, the rule that stops it, where its bytes go in, the bytes, and what happens without the rule.
+/// Name, the rule that stops it, where its bytes go in, the bytes, and what happens without the
+/// rule.
 #[derive(Debug)]
 pub struct Case(pub &'static str, pub Rule, pub At, pub &'static str, pub Without);
 

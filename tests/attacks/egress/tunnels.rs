@@ -1,4 +1,5 @@
-//! What may not follow CONNECT: to a route that is intercepted, and to one that is left alone (`passthrough`).
+//! What may not follow CONNECT: to a route that is intercepted, and to one that is left alone
+//! (`passthrough`).
 
 use super::Rule;
 
@@ -7,12 +8,14 @@ use super::Rule;
 pub enum First {
     /// These bytes.
     Bytes(&'static [u8]),
-    /// A real ClientHello for this name (none at all for `""`), in records of so many bytes, with this extension more.
+    /// A real ClientHello for this name (none at all for `""`), in records of so many bytes, with
+    /// this extension more.
     Hello(&'static str, usize, &'static [u8]),
 }
 use First::{Bytes, Hello};
 
-/// Name, the rule, whether the route is passthrough, and what the guest says first. The tunnel is to `api.test:443`.
+/// Name, the rule, whether the route is passthrough, and what the guest says first. The tunnel is
+/// to `api.test:443`.
 #[derive(Debug)]
 pub struct Case(pub &'static str, pub Rule, pub bool, pub First);
 

@@ -1,4 +1,5 @@
-//! The table of pushes, each made by the git in a bottle, through all that a launch starts; the upstream has a real sshd before it.
+//! The table of pushes, each made by the git in a bottle, through all that a launch starts; the
+//! upstream has a real sshd before it.
 
 #[path = "../../../bundle/tests/gate/client.rs"]
 mod client;
@@ -18,7 +19,8 @@ use pushes::{By, CASES as PUSHES, OWN};
 
 pub const CASES: &[Case] = &[("attacks::git::no_push_of_the_table_leaves_a_bottle", none_leaves)];
 
-/// What each push of the table is made in: a clone of an upstream with main, agent/old and the tag agent-1.
+/// What each push of the table is made in: a clone of an upstream with main, agent/old and the tag
+/// agent-1.
 fn seed(upstream: &Upstream) -> Work {
     let dir = tempfile::tempdir().unwrap();
     run(git(dir.path()).args(["clone", "-q"]).arg(upstream.at("x.git")).arg("w"));

@@ -1,11 +1,13 @@
-//! Pushes that must not get through. Each is made by a real git in a clone whose branch `agent/old` the upstream has, too; the
-//! policy allows the branches `agent/*`, `main` and `Main`, protects `main`, allows tags `agent-*` and addresses at `agent.test`,
-//! packs of 200 KB, objects of 100 KB and 60 of them.
+//! Pushes that must not get through. Each is made by a real git in a clone whose branch `agent/old`
+//! the upstream has, too; the policy allows the branches `agent/*`, `main` and `Main`, protects
+//! `main`, allows tags `agent-*` and addresses at `agent.test`, packs of 200 KB, objects of 100 KB
+//! and 60 of them.
 
 use super::{Rule, Work};
 
-/// Name, the rule that stops it, rules that would stop it before, whether only gitleaks knows, and how to make it: gives the
-/// arguments of `git push`. Without all of those rules it reaches the upstream.
+/// Name, the rule that stops it, rules that would stop it before, whether only gitleaks knows, and
+/// how to make it: gives the arguments of `git push`. Without all of those rules it reaches the
+/// upstream.
 pub struct Case(
     pub &'static str,
     pub Rule,

@@ -1,5 +1,5 @@
-//! What an agent, or an operator's program in a hurry, could bring to the desk. The bottle has a route to a.pinned.test that is passthrough, and a
-//! repository x with the branches agent/*.
+//! What an agent, or an operator's program in a hurry, could bring to the desk. The bottle has a
+//! route to a.pinned.test that is passthrough, and a repository x with the branches agent/*.
 
 use super::world::{World, Yes, branch, plain, route};
 use super::{Guard, Scope};
@@ -163,7 +163,8 @@ pub const CASES: &[Case] = &[
     Case("a document under another number", Guard::Own, &[Guard::Expired], |w| smuggled(w, |p| p.id = 8)),
 ];
 
-/// A document that somebody put into the queue's directory before the launch: whether it can be approved.
+/// A document that somebody put into the queue's directory before the launch: whether it can be
+/// approved.
 fn smuggled(w: &mut World, change: fn(&mut super::Proposal)) -> bool {
     let mut document = {
         let id = w.ask(route("theirs.test", "/x"));

@@ -1,5 +1,6 @@
-//! What a hostile guest sends to the supervise daemon. Each case is a whole HTTP request (or what is none), and what must come back.
-//! After every one of them the daemon answers an honest client as if nothing had happened.
+//! What a hostile guest sends to the supervise daemon. Each case is a whole HTTP request (or what
+//! is none), and what must come back. After every one of them the daemon answers an honest client
+//! as if nothing had happened.
 
 use super::Guard;
 
@@ -18,8 +19,9 @@ use Want::{Refused, Says, Status};
 /// Name, request, answer.
 pub struct Case(pub &'static str, pub fn() -> Vec<u8>, pub Want);
 
-/// Name, the guard that stops it, the request, and what comes back. Without the guard it is filed. What [`CASES`] has more of is stopped by types,
-/// which cannot be switched off: there is no place for it.
+/// Name, the guard that stops it, the request, and what comes back. Without the guard it is filed.
+/// What [`CASES`] has more of is stopped by types, which cannot be switched off: there is no place
+/// for it.
 pub struct Twin(pub &'static str, pub Guard, pub fn() -> Vec<u8>, pub Want);
 
 /// A POST of `body` with what an MCP client sends, `more` being further headers.

@@ -1,10 +1,13 @@
-//! Requests to `bottle web` that another page, another program or a name that was led here could make. Nothing may come of them.
+//! Requests to `bottle web` that another page, another program or a name that was led here could
+//! make. Nothing may come of them.
 
-/// Name, request, status of the answer, and the guards: without the first, and those after it that would stop it as well, it works. None: there
-/// is nothing to switch off, such a request has no meaning here.
+/// Name, request, status of the answer, and the guards: without the first, and those after it that
+/// would stop it as well, it works. None: there is nothing to switch off, such a request has no
+/// meaning here.
 ///
-/// Where a request has the session's key, the token of the printed URL, or the port in it: `{key}`, `{token}`, `{port}`; `{body}` is a
-/// decision that would be taken if it came from the page, `{stop}` the end of the bottle, `{large}` one with 20 KB around it, `{login}` the page's login.
+/// Where a request has the session's key, the token of the printed URL, or the port in it: `{key}`,
+/// `{token}`, `{port}`; `{body}` is a decision that would be taken if it came from the page,
+/// `{stop}` the end of the bottle, `{large}` one with 20 KB around it, `{login}` the page's login.
 pub struct Case(pub &'static str, pub &'static str, pub u16, pub &'static [&'static str]);
 
 const OK: &str = "authorization: Bearer {key}\r\ncontent-type: application/json\r\n";

@@ -24,7 +24,8 @@ use On::{Dashboard, Page, Terminal};
 const ALL: [On; 3] = [Terminal, Dashboard, Page];
 const NO_CELLS: [On; 2] = [Terminal, Page];
 
-/// Name, where it is written, the text, what of it must not come through, and where it does without the guard.
+/// Name, where it is written, the text, what of it must not come through, and where it does without
+/// the guard.
 pub struct Case(pub &'static str, pub In, pub &'static str, pub &'static str, pub &'static [On]);
 
 #[rustfmt::skip]

@@ -62,7 +62,8 @@ fn coded(coding: &str, data: &[u8]) -> Vec<u8> {
             w.write_all(data).unwrap();
             w.finish().unwrap()
         }
-        // One uncompressed meta-block (RFC 7932 section 9.2): WBITS 16, not last, 4 nibbles of length - 1, uncompressed.
+        // One uncompressed meta-block (RFC 7932 section 9.2): WBITS 16, not last, 4 nibbles of
+        // length - 1, uncompressed.
         "br" => {
             let bits = ((u32::try_from(data.len()).unwrap() - 1) << 4) | (1 << 20);
             [&bits.to_le_bytes()[..3], data, &[3]].concat()

@@ -189,7 +189,8 @@ async fn a_broken_http2_connection_is_one_line_and_no_more() {
     let upstream = Upstream::start(&["api.test", "other.test"], true).await;
     let plain = Upstream::start(&[], false).await;
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    // A frame too large, CONTINUATION of nothing, DATA on no stream, 20,000 streams opened and reset at once.
+    // A frame too large, CONTINUATION of nothing, DATA on no stream, 20,000 streams opened and
+    // reset at once.
     let reset: Vec<u8> = (0u32..20_000)
         .flat_map(|n| {
             let id = (2 * n + 1).to_be_bytes();

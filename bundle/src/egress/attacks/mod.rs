@@ -1,4 +1,5 @@
-//! Attacks, each twice: against the proxy, and against the proxy without the one rule that stops it.
+//! Attacks, each twice: against the proxy, and against the proxy without the one rule that stops
+//! it.
 
 use std::sync::Arc;
 
@@ -254,7 +255,8 @@ async fn an_upstream_that_cannot_prove_its_name_gets_nothing() {
 
 #[tokio::test]
 async fn a_smuggled_second_request_is_seen_as_what_it_is() {
-    // The body hides a request; whoever frames the message otherwise than the upstream would let it through.
+    // The body hides a request; whoever frames the message otherwise than the upstream would let it
+    // through.
     let upstream = Upstream::start(&["api.test"], true).await;
     let mut route = upstream.route("api", "api.test");
     route.paths = vec!["/v1/*".parse().unwrap()];

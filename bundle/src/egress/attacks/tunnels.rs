@@ -74,7 +74,8 @@ async fn nothing_but_tls_for_that_host_follows_connect() {
         if line["rule"] != rule.code() || *upstream.connections.lock().unwrap() > 0 || !told {
             wrong.push(format!("{name}: {line} {answer:?}"));
         }
-        // Without the rule: the bytes reach the upstream, or our own TLS answers for another host than was allowed.
+        // Without the rule: the bytes reach the upstream, or our own TLS answers for another host
+        // than was allowed.
         let (bench, answer) = attack(&upstream, vec![*rule], case).await;
         let reached = *upstream.connections.lock().unwrap() > 0;
         let answered = matches!(first, First::Hello(..)) && answer.first() == Some(&22);

@@ -1,5 +1,6 @@
-//! Attacks, each twice: against the gate, and against the gate without the rules that stop it. Here the upstream is a
-//! repository on this machine, and children are not confined; `tests/gate.rs` has the real thing.
+//! Attacks, each twice: against the gate, and against the gate without the rules that stop it. Here
+//! the upstream is a repository on this machine, and children are not confined; `tests/gate.rs` has
+//! the real thing.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
