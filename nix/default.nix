@@ -1,9 +1,10 @@
 # Everything the flake gives, in one scope: a file's arguments are filled in from here by name.
-{ self ? null, system ? "x86_64-linux" }:
+# `nixpkgs` is a flake, of which legacyPackages is used, or { } where the sources come from nix/fetch.
+{ nixpkgs ? { }, system ? "x86_64-linux" }:
 let
   call = file: let f = import file; in f (builtins.intersectAttrs (builtins.functionArgs f) scope);
   scope = {
-    inherit self system;
+    inherit nixpkgs system;
     fixed = call ./fixed.nix;
     lock = call ./lock.nix;
     seed = (builtins.head (builtins.filter (s: s.kind == "tree") (scope.lock "seed"))).src;
@@ -56,14 +57,15 @@ let
     realise = call ./packages/realise.nix;
     closure-of = call ./packages/closure.nix;
     closure = scope.closure-of [ ];
+    later-of = call ./packages/later.nix;
     closure-agents = call ./packages/closure-agents.nix;
     closure-clients = call ./packages/closure-clients.nix;
     bottle-of = call ./packages/bottle.nix;
-    bottle = scope.bottle-of scope.closure;
+    bottle = scope.bottle-of [ ];
     lib = {
       mkAgentImage = scope.agent-image;
       # `bottle` with a team's images beside the built-in ones.
-      mkBottle = { images }: scope.bottle-of (scope.closure-of images);
+      mkBottle = { images }: scope.bottle-of images;
     };
 
     check-root = call ./checks/root.nix;

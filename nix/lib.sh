@@ -24,8 +24,9 @@ said() { if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ]; then printf '\r\033[K%s\n' 
 # A group of sources is a name in nix/lock, or the path of a lock elsewhere, which has a slash.
 lock_file() { case $1 in */*) printf '%s\n' "$1" ;; *) printf '%s\n' "$lockdir/$1.lock" ;; esac; }
 
-# The lines of a lock, without comments: KIND NAME VERSION FILE HASH, tab-separated; of npm packages that bring
-# others along also the directory each is installed in.
+# The lines of a lock without comments: KIND NAME VERSION FILE HASH [DIRECTORY], separated by tabs. DIRECTORY is where a
+# Debian package is in the archive (plain Nix fetches it from there), or where an npm package that was locked together
+# with its dependencies is installed below node_modules.
 lock_lines() { grep -v '^#' "$(lock_file "$1")" | grep . || true; }
 
 # The Debian mirror this machine is configured for, whatever it is. No file of ours names one.

@@ -35,7 +35,7 @@ in {
   build = { name, layer, members ? workspace.members, tests ? false, root ? toolchain, script, env ? { }, after ? "" }: in-root {
     inherit name root env after;
     script = setup + workspace.stage { inherit members tests; } + ''
-      cp -a ${layer} target
+      cp -a --no-preserve=ownership ${layer} target
       chmod -R u+w target
       cd ws
     '' + script;

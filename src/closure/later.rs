@@ -14,8 +14,9 @@ use crate::say::say;
 /// How an engine's image is built.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Build {
-    /// The derivation, in the store.
-    pub drv: PathBuf,
+    /// The derivation, in the store; `later.json` names it.
+    #[serde(skip)]
+    pub drv: Option<PathBuf>,
     /// What it builds: a directory with `image.json`, an [`Image`].
     pub result: PathBuf,
     /// Where the file that the engine boots will be.
@@ -51,6 +52,16 @@ pub(super) struct Realise {
     program: PathBuf,
 }
 
+/// The format of `later.json`, which is beside `closure.json` where images can be built: how they are
+/// built. It is a file of its own because derivations depend on where their sources come from, and
+/// nothing in `closure.json` does.
+#[derive(Debug, Deserialize)]
+pub(super) struct Builders {
+    realise: Realise,
+    /// Derivations by image and engine.
+    drv: BTreeMap<String, BTreeMap<String, PathBuf>>,
+}
+
 impl Build {
     /// Whether it is built already.
     #[must_use]
@@ -60,6 +71,29 @@ impl Build {
 }
 
 impl Closure {
+    /// Adds what the `later.json` beside the closure `path` says, if there is one.
+    pub(super) fn read_builders(&mut self, path: &Path) -> Result<()> {
+        let path = path.with_file_name("later.json");
+        let text = match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            read => read.context(Kind::Engine, || format!("cannot read {}", path.display()))?,
+        };
+        let builders: Builders = serde_json::from_slice(&text).context(Kind::Engine, || {
+            format!("{} does not tell how images are built", path.display())
+        })?;
+        for (image, engines) in builders.drv {
+            for (engine, drv) in engines {
+                if let Some(build) =
+                    self.later.get_mut(&image).and_then(|later| later.builds.get_mut(&engine))
+                {
+                    build.drv = Some(drv);
+                }
+            }
+        }
+        self.realise = Some(builders.realise);
+        Ok(())
+    }
+
     /// Makes sure that the image `name` for `engine` is in the store, building it when it is not,
     /// and keeps it from the garbage collector by a link in the directory `roots`. What the builder
     /// says goes to standard error unless `quiet`.
@@ -86,10 +120,12 @@ impl Closure {
                     "bottle: the image {name} is built once, which takes some minutes and a download{megabytes}"
                 ));
             }
-            let built = self
-                .realise
-                .as_ref()
-                .map(|realise| run(&realise.program, build, &later.sources, &root, quiet));
+            let built = match (&self.realise, &build.drv) {
+                (Some(realise), Some(drv)) => {
+                    Some(run(&realise.program, drv, &later.sources, &root, quiet))
+                }
+                _ => None,
+            };
             match built {
                 Some(Err(e)) if !build.is_built() => return Err(e),
                 None if !build.is_built() => {
@@ -113,17 +149,12 @@ impl Closure {
     }
 }
 
-fn run(program: &Path, build: &Build, sources: &[String], root: &Path, quiet: bool) -> Result<()> {
-    let hint = format!(
-        "{} {} {} {}",
-        program.display(),
-        build.drv.display(),
-        root.display(),
-        sources.join(" ")
-    );
+fn run(program: &Path, drv: &Path, sources: &[String], root: &Path, quiet: bool) -> Result<()> {
+    let hint =
+        format!("{} {} {} {}", program.display(), drv.display(), root.display(), sources.join(" "));
     let said = if quiet { Stdio::null() } else { Stdio::inherit() };
     let status = Command::new(program)
-        .arg(&build.drv)
+        .arg(drv)
         .arg(root)
         .args(sources)
         .stdin(Stdio::null())

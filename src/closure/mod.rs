@@ -38,7 +38,8 @@ pub struct Closure {
     /// Images that are built when a launch first needs them.
     #[serde(default)]
     pub later: BTreeMap<String, Later>,
-    /// What builds them.
+    /// What builds them, from `later.json`.
+    #[serde(skip)]
     realise: Option<Realise>,
 }
 
@@ -200,7 +201,7 @@ impl Closure {
         let text = std::fs::read(path)
             .context(Kind::Engine, || format!("cannot read the closure {}", path.display()))
             .map_err(|e| e.hint(rebuild))?;
-        let closure: Self = serde_json::from_slice(&text)
+        let mut closure: Self = serde_json::from_slice(&text)
             .context(Kind::Engine, || format!("{} is not a closure", path.display()))
             .map_err(|e| e.hint(rebuild))?;
         if closure.version != 1 {
@@ -210,6 +211,7 @@ impl Closure {
             )
             .hint(rebuild));
         }
+        closure.read_builders(path).map_err(|e| e.hint(rebuild))?;
         Ok(closure)
     }
 
