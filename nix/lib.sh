@@ -123,6 +123,25 @@ ${NIX_CONFIG:-}"
   export NIX_CONFIG
 }
 
+# The reference of this checkout's flake for machines with registries only.
+registries_flake() {
+  local at=$top name link
+  name=$(basename "$top")
+  # Nix 2.8 takes no spaces and no escapes in such a path. It follows a link above the checkout, but not one in its place.
+  case $top in
+    *[!A-Za-z0-9/._+~-]*)
+      case $name in
+        *[!A-Za-z0-9._+~-]*) die "Nix cannot read a checkout that is named '$name'" "rename it: mv '$top' '$(dirname "$top")/bot-bottle'" ;;
+      esac
+      link=$(dirname "$cache")/above-$(printf %s "$top" | sha256sum | cut -c1-16)
+      mkdir -p "$(dirname "$link")" && ln -sfn "$(dirname "$top")" "$link" ||
+        die "Nix needs a path without spaces, and no link to $(dirname "$top") can be made in $(dirname "$link")" "set XDG_CACHE_HOME to a writable directory"
+      at=$link/$name
+      ;;
+  esac
+  printf 'git+file://%s?dir=nix/registries\n' "$at"
+}
+
 # The sources of a group as lock lines; the crates' lock is Cargo.lock itself.
 sources() {
   if [ "$1" = crates ]; then
