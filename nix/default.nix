@@ -77,6 +77,7 @@ let
     nested-run = call ./nested/run.nix;
     bench-engine = call ./nested/bench.nix;
     checks = {
+      same-paths = call ./checks/same-paths.nix;
       unit = call ./checks/unit.nix;
       lint = call ./checks/lint.nix;
       boot = call ./checks/boot.nix;

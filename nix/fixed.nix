@@ -19,6 +19,7 @@ let
     system = "builtin";
     builder = "builtin:fetchurl";
     preferLocalBuild = true;
+    impureEnvVars = [ "http_proxy" "https_proxy" "ftp_proxy" "all_proxy" "no_proxy" ];
   } // output);
 in
 if !(nixpkgs ? legacyPackages)
