@@ -25,7 +25,7 @@ said() { if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ]; then printf '\r\033[K%s\n' 
 lock_file() { case $1 in */*) printf '%s\n' "$1" ;; *) printf '%s\n' "$lockdir/$1.lock" ;; esac; }
 
 # The lines of a lock without comments: KIND NAME VERSION FILE HASH [DIRECTORY], separated by tabs. DIRECTORY is where a
-# Debian package is in the archive (plain Nix fetches it from there), or where an npm package that was locked together
+# Debian package or a wheel is in its registry's archive (plain Nix fetches it from there), or where an npm package that was locked together
 # with its dependencies is installed below node_modules.
 lock_lines() { grep -v '^#' "$(lock_file "$1")" | grep . || true; }
 

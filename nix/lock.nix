@@ -1,5 +1,6 @@
-# The sources of a group, as { kind; name; version; src; directory; } in the order of nix/lock/GROUP.lock. The group may also be the path of a
-# lock file elsewhere. `directory` is where an npm package is installed that was locked together with its dependencies, else null.
+# The sources of a group, as { kind; name; version; src; directory; origin; } in the order of nix/lock/GROUP.lock. The group may also be the path of a
+# lock file elsewhere. `directory` is where an npm package is installed that was locked together with its dependencies, else null. `origin` says
+# where plain Nix finds the file (fixed.nix).
 { fixed }:
 group:
 let
@@ -12,8 +13,14 @@ let
       field = builtins.elemAt fields;
       kind = field 0;
       directory = if builtins.length fields > 5 then field 5 else null;
+      origin = {
+        inherit kind directory;
+        pname = field 1;
+        version = field 2;
+        file = field 3;
+      };
     in {
-      inherit kind;
+      inherit kind origin;
       name = field 1;
       version = field 2;
       directory = if kind == "npm" then directory else null;
@@ -23,12 +30,7 @@ let
         hash = field 4;
         algo = if kind == "npm" then "sri" else "sha256";
         mode = if kind == "tree" then "recursive" else "flat";
-        origin = {
-          inherit kind directory;
-          pname = field 1;
-          version = field 2;
-          file = field 3;
-        };
+        inherit origin;
       };
     };
 in map source lines

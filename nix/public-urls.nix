@@ -15,14 +15,18 @@ in {
     then throw "the lock line of ${file} does not say where in Debian's archive the file is: renew the lock with nix/relock"
     else pkgs.fetchurl { inherit name; url = "mirror://debian/${directory}/${without-epoch file}"; hash = hex hash; };
 
-  # NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM.whl; no locked wheel has a build number.
-  pypi = { file, hash, ... }:
+  # NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM.whl; no locked wheel has a build number. fetchPypi knows the host, and an address that the registry
+  # redirects; the lock has the one without redirection, which mirrors know too.
+  pypi = { file, directory, hash, ... }:
     let
       parts = split "-" (builtins.head (builtins.match "(.*)\\.whl" file));
       part = builtins.elemAt parts;
+      direct = fetched:
+        if directory == null || !(fetched ? resolvedUrl) then fetched
+        else fetched // { resolvedUrl = "${builtins.head (split "packages/" fetched.resolvedUrl)}${directory}/${file}"; };
     in
     if builtins.length parts != 5 then throw "the wheel ${file} has a build number, which nixpkgs' fetchPypi cannot name"
-    else pkgs.fetchPypi {
+    else direct (pkgs.fetchPypi {
       pname = part 0;
       version = part 1;
       format = "wheel";
@@ -31,7 +35,7 @@ in {
       abi = part 3;
       platform = part 4;
       hash = hex hash;
-    };
+    });
 
   crate = { name, pname, version, hash, ... }: pkgs.fetchCrate { inherit name pname version; unpack = false; hash = hex hash; };
 
