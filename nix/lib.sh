@@ -97,10 +97,13 @@ private_apt_update() {
 
 # Where builds happen, and NIX_CONFIG for it. Sets store_root: what precedes /nix/store on this disk.
 nix_env() {
-  local mode=
+  local mode='' builds='sandbox = true
+sandbox-fallback = false
+sandbox-paths ='
   store_root=
   if [ -S /nix/var/nix/daemon-socket/socket ]; then
-    : # an installed multi-user Nix does the building
+    # An installed multi-user Nix does the building, and decides how; it warns of every setting that it ignores.
+    builds=
   elif [ "$(id -u)" = 0 ] || [ -w /nix/var/nix ]; then
     mode='build-users-group ='
   else
@@ -113,9 +116,7 @@ nix_env() {
   NIX_CONFIG="experimental-features = nix-command flakes
 $mode
 substituters =
-sandbox = true
-sandbox-fallback = false
-sandbox-paths =
+$builds
 flake-registry = /dev/null
 warn-dirty = false
 max-jobs = auto
