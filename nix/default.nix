@@ -1,10 +1,11 @@
 # Everything the flake gives, in one scope: a file's arguments are filled in from here by name.
 # `nixpkgs` is a flake, of which legacyPackages is used, or { } where the sources come from nix/fetch.
-{ nixpkgs ? { }, system ? "x86_64-linux" }:
+# `revision` is the commit, for `bottle --version`.
+{ nixpkgs ? { }, revision ? "unknown", system ? "x86_64-linux" }:
 let
   call = file: let f = import file; in f (builtins.intersectAttrs (builtins.functionArgs f) scope);
   scope = {
-    inherit nixpkgs system;
+    inherit nixpkgs revision system;
     fixed = call ./fixed.nix;
     lock = call ./lock.nix;
     seed = (builtins.head (builtins.filter (s: s.kind == "tree") (scope.lock "seed"))).src;
@@ -70,6 +71,13 @@ let
 
     check-root = call ./checks/root.nix;
     browser-root = import ./checks/root.nix { inherit (scope) debian toolchain-setup; more = [ "browser" ]; };
+    dev-root = import ./checks/root.nix {
+      inherit (scope) debian toolchain-setup;
+      name = "dev-root";
+      more = [ "dev" ];
+      # rust-analyzer reads the standard library's sources only.
+      drop = map (d: "usr/src/rustc-1.85.0/${d}") [ "src" "compiler" "tests" "vendor" ];
+    };
     test-programs = call ./checks/programs.nix;
     tests = call ./checks/tests.nix;
     sshd = import ./checks/sshd.nix;
@@ -87,9 +95,13 @@ let
       smolvm = call ./checks/smolvm.nix;
     } // (if scope.workspace.bottle-tests == [ ] then { } else { bottles = call ./checks/bottles.nix; });
 
-    dev-tools = call ./packages/dev-tools.nix;
+    dev-tools-of = call ./packages/dev-tools.nix;
+    # `nix fmt` needs no editor's tools.
+    dev-tools = scope.dev-tools-of scope.check-root;
+    shell-tools = scope.dev-tools-of scope.dev-root;
     fmt = call ./packages/fmt.nix;
     shell = call ./shell.nix;
     bench = call ./packages/bench.nix;
+    sbom = call ./packages/sbom.nix;
   };
 in scope

@@ -3,7 +3,7 @@
 let
   system = "x86_64-linux";
   source = self.sourceInfo;
-  parts = import ./. { inherit nixpkgs system; };
+  parts = import ./. { inherit nixpkgs system; revision = self.shortRev or self.dirtyShortRev or "dirty"; };
 
   describe = description: package: package // {
     meta = {
@@ -22,6 +22,7 @@ let
     bottle-bundle = "The sidecar daemons of a bottle: egress proxy, git gate, supervise";
     bottle-guest = "The agent inside a bottle's guest, static";
     bench = "Benchmarks of launches, egress and git, beside the programs they measure";
+    sbom = "The bill of materials of what bottle runs, CycloneDX";
     mitmproxy = "The egress chain on mitmproxy, an alternative to the built-in proxy";
     image-demo = "The demo's image, a read-only file system for QEMU";
     smolmachine-demo = "The demo's image as a .smolmachine";
@@ -60,6 +61,8 @@ in {
   } else { });
 
   overlays.default = import ./overlay.nix;
+  nixosModules = rec { bottle = import ./modules/nixos.nix { package = packages.bottle; }; default = bottle; };
+  homeModules = rec { bottle = import ./modules/home.nix { package = packages.bottle; }; default = bottle; };
   lib.${system} = parts.lib;
   templates.default = { path = ./template; description = "A team's bottles: its own image, its own bottle.toml"; };
 }
