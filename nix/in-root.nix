@@ -17,6 +17,11 @@ in bare {
     unset body
     export TOP=$PWD
     status=0
+    [ ! -e /nix/var ] || {
+      echo 'error: this build is not sandboxed: it sees the machine that it runs on'
+      echo '  hint: set "sandbox = true" in /etc/nix/nix.conf, and restart the daemon if there is one'
+      exit 1
+    } >&2
     mkdir probe
     busybox unshare -m -U -r busybox mount -t tmpfs tmpfs probe || {
       echo 'error: a build cannot mount anything in a user namespace of its own here'

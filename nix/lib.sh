@@ -124,23 +124,23 @@ ${NIX_CONFIG:-}"
   export NIX_CONFIG
 }
 
-# The reference of this checkout's flake for machines with registries only.
-registries_flake() {
-  local at=$top name link
-  name=$(basename "$top")
-  # Nix 2.8 takes no spaces and no escapes in such a path. It follows a link above the checkout, but not one in its place.
-  case $top in
+# flake_reference DIR [SUBDIR]: the flake of the git checkout DIR. Nix 2.8 takes no spaces and no escapes in such a path. It follows a link above
+# the checkout, but not one in its place.
+flake_reference() {
+  local at=$1 name link
+  name=$(basename "$1")
+  case $1 in
     *[!A-Za-z0-9/._+~-]*)
       case $name in
-        *[!A-Za-z0-9._+~-]*) die "Nix cannot read a checkout that is named '$name'" "rename it: mv '$top' '$(dirname "$top")/bot-bottle'" ;;
+        *[!A-Za-z0-9._+~-]*) die "Nix cannot read a checkout that is named '$name'" "rename it: mv '$1' '$(dirname "$1")/${name//[!A-Za-z0-9._+~-]/-}'" ;;
       esac
-      link=$(dirname "$cache")/above-$(printf %s "$top" | sha256sum | cut -c1-16)
-      mkdir -p "$(dirname "$link")" && ln -sfn "$(dirname "$top")" "$link" ||
-        die "Nix needs a path without spaces, and no link to $(dirname "$top") can be made in $(dirname "$link")" "set XDG_CACHE_HOME to a writable directory"
+      link=$(dirname "$cache")/above-$(printf %s "$1" | sha256sum | cut -c1-16)
+      mkdir -p "$(dirname "$link")" && ln -sfn "$(dirname "$1")" "$link" ||
+        die "Nix needs a path without spaces, and no link to $(dirname "$1") can be made in $(dirname "$link")" "set XDG_CACHE_HOME to a writable directory"
       at=$link/$name
       ;;
   esac
-  printf 'git+file://%s?dir=nix/registries\n' "$at"
+  printf 'git+file://%s%s\n' "$at" "${2:+?dir=$2}"
 }
 
 # The sources of a group as lock lines; the crates' lock is Cargo.lock itself.
