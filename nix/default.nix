@@ -103,5 +103,8 @@ let
     shell = call ./shell.nix;
     bench = call ./packages/bench.nix;
     sbom = call ./packages/sbom.nix;
+    cached-of = call ./packages/cached.nix;
+    cached = scope.cached-of { };
+    cached-with-agents = scope.cached-of { agents = true; };
   };
 in scope

@@ -95,7 +95,8 @@ private_apt_update() {
       "check that 'apt-get update' works on this machine, then run the same command again"
 }
 
-# Where builds happen, and NIX_CONFIG for it. Sets store_root: what precedes /nix/store on this disk.
+# Where builds happen, and NIX_CONFIG for it. Sets store_root, what precedes /nix/store on this disk, and caches, which is empty where the user has
+# configured a binary cache.
 nix_env() {
   local mode='' builds='sandbox = true
 sandbox-fallback = false
@@ -113,9 +114,15 @@ sandbox-paths ='
   fi
   # flake-registry: no look-up of flake names. sandbox-paths: Debian's default differs by version, we want none.
   # sandbox-fallback: rather no build than one that sees the host. What the user has set comes last and wins.
+  # None is asked that the user has not named: on a machine with registries only, each question would wait for a timeout.
+  caches='substituters ='
+  if printf '%s\n' "${NIX_CONFIG:-}" | cat - /etc/nix/nix.conf "${XDG_CONFIG_HOME:-${HOME:-}/.config}/nix/nix.conf" 2>/dev/null |
+    grep -qE '^ *(extra-)?substituters *= *[^ ]'; then
+    caches=
+  fi
   NIX_CONFIG="experimental-features = nix-command flakes
 $mode
-substituters =
+$caches
 $builds
 flake-registry = /dev/null
 warn-dirty = false

@@ -23,6 +23,8 @@ let
     bottle-guest = "The agent inside a bottle's guest, static";
     bench = "Benchmarks of launches, egress and git, beside the programs they measure";
     sbom = "The bill of materials of what bottle runs, CycloneDX";
+    cached = "What a team's binary cache holds (docs/teams.md)";
+    cached-with-agents = "The same with the images of Claude Code and Codex for QEMU";
     mitmproxy = "The egress chain on mitmproxy, an alternative to the built-in proxy";
     image-demo = "The demo's image, a read-only file system for QEMU";
     smolmachine-demo = "The demo's image as a .smolmachine";
