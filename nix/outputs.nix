@@ -66,5 +66,14 @@ in {
   nixosModules = rec { bottle = import ./modules/nixos.nix { package = packages.bottle; }; default = bottle; };
   homeModules = rec { bottle = import ./modules/home.nix { package = packages.bottle; }; default = bottle; };
   lib.${system} = parts.lib;
-  templates.default = { path = ./template; description = "A team's bottles: its own image, its own bottle.toml"; };
+  templates.default = {
+    path = ./template;
+    description = "A team's bottles: its own image, its own bottle.toml";
+    welcomeText = ''
+      1. Set the input's url in flake.nix to your checkout of bot-bottle.
+      2. `nix/relock team.want`, from that checkout, writes team.lock.
+      3. `git add flake.nix team.lock bottle.toml`: Nix sees only what git knows.
+      4. `nix run . -- launch worker` (or `nix/bootstrap run . -- launch worker`).
+    '';
+  };
 }
