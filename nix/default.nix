@@ -25,6 +25,7 @@ let
     mitmproxy = call ./packages/mitmproxy.nix;
     smolvm = call ./packages/smolvm.nix;
     crane = call ./packages/crane.nix;
+    pipelock = call ./packages/pipelock.nix;
 
     vendor = call ./vendor.nix;
     workspace = call ./workspace.nix;

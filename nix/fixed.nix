@@ -23,7 +23,9 @@ let
   } // output);
 in
 if !(nixpkgs ? legacyPackages)
-then download "missing-source://${name}. Run this through nix/bootstrap, which fetches locked sources (or run nix/fetch GROUP)"
+then download "missing-source://${name}. ${if origin.kind == "release"
+  then "It is in no registry: give its archive to nix/pipelock, which adds it"
+  else "Run this through nix/bootstrap, which fetches locked sources (or run nix/fetch GROUP)"}"
 else if origin.kind == "tree"
 then derivation ({ inherit name system; } // fetcher.seed // output)
 else

@@ -25,6 +25,7 @@ let
     sbom = "The bill of materials of what bottle runs, CycloneDX";
     cached = "What a team's binary cache holds (docs/teams.md)";
     cached-with-agents = "The same with the images of Claude Code and Codex for QEMU";
+    pipelock = "pipelock's pinned release, for the egress chain with it";
     mitmproxy = "The egress chain on mitmproxy, an alternative to the built-in proxy";
     image-demo = "The demo's image, a read-only file system for QEMU";
     smolmachine-demo = "The demo's image as a .smolmachine";

@@ -39,6 +39,10 @@ in {
 
   crate = { name, pname, version, hash, ... }: pkgs.fetchCrate { inherit name pname version; unpack = false; hash = hex hash; };
 
+  # Of a project on GitHub; `directory` is OWNER/NAME/releases/download/TAG.
+  release = { name, file, directory, hash, ... }:
+    pkgs.fetchurl { inherit name; url = "https://github.com/${directory}/${file}"; hash = hex hash; };
+
   # nixpkgs has no fetcher for npm, but pnpm comes from that registry: NAME/-/NAME-VERSION.tgz.
   npm = { name, pname, version, hash, ... }:
     let

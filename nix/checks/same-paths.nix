@@ -10,7 +10,7 @@ let
   paths = parts: builtins.mapAttrs (_name: value: builtins.unsafeDiscardStringContext value.outPath) ({
     inherit (parts)
       seed toolchain vendor deps-release deps-test deps-check orchestrator bottle-bundle bottle-guest bottle-pack bottle-bench guest-root
-      engine-root qemu kernel initrd tools git gitleaks smolvm crane mitmproxy check-root dev-tools test-programs closure closure-clients
+      engine-root qemu kernel initrd tools git gitleaks smolvm crane pipelock mitmproxy check-root dev-tools test-programs closure closure-clients
       closure-agents image-demo image-clients smolmachine-demo agent-claude agent-codex smolmachine-claude smolmachine-codex nested-machine;
     team = parts.team.qemu;
   } // removeAttrs parts.checks [ "same-paths" ]);
@@ -33,6 +33,7 @@ let
         url = "https://pypi.invalid/packages/01/23/45/a_b-1.0-py3-none-any.whl"; }
       { origin = { kind = "pypi"; file = "a_b-1.0-py3-none-manylinux_2_28_x86_64.whl"; directory = null; };
         url = "https://pypi.invalid/packages/py3/a/a_b/a_b-1.0-py3-none-manylinux_2_28_x86_64.whl"; }
+      { origin = { kind = "release"; file = "a.tar.gz"; directory = "o/a/releases/download/v1"; }; url = "https://github.com/o/a/releases/download/v1/a.tar.gz"; }
       { origin = { kind = "npm"; pname = "@a/b"; version = "1.0-linux-x64"; }; url = "https://npm.invalid/@a/b/-/b-1.0-linux-x64.tgz"; }
       { origin = { kind = "crate"; pname = "a"; version = "1.0"; }; url = "https://crates.invalid/a/1.0/download"; }
     ];
