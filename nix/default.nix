@@ -101,6 +101,7 @@ let
     dev-tools = scope.dev-tools-of scope.check-root;
     shell-tools = scope.dev-tools-of scope.dev-root;
     fmt = call ./packages/fmt.nix;
+    bash = call ./packages/bash.nix;
     shell = call ./shell.nix;
     bench = call ./packages/bench.nix;
     sbom = call ./packages/sbom.nix;

@@ -112,7 +112,7 @@ sandbox-paths ='
     store_root=${XDG_DATA_HOME:-$HOME/.local/share}/nix/root
     mode="store = $store_root"
   fi
-  # flake-registry: no look-up of flake names. sandbox-paths: Debian's default differs by version, we want none.
+  # sandbox-paths: Debian's default differs by version, we want none.
   # sandbox-fallback: rather no build than one that sees the host. What the user has set comes last and wins.
   # None is asked that the user has not named: on a machine with registries only, each question would wait for a timeout.
   caches='substituters ='
@@ -120,11 +120,17 @@ sandbox-paths ='
     grep -qE '^ *(extra-)?substituters *= *[^ ]'; then
     caches=
   fi
+  # No look-up of flake names; but `nix develop` asks for its bash under the name nixpkgs, and warns if it has none.
+  registry=/dev/null
+  if mkdir -p "$cache" 2>/dev/null && printf '{"version":2,"flakes":[{"from":{"type":"indirect","id":"nixpkgs"},"to":{"type":"git","url":"%s","dir":"nix/registries"}}]}\n' \
+    "$(flake_reference "$top" | sed 's/^git+//')" 2>/dev/null >"$cache/registry.json"; then
+    registry=$cache/registry.json
+  fi
   NIX_CONFIG="experimental-features = nix-command flakes
 $mode
 $caches
 $builds
-flake-registry = /dev/null
+flake-registry = $registry
 warn-dirty = false
 max-jobs = auto
 ${NIX_CONFIG:-}"

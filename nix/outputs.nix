@@ -59,6 +59,8 @@ in {
       gitleaks smolvm crane check-root dev-tools test-programs closure closure-clients closure-agents image-clients nested-machine
       bench-engine;
     image-team = parts.team.qemu;
+    # Where `nix develop` finds its bash when there is no nixpkgs (nix_env in nix/lib.sh).
+    bashInteractive = parts.bash;
   } // (if nixpkgs ? outPath then {
     nixpkgs = import nixpkgs { inherit system; overlays = [ (import ./overlay.nix) ]; };
   } else { });
