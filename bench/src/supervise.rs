@@ -11,8 +11,8 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use bottle::proposals::{Answer, Decide, Scope, Verdict};
 use bottle::state::{BottleDir, Metadata, Phase, Roots};
+use bottle::supervise::{Answer, Decide, Scope, Verdict};
 use nix::libc;
 use serde_json::json;
 
@@ -234,7 +234,7 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
     let (mut answered, mut passed) = (Vec::new(), Vec::new());
     for n in 0..DECISIONS {
         let id = propose(&dir, port, n)?;
-        let against = bottle::launch::in_force(&dir).map_err(text)?.routes.digest();
+        let against = bottle::live_policy::in_force(&dir).map_err(text)?.routes.digest();
         let verdict = Verdict::Approve {
             against,
             scope: Scope::Launch,

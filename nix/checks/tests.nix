@@ -10,7 +10,7 @@ in-root {
   env = env // { check = name; };
   script = workspace.stage { inherit (workspace) members; tests = true; } + ''
     export XDG_RUNTIME_DIR=/tmp/run XDG_STATE_HOME=/build/state XDG_CACHE_HOME=/build/cache XDG_CONFIG_HOME=/build/config XDG_DATA_HOME=/build/data
-    export SHELL=/bin/bash USER=root LOGNAME=root TERM=xterm RUST_BACKTRACE=1 BOTTLE_SABOTAGED=${test-programs}/bottle-sabotaged
+    export SHELL=/bin/bash USER=root LOGNAME=root TERM=xterm RUST_BACKTRACE=1 BOTTLE_FAULTY=${test-programs}/bottle-faulty
     mkdir -m 0700 -p $XDG_RUNTIME_DIR $XDG_STATE_HOME $XDG_CACHE_HOME $XDG_CONFIG_HOME $XDG_DATA_HOME
     # Where they were compiled to find the binaries that they start.
     mkdir -p target/${rust.target}

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use bottle_policy::audit::AuditRecord;
 
-use super::audit_line::{Colours, json, render, unreadable};
-use super::growing::Growing;
 use crate::error::{Context, Error, Kind, Result};
+use crate::logs::follow::Growing;
+use crate::logs::render::{Colours, json, render, unreadable};
 use crate::manifest::neutral;
 use crate::state::{BottleDir, Roots};
 

@@ -3,14 +3,14 @@
 //! `closure.json` is built by Nix (nix/packages/closure.nix) and names every file with its SHA-256,
 //! so that a file that is missing or was altered is refused before anything starts.
 
-mod later;
+mod deferred_image;
 mod verify;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use later::Realise;
-pub use later::{Build, Later};
+use deferred_image::Realise;
+pub use deferred_image::{Build, Later};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
