@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bottle_bundle::{confine, demo, egress, forge, gate, renew, supervise};
+use bottle_bundle::https::{forge, renew};
+use bottle_bundle::{confine, demo, egress, git_gate, supervise};
 use clap::{Args, Parser, Subcommand};
 
 /// Sidecar daemons of a bottle. `bottle` starts them; there is seldom a reason to do it by hand.
@@ -195,7 +196,7 @@ struct Once {
 
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    if let Some(code) = gate::remote::helper(&args) {
+    if let Some(code) = git_gate::remote::helper(&args) {
         return code;
     }
     let cli = Cli::parse_from(args);
@@ -207,9 +208,18 @@ pub fn main() -> ExitCode {
         }
         Command::GitGate(a) => {
             let Gate { socket, policy, audit, state, slug, git, ssh, gitleaks, lib, parent } = a;
-            let args =
-                gate::Args { socket, policy, audit, state, slug, git, ssh, gitleaks, libs: lib };
-            daemon("git-gate", parent, || gate::run(&args))
+            let args = git_gate::Args {
+                socket,
+                policy,
+                audit,
+                state,
+                slug,
+                git,
+                ssh,
+                gitleaks,
+                libs: lib,
+            };
+            daemon("git-gate", parent, || git_gate::run(&args))
         }
         Command::Forge(a) => daemon("forge", a.parent, forge::run),
         Command::Renew(a) => daemon("renew", a.parent, renew::run),

@@ -12,8 +12,8 @@ use rmcp::{RoleClient, ServiceExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::guards::{Guard, Guards};
-use super::{Args, Limits, door, line, tools};
+use super::checks::{Guard, Guards};
+use super::{Args, Limits, http, orchestrator, tools};
 
 #[path = "../../../tests/attacks/supervise/door.rs"]
 mod table;
@@ -22,7 +22,7 @@ use table::{CASES, TWINS, Want};
 /// A daemon's inside, and an orchestrator that files everything.
 pub(super) struct Bench {
     dir: tempfile::TempDir,
-    pub(super) line: Arc<line::Line>,
+    pub(super) line: Arc<orchestrator::Line>,
     filed: Arc<AtomicU32>,
     _end: tokio::sync::watch::Sender<bool>,
 }
@@ -44,7 +44,7 @@ impl Bench {
             slug: None,
         };
         let limits = Limits::default();
-        let (mut line, mut out) = line::Line::new(2, Duration::from_secs(5));
+        let (mut line, mut out) = orchestrator::Line::new(2, Duration::from_secs(5));
         line.guards = Guards { off: off.to_vec() };
         let (line, filed) = (Arc::new(line), Arc::new(AtomicU32::new(0)));
         let (desk, count) = (line.clone(), filed.clone());
@@ -62,8 +62,8 @@ impl Bench {
         });
         let listener = UnixListener::bind(&args.socket).unwrap();
         let (end, ending) = tokio::sync::watch::channel(false);
-        tokio::spawn(door::serve(
-            door::Door::new(tools::Tools::new(args, line.clone()), limits),
+        tokio::spawn(http::serve(
+            http::Door::new(tools::Tools::new(args, line.clone()), limits),
             listener,
             ending,
         ));

@@ -1,14 +1,14 @@
 //! `bottle-bundle supervise`: how an agent asks. An MCP server on the bottle's socket.
 //!
-//! A request passes [`door`] (HTTP, limits), the SDK (JSON-RPC), [`tools`] (what can be asked,
-//! typed) and [`line`] (standard output to the orchestrator, which keeps the queue and decides
+//! A request passes [`http`] (HTTP, limits), the SDK (JSON-RPC), [`tools`] (what can be asked,
+//! typed) and [`orchestrator`] (standard output to the orchestrator, which keeps the queue and decides
 //! nothing by itself). [`denials`] reads what the other daemons refused. The daemon writes no file
 //! and opens no socket: whoever takes it over can ask, and read what the bottle may reach.
 
+pub mod checks;
 pub mod denials;
-pub mod door;
-pub mod guards;
-pub mod line;
+pub mod http;
+pub mod orchestrator;
 pub mod tools;
 
 #[cfg(test)]
@@ -97,7 +97,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         .map_err(|e| e.to_string())?;
     let served = runtime.block_on(async {
         let limits = Limits::default();
-        let (line, reports) = line::Line::new(limits.waiting, limits.wait);
+        let (line, reports) = orchestrator::Line::new(limits.waiting, limits.wait);
         let line = Arc::new(line);
         let told = line.clone();
         let ending = lines.listen(move |text| told.told(text))?;
@@ -105,9 +105,9 @@ pub fn run(args: &Args) -> Result<(), String> {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         println!("ready");
         io::stdout().flush()?;
-        tokio::spawn(line::report(reports));
+        tokio::spawn(orchestrator::report(reports));
         let tools = tools::Tools::new(args.clone(), line);
-        door::serve(door::Door::new(tools, limits), listener, ending).await
+        http::serve(http::Door::new(tools, limits), listener, ending).await
     });
     runtime.shutdown_timeout(Duration::from_millis(100));
     served.map_err(|e: io::Error| e.to_string())

@@ -17,8 +17,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::guards::{Guard, Guards};
-use super::line::Line;
+use super::checks::{Guard, Guards};
+use super::orchestrator::Line;
 use super::{Args, denials};
 
 /// The tools of one bottle.

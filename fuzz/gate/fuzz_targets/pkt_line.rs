@@ -3,10 +3,10 @@
 //! the pack of everything asked for everything.
 #![no_main]
 
-use bottle_bundle::gate::commands::Id;
-use bottle_bundle::gate::commands::{COMMANDS, Head, HeadReader};
-use bottle_bundle::gate::first::{Answer, First};
-use bottle_bundle::gate::repo::Seen;
+use bottle_bundle::git_gate::push::commands::Id;
+use bottle_bundle::git_gate::push::commands::{COMMANDS, Head, HeadReader};
+use bottle_bundle::git_gate::fetch::initial_clone::{Answer, First};
+use bottle_bundle::git_gate::fetch::mirror::Seen;
 use libfuzzer_sys::fuzz_target;
 
 fn request(bytes: &[u8]) {

@@ -3,10 +3,10 @@
 //! is accepted folds to no `.git`.
 #![no_main]
 
-use bottle_bundle::gate::commands::{Command, Id};
-use bottle_bundle::gate::paths;
-use bottle_bundle::gate::refs::{RefPolicy, is_ref_name};
-use bottle_bundle::gate::refusal::Guards;
+use bottle_bundle::git_gate::push::commands::{Command, Id};
+use bottle_bundle::git_gate::scan::tree_paths;
+use bottle_bundle::git_gate::push::ref_policy::{RefPolicy, is_ref_name};
+use bottle_bundle::git_gate::refusal::Guards;
 use bottle_policy::{Push, RefPattern};
 use libfuzzer_sys::fuzz_target;
 

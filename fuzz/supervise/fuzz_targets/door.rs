@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_bundle::supervise::{Args, Limits, door::Door, line::Line, tools::Tools};
+use bottle_bundle::supervise::{Args, Limits, http::Door, orchestrator::Line, tools::Tools};
 use bottle_policy::{ProposalState, ProposalStatus, SuperviseCommand, SuperviseReport};
 use bytes::Bytes;
 use http::Request;

@@ -1,0 +1,4 @@
+//! SSH keys that are held in memory, and the agent that signs with them.
+
+pub mod agent;
+pub mod key;
