@@ -196,7 +196,7 @@ struct Once {
 
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    if let Some(code) = git_gate::remote::helper(&args) {
+    if let Some(code) = git_gate::helper::run(&args) {
         return code;
     }
     let cli = Cli::parse_from(args);

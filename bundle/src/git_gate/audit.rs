@@ -1,5 +1,5 @@
-//! The audit lines of one fetch or push: one before anything is passed on, one at its end, exactly
-//! once.
+//! The audit lines of one fetch or push: one before anything is passed on, and exactly one at the
+//! end.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,25 +8,26 @@ use bottle_policy::audit::{AuditError, AuditEvent, AuditWriter, Line, Verdict};
 use bottle_scan::{Direction, Profile};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::git_gate::push::commands::Command;
 use crate::git_gate::refusal::{Refusal, Rule};
 
 /// Name of the daemon in audit lines.
 pub const DAEMON: &str = "git-gate";
 
-/// The lines-to-be of one request. Dropped before its end, it says that the bottle went away.
-pub struct Ticket {
+/// Writes the audit lines of one request. If it is dropped early, it records that the request was
+/// cut off.
+pub struct RequestAudit {
     log: Arc<AuditWriter>,
     secrets: Profile,
-    /// What will be written.
+    /// The fields of the line that will be written.
     pub event: AuditEvent,
     started: Instant,
     done: bool,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
-impl Ticket {
-    /// Starts the clock. Nothing in which `secrets` finds one is written down.
+impl RequestAudit {
+    /// Starts the clock. Text in which `secrets` finds something is withheld from the log. `slot`
+    /// is released at the end of the request.
     pub fn new(
         log: Arc<AuditWriter>,
         secrets: Profile,
@@ -36,28 +37,20 @@ impl Ticket {
         Self { log, secrets, event, started: Instant::now(), done: false, _slot: slot }
     }
 
-    /// Says what is to become of which refs.
-    pub fn refs(&mut self, commands: &[Command]) {
-        self.event.refs = commands
-            .iter()
-            .map(|c| format!("{} {} {}", c.name, c.old.short(), c.new.short()))
-            .collect();
-    }
-
-    /// Counts what came from the guest.
+    /// Sets the count of bytes from the guest.
     pub fn up(&mut self, bytes: u64) {
         self.event.bytes_up = Some(bytes);
     }
 
-    /// Counts what went to the guest.
+    /// Adds to the count of bytes to the guest.
     pub fn down(&mut self, bytes: u64) {
         *self.event.bytes_down.get_or_insert(0) += bytes;
     }
 
-    /// Records that it is let through. Nothing may be passed on before.
+    /// Records that the request is let through. Nothing may be passed on before this returns.
     ///
     /// # Errors
-    /// The line cannot be written.
+    /// [`Rule::Audit`]: the line cannot be written.
     pub fn admit(&mut self) -> Result<(), Refusal> {
         self.withhold();
         let event = AuditEvent { event: "admitted".to_owned(), ..self.event.clone() };
@@ -67,18 +60,18 @@ impl Ticket {
                 Ok(())
             }
             Err(e) => {
-                complain(&e);
+                log_audit_error(&e);
                 Err(Refusal::unrecorded())
             }
         }
     }
 
-    /// The end of one that was done.
+    /// Records the end of a request that succeeded.
     pub fn finish(&mut self) {
         self.write();
     }
 
-    /// The end of one that was not.
+    /// Records the end of a request that was refused or failed.
     pub fn fail(&mut self, refusal: &Refusal) {
         if refusal.rule.is_denial() {
             self.event.event = "refused".to_owned();
@@ -100,12 +93,12 @@ impl Ticket {
         event.ms = Some(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
         let line = if event.admitted.is_some() { Line::Closing } else { Line::Refusal };
         if let Err(e) = self.log.append(line, event) {
-            complain(&e);
+            log_audit_error(&e);
         }
     }
 
-    /// Leaves out every text that holds a credential: what must not be sent must not be left in the
-    /// log.
+    /// Replaces every text that contains a credential: a secret that must not be sent must not be
+    /// left in the log either.
     fn withhold(&mut self) {
         let event = &mut self.event;
         let texts = [
@@ -123,14 +116,14 @@ impl Ticket {
     }
 }
 
-/// Says why nothing is accepted any more.
-fn complain(e: &AuditError) {
+/// Logs why no more requests are accepted.
+fn log_audit_error(e: &AuditError) {
     if !matches!(e, AuditError::Closed(_)) {
         tracing::error!("{e}; no request is accepted any more");
     }
 }
 
-impl Drop for Ticket {
+impl Drop for RequestAudit {
     fn drop(&mut self) {
         if !self.done {
             self.fail(&Refusal::new(

@@ -1,4 +1,4 @@
-//! What comes from git, decoded and bounded, and what goes to it, as it is made.
+//! Bodies: requests, decoded and bounded; responses, streamed as they are made.
 
 use std::io::{self, Write as _};
 use std::pin::Pin;
@@ -13,32 +13,32 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::git_gate::audit::Ticket;
-use crate::git_gate::exec::Running;
+use crate::git_gate::audit::RequestAudit;
+use crate::git_gate::exec::RunningCommand;
 use crate::git_gate::refusal::{Refusal, Rule};
 
-/// Bytes that are decoded in one go: they become at most a thousand times as many.
-const SLICE: usize = 1024;
-/// Bytes of a child's output that go on at once.
-const PIECE: usize = 64 << 10;
+/// Compressed bytes that are decoded in one step. gzip expands them at most a thousand times.
+const GZIP_STEP_BYTES: usize = 1024;
+/// Bytes of a child's output in one frame.
+const FRAME_BYTES: usize = 64 << 10;
 
-/// A request's body.
-pub struct Inflow {
+/// The body of a request.
+pub struct RequestBody {
     inner: Incoming,
     gzip: Option<GzDecoder<Vec<u8>>>,
     pending: Bytes,
-    /// Decoded bytes so far.
-    pub taken: u64,
-    most: u64,
-    silence: Duration,
+    /// Count of decoded bytes so far.
+    pub received: u64,
+    max: u64,
+    idle: Duration,
     ended: bool,
 }
 
-impl Inflow {
-    /// At most `most` decoded bytes of `inner`, and never longer than `silence` without any.
-    pub fn new(inner: Incoming, gzip: bool, most: u64, silence: Duration) -> Self {
+impl RequestBody {
+    /// At most `max` decoded bytes of `inner`, with at most `idle` between two frames.
+    pub fn new(inner: Incoming, gzip: bool, max: u64, idle: Duration) -> Self {
         let gzip = gzip.then(|| GzDecoder::new(Vec::new()));
-        Self { inner, gzip, pending: Bytes::new(), taken: 0, most, silence, ended: false }
+        Self { inner, gzip, pending: Bytes::new(), received: 0, max, idle, ended: false }
     }
 
     /// The next bytes; `None` at the end.
@@ -46,20 +46,11 @@ impl Inflow {
     /// # Errors
     /// [`Rule::BodyTooLarge`], [`Rule::Coding`], [`Rule::Timeout`], [`Rule::Aborted`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
-        let broken = || Refusal::new(Rule::Coding, "the body is not gzip, or is cut short");
+        let broken = || Refusal::new(Rule::Coding, "the body is not gzip, or it is cut short");
         while !self.ended {
             if self.pending.is_empty() {
-                let frame = timeout(self.silence, self.inner.frame()).await;
-                match frame
-                    .map_err(|_| Refusal::new(Rule::Timeout, "the request stopped in its middle"))?
-                {
-                    Some(Ok(frame)) => self.pending = frame.into_data().unwrap_or_default(),
-                    Some(Err(_)) => {
-                        return Err(Refusal::new(
-                            Rule::Aborted,
-                            "the bottle closed the connection inside the request",
-                        ));
-                    }
+                match self.frame().await? {
+                    Some(data) => self.pending = data,
                     None => {
                         self.ended = true;
                         if let Some(gzip) = self.gzip.take() {
@@ -73,8 +64,8 @@ impl Inflow {
             let chunk = match &mut self.gzip {
                 None => std::mem::take(&mut self.pending),
                 Some(gzip) => {
-                    let slice = self.pending.split_to(self.pending.len().min(SLICE));
-                    gzip.write_all(&slice).map_err(|_| broken())?;
+                    let step = self.pending.split_to(self.pending.len().min(GZIP_STEP_BYTES));
+                    gzip.write_all(&step).map_err(|_| broken())?;
                     std::mem::take(gzip.get_mut()).into()
                 }
             };
@@ -85,13 +76,26 @@ impl Inflow {
         Ok(None)
     }
 
-    /// Appends what comes to `to`, until that has more than `most` bytes. Whether it has come to
-    /// its end.
+    /// The data of the next frame, which may be empty; `None` at the end.
+    async fn frame(&mut self) -> Result<Option<Bytes>, Refusal> {
+        let stalled = |_| Refusal::new(Rule::Timeout, "the request stalled before its end");
+        match timeout(self.idle, self.inner.frame()).await.map_err(stalled)? {
+            Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+            Some(Err(_)) => Err(Refusal::new(
+                Rule::Aborted,
+                "the bottle closed the connection inside the request",
+            )),
+            None => Ok(None),
+        }
+    }
+
+    /// Appends to `to` until the body ends or `to` has more than `max` bytes. Returns whether the
+    /// body has ended.
     ///
     /// # Errors
-    /// As [`Inflow::next`].
-    pub async fn collect(&mut self, to: &mut Vec<u8>, most: usize) -> Result<bool, Refusal> {
-        while to.len() <= most {
+    /// As [`RequestBody::next`].
+    pub async fn collect(&mut self, to: &mut Vec<u8>, max: usize) -> Result<bool, Refusal> {
+        while to.len() <= max {
             match self.next().await? {
                 Some(bytes) => to.extend_from_slice(&bytes),
                 None => return Ok(true),
@@ -101,20 +105,20 @@ impl Inflow {
     }
 
     fn count(&mut self, chunk: Bytes) -> Result<Option<Bytes>, Refusal> {
-        self.taken += chunk.len() as u64;
-        if self.taken > self.most {
+        self.received += chunk.len() as u64;
+        if self.received > self.max {
             return Err(Refusal::new(
                 Rule::BodyTooLarge,
-                format!("the request is larger than {} bytes", self.most),
+                format!("the request is larger than {} bytes", self.max),
             ));
         }
         Ok((!chunk.is_empty()).then_some(chunk))
     }
 
-    /// Reads on for a while and throws away: a client that is refused in the middle of its body
-    /// reads the answer only when it has sent all of it.
-    pub async fn drain(&mut self, most: u64, time: Duration) {
-        let mut left = most;
+    /// Reads and discards up to `max` bytes for at most `time`. A client that is refused inside its
+    /// body reads the answer only after it has sent all of it.
+    pub async fn drain(&mut self, max: u64, time: Duration) {
+        let mut left = max;
         let _ = timeout(time, async {
             while let Some(Ok(frame)) = self.inner.frame().await {
                 left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len) as u64);
@@ -127,96 +131,23 @@ impl Inflow {
     }
 }
 
-/// What git is sent.
-pub enum Reply {
-    /// A short text.
-    Text(Full<Bytes>),
-    /// What a child says.
-    Child(Box<Outflow>),
-    /// What is made bit by bit.
-    Made(mpsc::Receiver<Bytes>),
+/// The body of a response.
+pub enum ResponseBody {
+    /// Bytes that are ready.
+    Full(Full<Bytes>),
+    /// The output of `git upload-pack`.
+    UploadPack(Box<UploadPackOutput>),
+    /// Bytes that another task sends.
+    Channel(mpsc::Receiver<Bytes>),
 }
 
-impl From<Vec<u8>> for Reply {
+impl From<Vec<u8>> for ResponseBody {
     fn from(bytes: Vec<u8>) -> Self {
-        Self::Text(Full::new(bytes.into()))
+        Self::Full(Full::new(bytes.into()))
     }
 }
 
-type Ending = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
-
-/// What `git upload-pack` says, up to its end, with the audit line there.
-pub struct Outflow {
-    prefix: Option<Bytes>,
-    running: Option<Running>,
-    ending: Option<Ending>,
-    ticket: Ticket,
-    buffer: Box<[u8]>,
-}
-
-impl Outflow {
-    /// `prefix`, then what `running` says. `fed` is true once all of the request was given to it.
-    pub fn new(prefix: Vec<u8>, running: Running, ticket: Ticket) -> Self {
-        let prefix = (!prefix.is_empty()).then(|| prefix.into());
-        Self { prefix, running: Some(running), ending: None, ticket, buffer: vec![0; PIECE].into() }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if let Some(prefix) = self.prefix.take() {
-            self.ticket.down(prefix.len() as u64);
-            return Poll::Ready(Some(Ok(Frame::data(prefix))));
-        }
-        loop {
-            if let Some(ending) = &mut self.ending {
-                let done = ready!(ending.as_mut().poll(cx));
-                self.ending = None;
-                return match done {
-                    Ok(()) => {
-                        self.ticket.finish();
-                        Poll::Ready(None)
-                    }
-                    Err(refusal) => {
-                        self.ticket.fail(&refusal);
-                        Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())))
-                    }
-                };
-            }
-            let Some(running) = &mut self.running else { return Poll::Ready(None) };
-            let mut into = ReadBuf::new(&mut self.buffer);
-            let read = ready!(Pin::new(&mut running.stdout).poll_read(cx, &mut into));
-            match read.map(|()| into.filled().len()) {
-                Ok(n @ 1..) => {
-                    self.ticket.down(n as u64);
-                    return Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(
-                        &self.buffer[..n],
-                    )))));
-                }
-                Ok(0) | Err(_) => {
-                    let running = self.running.take();
-                    self.ending = Some(Box::pin(async move {
-                        let Some(running) = running else { return Ok(()) };
-                        let ended = running
-                            .end()
-                            .await
-                            .map_err(|e| Refusal::host("see how git ended", &e))?;
-                        // upload-pack has told the client itself what was wrong with what it asked
-                        // for.
-                        if ended.status.success() {
-                            Ok(())
-                        } else {
-                            Err(Refusal::new(
-                                Rule::Command,
-                                format!("upload-pack: {}", ended.reason()),
-                            ))
-                        }
-                    }));
-                }
-            }
-        }
-    }
-}
-
-impl Body for Reply {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -225,9 +156,75 @@ impl Body for Reply {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match self.get_mut() {
-            Self::Text(text) => Pin::new(text).poll_frame(cx).map_err(|never| match never {}),
-            Self::Child(child) => child.poll(cx),
-            Self::Made(made) => made.poll_recv(cx).map(|bytes| bytes.map(|b| Ok(Frame::data(b)))),
+            Self::Full(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
+            Self::UploadPack(output) => output.poll(cx),
+            Self::Channel(rx) => rx.poll_recv(cx).map(|bytes| bytes.map(|b| Ok(Frame::data(b)))),
         }
     }
+}
+
+type Exit = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
+
+/// What `git upload-pack` writes, up to its end, where the audit line is written.
+pub struct UploadPackOutput {
+    prefix: Option<Bytes>,
+    running: Option<RunningCommand>,
+    exit: Option<Exit>,
+    audit: RequestAudit,
+    buffer: Box<[u8]>,
+}
+
+impl UploadPackOutput {
+    /// `prefix`, then the standard output of `running`, which has got all of its input.
+    pub fn new(prefix: &'static [u8], running: RunningCommand, audit: RequestAudit) -> Self {
+        let prefix = (!prefix.is_empty()).then(|| Bytes::from_static(prefix));
+        Self {
+            prefix,
+            running: Some(running),
+            exit: None,
+            audit,
+            buffer: vec![0; FRAME_BYTES].into(),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(prefix) = self.prefix.take() {
+            self.audit.down(prefix.len() as u64);
+            return Poll::Ready(Some(Ok(Frame::data(prefix))));
+        }
+        loop {
+            if let Some(exit) = &mut self.exit {
+                let result = ready!(exit.as_mut().poll(cx));
+                self.exit = None;
+                return match result {
+                    Ok(()) => {
+                        self.audit.finish();
+                        Poll::Ready(None)
+                    }
+                    Err(refusal) => {
+                        self.audit.fail(&refusal);
+                        Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())))
+                    }
+                };
+            }
+            let Some(running) = &mut self.running else { return Poll::Ready(None) };
+            let mut into = ReadBuf::new(&mut self.buffer);
+            let read = ready!(Pin::new(&mut running.stdout).poll_read(cx, &mut into));
+            if let Ok(n @ 1..) = read.map(|()| into.filled().len()) {
+                self.audit.down(n as u64);
+                let data = Bytes::copy_from_slice(&self.buffer[..n]);
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            self.exit = self.running.take().map(|running| Box::pin(exit(running)) as Exit);
+        }
+    }
+}
+
+/// Waits for upload-pack. It has told the client itself if something was wrong with the request.
+async fn exit(running: RunningCommand) -> Result<(), Refusal> {
+    let output = running.end().await.map_err(|e| Refusal::host("see how git ended", &e))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Refusal::new(Rule::Command, format!("upload-pack: {}", output.reason())))
 }

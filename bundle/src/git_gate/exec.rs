@@ -1,5 +1,5 @@
-//! Programs that the gate starts: each with nothing of the daemon's environment, confined to the
-//! files that it needs, killed when nobody waits for it any more.
+//! Child processes. Each gets nothing of the daemon's environment, is confined to the files that it
+//! needs, and is killed when nobody waits for it any more.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -13,34 +13,37 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
-/// What of a child's standard error is kept, bytes.
-const COMPLAINT: usize = 16 << 10;
+use crate::git_gate::refusal::Refusal;
 
-/// Programs, by absolute path. Nothing is looked up in a PATH.
+/// How much of a child's standard error is kept, in bytes.
+const STDERR_BYTES: usize = 16 << 10;
+/// Most characters of [`CommandOutput::reason`].
+const REASON_CHARS: usize = 300;
+
+/// Absolute paths of the programs. Nothing is looked up in a PATH.
 #[derive(Debug)]
 pub struct Programs {
     /// `git`.
     pub git: PathBuf,
-    /// Where git's own programs are.
+    /// The directory of git's own programs (`git --exec-path`).
     pub exec_path: PathBuf,
     /// OpenSSH's client.
     pub ssh: Option<PathBuf>,
     /// gitleaks.
     pub gitleaks: Option<PathBuf>,
-    /// `bottle-bundle`, whose `confine` every child is started through; absent in this crate's own
-    /// tests only.
+    /// `bottle-bundle`, whose `confine` starts every child. `None` only in tests of this crate.
     pub launcher: Option<PathBuf>,
-    /// Directories of libraries, beside the usual ones.
+    /// Directories of libraries, in addition to the system's.
     pub libs: Vec<PathBuf>,
-    /// An empty directory: everybody's home.
+    /// An empty directory that is the home of every child.
     pub home: PathBuf,
 }
 
-/// Where libraries and loaders are.
+/// The system's directories of libraries and loaders.
 const LIBS: &[&str] = &["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store"];
 
-/// What name lookup and TLS read.
-pub(in crate::git_gate) const SYSTEM: &[&str] = &[
+/// Files that name lookup and TLS read.
+pub const SYSTEM_FILES: &[&str] = &[
     "/etc/passwd",
     "/etc/group",
     "/etc/nsswitch.conf",
@@ -58,7 +61,7 @@ pub(in crate::git_gate) const SYSTEM: &[&str] = &[
 ];
 
 impl Programs {
-    /// What has to be executable and readable for all of them.
+    /// Paths that must be readable and executable for the programs to run.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         let mut all = vec![self.git.clone(), self.exec_path.clone()];
@@ -73,18 +76,18 @@ impl Programs {
 
 /// What network a child has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Net {
+pub enum NetworkAccess {
     /// None, and no socket of any kind.
     Nothing,
     /// Outgoing internet connections.
     Outgoing,
-    /// The same, and Unix sockets: for ssh with a key that only the daemon's agent holds.
+    /// Outgoing internet connections and Unix sockets, for an ssh that uses the daemon's agent.
     Agent,
 }
 
-/// A call of a program, to be started.
+/// A child process to be started.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct ConfinedCommand {
     programs: Arc<Programs>,
     program: PathBuf,
     args: Vec<OsString>,
@@ -92,13 +95,13 @@ pub struct Call {
     config: Vec<(String, String)>,
     ro: Vec<PathBuf>,
     rw: Vec<PathBuf>,
-    net: Net,
+    network: NetworkAccess,
     cwd: PathBuf,
-    keep: Option<Arc<OwnedFd>>,
+    inherited_fd: Option<Arc<OwnedFd>>,
 }
 
-/// git's settings, whatever it is to do. They come in its environment: no file that anybody could
-/// change is read.
+/// git's settings for every call. They are passed in the environment, so that git reads no file
+/// that anybody could change.
 const CONFIG: &[(&str, &str)] = &[
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
@@ -128,13 +131,14 @@ const CONFIG: &[(&str, &str)] = &[
     ("advice.pushUpdateRejected", "false"),
 ];
 
-impl Call {
-    /// git on the repository `mirror`, which it may read.
-    pub fn git(programs: &Arc<Programs>, mirror: &Path) -> Self {
-        let mut call = Self::program(programs, &programs.git, mirror);
-        call.ro = vec![mirror.to_owned(), programs.home.clone()];
-        call.config = CONFIG.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        call.env("GIT_DIR", mirror)
+impl ConfinedCommand {
+    /// git on the repository `git_dir`, which it may read.
+    pub fn git(programs: &Arc<Programs>, git_dir: &Path) -> Self {
+        let mut command = Self::program(programs, &programs.git, git_dir);
+        command.ro = vec![git_dir.to_owned(), programs.home.clone()];
+        command.config = CONFIG.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        command
+            .env("GIT_DIR", git_dir)
             .env("GIT_EXEC_PATH", &programs.exec_path)
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_SYSTEM", "/dev/null")
@@ -147,9 +151,9 @@ impl Call {
             .env("GIT_OPTIONAL_LOCKS", "0")
     }
 
-    /// Another program, in the directory `cwd`.
+    /// Another program, run in the directory `cwd`.
     pub fn program(programs: &Arc<Programs>, program: &Path, cwd: &Path) -> Self {
-        let call = Self {
+        let command = Self {
             programs: programs.clone(),
             program: program.to_owned(),
             args: Vec::new(),
@@ -157,17 +161,11 @@ impl Call {
             config: Vec::new(),
             ro: Vec::new(),
             rw: Vec::new(),
-            net: Net::Nothing,
+            network: NetworkAccess::Nothing,
             cwd: cwd.to_owned(),
-            keep: None,
+            inherited_fd: None,
         };
-        call.env("HOME", &programs.home).env("LC_ALL", "C").env("PATH", &programs.exec_path)
-    }
-
-    /// The same once more, for other arguments.
-    #[must_use]
-    pub fn again(&self) -> Self {
-        self.clone()
+        command.env("HOME", &programs.home).env("LC_ALL", "C").env("PATH", &programs.exec_path)
     }
 
     /// Appends arguments.
@@ -183,7 +181,7 @@ impl Call {
         self.args([arg])
     }
 
-    /// Sets a variable.
+    /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.into(), value.as_ref().to_owned()));
@@ -197,73 +195,118 @@ impl Call {
         self
     }
 
-    /// May read this.
+    /// Allows reading `path`.
     #[must_use]
     pub fn ro(mut self, path: &Path) -> Self {
         self.ro.push(path.to_owned());
         self
     }
 
-    /// May write here.
+    /// Allows reading and writing `path`.
     #[must_use]
     pub fn rw(mut self, path: &Path) -> Self {
         self.rw.push(path.to_owned());
         self
     }
 
-    /// New objects are in, or go to, `quarantine`; the mirror's are there beside.
+    /// Makes git read and write objects in `quarantine`. It also sees the mirror's objects, which
+    /// are the quarantine's alternates.
     #[must_use]
     pub fn objects(self, quarantine: &Path) -> Self {
         self.env("GIT_OBJECT_DIRECTORY", quarantine)
     }
 
-    /// Has this network, and this open file.
+    /// Gives it network access, and an open file to inherit.
     #[must_use]
-    pub fn net(mut self, net: Net, keep: Option<Arc<OwnedFd>>) -> Self {
-        (self.net, self.keep) = (net, keep);
+    pub fn network(mut self, network: NetworkAccess, inherited_fd: Option<Arc<OwnedFd>>) -> Self {
+        (self.network, self.inherited_fd) = (network, inherited_fd);
         self
     }
 
-    fn command(&self) -> Command {
+    /// Starts it with pipes for all three standard streams.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(&self) -> io::Result<RunningCommand> {
+        let mut child = self
+            .to_command()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let pipe = |what| io::Error::other(format!("no {what}"));
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().ok_or_else(|| pipe("stdout"))?;
+        let stderr = child.stderr.take().ok_or_else(|| pipe("stderr"))?;
+        let stderr = tokio::spawn(async move {
+            // All of it is read, so that the child is not blocked by a full pipe.
+            let (kept, _) = read_up_to(stderr, STDERR_BYTES).await;
+            without_launcher_lines(&String::from_utf8_lossy(&kept))
+        });
+        Ok(RunningCommand { stdin, stdout, process: Process { child, stderr } })
+    }
+
+    /// Runs it with `input` as its standard input. Its standard output may have at most
+    /// `max_output` bytes.
+    ///
+    /// # Errors
+    /// It cannot be started, writes more, or does not end before `deadline`.
+    pub async fn run(
+        &self,
+        input: Vec<u8>,
+        max_output: usize,
+        deadline: Duration,
+    ) -> io::Result<CommandOutput> {
+        let RunningCommand { stdin, stdout, process } = self.start()?;
+        let run = async {
+            let feed = async {
+                if let Some(mut stdin) = stdin {
+                    // A child that stops reading reports why by its exit status.
+                    let _ = stdin.write_all(&input).await;
+                }
+            };
+            let ((), (stdout, over)) = tokio::join!(feed, read_up_to(stdout, max_output));
+            let output = process.wait().await?;
+            if over {
+                return Err(io::Error::other("a child wrote more output than allowed"));
+            }
+            Ok(CommandOutput { stdout, ..output })
+        };
+        tokio::time::timeout(deadline, run)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    /// Like [`ConfinedCommand::run`], for a child that must succeed. `what` completes the sentence
+    /// "the gate could not …".
+    ///
+    /// # Errors
+    /// [`Rule::Host`](crate::git_gate::refusal::Rule::Host).
+    pub async fn run_ok(
+        &self,
+        input: Vec<u8>,
+        max_output: usize,
+        deadline: Duration,
+        what: &str,
+    ) -> Result<Vec<u8>, Refusal> {
+        match self.run(input, max_output, deadline).await {
+            Ok(output) if output.status.success() => Ok(output.stdout),
+            Ok(output) => Err(Refusal::host(what, &output.reason())),
+            Err(e) => Err(Refusal::host(what, &e)),
+        }
+    }
+
+    fn to_command(&self) -> Command {
         let mut command = match &self.programs.launcher {
             None => Command::new(&self.program),
-            Some(launcher) => {
-                let mut command = Command::new(launcher);
-                command
-                    .arg("confine")
-                    .arg("--best-effort")
-                    .arg("--parent")
-                    .arg(std::process::id().to_string());
-                match self.net {
-                    Net::Nothing => drop(command.arg("--no-network")),
-                    Net::Outgoing => drop(command.arg("--outgoing")),
-                    Net::Agent => {}
-                }
-                if let Some(fd) = &self.keep {
-                    command.arg("--keep-fd").arg(fd.as_raw_fd().to_string());
-                }
-                let system = SYSTEM
-                    .iter()
-                    .map(PathBuf::from)
-                    .filter(|p| self.net != Net::Nothing && p.exists());
-                for (option, paths) in [
-                    ("--ro", self.ro.iter().cloned().chain(system).collect()),
-                    ("--rx", self.programs.files()),
-                    ("--rw", self.rw.clone()),
-                ] {
-                    if !paths.is_empty() {
-                        command.arg(option).args(paths);
-                    }
-                }
-                command.arg("--").arg(&self.program);
-                command
-            }
+            Some(launcher) => self.launched_by(launcher),
         };
         command
             .args(&self.args)
             .env_clear()
             .envs(self.env.iter().map(|(k, v)| (k, v)))
-            .current_dir(&self.cwd);
+            .current_dir(&self.cwd)
+            .kill_on_drop(true);
         if !self.config.is_empty() {
             command.env("GIT_CONFIG_COUNT", self.config.len().to_string());
             for (n, (key, value)) in self.config.iter().enumerate() {
@@ -272,8 +315,7 @@ impl Call {
                     .env(format!("GIT_CONFIG_VALUE_{n}"), value);
             }
         }
-        command.kill_on_drop(true);
-        if let Some(fd) = self.keep.clone() {
+        if let Some(fd) = self.inherited_fd.clone() {
             // SAFETY: between fork and exec, fcntl only, which is async-signal-safe; the file is
             // open as long as the closure.
             unsafe {
@@ -286,115 +328,120 @@ impl Call {
         command
     }
 
-    /// Starts it with pipes for all three.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn start(&self) -> io::Result<Running> {
-        let mut child = self
-            .command()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let pipe = |what| io::Error::other(format!("no {what}"));
-        let stdin = child.stdin.take();
-        let stdout = child.stdout.take().ok_or_else(|| pipe("stdout"))?;
-        let stderr = child.stderr.take().ok_or_else(|| pipe("stderr"))?;
-        let complaint = tokio::spawn(async move {
-            // Reading on keeps a child that says much from standing still.
-            let (kept, _) = read_up_to(stderr, COMPLAINT).await;
-            String::from_utf8_lossy(&kept).into_owned()
-        });
-        Ok(Running { child, stdin, stdout, complaint })
-    }
-
-    /// Runs it with `input` as its standard input, and gives at most `most` bytes of its output.
-    ///
-    /// # Errors
-    /// It cannot be started, says more, or does not end in time.
-    pub async fn run(&self, input: Vec<u8>, most: usize, deadline: Duration) -> io::Result<Ended> {
-        let Running { mut child, stdin, stdout, complaint } = self.start()?;
-        let whole = async {
-            let feed = async {
-                if let Some(mut stdin) = stdin {
-                    let _ = stdin.write_all(&input).await; // who does not read to the end says so by its status
-                }
-            };
-            let ((), (output, over)) = tokio::join!(feed, read_up_to(stdout, most));
-            let status = child.wait().await?;
-            if over {
-                return Err(io::Error::other("a child says too much"));
+    /// `bottle-bundle confine … -- PROGRAM`.
+    fn launched_by(&self, launcher: &Path) -> Command {
+        let mut command = Command::new(launcher);
+        command
+            .arg("confine")
+            .arg("--best-effort")
+            .arg("--parent")
+            .arg(std::process::id().to_string());
+        match self.network {
+            NetworkAccess::Nothing => drop(command.arg("--no-network")),
+            NetworkAccess::Outgoing => drop(command.arg("--outgoing")),
+            NetworkAccess::Agent => {}
+        }
+        if let Some(fd) = &self.inherited_fd {
+            command.arg("--keep-fd").arg(fd.as_raw_fd().to_string());
+        }
+        let system = SYSTEM_FILES
+            .iter()
+            .map(PathBuf::from)
+            .filter(|p| self.network != NetworkAccess::Nothing && p.exists());
+        for (option, paths) in [
+            ("--ro", self.ro.iter().cloned().chain(system).collect()),
+            ("--rx", self.programs.files()),
+            ("--rw", self.rw.clone()),
+        ] {
+            if !paths.is_empty() {
+                command.arg(option).args(paths);
             }
-            Ok(Ended { status, output, complaint: told(complaint).await })
-        };
-        tokio::time::timeout(deadline, whole)
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        }
+        command.arg("--").arg(&self.program);
+        command
     }
 }
 
-async fn read_up_to(mut from: impl AsyncRead + Unpin, most: usize) -> (Vec<u8>, bool) {
+/// Reads `from` to its end. Returns the first `max` bytes, and whether there were more.
+async fn read_up_to(mut from: impl AsyncRead + Unpin, max: usize) -> (Vec<u8>, bool) {
     let (mut kept, mut over) = (Vec::new(), false);
     let mut piece = vec![0; 16 << 10];
     while let Ok(n @ 1..) = from.read(&mut piece).await {
-        let room = most.saturating_sub(kept.len()).min(n);
+        let room = max.saturating_sub(kept.len()).min(n);
         over |= room < n;
         kept.extend_from_slice(&piece[..room]);
     }
     (kept, over)
 }
 
-async fn told(complaint: JoinHandle<String>) -> String {
-    let said = complaint.await.unwrap_or_default();
-    // What `confine --best-effort` says, see there.
-    said.lines()
+/// Removes what `confine --best-effort` itself writes to standard error.
+fn without_launcher_lines(stderr: &str) -> String {
+    stderr
+        .lines()
         .filter(|l| !l.starts_with("confine: "))
         .fold(String::new(), |all, l| all + l + "\n")
 }
 
-/// A program that runs.
+/// A started child.
 #[derive(Debug)]
-pub struct Running {
-    pub(in crate::git_gate) child: Child,
+pub struct RunningCommand {
     /// Its standard input, until it is taken.
     pub stdin: Option<ChildStdin>,
     /// Its standard output.
     pub stdout: ChildStdout,
-    pub(in crate::git_gate) complaint: JoinHandle<String>,
+    /// The process.
+    pub process: Process,
 }
 
-impl Running {
-    /// Waits for its end, its output having been read.
+/// A child without its pipes. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    stderr: JoinHandle<String>,
+}
+
+impl RunningCommand {
+    /// Closes its pipes and waits for its end, see [`Process::wait`].
     ///
     /// # Errors
-    /// The system cannot say how it ended.
-    pub async fn end(mut self) -> io::Result<Ended> {
-        drop(self.stdin.take());
-        drop(self.stdout);
-        let status = self.child.wait().await?;
-        Ok(Ended { status, output: Vec::new(), complaint: told(self.complaint).await })
+    /// The system cannot tell how it ended.
+    pub async fn end(self) -> io::Result<CommandOutput> {
+        let Self { stdin, stdout, process } = self;
+        drop((stdin, stdout));
+        process.wait().await
     }
 }
 
-/// How a program ended.
-#[derive(Debug)]
-pub struct Ended {
-    /// Its status.
-    pub status: ExitStatus,
-    /// Its standard output.
-    pub output: Vec<u8>,
-    /// The beginning of its standard error.
-    pub complaint: String,
+impl Process {
+    /// Waits for its end. [`CommandOutput::stdout`] is empty.
+    ///
+    /// # Errors
+    /// The system cannot tell how it ended.
+    pub async fn wait(mut self) -> io::Result<CommandOutput> {
+        let status = self.child.wait().await?;
+        let stderr = self.stderr.await.unwrap_or_default();
+        Ok(CommandOutput { status, stdout: Vec::new(), stderr })
+    }
 }
 
-impl Ended {
-    /// What it complained about, in one line for people: without what a terminal would act on, and
-    /// without the host's paths.
+/// How a child ended, and what it wrote.
+#[derive(Debug)]
+pub struct CommandOutput {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// The first 16 KiB of its standard error.
+    pub stderr: String,
+}
+
+impl CommandOutput {
+    /// Why it failed, in one line for people: the decisive line of standard error, without control
+    /// characters and without paths of the host.
     #[must_use]
     pub fn reason(&self) -> String {
         let lines: Vec<&str> = self
-            .complaint
+            .stderr
             .lines()
             .map(str::trim)
             .filter(|l| !l.is_empty() && !l.starts_with("hint:"))
@@ -403,7 +450,7 @@ impl Ended {
             l.starts_with("fatal:") || l.starts_with("error:") || l.contains("ERROR:")
         });
         let line = match fatal {
-            // ssh says why right before git says that.
+            // ssh gives the reason in the line before this one of git's.
             Some(at @ 1..) if lines[at].contains("Could not read from remote repository") => {
                 lines[at - 1]
             }
@@ -415,6 +462,6 @@ impl Ended {
             if is_path { "(path)" } else { word }
         });
         let text = words.collect::<Vec<_>>().join(" ");
-        text.chars().filter(|c| !c.is_control()).take(300).collect()
+        text.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect()
     }
 }

@@ -1,19 +1,23 @@
-//! `bottle-bundle git-gate`: a bottle's git, on the host, with the keys.
+//! `bottle-bundle git-gate`: the git server of a bottle. It runs on the host and has the keys.
 //!
-//! A request passes [`server`] (HTTP, limits) and [`request`] (which of four it is). A fetch brings
-//! the [`repo`]'s mirror up to date over its [`remote`] ([`agent`] for keys that are in memory
-//! only), then `git upload-pack` answers, through [`body`]; the [`first`] of all is passed on while
-//! it arrives. A [`push`] passes [`commands`] ([`pkt`]) and [`refs`] before a byte of its pack is
-//! read; the pack goes into a quarantine by `git index-pack --strict`, [`walk`] lists what is new,
-//! [`scan`] looks at every new object ([`leaks`], [`paths`]), `git push` forwards it, with an
-//! [`attest`] note signed by a [`key`] where that is asked for, and only when the upstream has it
-//! the mirror takes it. Every child is a [`call`]. [`ticket`] writes the audit lines, [`reload`]
-//! puts other rules in force.
+//! A request passes [`server`] (HTTP, limits) and [`request`] (which of the four of smart HTTP it
+//! is). A fetch brings the [`fetch::mirror`] up to date over its [`remote`], then [`fetch::serve`]
+//! answers with `git upload-pack`, or with the [`fetch::initial_clone`] while that is in progress.
+//!
+//! A push passes [`push::receive`]: its [`push::head`] is parsed and decided on by
+//! [`push::ref_policy`], its [`push::pack`] goes into a quarantine, [`push::revwalk`] lists what is
+//! new, [`scan`] scans it, and [`push::forward`] sends it to the upstream, with a note of
+//! [`push::attest`] if the policy asks for one. Only then does the mirror take it.
+//!
+//! Every child process is started by [`exec`]. [`audit`] writes the audit lines, [`reload`] puts
+//! other rules in force, and [`shared`] is what all requests share.
 
 pub mod audit;
 pub mod body;
 pub mod exec;
 pub mod fetch;
+pub mod helper;
+pub mod object_id;
 pub mod pkt_line;
 pub mod push;
 pub mod refusal;
@@ -22,12 +26,15 @@ pub mod remote;
 pub mod request;
 pub mod scan;
 pub mod server;
+pub mod setup;
+pub mod shared;
 pub mod ssh;
+pub mod text;
 
 #[cfg(test)]
 mod attacks;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
@@ -37,57 +44,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_policy::audit::AuditWriter;
-use bottle_policy::{Action, GateInput, GatePolicy, Scan, Secret, TokenName, UpstreamName};
-use bottle_scan::Scanner;
+use bottle_policy::{GateInput, UpstreamName};
+use bottle_scan::Profile;
+use tokio::sync::{Semaphore, watch};
 
-use crate::confine::{self, Grants, Network};
+use crate::confine::{self, Network};
 use crate::lifeline;
 use crate::watch::Watch;
 
-use exec::Programs;
-use fetch::mirror::{Repo, Rules, private_dir};
-use push::attest::Attestor;
-use remote::Remote;
-use ssh::key::Key;
+use push::upstream::Upstream;
+use setup::{ProgramArgs, StateDirs};
+use shared::{Limits, Shared};
 
-/// Times and numbers that bound what a guest can hold.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Connections from the guest at once; more wait.
-    pub connections: usize,
-    /// Fetches and pushes on their way at once; more wait.
-    pub requests: usize,
-    /// For a head, and for a connection without a request.
-    pub head: Duration,
-    /// Without a byte inside a request.
-    pub silence: Duration,
-    /// Largest request of a fetch, decoded, bytes.
-    pub wants: u64,
-    /// For what is under way when the daemon ends.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 64,
-            requests: 16,
-            head: Duration::from_secs(60),
-            silence: Duration::from_secs(120),
-            wants: 64 << 20,
-            drain: Duration::from_secs(1),
-        }
-    }
-}
+/// Most memory that the daemon and each of its children may write to, in bytes.
+const MAX_MEMORY: u64 = 2 << 30;
 
 /// Arguments of the daemon.
 #[derive(Debug)]
 pub struct Args {
-    /// Socket to listen at; its directory is the bottle's own.
+    /// Socket to listen on; its directory is the bottle's own.
     pub socket: PathBuf,
     /// The policy, JSON.
     pub policy: PathBuf,
-    /// The audit log, appended to.
+    /// The audit log, which is appended to.
     pub audit: PathBuf,
     /// Directory of mirrors and quarantines, the bottle's own.
     pub state: PathBuf,
@@ -99,7 +78,7 @@ pub struct Args {
     pub ssh: Option<PathBuf>,
     /// gitleaks.
     pub gitleaks: Option<PathBuf>,
-    /// Directories of those programs' libraries, beside the usual ones.
+    /// Directories of those programs' libraries, in addition to the system's.
     pub libs: Vec<PathBuf>,
 }
 
@@ -115,205 +94,91 @@ pub fn run(args: &Args) -> Result<(), String> {
     own_limits();
     // Watched before it is read, so that no change is missed.
     let watch = Watch::new(&args.policy).map_err(at(&args.policy))?;
-    let policy = reload::read(&args.policy)?;
-    let in_policy = |e: &dyn std::fmt::Display| format!("{}: {e}", args.policy.display());
+    let mut policy = reload::read(&args.policy)?;
     let log = Arc::new(AuditWriter::open(&args.audit, audit::DAEMON).map_err(|e| e.to_string())?);
     let listener = bind(&args.socket).map_err(at(&args.socket))?;
     let _unlink = Unlink(args.socket.clone());
 
     let mut lines = lifeline::Lines::new();
     let line = lines.next_line().map_err(|e| e.to_string())?;
-    // serde's message could quote a value: say only where.
+    // serde's message could quote a value, so only the column is shown.
     let input: GateInput = serde_json::from_slice(&line)
-        .map_err(|e| format!("standard input is no gate input (column {})", e.column()))?;
+        .map_err(|e| format!("standard input is not valid (column {})", e.column()))?;
     drop(line);
 
-    private_dir(&args.state).map_err(at(&args.state))?;
-    let state = args.state.canonicalize().map_err(at(&args.state))?;
-    let programs = Arc::new(programs(args, &state)?);
-    let bin = helpers(&state, &programs).map_err(at(&state))?;
-    let run = parent(&args.socket).canonicalize().map_err(at(&args.socket))?;
-    let mut in_force = policy.clone();
-    let repos =
-        repos(policy, &input, (&state, &bin, &run), &programs).map_err(|e| in_policy(&e))?;
-    let mut known: Vec<(TokenName, Secret)> =
-        input.tokens.into_iter().chain(input.secrets).collect();
-    let parts: Vec<_> = known
-        .iter()
-        .flat_map(|(name, value)| key_lines(value).map(|line| (name.clone(), line)))
-        .collect();
-    known.extend(parts);
-    let scanner = Scanner::new(&known);
-    drop(known);
-    let profile =
-        |limit| scanner.profile(&Scan { limit, ..Scan::default() }).map_err(|e| e.to_string());
-    let (profile, secrets) = (profile(Some(Action::Warn))?, profile(None)?);
+    let dirs = StateDirs::new(&args.state, parent(&args.socket)).map_err(at(&args.state))?;
+    let program_args = ProgramArgs {
+        git: &args.git,
+        ssh: args.ssh.as_deref(),
+        gitleaks: args.gitleaks.as_deref(),
+        libs: &args.libs,
+    };
+    let programs = Arc::new(setup::programs(&program_args, &dirs)?);
+    let upstreams = setup::upstreams(&policy, &input, &dirs, &programs)
+        .map_err(|e| format!("{}: {e}", args.policy.display()))?;
+    let profiles = setup::profiles(input)?;
 
-    let agent = repos.values().any(|r| r.remote.needs_agent());
-    let grants = grants(args, &state, &run, &programs, &repos);
-    // A filter is for the children as well; each of them has a narrower one of its own.
+    let agent = upstreams.values().any(|u| u.mirror.remote.needs_agent());
+    let grants = setup::grants(parent(&args.policy), &args.audit, &dirs, &programs, &upstreams);
+    // The filter is inherited by the children; each of them has a narrower one of its own.
     let network = if agent { Network::Unrestricted } else { Network::Outgoing };
     let report = confine::seal(&grants, network, true).map_err(|e| e.to_string())?;
-    let slug = args.slug.as_deref().unwrap_or("-");
-    tracing::info!(bottle = slug, "git-gate: {report}");
+    tracing::info!(bottle = args.slug.as_deref().unwrap_or("-"), "git-gate: {report}");
     if programs.gitleaks.is_none() {
-        tracing::warn!("no gitleaks: pushes are searched by our own rules only");
+        tracing::warn!("there is no gitleaks: pushes are scanned only by our own rules");
     }
 
     // Threads start here, after the seal, and so inherit it. Children are tied to the thread that
-    // starts them: never from a blocking task, whose thread ends when it is idle.
+    // starts them: never start one from a blocking task, whose thread ends when it is idle.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|e| e.to_string())?;
     let served = runtime.block_on(async {
-        let ending = lines.listen(|_| tracing::error!("standard input: no command is known"))?;
-        let (rules, said) = (repos.clone(), log.clone());
-        watch.run(move |path| reload::apply(path, &mut in_force, &rules, &said))?;
+        let ending = lines.listen(|_| tracing::error!("standard input: there are no commands"))?;
+        let (watched, reload_log) = (upstreams.clone(), log.clone());
+        watch.run(move |path| reload::apply(path, &mut policy, &watched, &reload_log))?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
-        repos.values().for_each(|r| r.remote.serve_agent());
+        upstreams.values().for_each(|u| u.mirror.remote.serve_agent());
         println!("ready");
         io::stdout().flush()?;
-        let limits = Limits::default();
-        let requests = Arc::new(tokio::sync::Semaphore::new(limits.requests));
-        let (log, guards, tasks, warm) =
-            (log.clone(), refusal::Guards::default(), Default::default(), Default::default());
-        let gate = Arc::new(server::Gate {
-            repos,
-            log,
-            profile,
-            secrets,
-            limits,
-            guards,
-            tasks,
-            warm,
-            requests,
-            ending,
-        });
-        // On a worker, for its children's sake.
-        tokio::spawn(server::serve(gate, listener)).await.map_err(io::Error::other)?
+        let server = server(upstreams, log.clone(), profiles, ending);
+        // On a worker thread, for the children's sake.
+        tokio::spawn(server.serve(listener)).await.map_err(io::Error::other)?
     });
-    // What even now is open writes its lines as it is dropped here.
+    // Requests that are still open are dropped here and write their audit lines.
     runtime.shutdown_timeout(Duration::from_millis(200));
     let finished = log.finish();
     served.map_err(|e| e.to_string())?;
     finished.map_err(|e| e.to_string())
 }
 
-/// The lines of a key that tell something: each is looked for by itself, too.
-fn key_lines(value: &Secret) -> impl Iterator<Item = Secret> {
-    // What every unencrypted OpenSSH key begins with tells nothing.
-    let telling = |line: &&str| {
-        line.len() >= 24 && !line.starts_with("-----") && !line.starts_with("b3BlbnNzaC1rZXktdj")
+fn server(
+    upstreams: BTreeMap<UpstreamName, Arc<Upstream>>,
+    log: Arc<AuditWriter>,
+    (objects, secrets): (Profile, Profile),
+    ending: watch::Receiver<bool>,
+) -> Arc<server::Server> {
+    let limits = Limits::default();
+    let shared = Shared {
+        log,
+        objects,
+        secrets,
+        checks: refusal::Checks::default(),
+        tasks: Default::default(),
+        gitleaks: Default::default(),
+        requests: Arc::new(Semaphore::new(limits.requests)),
+        limits,
+        ending,
     };
-    let text = value.expose();
-    let lines = text.contains('\n').then(|| {
-        text.lines().map(str::trim).filter(telling).map(|line| Secret::new(line.to_owned()))
-    });
-    lines.into_iter().flatten().collect::<Vec<_>>().into_iter()
+    Arc::new(server::Server { shared: Arc::new(shared), upstreams })
 }
-
-/// Most memory that the daemon and each of its children may write to, bytes.
-const MEMORY: u64 = 2 << 30;
 
 fn own_limits() {
     use nix::sys::resource::{Resource, setrlimit};
-    // A backstop: whatever a guest finds to make git grow ends that git, not the host.
-    let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY, MEMORY);
-}
-
-fn programs(args: &Args, state: &Path) -> Result<Programs, String> {
-    let real = |path: &Path| path.canonicalize().map_err(|e| format!("{}: {e}", path.display()));
-    let git = real(&args.git)?;
-    // git of a store path says where its programs were before it was moved there.
-    let beside =
-        git.parent().and_then(Path::parent).map(|p| p.join("lib/git-core")).filter(|p| p.is_dir());
-    let said = std::process::Command::new(&git)
-        .arg("--exec-path")
-        .env_clear()
-        .output()
-        .map_err(|e| format!("{}: {e}", git.display()))?;
-    let exec_path =
-        beside.unwrap_or_else(|| PathBuf::from(String::from_utf8_lossy(&said.stdout).trim()));
-    if !exec_path.is_absolute() || !exec_path.is_dir() {
-        return Err(format!(
-            "{}: it does not say where its programs are (git --exec-path)",
-            git.display()
-        ));
-    }
-    let home = state.join("home");
-    private_dir(&home).map_err(|e| format!("{}: {e}", home.display()))?;
-    Ok(Programs {
-        git,
-        exec_path,
-        ssh: args.ssh.as_deref().map(real).transpose()?,
-        gitleaks: args.gitleaks.as_deref().map(real).transpose()?,
-        launcher: Some(std::env::current_exe().map_err(|e| e.to_string())?),
-        libs: args.libs.clone(),
-        home,
-    })
-}
-
-/// Names this program as the helpers that git starts.
-fn helpers(state: &Path, programs: &Programs) -> io::Result<PathBuf> {
-    let bin = state.join("bin");
-    private_dir(&bin)?;
-    for name in remote::HELPERS {
-        let link = bin.join(name);
-        match fs::remove_file(&link) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        if let Some(me) = &programs.launcher {
-            std::os::unix::fs::symlink(me, &link)?;
-        }
-    }
-    Ok(bin)
-}
-
-fn repos(
-    policy: GatePolicy,
-    input: &GateInput,
-    (state, bin, run): (&Path, &Path, &Path),
-    programs: &Arc<Programs>,
-) -> Result<BTreeMap<UpstreamName, Arc<Repo>>, String> {
-    if policy.version != 1 {
-        return Err(format!(
-            "policy version {} is not known to this program (it knows 1)",
-            policy.version
-        ));
-    }
-    let digest = policy.digest();
-    let (mut all, mut folded) = (BTreeMap::new(), HashSet::new());
-    for upstream in policy.upstreams {
-        let name = upstream.name.clone();
-        let of = |e: &dyn std::fmt::Display| format!("upstream {name}: {e}");
-        if !folded.insert(name.to_string().to_lowercase()) {
-            return Err(of(&"two upstreams have this name"));
-        }
-        let dir = state.join("repos").join(name.to_string());
-        let way = dir.join("way");
-        private_dir(&way).map_err(|e| of(&e))?;
-        let remote = Remote::new(&upstream, &input.tokens, (&way, bin, run), programs)
-            .map_err(|e| of(&e))?;
-        let rules = Rules::new(&upstream, (&policy.agent, &policy.slug), digest.clone())
-            .map_err(|e| of(&e))?;
-        let attestor = match &upstream.attest {
-            Some(key) => {
-                let pem =
-                    input.tokens.get(key).ok_or_else(|| of(&format!("there is no key {key}")))?;
-                let key = Key::read(pem).map_err(|e| of(&format!("attest: key {key}: {e}")))?;
-                Some(Attestor::new(key, &policy.agent, &policy.slug))
-            }
-            None => None,
-        };
-        let repo = Repo::new(upstream, (rules, attestor), dir, remote, programs.clone())
-            .map_err(|e| of(&e))?;
-        all.insert(name, Arc::new(repo));
-    }
-    Ok(all)
+    let _ = setrlimit(Resource::RLIMIT_DATA, MAX_MEMORY, MAX_MEMORY);
 }
 
 /// Listens at `path`, mode 0600. A socket that nobody answers any more is replaced.
@@ -346,21 +211,4 @@ impl Drop for Unlink {
 
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// What the gate and its children read and write after the start; each child gets a part of it.
-fn grants(
-    args: &Args,
-    state: &Path,
-    run: &Path,
-    programs: &Programs,
-    repos: &BTreeMap<UpstreamName, Arc<Repo>>,
-) -> Grants {
-    let mut ro: Vec<PathBuf> = exec::SYSTEM.iter().map(PathBuf::from).collect();
-    ro.extend(["/dev/urandom", "/dev/random", "/proc/self", "/etc/ld.so.cache"].map(PathBuf::from));
-    ro.push(parent(&args.policy).to_owned()); // it is replaced by a rename
-    ro.extend(repos.values().flat_map(|r| r.remote.files().to_vec()));
-    let mut rw = vec![args.audit.clone(), run.to_owned(), state.to_owned()];
-    rw.extend(["/dev/null", "/dev/zero"].map(PathBuf::from));
-    Grants { ro, rx: programs.files(), rw, skip_missing: true }
 }

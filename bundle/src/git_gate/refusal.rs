@@ -1,22 +1,22 @@
-//! Every reason for which git does not get what it asked for, each with a stable name and a status.
+//! Every reason for which a request or a push is refused or fails, with its stable code and its HTTP
+//! status.
 
 use http::StatusCode;
 
 macro_rules! rules {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal;)*) => {
-        /// Why a request or a push was refused or failed; the name is stable and stands in audit
-        /// lines.
+        /// Why a request or a push was refused or failed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Rule { $($(#[$doc])* $name,)* }
 
         impl Rule {
-            /// Name in audit lines and in messages.
+            /// The stable code in audit lines and messages.
             #[must_use]
             pub fn code(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }
             }
 
-            /// HTTP status, where the refusal is of the request and not of a ref.
+            /// HTTP status, used when the request itself is refused and not a ref of a push.
             #[must_use]
             pub fn status(self) -> StatusCode {
                 // Every literal below is a valid status.
@@ -27,91 +27,91 @@ macro_rules! rules {
 }
 
 rules! {
-    /// A path that is no repository's, or could be read in two ways.
+    /// The path names no repository, or can be read in two ways.
     Path = "path", 404;
-    /// A repository that is no upstream of this bottle.
+    /// The repository is not an upstream of this bottle.
     UnknownUpstream = "unknown-upstream", 404;
-    /// Anything but the four requests of smart HTTP.
+    /// The request is none of the four of smart HTTP.
     Service = "service", 403;
-    /// A body that is not what its place asks for.
+    /// The body has another type than the request needs.
     ContentType = "content-type", 415;
-    /// A coding other than gzip, or gzip that is broken.
+    /// The body has a coding other than gzip, or broken gzip.
     Coding = "coding", 415;
-    /// A request over its limit of size.
+    /// The request is larger than its limit.
     BodyTooLarge = "body-too-large", 413;
-    /// A request that took too long.
+    /// The request took too long.
     Timeout = "timeout", 408;
-    /// A pkt-line that is none.
+    /// A pkt-line is malformed.
     PktLine = "pkt-line", 400;
-    /// A command, capability or number of them that is not accepted.
+    /// A ref update or capability is malformed or not supported, or there are too many.
     Command = "command", 400;
-    /// Another object format than SHA-1.
+    /// The object format is not SHA-1.
     ObjectFormat = "object-format", 400;
 
     /// The policy allows no push to this upstream.
     ReadOnly = "read-only", 403;
-    /// Not the name of a ref.
+    /// The name is not valid for a ref.
     RefName = "ref-name", 403;
-    /// A ref that is neither branch nor tag.
+    /// The ref is neither a branch nor a tag.
     RefKind = "ref-kind", 403;
     /// A ref would be deleted.
     Delete = "delete", 403;
-    /// A branch that no pattern allows.
+    /// No pattern allows the branch.
     Branch = "branch", 403;
-    /// A protected branch.
+    /// The branch is protected.
     Protected = "protected", 403;
-    /// A tag that no pattern allows.
+    /// No pattern allows the tag.
     Tag = "tag", 403;
-    /// A tag that exists would be moved.
+    /// An existing tag would be moved.
     TagMove = "tag-move", 403;
     /// A branch would lose commits.
     Force = "force", 403;
-    /// The client's view of the upstream is old.
+    /// The client's view of the upstream is out of date.
     Stale = "stale", 403;
-    /// A branch that is not a commit, or a tag of something else.
+    /// A branch does not point to a commit, or a tag does not lead to one.
     Target = "target", 403;
 
-    /// A pack over its limit of size.
+    /// The pack is larger than its limit.
     MaxPack = "max-pack", 413;
-    /// A pack, or what is new in it, over its limit of objects.
+    /// The pack, or the set of new objects, has more objects than its limit.
     MaxObjects = "max-objects", 413;
-    /// An object over its limit of size.
+    /// An object is larger than its limit.
     MaxBlob = "max-blob", 413;
-    /// A pack that is broken, or an object that git's own checks refuse.
+    /// The pack is broken, or an object fails git's own checks.
     Pack = "pack", 400;
-    /// Something that is named is not there.
+    /// An object that is referred to does not exist.
     Connectivity = "connectivity", 400;
-    /// An author's address that no pattern allows.
+    /// No pattern allows an author's address.
     Author = "author", 403;
-    /// A committer's or tagger's address that no pattern allows.
+    /// No pattern allows a committer's or tagger's address.
     Committer = "committer", 403;
-    /// What looks like a credential.
+    /// Something looks like a credential.
     Secret = "secret", 403;
-    /// A path that some systems take for `.git`.
+    /// Some file systems read a path as `.git`.
     DotGit = "dot-git", 403;
-    /// A path with characters that a terminal or another system acts on.
+    /// A path has characters that a terminal or another system acts on.
     PathText = "path-text", 403;
-    /// A symbolic link that leaves the tree, or stands in for a file that git reads.
+    /// A symbolic link leaves the tree, or replaces a file that git reads.
     Symlink = "symlink", 403;
-    /// A submodule's URL that carries a credential or runs a command.
+    /// A submodule's URL contains a credential or runs a command.
     Submodule = "submodule", 403;
 
     /// The upstream cannot be reached.
     Upstream = "upstream", 502;
-    /// The upstream does not accept the push.
+    /// The upstream refused the push.
     UpstreamRefused = "upstream-refused", 502;
-    /// The scanner did not do its work.
+    /// The scanner failed.
     Scanner = "scanner", 500;
     /// The audit log cannot be written.
     Audit = "audit", 503;
-    /// The disk is full, or something else that is the host's.
+    /// The host failed, for example because its disk is full.
     Host = "host", 500;
-    /// The bottle went away before the end.
+    /// The bottle closed the connection early.
     Aborted = "aborted", 499;
 }
 
 impl Rule {
-    /// Whether policy decided, rather than the network or the host.
+    /// Whether the policy refused, rather than that the network or the host failed.
     #[must_use]
     pub fn is_denial(self) -> bool {
         !matches!(
@@ -127,16 +127,16 @@ impl Rule {
     }
 }
 
-/// A rule that applied.
+/// A request or push that is refused, or failed.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     /// The rule.
     pub rule: Rule,
-    /// One line for people. Never a secret.
+    /// One line for people. It never contains a secret.
     pub reason: String,
-    /// One line that says what would make it work.
+    /// One line that says what to do about it.
     pub hint: Option<String>,
-    /// What was found, one line each.
+    /// What the scan found, one line each.
     pub findings: Vec<String>,
 }
 
@@ -146,14 +146,14 @@ impl Refusal {
         Self { rule, reason: reason.into(), hint: None, findings: Vec::new() }
     }
 
-    /// What the host could not do. The error goes to the daemon's log: the guest has no use for
-    /// paths of the host.
+    /// A failure of the host: "the gate could not `what`". The error goes to the daemon's log only,
+    /// because it may name paths of the host.
     pub fn host(what: &str, e: &dyn std::fmt::Display) -> Self {
         tracing::error!("{what}: {e}");
         Self::new(Rule::Host, format!("the gate could not {what} (see its log on the host)"))
     }
 
-    /// What cannot be recorded does not happen.
+    /// The audit log is full or broken. Nothing is let through without a line in it.
     pub fn unrecorded() -> Self {
         Self::new(
             Rule::Audit,
@@ -161,20 +161,20 @@ impl Refusal {
         )
     }
 
-    /// The same with a hint.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The reason and the rule.
+    /// The reason and the rule's code, in one line.
     #[must_use]
     pub fn line(&self) -> String {
         format!("{} [{}]", self.reason, self.rule.code())
     }
 
-    /// Text of a response's body.
+    /// The body of an HTTP response, plain text.
     #[must_use]
     pub fn body(&self) -> String {
         let hint = self.hint.as_ref().map(|h| format!("hint: {h}\n")).unwrap_or_default();
@@ -182,38 +182,44 @@ impl Refusal {
     }
 }
 
-/// The rules in force. Outside this crate's tests that is all of them, always.
+/// Checks that tests can disable one at a time, to prove that an attack really succeeds without
+/// the check. In release builds they cannot be disabled.
 #[derive(Debug, Clone, Default)]
-pub struct Guards {
-    /// Rules that a test has switched off, to show that the attack they stop is real.
+pub struct Checks {
     #[cfg(test)]
-    pub off: Vec<Rule>,
+    disabled: Vec<Rule>,
 }
 
-impl Guards {
-    /// Whether a test has switched `rule` off.
+impl Checks {
+    /// All checks but `disabled`, for a negative control.
+    #[cfg(test)]
+    pub fn without(disabled: &[Rule]) -> Self {
+        Self { disabled: disabled.to_vec() }
+    }
+
+    /// Whether `rule` is enabled. Always true outside of this crate's tests.
     #[must_use]
     #[cfg_attr(not(test), allow(clippy::unused_self))]
-    pub fn is_off(&self, rule: Rule) -> bool {
+    pub fn enabled(&self, rule: Rule) -> bool {
         #[cfg(test)]
-        return self.off.contains(&rule);
+        return !self.disabled.contains(&rule);
         #[cfg(not(test))]
         {
             let _ = rule;
-            false
+            true
         }
     }
 
-    /// `Err` when `broken`: the one place where a check becomes a refusal.
+    /// Refuses by `rule` if `broken` is true and the rule is enabled.
     ///
     /// # Errors
-    /// The refusal made by `why`.
-    pub fn check(
+    /// The refusal, with the reason that `why` returns.
+    pub fn refuse_if(
         &self,
         broken: bool,
         rule: Rule,
         why: impl FnOnce() -> String,
     ) -> Result<(), Refusal> {
-        if broken && !self.is_off(rule) { Err(Refusal::new(rule, why())) } else { Ok(()) }
+        if broken && self.enabled(rule) { Err(Refusal::new(rule, why())) } else { Ok(()) }
     }
 }

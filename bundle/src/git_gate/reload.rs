@@ -1,5 +1,5 @@
-//! Other rules while the daemon runs: what may be pushed, and whether an old mirror is served.
-//! Upstreams and the ways to them stay.
+//! The policy file: it is read at the start, and again whenever it is replaced. Only what may be
+//! pushed and what fetches get from an old mirror can change while the daemon runs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,55 +9,61 @@ use bottle_policy::audit::AuditWriter;
 use bottle_policy::{GatePolicy, UpstreamName};
 
 use crate::egress::reload::report;
-use crate::git_gate::audit;
-use crate::git_gate::fetch::mirror::{Repo, Rules};
+use crate::git_gate::audit::DAEMON;
+use crate::git_gate::push::upstream::{Upstream, UpstreamRules};
 
-/// Largest policy file, bytes.
-const MAX: u64 = 4 << 20;
+/// Largest policy file, in bytes.
+const MAX_POLICY_BYTES: u64 = 4 << 20;
 
 /// Reads a policy file.
 ///
 /// # Errors
-/// One line: file, line, key and what is wrong.
+/// One line: file, line, key, and what is wrong.
 pub fn read(path: &Path) -> Result<GatePolicy, String> {
     let at = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    if std::fs::metadata(path).map_err(|e| at(&e))?.len() > MAX {
+    if std::fs::metadata(path).map_err(|e| at(&e))?.len() > MAX_POLICY_BYTES {
         return Err(at(&"larger than 4 MiB"));
     }
     GatePolicy::from_json(&std::fs::read(path).map_err(|e| at(&e))?).map_err(|e| at(&e))
 }
 
-/// Puts the rules at `path` in force, all or none, and says in the audit log what came of it. What
-/// is being pushed ends under the rules that it began with.
+/// Puts the rules in the file `path` in force, all of them or none, and records the result in the
+/// audit log. `current` is the policy in force.
 pub fn apply(
     path: &Path,
-    in_force: &mut GatePolicy,
-    repos: &BTreeMap<UpstreamName, Arc<Repo>>,
+    current: &mut GatePolicy,
+    upstreams: &BTreeMap<UpstreamName, Arc<Upstream>>,
     log: &AuditWriter,
 ) {
-    let before = in_force.digest();
-    let applied = read(path).and_then(|policy| {
-        let digest = policy.digest();
-        if digest == before {
-            return Ok(None);
-        }
-        let at = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-        if let Some(why) = in_force.not_reloadable(&policy) {
-            return Err(at(&why));
-        }
-        let rules = policy.upstreams.iter().map(|u| {
-            Ok((
-                &u.name,
-                Rules::new(u, (&policy.agent, &policy.slug), digest.clone()).map_err(|e| at(&e))?,
-            ))
-        });
-        for (name, rules) in rules.collect::<Result<Vec<_>, String>>()? {
-            if let Some(repo) = repos.get(name) {
-                repo.replace_rules(rules);
-            }
-        }
-        *in_force = policy;
-        Ok(Some(digest))
+    let before = current.digest();
+    let result = replace(path, current, upstreams);
+    report(DAEMON, log, &before, result);
+}
+
+/// Returns the digest of the new policy; `None` if it is the one in force.
+fn replace(
+    path: &Path,
+    current: &mut GatePolicy,
+    upstreams: &BTreeMap<UpstreamName, Arc<Upstream>>,
+) -> Result<Option<String>, String> {
+    let policy = read(path)?;
+    let digest = policy.digest();
+    if digest == current.digest() {
+        return Ok(None);
+    }
+    let at = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    if let Some(why) = current.not_reloadable(&policy) {
+        return Err(at(&why));
+    }
+    let rules = policy.upstreams.iter().map(|u| {
+        let rules = UpstreamRules::new(u, (&policy.agent, &policy.slug), digest.clone());
+        Ok((&u.name, rules.map_err(|e| at(&e))?))
     });
-    report(audit::DAEMON, log, &before, applied);
+    for (name, rules) in rules.collect::<Result<Vec<_>, String>>()? {
+        if let Some(upstream) = upstreams.get(name) {
+            upstream.replace_rules(rules);
+        }
+    }
+    *current = policy;
+    Ok(Some(digest))
 }

@@ -1,4 +1,4 @@
-//! The four requests of git's smart HTTP, gitprotocol-http(5). Everything else is refused.
+//! The four requests of git's smart HTTP protocol, gitprotocol-http(5). All others are refused.
 
 use bottle_policy::UpstreamName;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Uri};
 
 use crate::git_gate::refusal::{Refusal, Rule};
 
-/// What is asked of the upstream.
+/// A service of smart HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// Fetching.
@@ -16,7 +16,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// As it is written in requests.
+    /// The name in requests.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -26,14 +26,14 @@ impl Service {
     }
 }
 
-/// One request.
+/// A parsed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// Of which upstream.
+pub struct GitRequest {
+    /// The upstream.
     pub name: UpstreamName,
-    /// What.
+    /// The service.
     pub service: Service,
-    /// Whether it is what there is (GET), or the thing itself (POST).
+    /// True for the ref advertisement (GET), false for the service itself (POST).
     pub advertise: bool,
 }
 
@@ -41,24 +41,25 @@ pub struct Asked {
 ///
 /// # Errors
 /// [`Rule::Path`], [`Rule::Service`].
-pub fn read(method: &Method, uri: &Uri) -> Result<Asked, Refusal> {
-    let nothing = |why: &str| {
-        Refusal::new(Rule::Path, format!("no repository is there: {why}"))
-            .hint("the gate has /NAME.git for each upstream of the bottle")
+pub fn read(method: &Method, uri: &Uri) -> Result<GitRequest, Refusal> {
+    let not_found = |why: &str| {
+        Refusal::new(Rule::Path, format!("there is no repository at this path: {why}"))
+            .hint("git-gate serves /NAME.git for each upstream of the bottle")
     };
     if uri.authority().is_some() {
-        return Err(nothing("the gate is no proxy"));
+        return Err(not_found("git-gate is not a proxy"));
     }
     let path = uri.path();
     if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b)) {
-        return Err(nothing("a path of the gate has letters, digits and -_. only"));
+        return Err(not_found("a path has only letters, digits and -_."));
     }
     let (name, rest) = path
         .strip_prefix('/')
         .and_then(|p| p.split_once('/'))
-        .ok_or_else(|| nothing("too short"))?;
-    let name = name.strip_suffix(".git").ok_or_else(|| nothing("the name does not end in .git"))?;
-    let name = name.parse().map_err(|_| nothing("not a name"))?;
+        .ok_or_else(|| not_found("it is too short"))?;
+    let name =
+        name.strip_suffix(".git").ok_or_else(|| not_found("the name does not end in .git"))?;
+    let name = name.parse().map_err(|_| not_found("the name is not valid"))?;
     let (service, advertise) = match (method, rest, uri.query()) {
         (&Method::GET, "info/refs", Some("service=git-upload-pack")) => (Service::UploadPack, true),
         (&Method::GET, "info/refs", Some("service=git-receive-pack")) => {
@@ -69,31 +70,31 @@ pub fn read(method: &Method, uri: &Uri) -> Result<Asked, Refusal> {
         _ => {
             return Err(Refusal::new(
                 Rule::Service,
-                "only git's smart HTTP is served: info/refs, git-upload-pack, git-receive-pack",
+                "git-gate serves only smart HTTP: info/refs, git-upload-pack, git-receive-pack",
             ));
         }
     };
-    Ok(Asked { name, service, advertise })
+    Ok(GitRequest { name, service, advertise })
 }
 
-/// Checks a POST's headers. Whether its body is compressed.
+/// Checks the headers of a POST. Returns whether its body is compressed with gzip.
 ///
 /// # Errors
 /// [`Rule::ContentType`], [`Rule::Coding`].
 pub fn body_headers(headers: &HeaderMap, service: Service) -> Result<bool, Refusal> {
     let want = format!("application/x-{}-request", service.name());
     if headers.get(CONTENT_TYPE).is_none_or(|t| t.as_bytes() != want.as_bytes()) {
-        return Err(Refusal::new(Rule::ContentType, format!("the body is not {want}")));
+        return Err(Refusal::new(Rule::ContentType, format!("the Content-Type is not {want}")));
     }
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     match (codings.next().map(http::HeaderValue::as_bytes), codings.next()) {
         (None | Some(b"identity"), None) => Ok(false),
         (Some(b"gzip" | b"x-gzip"), None) => Ok(true),
-        _ => Err(Refusal::new(Rule::Coding, "the body's coding is not gzip")),
+        _ => Err(Refusal::new(Rule::Coding, "the Content-Encoding is not gzip")),
     }
 }
 
-/// The value of `Git-Protocol`, if it is one that is passed on.
+/// The value of `Git-Protocol`, if git-gate supports it.
 #[must_use]
 pub fn protocol(headers: &HeaderMap) -> Option<&'static str> {
     let value = headers.get("git-protocol")?.as_bytes();

@@ -1,6 +1,6 @@
-//! Attacks, each twice: against the gate, and against the gate without the rules that stop it. Here
-//! the upstream is a repository on this machine, and children are not confined; `tests/git_gate.rs` has
-//! the real thing.
+//! Attacks, each tried twice: against git-gate, and, as a negative control, against git-gate without
+//! the rules that stop it. Here the upstream is a repository on this machine, and children are not
+//! confined; `tests/git_gate.rs` runs the real daemon.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,10 +14,12 @@ use bottle_policy::{Action, GateUpstream, Push, Scan, Secret};
 use bottle_scan::Scanner;
 
 use crate::git_gate::exec::Programs;
-use crate::git_gate::fetch::mirror::{Repo, Rules};
-use crate::git_gate::refusal::{Guards, Rule};
+use crate::git_gate::fetch::mirror::{Mirror, private_dir};
+use crate::git_gate::push::upstream::{Upstream, UpstreamRules};
+use crate::git_gate::refusal::{Checks, Rule};
 use crate::git_gate::remote::Remote;
-use crate::git_gate::{Limits, server};
+use crate::git_gate::server::Server;
+use crate::git_gate::shared::{Limits, Shared};
 
 #[path = "../../../tests/git_gate/client.rs"]
 mod client;
@@ -28,7 +30,7 @@ mod requests;
 use client::{Work, git, git_program, gitleaks, run};
 use pushes::{By, CASES, Case, OWN, gzip};
 
-/// A gate, its upstream, and a clone.
+/// A git-gate, its upstream, and a clone.
 struct Bench {
     dir: tempfile::TempDir,
     work: Work,
@@ -48,7 +50,7 @@ fn policy() -> Push {
     push
 }
 
-/// An upstream with main, agent/old and the tag agent-1, to be copied.
+/// An upstream with the branches main and agent/old and the tag agent-1. It is copied for each test.
 fn seed() -> &'static Path {
     static SEED: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
     SEED.get_or_init(|| {
@@ -81,7 +83,7 @@ impl Bench {
         copy("w");
         let at = |name: &str| dir.path().join(name);
         let exec_path = run(git(dir.path()).arg("--exec-path")).trim().into();
-        crate::git_gate::private_dir(&at("home")).unwrap();
+        private_dir(&at("home")).unwrap();
         let programs = Programs {
             git: git_program().unwrap(),
             exec_path,
@@ -102,15 +104,10 @@ impl Bench {
             attest: None,
             push: Some(push),
         };
-        let rules = Rules::new(&upstream, ("claude", "b1"), String::new()).unwrap();
-        let repo = Repo::new(
-            upstream,
-            (rules, None),
-            at("state"),
-            Remote::local(&at("up.git")),
-            Arc::new(programs),
-        )
-        .unwrap();
+        let rules = UpstreamRules::new(&upstream, ("claude", "b1"), String::new()).unwrap();
+        let remote = Remote::local(&at("up.git"));
+        let mirror = Mirror::new(upstream, at("state"), remote, Arc::new(programs)).unwrap();
+        let upstream = Upstream::new(Arc::new(mirror), rules, None);
         let scanner = Scanner::new(&[("DEMO".parse().unwrap(), Secret::new(OWN.to_owned()))]);
         let profile = |limit| scanner.profile(&Scan { limit, ..Scan::default() }).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -119,15 +116,18 @@ impl Bench {
             .build()
             .unwrap();
         let (end, ending) = tokio::sync::watch::channel(false);
-        let gate = server::Gate {
-            repos: [("x".parse().unwrap(), Arc::new(repo))].into(),
+        let shared = Shared {
             log: Arc::new(AuditWriter::open(&at("audit.jsonl"), "git-gate").unwrap()),
-            profile: profile(Some(Action::Warn)),
+            objects: profile(Some(Action::Warn)),
             secrets: profile(None),
-            limits: Limits { silence: Duration::from_secs(5), wants: 1 << 20, ..Limits::default() },
-            guards: Guards { off: off.to_vec() },
+            limits: Limits {
+                idle: Duration::from_secs(5),
+                fetch_bytes: 1 << 20,
+                ..Limits::default()
+            },
+            checks: Checks::without(off),
             tasks: Default::default(),
-            warm: Default::default(),
+            gitleaks: Default::default(),
             requests: Arc::new(tokio::sync::Semaphore::new(8)),
             ending,
         };
@@ -135,7 +135,11 @@ impl Bench {
             let _inside = runtime.enter();
             tokio::net::UnixListener::bind(at("s")).unwrap()
         };
-        runtime.spawn(server::serve(Arc::new(gate), listener));
+        let server = Server {
+            shared: Arc::new(shared),
+            upstreams: [("x".parse().unwrap(), Arc::new(upstream))].into(),
+        };
+        runtime.spawn(Arc::new(server).serve(listener));
         let port = client::bridge(at("s")).port();
         let work = Work { path: at("w"), dir: tempfile::tempdir().unwrap() };
         work.ok(&["remote", "set-url", "origin", &format!("http://127.0.0.1:{port}/x.git")]);
@@ -150,7 +154,7 @@ impl Bench {
         std::fs::read_to_string(self.dir.path().join("audit.jsonl")).unwrap_or_default()
     }
 
-    /// Sends `bytes` as they are; gives the whole answer.
+    /// Sends `bytes` unchanged. Returns the whole answer.
     fn raw(&self, bytes: &[u8]) -> String {
         let mut io = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         io.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -162,7 +166,8 @@ impl Bench {
     }
 }
 
-/// What is wrong with how `case` goes, if anything.
+/// Tries `case` with all checks, with those disabled that refuse it earlier, and without its own.
+/// Returns what went wrong.
 fn attack(case: &Case, leaks: Option<PathBuf>) -> Result<(), String> {
     let Case(name, rule, before, _, make) = case;
     let code = format!("[{}]", rule.code());
@@ -176,7 +181,7 @@ fn attack(case: &Case, leaks: Option<PathBuf>) -> Result<(), String> {
         let args = make(&bench.work);
         let at_first = bench.refs();
         let (ok, said) = bench.work.push(&args);
-        // With all rules in force another one may be first.
+        // With all checks enabled, another rule may refuse it first.
         let by_this = said.contains(&code)
             || (off.is_empty() && before.iter().any(|r| said.contains(&format!("[{}]", r.code()))));
         if ok || !by_this || bench.refs() != at_first {
@@ -194,7 +199,7 @@ fn attack(case: &Case, leaks: Option<PathBuf>) -> Result<(), String> {
             || said.contains(&pushes::key())
             || audit.contains(&pushes::key())
         {
-            // A branch's name is what the client itself shows.
+            // The client itself prints the names of branches.
             if !name.contains("branch's name") || audit.contains(&pushes::key()) {
                 return wrong("the secret is told", &format!("{said}\n{audit}"));
             }
@@ -227,7 +232,7 @@ fn each_push_is_refused_and_audited_and_works_without_its_rule() {
         while let Some(case) = CASES.get(next.fetch_add(1, Ordering::Relaxed)) {
             let leaks = if case.3 == By::Leaks { leaks.clone() } else { None };
             if case.3 == By::Leaks && leaks.is_none() {
-                continue; // gitleaks() has said so
+                continue; // gitleaks() has reported the skip
             }
             if let Err(e) = attack(case, leaks) {
                 wrong.lock().unwrap().push(e);

@@ -1,8 +1,9 @@
-//! The first clone of an upstream: while the mirror still takes its pack in, who wants all of it is
-//! sent the same pack as it arrives. Any other request waits until the mirror is whole.
+//! The initial clone: while the mirror is still receiving the upstream's pack, a client that clones
+//! everything is sent the same pack as it arrives. All other requests wait until the mirror is
+//! complete.
 //!
-//! What is sent is the file that `git index-pack` writes, whose last bytes it writes once it has
-//! found the pack to be sound.
+//! What is sent is the file that `git index-pack` writes. index-pack writes its last bytes only
+//! after it has found the pack to be sound.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,108 +15,94 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::git_gate::fetch::mirror::Seen;
-use crate::git_gate::pkt_line::{self, Pkt};
-use crate::git_gate::push::commands::Id;
+use super::upstream_refs::UpstreamRefs;
+use crate::git_gate::object_id::ObjectId;
+use crate::git_gate::pkt_line::{self, BAND_DATA, BAND_ERROR, KEEP_ALIVE, MAX_BAND_BYTES, Pkt};
 use crate::git_gate::refusal::{Refusal, Rule};
 
-/// Longest request that is looked at, bytes; a longer one waits.
-pub const ASKED: usize = 256 << 10;
-/// Between two looks at a file that grows.
-const LOOK: Duration = Duration::from_millis(4);
-/// Silence after which something is said that means nothing.
-const ALIVE: Duration = Duration::from_secs(5);
+/// Longest request that can be answered during the initial clone, in bytes; a longer one waits.
+pub const MAX_REQUEST_BYTES: usize = 256 << 10;
+/// Interval at which the growing pack is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(4);
+/// Send a keep-alive packet after this much silence.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How the first fetch has ended: whether what the upstream said it has is what came.
-type Ended = Result<bool, Refusal>;
+/// How the fetch ended: whether the mirror has exactly the refs that the upstream listed before.
+type FetchResult = Result<bool, Refusal>;
 
-/// A first fetch that is under way.
+/// An initial clone in progress.
 #[derive(Debug)]
-pub struct First {
-    seen: Seen,
+pub struct InitialClone {
+    upstream: UpstreamRefs,
     packs: PathBuf,
-    ended: watch::Receiver<Option<Ended>>,
+    result: watch::Receiver<Option<FetchResult>>,
 }
 
-/// What is to be answered, gitprotocol-v2(5).
+/// What a request can be answered with, gitprotocol-v2(5).
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// These pkt-lines.
+pub enum CloneReply {
+    /// These pkt-lines, a list of refs.
     Refs(Vec<u8>),
     /// The pack of everything.
     Pack,
 }
 
-impl First {
-    /// A fetch of what was `seen`, HEAD's branch with it, into the directory `packs`. Its result is
-    /// to be sent; a sender that is dropped before has failed.
+impl InitialClone {
+    /// A fetch of `upstream`, which has the branch of its HEAD, into the directory `packs`. The
+    /// result is to be sent to the returned sender. If that is dropped, the fetch has failed.
     #[must_use]
-    pub fn new(seen: Seen, packs: PathBuf) -> (Self, watch::Sender<Option<Ended>>) {
-        let (tx, ended) = watch::channel(None);
-        (Self { seen, packs, ended }, tx)
+    pub fn new(
+        upstream: UpstreamRefs,
+        packs: PathBuf,
+    ) -> (Self, watch::Sender<Option<FetchResult>>) {
+        let (tx, result) = watch::channel(None);
+        (Self { upstream, packs, result }, tx)
     }
 
-    /// Waits until the mirror is whole.
+    /// Waits until the mirror is complete.
     ///
     /// # Errors
-    /// As the fetch.
-    pub async fn whole(&self) -> Result<(), Refusal> {
-        self.ended.clone().wait_for(Option::is_some).await.map_err(|_| given_up())?;
-        self.state().unwrap_or_else(|| Err(given_up())).map(drop)
+    /// Why the fetch failed.
+    pub async fn complete(&self) -> Result<(), Refusal> {
+        self.result.clone().wait_for(Option::is_some).await.map_err(|_| cancelled())?;
+        self.result().unwrap_or_else(|| Err(cancelled())).map(drop)
     }
 
-    fn state(&self) -> Option<Ended> {
-        let gone = self.ended.has_changed().is_err();
-        self.ended.borrow().clone().or_else(|| gone.then(|| Err(given_up())))
+    /// The result, once there is one.
+    fn result(&self) -> Option<FetchResult> {
+        let dropped = self.result.has_changed().is_err();
+        self.result.borrow().clone().or_else(|| dropped.then(|| Err(cancelled())))
     }
 
-    /// The answer to a version 2 `request`; `None` where only the mirror has one.
+    /// The reply to a request of protocol version 2; `None` if only the complete mirror can answer.
     #[must_use]
-    pub fn answer(&self, request: &[u8]) -> Option<Answer> {
-        let mut lines = Vec::new();
-        let (mut at, mut flushed) = (0, false);
-        while let Ok(Some((pkt, len))) = pkt_line::next(&request[at..]) {
-            at += len;
-            match pkt {
-                Pkt::Data(line) => {
-                    lines.push(std::str::from_utf8(line).ok()?.trim_end_matches('\n'))
-                }
-                Pkt::Delim => {}
-                Pkt::Flush => {
-                    flushed = true;
-                    break;
-                }
-                Pkt::ResponseEnd => return None,
-            }
-        }
-        if !flushed || at != request.len() {
-            return None;
-        }
-        let ours = |line: &&str| {
+    pub fn reply(&self, request: &[u8]) -> Option<CloneReply> {
+        let lines = request_lines(request)?;
+        let relevant = |line: &&str| {
             !line.starts_with("agent=")
                 && *line != "object-format=sha1"
                 && !line.starts_with("session-id=")
         };
-        let mut lines = lines.into_iter().filter(ours);
+        let mut lines = lines.into_iter().filter(relevant);
         match lines.next()? {
-            "command=ls-refs" => self.list(lines),
-            "command=fetch" => self.wants_all(lines).then_some(Answer::Pack),
+            "command=ls-refs" => self.list_refs(lines),
+            "command=fetch" => self.wants_everything(lines).then_some(CloneReply::Pack),
             _ => None,
         }
     }
 
-    fn list<'a>(&self, lines: impl Iterator<Item = &'a str>) -> Option<Answer> {
+    fn list_refs<'a>(&self, arguments: impl Iterator<Item = &'a str>) -> Option<CloneReply> {
         let (mut peel, mut symrefs, mut prefixes) = (false, false, Vec::new());
-        for line in lines {
-            match line {
+        for argument in arguments {
+            match argument {
                 "peel" => peel = true,
                 "symrefs" => symrefs = true,
                 "unborn" => {}
-                _ => prefixes.push(line.strip_prefix("ref-prefix ")?),
+                _ => prefixes.push(argument.strip_prefix("ref-prefix ")?),
             }
         }
         let mut out = Vec::new();
-        let Seen { refs, peeled, head } = &self.seen;
+        let UpstreamRefs { refs, peeled, head } = &self.upstream;
         let head = head.as_deref()?;
         for (name, id) in refs
             .get(head)
@@ -136,51 +123,53 @@ impl First {
             pkt_line::data(&mut out, (line + "\n").as_bytes());
         }
         pkt_line::flush(&mut out);
-        Some(Answer::Refs(out))
+        Some(CloneReply::Refs(out))
     }
 
-    /// Whether the pack of a fetch of all refs, by one who had nothing, is the answer.
-    fn wants_all<'a>(&self, lines: impl Iterator<Item = &'a str>) -> bool {
+    /// Whether a fetch with these arguments is of all refs, by a client that has nothing yet.
+    fn wants_everything<'a>(&self, arguments: impl Iterator<Item = &'a str>) -> bool {
         let (mut wants, mut done, mut offsets) = (BTreeSet::new(), false, false);
-        for line in lines {
-            match line {
+        for argument in arguments {
+            match argument {
                 "done" => done = true,
                 "ofs-delta" => offsets = true,
                 "thin-pack" | "no-progress" | "include-tag" => {}
-                _ => match line.strip_prefix("want ").and_then(|id| Id::parse(id.as_bytes())) {
+                _ => match argument
+                    .strip_prefix("want ")
+                    .and_then(|id| ObjectId::parse(id.as_bytes()))
+                {
                     Some(id) => drop(wants.insert(id)),
                     None => return false,
                 },
             }
         }
-        done && offsets && wants.iter().eq(self.seen.refs.values().collect::<BTreeSet<_>>())
+        done && offsets && wants.iter().eq(self.upstream.refs.values().collect::<BTreeSet<_>>())
     }
 
-    /// The pack as far as it is there; `None` when the fetch ended before it was seen.
+    /// Waits for the pack's file, which may still grow; `None` if the fetch ended before that.
     pub async fn pack(&self) -> Option<File> {
         loop {
-            let ended = self.state().is_some();
-            let found = std::fs::read_dir(&self.packs).into_iter().flatten().filter_map(Result::ok);
-            let found = found.map(|e| e.path()).find(|p| {
+            let ended = self.result().is_some();
+            let files = std::fs::read_dir(&self.packs).into_iter().flatten().flatten();
+            let partial = files.map(|e| e.path()).find(|p| {
                 p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("tmp_pack_"))
             });
-            if let Some(found) = found {
-                if let Ok(file) = File::open(found).await {
+            if let Some(partial) = partial {
+                if let Ok(file) = File::open(partial).await {
                     return Some(file);
                 }
             }
             if ended {
                 return None;
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Sends `pack` as it grows, to its end, in answer to a request for it. `count` is told of
-    /// bytes.
+    /// Sends `pack` as it grows, to its end. `count` is called with the bytes of each message.
     ///
     /// # Errors
-    /// [`Rule::Aborted`], or as the fetch; the client was told.
+    /// [`Rule::Aborted`], or why the fetch failed, which the client was told.
     pub async fn send(
         &self,
         mut pack: File,
@@ -196,57 +185,74 @@ impl First {
         };
         let mut out = Vec::new();
         pkt_line::data(&mut out, b"packfile\n");
-        let (mut piece, mut spoke) = (vec![0; pkt_line::MAX - 5], Instant::now());
+        let (mut piece, mut last_sent) = (vec![0; MAX_BAND_BYTES], Instant::now());
         loop {
-            // Asked first: nothing is written once it has ended.
-            let ended = self.state();
-            let mut filled = 0;
-            while filled < piece.len() {
-                match pack
-                    .read(&mut piece[filled..])
-                    .await
-                    .map_err(|e| Refusal::host("read a pack", &e))?
-                {
-                    0 => break,
-                    n => filled += n,
-                }
-            }
+            // Read the result before the file: nothing is written to the file after the end.
+            let result = self.result();
+            let filled = read_available(&mut pack, &mut piece).await?;
             if filled > 0 {
-                pkt_line::band(&mut out, 1, &piece[..filled]);
+                pkt_line::band(&mut out, BAND_DATA, &piece[..filled]);
             }
-            match ended {
-                _ if filled == piece.len() => {}
-                None if spoke.elapsed() > ALIVE => out.extend_from_slice(b"0005\x02"),
-                None => {}
-                Some(ended) => {
-                    let moved = || {
-                        Refusal::new(
-                            Rule::Upstream,
-                            "the upstream changed while it was fetched: clone again",
-                        )
-                    };
-                    let ended = ended.and_then(|same| if same { Ok(()) } else { Err(moved()) });
-                    match &ended {
-                        Ok(()) => pkt_line::flush(&mut out),
-                        Err(refusal) => pkt_line::band(&mut out, 3, refusal.body().as_bytes()),
+            let at_end_of_file = filled < piece.len();
+            if let Some(result) = result.filter(|_| at_end_of_file) {
+                let result = result.and_then(|unchanged| if unchanged { Ok(()) } else { moved() });
+                match &result {
+                    Ok(()) => pkt_line::flush(&mut out),
+                    Err(refusal) => {
+                        pkt_line::band(&mut out, BAND_ERROR, refusal.body().as_bytes());
                     }
-                    send(out).await?;
-                    return ended;
                 }
+                send(out).await?;
+                return result;
+            }
+            if at_end_of_file && last_sent.elapsed() > KEEP_ALIVE_INTERVAL {
+                out.extend_from_slice(KEEP_ALIVE);
             }
             if !out.is_empty() {
-                spoke = Instant::now();
+                last_sent = Instant::now();
                 send(std::mem::take(&mut out)).await?;
             }
-            if filled < piece.len() {
-                sleep(LOOK).await;
+            if at_end_of_file {
+                sleep(POLL_INTERVAL).await;
             }
         }
     }
 }
 
-fn given_up() -> Refusal {
-    Refusal::new(Rule::Aborted, "the first fetch of the upstream was given up")
+/// The lines of a request; `None` unless it is exactly one complete request of text lines.
+fn request_lines(request: &[u8]) -> Option<Vec<&str>> {
+    let mut lines = Vec::new();
+    let mut at = 0;
+    while let Ok(Some((pkt, len))) = pkt_line::next(&request[at..]) {
+        at += len;
+        match pkt {
+            Pkt::Data(line) => lines.push(std::str::from_utf8(line).ok()?.trim_end_matches('\n')),
+            Pkt::Delim => {}
+            Pkt::Flush => return (at == request.len()).then_some(lines),
+            Pkt::ResponseEnd => return None,
+        }
+    }
+    None
+}
+
+/// Fills `piece` from `file` as far as it goes. Returns the count of bytes.
+async fn read_available(file: &mut File, piece: &mut [u8]) -> Result<usize, Refusal> {
+    let mut filled = 0;
+    while filled < piece.len() {
+        match file.read(&mut piece[filled..]).await.map_err(|e| Refusal::host("read a pack", &e))? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(filled)
+}
+
+fn cancelled() -> Refusal {
+    Refusal::new(Rule::Aborted, "the initial clone of the upstream was cancelled")
+}
+
+fn moved() -> Result<(), Refusal> {
+    Err(Refusal::new(Rule::Upstream, "the upstream changed during the initial clone: clone again"))
 }
 
 #[cfg(test)]
@@ -259,16 +265,20 @@ mod tests {
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
-    fn first(packs: &std::path::Path) -> (First, watch::Sender<Option<Ended>>) {
+    fn initial_clone(
+        packs: &std::path::Path,
+    ) -> (InitialClone, watch::Sender<Option<FetchResult>>) {
         let refs = |all: &[(&str, &str)]| {
-            all.iter().map(|(n, id)| ((*n).to_owned(), Id::parse(id.as_bytes()).unwrap())).collect()
+            all.iter()
+                .map(|(n, id)| ((*n).to_owned(), ObjectId::parse(id.as_bytes()).unwrap()))
+                .collect()
         };
-        let seen = Seen {
+        let upstream = UpstreamRefs {
             refs: refs(&[("refs/heads/main", A), ("refs/tags/v1", B)]),
             peeled: refs(&[("refs/tags/v1", A)]),
             head: Some("refs/heads/main".into()),
         };
-        First::new(seen, packs.to_owned())
+        InitialClone::new(upstream, packs.to_owned())
     }
 
     fn request(lines: &str) -> Vec<u8> {
@@ -285,8 +295,8 @@ mod tests {
     }
 
     #[test]
-    fn refs_are_listed_as_asked_for() {
-        let (first, _ended) = first(std::path::Path::new("/none"));
+    fn the_refs_are_listed_that_the_request_selects() {
+        let (clone, _result) = initial_clone(std::path::Path::new("/none"));
         for (asked, said) in [
             ("", format!("{A} HEAD|{A} refs/heads/main|{B} refs/tags/v1|")),
             (
@@ -300,7 +310,7 @@ mod tests {
         ] {
             let asked =
                 request(&format!("command=ls-refs\nagent=git/2\nobject-format=sha1{asked}"));
-            let Some(Answer::Refs(out)) = first.answer(&asked) else {
+            let Some(CloneReply::Refs(out)) = clone.reply(&asked) else {
                 panic!("no answer to {asked:?}")
             };
             let (mut at, mut text) = (0, String::new());
@@ -313,11 +323,11 @@ mod tests {
     }
 
     #[test]
-    fn only_who_wants_all_and_has_nothing_is_sent_the_pack() {
-        let (first, _ended) = first(std::path::Path::new("/none"));
+    fn only_a_full_clone_is_sent_the_pack() {
+        let (clone, _result) = initial_clone(std::path::Path::new("/none"));
         let head = "command=fetch\nagent=git/2\nobject-format=sha1\n\nthin-pack\nno-progress\ninclude-tag\nofs-delta\n";
         let all = format!("want {B}\nwant {A}\n");
-        assert_eq!(first.answer(&request(&format!("{head}{all}done"))), Some(Answer::Pack));
+        assert_eq!(clone.reply(&request(&format!("{head}{all}done"))), Some(CloneReply::Pack));
         for other in [
             format!("{head}{all}"),
             format!("{head}want {A}\ndone"),
@@ -333,7 +343,7 @@ mod tests {
             "command=object-info".into(),
             "command=ls-refs\nwhat".into(),
         ] {
-            assert_eq!(first.answer(&request(&other)), None, "{other}");
+            assert_eq!(clone.reply(&request(&other)), None, "{other}");
         }
         let whole = request(&format!("{head}{all}done"));
         for bad in [
@@ -343,15 +353,15 @@ mod tests {
             b"zzzz",
             &[&whole[..], b"0000"].concat(),
         ] {
-            assert_eq!(first.answer(bad), None);
+            assert_eq!(clone.reply(bad), None);
         }
     }
 
-    /// What is sent of a pack that is written while it is sent: the pack, whether it ended with a
-    /// flush, and the result.
-    async fn sent(end: Option<Ended>) -> (usize, bool, Result<(), Refusal>, String) {
+    /// Sends a pack while it is written. Returns the bytes of pack data, whether the response ended
+    /// with a flush, the result, and the error message.
+    async fn sent(end: Option<FetchResult>) -> (usize, bool, Result<(), Refusal>, String) {
         let dir = tempfile::tempdir().unwrap();
-        let (first, ended) = first(dir.path());
+        let (clone, result) = initial_clone(dir.path());
         let write = async {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let mut file = std::fs::File::create(dir.path().join("tmp_pack_x")).unwrap();
@@ -361,15 +371,15 @@ mod tests {
             }
             std::fs::rename(dir.path().join("tmp_pack_x"), dir.path().join("pack-x.pack")).unwrap();
             match end {
-                Some(end) => drop(ended.send_replace(Some(end))),
-                None => drop(ended),
+                Some(end) => drop(result.send_replace(Some(end))),
+                None => drop(result),
             }
         };
         let (tx, mut rx) = mpsc::channel(4);
         let send = async {
-            let pack = first.pack().await.unwrap();
+            let pack = clone.pack().await.unwrap();
             let mut counted = 0;
-            let done = first.send(pack, &tx, |n| counted += n).await;
+            let done = clone.send(pack, &tx, |n| counted += n).await;
             drop(tx);
             (done, counted)
         };
@@ -398,12 +408,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pack_is_passed_on_as_it_grows_and_ends_well_only_when_the_fetch_did() {
+    async fn a_pack_is_passed_on_as_it_grows_and_ends_with_the_result_of_the_fetch() {
         let (len, flushed, done, _) = sent(Some(Ok(true))).await;
         assert!(len == 200_000 && flushed && done.is_ok());
         let failed = Err(Refusal::new(Rule::Upstream, "cut off"));
         for (end, why) in
-            [(Some(Ok(false)), "clone again"), (Some(failed), "cut off"), (None, "given up")]
+            [(Some(Ok(false)), "clone again"), (Some(failed), "cut off"), (None, "cancelled")]
         {
             let (_, flushed, done, said) = sent(end).await;
             assert!(!flushed && done.is_err() && said.contains(why), "{said}");

@@ -1,11 +1,13 @@
-//! Which refs may become what. Everything here is decided from names and ids alone.
+//! Which refs may be created or moved. All of this is decided from names and ids alone.
 
 use bottle_policy::{GateTextError, PathPattern, Push};
 
-use crate::git_gate::push::commands::{Command, Id};
-use crate::git_gate::refusal::{Guards, Refusal, Rule};
+use crate::git_gate::object_id::ObjectId;
+use crate::git_gate::push::head::RefUpdate;
+use crate::git_gate::refusal::{Checks, Refusal, Rule};
+use crate::git_gate::text::is_ref_name;
 
-/// A [`Push`]'s patterns, with the names put in.
+/// The patterns of a [`Push`], with `{agent}` and `{slug}` replaced.
 #[derive(Debug)]
 pub struct RefPolicy {
     branches: Vec<PathPattern>,
@@ -17,7 +19,7 @@ impl RefPolicy {
     /// The patterns of `push` for this agent and bottle.
     ///
     /// # Errors
-    /// A name that makes a pattern none.
+    /// A pattern is not valid after the replacement.
     pub fn new(push: &Push, agent: &str, slug: &str) -> Result<Self, GateTextError> {
         let all = |patterns: &[bottle_policy::RefPattern]| {
             patterns.iter().map(|p| p.of(agent, slug)).collect::<Result<Vec<_>, _>>()
@@ -29,52 +31,54 @@ impl RefPolicy {
         })
     }
 
-    /// Whether `command` may be; `current` is what the upstream has for it. Ancestry is not looked
-    /// at here.
+    /// Checks `update`. `current` is the ref's value in the mirror. Ancestry is checked later.
     ///
     /// # Errors
-    /// The first rule against it.
+    /// The first rule that forbids it.
     pub fn check(
         &self,
-        command: &Command,
-        current: Option<&Id>,
-        guards: &Guards,
+        update: &RefUpdate,
+        current: Option<&ObjectId>,
+        checks: &Checks,
     ) -> Result<(), Refusal> {
-        let name = &command.name;
-        guards.check(!is_ref_name(name), Rule::RefName, || {
-            "not a name that git gives a ref".to_owned()
+        let name = &update.name;
+        checks.refuse_if(!is_ref_name(name), Rule::RefName, || {
+            "this is not a valid name for a ref".to_owned()
         })?;
-        guards.check(command.new.is_zero(), Rule::Delete, || {
-            "refs are not deleted through the gate".to_owned()
+        checks.refuse_if(update.new.is_zero(), Rule::Delete, || {
+            "git-gate does not delete refs".to_owned()
         })?;
         let slashed = |short: &str| format!("/{short}");
         if let Some(branch) = name.strip_prefix("refs/heads/") {
             let branch = slashed(branch);
             let folded = branch.to_lowercase();
-            // Where the upstream's file system folds case, `Main` is `main`.
+            // If the upstream's file system folds case, `Main` is `main`.
             let protected = self.protected.iter().any(|p| p.matches(&branch) || p.matches(&folded));
-            guards.check(protected, Rule::Protected, || "this branch is protected".to_owned())?;
+            checks
+                .refuse_if(protected, Rule::Protected, || "this branch is protected".to_owned())?;
             let allowed = self.branches.iter().any(|p| p.matches(&branch));
-            guards
-                .check(!allowed, Rule::Branch, || {
+            checks
+                .refuse_if(!allowed, Rule::Branch, || {
                     "this bottle may not push to this branch".to_owned()
                 })
                 .map_err(|r| r.hint(self.allowed()))?;
         } else if let Some(tag) = name.strip_prefix("refs/tags/") {
             let allowed = self.tags.iter().any(|p| p.matches(&slashed(tag)));
-            guards.check(!allowed, Rule::Tag, || "this bottle may not push this tag".to_owned())?;
-            guards.check(current.is_some(), Rule::TagMove, || {
-                "a tag that exists is not moved".to_owned()
+            checks.refuse_if(!allowed, Rule::Tag, || {
+                "this bottle may not push this tag".to_owned()
+            })?;
+            checks.refuse_if(current.is_some(), Rule::TagMove, || {
+                "an existing tag is not moved".to_owned()
             })?;
         } else {
-            guards.check(true, Rule::RefKind, || {
-                "only branches and tags are pushed through the gate".to_owned()
+            checks.refuse_if(true, Rule::RefKind, || {
+                "only branches and tags can be pushed".to_owned()
             })?;
         }
         let same =
-            if command.old.is_zero() { current.is_none() } else { current == Some(&command.old) };
-        guards.check(!same, Rule::Stale, || {
-            "the upstream has something else there by now: fetch first".to_owned()
+            if update.old.is_zero() { current.is_none() } else { current == Some(&update.old) };
+        checks.refuse_if(!same, Rule::Stale, || {
+            "the ref has changed at the upstream: fetch first".to_owned()
         })
     }
 
@@ -89,91 +93,23 @@ impl RefPolicy {
     }
 }
 
-/// Whether git takes `name` for a ref's, git-check-ref-format(1), and a terminal shows it as it is.
-#[must_use]
-pub fn is_ref_name(name: &str) -> bool {
-    let bad = |c: char| {
-        c.is_control() || c.is_whitespace() || "~^:?*[\\\"'`$|&;<>(){}".contains(c) || is_hidden(c)
-    };
-    let component = |c: &str| {
-        !c.is_empty()
-            && !c.starts_with(['.', '-'])
-            && !c.ends_with('.')
-            && !c.to_ascii_lowercase().ends_with(".lock")
-    };
-    name.starts_with("refs/")
-        && name.split('/').count() > 2
-        && name.len() <= 512
-        && !name.contains(bad)
-        && !name.contains("..")
-        && !name.contains("@{")
-        && name.split('/').all(component)
-        && !name.ends_with("/@")
-        && !name.ends_with("/HEAD")
-}
-
-/// Whether a character changes how others are shown, or shows as nothing.
-pub(in crate::git_gate) fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_of_refs_are_git_s() {
-        for good in [
-            "refs/heads/x",
-            "refs/heads/a/b-c.d",
-            "refs/tags/v1",
-            "refs/heads/ä",
-            "refs/heads/a@b",
-            "refs/heads/#1",
-        ] {
-            assert!(is_ref_name(good), "{good}");
-        }
-        for bad in [
-            "",
-            "x",
-            "HEAD",
-            "refs/heads",
-            "refs/heads/",
-            "refs//x",
-            "refs/heads/.x",
-            "refs/heads/x.lock",
-            "refs/heads/x.LOCK/y",
-            "refs/heads/x..y",
-            "refs/heads/x y",
-            "refs/heads/x\n",
-            "refs/heads/x~1",
-            "refs/heads/@{x}",
-            "refs/heads/-x",
-            "refs/heads/x\u{202e}y",
-            "refs/heads/x.",
-            "refs/heads/HEAD",
-            "refs/heads/$(x)",
-            "../refs/heads/x",
-            "refs/heads/../../x",
-            "refs/heads/x:y",
-        ] {
-            assert!(!is_ref_name(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn each_rule_has_its_twin() {
+    fn each_rule_refuses_and_its_negative_control_passes() {
         let mut push = Push::to(vec!["agent/*".parse().unwrap(), "main".parse().unwrap()]);
         push.protected = vec!["main".parse().unwrap()];
         push.tags = vec!["agent-*".parse().unwrap()];
         let policy = RefPolicy::new(&push, "claude", "b").unwrap();
-        let (a, b) = (Id::parse(&[b'a'; 40]).unwrap(), Id::parse(&[b'b'; 40]).unwrap());
-        let command = |old: &Id, new: &Id, name: &str| Command {
+        let (a, b) = (ObjectId::parse(&[b'a'; 40]).unwrap(), ObjectId::parse(&[b'b'; 40]).unwrap());
+        let command = |old: &ObjectId, new: &ObjectId, name: &str| RefUpdate {
             old: old.clone(),
             new: new.clone(),
             name: name.to_owned(),
         };
-        let zero = Id::zero();
+        let zero = ObjectId::zero();
         for (command, current, rule) in [
             (command(&zero, &a, "refs/heads/agent/x y"), None, Rule::RefName),
             (command(&a, &zero, "refs/heads/agent/x"), Some(&a), Rule::Delete),
@@ -187,13 +123,13 @@ mod tests {
             (command(&a, &b, "refs/heads/agent/x"), None, Rule::Stale),
         ] {
             assert_eq!(
-                policy.check(&command, current, &Guards::default()).unwrap_err().rule,
+                policy.check(&command, current, &Checks::default()).unwrap_err().rule,
                 rule,
                 "{command:?}"
             );
             assert!(
-                policy.check(&command, current, &Guards { off: vec![rule] }).is_ok(),
-                "the twin of {command:?}"
+                policy.check(&command, current, &Checks::without(&[rule])).is_ok(),
+                "the negative control of {command:?}"
             );
         }
         let cased = command(&zero, &a, "refs/heads/Main");
@@ -203,15 +139,15 @@ mod tests {
             "b",
         )
         .unwrap();
-        assert_eq!(wide.check(&cased, None, &Guards::default()).unwrap_err().rule, Rule::Protected);
+        assert_eq!(wide.check(&cased, None, &Checks::default()).unwrap_err().rule, Rule::Protected);
         assert!(
             policy
-                .check(&command(&a, &b, "refs/heads/agent/x"), Some(&a), &Guards::default())
+                .check(&command(&a, &b, "refs/heads/agent/x"), Some(&a), &Checks::default())
                 .is_ok()
         );
         assert!(
             policy
-                .check(&command(&zero, &b, "refs/tags/agent-2"), None, &Guards::default())
+                .check(&command(&zero, &b, "refs/tags/agent-2"), None, &Checks::default())
                 .is_ok()
         );
     }

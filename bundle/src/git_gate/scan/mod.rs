@@ -1,5 +1,9 @@
-//! The search of pushed objects for credentials and for dangerous paths.
+//! The scan of pushed objects for credentials and dangerous paths.
 
+pub mod archive;
+pub mod cat_file;
+pub mod finding;
 pub mod gitleaks;
-pub mod objects;
+pub mod push_scan;
+pub mod text_window;
 pub mod tree_paths;

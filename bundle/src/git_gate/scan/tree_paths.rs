@@ -1,18 +1,18 @@
-//! Paths, links and submodules of a tree that do something else than hold a file.
+//! Paths, symbolic links and submodules of a tree that are dangerous to check out.
 
-use crate::git_gate::push::ref_policy::is_hidden;
 use crate::git_gate::refusal::Rule;
+use crate::git_gate::text::is_hidden;
 
-/// What is wrong with a path, if anything.
+/// Why `path` is refused, if it is.
 #[must_use]
 pub fn path(path: &str) -> Option<(Rule, String)> {
-    // What Windows takes for a separator.
+    // Windows treats both characters as separators.
     for component in path.split(['/', '\\']) {
         if is_dot_git(component) {
-            return Some((Rule::DotGit, format!("{component:?} is .git on some systems")));
+            return Some((Rule::DotGit, format!("{component:?} means .git on some systems")));
         }
         if matches!(component, "." | "..") || (component.is_empty() && path.contains('/')) {
-            return Some((Rule::DotGit, format!("{component:?} is no file's name")));
+            return Some((Rule::DotGit, format!("{component:?} is not a file name")));
         }
     }
     if path.chars().any(|c| c.is_control() || (is_hidden(c) && !is_joiner(c))) {
@@ -21,14 +21,14 @@ pub fn path(path: &str) -> Option<(Rule, String)> {
     None
 }
 
-/// Emoji are joined by it.
+/// The zero-width joiner, which emoji need.
 fn is_joiner(c: char) -> bool {
     c == '\u{200d}'
 }
 
-/// Whether a file system takes `name` for `.git`: by case, by characters that HFS+ ignores, by
-/// NTFS' short names, trailing dots and spaces, and streams (git's own `is_hfs_dotgit` and
-/// `is_ntfs_dotgit`).
+/// Whether some file system reads `name` as `.git`: case-insensitive ones, HFS+, which ignores some
+/// characters, and NTFS with its short names, trailing dots and spaces, and streams (compare git's
+/// `is_hfs_dotgit` and `is_ntfs_dotgit`).
 #[must_use]
 pub fn is_dot_git(name: &str) -> bool {
     let ignored = |c: &char| !matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
@@ -37,7 +37,7 @@ pub fn is_dot_git(name: &str) -> bool {
     ntfs == ".git" || ntfs == "git~1"
 }
 
-/// What is wrong with a symbolic link at `path` to `target`, if anything.
+/// Why a symbolic link at `path` to `target` is refused, if it is.
 #[must_use]
 pub fn symlink(path: &str, target: &str) -> Option<(Rule, String)> {
     let name = path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
@@ -46,7 +46,7 @@ pub fn symlink(path: &str, target: &str) -> Option<(Rule, String)> {
     }
     let windows = target.contains('\\') || target.as_bytes().get(1) == Some(&b':');
     if target.starts_with('/') || windows || target.is_empty() {
-        return Some((Rule::Symlink, "a symbolic link leads out of the tree".to_owned()));
+        return Some((Rule::Symlink, "a symbolic link points out of the tree".to_owned()));
     }
     let mut depth = path.split('/').count() - 1;
     for component in target.split('/') {
@@ -57,12 +57,12 @@ pub fn symlink(path: &str, target: &str) -> Option<(Rule, String)> {
                 None => {
                     return Some((
                         Rule::Symlink,
-                        "a symbolic link leads out of the tree".to_owned(),
+                        "a symbolic link points out of the tree".to_owned(),
                     ));
                 }
             },
             _ if is_dot_git(component) => {
-                return Some((Rule::Symlink, "a symbolic link leads into .git".to_owned()));
+                return Some((Rule::Symlink, "a symbolic link points into .git".to_owned()));
             }
             _ => depth += 1,
         }
@@ -70,23 +70,23 @@ pub fn symlink(path: &str, target: &str) -> Option<(Rule, String)> {
     None
 }
 
-/// What is wrong with a `.gitmodules`, and in which line (from 1).
+/// Why a `.gitmodules` is refused, if it is, and by which line (from 1).
 #[must_use]
 pub fn gitmodules(text: &str) -> Option<(Rule, String, usize)> {
-    // A line that ends in a backslash goes on.
+    // A backslash at the end of a line continues it.
     let joined = text.replace("\\\n", "").replace("\\\r\n", "");
     for (number, line) in (1..).zip(joined.lines()) {
         let Some((key, value)) = line.split_once('=') else { continue };
-        // The section's name may stand before it.
+        // The section's name may be on the same line.
         let key = key.rsplit(']').next().unwrap_or_default().trim().to_ascii_lowercase();
-        // Quotes and escapes of git-config(1) do not hide what is between them.
+        // Quotes and escapes of git-config(1) are ignored, so that they cannot hide anything.
         let plain: String = value.chars().filter(|c| !"\"\\".contains(*c)).collect();
         let value = plain.trim();
         let found = match key.as_str() {
             "url" => submodule_url(value),
             "update" if value.starts_with('!') => Some("a submodule's update is a command"),
             "path" if value.starts_with('-') || path(value).is_some() => {
-                Some("a submodule's path is none")
+                Some("a submodule's path is not valid")
             }
             _ => None,
         };
@@ -108,12 +108,37 @@ fn submodule_url(url: &str) -> Option<&'static str> {
     (http || user.contains(':')).then_some("a submodule's URL carries a credential")
 }
 
+/// Files in which gitleaks' own configuration disables its generic rule: their hashes look random.
+const LOCK_FILES: &[&str] = &[
+    "go.sum",
+    "go.mod",
+    "package-lock.json",
+    "yarn.lock",
+    "pnpm-lock.yaml",
+    "Cargo.lock",
+    "poetry.lock",
+    "uv.lock",
+    "Pipfile.lock",
+    "composer.lock",
+    "Gemfile.lock",
+    "npm-shrinkwrap.json",
+    "deno.lock",
+    "flake.lock",
+    "gradle.lockfile",
+];
+
+/// Whether `path` is a package manager's lock file.
+#[must_use]
+pub fn is_lock_file(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| LOCK_FILES.contains(&name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn dot_git_in_every_dress() {
+    fn every_spelling_of_dot_git_is_recognised() {
         for bad in [
             ".git",
             ".GIT",

@@ -1,5 +1,5 @@
-//! An ssh agent for one key, so that a key which came over standard input touches no disk.
-//! draft-ietf-sshm-ssh-agent: it lists its key and signs with it; everything else fails.
+//! An ssh agent for one key, so that a key that came over standard input is on no disk. It lists its
+//! key and signs with it; all other requests fail. The protocol is draft-ietf-sshm-ssh-agent.
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -9,16 +9,18 @@ use std::sync::{Mutex, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::git_gate::ssh::key::{Key, string, take};
+use super::key::{Key, string, take};
 
-/// Longest message of a client, bytes.
-const MESSAGE: usize = 64 << 10;
-/// SSH_AGENT_FAILURE and the two requests with their answers.
+/// Longest message of a client, in bytes.
+const MAX_MESSAGE_BYTES: usize = 64 << 10;
+/// Message numbers.
 const FAILURE: u8 = 5;
-const LIST: (u8, u8) = (11, 12);
-const SIGN: (u8, u8) = (13, 14);
+const REQUEST_IDENTITIES: u8 = 11;
+const IDENTITIES_ANSWER: u8 = 12;
+const SIGN_REQUEST: u8 = 13;
+const SIGN_RESPONSE: u8 = 14;
 
-/// One key and a socket to ask for its signatures.
+/// One key, and the socket on which it signs.
 #[derive(Debug)]
 pub struct Agent {
     key: Key,
@@ -27,7 +29,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Makes the socket, in a private directory.
+    /// Creates the socket, whose directory must be private.
     ///
     /// # Errors
     /// As bind(2).
@@ -38,7 +40,7 @@ impl Agent {
         Ok(Self { key, socket: socket.to_owned(), listener: Mutex::new(Some(listener)) })
     }
 
-    /// Answers from now on. To be called inside the runtime, once.
+    /// Answers from now on. To be called once, inside the runtime.
     pub fn serve(&self) {
         let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
         else {
@@ -50,7 +52,7 @@ impl Agent {
             while let Ok((stream, _)) = listener.accept().await {
                 let key = key.clone();
                 tokio::spawn(async move {
-                    let _ = talk(stream, &key).await; // a client that goes away
+                    let _ = serve_client(stream, &key).await; // the client may go away
                 });
             }
         });
@@ -63,10 +65,10 @@ impl Drop for Agent {
     }
 }
 
-async fn talk(mut stream: UnixStream, key: &Key) -> io::Result<()> {
+async fn serve_client(mut stream: UnixStream, key: &Key) -> io::Result<()> {
     loop {
         let len = stream.read_u32().await? as usize;
-        if len == 0 || len > MESSAGE {
+        if len == 0 || len > MAX_MESSAGE_BYTES {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let mut message = vec![0; len];
@@ -80,18 +82,18 @@ async fn talk(mut stream: UnixStream, key: &Key) -> io::Result<()> {
 fn answer(message: &[u8], key: &Key) -> Option<Vec<u8>> {
     let (kind, mut rest) = message.split_first()?;
     let mut reply = Vec::new();
-    if *kind == LIST.0 {
-        reply.push(LIST.1);
+    if *kind == REQUEST_IDENTITIES {
+        reply.push(IDENTITIES_ANSWER);
         reply.extend_from_slice(&1u32.to_be_bytes());
         string(&mut reply, key.blob());
         string(&mut reply, b"");
         return Some(reply);
     }
-    if *kind != SIGN.0 || take(&mut rest)? != key.blob() {
+    if *kind != SIGN_REQUEST || take(&mut rest)? != key.blob() {
         return None;
     }
     let data = take(&mut rest)?;
-    reply.push(SIGN.1);
+    reply.push(SIGN_RESPONSE);
     string(&mut reply, &key.sign(data)?);
     Some(reply)
 }

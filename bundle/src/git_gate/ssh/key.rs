@@ -1,4 +1,4 @@
-//! An ed25519 key as OpenSSH has it: read from memory, used in memory.
+//! An ed25519 key in OpenSSH's or PKCS#8 format. It is read from memory and stays there.
 
 use std::sync::Arc;
 
@@ -12,21 +12,23 @@ use sha2::{Digest, Sha512};
 use zeroize::Zeroizing;
 
 const BASE64: base64::engine::GeneralPurpose = base64::engine::general_purpose::STANDARD;
-const KIND: &[u8] = b"ssh-ed25519";
+/// Name of the algorithm.
+const ALGORITHM: &[u8] = b"ssh-ed25519";
 
-/// DER of an ed25519 PKCS#8 key (RFC 8410, version 1) up to its 32 bytes.
-const PKCS8: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+/// DER of an ed25519 PKCS#8 key (RFC 8410, version 1) up to its 32 bytes of key.
+const PKCS8_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
-/// Why a text is no key that the agent can use. Says nothing of the text.
+/// Why a text is not a key that the agent can use. It quotes nothing of the text.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// Not PEM, or not one of the two formats.
+    /// It is not PEM, or in neither of the two formats.
     #[error("not an OpenSSH or PKCS#8 private key")]
     Format,
-    /// A key with a passphrase.
+    /// It has a passphrase.
     #[error("the key has a passphrase")]
     Encrypted,
-    /// Another algorithm.
+    /// It has another algorithm.
     #[error("not an ed25519 key (others can be used from an identity file)")]
     Algorithm,
 }
@@ -45,7 +47,7 @@ impl std::fmt::Debug for Key {
 }
 
 impl Key {
-    /// Reads a private key, OpenSSH's or PKCS#8 PEM.
+    /// Reads a private key in OpenSSH's format or in PKCS#8 PEM.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -53,38 +55,39 @@ impl Key {
         let der = pkcs8(pem.expose())?;
         let key = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(&der[..]))
             .map_err(|_| KeyError::Algorithm)?;
-        // SubjectPublicKeyInfo of ed25519 ends in the 32 bytes of the key (RFC 8410).
+        // The SubjectPublicKeyInfo of ed25519 ends in the 32 bytes of the key (RFC 8410).
         let spki = key.public_key().ok_or(KeyError::Algorithm)?;
         let public = spki.as_ref().last_chunk::<32>().ok_or(KeyError::Algorithm)?;
         let mut blob = Vec::new();
-        string(&mut blob, KIND);
+        string(&mut blob, ALGORITHM);
         string(&mut blob, public);
         Ok(Self { key, blob: blob.into() })
     }
 
-    /// The public key on the wire.
+    /// The public key in SSH's wire format.
     #[must_use]
     pub fn blob(&self) -> &[u8] {
         &self.blob
     }
 
-    /// The public key as in a `.pub` file.
+    /// The public key as a line of a `.pub` file.
     #[must_use]
     pub fn public_line(&self) -> String {
         format!("ssh-ed25519 {}\n", BASE64.encode(&self.blob))
     }
 
-    /// A signature on the wire; `None` where the key cannot be used, which none does that was read.
+    /// A signature in SSH's wire format. It is `None` if the key cannot be used, which does not
+    /// happen with a key that [`Key::read`] accepted.
     #[must_use]
     pub fn sign(&self, data: &[u8]) -> Option<Vec<u8>> {
         let signature = self.key.choose_scheme(&[SignatureScheme::ED25519])?.sign(data).ok()?;
         let mut wire = Vec::new();
-        string(&mut wire, KIND);
+        string(&mut wire, ALGORITHM);
         string(&mut wire, &signature);
         Some(wire)
     }
 
-    /// What `ssh-keygen -Y sign -n NAMESPACE` makes of `message`, PROTOCOL.sshsig.
+    /// Signs `message` like `ssh-keygen -Y sign -n NAMESPACE`, see OpenSSH's PROTOCOL.sshsig.
     #[must_use]
     pub fn sign_message(&self, namespace: &str, message: &[u8]) -> Option<String> {
         let parts = |wire: &mut Vec<u8>| {
@@ -106,21 +109,21 @@ impl Key {
     }
 }
 
-/// Appends a string as SSH has it.
-pub(in crate::git_gate) fn string(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends a string in SSH's wire format: its length in four bytes, then its bytes.
+pub fn string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
     out.extend_from_slice(bytes);
 }
 
-/// The next string.
-pub(in crate::git_gate) fn take<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
+/// Takes a string in SSH's wire format from the start of `from`.
+pub fn take<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (len, rest) = from.split_first_chunk::<4>()?;
     let (bytes, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
     *from = rest;
     Some(bytes)
 }
 
-/// The key in PKCS#8 DER.
+/// The key of a PEM file, in PKCS#8 DER.
 fn pkcs8(pem: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     if let Some(body) = pem.trim().strip_prefix("-----BEGIN OPENSSH PRIVATE KEY-----") {
         let body =
@@ -137,8 +140,9 @@ fn pkcs8(pem: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     }
 }
 
-/// PROTOCOL.key of OpenSSH: `openssh-key-v1`, cipher, kdf, its options, one public key, then the
-/// private part.
+/// Converts a key in OpenSSH's format (PROTOCOL.key) to PKCS#8 DER. The format has a magic, the
+/// cipher, the key derivation and its options, the count of keys, the public key, and the private
+/// part.
 fn openssh(bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let read = || -> Option<Result<Zeroizing<Vec<u8>>, KeyError>> {
         let mut rest = bytes.strip_prefix(b"openssh-key-v1\0")?;
@@ -152,14 +156,14 @@ fn openssh(bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
             return None;
         }
         let _public = take(&mut rest)?;
-        let mut private = take(&mut rest)?.get(8..)?; // two check numbers
-        if take(&mut private)? != KIND {
+        let mut private = take(&mut rest)?.get(8..)?; // after two check numbers
+        if take(&mut private)? != ALGORITHM {
             return Some(Err(KeyError::Algorithm));
         }
         let _public = take(&mut private)?;
         let seed = take(&mut private)?.first_chunk::<32>()?;
-        let mut der = Zeroizing::new(Vec::with_capacity(PKCS8.len() + 32));
-        der.extend_from_slice(&PKCS8);
+        let mut der = Zeroizing::new(Vec::with_capacity(PKCS8_PREFIX.len() + 32));
+        der.extend_from_slice(&PKCS8_PREFIX);
         der.extend_from_slice(seed);
         Some(Ok(der))
     };
@@ -171,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_key_is_said() {
+    fn texts_that_are_not_keys_are_refused() {
         for bad in [
             "",
             "x",

@@ -1,110 +1,74 @@
-//! The head of a push, gitprotocol-pack(5): what is to become of which refs. Read, and decided
-//! upon, before any of its pack.
+//! The head of a push, gitprotocol-pack(5): the list of ref updates and the client's capabilities.
+//! It is read, and decided on, before any of the pack is.
 
 use std::collections::HashSet;
-use std::fmt;
 
+use crate::git_gate::object_id::ObjectId;
 use crate::git_gate::pkt_line::{self, Pkt};
 use crate::git_gate::refusal::{Refusal, Rule};
 
-/// Most commands of one push.
-pub const COMMANDS: usize = 64;
+/// Most ref updates of one push.
+pub const MAX_REF_UPDATES: usize = 64;
 /// Most `shallow` lines.
-const SHALLOW: usize = 4096;
-/// Longest name of a ref, bytes.
-const NAME: usize = 1024;
-/// Most bytes of a head.
-const HEAD: usize = 512 << 10;
+const MAX_SHALLOW_LINES: usize = 4096;
+/// Longest ref name in bytes that is parsed.
+const MAX_NAME_BYTES: usize = 1024;
+/// Largest head in bytes.
+const MAX_HEAD_BYTES: usize = 512 << 10;
 
-/// A SHA-1 in lower-case hex.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Id(String);
-
-impl Id {
-    /// What stands for no object.
-    #[must_use]
-    pub fn zero() -> Self {
-        Self("0".repeat(40))
-    }
-
-    /// Whether it stands for no object.
-    #[must_use]
-    pub fn is_zero(&self) -> bool {
-        self.0.bytes().all(|b| b == b'0')
-    }
-
-    /// The 40 digits.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The first 12 digits, for people.
-    #[must_use]
-    pub fn short(&self) -> &str {
-        &self.0[..12]
-    }
-
-    /// Reads 40 lower-case hex digits.
-    #[must_use]
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        let ok = text.len() == 40
-            && text.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
-        if ok { String::from_utf8(text.to_vec()).ok().map(Self) } else { None }
-    }
-}
-
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What is to become of one ref.
+/// A "command" of the protocol: one ref that is to be created, moved or deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
-    /// What the client takes the ref for; zero: it is to be made.
-    pub old: Id,
-    /// What it is to be; zero: deleted.
-    pub new: Id,
-    /// Full name. ASCII or UTF-8; [`crate::git_gate::push::ref_policy`] says whether it is a ref's.
+pub struct RefUpdate {
+    /// The ref's current value as the client knows it; zero to create the ref.
+    pub old: ObjectId,
+    /// The new value; zero to delete the ref.
+    pub new: ObjectId,
+    /// Full name in UTF-8. [`super::ref_policy`] checks that it is valid for a ref.
     pub name: String,
 }
 
-/// What the client asks for beside its commands.
+impl RefUpdate {
+    /// Name and both ids, shortened, for the audit log.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!("{} {} {}", self.name, self.old.short(), self.new.short())
+    }
+}
+
+/// The client's capabilities that the answer depends on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// It wants to be told what became of each ref.
+    /// `report-status`: it expects a report with one line for each ref.
     pub report_status: bool,
-    /// In a sideband, with messages beside.
+    /// `side-band-64k`: it accepts messages beside the report.
     pub side_band: bool,
 }
 
-/// A whole head.
+/// A complete head.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Head {
-    /// In order; empty for a client that only wants to know whether it may.
-    pub commands: Vec<Command>,
-    /// Of the first command.
+pub struct PushHead {
+    /// In the client's order. Empty if the client only probes whether it may push.
+    pub updates: Vec<RefUpdate>,
+    /// The capabilities in the first line.
     pub capabilities: Capabilities,
 }
 
-/// Reads a head as it arrives.
+/// Parses a head as it arrives.
 #[derive(Debug, Default)]
-pub struct HeadReader {
+pub struct PushHeadReader {
     buffer: Vec<u8>,
     at: usize,
-    shallow: usize,
-    head: Head,
+    shallow_lines: usize,
+    head: PushHead,
     names: HashSet<String>,
 }
 
-impl HeadReader {
-    /// Takes the next bytes. Once the head is all there: the head, and what came after it.
+impl PushHeadReader {
+    /// Takes the next bytes. Once the head is complete, returns it and the bytes that follow it.
     ///
     /// # Errors
     /// [`Rule::PktLine`], [`Rule::Command`], [`Rule::ObjectFormat`].
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Option<(Head, Vec<u8>)>, Refusal> {
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Option<(PushHead, Vec<u8>)>, Refusal> {
         self.buffer.extend_from_slice(bytes);
         while let Some((pkt, len)) = pkt_line::next(&self.buffer[self.at..])? {
             let line = match pkt {
@@ -116,17 +80,17 @@ impl HeadReader {
                 Pkt::Delim | Pkt::ResponseEnd => {
                     return Err(Refusal::new(
                         Rule::PktLine,
-                        "a separator where a command should be",
+                        "a separator in the place of a ref update",
                     ));
                 }
             };
             self.at += len;
             self.line(&line)?;
-            if self.at > HEAD {
+            if self.at > MAX_HEAD_BYTES {
                 break;
             }
         }
-        if self.at.max(self.buffer.len().saturating_sub(pkt_line::MAX)) > HEAD {
+        if self.at.max(self.buffer.len().saturating_sub(pkt_line::MAX_BYTES)) > MAX_HEAD_BYTES {
             return Err(Refusal::new(Rule::Command, "the list of refs is too long"));
         }
         Ok(None)
@@ -134,57 +98,64 @@ impl HeadReader {
 
     fn line(&mut self, line: &[u8]) -> Result<(), Refusal> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let bad =
-            |why: &str| Refusal::new(Rule::Command, format!("not a command of a push: {why}"));
         if let Some(id) = line.strip_prefix(b"shallow ") {
-            // Where the client's history ends is no matter: the gate's own copy has to connect
-            // anyway.
-            self.shallow += 1;
-            return match Id::parse(id) {
-                Some(_) if self.shallow <= SHALLOW => Ok(()),
-                Some(_) => Err(bad("too many shallow lines")),
-                None => Err(bad("shallow without an id")),
+            // The client's shallow boundary does not matter: the new objects must connect to the
+            // mirror's in any case.
+            self.shallow_lines += 1;
+            return match ObjectId::parse(id) {
+                Some(_) if self.shallow_lines <= MAX_SHALLOW_LINES => Ok(()),
+                Some(_) => Err(bad_line("too many shallow lines")),
+                None => Err(bad_line("shallow without an id")),
             };
         }
         if line.starts_with(b"push-cert") {
-            return Err(bad("signed pushes are not supported"));
+            return Err(bad_line("signed pushes are not supported"));
         }
-        let (command, capabilities) = match line.iter().position(|b| *b == 0) {
-            Some(nul) if self.head.commands.is_empty() => (&line[..nul], Some(&line[nul + 1..])),
-            Some(_) => return Err(bad("a NUL")),
+        let (update, capabilities) = match line.iter().position(|b| *b == 0) {
+            Some(nul) if self.head.updates.is_empty() => (&line[..nul], Some(&line[nul + 1..])),
+            Some(_) => return Err(bad_line("a NUL")),
             None => (line, None),
         };
         if let Some(capabilities) = capabilities {
             self.head.capabilities = read_capabilities(capabilities)?;
         }
-        let fields = command
-            .split_at_checked(41)
-            .and_then(|(old, rest)| Some((old, rest.split_at_checked(41)?)));
-        let Some((old, (new, name))) = fields else { return Err(bad("too short")) };
-        let id = |field: &[u8]| {
-            field
-                .strip_suffix(b" ")
-                .and_then(Id::parse)
-                .ok_or_else(|| bad("an id is not 40 lower-case hex digits"))
-        };
-        let (old, new) = (id(old)?, id(new)?);
-        if name.is_empty() || name.len() > NAME {
-            return Err(bad("a ref's name is empty or too long"));
+        let update = read_update(update)?;
+        if !self.names.insert(update.name.clone()) {
+            return Err(bad_line("the same ref twice"));
         }
-        let name =
-            String::from_utf8(name.to_vec()).map_err(|_| bad("a ref's name is not UTF-8"))?;
-        if old.is_zero() && new.is_zero() {
-            return Err(bad("neither an old nor a new id"));
+        if self.head.updates.len() == MAX_REF_UPDATES {
+            return Err(bad_line("more refs at once than git-gate accepts (64)"));
         }
-        if !self.names.insert(name.clone()) {
-            return Err(bad("the same ref twice"));
-        }
-        if self.head.commands.len() == COMMANDS {
-            return Err(bad("more refs at once than the gate takes (64)"));
-        }
-        self.head.commands.push(Command { old, new, name });
+        self.head.updates.push(update);
         Ok(())
     }
+}
+
+fn bad_line(why: &str) -> Refusal {
+    Refusal::new(Rule::Command, format!("the list of refs is malformed: {why}"))
+}
+
+/// `OLD NEW NAME`.
+fn read_update(line: &[u8]) -> Result<RefUpdate, Refusal> {
+    let fields =
+        line.split_at_checked(41).and_then(|(old, rest)| Some((old, rest.split_at_checked(41)?)));
+    let Some((old, (new, name))) = fields else { return Err(bad_line("a line is too short")) };
+    let id = |field: &[u8]| {
+        field
+            .strip_suffix(b" ")
+            .and_then(ObjectId::parse)
+            .ok_or_else(|| bad_line("an id is not 40 lower-case hex digits"))
+    };
+    let (old, new) = (id(old)?, id(new)?);
+    if name.is_empty() || name.len() > MAX_NAME_BYTES {
+        return Err(bad_line("the name of a ref is empty or too long"));
+    }
+    let name =
+        String::from_utf8(name.to_vec()).map_err(|_| bad_line("the name of a ref is not UTF-8"))?;
+    if old.is_zero() && new.is_zero() {
+        return Err(bad_line("both ids are zero"));
+    }
+    Ok(RefUpdate { old, new, name })
 }
 
 fn read_capabilities(text: &[u8]) -> Result<Capabilities, Refusal> {
@@ -201,7 +172,7 @@ fn read_capabilities(text: &[u8]) -> Result<Capabilities, Refusal> {
         if let Some(format) = word.strip_prefix(b"object-format=") {
             if format != b"sha1" {
                 let reason =
-                    "this is a repository of another object format: the gate's upstreams are SHA-1";
+                    "this repository has another object format: git-gate supports only SHA-1";
                 return Err(Refusal::new(Rule::ObjectFormat, reason));
             }
         }
@@ -232,10 +203,10 @@ mod tests {
         ));
         text.extend(command("refs/heads/y", "\n"));
         text.extend(b"0000PACK....");
-        let (whole, rest) = HeadReader::default().push(&text).unwrap().unwrap();
-        assert_eq!((whole.commands.len(), &rest[..]), (2, &b"PACK...."[..]));
+        let (whole, rest) = PushHeadReader::default().push(&text).unwrap().unwrap();
+        assert_eq!((whole.updates.len(), &rest[..]), (2, &b"PACK...."[..]));
         assert!(whole.capabilities.report_status && whole.capabilities.side_band);
-        let mut reader = HeadReader::default();
+        let mut reader = PushHeadReader::default();
         let flush = text.len() - 8;
         for (at, byte) in text.iter().enumerate().take(flush) {
             let step = reader.push(&[*byte]).unwrap();
@@ -265,10 +236,10 @@ mod tests {
             (b"0001".to_vec(), Rule::PktLine),
             (b"zzzz".to_vec(), Rule::PktLine),
         ] {
-            let refused = HeadReader::default().push(&bytes).unwrap_err();
+            let refused = PushHeadReader::default().push(&bytes).unwrap_err();
             assert_eq!(refused.rule, rule, "{}", String::from_utf8_lossy(&bytes));
         }
-        let mut reader = HeadReader::default();
+        let mut reader = PushHeadReader::default();
         let endless = line(&format!("shallow {}", "b".repeat(40)));
         let end = (0..100_000).find_map(|_| reader.push(&endless).err()).unwrap();
         assert_eq!(end.rule, Rule::Command);
