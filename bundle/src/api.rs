@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::confine::{self, Grants, Network};
 use crate::egress::authority::Authority;
-use crate::egress::refusal::Guards;
+use crate::egress::refusal::Checks;
 use crate::egress::{tls, upstream};
 use crate::lifeline::Lines;
 
@@ -82,7 +82,7 @@ impl Api {
         // The operator named this server: it may well be a private one.
         let addresses = network
             .resolver
-            .addresses(&to, true, &Guards::default())
+            .addresses(&to, true, &Checks::default())
             .await
             .map_err(|r| at(&r.reason))?;
         let tcp = TcpStream::connect(&addresses[..]).await.map_err(|e| at(&e))?;

@@ -18,11 +18,11 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use super::audit::RequestAudit;
 use super::headers::strip_hop_by_hop;
 use super::proxy::hide_secrets;
-use super::refusal::{Guards, Refusal, Refused, Rule};
+use super::refusal::{Checks, Refusal, Rule};
 use super::routes::LiveRoute;
-use super::ticket::Ticket;
 
 /// Largest body that is kept to be sent a second time with a fresh token, bytes.
 const REPLAY: usize = 1 << 20;
@@ -96,7 +96,7 @@ impl Meter {
     ///
     /// # Errors
     /// The refusal, when a find blocks.
-    pub fn note(&self, part: &str, found: &[Finding], guards: &Guards) -> Result<(), Refusal> {
+    pub fn note(&self, part: &str, found: &[Finding], checks: &Checks) -> Result<(), Refusal> {
         if found.is_empty() {
             return Ok(());
         }
@@ -109,7 +109,7 @@ impl Meter {
         };
         let coding = blocking.rule.starts_with("coding");
         let rule = if coding { Rule::Coding } else { Rule::Secret };
-        let blocked = guards.check(true, rule, || match (&blocking.secret, coding) {
+        let blocked = checks.refuse_if(true, rule, || match (&blocking.secret, coding) {
             (Some(name), _) => format!(
                 "the {part} holds the value of {name}, which never leaves through the bottle"
             ),
@@ -138,7 +138,7 @@ impl Meter {
 
     fn refuse_upload(&self, refusal: Refusal) -> io::Error {
         let _ = self.upload_refusal.set(refusal.clone());
-        io::Error::other(Refused(refusal))
+        io::Error::other(refusal)
     }
 }
 
@@ -211,7 +211,7 @@ pub struct Upload {
     inner: Option<Incoming>,
     meter: Arc<Meter>,
     live: Arc<LiveRoute>,
-    guards: Guards,
+    checks: Checks,
     flow: Flow,
     left: Option<u64>,
     size: u64,
@@ -226,7 +226,7 @@ impl Upload {
         inner: Incoming,
         meter: Arc<Meter>,
         live: Arc<LiveRoute>,
-        guards: Guards,
+        checks: Checks,
         scan: Option<Stream>,
         replay: Option<Arc<Mutex<Replay>>>,
     ) -> Self {
@@ -240,7 +240,7 @@ impl Upload {
             inner: Some(inner),
             meter,
             live,
-            guards,
+            checks,
             flow,
             left,
             size: 0,
@@ -250,29 +250,29 @@ impl Upload {
     }
 
     /// The same body a second time; it was counted and searched when it first went.
-    pub fn again(body: Bytes, meter: Arc<Meter>, live: Arc<LiveRoute>, guards: Guards) -> Self {
+    pub fn again(body: Bytes, meter: Arc<Meter>, live: Arc<LiveRoute>, checks: Checks) -> Self {
         let left = Some(body.len() as u64);
         let mut flow = Flow::new(None);
         if !body.is_empty() {
             flow.ready.push_back(body);
         }
         flow.ended = true;
-        Self { inner: None, meter, live, guards, flow, left, size: 0, trailers: None, replay: None }
+        Self { inner: None, meter, live, checks, flow, left, size: 0, trailers: None, replay: None }
     }
 
     fn take(&mut self, chunk: Bytes) -> Result<(), Refusal> {
         let len = chunk.len();
         self.meter.add_up(len);
         self.size += len as u64;
-        check_size(&self.live, self.size, &self.guards)?;
-        self.live.spend.up(len as u64, &self.live.route.budget, &self.guards)?;
+        check_size(&self.live, self.size, &self.checks)?;
+        self.live.spend.up(len as u64, &self.live.route.budget, &self.checks)?;
         let found = self.flow.take(chunk);
-        self.meter.note("body", &found, &self.guards)
+        self.meter.note("body", &found, &self.checks)
     }
 
     fn end(&mut self) -> Result<(), Refusal> {
         let found = self.flow.end();
-        self.meter.note("body", &found, &self.guards)
+        self.meter.note("body", &found, &self.checks)
     }
 
     fn take_trailers(&mut self, mut trailers: HeaderMap) -> Result<(), Refusal> {
@@ -287,13 +287,13 @@ impl Upload {
             self.live.spend.up(
                 (name.as_str().len() + value.len()) as u64,
                 &self.live.route.budget,
-                &self.guards,
+                &self.checks,
             )?;
             for text in [name.as_str().as_bytes(), value.as_bytes()] {
                 self.meter.note(
                     "trailers",
                     &self.live.profile.text(Direction::Request, text),
-                    &self.guards,
+                    &self.checks,
                 )?;
             }
         }
@@ -359,9 +359,9 @@ pub fn drain(mut body: Incoming) {
 ///
 /// # Errors
 /// [`Rule::MaxBody`].
-pub fn check_size(live: &LiveRoute, size: u64, guards: &Guards) -> Result<(), Refusal> {
+pub fn check_size(live: &LiveRoute, size: u64, checks: &Checks) -> Result<(), Refusal> {
     let Some(most) = live.route.max_body else { return Ok(()) };
-    guards.check(size > most, Rule::MaxBody, || {
+    checks.refuse_if(size > most, Rule::MaxBody, || {
         format!("the body is larger than the {most} bytes that route {} allows", live.route.name)
     })
 }
@@ -447,10 +447,10 @@ fn broken(e: &hyper::Error) -> Refusal {
 /// The upstream's body on its way down. Its end, whichever it is, writes the audit line.
 pub struct Download {
     inner: Incoming,
-    ticket: Ticket,
+    audit: RequestAudit,
     live: Arc<LiveRoute>,
     profile: Profile,
-    guards: Guards,
+    checks: Checks,
     flow: Flow,
     trailers: Option<HeaderMap>,
     idle: Duration,
@@ -459,21 +459,21 @@ pub struct Download {
 }
 
 impl Download {
-    /// Counts `inner` for `ticket` and gives up after `idle` without a byte, or at `end`.
+    /// Counts `inner` for `audit` and gives up after `idle` without a byte, or at `end`.
     pub fn new(
         inner: Incoming,
-        ticket: Ticket,
+        audit: RequestAudit,
         (live, profile): (Arc<LiveRoute>, Profile),
-        guards: Guards,
+        checks: Checks,
         scan: Option<Stream>,
         (idle, end): (Duration, Instant),
     ) -> Self {
         Self {
             inner,
-            ticket,
+            audit,
             live,
             profile,
-            guards,
+            checks,
             flow: Flow::new(scan),
             trailers: None,
             idle,
@@ -484,20 +484,20 @@ impl Download {
 
     fn take(&mut self, chunk: Bytes) -> Result<(), Refusal> {
         let len = chunk.len();
-        self.ticket.meter().add_down(len);
-        self.live.spend.down(len as u64, &self.live.route.budget, &self.guards)?;
+        self.audit.meter().add_down(len);
+        self.live.spend.down(len as u64, &self.live.route.budget, &self.checks)?;
         let found = self.flow.take(chunk);
-        self.ticket.meter().note("response", &found, &self.guards)
+        self.audit.meter().note("response", &found, &self.checks)
     }
 
     fn end(&mut self) -> Result<(), Refusal> {
         let found = self.flow.end();
-        self.ticket.meter().note("response", &found, &self.guards)
+        self.audit.meter().note("response", &found, &self.checks)
     }
 
     fn fail(&mut self, refusal: &Refusal) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         self.flow.ready.clear();
-        self.ticket.fail(refusal);
+        self.audit.fail(refusal);
         Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())))
     }
 
@@ -505,7 +505,7 @@ impl Download {
         loop {
             if let Some(chunk) = self.flow.ready.pop_front() {
                 if self.flow.done() && self.trailers.is_none() {
-                    self.ticket.finish(); // hyper does not poll a body of known length past its end
+                    self.audit.finish(); // hyper does not poll a body of known length past its end
                 }
                 if chunk.is_empty() {
                     continue;
@@ -513,15 +513,15 @@ impl Download {
                 return Poll::Ready(Some(Ok(Frame::data(chunk))));
             }
             if let Some(trailers) = self.trailers.take() {
-                self.ticket.finish();
+                self.audit.finish();
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
             if self.flow.ended {
-                self.ticket.finish();
+                self.audit.finish();
                 return Poll::Ready(None);
             }
             // A request whose body was cut off gets no more of its response.
-            if let Some(refusal) = self.ticket.meter().upload_refusal() {
+            if let Some(refusal) = self.audit.meter().upload_refusal() {
                 return self.fail(&refusal);
             }
             let step = match Pin::new(&mut self.inner).poll_frame(cx) {
@@ -536,7 +536,7 @@ impl Download {
                             self.trailers = other.into_trailers().ok().map(|mut t| {
                                 strip_hop_by_hop(&mut t);
                                 if self.flow.scan.is_some() {
-                                    hide_secrets(&mut t, &self.profile, &self.ticket);
+                                    hide_secrets(&mut t, &self.profile, &self.audit);
                                 }
                                 t
                             });
@@ -545,7 +545,7 @@ impl Download {
                     }
                 }
                 Poll::Ready(Some(Err(_))) => {
-                    let cut = self.ticket.meter().upload_refusal();
+                    let cut = self.audit.meter().upload_refusal();
                     Err(cut.unwrap_or_else(|| {
                         Refusal::new(Rule::Upstream, "the upstream broke off inside its response")
                     }))
@@ -608,7 +608,7 @@ impl Body for Reply {
                     .inner
                     .size_hint()
                     .exact()
-                    .filter(|_| download.flow.scan.is_none() || download.ticket.meter().down() == 0)
+                    .filter(|_| download.flow.scan.is_none() || download.audit.meter().down() == 0)
                     .map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + held))
             }
         }

@@ -15,11 +15,11 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
+use super::audit::RequestAudit;
 use super::authority::Authority;
 use super::proxy::{Proxy, Via};
 use super::refusal::{Refusal, Rule};
 use super::server::{serve_http, serve_http2};
-use super::ticket::Ticket;
 use super::wire::{Peer, Wire};
 
 /// First byte of a TLS handshake record.
@@ -28,8 +28,8 @@ const HANDSHAKE: u8 = 0x16;
 /// Fatal alert unrecognized_name, RFC 8446 section 6.
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 
-/// Runs one tunnel to its end. `ticket` is used up only if the tunnel is refused.
-pub async fn tunnel(proxy: Arc<Proxy>, upgrade: OnUpgrade, to: Authority, mut ticket: Ticket) {
+/// Runs one tunnel to its end. `audit` is used up only if the tunnel is refused.
+pub async fn tunnel(proxy: Arc<Proxy>, upgrade: OnUpgrade, to: Authority, mut audit: RequestAudit) {
     let mut ending = proxy.ending.clone();
     let opened = tokio::select! {
         opened = timeout(proxy.network.limits.handshake, open(&proxy, upgrade, &to)) => opened.unwrap_or(Ok(None)),
@@ -37,16 +37,16 @@ pub async fn tunnel(proxy: Arc<Proxy>, upgrade: OnUpgrade, to: Authority, mut ti
     };
     match opened {
         Ok(Some(tls)) => {
-            ticket.forget();
+            audit.discard();
             let via = Via::Tunnel(Arc::new(to));
             if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
                 serve_http2(proxy, tls, via).await;
             } else {
-                serve_http(proxy.clone(), Wire::new(tls, proxy.guards().clone()), via).await;
+                serve_http(proxy.clone(), Wire::new(tls, proxy.checks().clone()), via).await;
             }
         }
-        Ok(None) => ticket.forget(), // nothing was asked
-        Err(refusal) => ticket.fail(&refusal),
+        Ok(None) => audit.discard(), // nothing was asked
+        Err(refusal) => audit.fail(&refusal),
     }
 }
 
@@ -58,7 +58,7 @@ async fn open(
 ) -> Result<Option<TlsStream<Prefixed>>, Refusal> {
     let Some((mut io, first)) = take_over(upgrade).await else { return Ok(None) };
     let tls = first.first() == Some(&HANDSHAKE);
-    if let Err(refusal) = proxy.guards().check(!tls, Rule::NotTls, || not_tls(to)) {
+    if let Err(refusal) = proxy.checks().refuse_if(!tls, Rule::NotTls, || not_tls(to)) {
         say_refusal(&mut io, &refusal, first.first()).await;
         return Err(refusal);
     }
@@ -129,12 +129,12 @@ fn check_name(
 ) -> Result<(), Refusal> {
     let hello = start.client_hello();
     let name = hello.server_name().map(str::to_ascii_lowercase);
-    let guards = proxy.guards();
-    guards.check(name.is_none() && to.ip().is_none(), Rule::NoSni, || {
+    let checks = proxy.checks();
+    checks.refuse_if(name.is_none() && to.ip().is_none(), Rule::NoSni, || {
         format!("TLS to {to} without a server name")
     })?;
     let other = name.as_ref().is_some_and(|n| *n != to.host);
-    guards.check(other, Rule::SniMismatch, || {
+    checks.refuse_if(other, Rule::SniMismatch, || {
         format!("CONNECT was for {}, TLS is for {}", to.host, name.unwrap_or_default())
     })
 }

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use super::proxy::Proxy;
-use super::refusal::{Guards, Rule};
+use super::refusal::{Checks, Rule};
 use super::routes::Live;
 use super::tls::{Leaves, provider};
 use super::tokens::Tokens;
@@ -406,7 +406,7 @@ impl Bench {
         let ca = Ca::new();
         let network = Arc::new(Network {
             limits: options.limits,
-            guards: Guards { off: options.off },
+            checks: Checks::without(&options.off),
             ..Network::default()
         });
         let name: TokenName = "TOKEN".parse().unwrap();

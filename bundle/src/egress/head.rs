@@ -1,6 +1,6 @@
 //! The head of a request, byte by byte, and what it says about the body (RFC 9112).
 
-use super::refusal::{Guards, Refusal, Rule};
+use super::refusal::{Checks, Refusal, Rule};
 use super::websocket::names_websocket;
 use super::wire::MAX_HEAD;
 
@@ -34,47 +34,47 @@ impl Head {
     pub fn feed(
         &mut self,
         input: &[u8],
-        guards: &Guards,
+        checks: &Checks,
     ) -> Result<Option<(usize, Framing)>, Refusal> {
         while let Some(n) = input[self.scanned..].iter().position(|b| *b == b'\n') {
             let lf = self.scanned + n;
             let line = &input[self.line_start..lf];
             let crlf = line.ends_with(b"\r");
-            guards.check(!crlf, Rule::BareLf, || "a line ends without CR".to_owned())?;
+            checks.refuse_if(!crlf, Rule::BareLf, || "a line ends without CR".to_owned())?;
             let end = if crlf { lf - 1 } else { lf };
             let start = std::mem::replace(&mut self.line_start, lf + 1);
             self.scanned = lf + 1;
             if end == start && !self.lines.is_empty() {
                 let lines: Vec<&[u8]> =
                     self.lines.iter().map(|(from, to)| &input[*from..*to]).collect();
-                return Ok(Some((lf + 1, framing(&lines, guards)?)));
+                return Ok(Some((lf + 1, framing(&lines, checks)?)));
             }
             self.lines.push((start, end));
-            guards.check(self.lines.len() > MAX_LINES, Rule::HeadTooLarge, || {
+            checks.refuse_if(self.lines.len() > MAX_LINES, Rule::HeadTooLarge, || {
                 "too many header lines".to_owned()
             })?;
         }
         self.scanned = input.len();
-        guards.check(input.len() > MAX_HEAD, Rule::HeadTooLarge, || {
+        checks.refuse_if(input.len() > MAX_HEAD, Rule::HeadTooLarge, || {
             "the head is too large".to_owned()
         })?;
         Ok(None)
     }
 }
 
-fn framing(lines: &[&[u8]], guards: &Guards) -> Result<Framing, Refusal> {
+fn framing(lines: &[&[u8]], checks: &Checks) -> Result<Framing, Refusal> {
     let (first, headers) =
         lines.split_first().ok_or_else(|| Refusal::new(Rule::RequestLine, "no request line"))?;
-    let (connect, http10) = request_line(first, guards)?;
+    let (connect, http10) = request_line(first, checks)?;
     let (mut lengths, mut codings, mut hosts, mut websocket) = (Vec::new(), Vec::new(), 0, false);
     for line in headers {
-        guards.check(matches!(line.first(), Some(b' ' | b'\t')), Rule::ObsFold, || {
+        checks.refuse_if(matches!(line.first(), Some(b' ' | b'\t')), Rule::ObsFold, || {
             "a header goes on in a second line".to_owned()
         })?;
         let colon = line.iter().position(|b| *b == b':').unwrap_or(line.len());
         let (name, value) = (&line[..colon], line.get(colon + 1..));
         let token = !name.is_empty() && name.iter().all(|b| is_token(*b));
-        guards.check(!token || value.is_none(), Rule::HeaderName, || {
+        checks.refuse_if(!token || value.is_none(), Rule::HeaderName, || {
             "a header name has a character it cannot have".to_owned()
         })?;
         let value = value.unwrap_or_default();
@@ -83,7 +83,7 @@ fn framing(lines: &[&[u8]], guards: &Guards) -> Result<Framing, Refusal> {
         let value =
             &value[start..value.iter().rposition(|b| !blank(b)).map_or(start, |end| end + 1)];
         let control = value.iter().any(|b| b.is_ascii_control() && *b != b'\t');
-        guards.check(control, Rule::HeaderValue, || {
+        checks.refuse_if(control, Rule::HeaderValue, || {
             "a header value has a control character".to_owned()
         })?;
         match name.to_ascii_lowercase().as_slice() {
@@ -94,32 +94,35 @@ fn framing(lines: &[&[u8]], guards: &Guards) -> Result<Framing, Refusal> {
             _ => {}
         }
     }
-    guards.check(hosts > 1, Rule::DuplicateHost, || "more than one Host".to_owned())?;
-    guards.check(hosts == 0 && !connect, Rule::MissingHost, || "no Host".to_owned())?;
+    checks.refuse_if(hosts > 1, Rule::DuplicateHost, || "more than one Host".to_owned())?;
+    checks.refuse_if(hosts == 0 && !connect, Rule::MissingHost, || "no Host".to_owned())?;
     let both = !lengths.is_empty() && !codings.is_empty();
-    guards.check(both, Rule::TeAndCl, || "both Transfer-Encoding and Content-Length".to_owned())?;
-    guards.check(lengths.len() > 1, Rule::DuplicateLength, || {
+    checks.refuse_if(both, Rule::TeAndCl, || {
+        "both Transfer-Encoding and Content-Length".to_owned()
+    })?;
+    checks.refuse_if(lengths.len() > 1, Rule::DuplicateLength, || {
         "more than one Content-Length".to_owned()
     })?;
     let chunked = |codings: &[&[u8]]| {
         matches!(codings, [one] if one.eq_ignore_ascii_case(b"chunked")) && !http10
     };
     let bad_coding = !codings.is_empty() && !chunked(&codings);
-    guards.check(bad_coding, Rule::TransferEncoding, || {
+    checks.refuse_if(bad_coding, Rule::TransferEncoding, || {
         "Transfer-Encoding is not one chunked, of HTTP/1.1".to_owned()
     })?;
     let length = match lengths.first() {
         None => 0,
         Some(digits) => {
             let plain = (1..=18).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-            guards
-                .check(!plain, Rule::Length, || "Content-Length is no plain number".to_owned())?;
+            checks.refuse_if(!plain, Rule::Length, || {
+                "Content-Length is no plain number".to_owned()
+            })?;
             std::str::from_utf8(digits).ok().and_then(|d| d.parse().ok()).unwrap_or(0)
         }
     };
     let body = length > 0 || !codings.is_empty();
     if connect {
-        guards.check(body, Rule::ConnectBody, || "CONNECT has no body".to_owned())?;
+        checks.refuse_if(body, Rule::ConnectBody, || "CONNECT has no body".to_owned())?;
         return Ok(Framing::Tunnel);
     }
     if websocket && !body {
@@ -133,24 +136,28 @@ fn framing(lines: &[&[u8]], guards: &Guards) -> Result<Framing, Refusal> {
 }
 
 /// Whether it is CONNECT, and whether it is HTTP/1.0.
-fn request_line(line: &[u8], guards: &Guards) -> Result<(bool, bool), Refusal> {
+fn request_line(line: &[u8], checks: &Checks) -> Result<(bool, bool), Refusal> {
     let bad = |why: &str| Refusal::new(Rule::RequestLine, why);
     let parts: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
     let [method, target, version] = parts[..] else {
         return Err(bad("the first line is not METHOD TARGET VERSION"));
     };
-    guards.check(!is_method(method), Rule::RequestLine, || "not a method".to_owned())?;
+    checks.refuse_if(!is_method(method), Rule::RequestLine, || "not a method".to_owned())?;
     let http10 = version == b"HTTP/1.0";
-    guards.check(!http10 && version != b"HTTP/1.1", Rule::RequestLine, || {
+    checks.refuse_if(!http10 && version != b"HTTP/1.1", Rule::RequestLine, || {
         "not HTTP/1.1".to_owned()
     })?;
     // hyper would drop a fragment without a word, and answer without one what it cannot read.
-    guards.check(target.contains(&b'#'), Rule::Path, || "the path has a fragment".to_owned())?;
-    guards.check(target.contains(&b'\\'), Rule::Path, || "the path has a backslash".to_owned())?;
+    checks
+        .refuse_if(target.contains(&b'#'), Rule::Path, || "the path has a fragment".to_owned())?;
+    checks
+        .refuse_if(target.contains(&b'\\'), Rule::Path, || "the path has a backslash".to_owned())?;
     let graphic = !target.is_empty() && target.iter().all(u8::is_ascii_graphic);
-    guards.check(!graphic || http::Uri::try_from(target).is_err(), Rule::RequestLine, || {
-        "not a request target".to_owned()
-    })?;
+    checks.refuse_if(
+        !graphic || http::Uri::try_from(target).is_err(),
+        Rule::RequestLine,
+        || "not a request target".to_owned(),
+    )?;
     Ok((method == b"CONNECT", http10))
 }
 
@@ -171,12 +178,12 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Option<(usize, Framing)>, Rule> {
-        let whole = Head::default().feed(text.as_bytes(), &Guards::default()).map_err(|r| r.rule);
+        let whole = Head::default().feed(text.as_bytes(), &Checks::default()).map_err(|r| r.rule);
         // However the bytes arrive, the reading is the same.
         let mut head = Head::default();
         let mut slow = Ok(None);
         for end in 0..=text.len() {
-            slow = head.feed(&text.as_bytes()[..end], &Guards::default()).map_err(|r| r.rule);
+            slow = head.feed(&text.as_bytes()[..end], &Checks::default()).map_err(|r| r.rule);
             if !matches!(slow, Ok(None)) {
                 break;
             }
@@ -205,7 +212,7 @@ mod tests {
         let long = format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}", "y".repeat(MAX_HEAD));
         for text in [many, long] {
             assert_eq!(
-                Head::default().feed(text.as_bytes(), &Guards::default()).map_err(|r| r.rule),
+                Head::default().feed(text.as_bytes(), &Checks::default()).map_err(|r| r.rule),
                 Err(Rule::HeadTooLarge)
             );
         }

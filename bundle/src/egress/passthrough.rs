@@ -10,13 +10,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::audit::RequestAudit;
 use super::authority::Authority;
 use super::connect::{not_tls, say_refusal, take_over};
 use super::hello::{self, Hello};
 use super::proxy::Proxy;
 use super::refusal::{Refusal, Rule};
 use super::routes::LiveRoute;
-use super::ticket::Ticket;
 
 /// Runs one tunnel to its end.
 pub async fn tunnel(
@@ -24,19 +24,19 @@ pub async fn tunnel(
     upgrade: OnUpgrade,
     to: Authority,
     live: Arc<LiveRoute>,
-    mut ticket: Ticket,
+    mut audit: RequestAudit,
 ) {
-    ticket.route(&live.route.name);
-    ticket.takes(proxy.requests.clone().acquire_owned().await.ok());
+    audit.set_route(&live.route.name);
+    audit.hold(proxy.requests.clone().acquire_owned().await.ok());
     let began = timeout(proxy.network.limits.handshake, begin(&proxy, upgrade, &to)).await;
     let outcome = match began.unwrap_or(Ok(None)) {
-        Ok(Some((guest, hello))) => splice(&proxy, guest, hello, &to, &live, &mut ticket).await,
-        Ok(None) => return ticket.forget(), // nothing was asked
+        Ok(Some((guest, hello))) => splice(&proxy, guest, hello, &to, &live, &mut audit).await,
+        Ok(None) => return audit.discard(), // nothing was asked
         Err(refusal) => Err(refusal),
     };
     match outcome {
-        Ok(()) => ticket.finish(),
-        Err(refusal) => ticket.fail(&refusal),
+        Ok(()) => audit.finish(),
+        Err(refusal) => audit.fail(&refusal),
     }
 }
 
@@ -51,7 +51,9 @@ async fn begin(
         match hello::peek(&first) {
             Ok(Some(hello)) => break check(proxy, &hello, to),
             Ok(None) => {}
-            Err(hello::NotHello) => break proxy.guards().check(true, Rule::NotTls, || not_tls(to)),
+            Err(hello::NotHello) => {
+                break proxy.checks().refuse_if(true, Rule::NotTls, || not_tls(to));
+            }
         }
         if io.read_buf(&mut first).await.unwrap_or(0) == 0 {
             return Ok(None);
@@ -67,16 +69,16 @@ async fn begin(
 }
 
 fn check(proxy: &Proxy, hello: &Hello, to: &Authority) -> Result<(), Refusal> {
-    let guards = proxy.guards();
+    let checks = proxy.checks();
     let name = hello.server_name.as_deref();
-    guards.check(name.is_none() && to.ip().is_none(), Rule::NoSni, || {
+    checks.refuse_if(name.is_none() && to.ip().is_none(), Rule::NoSni, || {
         format!("TLS to {to} without a server name")
     })?;
-    guards.check(name.is_some_and(|n| n != to.host), Rule::SniMismatch, || {
+    checks.refuse_if(name.is_some_and(|n| n != to.host), Rule::SniMismatch, || {
         format!("CONNECT was for {}, TLS is for {}", to.host, name.unwrap_or_default())
     })?;
     // The host that it is really for would be seen by nobody but the server.
-    guards.check(hello.encrypted, Rule::Ech, || {
+    checks.refuse_if(hello.encrypted, Rule::Ech, || {
         "TLS with an encrypted server name, where nothing else tells the host".to_owned()
     })
 }
@@ -88,25 +90,25 @@ async fn splice(
     hello: BytesMut,
     to: &Authority,
     live: &LiveRoute,
-    ticket: &mut Ticket,
+    audit: &mut RequestAudit,
 ) -> Result<(), Refusal> {
-    let guards = proxy.guards();
-    live.spend.request(live.route.rate, &live.route.budget, guards)?;
-    live.spend.up(hello.len() as u64, &live.route.budget, guards)?;
-    ticket.admit()?;
+    let checks = proxy.checks();
+    live.spend.request(live.route.rate, &live.route.budget, checks)?;
+    live.spend.up(hello.len() as u64, &live.route.budget, checks)?;
+    audit.admit()?;
     let upstream = live.upstream.dial(to).await?;
-    let meter = ticket.meter().clone();
+    let meter = audit.meter().clone();
     let (mut guest_read, mut guest_write) = guest.into_split();
     let (mut up_read, mut up_write) = upstream.into_split();
     meter.add_up(hello.len());
     up_write.write_all(&hello).await.map_err(|_| gone())?;
     let up = pump(&mut guest_read, &mut up_write, |n| {
         meter.add_up(n);
-        live.spend.up(n as u64, &live.route.budget, guards)
+        live.spend.up(n as u64, &live.route.budget, checks)
     });
     let down = pump(&mut up_read, &mut guest_write, |n| {
         meter.add_down(n);
-        live.spend.down(n as u64, &live.route.budget, guards)
+        live.spend.down(n as u64, &live.route.budget, checks)
     });
     let mut cut = proxy.cut.subscribe();
     tokio::select! {

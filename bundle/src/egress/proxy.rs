@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::audit::RequestAudit;
 use super::authority::Authority;
 use super::body::{Download, Replay, Reply, Upload, check_size, drain};
 use super::connect;
@@ -22,9 +23,8 @@ use super::head::is_method;
 use super::headers::{join_cookies, strip_hop_by_hop, takes_trailers};
 use super::passthrough;
 use super::path::{Target, normalise};
-use super::refusal::{Guards, Refusal, Rule};
+use super::refusal::{Checks, Refusal, Rule};
 use super::routes::{Live, LiveRoute};
-use super::ticket::Ticket;
 use super::tls::Leaves;
 use super::upstream::{Network, Protocol};
 use super::websocket;
@@ -68,28 +68,31 @@ struct Destination {
 
 impl Proxy {
     /// The rules in force.
-    pub fn guards(&self) -> &Guards {
-        &self.network.guards
+    pub fn checks(&self) -> &Checks {
+        &self.network.checks
     }
 
     /// Answers one request; never fails, because a refusal is an answer.
     pub async fn handle(self: Arc<Self>, via: Via, request: Request<Incoming>) -> Response<Reply> {
-        let mut ticket =
-            Ticket::new(self.log.clone(), self.routes.now().secrets(), self.cut.subscribe());
+        let mut audit = RequestAudit::start(
+            self.log.clone(),
+            self.routes.now().secrets(),
+            self.cut.subscribe(),
+        );
         if let Via::Tunnel(to) = &via {
-            ticket.to(to);
+            audit.set_destination(to);
         }
         if request.method() == Method::CONNECT {
-            return self.connect(&via, request, ticket);
+            return self.connect(&via, request, audit);
         }
         let asked = websocket::asked(request.headers());
-        ticket.takes(self.requests.clone().acquire_owned().await.ok());
+        audit.hold(self.requests.clone().acquire_owned().await.ok());
         let (head, body) = request.into_parts();
         let mut body = Some(body);
         let outcome = if self.log.closed() {
             Err(Refusal::unrecorded())
         } else {
-            self.request(&via, head, &mut body, &mut ticket).await
+            self.request(&via, head, &mut body, &mut audit).await
         };
         if let Some(body) = body.filter(|_| outcome.is_err()) {
             drain(body);
@@ -98,12 +101,12 @@ impl Proxy {
             Ok(Answer::Http(response, live)) => {
                 let profile = self.profile(&live);
                 if is_coded(response.headers()) {
-                    ticket.takes(self.network.coded.slot().await);
+                    audit.hold(self.network.coded.slot().await);
                 }
-                stream(response, ticket, (live, profile), &self.network)
+                stream(response, audit, (live, profile), &self.network)
             }
-            Ok(Answer::WebSocket(opened)) => return websocket::run(self, *opened, ticket),
-            Err(refusal) => refuse(&refusal, ticket),
+            Ok(Answer::WebSocket(opened)) => return websocket::run(self, *opened, audit),
+            Err(refusal) => refuse(&refusal, audit),
         };
         if asked {
             // The reader of this connection has stopped for the WebSocket that there is none of.
@@ -122,17 +125,17 @@ impl Proxy {
         self: Arc<Self>,
         via: &Via,
         mut request: Request<Incoming>,
-        mut ticket: Ticket,
+        mut audit: RequestAudit,
     ) -> Response<Reply> {
-        ticket.asks("CONNECT", None, None);
+        audit.set_request("CONNECT", None, None);
         let checked = match via {
             _ if self.log.closed() => Err(Refusal::unrecorded()),
             Via::Tunnel(_) => Err(Refusal::new(Rule::NestedConnect, "CONNECT inside a tunnel")),
             Via::Socket(slot) => tunnel_authority(request.uri()).and_then(|to| {
-                ticket.to(&to);
+                audit.set_destination(&to);
                 let routes = self.routes.now();
                 routes
-                    .check_tunnel(&to, self.guards())
+                    .check_tunnel(&to, self.checks())
                     .map(|()| (routes.passthrough(&to), to, slot.clone()))
             }),
         };
@@ -142,15 +145,15 @@ impl Proxy {
                 let tasks = self.tasks.clone();
                 tasks.spawn(async move {
                     match passthrough {
-                        Some(live) => passthrough::tunnel(self, upgrade, to, live, ticket).await,
-                        None => connect::tunnel(self, upgrade, to, ticket).await,
+                        Some(live) => passthrough::tunnel(self, upgrade, to, live, audit).await,
+                        None => connect::tunnel(self, upgrade, to, audit).await,
                     }
                     drop(slot); // a tunnel is the same connection still
                 });
                 Response::new(Reply::Text(Full::default()))
             }
             Err(refusal) => {
-                let mut response = refuse(&refusal, ticket);
+                let mut response = refuse(&refusal, audit);
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 response
             }
@@ -163,7 +166,7 @@ impl Proxy {
         via: &Via,
         mut head: http::request::Parts,
         body: &mut Option<Incoming>,
-        ticket: &mut Ticket,
+        audit: &mut RequestAudit,
     ) -> Result<Answer, Refusal> {
         if head.method.as_str() == SENTINEL && head.version != Version::HTTP_2 {
             let rule = Rule::from_code(head.uri.path().trim_start_matches('/'))
@@ -171,11 +174,11 @@ impl Proxy {
             return Err(Refusal::new(rule, "the request is not well-formed HTTP/1.1"));
         }
         // Before any check, so that a refused request shows as it was sent.
-        ticket.asks(head.method.as_str(), Some(head.uri.path()), head.uri.query());
-        let Destination { to, tls, target } = destination(via, &head.uri, ticket)?;
-        ticket.asks(head.method.as_str(), Some(&target.path), target.query.as_deref());
-        let guards = self.guards();
-        check_head(&head, &to, tls, guards)?;
+        audit.set_request(head.method.as_str(), Some(head.uri.path()), head.uri.query());
+        let Destination { to, tls, target } = destination(via, &head.uri, audit)?;
+        audit.set_request(head.method.as_str(), Some(&target.path), target.query.as_deref());
+        let checks = self.checks();
+        check_head(&head, &to, tls, checks)?;
         let empty = body.as_ref().is_none_or(|b| b.is_end_stream());
         let handshake = if websocket::asked(&head.headers) {
             Some(websocket::Handshake::of(&mut head, empty)?)
@@ -183,19 +186,19 @@ impl Proxy {
             None
         };
 
-        let live = self.routes.now().find(&to, tls, head.method.as_str(), &target, guards)?;
-        ticket.route(&live.route.name);
-        check_overrides(&head.headers, &live, guards)?;
+        let live = self.routes.now().find(&to, tls, head.method.as_str(), &target, checks)?;
+        audit.set_route(&live.route.name);
+        check_overrides(&head.headers, &live, checks)?;
         if !empty && is_coded(&head.headers) {
-            ticket.takes(self.network.coded.slot().await);
+            audit.hold(self.network.coded.slot().await);
         }
         let replay = Arc::new(Mutex::new(Replay::default()));
-        let mut outgoing = Outgoing::new((head, body), live, &to, target, ticket, guards, &replay)?;
-        let (live, meter) = (outgoing.live.clone(), ticket.meter().clone());
-        live.spend.request(live.route.rate, &live.route.budget, guards)?;
-        ticket.admit()?;
+        let mut outgoing = Outgoing::new((head, body), live, &to, target, audit, checks, &replay)?;
+        let (live, meter) = (outgoing.live.clone(), audit.meter().clone());
+        live.spend.request(live.route.rate, &live.route.budget, checks)?;
+        audit.admit()?;
         if let Some(handshake) = handshake {
-            let opened = websocket::Opened::ask(handshake, outgoing, ticket).await?;
+            let opened = websocket::Opened::ask(handshake, outgoing, audit).await?;
             return Ok(match opened {
                 Ok(opened) => Answer::WebSocket(Box::new(opened)),
                 Err(response) => Answer::Http(response, live),
@@ -213,7 +216,7 @@ impl Proxy {
             let kept = std::mem::take(&mut *replay.lock().unwrap_or_else(PoisonError::into_inner));
             if let (true, Replay::Whole(body)) = (newer, kept) {
                 drop(response);
-                let body = Upload::again(body, meter.clone(), live.clone(), guards.clone());
+                let body = Upload::again(body, meter.clone(), live.clone(), checks.clone());
                 response =
                     live.upstream.send(outgoing.request(Some(body))?.1, protocol, &meter).await?;
             }
@@ -236,23 +239,25 @@ fn check_head(
     head: &http::request::Parts,
     to: &Authority,
     tls: bool,
-    guards: &Guards,
+    checks: &Checks,
 ) -> Result<(), Refusal> {
     let method = head.method.as_str();
-    guards.check(!is_method(method.as_bytes()), Rule::RequestLine, || "not a method".to_owned())?;
+    checks.refuse_if(!is_method(method.as_bytes()), Rule::RequestLine, || {
+        "not a method".to_owned()
+    })?;
     let mut hosts = head.headers.get_all(HOST).iter();
     let (first, more) = (hosts.next(), hosts.next().is_some());
-    guards.check(more, Rule::DuplicateHost, || "more than one Host".to_owned())?;
+    checks.refuse_if(more, Rule::DuplicateHost, || "more than one Host".to_owned())?;
     // HTTP/2 says it in :authority, which was compared already.
     if first.is_some() || head.version != Version::HTTP_2 {
         let host = first.map_or(Ok(""), |h| h.to_str()).unwrap_or("\u{fffd}");
         let named = Authority::parse(host, Some(if tls { 443 } else { 80 }));
-        guards.check(named.as_ref().ok() != Some(to), Rule::HostMismatch, || {
+        checks.refuse_if(named.as_ref().ok() != Some(to), Rule::HostMismatch, || {
             format!("Host is {host:?}, the connection is for {to}")
         })?;
     }
     let echo = matches!(method, "TRACE" | "TRACK" | "DEBUG");
-    guards.check(echo, Rule::Trace, || "this method would echo what the proxy adds".to_owned())
+    checks.refuse_if(echo, Rule::Trace, || "this method would echo what the proxy adds".to_owned())
 }
 
 /// Headers that many frameworks take for another method or path than the request's own.
@@ -266,13 +271,13 @@ const OVERRIDES: &[&str] = &[
 ];
 
 /// Where a route looks at methods or paths, no header may say others.
-fn check_overrides(headers: &HeaderMap, live: &LiveRoute, guards: &Guards) -> Result<(), Refusal> {
+fn check_overrides(headers: &HeaderMap, live: &LiveRoute, checks: &Checks) -> Result<(), Refusal> {
     if live.route.methods.is_empty() && live.route.paths.is_empty() {
         return Ok(());
     }
     let named =
         headers.keys().find(|name| OVERRIDES.contains(&name.as_str().replace('_', "-").as_str()));
-    guards.check(named.is_some(), Rule::Override, || {
+    checks.refuse_if(named.is_some(), Rule::Override, || {
         let name = named.map_or("", |n| n.as_str());
         format!("the header {name} may stand for another method or path than those that route {} allows", live.route.name)
     })
@@ -296,7 +301,7 @@ fn tunnel_authority(uri: &Uri) -> Result<Authority, Refusal> {
 }
 
 /// Where the request line points.
-fn destination(via: &Via, uri: &Uri, ticket: &mut Ticket) -> Result<Destination, Refusal> {
+fn destination(via: &Via, uri: &Uri, audit: &mut RequestAudit) -> Result<Destination, Refusal> {
     let raw = uri.path_and_query().map_or("/", |p| p.as_str());
     let target = || normalise(if raw.starts_with('?') { "" } else { raw });
     match (via, uri.scheme_str(), uri.authority()) {
@@ -315,12 +320,12 @@ fn destination(via: &Via, uri: &Uri, ticket: &mut Ticket) -> Result<Destination,
         }
         (Via::Socket(_), Some("http"), Some(named)) => {
             let to = Authority::parse(named.as_str(), Some(80))?;
-            ticket.to(&to);
+            audit.set_destination(&to);
             Ok(Destination { to, tls: false, target: target()? })
         }
         (Via::Socket(_), Some("https"), Some(named)) => {
             if let Ok(to) = Authority::parse(named.as_str(), Some(443)) {
-                ticket.to(&to);
+                audit.set_destination(&to);
             }
             Err(Refusal::new(
                 Rule::HttpsAbsolute,
@@ -359,8 +364,8 @@ impl Outgoing {
         live: Arc<LiveRoute>,
         to: &Authority,
         mut target: Target,
-        ticket: &Ticket,
-        guards: &Guards,
+        audit: &RequestAudit,
+        checks: &Checks,
         replay: &Arc<Mutex<Replay>>,
     ) -> Result<Self, Refusal> {
         let protocol =
@@ -380,36 +385,36 @@ impl Outgoing {
         head.extensions.clear();
 
         let text = target.path_and_query();
-        let meter = ticket.meter();
+        let meter = audit.meter();
         meter.note(
             "request target",
             &live.profile.text(Direction::Request, text.as_bytes()),
-            guards,
+            checks,
         )?;
         let mut size = text.len();
         for (name, value) in &head.headers {
             size += name.as_str().len() + value.len() + 4;
             let found = live.profile.text(Direction::Request, name.as_str().as_bytes());
-            meter.note("name of a header", &found, guards)?;
+            meter.note("name of a header", &found, checks)?;
             let found = live.profile.text(Direction::Request, value.as_bytes());
-            meter.note(&format!("header {name}"), &found, guards)?;
+            meter.note(&format!("header {name}"), &found, checks)?;
         }
         let unsent = || Refusal::new(Rule::Aborted, "the request's body has been sent already");
         let length = body.as_ref().and_then(|b| b.size_hint().exact());
         if let Some(length) = length {
-            check_size(&live, length, guards)?;
+            check_size(&live, length, checks)?;
         }
-        live.spend.up(size as u64, &live.route.budget, guards)?;
+        live.spend.up(size as u64, &live.route.budget, checks)?;
         let empty = body.as_ref().is_none_or(|b| b.is_end_stream());
-        let scan = if empty || guards.is_off(Rule::Secret) {
+        let scan = if empty || !checks.enabled(Rule::Secret) {
             None
         } else {
-            coded(&live.profile, Direction::Request, &head.headers, guards)?
+            coded(&live.profile, Direction::Request, &head.headers, checks)?
         };
         let refreshable = live.credential.as_ref().is_some_and(|c| c.token.is_refreshable());
         let replay = refreshable.then(|| replay.clone());
         let body = body.take().ok_or_else(unsent)?;
-        let body = Upload::new(body, meter.clone(), live.clone(), guards.clone(), scan, replay);
+        let body = Upload::new(body, meter.clone(), live.clone(), checks.clone(), scan, replay);
         Ok(Self { head, body: Some(body), to: to.clone(), target, live, protocol })
     }
 
@@ -453,20 +458,20 @@ fn coded(
     profile: &Profile,
     direction: Direction,
     headers: &HeaderMap,
-    guards: &Guards,
+    checks: &Checks,
 ) -> Result<Option<Scan>, Refusal> {
     let codings: Vec<&str> =
         headers.get_all(CONTENT_ENCODING).iter().map(|v| v.to_str().unwrap_or("?")).collect();
     match profile.stream(direction, &codings.join(", ")) {
         Ok(scan) => Ok(Some(scan)),
-        Err(e) => guards.check(true, Rule::Coding, || e.to_string()).map(|()| None),
+        Err(e) => checks.refuse_if(true, Rule::Coding, || e.to_string()).map(|()| None),
     }
 }
 
 /// The upstream's response as the guest gets it.
 fn stream(
     response: Response<Incoming>,
-    mut ticket: Ticket,
+    mut audit: RequestAudit,
     (live, profile): (Arc<LiveRoute>, Profile),
     network: &Network,
 ) -> Response<Reply> {
@@ -477,30 +482,29 @@ fn stream(
     head.version = Version::HTTP_11;
     head.extensions.clear();
     let scanned = (live.credential.is_some() || live.route.scan.responses)
-        && !network.guards.is_off(Rule::Secret);
+        && network.checks.enabled(Rule::Secret);
     let mut scan = None;
     if scanned {
-        hide_secrets(&mut head.headers, &profile, &ticket);
+        hide_secrets(&mut head.headers, &profile, &audit);
         if !body.is_end_stream() {
-            scan = match coded(&profile, Direction::Response, &head.headers, &network.guards) {
+            scan = match coded(&profile, Direction::Response, &head.headers, &network.checks) {
                 Ok(scan) => scan,
-                Err(refusal) => return refuse(&refusal, ticket),
+                Err(refusal) => return refuse(&refusal, audit),
             };
         }
     }
-    ticket.status(head.status.as_u16());
+    audit.set_status(head.status.as_u16());
     if body.is_end_stream() {
-        ticket.finish(); // hyper does not poll an empty body
+        audit.finish(); // hyper does not poll an empty body
         return Response::from_parts(head, Reply::Text(Full::default()));
     }
     let times = (network.limits.silence, Instant::now() + network.limits.total);
-    let download =
-        Download::new(body, ticket, (live, profile), network.guards.clone(), scan, times);
+    let download = Download::new(body, audit, (live, profile), network.checks.clone(), scan, times);
     Response::from_parts(head, Reply::Stream(Box::new(download)))
 }
 
 /// Removes headers in which the upstream says one of the bundle's secrets back.
-pub fn hide_secrets(headers: &mut HeaderMap, profile: &Profile, ticket: &Ticket) {
+pub fn hide_secrets(headers: &mut HeaderMap, profile: &Profile, audit: &RequestAudit) {
     let mut said = Vec::new();
     for (name, value) in headers.iter() {
         let found = profile.text(Direction::Response, value.as_bytes());
@@ -508,7 +512,7 @@ pub fn hide_secrets(headers: &mut HeaderMap, profile: &Profile, ticket: &Ticket)
             said.push(name.clone());
         }
         // Nothing blocks here: what was found is taken out.
-        let _ = ticket.meter().note(&format!("response header {name}"), &found, &Guards::default());
+        let _ = audit.meter().note(&format!("response header {name}"), &found, &Checks::default());
     }
     for name in said {
         headers.remove(name);
@@ -519,9 +523,9 @@ pub fn hide_secrets(headers: &mut HeaderMap, profile: &Profile, ticket: &Ticket)
 const REFUSED: &str = "x-bottle-refused";
 
 /// A refusal as a response, and its line.
-pub fn refuse(refusal: &Refusal, mut ticket: Ticket) -> Response<Reply> {
-    ticket.status(refusal.rule.status().as_u16());
-    ticket.fail(refusal);
+pub fn refuse(refusal: &Refusal, mut audit: RequestAudit) -> Response<Reply> {
+    audit.set_status(refusal.rule.status().as_u16());
+    audit.fail(refusal);
     let mut response = Response::new(Reply::Text(Full::new(Bytes::from(refusal.body()))));
     *response.status_mut() = refusal.rule.status();
     let headers = response.headers_mut();

@@ -8,7 +8,7 @@ use hickory_resolver::{ResolveError, TokioResolver};
 
 use super::address;
 use super::authority::Authority;
-use super::refusal::{Guards, Refusal, Rule};
+use super::refusal::{Checks, Refusal, Rule};
 
 /// Name lookup as the system is configured: resolv.conf and the hosts file.
 #[derive(Default)]
@@ -25,13 +25,13 @@ impl Resolver {
         &self,
         to: &Authority,
         allow_private: bool,
-        guards: &Guards,
+        checks: &Checks,
     ) -> Result<Vec<SocketAddr>, Refusal> {
         let all = match to.ip() {
             Some(ip) => vec![ip],
             None => self.lookup(&to.host).await?,
         };
-        public_only(to, &all, allow_private, guards)
+        public_only(to, &all, allow_private, checks)
     }
 
     async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, Refusal> {
@@ -56,7 +56,7 @@ fn public_only(
     to: &Authority,
     all: &[IpAddr],
     allow_private: bool,
-    guards: &Guards,
+    checks: &Checks,
 ) -> Result<Vec<SocketAddr>, Refusal> {
     let bad = |ip: &IpAddr| if allow_private { None } else { address::refuse(*ip) };
     let refused = || {
@@ -66,8 +66,8 @@ fn public_only(
     let mut good: Vec<SocketAddr> =
         all.iter().filter(|ip| bad(ip).is_none()).map(|ip| SocketAddr::new(*ip, to.port)).collect();
     let hint = "to allow it, in bottle.toml, in the route: allow_private = true";
-    guards
-        .check(good.is_empty(), Rule::Address, || format!("{} leads to {}", to.host, refused()))
+    checks
+        .refuse_if(good.is_empty(), Rule::Address, || format!("{} leads to {}", to.host, refused()))
         .map_err(|r| {
             if all.is_empty() {
                 Refusal::new(Rule::Resolve, format!("{} has no address", to.host))
@@ -93,18 +93,18 @@ mod tests {
             .iter()
             .map(|a| a.parse().unwrap())
             .collect();
-        let got = public_only(&to, &all, false, &Guards::default()).unwrap();
+        let got = public_only(&to, &all, false, &Checks::default()).unwrap();
         assert_eq!(
             got.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["8.8.8.8:443", "[2606:4700::1]:443"]
         );
-        assert_eq!(public_only(&to, &all, true, &Guards::default()).unwrap().len(), 4);
+        assert_eq!(public_only(&to, &all, true, &Checks::default()).unwrap().len(), 4);
         assert_eq!(
-            public_only(&to, &all[..1], false, &Guards::default()).unwrap_err().rule,
+            public_only(&to, &all[..1], false, &Checks::default()).unwrap_err().rule,
             Rule::Address
         );
         assert_eq!(
-            public_only(&to, &[], false, &Guards::default()).unwrap_err().rule,
+            public_only(&to, &[], false, &Checks::default()).unwrap_err().rule,
             Rule::Resolve
         );
     }

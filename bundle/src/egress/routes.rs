@@ -9,7 +9,7 @@ use bottle_scan::{Profile, Scanner};
 use super::authority::Authority;
 use super::headers::{Credential, CredentialError};
 use super::path::Target;
-use super::refusal::{Guards, Refusal, Rule};
+use super::refusal::{Checks, Refusal, Rule};
 use super::spend::Spend;
 use super::tokens::{Token, Tokens};
 use super::upstream::{Network, NoCertificate, Upstream};
@@ -289,20 +289,20 @@ impl Routes {
     ///
     /// # Errors
     /// [`Rule::NoRoute`], or [`Rule::WrongScheme`] when only plain http is allowed there.
-    pub fn check_tunnel(&self, to: &Authority, guards: &Guards) -> Result<(), Refusal> {
+    pub fn check_tunnel(&self, to: &Authority, checks: &Checks) -> Result<(), Refusal> {
         let (mut named, mut tls, mut wild) = (false, false, true);
         for live in self.named(to) {
             named = true;
             tls |= live.route.tls;
             wild &= live.route.host.as_str() != to.host;
         }
-        guards.check(named && wild && looks_like_data(&to.host), Rule::DnsLabel, || {
+        checks.refuse_if(named && wild && looks_like_data(&to.host), Rule::DnsLabel, || {
             format!("the host name {} looks like data, not like a name", shortened(&to.host))
         })?;
-        guards
-            .check(!named, Rule::NoRoute, || format!("no route of this bottle names {to}"))
+        checks
+            .refuse_if(!named, Rule::NoRoute, || format!("no route of this bottle names {to}"))
             .map_err(|r| r.hint(route_hint(to, true, None)))?;
-        guards.check(named && !tls, Rule::WrongScheme, || {
+        checks.refuse_if(named && !tls, Rule::WrongScheme, || {
             format!("the route for {to} is plain http (tls = false), so not by CONNECT")
         })
     }
@@ -325,7 +325,7 @@ impl Routes {
         tls: bool,
         method: &str,
         target: &Target,
-        guards: &Guards,
+        checks: &Checks,
     ) -> Result<Arc<LiveRoute>, Refusal> {
         let named: Vec<&Arc<LiveRoute>> = self.named(to).collect();
         if named.is_empty() {
@@ -333,7 +333,7 @@ impl Routes {
                 .hint(route_hint(to, tls, None)));
         }
         let wild = named.iter().all(|l| l.route.host.as_str() != to.host);
-        guards.check(wild && looks_like_data(&to.host), Rule::DnsLabel, || {
+        checks.refuse_if(wild && looks_like_data(&to.host), Rule::DnsLabel, || {
             format!("the host name {} looks like data, not like a name", shortened(&to.host))
         })?;
         let fitting: Vec<&Arc<LiveRoute>> =
@@ -348,7 +348,7 @@ impl Routes {
         // npm asks for `/@scope%2fname`. Where no route looks at paths there is nothing that it
         // could get past.
         let by_path = fitting.iter().any(|l| !l.route.paths.is_empty());
-        guards.check(target.encoded_slash && by_path, Rule::Path, || {
+        checks.refuse_if(target.encoded_slash && by_path, Rule::Path, || {
             format!("the path has an escaped slash, and the routes for {} differ by path", to.host)
         })?;
         let fits = |l: &Route| {
@@ -358,7 +358,7 @@ impl Routes {
         match fitting.iter().find(|l| fits(&l.route)) {
             Some(live) => Ok(Arc::clone(live)),
             None => {
-                if guards.is_off(Rule::NotAllowed) {
+                if !checks.enabled(Rule::NotAllowed) {
                     return Ok(Arc::clone(fitting[0]));
                 }
                 let reason = format!("no route for {to} allows {method} {}", target.path);

@@ -14,73 +14,44 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Duration, timeout};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Duration;
 use tokio_rustls::server::TlsStream;
 
+use super::audit::RequestAudit;
 use super::body::Reply;
 use super::connect::Prefixed;
 use super::proxy::{Proxy, Via};
 use super::refusal::{Refusal, Rule};
-use super::ticket::Ticket;
 use super::wire::{Open, Wire};
+use crate::daemon::accept::{accept_until, drain};
+use crate::daemon::connection;
 
 /// For what is cut off to be dropped, which writes its audit line.
 const CUT: Duration = Duration::from_millis(150);
 
-/// Accepts until the end is called, then lets what is under way finish, for a while, and cuts off
-/// the rest.
+/// Serves connections until the daemon has to end, then lets those that are open finish for a
+/// while, and cuts off the rest.
 ///
 /// # Errors
-/// The listener fails for good.
+/// The listener is broken for good.
 pub async fn serve(proxy: Arc<Proxy>, listener: UnixListener) -> io::Result<()> {
-    let slots = Arc::new(Semaphore::new(proxy.network.limits.connections));
-    let mut ending = proxy.ending.clone();
-    loop {
-        // A full house is not refused but waits: the guest's connect(2) succeeds as soon as there
-        // is room.
-        let accepted = tokio::select! {
-            accepted = accept(&listener, &slots) => accepted,
-            _ = ending.wait_for(|end| *end) => break,
-        };
-        let (io, slot) = match accepted {
-            Ok(it) => it,
-            Err(e) if is_fatal(&e) => return Err(e),
-            Err(e) => {
-                tracing::warn!("accept: {e}");
-                tokio::time::sleep(Duration::from_millis(20)).await; // out of descriptors; a pause, not a hope
-                continue;
-            }
-        };
+    let limits = &proxy.network.limits;
+    accept_until(listener, limits.connections, proxy.ending.clone(), |io, slot| {
         let (proxy, tasks) = (proxy.clone(), proxy.tasks.clone());
         tasks.spawn(async move {
-            let wire = Wire::new(io, proxy.guards().clone());
+            let wire = Wire::new(io, proxy.checks().clone());
             serve_socket(proxy, wire, Arc::new(slot)).await;
         });
-    }
-    drop(listener);
-    proxy.tasks.close();
-    if timeout(proxy.network.limits.drain, proxy.tasks.wait()).await.is_err() {
-        tracing::warn!("{} connections are cut off at the end", proxy.tasks.len());
+    })
+    .await?;
+    let open = drain(&proxy.tasks, limits.drain).await;
+    if open > 0 {
+        tracing::warn!("{open} connections are cut off at the end");
         proxy.cut.send_replace(true);
-        let _ = timeout(CUT, proxy.tasks.wait()).await; // who is late is dropped with the runtime
+        drain(&proxy.tasks, CUT).await; // what is left is dropped with the runtime
     }
     Ok(())
-}
-
-async fn accept(
-    listener: &UnixListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
-    let slot = slots.clone().acquire_owned().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-    Ok((listener.accept().await?.0, slot))
-}
-
-fn is_fatal(e: &io::Error) -> bool {
-    use nix::errno::Errno;
-    e.raw_os_error().is_some_and(|n| {
-        matches!(Errno::from_raw(n), Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK)
-    })
 }
 
 fn builder(proxy: &Proxy) -> http1::Builder {
@@ -92,30 +63,9 @@ fn builder(proxy: &Proxy) -> http1::Builder {
     builder
 }
 
-macro_rules! run {
-    ($proxy:ident, $conn:expr) => {{
-        let mut conn = std::pin::pin!($conn);
-        let mut ending = $proxy.ending.clone();
-        let ended = tokio::select! {
-            done = conn.as_mut() => Some(done),
-            _ = ending.wait_for(|end| *end) => None,
-        };
-        let done = match ended {
-            Some(done) => done,
-            None => {
-                conn.as_mut().graceful_shutdown();
-                let mut cut = $proxy.cut.subscribe();
-                tokio::select! {
-                    done = conn.as_mut() => done,
-                    _ = cut.wait_for(|cut| *cut) => Ok(()),
-                }
-            }
-        };
-        if let Err(e) = &done {
-            tracing::debug!("connection: {e}");
-        }
-        done.err()
-    }};
+/// Completes when connections that are still open at the end have had their time.
+async fn cut_off(proxy: &Proxy) {
+    let _ = proxy.cut.subscribe().wait_for(|cut| *cut).await;
 }
 
 /// A guest that sends no more gets its answer, and then the end.
@@ -165,7 +115,9 @@ async fn serve_socket(proxy: Arc<Proxy>, io: Wire<UnixStream>, slot: Arc<OwnedSe
         let (proxy, via, open) = (handler.clone(), Via::Socket(slot.clone()), open.clone());
         async move { Ok::<_, Infallible>(answer(open, proxy.handle(via, request).await)) }
     });
-    run!(proxy, builder(&proxy).serve_connection(TokioIo::new(io), service).with_upgrades());
+    let connection = builder(&proxy).serve_connection(TokioIo::new(io), service).with_upgrades();
+    let ending = proxy.ending.clone();
+    connection::serve(connection, |c| c.graceful_shutdown(), ending, cut_off(&proxy)).await;
 }
 
 /// HTTP/1.1 inside a tunnel; it can become a WebSocket.
@@ -175,7 +127,9 @@ pub async fn serve_http(proxy: Arc<Proxy>, io: Wire<TlsStream<Prefixed>>, via: V
         let (proxy, via, open) = (handler.clone(), via.clone(), open.clone());
         async move { Ok::<_, Infallible>(answer(open, proxy.handle(via, request).await)) }
     });
-    run!(proxy, builder(&proxy).serve_connection(TokioIo::new(io), service).with_upgrades());
+    let connection = builder(&proxy).serve_connection(TokioIo::new(io), service).with_upgrades();
+    let ending = proxy.ending.clone();
+    connection::serve(connection, |c| c.graceful_shutdown(), ending, cut_off(&proxy)).await;
 }
 
 /// HTTP/2 inside a tunnel. The protocol's own limits are tight: a guest gets memory by asking for
@@ -200,15 +154,21 @@ pub async fn serve_http2(proxy: Arc<Proxy>, io: TlsStream<Prefixed>, via: Via) {
         .max_send_buf_size(64 * 1024)
         .keep_alive_interval(limits.head / 2)
         .keep_alive_timeout(limits.head / 2);
-    let broken = run!(proxy, builder.serve_connection(TokioIo::new(io), service));
+    let connection = builder.serve_connection(TokioIo::new(io), service);
+    let ending = proxy.ending.clone();
+    let broken =
+        connection::serve(connection, |c| c.graceful_shutdown(), ending, cut_off(&proxy)).await;
     // What is no request has no line of its own: say that there was something.
     if let Some(e) = broken.filter(|e| !is_lost(e)) {
-        let mut ticket =
-            Ticket::new(proxy.log.clone(), proxy.routes.now().secrets(), proxy.cut.subscribe());
+        let mut audit = RequestAudit::start(
+            proxy.log.clone(),
+            proxy.routes.now().secrets(),
+            proxy.cut.subscribe(),
+        );
         if let Via::Tunnel(to) = &to {
-            ticket.to(to);
+            audit.set_destination(to);
         }
-        ticket.fail(&Refusal::new(
+        audit.fail(&Refusal::new(
             Rule::Http2,
             format!("the connection broke the rules of HTTP/2: {}", cause(&e)),
         ));

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bottle_policy::{Budget, Rate};
 
-use super::refusal::{Guards, Refusal, Rule};
+use super::refusal::{Checks, Refusal, Rule};
 
 /// Counters of one route, kept when the policy is replaced.
 #[derive(Debug, Default)]
@@ -33,20 +33,20 @@ impl Spend {
         &self,
         rate: Option<Rate>,
         budget: &Budget,
-        guards: &Guards,
+        checks: &Checks,
     ) -> Result<(), Refusal> {
-        rate.map_or(Ok(()), |rate| self.request_at(rate, Instant::now(), guards))?;
+        rate.map_or(Ok(()), |rate| self.request_at(rate, Instant::now(), checks))?;
         let Some(most) = budget.requests else { return Ok(()) };
         // One step, so that of two requests at once only one is the last.
         let counted = self
             .requests
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
-        guards.check(counted.is_err(), Rule::Budget, || {
+        checks.refuse_if(counted.is_err(), Rule::Budget, || {
             format!("the route is for {most} request(s), and that was it")
         })
     }
 
-    fn request_at(&self, rate: Rate, now: Instant, guards: &Guards) -> Result<(), Refusal> {
+    fn request_at(&self, rate: Rate, now: Instant, checks: &Checks) -> Result<(), Refusal> {
         let most = f64::from(rate.requests);
         let per_second = most / f64::from(rate.seconds);
         let mut slot = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +58,7 @@ impl Spend {
             most.min(bucket.left + now.duration_since(bucket.at).as_secs_f64() * per_second);
         bucket.at = now;
         let wait = ((1.0 - bucket.left) / per_second).ceil().max(1.0);
-        guards.check(bucket.left < 1.0, Rule::Rate, || {
+        checks.refuse_if(bucket.left < 1.0, Rule::Rate, || {
             format!("the route's rate of {rate} is used up; try again in {wait:.0} s")
         })?;
         bucket.left -= 1.0;
@@ -69,16 +69,16 @@ impl Spend {
     ///
     /// # Errors
     /// [`Rule::Budget`]: they must not go.
-    pub fn up(&self, bytes: u64, budget: &Budget, guards: &Guards) -> Result<(), Refusal> {
-        add(&self.up, bytes, budget.up, "up", guards)
+    pub fn up(&self, bytes: u64, budget: &Budget, checks: &Checks) -> Result<(), Refusal> {
+        add(&self.up, bytes, budget.up, "up", checks)
     }
 
     /// Counts `bytes` that came down.
     ///
     /// # Errors
     /// [`Rule::Budget`]: they must not be passed on.
-    pub fn down(&self, bytes: u64, budget: &Budget, guards: &Guards) -> Result<(), Refusal> {
-        add(&self.down, bytes, budget.down, "down", guards)
+    pub fn down(&self, bytes: u64, budget: &Budget, checks: &Checks) -> Result<(), Refusal> {
+        add(&self.down, bytes, budget.down, "down", checks)
     }
 }
 
@@ -87,11 +87,11 @@ fn add(
     bytes: u64,
     most: Option<u64>,
     which: &str,
-    guards: &Guards,
+    checks: &Checks,
 ) -> Result<(), Refusal> {
     let before = sum.fetch_add(bytes, Ordering::Relaxed);
     let Some(most) = most else { return Ok(()) };
-    guards.check(before.saturating_add(bytes) > most, Rule::Budget, || {
+    checks.refuse_if(before.saturating_add(bytes) > most, Rule::Budget, || {
         format!("the route's budget of {most} bytes {which} for this launch is spent")
     })
 }
@@ -102,13 +102,13 @@ mod tests {
 
     #[test]
     fn a_rate_refills_with_time_and_a_new_one_gives_nothing_away() {
-        let (spend, guards, start) = (Spend::default(), Guards::default(), Instant::now());
+        let (spend, checks, start) = (Spend::default(), Checks::default(), Instant::now());
         let ask = |rate: &str, ms| {
             spend
                 .request_at(
                     rate.parse().unwrap(),
                     start + std::time::Duration::from_millis(ms),
-                    &guards,
+                    &checks,
                 )
                 .is_ok()
         };
@@ -119,14 +119,14 @@ mod tests {
 
     #[test]
     fn a_budget_ends_at_its_last_byte() {
-        let (spend, guards) = (Spend::default(), Guards::default());
+        let (spend, checks) = (Spend::default(), Checks::default());
         let budget = Budget { up: Some(10), requests: Some(1), ..Budget::default() };
-        assert!(spend.up(10, &budget, &guards).is_ok());
-        assert_eq!(spend.up(1, &budget, &guards).unwrap_err().rule, Rule::Budget);
-        assert!(spend.down(1 << 40, &budget, &guards).is_ok());
-        assert!(spend.up(1, &budget, &Guards { off: vec![Rule::Budget] }).is_ok(), "the twin");
-        assert!(spend.request(None, &budget, &guards).is_ok());
-        assert_eq!(spend.request(None, &budget, &guards).unwrap_err().rule, Rule::Budget);
-        assert!(spend.request(None, &Budget::default(), &guards).is_ok());
+        assert!(spend.up(10, &budget, &checks).is_ok());
+        assert_eq!(spend.up(1, &budget, &checks).unwrap_err().rule, Rule::Budget);
+        assert!(spend.down(1 << 40, &budget, &checks).is_ok());
+        assert!(spend.up(1, &budget, &Checks::without(&[Rule::Budget])).is_ok(), "the twin");
+        assert!(spend.request(None, &budget, &checks).is_ok());
+        assert_eq!(spend.request(None, &budget, &checks).unwrap_err().rule, Rule::Budget);
+        assert!(spend.request(None, &Budget::default(), &checks).is_ok());
     }
 }

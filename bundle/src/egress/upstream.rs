@@ -28,7 +28,7 @@ use tokio_rustls::TlsConnector;
 use super::Limits;
 use super::authority::Authority;
 use super::body::{Meter, Upload};
-use super::refusal::{Guards, Refusal, Rule};
+use super::refusal::{Checks, Refusal, Rule};
 use super::resolve::Resolver;
 use super::tls::provider;
 
@@ -41,7 +41,7 @@ pub struct Network {
     /// Deadlines.
     pub limits: Limits,
     /// Rules in force.
-    pub guards: Guards,
+    pub checks: Checks,
     /// Coded bodies that are decoded at once: a decoder's window is megabytes.
     pub coded: Coded,
 }
@@ -264,7 +264,7 @@ impl Link {
             None => {
                 self.network
                     .resolver
-                    .addresses(to, self.allow_private, &self.network.guards)
+                    .addresses(to, self.allow_private, &self.network.checks)
                     .await?
             }
         };

@@ -24,6 +24,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use super::audit::RequestAudit;
 use super::body::{Meter, Reply};
 use super::connect::Prefixed;
 use super::frames::Frames;
@@ -32,7 +33,6 @@ use super::passthrough::silence;
 use super::proxy::{Outgoing, Proxy};
 use super::refusal::{Refusal, Rule};
 use super::routes::LiveRoute;
-use super::ticket::Ticket;
 use super::upstream::Protocol;
 use super::wire::Wire;
 
@@ -122,7 +122,7 @@ impl Opened {
     pub async fn ask(
         handshake: Handshake,
         mut outgoing: Outgoing,
-        ticket: &Ticket,
+        audit: &RequestAudit,
     ) -> Result<Result<Self, Response<Incoming>>, Refusal> {
         let headers = outgoing.headers();
         headers.remove(SEC_WEBSOCKET_EXTENSIONS);
@@ -130,7 +130,7 @@ impl Opened {
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         let (_, request) = outgoing.request(None)?;
         let live = outgoing.live.clone();
-        let mut response = live.upstream.send(request, Protocol::Http1, ticket.meter()).await?;
+        let mut response = live.upstream.send(request, Protocol::Http1, audit.meter()).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Err(response));
         }
@@ -155,20 +155,20 @@ impl Opened {
 }
 
 /// Answers the guest; then frames go both ways until the end, which writes the audit line.
-pub fn run(proxy: Arc<Proxy>, opened: Opened, mut ticket: Ticket) -> Response<Reply> {
+pub fn run(proxy: Arc<Proxy>, opened: Opened, mut audit: RequestAudit) -> Response<Reply> {
     let mut response = Response::new(Reply::Text(Full::<Bytes>::default()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let mut headers = opened.headers;
     strip_hop_by_hop(&mut headers);
-    super::proxy::hide_secrets(&mut headers, &proxy.profile(&opened.live), &ticket);
+    super::proxy::hide_secrets(&mut headers, &proxy.profile(&opened.live), &audit);
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     *response.headers_mut() = headers;
-    ticket.status(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+    audit.set_status(StatusCode::SWITCHING_PROTOCOLS.as_u16());
     let (guest, upstream, live) = (opened.guest, opened.upstream, opened.live);
     proxy.tasks.clone().spawn(async move {
         let (Ok(guest), Ok(upstream)) = (guest.await, upstream.await) else {
-            return ticket.fail(&Refusal::new(
+            return audit.fail(&Refusal::new(
                 Rule::Aborted,
                 "the bottle closed the connection before the WebSocket began",
             ));
@@ -176,19 +176,19 @@ pub fn run(proxy: Arc<Proxy>, opened: Opened, mut ticket: Ticket) -> Response<Re
         let outcome = match guest.downcast::<TokioIo<Wire<TlsStream<Prefixed>>>>() {
             Ok(parts) => {
                 let (io, first) = parts.io.into_inner().into_parts();
-                carry(&proxy, io, first, upstream, &live, &ticket).await
+                carry(&proxy, io, first, upstream, &live, &audit).await
             }
             Err(guest) => match guest.downcast::<TokioIo<Wire<UnixStream>>>() {
                 Ok(parts) => {
                     let (io, first) = parts.io.into_inner().into_parts();
-                    carry(&proxy, io, first, upstream, &live, &ticket).await
+                    carry(&proxy, io, first, upstream, &live, &audit).await
                 }
                 Err(_) => Err(Refusal::new(Rule::Upgrade, "a WebSocket where there can be none")),
             },
         };
         match outcome {
-            Ok(()) => ticket.finish(),
-            Err(refusal) => ticket.fail(&refusal),
+            Ok(()) => audit.finish(),
+            Err(refusal) => audit.fail(&refusal),
         }
     });
     response
@@ -200,17 +200,17 @@ async fn carry<S>(
     first: BytesMut,
     upstream: Upgraded,
     live: &LiveRoute,
-    ticket: &Ticket,
+    audit: &RequestAudit,
 ) -> Result<(), Refusal>
 where
     S: AsyncRead + AsyncWrite,
 {
-    let meter = ticket.meter();
+    let meter = audit.meter();
     let (mut guest_read, mut guest_write) = tokio::io::split(guest);
     let (mut up_read, mut up_write) = tokio::io::split(TokioIo::new(upstream));
     let profile = &proxy.profile(live);
     let scan = |direction| {
-        profile.stream(direction, "").ok().filter(|_| !proxy.guards().is_off(Rule::Secret))
+        profile.stream(direction, "").ok().filter(|_| proxy.checks().enabled(Rule::Secret))
     };
     let hidden = if live.credential.is_some() || live.route.scan.responses {
         scan(Direction::Response)
@@ -314,21 +314,21 @@ impl Way<'_> {
         } else {
             "WebSocket answer"
         };
-        self.meter.note(part, &found, self.proxy.guards())
+        self.meter.note(part, &found, self.proxy.checks())
     }
 
     fn check(&mut self, input: &[u8], out: &mut BytesMut) -> Result<(), Refusal> {
-        let (guards, budget) = (self.proxy.guards(), &self.live.route.budget);
+        let (checks, budget) = (self.proxy.checks(), &self.live.route.budget);
         let (n, up) = (input.len(), self.direction == Direction::Request);
         if up {
             self.meter.add_up(n);
-            self.live.spend.up(n as u64, budget, guards)?;
+            self.live.spend.up(n as u64, budget, checks)?;
         } else {
             self.meter.add_down(n);
-            self.live.spend.down(n as u64, budget, guards)?;
+            self.live.spend.down(n as u64, budget, checks)?;
         }
         let mut found = Vec::new();
         self.frames.feed(input, out, &mut found)?;
-        self.meter.note(if up { "WebSocket message" } else { "WebSocket answer" }, &found, guards)
+        self.meter.note(if up { "WebSocket message" } else { "WebSocket answer" }, &found, checks)
     }
 }

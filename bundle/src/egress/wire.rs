@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::chunked::{BadChunk, Chunked};
 use super::head::{Framing, Head};
-use super::refusal::Guards;
+use super::refusal::Checks;
 
 /// Method of the request that stands for a refused head; its path is `/` and the rule's code.
 /// Methods from the guest are letters and `-` only.
@@ -56,7 +56,7 @@ impl<S: Peer> Peer for TlsStream<S> {
 /// The bytes of `io`, in which every head was checked.
 pub struct Wire<S> {
     io: S,
-    guards: Guards,
+    checks: Checks,
     state: State,
     head: Head,
     /// Read, not yet understood.
@@ -103,12 +103,12 @@ enum State {
 }
 
 impl<S> Wire<S> {
-    /// Guards `io` from a head on.
-    pub fn new(io: S, guards: Guards) -> Self {
+    /// Checks `io` from a head on.
+    pub fn new(io: S, checks: Checks) -> Self {
         let (input, output) = (BytesMut::new(), BytesMut::new());
         Self {
             io,
-            guards,
+            checks,
             state: State::Head,
             head: Head::default(),
             input,
@@ -131,7 +131,7 @@ impl<S> Wire<S> {
     /// Moves what can be passed on from `input` to `output`.
     fn understand(&mut self) {
         match &mut self.state {
-            State::Head => match self.head.feed(&self.input, &self.guards) {
+            State::Head => match self.head.feed(&self.input, &self.checks) {
                 Ok(None) => {}
                 Ok(Some((len, framing))) => {
                     self.output = self.input.split_to(len);

@@ -122,7 +122,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     };
     own_limits();
     // Watched before it is read, so that no change is missed.
-    let watch = Watch::new(&args.policy).map_err(at(&args.policy))?;
+    let watch = Watch::new(&args.policy)?;
     let policy = reload::read(&args.policy)?;
     let in_policy = |e: &dyn std::fmt::Display| format!("{}: {e}", args.policy.display());
     let log = Arc::new(AuditWriter::open(&args.audit, ticket::DAEMON).map_err(|e| e.to_string())?);

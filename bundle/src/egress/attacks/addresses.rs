@@ -4,7 +4,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::super::authority::Authority;
 use super::super::harness::{Bench, Upstream, response};
-use super::super::refusal::{Guards, Rule};
+use super::super::refusal::{Checks, Rule};
 use super::super::resolve::Resolver;
 
 #[path = "../../../../tests/attacks/egress/addresses.rs"]
@@ -35,7 +35,7 @@ async fn no_route_leads_to_an_address_that_is_not_public_unless_it_says_so() {
             wrong.push(format!("{host}: {answer}"));
         }
         // The twin does not connect there, it only shows that it would.
-        let open = Guards { off: vec![Rule::Address] };
+        let open = Checks::without(&[Rule::Address]);
         if Resolver::default().addresses(&to, false, &open).await.is_err() {
             wrong.push(format!("{host}, without: refused all the same"));
         }

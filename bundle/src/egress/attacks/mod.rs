@@ -19,7 +19,7 @@ pub async fn tunnel_raw(
     to: &Authority,
 ) -> Result<Option<tokio_rustls::server::TlsStream<Prefixed>>, Refusal> {
     let target = super::path::normalise("/").unwrap();
-    let live = proxy.routes.now().find(to, true, "GET", &target, proxy.guards())?;
+    let live = proxy.routes.now().find(to, true, "GET", &target, proxy.checks())?;
     let mut tcp = TcpStream::connect(live.route.connect.unwrap()).await.unwrap();
     let _ = tokio::io::copy_bidirectional(&mut io, &mut tcp).await;
     Ok(None)

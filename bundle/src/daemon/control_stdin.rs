@@ -1,31 +1,46 @@
-//! Standard input: first the daemon's secrets, one line, then what it is told later, a line each,
-//! until whoever holds the other end goes away.
+//! Control input on standard input: the first line carries the daemon's secrets, each later line is
+//! a command. When the orchestrator closes it, the daemon ends.
 
 use std::io;
 
 use nix::errno::Errno;
 use nix::unistd::read;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-/// Longest line, in bytes.
-const MAX: usize = 1024 * 1024;
+/// Longest line, bytes.
+const MAX_LINE_BYTES: usize = 1024 * 1024;
 
-/// Standard input by lines, past no buffer but one that is wiped.
-pub struct Lines {
+/// Stack of the reading thread, bytes.
+const STACK_BYTES: usize = 256 << 10;
+
+/// Standard input by lines. Its only buffer is wiped, because lines carry secrets.
+pub struct ControlStdin {
     // Full size from the start: growing would leave copies behind. Untouched pages cost nothing.
     buffer: Zeroizing<Vec<u8>>,
     filled: usize,
 }
 
-impl Lines {
-    /// Standard input, of which nothing was read yet.
+impl ControlStdin {
+    /// Standard input, from which nothing has been read yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { buffer: Zeroizing::new(vec![0; MAX]), filled: 0 }
+        Self { buffer: Zeroizing::new(vec![0; MAX_LINE_BYTES]), filled: 0 }
     }
 
-    /// The next line, without its end.
+    /// The next line, parsed as JSON. `what` names the expected document in the error.
+    ///
+    /// # Errors
+    /// One line: there is no line, or it is not that document.
+    pub fn next_json<T: DeserializeOwned>(&mut self, what: &str) -> Result<T, String> {
+        let line = self.next_line().map_err(|e| e.to_string())?;
+        // serde's message could quote a secret, so the error only says where.
+        serde_json::from_slice(&line)
+            .map_err(|e| format!("standard input is no {what} (column {})", e.column()))
+    }
+
+    /// The next line, without its newline.
     ///
     /// # Errors
     /// End of input before a newline, or a line of more than 1 MiB.
@@ -42,7 +57,7 @@ impl Lines {
                 return Ok(line);
             }
             searched = self.filled;
-            if self.filled == MAX {
+            if self.filled == MAX_LINE_BYTES {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     "a line of standard input is too long",
@@ -62,29 +77,29 @@ impl Lines {
         }
     }
 
-    /// Hands every further line to `told`. The result becomes true when standard input ends, or
-    /// brings a line that is too long, or SIGTERM or SIGINT arrives. To be called inside the
-    /// runtime.
+    /// Hands each further line to `command`. The returned value becomes true when the daemon has to
+    /// end: standard input has ended or brought a line that is too long, or SIGTERM or SIGINT has
+    /// arrived. To be called inside the runtime.
     ///
     /// # Errors
     /// The signal handlers or the reading thread cannot be set up.
     pub fn listen(
         mut self,
-        told: impl Fn(&[u8]) + Send + 'static,
+        command: impl Fn(&[u8]) + Send + 'static,
     ) -> io::Result<watch::Receiver<bool>> {
         use tokio::signal::unix::{SignalKind, signal};
         let (tx, rx) = watch::channel(false);
         let on_eof = tx.clone();
-        // A thread, because a pipe, a terminal and /dev/null need three different ways to be waited
-        // for otherwise.
-        std::thread::Builder::new().name("lifeline".to_owned()).stack_size(256 * 1024).spawn(
-            move || {
-                while let Ok(line) = self.next_line() {
-                    told(&line);
-                }
-                let _ = on_eof.send(true);
-            },
-        )?;
+        // A thread, because waiting for a pipe, a terminal and /dev/null in the runtime would need
+        // three different ways.
+        let reader = move || {
+            while let Ok(line) = self.next_line() {
+                command(&line);
+            }
+            let _ = on_eof.send(true);
+        };
+        let thread = std::thread::Builder::new().name("control".to_owned());
+        thread.stack_size(STACK_BYTES).spawn(reader)?;
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
         tokio::spawn(async move {
@@ -95,7 +110,7 @@ impl Lines {
     }
 }
 
-impl Default for Lines {
+impl Default for ControlStdin {
     fn default() -> Self {
         Self::new()
     }
