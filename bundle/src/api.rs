@@ -21,9 +21,10 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use crate::confine::{self, Grants, Network};
-use crate::egress::authority::Authority;
 use crate::egress::refusal::Checks;
-use crate::egress::{tls, upstream};
+use crate::egress::request::authority::Authority;
+use crate::egress::tls;
+use crate::egress::upstream;
 use crate::lifeline::Lines;
 
 /// Longest answer, bytes.
@@ -78,7 +79,7 @@ impl Api {
         let rest = url.strip_prefix("https://").ok_or_else(|| at(&"not an https URL"))?;
         let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
         let to = Authority::parse(authority, Some(443)).map_err(|r| at(&r.reason))?;
-        let network = upstream::Network::default();
+        let network = upstream::network::Network::default();
         // The operator named this server: it may well be a private one.
         let addresses = network
             .resolver

@@ -6,8 +6,7 @@ use bottle_policy::audit::{AuditEvent, AuditWriter};
 use bottle_scan::Profile;
 use tokio::sync::watch;
 
-use super::authority::Authority;
-use super::body::Meter;
+use super::meter::Meter;
 use super::refusal::Rule;
 use crate::daemon::audit_entry::{self, Closing};
 
@@ -54,9 +53,9 @@ impl RequestAudit {
     }
 
     /// Sets where the request goes.
-    pub fn set_destination(&mut self, to: &Authority) {
+    pub fn set_destination(&mut self, host: &str, port: u16) {
         let event = self.event();
-        (event.host, event.port) = (Some(to.host.clone()), Some(to.port));
+        (event.host, event.port) = (Some(host.to_owned()), Some(port));
     }
 
     /// Sets what the request asks for. Of the query only the length is recorded.

@@ -10,7 +10,7 @@ use bottle_policy::{GatePolicy, UpstreamName};
 
 use super::repo::{Repo, Rules};
 use super::ticket;
-use crate::egress::reload::report;
+use crate::daemon::policy_file::audit_reload as report;
 
 /// Largest policy file, bytes.
 const MAX: u64 = 4 << 20;
