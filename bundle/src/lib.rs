@@ -2,10 +2,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod confine;
+pub mod daemon;
 pub mod demo;
 pub mod egress;
 pub mod git_gate;
 pub mod https;
-pub mod lifeline;
 pub mod supervise;
-pub mod watch;

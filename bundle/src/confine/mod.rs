@@ -4,18 +4,12 @@
 //! thread is started (Landlock and seccomp bind to the calling thread and its future children).
 //! What the kernel lacks is left out and said in the [`Report`].
 
-#[cfg(target_os = "linux")]
 mod landlock;
-#[cfg(target_os = "linux")]
 mod process;
-#[cfg(target_os = "linux")]
 mod seccomp;
-#[cfg(target_os = "linux")]
 mod userns;
 
-#[cfg(target_os = "linux")]
 pub mod exec;
-#[cfg(target_os = "linux")]
 pub mod machine;
 
 use std::fmt;
@@ -100,7 +94,6 @@ impl fmt::Display for Report {
 ///
 /// # Errors
 /// [`ConfineError::ParentGone`] when the process that started this one is not `parent` any more.
-#[cfg(target_os = "linux")]
 pub fn begin(parent: Option<u32>, keep: &[i32]) -> Result<(), ConfineError> {
     process::close_fds_except(keep);
     process::harden()?;
@@ -152,28 +145,8 @@ pub fn tls_client_files() -> Vec<PathBuf> {
 ///
 /// # Errors
 /// A granted path that cannot be opened, or a kernel that refuses a filter it has.
-#[cfg(target_os = "linux")]
 pub fn seal(grants: &Grants, network: Network, may_exec: bool) -> Result<Report, ConfineError> {
     let landlock = landlock::restrict(grants, network)?;
     let seccomp = seccomp::install(network, may_exec)?;
     Ok(Report { landlock, seccomp, netns: false })
-}
-
-/// Elsewhere than on Linux only the umask is set.
-///
-/// # Errors
-/// None.
-#[cfg(not(target_os = "linux"))]
-pub fn begin(_parent: Option<u32>, _keep: &[i32]) -> Result<(), ConfineError> {
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    Ok(())
-}
-
-/// Elsewhere than on Linux nothing is sealed, and the report says so.
-///
-/// # Errors
-/// None.
-#[cfg(not(target_os = "linux"))]
-pub fn seal(_grants: &Grants, _network: Network, _may_exec: bool) -> Result<Report, ConfineError> {
-    Ok(Report { landlock: 0, seccomp: false, netns: false })
 }

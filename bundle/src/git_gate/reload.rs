@@ -8,23 +8,16 @@ use std::sync::Arc;
 use bottle_policy::audit::AuditWriter;
 use bottle_policy::{GatePolicy, UpstreamName};
 
-use crate::egress::reload::report;
+use crate::daemon::policy_file;
 use crate::git_gate::audit::DAEMON;
 use crate::git_gate::push::upstream::{Upstream, UpstreamRules};
-
-/// Largest policy file, in bytes.
-const MAX_POLICY_BYTES: u64 = 4 << 20;
 
 /// Reads a policy file.
 ///
 /// # Errors
 /// One line: file, line, key, and what is wrong.
 pub fn read(path: &Path) -> Result<GatePolicy, String> {
-    let at = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    if std::fs::metadata(path).map_err(|e| at(&e))?.len() > MAX_POLICY_BYTES {
-        return Err(at(&"larger than 4 MiB"));
-    }
-    GatePolicy::from_json(&std::fs::read(path).map_err(|e| at(&e))?).map_err(|e| at(&e))
+    policy_file::read(path, GatePolicy::from_json)
 }
 
 /// Puts the rules in the file `path` in force, all of them or none, and records the result in the
@@ -37,7 +30,7 @@ pub fn apply(
 ) {
     let before = current.digest();
     let result = replace(path, current, upstreams);
-    report(DAEMON, log, &before, result);
+    policy_file::audit_reload(DAEMON, log, &before, result);
 }
 
 /// Returns the digest of the new policy; `None` if it is the one in force.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bottle_policy::UpstreamName;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -14,9 +14,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
+use crate::daemon::accept::{accept_until, drain};
+use crate::daemon::connection;
 use crate::git_gate::audit::RequestAudit;
 use crate::git_gate::body::{RequestBody, ResponseBody};
 use crate::git_gate::fetch::serve::Fetch;
@@ -26,6 +26,9 @@ use crate::git_gate::push::upstream::Upstream;
 use crate::git_gate::refusal::{Refusal, Rule};
 use crate::git_gate::request::{self, GitRequest, Service};
 use crate::git_gate::shared::Shared;
+
+/// Largest head of a request, in bytes.
+const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// The HTTP server of one bottle.
 pub struct Server {
@@ -43,40 +46,19 @@ impl Server {
     /// # Errors
     /// The listener is broken for good.
     pub async fn serve(self: Arc<Self>, listener: UnixListener) -> io::Result<()> {
-        let limits = &self.shared.limits;
-        let tasks = &self.shared.tasks;
-        let slots = Arc::new(Semaphore::new(limits.connections));
-        let mut ending = self.shared.ending.clone();
-        loop {
-            let slot =
-                slots.clone().acquire_owned().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = ending.wait_for(|end| *end) => break,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(e)
-                    if e.raw_os_error().is_some_and(|n| n == libc::EBADF || n == libc::EINVAL) =>
-                {
-                    return Err(e);
-                }
-                Err(e) => {
-                    tracing::warn!("accept: {e}");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    continue;
-                }
-            };
+        let shared = &self.shared;
+        let (limits, tasks) = (&shared.limits, &shared.tasks);
+        accept_until(listener, limits.connections, shared.ending.clone(), |stream, slot| {
             let server = self.clone();
             tasks.spawn(async move {
                 server.connection(stream).await;
                 drop(slot);
             });
-        }
-        drop(listener);
-        tasks.close();
-        if timeout(limits.drain, tasks.wait()).await.is_err() {
-            tracing::warn!("{} connections or pushes are cut off at the end", tasks.len());
+        })
+        .await?;
+        let open = drain(tasks, limits.drain).await;
+        if open > 0 {
+            tracing::warn!("{open} connections or pushes are cut off at the end");
         }
         Ok(())
     }
@@ -91,31 +73,19 @@ impl Server {
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(self.shared.limits.head)
-            .max_buf_size(64 * 1024)
+            .max_buf_size(MAX_HEAD_BYTES)
             .half_close(true);
-        let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut ending = self.shared.ending.clone();
-        let ended = tokio::select! {
-            done = served.as_mut() => Some(done),
-            _ = ending.wait_for(|end| *end) => None,
-        };
-        let done = match ended {
-            Some(done) => done,
-            None => {
-                served.as_mut().graceful_shutdown();
-                served.await
-            }
-        };
-        if let Err(e) = done {
-            tracing::debug!("connection: {e}");
-        }
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let ending = self.shared.ending.clone();
+        // Connections that are open too long are dropped with the runtime.
+        connection::serve(connection, |c| c.graceful_shutdown(), ending, pending()).await;
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<ResponseBody> {
         let shared = &self.shared;
         let slot = shared.requests.clone().acquire_owned().await.ok();
-        let mut audit = RequestAudit::new(shared.log.clone(), shared.secrets.clone(), slot);
-        audit.event.path = Some(request.uri().path().to_owned());
+        let mut audit = RequestAudit::start(shared.log.clone(), shared.secrets.clone(), slot);
+        audit.event().path = Some(request.uri().path().to_owned());
         let (head, body) = request.into_parts();
         let (asked, upstream) = match self.find(&head.method, &head.uri, &mut audit) {
             Ok(found) => found,
@@ -159,7 +129,7 @@ impl Server {
     ) -> Result<(GitRequest, Arc<Upstream>), Refusal> {
         let asked = request::read(method, uri)?;
         let event = if asked.service == Service::UploadPack { "fetch" } else { "push" };
-        event.clone_into(&mut audit.event.event);
+        event.clone_into(&mut audit.event().event);
         let unknown = || {
             let all: Vec<String> = self.upstreams.keys().map(ToString::to_string).collect();
             let reason = format!("this bottle has no upstream named {}", asked.name);
@@ -167,8 +137,8 @@ impl Server {
                 .hint(format!("its upstreams are: {}", all.join(", ")))
         };
         let upstream = self.upstreams.get(&asked.name).cloned().ok_or_else(unknown)?;
-        audit.event.route = Some(asked.name.to_string());
-        audit.event.host = Some(upstream.mirror.config.url.host().to_owned());
+        audit.event().route = Some(asked.name.to_string());
+        audit.event().host = Some(upstream.mirror.config.url.host().to_owned());
         Ok((asked, upstream))
     }
 
@@ -219,7 +189,7 @@ impl Server {
 
 /// A refusal of the request. git shows a text/plain body to its user, each line after `remote: `.
 fn refused(refusal: &Refusal, mut audit: RequestAudit) -> Response<ResponseBody> {
-    audit.event.status = Some(refusal.rule.status().as_u16());
+    audit.set_status(refusal.rule.status().as_u16());
     audit.fail(refusal);
     let mut response = Response::new(ResponseBody::from(refusal.body().into_bytes()));
     *response.status_mut() = refusal.rule.status();

@@ -61,26 +61,30 @@ impl StateDirs {
     }
 }
 
-/// Where the programs are, as the daemon's arguments say.
-#[derive(Debug)]
-pub struct ProgramArgs<'a> {
-    /// git.
-    pub git: &'a Path,
-    /// OpenSSH's client.
-    pub ssh: Option<&'a Path>,
-    /// gitleaks.
-    pub gitleaks: Option<&'a Path>,
-    /// Directories of their libraries, in addition to the system's.
-    pub libs: &'a [PathBuf],
+/// Where the programs are.
+#[derive(Debug, clap::Args)]
+pub struct ProgramArgs {
+    /// git's program.
+    #[arg(long)]
+    pub git: PathBuf,
+    /// OpenSSH's client, for ssh upstreams.
+    #[arg(long)]
+    pub ssh: Option<PathBuf>,
+    /// gitleaks; without it pushes are scanned only by our own rules.
+    #[arg(long)]
+    pub gitleaks: Option<PathBuf>,
+    /// Directories of those programs' libraries, in addition to the system's.
+    #[arg(long, num_args = 1.., value_name = "DIR")]
+    pub lib: Vec<PathBuf>,
 }
 
 /// Resolves the programs, and finds git's own ones.
 ///
 /// # Errors
 /// One line: what does not exist, or that git does not tell where its programs are.
-pub fn programs(args: &ProgramArgs<'_>, dirs: &StateDirs) -> Result<Programs, String> {
+pub fn programs(args: &ProgramArgs, dirs: &StateDirs) -> Result<Programs, String> {
     let real = |path: &Path| path.canonicalize().map_err(|e| format!("{}: {e}", path.display()));
-    let git = real(args.git)?;
+    let git = real(&args.git)?;
     // A git that was moved into a store path still prints where its programs were before.
     let beside =
         git.parent().and_then(Path::parent).map(|p| p.join("lib/git-core")).filter(|p| p.is_dir());
@@ -102,10 +106,10 @@ pub fn programs(args: &ProgramArgs<'_>, dirs: &StateDirs) -> Result<Programs, St
     Ok(Programs {
         git,
         exec_path,
-        ssh: args.ssh.map(real).transpose()?,
-        gitleaks: args.gitleaks.map(real).transpose()?,
+        ssh: args.ssh.as_deref().map(real).transpose()?,
+        gitleaks: args.gitleaks.as_deref().map(real).transpose()?,
         launcher: Some(std::env::current_exe().map_err(|e| e.to_string())?),
-        libs: args.libs.to_vec(),
+        libs: args.lib.clone(),
         home,
     })
 }

@@ -21,10 +21,11 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use crate::confine::{self, Grants, Network};
-use crate::egress::authority::Authority;
-use crate::egress::refusal::Guards;
-use crate::egress::{tls, upstream};
-use crate::lifeline::Lines;
+use crate::daemon::control_stdin::ControlStdin;
+use crate::egress::refusal::Checks;
+use crate::egress::request::authority::Authority;
+use crate::egress::tls;
+use crate::egress::upstream;
 
 /// Longest answer, bytes.
 const ANSWER: usize = 4 << 20;
@@ -41,10 +42,7 @@ pub fn once<R: DeserializeOwned, T>(
     url: impl Fn(&R) -> &str,
     answer: impl AsyncFnOnce(&R) -> T,
 ) -> Result<T, String> {
-    let line = Lines::new().next_line().map_err(|e| e.to_string())?;
-    let request: R = serde_json::from_slice(&line)
-        .map_err(|e| format!("standard input is no request (column {})", e.column()))?;
-    drop(line);
+    let request: R = ControlStdin::new().next_json("request")?;
     let grants = Grants {
         ro: confine::tls_client_files(),
         rx: Vec::new(),
@@ -78,11 +76,11 @@ impl Api {
         let rest = url.strip_prefix("https://").ok_or_else(|| at(&"not an https URL"))?;
         let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
         let to = Authority::parse(authority, Some(443)).map_err(|r| at(&r.reason))?;
-        let network = upstream::Network::default();
+        let network = upstream::network::Network::default();
         // The operator named this server: it may well be a private one.
         let addresses = network
             .resolver
-            .addresses(&to, true, &Guards::default())
+            .addresses(&to, true, &Checks::default())
             .await
             .map_err(|r| at(&r.reason))?;
         let tcp = TcpStream::connect(&addresses[..]).await.map_err(|e| at(&e))?;

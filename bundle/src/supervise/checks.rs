@@ -1,45 +1,28 @@
-//! What the door checks by itself. The other guards of the door are types, which have no place for
-//! what must not be asked.
+//! The checks of the MCP endpoint. Most of what must not be asked for needs no check, because the
+//! types of the arguments have no place for it.
 
-/// A check that a test can switch off, to show that what it stops is real.
+use crate::daemon::checks;
+
+/// The checks that are enabled.
+pub type Checks = checks::Checks<Check>;
+
+/// A check that a test can disable, to prove that what it stops is real.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Guard {
-    /// The server is at `/`.
+pub enum Check {
+    /// The server is only at `/` and `/mcp`.
     Path,
-    /// The name that the client asked for is ours.
+    /// The Host header names this server.
     Host,
-    /// No page of another origin asks.
+    /// The Origin header, if there is one, names this server.
     Origin,
     /// Largest body.
-    Size,
+    BodySize,
     /// Most items of a list.
-    Many,
-    /// A reason is given, and is no novel.
+    ListLength,
+    /// There is a reason, and it is not too long.
     Reason,
     /// Longest line to the orchestrator.
-    Line,
-    /// Calls that wait.
+    LineLength,
+    /// Most calls that wait for a decision.
     Waiting,
-}
-
-/// Which of them hold: all but those that a test has switched off.
-#[derive(Debug, Clone, Default)]
-pub struct Guards {
-    #[cfg(test)]
-    pub(super) off: Vec<Guard>,
-}
-
-impl Guards {
-    /// Whether `guard` holds.
-    #[must_use]
-    #[cfg_attr(not(test), allow(clippy::unused_self))]
-    pub fn hold(&self, guard: Guard) -> bool {
-        #[cfg(test)]
-        return !self.off.contains(&guard);
-        #[cfg(not(test))]
-        {
-            let _ = guard;
-            true
-        }
-    }
 }

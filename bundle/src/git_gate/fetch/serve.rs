@@ -137,7 +137,7 @@ impl Fetch {
         mut audit: RequestAudit,
     ) -> ResponseBody {
         let (tx, rx) = mpsc::channel(PACK_QUEUE);
-        audit.event.answer = Some("the first fetch, passed on as it arrived".to_owned());
+        audit.event().answer = Some("the first fetch, passed on as it arrived".to_owned());
         self.shared.tasks.spawn(async move {
             match clone.send(pack, &tx, |bytes| audit.down(bytes)).await {
                 Ok(()) => audit.finish(),

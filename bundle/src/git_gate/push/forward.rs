@@ -60,7 +60,7 @@ impl Forward<'_> {
         // sure that the upstream still has them.
         let known: Vec<&ObjectId> = refs.values().collect();
         let (new, changes) = self.walk(&git, &known).await?;
-        audit.event.objects = Some(new.len() as u64);
+        audit.event().objects = Some(new.len() as u64);
         self.scan(&git, &rules, gitleaks, (&new, &changes), audit).await?;
 
         audit.admit()?;
@@ -125,7 +125,7 @@ impl Forward<'_> {
         for warning in warnings.iter().take(MAX_SHOWN_FINDINGS) {
             self.client.line(&format!("git-gate: warning: {warning}")).await;
         }
-        audit.event.findings = refused.iter().chain(&warnings).map(ToString::to_string).collect();
+        audit.event().findings = refused.iter().chain(&warnings).map(ToString::to_string).collect();
         let Some(first) = refused.first() else { return Ok(()) };
         let reason = match refused.len() {
             1 => "something was found that must not be pushed".to_owned(),
@@ -181,11 +181,11 @@ impl Forward<'_> {
                     self.client.line(&format!("git-gate: pushed{attested}")).await;
                 }
                 let line = lines.first().map(|l| format!("; {l}")).unwrap_or_default();
-                audit.event.answer = Some(format!("ok{attested}{line}"));
+                audit.event().answer = Some(format!("ok{attested}{line}"));
                 Ok(())
             }
             Err((refusal, _)) => {
-                audit.event.answer = Some(refusal.reason.clone());
+                audit.event().answer = Some(refusal.reason.clone());
                 Err(refusal)
             }
         }

@@ -43,7 +43,7 @@ pub async fn receive(
         audit.finish();
         return Ok(Vec::new().into());
     }
-    audit.event.refs = head.updates.iter().map(|update| update.summary()).collect();
+    audit.event().refs = head.updates.iter().map(|update| update.summary()).collect();
     let received = receive_pack(&shared, &upstream, &head, &rest, &mut body).await;
     audit.up(body.received);
     let pack = match received {
