@@ -276,7 +276,7 @@ fn the_upstream_s_own_no_is_passed_on() {
     );
     assert_eq!(gate.quarantine("x"), 0);
     assert!(
-        gate.audit().contains("\"answer\":\"the upstream does not accept it"),
+        gate.audit().contains("\"answer\":\"the upstream refused the push"),
         "{}",
         gate.audit()
     );
@@ -582,7 +582,7 @@ fn a_start_that_fails_says_why_and_tells_no_secret() {
         (
             good.clone(),
             serde_json::json!({"tokens": {"FORGE": [world::TOKEN]}}),
-            "standard input is no gate input",
+            "standard input is no git-gate input",
         ),
     ] {
         let mut gate = Gate::spawn(tempfile::tempdir().unwrap(), &[policy], &input);
