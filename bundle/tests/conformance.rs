@@ -34,7 +34,7 @@ fn policy(site: &Site) -> String {
     let bearer =
         serde_json::json!({"header": "authorization", "scheme": "bearer", "token": "DEMO"});
     let mut routes = vec![
-        serde_json::json!({"name": "api", "host": "api.test", "methods": ["GET", "POST", "TRACE", "HEAD"], "paths": ["/v1/*"], "inject": bearer}),
+        serde_json::json!({"name": "api", "host": "api.test", "methods": ["GET", "POST", "MOVE", "COPY", "TRACE", "HEAD"], "paths": ["/v1/*"], "inject": bearer}),
         serde_json::json!({"name": "other", "host": "other.test"}),
         serde_json::json!({"name": "query", "host": "query.test", "inject": {"query": "key", "token": "DEMO"}}),
         serde_json::json!({"name": "globs", "host": "globs.test", "paths": ["/repos/*/issues", "/a/**/z"]}),

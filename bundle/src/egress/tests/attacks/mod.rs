@@ -21,7 +21,7 @@ async fn bench(upstream: &Upstream, plain: &Upstream, off: Vec<Rule>) -> Bench {
     let mut api = upstream.route("api", "api.test");
     api.inject = bearer();
     api.paths = vec!["/v1/*".parse().unwrap()];
-    api.methods = vec!["GET".parse().unwrap(), "POST".parse().unwrap(), "TRACE".parse().unwrap()];
+    api.methods = ["GET", "POST", "MOVE", "COPY", "TRACE"].map(|m| m.parse().unwrap()).to_vec();
     let mut open = plain.route("plain", "plain.test");
     (open.tls, open.port) = (false, 80);
     let routes = vec![api, upstream.route("other", "other.test"), open];
