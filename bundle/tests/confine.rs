@@ -2,7 +2,6 @@
 //!
 //! Each attack runs in a process of its own: this test program again, told by the environment which
 //! attack to make.
-#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::ffi::OsStr;

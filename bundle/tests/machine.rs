@@ -1,6 +1,5 @@
 //! `bottle-bundle machine`: its programs see nothing but what they are granted, and end with it,
 //! daemons included.
-#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::fs;
