@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bottle_bundle::daemon::args::ParentArgs;
-use bottle_bundle::{confine, demo, egress, forge, gate, renew, supervise};
+use bottle_bundle::https::{forge, renew};
+use bottle_bundle::{confine, demo, egress, git_gate, supervise};
 use clap::{Args, Parser, Subcommand};
 
 /// Sidecar daemons of a bottle. `bottle` starts them; you rarely need to do it by hand.
@@ -22,75 +23,19 @@ enum Command {
     /// Run the HTTP proxy: TLS interception, routes, credential injection, audit.
     Egress(egress::Args),
     /// Run the git server over the bottle's upstreams: keys, push policy, scan, audit.
-    GitGate(Gate),
+    GitGate(git_gate::Args),
     /// Register or revoke a deploy key at a forge's API; the request is a line of standard input.
     Forge(ParentArgs),
     /// Renew the host's login at a vendor; the request is a line of standard input.
     Renew(ParentArgs),
     /// Run the MCP server through which the agent asks its operator.
-    Supervise(Supervise),
+    Supervise(supervise::Args),
     /// Confine this process, then become CMD.
     Confine(Confine),
     /// Run an engine's programs, one after the other, in namespaces that end with this process.
     Machine(Machine),
     /// Run the TLS server on loopback that `bottle launch demo` talks to.
     DemoUpstream(ParentArgs),
-}
-
-#[derive(Args)]
-struct Gate {
-    /// Unix socket to listen at (its directory stays writable).
-    #[arg(long)]
-    socket: PathBuf,
-    /// Policy, JSON.
-    #[arg(long)]
-    policy: PathBuf,
-    /// Audit log, JSONL, appended to.
-    #[arg(long)]
-    audit: PathBuf,
-    /// Directory of the mirrors.
-    #[arg(long)]
-    state: PathBuf,
-    /// The bottle's name, for log lines.
-    #[arg(long)]
-    slug: Option<String>,
-    /// git's program.
-    #[arg(long)]
-    git: PathBuf,
-    /// OpenSSH's client, for ssh upstreams.
-    #[arg(long)]
-    ssh: Option<PathBuf>,
-    /// gitleaks; without it only our own rules search.
-    #[arg(long)]
-    gitleaks: Option<PathBuf>,
-    /// Directories of those programs' libraries, beside the system's.
-    #[arg(long, num_args = 1.., value_name = "DIR")]
-    lib: Vec<PathBuf>,
-    /// Process id of the parent; die with it.
-    #[arg(long)]
-    parent: Option<u32>,
-}
-
-#[derive(Args)]
-struct Supervise {
-    /// Unix socket to listen at.
-    #[arg(long)]
-    socket: PathBuf,
-    /// egress' policy, JSON.
-    #[arg(long)]
-    policy: PathBuf,
-    /// git-gate's policy, JSON.
-    #[arg(long)]
-    git_policy: Option<PathBuf>,
-    /// Audit logs of the other daemons.
-    #[arg(long, num_args = 1.., value_name = "FILE")]
-    audit: Vec<PathBuf>,
-    /// The bottle's name, for log lines.
-    #[arg(long)]
-    slug: Option<String>,
-    /// Process id of the parent; die with it.
-    #[arg(long)]
-    parent: Option<u32>,
 }
 
 #[derive(Args)]
@@ -173,23 +118,18 @@ fn step(json: &str) -> Result<Step, serde_json::Error> {
 
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    if let Some(code) = gate::remote::helper(&args) {
+    if let Some(code) = git_gate::helper::run(&args) {
         return code;
     }
     match Cli::parse_from(args).command {
         Command::Egress(a) => run_daemon("egress", a.daemon.parent.clone(), || egress::run(&a)),
         Command::GitGate(a) => {
-            let Gate { socket, policy, audit, state, slug, git, ssh, gitleaks, lib, parent } = a;
-            let args =
-                gate::Args { socket, policy, audit, state, slug, git, ssh, gitleaks, libs: lib };
-            run_daemon("git-gate", ParentArgs { parent }, || gate::run(&args))
+            run_daemon("git-gate", a.daemon.parent.clone(), || git_gate::run(&a))
         }
         Command::Forge(a) => run_daemon("forge", a, forge::run),
         Command::Renew(a) => run_daemon("renew", a, renew::run),
         Command::Supervise(a) => {
-            let Supervise { socket, policy, git_policy, audit: audits, slug, parent } = a;
-            let args = supervise::Args { socket, policy, git_policy, audits, slug };
-            run_daemon("supervise", ParentArgs { parent }, || supervise::run(&args))
+            run_daemon("supervise", a.daemon.parent.clone(), || supervise::run(&a))
         }
         Command::DemoUpstream(a) => run_daemon("demo-upstream", a, demo::run),
         Command::Confine(a) => become_command(a),

@@ -145,10 +145,3 @@ fn grants(args: &Args) -> Grants {
     let run_dir = socket::directory(&args.daemon.socket).to_owned();
     Grants { ro, rx: Vec::new(), rw: vec![args.audit.clone(), run_dir], skip_missing: true }
 }
-
-// supervise still uses the old name.
-pub(crate) fn bind(path: &std::path::Path) -> std::io::Result<std::os::unix::net::UnixListener> {
-    let (listener, file) = socket::bind(path).map_err(std::io::Error::other)?;
-    std::mem::forget(file);
-    Ok(listener)
-}
