@@ -20,7 +20,7 @@ use super::refusal::{Refusal, Rule};
 use super::request::agreement::check_head;
 use super::request::destination::{Destination, Via};
 use super::request::headers::{hide_secrets, strip_hop_by_hop};
-use super::route::overrides::check_overrides;
+use super::route::overrides::{check_destination, check_overrides};
 use super::route::rules::RouteRules;
 use super::shared::Shared;
 use super::websocket::handshake::{AgreedWebSocket, GuestHandshake, is_websocket_request};
@@ -91,6 +91,7 @@ async fn forward(
     let live = shared.policy.now().find(&to, tls, head.method.as_str(), &target, checks)?;
     audit.set_route(&live.rules.route.name);
     check_overrides(&head.headers, &live.rules, checks)?;
+    check_destination(&mut head.headers, head.method.as_str(), &to, &live.rules, checks)?;
     // Scan.
     if !empty && is_coded(&head.headers) {
         audit.hold(shared.network.decoders.slot().await);

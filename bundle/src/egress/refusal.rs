@@ -84,6 +84,8 @@ refusal::rules! {
 
         /// A header that some servers take for another method or path.
         Override = "override", 403;
+        /// WebDAV's Destination header names a path that the route does not allow.
+        Destination = "destination", 403;
         /// What looks like a credential is on its way out.
         Secret = "secret", 403;
         /// A body that cannot be looked into.

@@ -381,7 +381,8 @@ pub struct Bench {
 }
 
 pub struct Options {
-    pub off: Vec<Rule>,
+    /// Rules to disable, for a negative control.
+    pub disabled: Vec<Rule>,
     /// Instead of a file in the bench's own directory.
     pub log: Option<std::path::PathBuf>,
     pub limits: Limits,
@@ -391,7 +392,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            off: vec![],
+            disabled: vec![],
             log: None,
             limits: Limits { drain: Duration::from_secs(2), ..Limits::default() },
             bounds: Bounds::default(),
@@ -407,7 +408,7 @@ impl Bench {
     pub fn with(routes: Vec<Route>, options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = Ca::new();
-        let network = Arc::new(Network::new(options.limits, Checks::without(&options.off)));
+        let network = Arc::new(Network::new(options.limits, Checks::without(&options.disabled)));
         let name: TokenName = "TOKEN".parse().unwrap();
         let (ask, asks) = mpsc::unbounded_channel();
         let values = BTreeMap::from([(name.clone(), Secret::new(TOKEN.into()))]);

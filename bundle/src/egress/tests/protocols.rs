@@ -366,7 +366,7 @@ async fn what_the_upstream_says_back_is_not_the_token() {
     let _ = std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(body), &mut text);
     assert!(!text.contains(TOKEN), "{text}");
     assert_eq!(bench.audit(2).await[1]["rule"], "secret");
-    // The twin: a route that adds nothing has nothing to hide, and says back what it was sent.
+    // Negative control: a route without a credential hides nothing, and repeats what it was sent.
     let bench = Bench::start(vec![upstream.route("open", "api.test")]);
     let mut io = bench.tls("api.test").await;
     io.write_all(b"GET /say-back HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer own-value-of-the-guest\r\n\r\n").await.unwrap();

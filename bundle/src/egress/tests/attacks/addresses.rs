@@ -34,7 +34,7 @@ async fn no_route_leads_to_an_address_that_is_not_public_unless_it_says_so() {
         {
             wrong.push(format!("{host}: {answer}"));
         }
-        // The twin does not connect there, it only shows that it would.
+        // The negative control does not connect there, it only shows that it would.
         let open = Checks::without(&[Rule::Address]);
         if Resolver::default().addresses(&to, false, &open).await.is_err() {
             wrong.push(format!("{host}, without: refused all the same"));

@@ -202,10 +202,10 @@ async fn socket(bench: &Bench, frames: &[Vec<u8>]) -> String {
     }
 }
 
-async fn bench(upstream: &Upstream, off: Vec<Rule>) -> Bench {
+async fn bench(upstream: &Upstream, disabled: Vec<Rule>) -> Bench {
     let mut api = upstream.route("api", "api.test");
     api.inject = bearer();
-    Bench::with(vec![api], Options { off, ..Options::default() })
+    Bench::with(vec![api], Options { disabled, ..Options::default() })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,13 +10,13 @@ use crate::egress::refusal::Rule;
 mod cases;
 use cases::{CASES, Case};
 
-async fn bench(upstream: &Upstream, off: Vec<Rule>) -> Bench {
+async fn bench(upstream: &Upstream, disabled: Vec<Rule>) -> Bench {
     let mut route = upstream.route("api", "*.api.test");
     (route.tls, route.port) = (false, 80);
     route.max_body = Some(1000);
     route.budget = Budget { up: Some(5000), down: Some(5000), ..Budget::default() };
     route.rate = Some("5/m".parse().unwrap());
-    Bench::with(vec![route], Options { off, ..Options::default() })
+    Bench::with(vec![route], Options { disabled, ..Options::default() })
 }
 
 /// The last answer.

@@ -17,15 +17,15 @@ mod requests;
 use requests::Without::{self, Opens, Parser, Reaches, ReachesIfAlso, Unaudited};
 use requests::{At, CASES, Case};
 
-async fn bench(upstream: &Upstream, plain: &Upstream, off: Vec<Rule>) -> Bench {
+async fn bench(upstream: &Upstream, plain: &Upstream, disabled: Vec<Rule>) -> Bench {
     let mut api = upstream.route("api", "api.test");
     api.inject = bearer();
     api.paths = vec!["/v1/*".parse().unwrap()];
-    api.methods = vec!["GET".parse().unwrap(), "POST".parse().unwrap(), "TRACE".parse().unwrap()];
+    api.methods = ["GET", "POST", "MOVE", "COPY", "TRACE"].map(|m| m.parse().unwrap()).to_vec();
     let mut open = plain.route("plain", "plain.test");
     (open.tls, open.port) = (false, 80);
     let routes = vec![api, upstream.route("other", "other.test"), open];
-    Bench::with(routes, Options { off, ..Options::default() })
+    Bench::with(routes, Options { disabled, ..Options::default() })
 }
 
 async fn attack(bench: &Bench, case: &Case) -> String {
@@ -117,7 +117,7 @@ async fn bytes_that_are_not_tls_are_never_tunnelled() {
     assert!(plain.seen().is_empty());
     let bench = Bench::with(
         vec![plain.route("api", "api.test")],
-        Options { off: vec![Rule::NotTls], ..Options::default() },
+        Options { disabled: vec![Rule::NotTls], ..Options::default() },
     );
     let mut io = bench.tunnel("api.test:443").await.unwrap();
     io.write_all(b"GET /raw HTTP/1.1\r\nHost: plain.test\r\n\r\n").await.unwrap();
@@ -151,7 +151,7 @@ async fn the_server_name_must_be_the_host_of_connect() {
         let bench = Bench::start(routes());
         assert!(bench.tls_as("api.test:443", name, sni).await.is_err());
         assert_eq!(bench.audit(1).await[0]["rule"], rule.code());
-        let open = Bench::with(routes(), Options { off: vec![rule], ..Options::default() });
+        let open = Bench::with(routes(), Options { disabled: vec![rule], ..Options::default() });
         let got = open.tls_as("api.test:443", name, sni).await;
         // Without the rule the handshake goes on: a guest that takes any certificate is through.
         assert!(
@@ -179,12 +179,13 @@ async fn private_addresses_are_refused_by_address_and_by_name() {
         let mut route = plain.route("local", host.trim_matches(['[', ']']));
         (route.tls, route.port, route.connect) = (false, port, None);
         let ask = format!("GET http://{host}:{port}/ HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
-        for (off, allow, want) in
+        for (disabled, allow, want) in
             [(vec![], false, "403"), (vec![Rule::Address], false, "200"), (vec![], true, "200")]
         {
             route.allow_private = allow;
             let before = plain.seen().len();
-            let bench = Bench::with(vec![route.clone()], Options { off, ..Options::default() });
+            let bench =
+                Bench::with(vec![route.clone()], Options { disabled, ..Options::default() });
             let mut io = bench.connect().await;
             io.write_all(ask.as_bytes()).await.unwrap();
             let answer = response(&mut io).await;
@@ -202,10 +203,10 @@ async fn trace_would_show_the_token() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let mut route = upstream.route("api", "api.test");
     route.inject = bearer();
-    for (off, shown) in
+    for (disabled, shown) in
         [(vec![], false), (vec![Rule::Trace], false), (vec![Rule::Trace, Rule::Secret], true)]
     {
-        let bench = Bench::with(vec![route.clone()], Options { off, ..Options::default() });
+        let bench = Bench::with(vec![route.clone()], Options { disabled, ..Options::default() });
         let mut io = bench.tls("api.test").await;
         io.write_all(b"TRACE / HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
         assert_eq!(response(&mut io).await.contains(TOKEN), shown);
@@ -229,7 +230,7 @@ async fn an_upstream_that_cannot_prove_its_name_gets_nothing() {
         assert!(up.seen().is_empty());
         assert_eq!(bench.audit(1).await[0]["rule"], "upstream-tls");
     }
-    // The twin: the same upstream under its own CA and name is reached.
+    // Negative control: the same upstream is reached under its own CA and name.
     let bench = Bench::start(vec![impostor.route("api", "api.test")]);
     assert!(bench.get("api.test", "/").await.contains("ok from upstream"));
 }

@@ -42,14 +42,14 @@ pub fn client_hello(name: &str, records: usize, extension: &[u8]) -> Vec<u8> {
 
 async fn attack(
     upstream: &Upstream,
-    off: Vec<Rule>,
+    disabled: Vec<Rule>,
     Case(_, _, passthrough, first): &Case,
 ) -> (Bench, Vec<u8>) {
     let mut route = upstream.route("api", "api.test");
     if *passthrough {
         (route.passthrough, route.ca) = (true, None);
     }
-    let bench = Bench::with(vec![route], Options { off, ..Options::default() });
+    let bench = Bench::with(vec![route], Options { disabled, ..Options::default() });
     let mut io = bench.tunnel("api.test:443").await.unwrap();
     let bytes = match first {
         First::Bytes(bytes) => bytes.to_vec(),
