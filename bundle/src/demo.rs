@@ -2,7 +2,7 @@
 //! reached it, and has an empty repository.
 
 use std::convert::Infallible;
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 
 use bottle_policy::Secret;
@@ -23,8 +23,9 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::confine::{self, Grants, Network};
+use crate::daemon::control_stdin::ControlStdin;
+use crate::daemon::{report, runtime};
 use crate::egress::tls::provider;
-use crate::lifeline;
 
 /// First line of standard input.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,33 +51,24 @@ struct WhoAmI {
 /// # Errors
 /// One line that says what could not be started.
 pub fn run() -> Result<(), String> {
-    let mut lines = lifeline::Lines::new();
-    let line = lines.next_line().map_err(|e| e.to_string())?;
-    let input: DemoInput = serde_json::from_slice(&line)
-        .map_err(|e| format!("standard input is no demo input (column {})", e.column()))?;
-    drop(line);
+    let mut stdin = ControlStdin::new();
+    let input: DemoInput = stdin.next_json("demo input")?;
     let acceptor = acceptor(&input).map_err(|e| e.to_string())?;
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(|e| e.to_string())?;
     let port = listener.local_addr().map_err(|e| e.to_string())?.port();
-    let report =
+    let confined =
         confine::seal(&Grants::default(), Network::Nothing, false).map_err(|e| e.to_string())?;
-    tracing::info!("demo-upstream: {report}");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| e.to_string())?;
-    let served: io::Result<()> = runtime.block_on(async {
-        let mut ending = lines.listen(|_| ())?;
+    tracing::info!("demo-upstream: {confined}");
+    runtime::run(async {
+        let mut ending = stdin.listen(|_| ())?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        println!("listening {port}");
-        io::stdout().flush()?;
+        report::line(&format!("listening {port}"))?;
         tokio::select! {
             _ = ending.wait_for(|end| *end) => Ok(()),
             failed = serve(listener, acceptor, Arc::new(input.token.clone())) => failed,
         }
-    });
-    served.map_err(|e| e.to_string())
+    })
 }
 
 fn acceptor(input: &DemoInput) -> Result<TlsAcceptor, Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-"""`host:port` in one spelling; the rules are those of bundle/src/egress/authority.rs and policy's HostPattern."""
+"""`host:port` in one spelling; the rules are those of bundle/src/egress/request/authority.rs and policy's HostPattern."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::authority::Authority;
+use super::request::authority::Authority;
 
 /// A certificate is made anew after this long; it is valid for longer.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
@@ -38,12 +38,12 @@ pub enum LeafError {
 }
 
 /// Server configurations by host, made when first asked for.
-pub struct Leaves {
+pub struct LeafCertificates {
     issuer: Issuer<'static, KeyPair>,
     made: Mutex<HashMap<String, (Instant, Arc<ServerConfig>)>>,
 }
 
-impl Leaves {
+impl LeafCertificates {
     /// Reads the bottle's CA.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What was refused lately, and the smallest route that would have let it through.
+//! What was refused recently, and the smallest route that would have let it through.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,12 +9,12 @@ use bottle_policy::PathPattern;
 use bottle_policy::audit::{AuditRecord, Verdict};
 use serde_json::{Value, json};
 
-/// How much of each log's end is read, bytes.
-const TAIL: u64 = 256 << 10;
+/// How much of each log is read, from its end, in bytes.
+const TAIL_BYTES: u64 = 256 << 10;
 
-/// The last `most` refusals of `logs`, oldest first, equal ones once.
+/// The last `max` refusals in `logs`, the oldest first. Equal ones are listed once, with a count.
 #[must_use]
-pub fn last(logs: &[impl AsRef<Path>], most: usize) -> Vec<Value> {
+pub fn last(logs: &[impl AsRef<Path>], max: usize) -> Vec<Value> {
     let mut seen: BTreeMap<String, (AuditRecord, u32)> = BTreeMap::new();
     for record in logs.iter().flat_map(|log| records(log.as_ref()).unwrap_or_default()) {
         let w = &record.what;
@@ -25,18 +25,18 @@ pub fn last(logs: &[impl AsRef<Path>], most: usize) -> Vec<Value> {
     }
     let mut all: Vec<_> = seen.into_values().collect();
     all.sort_by(|a, b| a.0.time.cmp(&b.0.time));
-    let first = all.len().saturating_sub(most);
+    let first = all.len().saturating_sub(max);
     all.split_off(first).iter().map(|(record, times)| explain(record, *times)).collect()
 }
 
 fn records(log: &Path) -> io::Result<Vec<AuditRecord>> {
     let mut file = File::open(log)?;
-    let start = file.metadata()?.len().saturating_sub(TAIL);
+    let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
     file.seek(SeekFrom::Start(start))?;
     let mut text = Vec::new();
-    file.take(TAIL).read_to_end(&mut text)?;
+    file.take(TAIL_BYTES).read_to_end(&mut text)?;
     let lines = text.split(|b| *b == b'\n').skip(usize::from(start > 0));
-    // The launch's self-test was refused there before the agent ran.
+    // The launch's self-test asks for this host before the agent starts.
     let by_agent = |r: &AuditRecord| r.what.host.as_deref() != Some("denied.bottle.invalid");
     let denied = |r: &AuditRecord| {
         r.what.verdict == Verdict::Deny
@@ -75,8 +75,8 @@ fn explain(record: &AuditRecord, times: u32) -> Value {
     out
 }
 
-/// Arguments of `propose_route`. What happens before a request is known (CONNECT) names the host
-/// alone.
+/// Arguments for `propose_route`. A CONNECT names only the host, so methods and paths are left to
+/// the agent.
 fn smallest(record: &AuditRecord) -> Option<Value> {
     let w = &record.what;
     if !matches!(w.rule.as_deref(), Some("no-route" | "not-allowed")) {
@@ -100,7 +100,7 @@ fn smallest(record: &AuditRecord) -> Option<Value> {
     Some(route)
 }
 
-/// The path itself, or the nearest directory above it that can be a pattern.
+/// A pattern for `path`: the path itself, or its nearest parent that can be written as a pattern.
 fn pattern(path: &str) -> String {
     let literal = |p: &str| !p.contains(['*', '…']) && p.parse::<PathPattern>().is_ok();
     if literal(path) {
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_refusal_is_told_once_with_the_smallest_route() {
+    fn each_refusal_is_listed_once_with_the_smallest_route() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("audit");
         let writer = AuditWriter::open(&log, "egress").unwrap();
@@ -146,7 +146,11 @@ mod tests {
         assert_eq!(by(0, "/propose_route/host"), "api.test");
         assert!(by(0, "/propose_route/methods").is_string());
         assert_eq!((by(1, "/times"), by(1, "/propose_route/paths/0")), (json!(2), json!("/a/b")));
-        assert_eq!(by(2, "/propose_route/paths/0"), "/a/*", "a star of the guest's is no wildcard");
+        assert_eq!(
+            by(2, "/propose_route/paths/0"),
+            "/a/*",
+            "a star that the guest sent is not a wildcard"
+        );
         assert_eq!((by(3, "/propose_route"), by(3, "/hint")), (Value::Null, json!("a hint")));
         assert_eq!(last(&[&log], 1).len(), 1);
     }
