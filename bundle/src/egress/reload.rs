@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bottle_policy::Policy;
-use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict};
+use bottle_policy::audit::{AuditEvent, AuditVerdict, AuditWriter, Line};
 
 use super::routes::Live;
 
@@ -47,8 +47,10 @@ pub fn report(
 ) {
     let (verdict, reason) = match applied {
         Ok(None) => return,
-        Ok(Some(digest)) => (Verdict::Allow, format!("policy {digest} in force, was {before}")),
-        Err(why) => (Verdict::Deny, format!("the policy {before} stays in force: {why}")),
+        Ok(Some(digest)) => {
+            (AuditVerdict::Allow, format!("policy {digest} in force, was {before}"))
+        }
+        Err(why) => (AuditVerdict::Deny, format!("the policy {before} stays in force: {why}")),
     };
     tracing::info!("{reason}");
     let mut event = AuditEvent::new(daemon, "policy", verdict);

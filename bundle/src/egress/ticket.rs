@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bottle_policy::audit::{AuditError, AuditEvent, AuditWriter, Line, Verdict};
+use bottle_policy::audit::{AuditError, AuditEvent, AuditVerdict, AuditWriter, Line};
 use bottle_scan::{Direction, Profile};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -32,7 +32,7 @@ impl Ticket {
     /// Starts the clock. Nothing in which `secrets` finds one is written down. `cut` is true once
     /// the daemon ends open requests.
     pub fn new(log: Arc<AuditWriter>, secrets: Profile, cut: watch::Receiver<bool>) -> Self {
-        let event = AuditEvent::new(DAEMON, "request", Verdict::Allow);
+        let event = AuditEvent::new(DAEMON, "request", AuditVerdict::Allow);
         Self {
             log,
             secrets,
@@ -106,7 +106,7 @@ impl Ticket {
     pub fn fail(&mut self, refusal: &Refusal) {
         if refusal.rule.is_denial() {
             self.event.event = "refused".to_owned();
-            self.event.verdict = Verdict::Deny;
+            self.event.verdict = AuditVerdict::Deny;
         }
         self.event.rule = Some(refusal.rule.code().to_owned());
         self.event.reason = Some(refusal.reason.clone());

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bottle_policy::audit::{AuditError, AuditEvent, AuditWriter, Line, Verdict};
+use bottle_policy::audit::{AuditError, AuditEvent, AuditVerdict, AuditWriter, Line};
 use bottle_scan::{Direction, Profile};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -32,7 +32,7 @@ impl Ticket {
         secrets: Profile,
         slot: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        let event = AuditEvent::new(DAEMON, "request", Verdict::Allow);
+        let event = AuditEvent::new(DAEMON, "request", AuditVerdict::Allow);
         Self { log, secrets, event, started: Instant::now(), done: false, _slot: slot }
     }
 
@@ -82,7 +82,7 @@ impl Ticket {
     pub fn fail(&mut self, refusal: &Refusal) {
         if refusal.rule.is_denial() {
             self.event.event = "refused".to_owned();
-            self.event.verdict = Verdict::Deny;
+            self.event.verdict = AuditVerdict::Deny;
         }
         self.event.rule = Some(refusal.rule.code().to_owned());
         self.event.reason = Some(refusal.reason.clone());

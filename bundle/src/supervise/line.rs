@@ -5,7 +5,9 @@ use std::io::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bottle_policy::{Ask, ProposalState, ProposalStatus, Said, SuperviseCommand, SuperviseReport};
+use bottle_policy::{
+    Ask, ProposalState, ProposalStatus, SuperviseCommand, SuperviseReport, UntrustedText,
+};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::guards::{Guard, Guards};
@@ -80,7 +82,7 @@ impl Line {
     ///
     /// # Errors
     /// Why there is no proposal, one line.
-    pub async fn file(&self, ask: Ask, reason: Said) -> Answer {
+    pub async fn file(&self, ask: Ask, reason: UntrustedText) -> Answer {
         let (sender, answer) = oneshot::channel();
         let call = {
             let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);

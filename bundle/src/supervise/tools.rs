@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_policy::{
-    Ask, CHOICE_CAP, MOST, ProposalState, ProposalStatus, RouteAsk, Said, TEXT_CAP,
+    Ask, MAX_CHOICE_CHARS, MAX_ITEMS, MAX_TEXT_CHARS, ProposalState, ProposalStatus, RouteAsk,
+    UntrustedText,
 };
 use rmcp::ErrorData;
 use rmcp::ServerHandler;
@@ -159,7 +160,7 @@ impl Tools {
 
     async fn proposed(&self, asked: Result<(Ask, String, Option<u32>), String>) -> Told {
         let (ask, reason, wait) = asked?;
-        let filed = self.line.file(ask, Said::new(&reason, TEXT_CAP)).await?;
+        let filed = self.line.file(ask, UntrustedText::new(&reason, MAX_TEXT_CHARS)).await?;
         self.told(filed.id, wait).await
     }
 
@@ -191,25 +192,25 @@ fn shown(status: &ProposalStatus) -> Value {
 
 fn read<T: DeserializeOwned>(args: Value) -> Result<T, String> {
     serde_json::from_value(args)
-        .map_err(|e| format!("arguments: {}", Said::new(&e.to_string(), TEXT_CAP)))
+        .map_err(|e| format!("arguments: {}", UntrustedText::new(&e.to_string(), MAX_TEXT_CHARS)))
 }
 
 fn one<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|e: T::Err| Said::new(&e.to_string(), TEXT_CAP).to_string())
+    text.parse().map_err(|e: T::Err| UntrustedText::new(&e.to_string(), MAX_TEXT_CHARS).to_string())
 }
 
 type Asked = Result<(Ask, String, Option<u32>), String>;
 
 /// Arguments to asks.
 impl Guards {
-    /// Parses each of at most [`MOST`] texts.
+    /// Parses each of at most [`MAX_ITEMS`] texts.
     fn each<T: std::str::FromStr<Err: std::fmt::Display>>(
         &self,
         what: &str,
         texts: &[String],
     ) -> Result<Vec<T>, String> {
-        if self.hold(Guard::Many) && texts.len() > MOST {
-            return Err(format!("at most {MOST} {what}"));
+        if self.hold(Guard::Many) && texts.len() > MAX_ITEMS {
+            return Err(format!("at most {MAX_ITEMS} {what}"));
         }
         texts.iter().map(|t| one(t)).collect()
     }
@@ -244,11 +245,11 @@ impl Guards {
     }
 
     fn question(&self, a: QuestionArgs) -> Asked {
-        if self.hold(Guard::Many) && a.choices.len() > MOST {
-            return Err(format!("at most {MOST} choices"));
+        if self.hold(Guard::Many) && a.choices.len() > MAX_ITEMS {
+            return Err(format!("at most {MAX_ITEMS} choices"));
         }
-        let text = Said::new(&self.reason(a.question)?, TEXT_CAP);
-        let choices = a.choices.iter().map(|c| Said::new(c, CHOICE_CAP)).collect();
+        let text = UntrustedText::new(&self.reason(a.question)?, MAX_TEXT_CHARS);
+        let choices = a.choices.iter().map(|c| UntrustedText::new(c, MAX_CHOICE_CHARS)).collect();
         Ok((Ask::Question { text, choices }, String::new(), a.wait_seconds))
     }
 
@@ -257,8 +258,8 @@ impl Guards {
         match text.trim().is_empty() {
             _ if !self.hold(Guard::Reason) => Ok(text),
             true => Err("say why: a person reads it and decides".to_owned()),
-            false if text.chars().count() > TEXT_CAP => {
-                Err(format!("say it in {TEXT_CAP} characters"))
+            false if text.chars().count() > MAX_TEXT_CHARS => {
+                Err(format!("say it in {MAX_TEXT_CHARS} characters"))
             }
             false => Ok(text),
         }
@@ -303,7 +304,7 @@ waits. A denial is an answer: do not ask for the same again.";
 
 fn all() -> Vec<Tool> {
     let text = |about: &str| json!({ "type": "string", "description": about });
-    let list = |about: &str| json!({ "type": "array", "items": { "type": "string" }, "maxItems": MOST, "description": about });
+    let list = |about: &str| json!({ "type": "array", "items": { "type": "string" }, "maxItems": MAX_ITEMS, "description": about });
     let reason = text("why you need it, for the person who decides, at most 500 characters");
     let wait = json!({ "type": "integer", "minimum": 0, "maximum": 50, "description": "wait this long for the decision; without it the call returns at once with an id" });
     let tool = |name: &'static str, about: &'static str, properties: Value, required: &[&str]| {
