@@ -51,7 +51,7 @@ fn refused(request: &RenewRequest, status: StatusCode, answer: &Value) -> String
         .find(|v| !v.is_null())
         .map(ToString::to_string);
     let said = said.unwrap_or_default().replace(request.refresh_token.expose(), "***");
-    let said: String = said.chars().filter(|c| !c.is_control()).take(200).collect();
+    let said = bottle_policy::text::remove(&said, 200);
     format!("{}: {status} {said}", request.url)
 }
 

@@ -27,7 +27,7 @@ pub enum CallError {
     /// As above, inside a stream of frames.
     #[error("no valid answer from the guest: {0}")]
     Frame(#[from] FrameError),
-    /// The guest says no. Control characters are already replaced.
+    /// The guest says no. Unprintable characters are already replaced.
     #[error("the guest reports: {0}")]
     Guest(String),
     /// The host's own end of a copy failed.
@@ -48,9 +48,9 @@ impl<T> Reply<T> {
     }
 }
 
-/// Replaces control characters, and cuts at 500 characters.
+/// Text of the guest's, with unprintable characters replaced, at most 500 characters.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().take(500).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    bottle_text::replace(text, '\u{fffd}', 500)
 }
 
 /// Opens a stream for `request` and reads the one reply. The caller sets the deadline.

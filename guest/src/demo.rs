@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use bottle_text::remove;
 use serde::Deserialize;
 
 use crate::checks::{self, Check};
@@ -121,14 +122,7 @@ fn allowed_host(host: &str) -> Result<WhoAmI, String> {
         .output()
         .map_err(|e| format!("curl: {e}"))?;
     let line = |bytes: &[u8]| {
-        String::from_utf8_lossy(bytes)
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(160)
-            .collect::<String>()
+        remove(String::from_utf8_lossy(bytes).lines().next().unwrap_or_default(), 160)
     };
     if !output.status.success() {
         return Err(format!("{} {}", line(&output.stderr), line(&output.stdout)).trim().to_owned());
@@ -147,14 +141,7 @@ fn planted_key(url: &str) -> Result<String, String> {
     let _ = std::fs::remove_dir_all(&dir);
     let output = pushed?;
     let said = String::from_utf8_lossy(&output.stderr);
-    let clean = |line: &str| {
-        line.trim_start_matches("remote:")
-            .trim()
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(100)
-            .collect::<String>()
-    };
+    let clean = |line: &str| remove(line.trim_start_matches("remote:").trim(), 100);
     if output.status.success() {
         return Err("it was pushed".into());
     }

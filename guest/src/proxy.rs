@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bottle_text::remove;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -82,7 +83,7 @@ fn parse(answer: &str) -> Result<Answer, String> {
     };
     let phrase = words.next().unwrap_or_default();
     let reason = body.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or(phrase);
-    Ok(Answer { status, reason: reason.chars().filter(|c| !c.is_control()).take(160).collect() })
+    Ok(Answer { status, reason: remove(reason, 160) })
 }
 
 #[cfg(test)]

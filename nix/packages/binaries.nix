@@ -16,9 +16,9 @@ in {
   # For the checks: with the dependencies of tests, unoptimised; and what clippy reads.
   deps-test = rust.layer { name = "deps-test"; command = "test --no-run"; };
   deps-check = rust.layer { name = "deps-check"; command = "check --all-targets"; };
-  orchestrator = program "bottle" [ "." "policy" "channel" "pack" ];
-  bottle-bundle = program "bottle-bundle" [ "bundle" "scan" "policy" ];
-  bottle-guest = program "bottle-guest" [ "guest" "channel" ];
+  orchestrator = program "bottle" [ "." "policy" "channel" "pack" "text" ];
+  bottle-bundle = program "bottle-bundle" [ "bundle" "scan" "policy" "text" ];
+  bottle-guest = program "bottle-guest" [ "guest" "channel" "text" ];
   bottle-pack = program "bottle-pack" [ "pack" ];
-  bottle-bench = program "bottle-bench" [ "." "policy" "channel" "pack" "bench" ];
+  bottle-bench = program "bottle-bench" [ "." "policy" "channel" "pack" "text" "bench" ];
 }

@@ -415,6 +415,6 @@ impl Ended {
             if is_path { "(path)" } else { word }
         });
         let text = words.collect::<Vec<_>>().join(" ");
-        text.chars().filter(|c| !c.is_control()).take(300).collect()
+        bottle_policy::text::remove(&text, 300)
     }
 }

@@ -1,6 +1,7 @@
 //! Paths, links and submodules of a tree that do something else than hold a file.
 
-use super::refs::is_hidden;
+use bottle_policy::text::{is_joiner, is_unprintable};
+
 use super::refusal::Rule;
 
 /// What is wrong with a path, if anything.
@@ -15,15 +16,10 @@ pub fn path(path: &str) -> Option<(Rule, String)> {
             return Some((Rule::DotGit, format!("{component:?} is no file's name")));
         }
     }
-    if path.chars().any(|c| c.is_control() || (is_hidden(c) && !is_joiner(c))) {
+    if path.contains(|c| is_unprintable(c) && !is_joiner(c)) {
         return Some((Rule::PathText, "a path has control or invisible characters".to_owned()));
     }
     None
-}
-
-/// Emoji are joined by it.
-fn is_joiner(c: char) -> bool {
-    c == '\u{200d}'
 }
 
 /// Whether a file system takes `name` for `.git`: by case, by characters that HFS+ ignores, by

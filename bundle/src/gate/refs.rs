@@ -1,5 +1,6 @@
 //! Which refs may become what. Everything here is decided from names and ids alone.
 
+use bottle_policy::text::is_unprintable;
 use bottle_policy::{GateTextError, PathPattern, Push};
 
 use super::commands::{Command, Id};
@@ -92,9 +93,8 @@ impl RefPolicy {
 /// Whether git takes `name` for a ref's, git-check-ref-format(1), and a terminal shows it as it is.
 #[must_use]
 pub fn is_ref_name(name: &str) -> bool {
-    let bad = |c: char| {
-        c.is_control() || c.is_whitespace() || "~^:?*[\\\"'`$|&;<>(){}".contains(c) || is_hidden(c)
-    };
+    let bad =
+        |c: char| is_unprintable(c) || c.is_whitespace() || "~^:?*[\\\"'`$|&;<>(){}".contains(c);
     let component = |c: &str| {
         !c.is_empty()
             && !c.starts_with(['.', '-'])
@@ -110,11 +110,6 @@ pub fn is_ref_name(name: &str) -> bool {
         && name.split('/').all(component)
         && !name.ends_with("/@")
         && !name.ends_with("/HEAD")
-}
-
-/// Whether a character changes how others are shown, or shows as nothing.
-pub(super) fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

@@ -588,9 +588,7 @@ fn shown(path: &str, id: &Id) -> String {
 
 /// Text of the guest's, for a terminal.
 pub(super) fn neutral(text: &str) -> String {
-    let escaped =
-        |c: char| if c.is_control() || super::refs::is_hidden(c) { '\u{fffd}' } else { c };
-    text.chars().take(200).map(escaped).collect()
+    bottle_policy::text::replace(text, '\u{fffd}', 200)
 }
 
 /// The address in `NAME <ADDRESS> TIME ZONE`: the last one, as git reads it.

@@ -61,7 +61,7 @@ pub fn off() -> ! {
 
 /// One line on the console for the host's log, then power off.
 pub fn fatal(message: &str) -> ! {
-    let line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line = bottle_text::replace(message, ' ', usize::MAX);
     let line = format!("bottle-guest: fatal: {line}\n");
     for console in ["/dev/console", "/dev/ttyS0"] {
         if let Ok(mut file) = std::fs::OpenOptions::new().write(true).open(console) {
