@@ -9,7 +9,6 @@ use crate::frame::{FrameError, FrameReader, FrameWriter};
 const STDIN: u8 = 1;
 const STDIN_EOF: u8 = 2;
 const RESIZE: u8 = 3;
-const SIGNAL: u8 = 4;
 const STDOUT: u8 = 16;
 const STDERR: u8 = 17;
 const EXIT: u8 = 18;
@@ -27,8 +26,6 @@ pub enum ToGuest<'a> {
     StdinEof,
     /// The terminal's new size.
     Resize(TtySize),
-    /// A signal number for its foreground process group.
-    Signal(i32),
 }
 
 /// A frame from the process.
@@ -117,7 +114,6 @@ impl<'a> ToGuest<'a> {
                 rows: u16::from_le_bytes([a, b]),
                 cols: u16::from_le_bytes([c, d]),
             }),
-            (SIGNAL, &[a, b, c, d]) => Self::Signal(i32::from_le_bytes([a, b, c, d])),
             _ => return Err(FrameError::Malformed(kind)),
         })
     }
@@ -137,7 +133,6 @@ impl<'a> ToGuest<'a> {
                 let ([a, b], [c, d]) = (size.rows.to_le_bytes(), size.cols.to_le_bytes());
                 to.send(RESIZE, &[a, b, c, d]).await
             }
-            Self::Signal(signal) => to.send(SIGNAL, &signal.to_le_bytes()).await,
         }
     }
 

@@ -26,9 +26,9 @@ pub use key::Key;
 pub use mux::{ChannelError, ChannelStream, Driver, Incoming, Session};
 pub use open::{
     CopyInRequest, CopyOutRequest, Endpoint, EndpointName, ExecRequest, GuestConfig, GuestOpen,
-    HostOpen, MakeDir, Pong, Reply, SELF, TtySize,
+    HostOpen, MakeDir, Reply, SELF, TtySize,
 };
-pub use run::{CallError, Capture, Control, ExecFailure, call, exec_capture, run_exec};
+pub use run::{CallError, Capture, ExecFailure, call, exec_capture, run_exec};
 
 #[cfg(test)]
 mod tests;

@@ -23,8 +23,6 @@ pub enum HostOpen {
     CopyIn(CopyInRequest),
     /// Frames of [`crate::copy`] come back.
     CopyOut(CopyOutRequest),
-    /// The answer is a [`Reply`] of [`Pong`].
-    Ping,
     /// Stops every process, writes everything to disk and powers off. The answer is a [`Reply`]
     /// before the power goes.
     Shutdown,
@@ -199,13 +197,4 @@ pub enum Reply<T> {
     Ok(T),
     /// Not done, and why: one line, from the guest, hence not to be trusted or printed raw.
     Error(String),
-}
-
-/// A guest that answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pong {
-    /// Kernel release, as `uname -r` prints it.
-    pub kernel: String,
-    /// Milliseconds since the guest's kernel started.
-    pub uptime_ms: u64,
 }

@@ -11,7 +11,7 @@ use crate::copy::REPLY_LIMIT;
 use crate::exec::{ExitStatus, FromGuest, SpawnError, ToGuest};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 use crate::{
-    ChannelError, ExecRequest, GuestConfig, HeaderError, HostOpen, Pong, Reply, Session, TtySize,
+    ChannelError, ExecRequest, GuestConfig, HeaderError, HostOpen, Reply, Session, TtySize,
     read_header,
 };
 
@@ -74,14 +74,6 @@ impl Session<HostOpen> {
         call(self, &HostOpen::Configure(config)).await
     }
 
-    /// Asks whether the guest answers.
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    pub async fn ping(&self) -> Result<Pong, CallError> {
-        call(self, &HostOpen::Ping).await
-    }
-
     /// Powers the guest off; returns when it has written its disk, a moment before the power goes.
     ///
     /// # Errors
@@ -107,15 +99,6 @@ impl Session<HostOpen> {
             .map_err(ExecFailure::Channel)?;
         exec_capture(stream, limit, deadline.saturating_sub(started.elapsed())).await
     }
-}
-
-/// What can be done to a running process from outside its stdin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// The terminal has a new size.
-    Resize(TtySize),
-    /// Send this signal number to the foreground process group.
-    Signal(i32),
 }
 
 /// Why a process has no exit status.
@@ -152,7 +135,7 @@ pub async fn run_exec<S, I, O, E>(
     stdin: I,
     mut stdout: O,
     mut stderr: E,
-    controls: mpsc::Receiver<Control>,
+    sizes: mpsc::Receiver<TtySize>,
 ) -> Result<ExitStatus, ExecFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -175,7 +158,7 @@ where
     // Input never ends the run: it stops when the guest takes no more, and only the output side
     // knows the outcome.
     let input = async {
-        let _ = send_input(FrameWriter::new(to), stdin, controls).await;
+        let _ = send_input(FrameWriter::new(to), stdin, sizes).await;
         std::future::pending::<std::convert::Infallible>().await
     };
     tokio::select! {
@@ -193,7 +176,7 @@ async fn write_out<W: AsyncWrite + Unpin>(to: &mut W, bytes: &[u8]) -> Result<()
 async fn send_input<W: AsyncWrite + Unpin, I: AsyncRead + Unpin>(
     mut to: FrameWriter<W>,
     mut stdin: I,
-    mut controls: mpsc::Receiver<Control>,
+    mut sizes: mpsc::Receiver<TtySize>,
 ) -> Result<(), FrameError> {
     let mut buf = vec![0; 16 * 1024];
     let (mut open, mut listening) = (true, true);
@@ -206,9 +189,8 @@ async fn send_input<W: AsyncWrite + Unpin, I: AsyncRead + Unpin>(
                     ToGuest::StdinEof.send(&mut to).await?;
                 }
             },
-            control = controls.recv(), if listening => match control {
-                Some(Control::Resize(size)) => ToGuest::Resize(size).send(&mut to).await?,
-                Some(Control::Signal(signal)) => ToGuest::Signal(signal).send(&mut to).await?,
+            size = sizes.recv(), if listening => match size {
+                Some(size) => ToGuest::Resize(size).send(&mut to).await?,
                 None => listening = false,
             },
         }

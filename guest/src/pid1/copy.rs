@@ -12,7 +12,7 @@ use bottle_channel::{ChannelStream, CopyInRequest, CopyOutRequest, Reply};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
-use super::config::make_parents;
+use super::files::make_parents;
 
 /// Bytes a chunk and chunks in flight between the stream and the thread that does the file work.
 const CHUNK: usize = 64 * 1024;

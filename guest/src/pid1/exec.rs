@@ -53,7 +53,7 @@ pub async fn serve(request: ExecRequest, stream: ChannelStream, reaper: &Reaper)
         Ok((io, stdin)) => {
             let done = tokio::select! {
                 done = output(&io, &mut to, &mut exit) => done,
-                () = input(&io, stdin, spawned.pid, &mut from) => Err(None),
+                () = input(&io, stdin, &mut from) => Err(None),
             };
             (done, Some(io))
         }
@@ -171,7 +171,7 @@ fn pending(port: &Port) -> usize {
 }
 
 /// Passes the host's frames to the process. Returns when the host hangs up.
-async fn input(io: &Io, mut pipe: Option<Port>, pid: i32, from: &mut Reader) {
+async fn input(io: &Io, mut pipe: Option<Port>, from: &mut Reader) {
     let mut backlog: VecDeque<u8> = VecDeque::new();
     let mut ended = false;
     loop {
@@ -210,22 +210,10 @@ async fn input(io: &Io, mut pipe: Option<Port>, pid: i32, from: &mut Reader) {
                         resize(terminal.file(), size);
                     }
                 }
-                Ok(Some(ToGuest::Signal(number))) => signal(io, pid, number),
                 Ok(None) | Err(_) => return,
             },
         }
     }
-}
-
-fn signal(io: &Io, pid: i32, number: i32) {
-    let Ok(signal) = Signal::try_from(number) else { return };
-    let foreground = match io {
-        Io::Terminal(terminal) => {
-            nix::unistd::tcgetpgrp(terminal.file()).ok().filter(|group| group.as_raw() > 1)
-        }
-        Io::Pipes { .. } => None,
-    };
-    let _ = killpg(foreground.unwrap_or(Pid::from_raw(pid)), signal);
 }
 
 /// SIGHUP to the process's group, and after a grace SIGKILL to its whole session.

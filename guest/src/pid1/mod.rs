@@ -5,6 +5,7 @@ mod boot;
 mod config;
 mod copy;
 mod exec;
+mod files;
 mod keystore;
 mod port;
 pub mod power;
@@ -14,7 +15,7 @@ mod trust;
 
 use std::time::Duration;
 
-use bottle_channel::{GuestOpen, HostOpen, Pong, Reply, Session, guest_handshake, write_header};
+use bottle_channel::{GuestOpen, HostOpen, Reply, Session, guest_handshake, write_header};
 use serde::Serialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -79,7 +80,6 @@ pub async fn serve(
         HostOpen::Exec(request) => exec::serve(request, stream, &reaper).await,
         HostOpen::CopyIn(request) => copy::receive(request, stream).await,
         HostOpen::CopyOut(request) => copy::send(request, stream).await,
-        HostOpen::Ping => reply(stream, &Reply::Ok(pong())).await,
         HostOpen::Configure(config) => {
             let done = config::apply(config, &session).await;
             reply(stream, &done.map_or_else(Reply::Error, Reply::Ok)).await;
@@ -93,13 +93,4 @@ pub async fn reply<S: AsyncWrite + Unpin, T: Serialize>(mut stream: S, reply: &R
     if write_header(&mut stream, reply).await.is_ok() {
         let _ = stream.shutdown().await;
     }
-}
-
-fn pong() -> Pong {
-    let kernel =
-        std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
-    let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
-        .map(std::time::Duration::from)
-        .unwrap_or_default();
-    Pong { kernel, uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX) }
 }

@@ -1,13 +1,13 @@
 //! The bottle's certificate authority, in every place where the image's TLS clients look.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use bottle_channel::trust::{CA, CA_BUNDLE, JAVA_TRUST_STORE};
 
-use super::config::{make_parents, replace};
+use super::files::{append, make_parents, replace};
 use super::keystore;
 
 /// Where Debian's `update-ca-certificates` looks for more, should the agent run it.
@@ -32,15 +32,4 @@ pub fn install(certificate: &str) -> io::Result<()> {
 fn write(path: &str, content: &[u8]) -> io::Result<()> {
     make_parents(Path::new(path), None, None)?;
     replace(path, content, 0o644, 0, 0)
-}
-
-/// Adds `text` to the end of a file, which may be new.
-pub fn append(path: &str, text: &str) -> io::Result<()> {
-    make_parents(Path::new(path), None, None)?;
-    fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o644)
-        .open(path)?
-        .write_all(text.as_bytes())
 }
