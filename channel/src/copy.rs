@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::frame::{FrameError, FrameReader, FrameWriter};
-use crate::{CallError, CopyInRequest, CopyOutRequest, HostOpen, Reply, Session, read_header};
+use crate::header::{MAX_REPLY_BYTES, read_header};
+use crate::mux::Session;
+use crate::open::{CopyInRequest, CopyOutRequest, HostOpen, Reply};
+use crate::run::CallError;
 
 const DATA: u8 = 32;
 const DONE: u8 = 33;
-/// Longest reply of a guest, in bytes.
-pub(crate) const REPLY_LIMIT: usize = 16 * 1024;
 const CHUNK: usize = 32 * 1024;
 
 /// What was copied.
@@ -99,7 +100,7 @@ pub async fn copy_in_stream<S: AsyncRead + AsyncWrite + Unpin, R: AsyncRead + Un
             }
         }
     };
-    let receive = read_header::<Reply<CopyReport>, _>(&mut from, REPLY_LIMIT);
+    let receive = read_header::<Reply<CopyReport>, _>(&mut from, MAX_REPLY_BYTES);
     // The guest answers before the end only to report an error: then nothing more needs to be sent.
     tokio::pin!(receive);
     let reply = tokio::select! {

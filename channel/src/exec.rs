@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::TtySize;
 use crate::frame::{FrameError, FrameReader, FrameWriter};
+use crate::open::TtySize;
 
 const STDIN: u8 = 1;
 const STDIN_EOF: u8 = 2;

@@ -15,7 +15,7 @@ use sha2::Sha256;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::Key;
+use crate::key::Key;
 
 /// Version of everything that follows the magic: handshake, multiplexer, headers and frames.
 pub const VERSION: u16 = 1;

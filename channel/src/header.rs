@@ -4,6 +4,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+/// Maximum length of a guest's reply, in bytes.
+pub(crate) const MAX_REPLY_BYTES: usize = 16 * 1024;
+
 /// Why a header or a reply could not be read or written.
 #[derive(Debug, Error)]
 pub enum HeaderError {

@@ -7,13 +7,11 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::copy::REPLY_LIMIT;
 use crate::exec::{ExitStatus, FromGuest, SpawnError, ToGuest};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
-use crate::{
-    ChannelError, ExecRequest, GuestConfig, HeaderError, HostOpen, Reply, Session, TtySize,
-    read_header,
-};
+use crate::header::{HeaderError, MAX_REPLY_BYTES, read_header};
+use crate::mux::{ChannelError, Session};
+use crate::open::{ExecRequest, GuestConfig, HostOpen, Reply, TtySize};
 
 /// Why a question to the guest has no good answer.
 #[derive(Debug, Error)]
@@ -62,7 +60,7 @@ pub async fn call<T: DeserializeOwned>(
     request: &HostOpen,
 ) -> Result<T, CallError> {
     let mut stream = session.open(request).await?;
-    read_header::<Reply<T>, _>(&mut stream, REPLY_LIMIT).await?.into_result()
+    read_header::<Reply<T>, _>(&mut stream, MAX_REPLY_BYTES).await?.into_result()
 }
 
 impl Session<HostOpen> {

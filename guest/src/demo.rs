@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use bottle_text::remove;
 use serde::Deserialize;
 
+use crate::args;
 use crate::checks::{self, Check};
 use crate::secret_search;
 
@@ -36,10 +37,10 @@ struct WhoAmI {
 /// Exits 0 only when every check passed.
 pub fn main(args: &[String]) -> Result<ExitCode, String> {
     let mut options = Options::default();
-    for (name, value) in crate::options(args, &["json"])? {
+    for (name, value) in args::options(args, &["json"])? {
         match name.as_str() {
             "json" => options.json = true,
-            "canary" => options.canary = Some(crate::number(&name, &value)?),
+            "canary" => options.canary = Some(args::number(&name, &value)?),
             "denied-host" => options.denied = Some(value),
             "allowed-host" => options.allowed = Some(value),
             "host-kernel" => options.host_kernel = Some(value),

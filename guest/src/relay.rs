@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
+use crate::{args, net};
+
 /// Bytes in flight each way and connection, beyond what the sockets hold.
 const BUFFER: usize = 16 * 1024;
 
@@ -44,10 +46,10 @@ pub async fn accept(listener: &TcpListener) -> TcpStream {
 /// when all ports are open.
 pub fn main(args: &[String]) -> Result<ExitCode, String> {
     let mut maps = Vec::new();
-    for (name, value) in crate::options(args, &[])? {
+    for (name, value) in args::options(args, &[])? {
         match (name.as_str(), value.split_once('=')) {
             ("map", Some((port, socket))) => {
-                maps.push((crate::number::<u16>("map", port)?, PathBuf::from(socket)))
+                maps.push((args::number::<u16>("map", port)?, PathBuf::from(socket)))
             }
             _ => return Err(format!("--{name} {value}: expected --map PORT=SOCKET")),
         }
@@ -57,7 +59,7 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
     }
     // Some engines start without a loopback interface; where we may not change that, it is up
     // already.
-    let _ = crate::net::loopback_up();
+    let _ = net::loopback_up();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::args;
 use crate::checks::{self, Check};
 
 /// The one document on stdout.
@@ -29,16 +30,16 @@ struct Report {
 /// Exits 0 only when every check passed.
 pub fn main(args: &[String]) -> Result<ExitCode, String> {
     let (mut canaries, mut denied, mut endpoints) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, value) in crate::options(args, &[])? {
+    for (name, value) in args::options(args, &[])? {
         match name.as_str() {
-            "canary" => canaries.push(crate::number::<u16>(&name, &value)?),
+            "canary" => canaries.push(args::number::<u16>(&name, &value)?),
             "denied-host" => denied.push(value),
             "endpoint" => {
                 let (endpoint, port) = value
                     .split_once('=')
                     .ok_or_else(|| format!("--endpoint {value}: expected NAME=PORT"))?;
                 endpoints
-                    .push((endpoint.parse::<EndpointName>()?, crate::number::<u16>(&name, port)?));
+                    .push((endpoint.parse::<EndpointName>()?, args::number::<u16>(&name, port)?));
             }
             _ => return Err(format!("unknown option --{name}")),
         }

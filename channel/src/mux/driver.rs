@@ -5,12 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::error::ChannelError;
 use super::state::{Event, Shared};
+use super::stream::ChannelStream;
 use super::wire::{self, Limits, Parsed};
-use super::{ChannelError, ChannelStream, Header};
 
 const READ_BUFFER: usize = 64 * 1024;
 
@@ -66,8 +68,7 @@ impl<S, I> Drop for Driver<S, I> {
     }
 }
 
-#[allow(private_bounds)]
-impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
+impl<S: AsyncRead + AsyncWrite + Unpin, I: DeserializeOwned + Send + 'static> Driver<S, I> {
     /// Handles every whole frame of the input buffer, then makes room for the rest of a partial
     /// one.
     fn parse(&mut self) -> Result<(), ChannelError> {
@@ -190,8 +191,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
     }
 }
 
-#[allow(private_bounds)]
-impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Future for Driver<S, I> {
+impl<S: AsyncRead + AsyncWrite + Unpin, I: DeserializeOwned + Send + 'static> Future
+    for Driver<S, I>
+{
     type Output = Result<(), ChannelError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

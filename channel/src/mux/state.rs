@@ -6,8 +6,9 @@ use std::task::Waker;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::error::ChannelError;
+use super::limits::{GROWTH_POOL, INITIAL_WINDOW, MAX_WINDOW};
 use super::wire::{self, Frame, Limits, MAX_DATA};
-use super::{ChannelError, GROWTH_POOL, INITIAL_WINDOW, MAX_WINDOW};
 
 /// Bytes that a stream may have waiting to be sent.
 pub(super) const SEND_CAP: usize = 64 * 1024;

@@ -1,6 +1,6 @@
 //! Frames of the multiplexer: the only parser that sees raw bytes of the peer after the handshake.
 
-use super::ChannelError;
+use super::error::ChannelError;
 
 /// Kind, length and stream id.
 pub const HEADER_LEN: usize = 8;

@@ -14,6 +14,8 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, setrlimit};
 
+use crate::limits::MAX_OPEN_FILES;
+
 /// For a device to show up after its driver was loaded. Emulated on a loaded machine, this is
 /// generous on purpose.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(20);
@@ -57,9 +59,8 @@ pub fn boot() -> Result<Booted, String> {
     switch_root()?;
     furnish()?;
     crate::net::loopback_up().map_err(|e| format!("loopback: {e}"))?;
-    // Inherited by everything; 1024 is too few for a relay, a million makes programs that close
-    // every number slow.
-    setrlimit(Resource::RLIMIT_NOFILE, 65536, 65536).map_err(|e| format!("rlimit: {e}"))?;
+    setrlimit(Resource::RLIMIT_NOFILE, MAX_OPEN_FILES, MAX_OPEN_FILES)
+        .map_err(|e| format!("rlimit: {e}"))?;
     let port = open_port()?;
     Ok(Booted { key, port, disk })
 }

@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 use super::files::make_parents;
+use super::reply::reply;
 
 /// Bytes a chunk and chunks in flight between the stream and the thread that does the file work.
 const CHUNK: usize = 64 * 1024;
@@ -38,7 +39,7 @@ pub async fn receive(request: CopyInRequest, stream: ChannelStream) {
         Ok(Err(e)) => Reply::Error(explain(&e)),
         Err(e) => Reply::Error(e.to_string()),
     };
-    super::reply(to, &report).await;
+    reply(to, &report).await;
 }
 
 /// The tar crate puts the cause one level down.
