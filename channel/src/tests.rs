@@ -455,11 +455,12 @@ mod multiplexer {
     #[tokio::test]
     async fn open_waits_for_a_slot_and_close_sends_what_is_written() {
         let (host, _from_guest, _guest, mut from_host) = pair();
+        let other = HostOpen::Configure(GuestConfig::default());
         let mut held = Vec::new();
         for _ in 0..mux::MAX_HOST_STREAMS {
-            held.push(host.open(&HostOpen::Shutdown).await.unwrap());
+            held.push(host.open(&other).await.unwrap());
         }
-        assert!(timeout(Duration::from_millis(50), host.open(&HostOpen::Shutdown)).await.is_err());
+        assert!(timeout(Duration::from_millis(50), host.open(&other)).await.is_err());
         held.pop();
         let mut last = timeout(SOON, host.open(&HostOpen::Shutdown)).await.unwrap().unwrap();
         last.write_all(b"bye").await.unwrap();
