@@ -1,6 +1,6 @@
 //! Command-line arguments, without a parser crate: see main.rs.
 
-/// `--name value` pairs and bare flags, in order.
+/// Parses `--name value`, `--name=value` and the bare flags in `flags`, in order.
 ///
 /// # Errors
 /// When an argument does not start with `--`, or a name that is not in `flags` has no value.

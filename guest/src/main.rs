@@ -1,8 +1,8 @@
-//! The bottle's own binary: PID 1 of a qemu guest, the server in a guest with an init of its own,
-//! and everything that the host runs in a guest through it.
+//! The program that runs inside a bottle: PID 1 of a qemu guest, the server in a guest that has an
+//! init of its own, and the self-test, relay and demo.
 //!
-//! It is static and takes its arguments apart by hand: it is loaded at every boot and for every
-//! self-test, and under emulation each page counts.
+//! It is static and parses its arguments without a crate, because it is loaded at every boot and
+//! for every self-test, and under emulation each page of it takes time.
 
 mod args;
 mod checks;

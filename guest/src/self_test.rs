@@ -1,5 +1,5 @@
-//! `bottle-guest self-test`: proves from inside, as the agent's user, that the bottle is closed and
-//! that what it needs is there.
+//! `bottle-guest self-test`: checks from inside, as the agent's user, that the bottle is closed and
+//! that its daemons answer.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -13,15 +13,15 @@ use tokio::task::JoinSet;
 use crate::args;
 use crate::checks::{self, Check};
 
-/// The one document on stdout.
+/// The JSON document on stdout.
 #[derive(Serialize)]
 struct Report {
     /// Document version.
     version: u32,
-    /// Every check, in a fixed order.
+    /// All checks, in a fixed order.
     checks: Vec<Check>,
-    /// What an agent sees. The host compares it with the secret values, which this process must not
-    /// know.
+    /// The environment that an agent sees. The host compares it with the secret values, which this
+    /// process must not know.
     environment: BTreeMap<String, String>,
     /// As `uname -r` prints it.
     kernel: String,
@@ -49,7 +49,7 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
         .build()
         .map_err(|e| e.to_string())?;
     let checks = runtime.block_on(async {
-        // Before anything that the host answers.
+        // This must come before anything that the host answers; see `checks::vsock`.
         let attempts = checks::vsock_attempts();
         let (answers, answered) = watch::channel(false);
         let answers = Arc::new(answers);
@@ -90,7 +90,7 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
         }
         let mut done = Vec::new();
         while let Some(check) = set.join_next().await {
-            // A check that panics is one that failed.
+            // A check that panics has failed.
             done.push(
                 check.unwrap_or_else(|e| (u32::MAX, Check::new("internal", Err(e.to_string())))),
             );

@@ -1,4 +1,4 @@
-//! Applying a launch's configuration.
+//! Applies the configuration of a launch.
 
 use bottle_channel::{GuestConfig, GuestOpen, Session};
 use nix::sys::time::TimeSpec;
@@ -7,7 +7,7 @@ use super::files::{append, make_dir, replace};
 use super::trust;
 use crate::relay;
 
-/// git's settings for every user.
+/// git's configuration for all users.
 const GIT_SETTINGS: &str = "/etc/gitconfig";
 
 pub async fn apply(config: GuestConfig, session: &Session<GuestOpen>) -> Result<(), String> {
@@ -22,14 +22,14 @@ pub async fn apply(config: GuestConfig, session: &Session<GuestOpen>) -> Result<
         tokio::spawn(async move {
             loop {
                 let connection = relay::accept(&listener).await;
-                // Waiting here for a free stream leaves further connections in the listener's
+                // While this waits for a free stream, further connections stay in the listener's
                 // backlog.
                 let Ok(stream) = session.open(&GuestOpen::Endpoint { name }).await else { return };
                 tokio::spawn(relay::splice(connection, stream));
             }
         });
     }
-    // Files must not hold up the streams.
+    // File operations must not block the streams.
     tokio::task::spawn_blocking(move || files(&config)).await.map_err(|e| e.to_string())?
 }
 

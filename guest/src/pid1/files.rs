@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bottle_channel::MakeDir;
 
-/// Writes a new file next to `path` and renames it there.
+/// Replaces the file at `path`: writes a new one next to it and renames it.
 pub fn replace(path: &str, content: &[u8], mode: u32, uid: u32, gid: u32) -> io::Result<()> {
     let temporary = format!("{path}.bottle-new");
     let _ = fs::remove_file(&temporary);
@@ -19,7 +19,7 @@ pub fn replace(path: &str, content: &[u8], mode: u32, uid: u32, gid: u32) -> io:
     fs::rename(&temporary, path)
 }
 
-/// Adds `text` to the end of a file, which may be new.
+/// Appends `text` to a file, which may be new.
 pub fn append(path: &str, text: &str) -> io::Result<()> {
     make_parents(Path::new(path), None, None)?;
     fs::OpenOptions::new()
@@ -47,7 +47,7 @@ pub fn make_dir(dir: &MakeDir) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(dir.mode & 0o7777))
 }
 
-/// Makes the missing directories above `path`, for that owner.
+/// Makes the missing directories above `path`, with this owner.
 pub fn make_parents(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
     let Some(parent) = path.parent() else { return Ok(()) };
     if parent.as_os_str().is_empty() || parent.is_dir() {
