@@ -152,8 +152,8 @@ fn read(pid: u32, name: &str) -> String {
     std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join(name)).unwrap_or_default()
 }
 
-/// Sum of the fields `first` and `first + 1` of the process's stat, in seconds. Fields count from 1,
-/// see proc_pid_stat(5).
+/// Sum of the fields `first` and `first + 1` of the process's stat, in seconds. Fields count from
+/// 1, see proc_pid_stat(5).
 fn seconds(pid: u32, first: usize) -> f64 {
     let stat = read(pid, "stat");
     // The third field comes after the name, which may hold any character.

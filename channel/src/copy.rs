@@ -1,5 +1,5 @@
-//! Files in and out, as tar. Both directions end in a [`CopyReport`], so that a cut stream is never
-//! taken for a short one.
+//! Copies files into and out of a guest, as tar. Both directions end with a [`CopyReport`], so that
+//! a cut stream is never taken for a complete one.
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -14,7 +14,7 @@ const DATA: u8 = 32;
 const DONE: u8 = 33;
 const CHUNK: usize = 32 * 1024;
 
-/// What was copied.
+/// Totals of a copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyReport {
     /// Files, directories and links.
@@ -33,7 +33,7 @@ pub enum OutFrame<'a> {
 }
 
 impl<'a> OutFrame<'a> {
-    /// The frame of this kind and payload.
+    /// Decodes a frame.
     ///
     /// # Errors
     /// [`FrameError::Malformed`].
@@ -64,7 +64,7 @@ impl<'a> OutFrame<'a> {
     }
 }
 
-/// Sends the tar stream `tar` to be unpacked in the guest.
+/// Unpacks the tar stream `tar` in the guest.
 ///
 /// # Errors
 /// When the stream fails, `tar` cannot be read, or the guest reports an error (also in the middle
@@ -91,7 +91,7 @@ pub async fn copy_in_stream<S: AsyncRead + AsyncWrite + Unpin, R: AsyncRead + Un
         loop {
             let n = tar.read(&mut buf).await.map_err(CallError::Local)?;
             if n == 0 {
-                // A guest that answered early may have closed its end: its reply is what counts.
+                // A guest that replied early may have closed its end. Its reply decides.
                 let _ = to.shutdown().await;
                 return Ok::<(), CallError>(());
             }
@@ -101,7 +101,7 @@ pub async fn copy_in_stream<S: AsyncRead + AsyncWrite + Unpin, R: AsyncRead + Un
         }
     };
     let receive = read_header::<Reply<CopyReport>, _>(&mut from, MAX_REPLY_BYTES);
-    // The guest answers before the end only to report an error: then nothing more needs to be sent.
+    // The guest replies before the end only to report an error. Then nothing more needs to be sent.
     tokio::pin!(receive);
     let reply = tokio::select! {
         sent = send => { sent?; receive.await? }
@@ -110,9 +110,9 @@ pub async fn copy_in_stream<S: AsyncRead + AsyncWrite + Unpin, R: AsyncRead + Un
     reply.into_result()
 }
 
-/// Writes `request.path` of the guest to `out` as a tar stream. The bytes are hostile: unpack them
-/// with [`crate::untar::extract_hostile`] only, and not before this returns `Ok` if a part of them
-/// is worse than nothing.
+/// Writes `request.path` of the guest to `out` as a tar stream. No command uses this yet; it is for
+/// `bottle cp`. The bytes are hostile: unpack them only with [`crate::untar::extract_hostile`], and
+/// if a part of them is worse than nothing, only after this has returned `Ok`.
 ///
 /// # Errors
 /// When the stream fails or is cut short, `out` cannot be written, or the guest reports an error.

@@ -26,7 +26,7 @@ fn pair() -> (Session<HostOpen>, Incoming<GuestOpen>, Session<GuestOpen>, Incomi
 
 type Running = tokio::task::JoinHandle<Result<(), ChannelError>>;
 
-/// A host against raw bytes.
+/// A host whose peer sends raw bytes.
 fn exposed() -> (Session<HostOpen>, Incoming<GuestOpen>, DuplexStream, Running) {
     let (h, raw) = duplex(1024 * 1024);
     let (host, incoming, driver) = Session::host(h);

@@ -61,8 +61,8 @@ pub fn network_devices() -> Result<String, String> {
 /// Checks that no bus has a device that could be a way out, whether or not this kernel has a driver
 /// for it.
 ///
-/// smolvm's machines have no PCI. They have a vsock, which carries the channel and whose other ports
-/// [`vsock`] tries, and the file systems of the image.
+/// smolvm's machines have no PCI. They have a vsock, which carries the channel and whose other
+/// ports [`vsock`] tries, and the file systems of the image.
 pub fn hardware() -> Result<String, String> {
     let pci = list("/sys/bus/pci/devices")?;
     let mut count = 0;
@@ -86,8 +86,8 @@ pub fn hardware() -> Result<String, String> {
                 .unwrap_or_default()
                 .trim()
                 .to_owned();
-            // An allow list, so that new kinds of devices are refused: 1 is a network card, 9 is 9p,
-            // 10 and 40 are radios.
+            // An allow list, so that new kinds of devices are refused: 1 is a network card, 9 is
+            // 9p, 10 and 40 are radios.
             let harmless = ["0x0002", "0x0003", "0x0004", "0x0005", "0x0013", "0x0018", "0x001a"];
             if !harmless.contains(&id.as_str()) {
                 return Err(format!("found a virtio device {id}"));

@@ -70,8 +70,8 @@ pub fn vsock_connect(port: u32) -> io::Result<OwnedFd> {
     }
 }
 
-/// Removes every `dummy` network device. They lead nowhere, but some engines' kernels create them at
-/// boot, and the self-test accepts only `lo`.
+/// Removes every `dummy` network device. They lead nowhere, but some engines' kernels create them
+/// at boot, and the self-test accepts only `lo`.
 ///
 /// # Errors
 /// When this process may not.

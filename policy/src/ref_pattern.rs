@@ -10,9 +10,9 @@ use crate::text::is_unprintable;
 
 string_type!(RefPattern: GateTextError, EmailPattern: GateTextError);
 
-/// A pattern for branch or tag names (without `refs/heads/` or `refs/tags/`). A `*` matches any part
-/// of one segment, as the last segment everything below, and `**` any number of segments. `{agent}`
-/// and `{slug}` stand for the names of the agent and of the bottle.
+/// A pattern for branch or tag names (without `refs/heads/` or `refs/tags/`). A `*` matches any
+/// part of one segment, as the last segment everything below, and `**` any number of segments.
+/// `{agent}` and `{slug}` stand for the names of the agent and of the bottle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RefPattern(String);

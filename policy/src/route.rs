@@ -154,7 +154,8 @@ fn enabled() -> bool {
     true
 }
 
-/// A credential that the proxy adds to each request of a route, in place of any that the guest sent.
+/// A credential that the proxy adds to each request of a route, in place of any that the guest
+/// sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "InjectText", into = "InjectText")]
 pub struct Inject {

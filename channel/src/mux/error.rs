@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Why a channel, or an attempt to open a stream on it, ended.
+/// Why a channel ended, or a stream could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ChannelError {
     /// The other end went away, or this end closed the session.
@@ -11,7 +11,7 @@ pub enum ChannelError {
     /// The byte stream failed.
     #[error("the channel to the bottle failed: {0}")]
     Io(String),
-    /// The other end broke the protocol.
+    /// The other end violated the protocol.
     #[error("protocol violation on the channel: {0}")]
     Protocol(&'static str),
     /// The header is too large to send.

@@ -1,13 +1,12 @@
 //! The stream multiplexer.
 //!
-//! Why not yamux: read as a parser of hostile bytes, yamux 0.13.10 lets the peer (1) panic the
-//! driver with an overflowing credit in a SYN (debug builds; `connection.rs`,
-//! `frame.header().credit() + DEFAULT_CREDIT`), (2) grow memory without limit with empty data
-//! frames on a stream nobody reads, and 60-fold with one-byte frames, (3) leave a writer waiting
-//! for ever when the other end half-closed and then dropped a stream, and they deadlock when both
-//! ends owe a pong while both directions are full. tokio-yamux 0.3.20 stalled on an unread stream.
-//! What is needed here is smaller than what they offer: one peer, no lazily opened streams, no
-//! pings.
+//! Why not yamux? With hostile input, a peer of yamux 0.13.10 can (1) panic the driver with an
+//! overflowing credit in a SYN (in debug builds; `connection.rs`, `frame.header().credit() +
+//! DEFAULT_CREDIT`), (2) make it use unlimited memory with empty data frames on a stream that
+//! nobody reads, or 60 times the data with one-byte frames, (3) make a writer wait for ever by
+//! half-closing and then dropping a stream. Two ends also deadlock when both owe a pong while both
+//! directions are full. tokio-yamux 0.3.20 stalled on an unread stream. We need less than these
+//! offer: one peer, no lazily opened streams, no pings.
 //!
 //! # Wire format
 //! `kind u8 | length u24 | stream u32`, little-endian, then `length` bytes:
@@ -21,11 +20,11 @@
 //! | 5 reset | – | this end has dropped the stream |
 //!
 //! # Bounds
-//! Each stream starts with a window of [`INITIAL_WINDOW`] bytes in each direction. A stream that is
-//! read grows up to [`MAX_WINDOW`] out of a shared [`GROWTH_POOL`]; one that is not read never
-//! does. So the receive buffers of an end never exceed [`MAX_BUFFERED`]. An end never needs to
-//! write in order to read, so no pattern of traffic can stall it, and whatever is queued to be
-//! written is a flag of a live stream, not a queue the peer could grow.
+//! Each stream starts with a window of [`INITIAL_WINDOW`] bytes in each direction. The window of a
+//! stream that is read grows up to [`MAX_WINDOW`], out of a shared [`GROWTH_POOL`]; that of an
+//! unread stream does not grow. So the receive buffers of an end never exceed [`MAX_BUFFERED`]. An
+//! end never has to write in order to read, so no pattern of traffic can stall it. Frames to be
+//! written are flags of live streams, not a queue that the peer could grow.
 
 mod driver;
 mod error;

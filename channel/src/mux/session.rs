@@ -1,4 +1,4 @@
-//! One end of a channel, as its user sees it.
+//! A handle to one end of a channel.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::stream::ChannelStream;
 use super::wire;
 use crate::open::{GuestOpen, HostOpen};
 
-/// A cheap handle to one end of a channel; `O` is the only kind of header it can send.
+/// A handle to one end of a channel. It is cheap to clone. `O` is the kind of header that it sends.
 pub struct Session<O> {
     shared: Arc<Shared>,
     slots: Arc<Semaphore>,
@@ -41,23 +41,23 @@ impl<O> std::fmt::Debug for Session<O> {
     }
 }
 
-/// Streams that the peer opens, with their headers. Dropping it refuses all further ones.
+/// Streams that the peer opens, with their headers. Dropping this refuses all further streams.
 #[derive(Debug)]
 pub struct Incoming<I> {
     queue: mpsc::UnboundedReceiver<(I, ChannelStream)>,
 }
 
 impl<I> Incoming<I> {
-    /// The next stream; `None` when the channel is closed. Headers that do not parse never show up:
-    /// their streams are reset.
+    /// The next stream; `None` when the channel is closed. A stream whose header cannot be parsed
+    /// is reset and not returned.
     pub async fn next(&mut self) -> Option<(I, ChannelStream)> {
         self.queue.recv().await
     }
 }
 
 impl Session<HostOpen> {
-    /// The host's end of `io`, on which [`crate::host_handshake`] succeeded. Nothing moves unless
-    /// the driver is polled: spawn it.
+    /// The host's end of `io`, on which [`crate::host_handshake`] has succeeded. Spawn the driver:
+    /// no bytes move unless it is polled.
     pub fn host<S: AsyncRead + AsyncWrite + Unpin>(
         io: S,
     ) -> (Self, Incoming<GuestOpen>, Driver<S, GuestOpen>) {
@@ -71,7 +71,7 @@ impl Session<HostOpen> {
 }
 
 impl Session<GuestOpen> {
-    /// The guest's end of `io`, on which [`crate::guest_handshake`] succeeded.
+    /// The guest's end of `io`, on which [`crate::guest_handshake`] has succeeded.
     pub fn guest<S: AsyncRead + AsyncWrite + Unpin>(
         io: S,
     ) -> (Self, Incoming<HostOpen>, Driver<S, HostOpen>) {
@@ -102,8 +102,8 @@ fn start<S, O, I>(
 }
 
 impl<O: Serialize> Session<O> {
-    /// Opens a stream. Waits while this end has as many open as it may; the caller sets a deadline.
-    /// The peer answers on the stream or resets it.
+    /// Opens a stream. Waits while this end has its maximum number of streams open; the caller sets
+    /// a deadline. The peer answers on the stream, or resets it.
     ///
     /// # Errors
     /// When the channel is closed or the header is too large.
@@ -119,8 +119,8 @@ impl<O: Serialize> Session<O> {
 }
 
 impl<O> Session<O> {
-    /// Ends the channel: what is already written and within the peer's windows is sent, then the
-    /// driver returns.
+    /// Closes the channel. The driver sends what is already written and fits the peer's windows,
+    /// and then returns.
     pub fn close(&self) {
         self.shared.close();
     }

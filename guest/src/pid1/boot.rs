@@ -123,9 +123,9 @@ fn read_key() -> Result<Key, String> {
     let mut file = File::open(KEY_FILE).map_err(|e| format!("the launch key ({KEY_FILE}): {e}"))?;
     file.read_exact(&mut bytes).map_err(|e| format!("the launch key: {e}"))?;
     drop(file);
-    // If this fails (the driver is built in or busy), root can still read the key, but can do nothing
-    // with it that root cannot do anyway. A thread does it, because the kernel waits for a grace
-    // period and the boot need not.
+    // If this fails (the driver is built in or busy), root can still read the key, but can do
+    // nothing with it that root cannot do anyway. A thread does it, because the kernel waits for a
+    // grace period and the boot need not.
     std::thread::spawn(|| delete_module(c"qemu_fw_cfg", DeleteModuleFlags::O_NONBLOCK));
     Ok(Key::from_bytes(bytes))
 }

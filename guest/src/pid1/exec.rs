@@ -144,8 +144,8 @@ async fn output(
         }
         return Ok(status);
     }
-    // Everything that the process wrote is in the pipes now. Descendants may keep them open and write
-    // for ever, so read no more than this.
+    // Everything that the process wrote is in the pipes now. Descendants may keep them open and
+    // write for ever, so read no more than this.
     for (port, open, stdout) in [(Some(first), first_open, true), (second, second_open, false)] {
         let Some(port) = port.filter(|_| open) else { continue };
         let mut left = pending(port);

@@ -27,8 +27,8 @@ impl Port {
         self.0.get_ref()
     }
 
-    /// Reads until the buffer is nearly full or no data is left. One read of a virtio port returns at
-    /// most a page.
+    /// Reads until the buffer is nearly full or no data is left. One read of a virtio port returns
+    /// at most a page.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         loop {

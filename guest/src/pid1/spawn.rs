@@ -135,8 +135,8 @@ fn open_terminal(size: TtySize) -> io::Result<(OwnedFd, OwnedFd)> {
 /// Changes the size of a terminal. The kernel sends SIGWINCH to its foreground group.
 pub fn resize(master: &File, size: TtySize) {
     let size = libc::winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call. It fails only when the terminal
-    // is gone.
+    // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call. It fails only when the
+    // terminal is gone.
     unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
 }
 

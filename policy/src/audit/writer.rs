@@ -89,8 +89,8 @@ impl AuditWriter {
     /// Opens `path` for appending (mode 0600), locks it against other writers and reads its last
     /// line.
     ///
-    /// An unfinished last line (the machine stopped in the middle of a write) is removed, and a line
-    /// `recovered` by `daemon` says how many bytes it had.
+    /// An unfinished last line (the machine stopped in the middle of a write) is removed, and a
+    /// line `recovered` by `daemon` says how many bytes it had.
     ///
     /// # Errors
     /// [`AuditError::Io`], [`AuditError::Busy`] or [`AuditError::Damaged`].
@@ -146,10 +146,10 @@ impl AuditWriter {
     /// Appends one line and returns its `seq`, or `None` for a refusal that was only counted.
     ///
     /// # Errors
-    /// [`AuditError::Io`] when the write fails, [`AuditError::Spent`] when the line would exceed the
-    /// bytes of this run. From then on every call fails with [`AuditError::Closed`] (after `Spent`,
-    /// closing lines are still written), because a daemon must let nothing through that it cannot
-    /// record.
+    /// [`AuditError::Io`] when the write fails, [`AuditError::Spent`] when the line would exceed
+    /// the bytes of this run. From then on every call fails with [`AuditError::Closed`] (after
+    /// `Spent`, closing lines are still written), because a daemon must let nothing through that it
+    /// cannot record.
     pub fn append(&self, line: Line, event: AuditEvent) -> Result<Option<u64>, AuditError> {
         let mut state = self.lock();
         if state.failed || (state.spent && line != Line::Closing) {
