@@ -1,97 +1,29 @@
-//! What an agent may ask of its operator, and the lines between the supervise daemon and its
-//! orchestrator.
+//! Proposals: what an agent may ask of its operator.
 //!
-//! The types are the guard: an [`Ask`] has no place for a credential, an address, a CA or a
-//! switched-off scanner, and a [`Said`] holds no character that a terminal or a browser acts on.
+//! The types are the check: an [`Ask`] has no place for a credential, a CA or a disabled scanner,
+//! and its texts are [`UntrustedText`].
 
-use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Fingerprint, GateUrl, HostPattern, Method, PathPattern, Policy, RefPattern, Route, UpstreamName,
-};
+use crate::git::{Fingerprint, UpstreamName};
+use crate::git_url::GateUrl;
+use crate::pattern::{HostPattern, Method, PathPattern};
+use crate::ref_pattern::RefPattern;
+use crate::route::{Policy, Route};
+use crate::text::UntrustedText;
 
-/// Begin of the names of routes that an operator granted to a running bottle. No route of a
-/// manifest can be called so.
-pub const GRANTED: &str = "proposal:";
+/// Prefix of the names of routes that an operator granted to a running bottle. A manifest cannot
+/// use it.
+pub const GRANTED_ROUTE_PREFIX: &str = "proposal:";
 
-/// Longest reason or question, characters.
-pub const TEXT_CAP: usize = 500;
-/// Longest choice, characters.
-pub const CHOICE_CAP: usize = 60;
-/// Most choices, methods and paths of one ask.
-pub const MOST: usize = 8;
+/// Maximum length of a choice, in characters.
+pub const MAX_CHOICE_CHARS: usize = 60;
+/// Maximum number of choices, of methods and of paths in one proposal.
+pub const MAX_ITEMS: usize = 8;
 
-/// Text of an agent: one line, what could act on a terminal or reorder a line is written as
-/// `\u{…}`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
-pub struct Said(String);
-
-impl Said {
-    /// At most `cap` characters of `text`, and `…` when there are more.
-    #[must_use]
-    pub fn new(text: &str, cap: usize) -> Self {
-        let (mut out, mut left, mut marks) = (String::new(), cap, 0);
-        for c in text.trim().chars().map(|c| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c })
-        {
-            marks = if is_mark(c) { marks + 1 } else { 0 };
-            let escape = acts(c) || marks > 2;
-            let width = if escape { c.escape_unicode().count() } else { 1 };
-            let Some(rest) = left.checked_sub(width) else {
-                out.push('…');
-                break;
-            };
-            left = rest;
-            if escape { out.extend(c.escape_unicode()) } else { out.push(c) }
-        }
-        Self(out)
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Said {
-    fn from(text: String) -> Self {
-        Self::new(&text, TEXT_CAP + 1) // the one for `…`, so that reading what was written changes nothing
-    }
-}
-
-impl From<Said> for String {
-    fn from(said: Said) -> Self {
-        said.0
-    }
-}
-
-impl fmt::Display for Said {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Marks that pile up on the letter before.
-fn is_mark(c: char) -> bool {
-    matches!(c, '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
-}
-
-/// Whether a character is invisible, changes the order of others, or does something.
-fn acts(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
-            | '\u{e000}'..='\u{f8ff}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{ffff}'
-            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{10ffff}')
-}
-
-/// A route that an agent asks for. It says what it needs: there is no "all methods" and no "all
-/// paths" by saying nothing.
+/// A route that an agent asks for. Unlike in a [`Route`], empty methods or paths do not mean all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteAsk {
@@ -99,34 +31,34 @@ pub struct RouteAsk {
     pub host: HostPattern,
     /// TCP port.
     pub port: u16,
-    /// Methods, at least one.
+    /// Methods, 1 to [`MAX_ITEMS`].
     pub methods: Vec<Method>,
-    /// Paths, at least one.
+    /// Paths, 1 to [`MAX_ITEMS`].
     pub paths: Vec<PathPattern>,
-    /// False: plain http.
+    /// Whether the upstream speaks TLS; if not, plain http.
     pub tls: bool,
 }
 
-/// What makes a route more than one door of one public host.
+/// Why a proposal is wider than one host, or otherwise risky.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Risk {
-    /// `*.suffix`: whoever owns a name below it is reached, and names carry data.
+    /// `*.suffix`: reaches everyone who owns a name below it, and the names can carry data.
     Wildcard,
     /// An address instead of a name.
     Address,
     /// An address of this host or its networks.
     Private,
-    /// Anybody on the way can read and change it.
+    /// Plain http: anybody on the way can read and change it.
     PlainHttp,
-    /// Branches that others build on, or all.
+    /// A branch that others build on, or any branch.
     Branches,
-    /// What looks like a secret would leave.
+    /// Something that looks like a secret would be pushed.
     Finding,
 }
 
 impl Risk {
-    /// For people.
+    /// The risk in one line, for people.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -141,24 +73,24 @@ impl Risk {
 }
 
 impl RouteAsk {
-    /// What is wrong with its shape, if anything.
+    /// Checks the number of methods and paths, and the port.
     ///
     /// # Errors
     /// One line.
     pub fn check(&self) -> Result<(), String> {
         match () {
-            () if self.methods.is_empty() || self.methods.len() > MOST => {
-                Err(format!("name 1 to {MOST} methods"))
+            () if self.methods.is_empty() || self.methods.len() > MAX_ITEMS => {
+                Err(format!("name 1 to {MAX_ITEMS} methods"))
             }
-            () if self.paths.is_empty() || self.paths.len() > MOST => {
-                Err(format!("name 1 to {MOST} paths (\"/*\" for all)"))
+            () if self.paths.is_empty() || self.paths.len() > MAX_ITEMS => {
+                Err(format!("name 1 to {MAX_ITEMS} paths (\"/*\" for all)"))
             }
             () if self.port == 0 => Err("a port is 1 to 65535".to_owned()),
             () => Ok(()),
         }
     }
 
-    /// What makes it wide; empty when nothing does. Who approves a wide one types its host.
+    /// Its risks, if any. To approve a risky route, the operator must type its host.
     #[must_use]
     pub fn risks(&self) -> Vec<Risk> {
         let address = self.host.as_str().parse::<IpAddr>().ok();
@@ -171,9 +103,9 @@ impl RouteAsk {
         all.into_iter().filter(|(_, is)| *is).map(|(risk, _)| risk).collect()
     }
 
-    /// The route that a policy gets for it: no credential, everything scanned. An address says
-    /// itself that it is private, so only there does an approval open private addresses; a name
-    /// that leads to one stays shut.
+    /// The route that an approval adds to the policy: no credential, default scanning. It opens a
+    /// private address only when the host is that address; a name that resolves to a private
+    /// address stays closed.
     #[must_use]
     pub fn route(&self, name: String) -> Route {
         Route {
@@ -186,7 +118,7 @@ impl RouteAsk {
         }
     }
 
-    /// Whether whatever `self` lets through, `other` does too. When in doubt, no.
+    /// Whether `other` allows everything that `self` allows. In doubtful cases the answer is no.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
         other.host.covers(&self.host)
@@ -196,7 +128,7 @@ impl RouteAsk {
             && self.paths.iter().all(|p| other.paths.iter().any(|o| o.covers(p)))
     }
 
-    /// Whether one route of `policy` lets all of it through already.
+    /// Whether one route of `policy` already allows everything that `self` allows.
     #[must_use]
     pub fn is_allowed_by(&self, policy: &Policy) -> bool {
         policy.routes.iter().any(|r| {
@@ -235,7 +167,7 @@ fn is_private(ip: IpAddr) -> bool {
                 || (a == 100 && (64..128).contains(&b))
                 || (a == 198 && (b & 0xfe) == 18)
         }
-        // Only 2000::/3 is the internet.
+        // Only 2000::/3 is the public internet.
         IpAddr::V6(ip) => {
             ip.segments()[0] & 0xe000 != 0x2000
                 || ip.segments()[0] == 0x2002
@@ -244,39 +176,39 @@ fn is_private(ip: IpAddr) -> bool {
     }
 }
 
-/// What an agent asks for.
+/// What an agent asks for in a proposal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Ask {
-    /// To reach something.
+    /// A route.
     Route(RouteAsk),
-    /// To fetch from another repository, and to push to these branches of it.
+    /// Another repository to fetch from, and branches of it to push to.
     GitUpstream {
         /// Its URL.
         url: GateUrl,
-        /// Branches to push to; none: only fetches.
+        /// Branches to push to; empty: fetch only.
         branches: Vec<RefPattern>,
     },
-    /// To push to more branches of a repository that it has.
+    /// More branches to push to, of a repository that the agent has.
     Ref {
         /// The repository.
         upstream: UpstreamName,
         /// Branches.
         branches: Vec<RefPattern>,
     },
-    /// To push what git-gate takes for a secret.
+    /// Permission to push something that git-gate takes for a secret.
     Finding {
         /// The repository.
         upstream: UpstreamName,
-        /// What the refusal named.
+        /// The finding's fingerprint, from the refusal.
         fingerprint: Fingerprint,
     },
-    /// To be told something.
+    /// A question.
     Question {
         /// The question.
-        text: Said,
-        /// Answers to choose from; none: any.
-        choices: Vec<Said>,
+        text: UntrustedText,
+        /// Answers to choose from; empty: any answer.
+        choices: Vec<UntrustedText>,
     },
 }
 
@@ -287,7 +219,7 @@ impl Ask {
         if let Self::Route(route) = self { Some(route) } else { None }
     }
 
-    /// What makes it wide; empty when nothing does.
+    /// Its risks, if any.
     #[must_use]
     pub fn risks(&self) -> Vec<Risk> {
         let broad = |branches: &[RefPattern]| {
@@ -308,7 +240,7 @@ impl Ask {
         }
     }
 
-    /// What whoever approves it types when it is wide: the host, or the repository.
+    /// The name that the operator must type to approve a risky proposal: a host or a repository.
     #[must_use]
     pub fn name_to_type(&self) -> Option<String> {
         match self {
@@ -321,7 +253,7 @@ impl Ask {
         }
     }
 
-    /// Whether a later ask takes the place of this one: the same door, described anew.
+    /// Whether a later proposal of `other` replaces this one, because it has the same target.
     #[must_use]
     pub fn is_about_the_same(&self, other: &Self) -> bool {
         match (self, other) {
@@ -331,7 +263,7 @@ impl Ask {
         }
     }
 
-    /// One line for a list.
+    /// One line for lists.
     #[must_use]
     pub fn summary(&self) -> String {
         let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join(",");
@@ -367,26 +299,26 @@ impl Ask {
     }
 }
 
-/// Where a proposal is in its life.
+/// State of a proposal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProposalState {
-    /// Nobody has decided.
+    /// The operator has not decided yet.
     Pending,
-    /// As asked.
+    /// Approved as proposed.
     Approved,
-    /// Approved, narrower than asked.
+    /// Approved, narrower than proposed.
     Edited,
-    /// No.
+    /// Denied.
     Denied,
-    /// Too late: its time is over, or its bottle.
+    /// Nobody decided before its deadline or the end of its bottle.
     Expired,
-    /// Another one, or another policy, has taken its place.
+    /// Replaced by a later proposal, or no longer needed under a new policy.
     Superseded,
 }
 
 impl ProposalState {
-    /// As it is written.
+    /// The name that is written to files and shown.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -400,46 +332,16 @@ impl ProposalState {
     }
 }
 
-/// What an agent is told of a proposal of its own.
+/// What an agent is told about its own proposal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProposalStatus {
     /// Number of the proposal.
     pub id: u32,
-    /// Where it is.
+    /// Its state.
     pub state: ProposalState,
-    /// One line: what holds now, or the operator's reason or answer.
+    /// One line: the effect, or the operator's reason or answer.
     pub text: String,
-}
-
-/// What the supervise daemon says on its standard output after `ready`, one JSON line each.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum SuperviseReport {
-    /// The agent asks. Answered by [`SuperviseCommand::Filed`] with the same `call`.
-    Draft {
-        /// The daemon's own number for it.
-        call: u64,
-        /// What for.
-        ask: Ask,
-        /// Why.
-        reason: Said,
-    },
-}
-
-/// What the daemon is told, one JSON line each, on its standard input.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum SuperviseCommand {
-    /// What became of a draft.
-    Filed {
-        /// The draft's `call`.
-        call: u64,
-        /// The proposal, or why there is none.
-        answer: Result<ProposalStatus, String>,
-    },
-    /// A proposal has changed.
-    Changed(ProposalStatus),
 }
 
 #[cfg(test)]
@@ -455,26 +357,6 @@ mod tests {
             paths: paths.iter().map(|p| p.parse().unwrap()).collect(),
             tls,
         }
-    }
-
-    #[test]
-    fn what_an_agent_says_acts_on_nothing() {
-        for (text, want) in [
-            ("plain ünïcode 日本", "plain ünïcode 日本"),
-            ("a\u{1b}[2Jb", "a\\u{1b}[2Jb"),
-            ("a\nb\tc", "a b c"),
-            ("x\u{202e}gpj.exe", "x\\u{202e}gpj.exe"),
-            ("a\u{200b}b\u{ad}c\u{e0041}", "a\\u{200b}b\\u{ad}c\\u{e0041}"),
-            ("z\u{301}\u{301}\u{301}", "z\u{301}\u{301}\\u{301}"),
-        ] {
-            assert_eq!(Said::new(text, TEXT_CAP).as_str(), want);
-        }
-        let long = Said::new(&"x".repeat(10_000), TEXT_CAP);
-        assert_eq!(long.as_str().chars().count(), TEXT_CAP + 1);
-        let again: Said = serde_json::from_str(&serde_json::to_string(&long).unwrap()).unwrap();
-        assert_eq!(again, long);
-        let raw: Said = serde_json::from_str("\"a\\u001b[31m\"").unwrap();
-        assert_eq!(raw.as_str(), "a\\u{1b}[31m", "not even a file that somebody wrote holds more");
     }
 
     #[test]
@@ -511,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wide_is_known() {
+    fn risks_are_found() {
         for (host, port, tls, want) in [
             ("api.example.com", 443, true, &[][..]),
             ("*.example.com", 443, true, &[Risk::Wildcard]),
@@ -529,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn main_branches_and_findings_are_wide() {
+    fn main_branches_are_risky() {
         let refs = |b: &str| Ask::Ref {
             upstream: "x".parse().unwrap(),
             branches: vec![b.parse().unwrap()],
@@ -544,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allowed_already_is_known() {
+    fn a_route_that_is_already_allowed_is_found() {
         let route = Route {
             paths: vec!["/v1/*".parse().unwrap()],
             ..Route::to("a", "api.example.com".parse().unwrap())
@@ -553,7 +435,7 @@ mod tests {
         assert!(ask("api.example.com", 443, &["GET"], &["/v1/x"], true).is_allowed_by(&policy));
         assert!(!ask("api.example.com", 443, &["GET"], &["/v2"], true).is_allowed_by(&policy));
         let once = Policy::new(vec![Route {
-            budget: crate::Budget { requests: Some(1), ..crate::Budget::default() },
+            budget: crate::limits::Budget { requests: Some(1), ..crate::limits::Budget::default() },
             ..route
         }]);
         assert!(
