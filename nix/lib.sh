@@ -148,7 +148,7 @@ flake_reference() {
         *[!A-Za-z0-9._+~-]*) die "Nix cannot read a checkout that is named '$name'" "rename it: mv '$1' '$(dirname "$1")/${name//[!A-Za-z0-9._+~-]/-}'" ;;
       esac
       link=$(dirname "$cache")/above-$(printf %s "$1" | sha256sum | cut -c1-16)
-      mkdir -p "$(dirname "$link")" && ln -sfn "$(dirname "$1")" "$link" ||
+      { mkdir -p "$(dirname "$link")" && ln -sfn "$(dirname "$1")" "$link"; } ||
         die "Nix needs a path without spaces, and no link to $(dirname "$1") can be made in $(dirname "$link")" "set XDG_CACHE_HOME to a writable directory"
       at=$link/$name
       ;;
