@@ -116,8 +116,7 @@ sandbox-paths ='
   # sandbox-fallback: rather no build than one that sees the host. What the user has set comes last and wins.
   # None is asked that the user has not named: on a machine with registries only, each question would wait for a timeout.
   caches='substituters ='
-  if printf '%s\n' "${NIX_CONFIG:-}" | cat - /etc/nix/nix.conf "${XDG_CONFIG_HOME:-${HOME:-}/.config}/nix/nix.conf" 2>/dev/null |
-    grep -qE '^ *(extra-)?substituters *= *[^ ]'; then
+  if grep -qsE '^ *(extra-)?substituters *= *[^ ]' /etc/nix/nix.conf "${XDG_CONFIG_HOME:-${HOME:-}/.config}/nix/nix.conf" <(printf '%s\n' "${NIX_CONFIG:-}"); then
     caches=
   fi
   # No look-up of flake names; but `nix develop` asks for its bash under the name nixpkgs, and warns if it has none.
