@@ -9,7 +9,8 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::super::harness::{Bench, Upstream};
+use super::super::harness::Bench;
+use super::super::upstream::Upstream;
 use super::Without::{self, Parser, Reaches, ReachesIfAlso};
 use crate::egress::refusal::Rule;
 
@@ -131,7 +132,7 @@ fn raw(fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_would_be_another_one_in_http1_is_stopped() {
+async fn an_http2_head_that_reads_differently_in_http1_is_refused() {
     let upstream = Upstream::start(&["api.test", "other.test"], true).await;
     let plain = Upstream::start(&[], false).await;
     for Raw(name, fields) in RAW {

@@ -6,7 +6,8 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::super::harness::{Bench, Ca, Options, Upstream};
+use super::super::harness::{Bench, Options};
+use super::super::upstream::{Ca, Upstream};
 use crate::egress::refusal::Rule;
 
 #[path = "../../../../../tests/attacks/egress/tunnels.rs"]
@@ -62,7 +63,7 @@ async fn attack(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_but_tls_for_that_host_follows_connect() {
+async fn only_tls_for_the_named_host_may_follow_connect() {
     let mut wrong = Vec::new();
     for case in CASES {
         let Case(name, rule, passthrough, first) = case;
