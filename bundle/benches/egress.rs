@@ -1,5 +1,4 @@
-//! Numbers of the real daemon: `cargo bench -p bottle-bundle`. Printed for people; nothing is
-//! asserted here.
+//! Figures of the real daemon: `cargo bench -p bottle-bundle`. It prints them and asserts nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../tests/support/mod.rs"]

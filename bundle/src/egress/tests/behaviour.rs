@@ -67,13 +67,16 @@ async fn routes_never_share_connections() {
 #[tokio::test]
 async fn the_normal_form_of_the_path_is_sent_on() {
     let (upstream, bench) = two_hosts().await;
-    for (asked, sent) in [
+    for (requested, sent) in [
         ("/a/%2e%2e/b//c?x=../%2e", "/b/c?x=../%2e"),
         ("/%7Euser/./%c3%a4", "/~user/%C3%A4"),
         ("/@scope%2fname", "/@scope%2Fname"), // npm; no route here looks at paths
         ("/a?", "/a?"),
     ] {
-        assert!(bench.get("other.test", asked).await.contains("ok from upstream"), "{asked}");
+        assert!(
+            bench.get("other.test", requested).await.contains("ok from upstream"),
+            "{requested}"
+        );
         assert_eq!(upstream.seen().last().unwrap().uri, sent);
     }
 }
@@ -111,7 +114,7 @@ async fn events_arrive_one_by_one() {
             at.push(Instant::now());
         }
     }
-    // The upstream sends one every 100 ms; a proxy that collects would give them all at once.
+    // The upstream sends an event every 100 ms. A proxy that buffers would pass them on all at once.
     assert!(at[4] - at[0] > Duration::from_millis(200), "{at:?}");
 }
 

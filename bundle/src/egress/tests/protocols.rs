@@ -1,4 +1,5 @@
-//! HTTP/2, WebSocket, trailers, tunnels that are left alone; and what changes while requests run.
+//! HTTP/2, WebSocket, trailers, passthrough tunnels, and changes of policy and tokens while requests
+//! run.
 
 use std::time::Duration;
 
@@ -263,15 +264,15 @@ async fn an_expired_token_is_renewed_without_the_guest_noticing() {
     );
     assert_eq!(bench.audit(1).await[0]["status"], 200);
 
-    // No new one to be had: the upstream's own answer.
+    // Without a new value the guest gets the upstream's own answer.
     live.apply(EgressCommand::Token {
         name: "TOKEN".parse().unwrap(),
         value: Some(Secret::new("stale-again-value".into())),
     });
-    let asked = tokio::spawn(async move { bench.get("api.test", "/fresh").await });
+    let request = tokio::spawn(async move { bench.get("api.test", "/fresh").await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     live.apply(EgressCommand::Token { name: "TOKEN".parse().unwrap(), value: None });
-    assert!(asked.await.unwrap().starts_with("HTTP/1.1 401"));
+    assert!(request.await.unwrap().starts_with("HTTP/1.1 401"));
 }
 
 #[tokio::test]
@@ -380,7 +381,7 @@ async fn a_redirect_to_another_host_carries_no_token() {
     let mut api = upstream.route("api", "api.test");
     api.inject = bearer();
     let bench = Bench::start(vec![api, upstream.route("other", "other.test")]);
-    // A guest that follows a redirect makes a new request, and that one has its own route.
+    // A guest that follows a redirect sends a new request, which has its own route.
     for host in ["api.test", "other.test"] {
         assert!(bench.get(host, "/").await.starts_with("HTTP/1.1 200"));
     }
@@ -474,7 +475,7 @@ async fn a_new_token_is_a_secret_from_its_first_use_on() {
     let mut bench = Bench::start(vec![route]);
     let live = bench.policy.clone();
     let mut io = bench.tls("api.test").await;
-    // 401 to the old one; to the new one an answer that says it back.
+    // The old token gets 401, the new one an answer that repeats it.
     io.write_all(b"GET /fresh-say-back HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
     assert!(bench.reports.recv().await.is_some());
     live.apply(EgressCommand::Token {

@@ -77,7 +77,7 @@ async fn each_attack_over_http2_is_refused_and_works_without_its_rule() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The fields as a naive proxy writes them down in HTTP/1.1.
+/// The fields as a naive proxy would write them in HTTP/1.1.
 fn naive(fields: &[(&str, &str)]) -> String {
     let pseudo = |name: &str| fields.iter().rev().find(|(n, _)| *n == name).map_or("", |(_, v)| *v);
     let mut text = format!(
@@ -92,7 +92,7 @@ fn naive(fields: &[(&str, &str)]) -> String {
     text + "\r\n"
 }
 
-/// Whether what is written down is not the one request that the fields are.
+/// Whether the HTTP/1.1 text is anything but the one request of the fields.
 fn is_misread(fields: &[(&str, &str)]) -> bool {
     let text = naive(fields);
     let ordinary = fields.iter().filter(|(n, _)| !n.starts_with(':')).count();
