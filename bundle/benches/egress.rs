@@ -1,4 +1,5 @@
-//! Figures of the real daemon: `cargo bench -p bottle-bundle`. It prints them and asserts nothing.
+//! Numbers of the real daemon: `cargo bench -p bottle-bundle`. Printed for people; nothing is
+//! asserted here.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../tests/support/mod.rs"]
