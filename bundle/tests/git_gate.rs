@@ -18,7 +18,7 @@ fn nothing() -> serde_json::Value {
     serde_json::json!({})
 }
 
-/// A key of a form that scanners know, made here so that no file of ours holds one.
+/// A key in a format that scanners know. It is assembled here so that no file contains one.
 fn github_token() -> String {
     format!("ghp_{}", "k3Jd92LmQx7VbT0sYw5RzN8fPc1HgA4uE6oX")
 }
@@ -40,7 +40,7 @@ fn clone_fetch_and_push_go_through_and_are_audited() {
     let (ok, said) = work.push(&["origin", "agent/one"]);
     assert!(ok, "{said}");
 
-    // What somebody else pushes is there at the next fetch.
+    // A fetch brings what somebody else has pushed in the meantime.
     let other = upstream.dir.path().join("x-work");
     fs::write(other.join("new"), "n").unwrap();
     run(client::git(&other).args(["add", "."]));
@@ -86,7 +86,7 @@ fn planted() -> serde_json::Value {
     serde_json::json!({"tokens": {"FORGE": world::TOKEN}})
 }
 
-/// Whether `text` is in a file below `dir`.
+/// Whether a file below `dir` contains `text`.
 fn holds(dir: &std::path::Path, text: &str) -> bool {
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
@@ -117,7 +117,7 @@ fn a_deploy_key_works_without_touching_the_disk() {
     assert!(ok, "{said}");
     let line = key.lines().nth(2).unwrap();
     assert!(!holds(gate.dir.path(), line));
-    // And it is looked for in what is pushed, as every secret of the bundle.
+    // Pushes are scanned for it, as for every secret of the bundle.
     work.commit("id", key.lines().skip(1).take(4).collect::<Vec<_>>().join("\n"), "leak");
     let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
     assert!(!ok && said.contains("[secret]") && !said.contains(line), "{said}");
@@ -192,7 +192,7 @@ fn a_stale_mirror_is_served_only_where_that_is_allowed() {
     let ask = |name: &str| {
         client::git(gate.dir.path()).args(["ls-remote", &gate.url(name)]).output().unwrap()
     };
-    // Of a clone the end has come only when the mirror is whole.
+    // The initial clone ends only when the mirror is complete.
     let _clones = ["x", "y"].map(|name| gate.clone(name));
     drop(upstream);
     let out = ask("x");
@@ -276,13 +276,13 @@ fn the_upstream_s_own_no_is_passed_on() {
     );
     assert_eq!(gate.quarantine("x"), 0);
     assert!(
-        gate.audit().contains("\"answer\":\"the upstream does not accept it"),
+        gate.audit().contains("\"answer\":\"the upstream refused the push"),
         "{}",
         gate.audit()
     );
 }
 
-/// Where a push is when the daemon is killed, and whether the upstream has it then.
+/// The stage of the push at which the daemon is killed, and whether the upstream has it then.
 const STAGES: &[(&str, bool)] = &[
     ("its pack is half there", false),
     ("scanned", false),
@@ -298,7 +298,7 @@ fn killed_at_any_stage_of_a_push_it_leaves_all_or_nothing() {
         let gate = Gate::start(std::slice::from_ref(&policy), &nothing());
         let work = gate.clone("x");
         let before = upstream.refs("x");
-        // Long enough to be met while it is scanned.
+        // Large enough that the scan is still running when it is looked for.
         let text = (0..400_000u64)
             .map(|n| format!("line {}", n * 7919 % 1_000_003))
             .collect::<Vec<_>>()
@@ -341,10 +341,10 @@ fn killed_at_any_stage_of_a_push_it_leaves_all_or_nothing() {
         let whole =
             now.contains(&format!("refs/heads/agent/a {}", work.ok(&["rev-parse", "HEAD"]).trim()));
         assert!(now == before || whole, "{stage}: {now}");
-        // What was in the upstream's hands may or may not have been taken; before that nothing is
-        // there.
+        // If the upstream had the pack, it may or may not have taken it; before that it has
+        // nothing.
         assert!(*stage == "forwarded" || whole == *arrived, "{stage}: {now}");
-        // It can be made again, whether or not it has arrived.
+        // The push can be repeated, whether or not it has arrived.
         work.ok(&["remote", "set-url", "origin", &gate.url("x")]);
         let (ok, said) = work.push(&["origin", "HEAD:refs/heads/agent/a"]);
         assert!(ok, "{stage}: {said}");
@@ -386,7 +386,7 @@ fn an_attested_push_carries_a_note_that_ssh_keygen_verifies() {
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), message.as_bytes()).unwrap();
         child.wait().unwrap().success()
     };
-    // Two bottles push to one upstream at once, and each finds the other's notes changed.
+    // Two bottles push to one upstream at once, and each finds the notes changed by the other.
     std::thread::scope(|scope| {
         for (n, gate) in gates.iter().enumerate() {
             scope.spawn(move || {
@@ -414,8 +414,8 @@ fn an_attested_push_carries_a_note_that_ssh_keygen_verifies() {
         assert!(note.lines().any(|l| l == line), "{line}: {note}");
     }
     assert!(verified(&note) && !verified(&note.replace("1-2", "1-1")), "{note}");
-    // Another branch at the same commit does not take the first's place, and a name that ends like
-    // the notes' is not theirs.
+    // A note on another branch at the same commit does not replace the first, and a ref whose name
+    // ends like the notes' ref is not taken for it.
     let work = gates[0].clone("x");
     for branch in ["agent/again", "agent/y/refs/notes/bot-bottle"] {
         let (ok, said) = work.push(&["origin", &format!("{}:refs/heads/{branch}", tip.trim())]);
@@ -438,7 +438,7 @@ fn an_attested_push_carries_a_note_that_ssh_keygen_verifies() {
     );
     assert!(gates[0].audit().contains("attested by"));
 
-    // What is refused is not vouched for, and the agent does not write notes itself.
+    // A refused push is not attested, and the agent cannot push notes itself.
     let before = upstream.refs("x");
     let work = gates[0].clone("x");
     work.commit("k", github_token(), "leak");
@@ -447,7 +447,7 @@ fn an_attested_push_carries_a_note_that_ssh_keygen_verifies() {
             && !work.push(&["origin", "HEAD:refs/notes/bot-bottle"]).0
     );
     assert_eq!(upstream.refs("x"), before);
-    // An upstream that takes no notes gets no push.
+    // An upstream that refuses notes gets no push.
     upstream.hook("x", "update", "case $1 in refs/notes/*) exit 1;; esac");
     let work = gates[0].clone("x");
     work.commit("b", "b", "work");
@@ -466,7 +466,7 @@ fn a_mirror_of_many_pushes_stays_a_few_packs_and_its_upstream_is_not_hammered() 
         let all = fs::read_dir(mirror.join("objects/pack")).unwrap().map(|f| f.unwrap().path());
         all.filter(|f| f.extension().is_some_and(|e| e == "pack")).count()
     };
-    // As many as that many pushes would have left.
+    // As many packs as that many pushes leave.
     for n in 0..40 {
         work.commit("a", format!("{n}"), "work");
         let fetch = ["-c", "fetch.unpackLimit=1", "fetch", "-q", "--no-auto-maintenance"];
@@ -509,7 +509,7 @@ fn other_rules_come_into_force_while_it_runs_and_nothing_else_does() {
     other["push"]["branches"] = serde_json::json!(["other/*"]);
     replace(&other, "in force");
     assert!(push("other/a") && !push("agent/b"));
-    // Where it goes, and with which key, is of the launch.
+    // The URL and the key are fixed at the launch.
     let mut elsewhere = policy.clone();
     elsewhere["url"] =
         format!("ssh://{}@forge.test:2222{}", upstream.user(), upstream.repo("y").display()).into();
@@ -582,7 +582,7 @@ fn a_start_that_fails_says_why_and_tells_no_secret() {
         (
             good.clone(),
             serde_json::json!({"tokens": {"FORGE": [world::TOKEN]}}),
-            "standard input is no gate input",
+            "standard input is no git-gate input",
         ),
     ] {
         let mut gate = Gate::spawn(tempfile::tempdir().unwrap(), &[policy], &input);

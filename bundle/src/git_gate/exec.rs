@@ -13,66 +13,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
+use super::programs::{Programs, SYSTEM_FILES};
 use crate::git_gate::refusal::Refusal;
 
 /// How much of a child's standard error is kept, in bytes.
 const STDERR_BYTES: usize = 16 << 10;
 /// Most characters of [`CommandOutput::reason`].
 const REASON_CHARS: usize = 300;
-
-/// Absolute paths of the programs. Nothing is looked up in a PATH.
-#[derive(Debug)]
-pub struct Programs {
-    /// `git`.
-    pub git: PathBuf,
-    /// The directory of git's own programs (`git --exec-path`).
-    pub exec_path: PathBuf,
-    /// OpenSSH's client.
-    pub ssh: Option<PathBuf>,
-    /// gitleaks.
-    pub gitleaks: Option<PathBuf>,
-    /// `bottle-bundle`, whose `confine` starts every child. `None` only in tests of this crate.
-    pub launcher: Option<PathBuf>,
-    /// Directories of libraries, in addition to the system's.
-    pub libs: Vec<PathBuf>,
-    /// An empty directory that is the home of every child.
-    pub home: PathBuf,
-}
-
-/// The system's directories of libraries and loaders.
-const LIBS: &[&str] = &["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store"];
-
-/// Files that name lookup and TLS read.
-pub const SYSTEM_FILES: &[&str] = &[
-    "/etc/passwd",
-    "/etc/group",
-    "/etc/nsswitch.conf",
-    "/etc/hosts",
-    "/etc/host.conf",
-    "/etc/resolv.conf",
-    "/etc/gai.conf",
-    "/etc/localtime",
-    "/etc/ssl",
-    "/etc/pki",
-    "/etc/ca-certificates",
-    "/etc/static/ssl",
-    "/usr/share/ca-certificates",
-    "/usr/local/share/ca-certificates",
-];
-
-impl Programs {
-    /// Paths that must be readable and executable for the programs to run.
-    #[must_use]
-    pub fn files(&self) -> Vec<PathBuf> {
-        let mut all = vec![self.git.clone(), self.exec_path.clone()];
-        all.extend(
-            self.ssh.iter().chain(&self.gitleaks).chain(&self.launcher).chain(&self.libs).cloned(),
-        );
-        all.extend(LIBS.iter().map(PathBuf::from));
-        all.retain(|p| p.exists());
-        all
-    }
-}
 
 /// What network a child has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -462,6 +409,6 @@ impl CommandOutput {
             if is_path { "(path)" } else { word }
         });
         let text = words.collect::<Vec<_>>().join(" ");
-        text.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect()
+        bottle_policy::text::remove(&text, REASON_CHARS)
     }
 }

@@ -9,7 +9,7 @@
 //! new, [`scan`] scans it, and [`push::forward`] sends it to the upstream, with a note of
 //! [`push::attest`] if the policy asks for one. Only then does the mirror take it.
 //!
-//! Every child process is started by [`exec`]. [`audit`] writes the audit lines, [`reload`] puts
+//! [`exec`] starts every child process, of the [`programs`]. [`audit`] writes the audit lines, [`reload`] puts
 //! other rules in force, and [`shared`] is what all requests share.
 
 pub mod audit;
@@ -19,6 +19,7 @@ pub mod fetch;
 pub mod helper;
 pub mod object_id;
 pub mod pkt_line;
+pub mod programs;
 pub mod push;
 pub mod refusal;
 pub mod reload;

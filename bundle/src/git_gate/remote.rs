@@ -20,8 +20,9 @@ use std::sync::Arc;
 
 use bottle_policy::{Access, GateUpstream, Secret, TokenName};
 
-use super::exec::{ConfinedCommand, NetworkAccess, Programs};
+use super::exec::{ConfinedCommand, NetworkAccess};
 use super::helper;
+use super::programs::Programs;
 use super::ssh::agent::Agent;
 use super::ssh::config::{Identity, ssh_config};
 use super::ssh::key::Key;

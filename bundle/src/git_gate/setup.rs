@@ -13,9 +13,9 @@ use bottle_policy::{
 use bottle_scan::{Profile, Scanner};
 
 use crate::confine::Grants;
-use crate::git_gate::exec::{Programs, SYSTEM_FILES};
 use crate::git_gate::fetch::mirror::{Mirror, private_dir};
 use crate::git_gate::helper::{ASKPASS_NAME, SSH_NAME};
+use crate::git_gate::programs::{Programs, SYSTEM_FILES};
 use crate::git_gate::push::attest::Attestor;
 use crate::git_gate::push::upstream::{Upstream, UpstreamRules};
 use crate::git_gate::remote::{Remote, RemoteDirs};

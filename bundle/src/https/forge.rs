@@ -161,12 +161,7 @@ impl Refused for ForgeRequest {
             .map(ToString::to_string)
             .unwrap_or_default();
         // Whatever a server says is data; should it repeat the token, that is not.
-        let said: String = said
-            .replace(self.token.expose(), "***")
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(200)
-            .collect();
+        let said = bottle_policy::text::remove(&said.replace(self.token.expose(), "***"), 200);
         let why = match *status {
             StatusCode::UNAUTHORIZED => "; the token is not valid",
             StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {

@@ -13,8 +13,8 @@ use bottle_policy::audit::AuditWriter;
 use bottle_policy::{Action, GateUpstream, Push, Scan, Secret};
 use bottle_scan::Scanner;
 
-use crate::git_gate::exec::Programs;
 use crate::git_gate::fetch::mirror::{Mirror, private_dir};
+use crate::git_gate::programs::Programs;
 use crate::git_gate::push::upstream::{Upstream, UpstreamRules};
 use crate::git_gate::refusal::{Checks, Rule};
 use crate::git_gate::remote::Remote;

@@ -13,7 +13,8 @@ use tokio::sync::{Mutex, watch};
 
 use super::initial_clone::InitialClone;
 use super::upstream_refs::{Refs, UpstreamRefs, has_sha256_ids, parse_refs};
-use crate::git_gate::exec::{CommandOutput, ConfinedCommand, Programs};
+use crate::git_gate::exec::{CommandOutput, ConfinedCommand};
+use crate::git_gate::programs::Programs;
 use crate::git_gate::refusal::{Refusal, Rule};
 use crate::git_gate::remote::Remote;
 

@@ -16,7 +16,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
-use crate::git_gate::exec::{ConfinedCommand, Process, Programs, RunningCommand};
+use crate::git_gate::exec::{ConfinedCommand, Process, RunningCommand};
+use crate::git_gate::programs::Programs;
 use crate::git_gate::refusal::{Refusal, Rule};
 
 /// Largest report, in bytes.
