@@ -12,9 +12,8 @@ use bottle_channel::Key;
 use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
 use nix::libc;
 use nix::mount::{MsFlags, mount};
-use nix::sys::resource::{Resource, setrlimit};
 
-use crate::limits::MAX_OPEN_FILES;
+use crate::limits;
 
 /// Maximum time for a device to appear after its driver was loaded. It is long because the machine
 /// may be emulated on a busy host.
@@ -59,8 +58,7 @@ pub fn boot() -> Result<Booted, String> {
     switch_root()?;
     furnish()?;
     crate::net::loopback_up().map_err(|e| format!("loopback: {e}"))?;
-    setrlimit(Resource::RLIMIT_NOFILE, MAX_OPEN_FILES, MAX_OPEN_FILES)
-        .map_err(|e| format!("rlimit: {e}"))?;
+    limits::raise()?;
     let port = open_port()?;
     Ok(Booted { key, port, disk })
 }

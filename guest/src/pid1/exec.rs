@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
 
+use super::cgroup::Cgroup;
 use super::port::Port;
 use super::reaper::Reaper;
 use super::spawn::{Ends, resize, spawn};
@@ -32,11 +33,15 @@ const BUFFER_BYTES: usize = 32 * 1024;
 type Reader = FrameReader<ReadHalf<ChannelStream>>;
 type Writer = FrameWriter<WriteHalf<ChannelStream>>;
 
+/// Runs `request` to its end and then sends its exit status. Processes that it leaves behind go on.
+/// When the host hangs up before, the process and all its descendants are killed.
 pub async fn serve(request: ExecRequest, stream: ChannelStream, reaper: &Reaper) {
     let (from, to) = tokio::io::split(stream);
     let (mut from, mut to) = (FrameReader::new(from), FrameWriter::new(to));
+    let cgroup = Cgroup::create();
     // There must be no await between these two; see Reaper.
-    let spawned = spawn(&request).map(|spawned| (reaper.watch(spawned.pid), spawned));
+    let spawned =
+        spawn(&request, cgroup.as_ref()).map(|spawned| (reaper.watch(spawned.pid), spawned));
     let (mut exit, spawned) = match spawned {
         Ok(started) => started,
         Err(error) => {
@@ -69,6 +74,9 @@ pub async fn serve(request: ExecRequest, stream: ChannelStream, reaper: &Reaper)
             drop(ends);
             if status.is_none() {
                 hang_up(spawned.pid, exit).await;
+            }
+            if let Some(cgroup) = cgroup {
+                cgroup.kill();
             }
         }
     }
