@@ -24,10 +24,7 @@ const COPY_BYTES: usize = 200_000_000;
 pub fn run(report: &mut Report, binary: &Path, runs: u32, soak: u32) -> Result<(), String> {
     let home = Home::new(binary).map_err(|e| e.to_string())?;
     let closure = Closure::load().map_err(|e| e.to_string())?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| e.to_string())?;
+    let runtime = crate::runtime::current_thread()?;
     cold_start(report, &home, runs)?;
     launches(report, &home, &closure, &runtime, runs)?;
     {

@@ -10,6 +10,7 @@ mod launch;
 mod peer;
 mod process;
 mod report;
+mod runtime;
 mod supervise;
 
 use clap::{Parser, Subcommand};

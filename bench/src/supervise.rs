@@ -229,8 +229,7 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(20));
     }
     let port = upstream()?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
+    let runtime = crate::runtime::current_thread()?;
     let (mut answered, mut passed) = (Vec::new(), Vec::new());
     for n in 0..DECISIONS {
         let id = propose(&dir, port, n)?;
@@ -264,30 +263,14 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
         let at = first.join().map_err(|_| "no answer".to_owned())??;
         passed.push(at.saturating_duration_since(began).as_secs_f64() * 1e3);
     }
-    report.figure(
-        BENCH,
-        "approve → next request passes",
-        "median",
-        "ms",
-        median(passed.clone()),
-        Some(AtMost(50.0)),
-    );
-    report.figure(
-        BENCH,
-        "approve → next request passes",
-        "worst",
-        "ms",
-        passed.into_iter().fold(0.0, f64::max),
-        Some(AtMost(50.0)),
-    );
-    report.figure(
-        BENCH,
-        "approve → the operator is told",
-        "median",
-        "ms",
-        median(answered),
-        Some(AtMost(50.0)),
-    );
+    let worst = passed.iter().copied().fold(0.0, f64::max);
+    for (case, metric, ms) in [
+        ("approve → next request passes", "median", median(passed)),
+        ("approve → next request passes", "worst", worst),
+        ("approve → the operator is told", "median", median(answered)),
+    ] {
+        report.figure(BENCH, case, metric, "ms", ms, Some(AtMost(50.0)));
+    }
     Ok(())
 }
 

@@ -73,11 +73,7 @@ pub fn run(report: &mut Report, options: &Options) -> Result<(), String> {
     let upstream = Upstream::start()?;
     let setup = Setup::new(&upstream)?;
     let programs = programs(options)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| e.to_string())?;
+    let runtime = crate::runtime::two_threads()?;
     let client = |way| Client::new(way, &[&setup.ca, &upstream.cert]);
     if let Some(seconds) = options.profile {
         let ours = Daemon::start(&programs[0], &setup.policy, &setup.input)?;

@@ -89,11 +89,7 @@ pub fn serve() -> Result<(), String> {
     io::stdin().read_line(&mut line).map_err(|e| e.to_string())?;
     let identity: Identity = serde_json::from_str(&line).map_err(|e| e.to_string())?;
     let tls = config(&identity)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| e.to_string())?;
+    let runtime = crate::runtime::two_threads()?;
     let large = Bytes::from(text::large());
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|e| e.to_string())?;

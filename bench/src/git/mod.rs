@@ -168,11 +168,7 @@ pub fn run(report: &mut Report, options: &Options, runs: u32) -> Result<(), Stri
     let closure = Closure::load().map_err(|e| e.to_string())?;
     let git = Git::of(&closure)?;
     let bundle = options.bundle.clone().unwrap_or_else(|| closure.bundle.binary.path.clone());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| e.to_string())?;
+    let runtime = crate::runtime::two_threads()?;
     let world = runtime.block_on(World::new(git, &bundle, &closure))?;
     let urls = [&world.direct, &world.gate];
 
