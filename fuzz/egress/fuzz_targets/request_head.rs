@@ -1,6 +1,6 @@
-//! What a guest sends, through the strict reader and on to hyper. However the bytes arrive, the
-//! reader passes on the same; each head that it passes has one reading for httparse; and hyper sees
-//! as many requests, with bodies as long, as it does.
+//! A guest's bytes, through the strict reader to hyper. The reader's output must not depend on how
+//! the bytes are cut; httparse must read each head that the reader passes in one way; and hyper
+//! must see the same number of requests, with bodies of the same length, as the reader.
 #![no_main]
 
 use std::cell::RefCell;
@@ -23,7 +23,7 @@ use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The guest's bytes, so many at a time, and then no more. What is written to it is lost.
+/// A transport that returns the guest's bytes in pieces, and then ends. It discards writes.
 struct Guest<'a> {
     bytes: &'a [u8],
     step: usize,
@@ -67,7 +67,7 @@ impl Peer for Guest<'_> {
     }
 }
 
-/// All that the reader passes on, and whether it broke off.
+/// The output of the reader, and whether it stopped with an error.
 fn passed(bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
     let mut wire = pin!(Wire::new(Guest { bytes, step }, Guards::default()));
     let (mut all, mut some) = (Vec::new(), [0; 4096]);
@@ -82,10 +82,10 @@ fn passed(bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
     }
 }
 
-/// A request: its method, and the length of its body if all of it was there.
+/// A request: its method, and the length of its body if it was complete.
 type Seen = (String, Option<u64>);
 
-/// The requests in what was passed on, by our own reading.
+/// The requests in the reader's output, according to a parser of our own.
 fn ours(mut bytes: &[u8]) -> Vec<Seen> {
     let mut all = Vec::new();
     while !bytes.is_empty() && !bytes.starts_with(SENTINEL.as_bytes()) {
@@ -123,7 +123,7 @@ fn ours(mut bytes: &[u8]) -> Vec<Seen> {
     all
 }
 
-/// How much data is in a whole chunked body.
+/// Length of the data in a complete chunked body.
 fn dechunked(mut body: &[u8]) -> u64 {
     let mut all = 0;
     loop {
@@ -138,7 +138,7 @@ fn dechunked(mut body: &[u8]) -> u64 {
     }
 }
 
-/// Set when hyper wants to be polled again.
+/// Set when hyper asks to be polled again.
 struct Again(AtomicBool);
 
 impl Wake for Again {
@@ -147,7 +147,7 @@ impl Wake for Again {
     }
 }
 
-/// The requests that hyper sees behind the reader.
+/// The requests that hyper sees in the reader's output.
 fn theirs(bytes: &[u8], step: usize) -> Vec<Seen> {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let service = hyper::service::service_fn(|request: Request<Incoming>| {
@@ -194,8 +194,8 @@ fuzz_target!(|data: &[u8]| {
     }
     assert_eq!(whole.1, cut.1);
     let (ours, theirs) = (ours(&cut.0), theirs(bytes, step));
-    // hyper stops reading where it is done with a connection (Connection: close, HTTP/1.0): less is
-    // right, other is not.
+    // hyper stops reading when it is done with a connection (Connection: close, HTTP/1.0), so it
+    // may see fewer requests, but not different ones.
     assert!(theirs.len() <= ours.len(), "hyper sees more requests: {theirs:?}, we: {ours:?}");
     for (theirs, ours) in theirs.iter().zip(&ours) {
         assert_eq!(theirs.0, ours.0);

@@ -1,6 +1,6 @@
-//! The whole head of a push: it is the same however it arrives, bounded, and nothing of it is lost
-//! or made up. And the same bytes as a request while the first fetch is under way: whoever is sent
-//! the pack of everything asked for everything.
+//! The head of a push. It must not depend on how the bytes are cut, must be bounded, and no byte
+//! may be lost or invented. The same bytes are also read as a request during the initial clone:
+//! only a client that asked for everything may be sent the pack of everything.
 #![no_main]
 
 use bottle_bundle::gate::commands::Id;
@@ -32,8 +32,8 @@ fn request(bytes: &[u8]) {
     }
 }
 
-/// What becomes of `bytes` in pieces of `size`: head and rest, `None` for an unfinished head, or
-/// the refusing rule.
+/// Reads `bytes` in pieces of `size`. Returns head and rest, `None` for an incomplete head, or the
+/// rule that refuses it.
 fn read(bytes: &[u8], size: usize) -> Result<Option<(Head, Vec<u8>)>, &'static str> {
     let mut reader = HeadReader::default();
     let mut pieces = bytes.chunks(size);

@@ -1,6 +1,6 @@
-//! `PATTERN\nPROTECTED\nREF`: what is let through has the form of a ref, is a branch or tag that a
-//! pattern names, is not protected, and deletes or moves nothing that it must not. And paths: what
-//! is accepted folds to no `.git`.
+//! `PATTERN\nPROTECTED\nREF`. An accepted ref must be a valid ref name, must be a branch or tag
+//! that a pattern matches, must not be protected, and must not delete or move anything. The same
+//! bytes are also read as a path: an accepted path must not fold to `.git`.
 #![no_main]
 
 use bottle_bundle::gate::commands::{Command, Id};
@@ -18,7 +18,7 @@ fuzz_target!(|text: &str| {
     };
     if paths::path(name).is_none() {
         for part in name.split(['/', '\\']) {
-            // What HFS+ does not see; another letter makes another name.
+            // Characters that HFS+ ignores; any other character makes another name.
             let ignored = |c: &char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
             let plain: String = part.chars().filter(|c| !ignored(c)).collect();
             assert!(plain.trim_end_matches(['.', ' ']).to_lowercase() != ".git", "{name:?}");

@@ -1,6 +1,6 @@
 //! Arbitrary bytes as the body of a request to the supervise daemon (and, in front of a NUL, as the
-//! arguments of a tool): nothing panics or waits, and what goes out to the orchestrator is one line
-//! that it takes, whose texts act on nothing.
+//! arguments of a tool). Nothing may panic or wait, and the output must be one line that the
+//! orchestrator accepts, whose texts do not act on a terminal.
 #![no_main]
 
 use std::sync::Arc;
