@@ -25,11 +25,11 @@ const BENCH: &str = "supervise";
 /// Number of bottles on the dashboard.
 const BOTTLES: usize = 20;
 /// Number of audit lines on the dashboard.
-const LINES: usize = 10_000;
+const AUDIT_LINES: usize = 10_000;
 /// Number of approvals: one less than the proposals that are accepted in ten minutes.
 const DECISIONS: usize = 9;
 /// Time for which the idle dashboard is measured.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE_TIME: Duration = Duration::from_secs(30);
 
 /// Options of the command line.
 #[derive(Debug, clap::Args)]
@@ -54,7 +54,7 @@ fn roots(home: &Home) -> Result<Roots, String> {
 }
 
 /// Measures the dashboard with the state files of running bottles, each with a pending proposal,
-/// and [`LINES`] audit lines in all.
+/// and [`AUDIT_LINES`] audit lines in all.
 fn dashboard(report: &mut Report, binary: &Path) -> Result<(), String> {
     let home = Home::new(binary).map_err(text)?;
     let roots = roots(&home)?;
@@ -74,7 +74,7 @@ fn dashboard(report: &mut Report, binary: &Path) -> Result<(), String> {
         std::fs::write(dir.proposals().join("1.json"), proposal(dir.slug()).to_string())
             .map_err(text)?;
         let mut log = File::create(dir.audit()).map_err(text)?;
-        for line in 0..LINES / BOTTLES {
+        for line in 0..AUDIT_LINES / BOTTLES {
             writeln!(log, "{}", record(n, line)).map_err(text)?;
         }
     }
@@ -82,7 +82,7 @@ fn dashboard(report: &mut Report, binary: &Path) -> Result<(), String> {
     screen.until("bottle-0")?;
     std::thread::sleep(Duration::from_secs(3)); // it is not idle at first
     let (before, began) = (cpu(screen.child.id()), Instant::now());
-    std::thread::sleep(IDLE);
+    std::thread::sleep(IDLE_TIME);
     let percent = (cpu(screen.child.id()) - before) / 1e4 / began.elapsed().as_secs_f64();
     report.figure(BENCH, "dashboard, 20 bottles", "cpu", "%", percent, Some(AtMost(1.0)));
     report.figure(

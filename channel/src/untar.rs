@@ -83,7 +83,7 @@ pub fn extract_for<R: Read>(
     (uid, gid): (u32, u32),
 ) -> Result<CopyReport, UntarError> {
     let limits = Limits { entries: u64::MAX, bytes: u64::MAX };
-    extract(tar, Unpacking::new(dest, Some((uid, gid)), false)?, limits, |_| false)
+    extract(tar, Unpacker::new(dest, Some((uid, gid)), false)?, limits, |_| false)
 }
 
 /// As [`extract_hostile`], but a refused entry is skipped when `refused` returns true for its
@@ -98,12 +98,12 @@ pub fn extract_hostile_but<R: Read>(
     links_inside: bool,
     refused: impl FnMut(&UntarError) -> bool,
 ) -> Result<CopyReport, UntarError> {
-    extract(tar, Unpacking::new(dest, None, links_inside)?, limits, refused)
+    extract(tar, Unpacker::new(dest, None, links_inside)?, limits, refused)
 }
 
 fn extract<R: Read>(
     tar: R,
-    mut unpacking: Unpacking,
+    mut unpacker: Unpacker,
     limits: Limits,
     mut refused: impl FnMut(&UntarError) -> bool,
 ) -> Result<CopyReport, UntarError> {
@@ -150,7 +150,7 @@ fn extract<R: Read>(
                 if report.bytes > limits.bytes {
                     return Err(UntarError::Limit(format!("{} bytes", limits.bytes)));
                 }
-                match unpacking.unpack(&mut entry, kind, &path, link.as_deref()) {
+                match unpacker.unpack(&mut entry, kind, &path, link.as_deref()) {
                     Err(e) if refused(&e) => {}
                     other => other?,
                 }
@@ -177,7 +177,7 @@ fn extension<R: Read>(entry: &mut tar::Entry<'_, R>, limit: u64) -> Result<Vec<u
 }
 
 /// The destination.
-struct Unpacking {
+struct Unpacker {
     root: OwnedFd,
     owner: Option<(u32, u32)>,
     links_inside: bool,
@@ -185,7 +185,7 @@ struct Unpacking {
     last: (Vec<OsString>, OwnedFd),
 }
 
-impl Unpacking {
+impl Unpacker {
     fn new(dest: &Path, owner: Option<(u32, u32)>, links_inside: bool) -> io::Result<Self> {
         let root = fcntl::open(dest, DIR_FLAGS, Mode::empty())?;
         let last = (Vec::new(), root.try_clone()?);

@@ -60,7 +60,7 @@ struct ImageManifest {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Saved {
+struct DockerManifest {
     config: String,
     layers: Vec<String>,
 }
@@ -70,13 +70,13 @@ struct Config {
     architecture: String,
     os: String,
     #[serde(default)]
-    config: Run,
+    config: RunConfig,
     rootfs: RootFs,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase")]
-struct Run {
+struct RunConfig {
     #[serde(default)]
     env: Option<Vec<String>>,
     #[serde(default)]
@@ -104,7 +104,7 @@ impl Archive {
         };
         let (config, blobs) = match archive.files.contains_key("index.json") {
             true => archive.oci(platform)?,
-            false => archive.saved()?,
+            false => archive.docker()?,
         };
         let found = format!("{}/{}", config.os, config.architecture);
         if found != platform {
@@ -156,10 +156,10 @@ impl Archive {
         Err(self.wrong(&format!("it has no image for {platform}")))
     }
 
-    fn saved(&self) -> Result<(Config, Vec<Blob>), PackError> {
-        let saved: Vec<Saved> = self.json("manifest.json")?;
-        let [image] = &saved[..] else {
-            return Err(self.wrong(&format!("it has {} images, and one is wanted", saved.len())));
+    fn docker(&self) -> Result<(Config, Vec<Blob>), PackError> {
+        let images: Vec<DockerManifest> = self.json("manifest.json")?;
+        let [image] = &images[..] else {
+            return Err(self.wrong(&format!("it has {} images, and one is wanted", images.len())));
         };
         let layers = image.layers.iter().map(|l| self.blob(l)).collect::<Result<_, _>>()?;
         Ok((self.json(&image.config)?, layers))

@@ -55,7 +55,7 @@ impl Spec {
 
 /// Size and hash of a written file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packed {
+pub struct PackReport {
     /// Size of the file in bytes.
     pub bytes: u64,
     /// SHA-256 of the file.
@@ -133,7 +133,7 @@ pub struct LayerEntry {
 ///
 /// # Errors
 /// When a layer cannot be read, changed between its two readings, or `to` cannot be written.
-pub fn pack(layers: &[&dyn Layer], spec: &Spec, to: impl Write) -> Result<Packed, PackError> {
+pub fn pack(layers: &[&dyn Layer], spec: &Spec, to: impl Write) -> Result<PackReport, PackError> {
     let mut whole = Meter::new(io::BufWriter::with_capacity(1 << 17, to));
     let mut assets = Checksum { to: &mut whole, crc: crc32fast::Hasher::new(), bytes: 0 };
     let mut zstd = zstd::Encoder::new(&mut assets, ZSTD_LEVEL)?;
@@ -167,7 +167,7 @@ pub fn pack(layers: &[&dyn Layer], spec: &Spec, to: impl Write) -> Result<Packed
     whole.write_all(&footer.bytes())?;
     whole.flush()?;
     let (sha256, bytes) = whole.finish();
-    Ok(Packed { bytes, sha256 })
+    Ok(PackReport { bytes, sha256 })
 }
 
 fn manifest(spec: &Spec, layers: Vec<LayerEntry>) -> Manifest {

@@ -16,7 +16,7 @@ mod layer;
 mod tree;
 
 pub use archive::Archive;
-pub use container::{Manifest, Packed, Spec, host_platform, inspect, pack, verify};
+pub use container::{Manifest, PackReport, Spec, host_platform, inspect, pack, verify};
 pub use error::PackError;
 pub use layer::Layer;
 pub use tree::{File, Tree};

@@ -22,14 +22,14 @@ const KEY_FILE: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/bottle/key/raw";
 const PORT_NAME: &str = "bottle";
 
 /// Result of the boot.
-pub struct Booted {
+pub struct BootResult {
     pub key: Key,
     pub port: OwnedFd,
     /// The root directory of the private disk, which no path reaches any more.
     pub disk: File,
 }
 
-pub fn boot() -> Result<Booted, String> {
+pub fn boot() -> Result<BootResult, String> {
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     attach("proc", "/proc", "proc", quiet, "")?;
     attach("sysfs", "/sys", "sysfs", quiet, "")?;
@@ -60,7 +60,7 @@ pub fn boot() -> Result<Booted, String> {
     crate::net::loopback_up().map_err(|e| format!("loopback: {e}"))?;
     limits::raise()?;
     let port = open_port()?;
-    Ok(Booted { key, port, disk })
+    Ok(BootResult { key, port, disk })
 }
 
 fn attach(

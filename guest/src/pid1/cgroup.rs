@@ -11,8 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// Where cgroup2 is mounted.
-const ROOT: &str = "/sys/fs/cgroup";
-const PREFIX: &str = "bottle-exec-";
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+const NAME_PREFIX: &str = "bottle-exec-";
 
 /// The cgroup of one exec. It is removed when this is dropped, or, if processes remain, when a
 /// later exec starts.
@@ -24,17 +24,17 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes a new cgroup.
     pub fn create() -> Option<Self> {
-        Self::create_in(Path::new(ROOT))
+        Self::create_in(Path::new(CGROUP_ROOT))
     }
 
     fn create_in(root: &Path) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         for entry in fs::read_dir(root).ok()?.flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            if entry.file_name().as_encoded_bytes().starts_with(NAME_PREFIX.as_bytes()) {
                 let _ = fs::remove_dir(entry.path()); // fails while it has processes
             }
         }
-        let dir = root.join(format!("{PREFIX}{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let dir = root.join(format!("{NAME_PREFIX}{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&dir).ok()?;
         Some(Self { dir })
     }

@@ -20,10 +20,10 @@ use super::reaper::Reaper;
 use super::spawn::{Ends, resize, spawn};
 
 /// Time between SIGHUP and SIGKILL after the host has hung up.
-const HANGUP_GRACE: Duration = Duration::from_secs(2);
+const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 /// Maximum silence while the rest of a terminal's output is read. Another process may keep the
 /// terminal open after this one has ended.
-const TERMINAL_DRAIN: Duration = Duration::from_millis(200);
+const TERMINAL_DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// Maximum bytes of stdin kept for a process that does not read.
 const MAX_STDIN_BACKLOG: usize = 256 * 1024;
 /// Control-D, which is the end of input on a terminal.
@@ -145,7 +145,7 @@ async fn output(
     if let Io::Terminal(terminal) = io {
         // When a session leader ends, its terminal hangs up: first comes what it wrote, then EIO.
         while first_open {
-            match tokio::time::timeout(TERMINAL_DRAIN, read(terminal, &mut out)).await {
+            match tokio::time::timeout(TERMINAL_DRAIN_TIMEOUT, read(terminal, &mut out)).await {
                 Ok(Some(n)) => FromGuest::Stdout(&out[..n]).send(to).await.map_err(gone)?,
                 _ => first_open = false,
             }
@@ -229,7 +229,7 @@ async fn hang_up(pid: i32, mut exit: oneshot::Receiver<ExitStatus>) {
     let leader = Pid::from_raw(pid);
     let _ = killpg(leader, Signal::SIGHUP);
     let _ = killpg(leader, Signal::SIGCONT);
-    if tokio::time::timeout(HANGUP_GRACE, &mut exit).await.is_err() {
+    if tokio::time::timeout(HANG_UP_GRACE, &mut exit).await.is_err() {
         let _ = killpg(leader, Signal::SIGKILL);
         for member in session(pid) {
             let _ = kill(member, Signal::SIGKILL);

@@ -14,7 +14,7 @@ use nix::libc;
 use super::cgroup::Cgroup;
 
 /// A running process, and our ends of its standard streams.
-pub struct Spawned {
+pub struct ChildProcess {
     pub pid: i32,
     pub ends: Ends,
 }
@@ -25,7 +25,7 @@ pub enum Ends {
 }
 
 /// Starts `request`. Blocks for a few milliseconds, until the program runs or was refused.
-pub fn spawn(request: &ExecRequest, cgroup: Option<&Cgroup>) -> Result<Spawned, SpawnError> {
+pub fn spawn(request: &ExecRequest, cgroup: Option<&Cgroup>) -> Result<ChildProcess, SpawnError> {
     let (program, args) =
         request.argv.split_first().ok_or_else(|| refused(SpawnErrorKind::Other, "empty argv"))?;
     let mut command = if program == SELF {
@@ -52,7 +52,7 @@ pub fn spawn(request: &ExecRequest, cgroup: Option<&Cgroup>) -> Result<Spawned, 
             .stderr(Stdio::piped());
     }
 
-    let child = Child {
+    let child = ChildSetup {
         uid: request.uid,
         gid: request.gid,
         groups: groups_of(request.uid, request.gid),
@@ -85,13 +85,13 @@ pub fn spawn(request: &ExecRequest, cgroup: Option<&Cgroup>) -> Result<Spawned, 
         },
         _ => return Err(refused(SpawnErrorKind::Other, "no pipes")),
     };
-    Ok(Spawned { pid, ends })
+    Ok(ChildProcess { pid, ends })
 }
 
 /// Debian's group `tty`. devpts is mounted with the same one.
 const TTY_GROUP: u32 = 5;
 
-struct Child {
+struct ChildSetup {
     uid: u32,
     gid: u32,
     groups: Vec<libc::gid_t>,
@@ -101,7 +101,7 @@ struct Child {
     cgroup: Option<File>,
 }
 
-impl Child {
+impl ChildSetup {
     /// Becomes the user, in a new session. Runs between fork and exec.
     fn enter(&self) -> io::Result<()> {
         let check =
