@@ -25,4 +25,5 @@ pub mod provider;
 pub mod provision;
 pub mod state;
 pub mod supervise;
+pub mod values;
 pub mod workspace;

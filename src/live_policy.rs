@@ -12,8 +12,8 @@ use bottle_policy::{GRANTED, GatePolicy, Policy, PolicyTextError};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::{DEMO_HOST, LaunchPlan};
-use crate::provider;
+use crate::plan::LaunchPlan;
+use crate::provider::DEMO_HOST;
 use crate::state::{BottleDir, Phase, write_private};
 use crate::supervise::Policies;
 
@@ -221,7 +221,7 @@ impl InForce {
         policy
             .routes
             .extend(self.policy.routes.iter().filter(|r| r.name.starts_with(GRANTED)).cloned());
-        if !provider::needs_demo_upstream(plan) {
+        if !plan.provider.needs_demo_upstream {
             return;
         }
         let Some(demo) = self.policy.routes.iter().find(|r| r.host.as_str() == DEMO_HOST) else {

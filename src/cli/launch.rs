@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::plan_args::PlanArgs;
 use super::preflight;
 use crate::closure::Closure;
+use crate::credentials;
 use crate::error::{Error, Kind, Result};
 use crate::host::runtime::block_on;
 use crate::host::stderr::say;
 use crate::launch::Launch;
 use crate::machine::{Qemu, Smolvm};
-use crate::manifest::{EnvName, Provider, WorkspaceMode};
+use crate::manifest::{EnvName, WorkspaceMode};
 use crate::plan::LaunchPlan;
-use crate::provider;
 use crate::state::{BottleDir, Roots};
 use crate::workspace::Snapshot;
 
@@ -54,8 +54,9 @@ pub(super) fn run(args: &PlanArgs, how: &How, discard: bool, resume: bool) -> Re
     let roots = Roots::from_environment()?;
     let mut plan = args.plan(&closure, &BTreeMap::new())?;
     let mut given: BTreeSet<EnvName> = args.variables()?.into_keys().collect();
-    provider::supported(&plan)?;
-    provider::ready(&plan, &|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))?;
+    credentials::require(&plan, &|name| {
+        std::env::var_os(name).is_some_and(|value| !value.is_empty())
+    })?;
     let dir = roots.bottle(plan.slug.as_str())?;
     let workspace = if resume { None } else { workspace(&plan, &closure)? };
     if !resume {
@@ -72,7 +73,7 @@ pub(super) fn run(args: &PlanArgs, how: &How, discard: bool, resume: bool) -> Re
         let _ = std::fs::remove_file(dir.saved());
     }
     closure.realise(plan.image.name.as_str(), &plan.engine.name, &roots.images()?, how.quiet)?;
-    let keep = matches!(plan.provider, Provider::Claude | Provider::Codex);
+    let keep = plan.provider.resumable;
     let launch = Launch {
         roots: &roots,
         closure: &closure,

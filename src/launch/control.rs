@@ -143,7 +143,7 @@ impl Control {
                 HostOpen::Exec(up.exec(argv, tty, term, stdin, cwd, root))
             }
             Request::CopyIn { dest_dir } => {
-                let image = &up.plan.image.facts;
+                let image = &up.plan.image.facts.guest;
                 HostOpen::CopyIn(CopyInRequest {
                     dest_dir,
                     uid: Some(image.uid),
@@ -190,7 +190,7 @@ impl Up {
         cwd: Option<String>,
         root: bool,
     ) -> ExecRequest {
-        let image = &self.plan.image.facts;
+        let image = &self.plan.image.facts.guest;
         let mut env = self.env.clone();
         if let Some(term) = term {
             env.insert("TERM".into(), term);

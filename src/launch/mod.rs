@@ -2,6 +2,7 @@
 
 mod attach;
 mod control;
+mod demo_upstream;
 mod endpoints;
 mod progress;
 mod selftest;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_channel::{ExecRequest, HostOpen, SELF, Session};
+use bottle_channel::{ExecRequest, HostOpen, Session};
 use bottle_policy::{EgressInput, GatePolicy, Route, Secret, TokenName};
 use tokio::sync::{Notify, watch};
 
@@ -28,16 +29,17 @@ use crate::fault_injection::breaks;
 use crate::host::stderr::{self as say, say};
 use crate::host::terminal;
 use crate::machine::{Engine, MachineSpec, Running};
-use crate::manifest::{EnvName, Provider, WorkspaceMode};
+use crate::manifest::{EnvName, WorkspaceMode};
 use crate::pki::Authority;
-use crate::plan::{DEMO_COMMAND, DEMO_HOST, DEMO_REPOSITORY, DEMO_TOKEN, LaunchPlan};
-use crate::provider::{self, demo::DemoUpstream};
+use crate::plan::LaunchPlan;
+use crate::provider::{DEMO_TOKEN, LiveFacts};
 use crate::provision;
 use crate::state::{BottleDir, Journal, Metadata, Phase, Roots, Step, write_private};
 use crate::supervise::Desk;
 use crate::workspace::transfer as work;
 use crate::workspace::{self, Baseline, Guards, Snapshot};
 use control::{Control, Up};
+use demo_upstream::DemoUpstream;
 use endpoints::Splices;
 use progress::Progress;
 use selftest::Canary;
@@ -108,7 +110,6 @@ impl Launch<'_> {
     /// Every failure comes after a full unwind. `SelfTest` when the bottle was not shut in;
     /// `Signal` when one ended it.
     pub async fn run<E: Engine>(&self, plan: LaunchPlan, engine: &E) -> Result<u8> {
-        provider::supported(&plan)?;
         keep_memory_private()?;
         let gate = gate::policy(&plan)?;
         let skills = provision::skills::pack(&plan)?;
@@ -172,7 +173,7 @@ impl Underway<'_> {
         }
 
         self.progress.step("starting the bundle");
-        if provider::needs_demo_upstream(&plan) {
+        if plan.provider.needs_demo_upstream {
             let token = demo_token(&tokens)?;
             parts.upstream = Some(
                 DemoUpstream::start(
@@ -255,7 +256,7 @@ impl Underway<'_> {
         let baseline = self.workspace(&session, &plan).await?;
         self.worked = Some((Arc::clone(&plan), baseline));
         let request = agent(&plan, env.clone(), &canary)?;
-        let dialogs = provider::dialogs(plan.provider);
+        let dialogs = plan.provider.first_run_prompts;
         self.up.send_replace(Some(Up { session: session.clone(), plan, env }));
         self.dir.write_metadata(&Metadata { phase: Phase::Running, ..self.metadata.clone() })?;
         self.progress.done(&format!("{} is up, shut in by {proofs} proofs", self.dir.slug()));
@@ -477,27 +478,16 @@ fn demo_token(tokens: &BTreeMap<TokenName, Secret>) -> Result<&Secret> {
 
 /// The agent's process.
 fn agent(plan: &LaunchPlan, env: BTreeMap<String, String>, canary: &Canary) -> Result<ExecRequest> {
-    let image = &plan.image.facts;
-    let mut argv = plan.command.clone();
-    if plan.provider == Provider::Demo && argv == DEMO_COMMAND {
-        let host_kernel = nix::sys::utsname::uname()
-            .map(|u| u.release().to_string_lossy().into_owned())
-            .unwrap_or_default();
-        argv = vec![SELF.to_owned(), "demo".into()];
-        argv.extend([
-            "--host-kernel".into(),
-            host_kernel,
-            "--canary".into(),
-            canary.port()?.to_string(),
-        ]);
-        argv.extend([
-            "--allowed-host".into(),
-            DEMO_HOST.into(),
-            "--denied-host".into(),
-            "example.com".into(),
-        ]);
-        argv.extend(["--repository".into(), DEMO_REPOSITORY.into()]);
-    }
+    let image = &plan.image.facts.guest;
+    let argv = match plan.provider.live_command.filter(|_| !plan.given.command) {
+        Some(live_command) => live_command(&LiveFacts {
+            host_kernel: nix::sys::utsname::uname()
+                .map(|u| u.release().to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            canary_port: canary.port()?,
+        }),
+        None => plan.command.clone(),
+    };
     let tty = terminal::interactive().then(terminal::size);
     Ok(ExecRequest {
         argv,

@@ -1,7 +1,6 @@
 //! Manifest + host → [`LaunchPlan`]. Pure: no process, no file, no clock; the same input gives the
 //! same plan.
 
-mod contribution;
 mod reload;
 mod render;
 mod secrets;
@@ -22,19 +21,10 @@ use crate::manifest::{
     Agent, Bottle, EgressChain, EnvName, EnvPart, EnvValue, GitSpec, Location, Manifest,
     ManifestError, ManifestErrors, Provider, Slug, TokenSource, WorkspaceMode, nearest, quote,
 };
-use crate::provider::{Asked, LoginFacts, default_image, is_argument, renewed_by};
+use crate::provider::{Inputs, LoginFacts};
 
 /// Where the prompt is, relative to the agent's home.
 pub const PROMPT: &str = ".bottle/prompt.md";
-/// Name of the demo's token.
-pub const DEMO_TOKEN: &str = "DEMO_TOKEN";
-/// Host that the demo's route names; the launch fills in `connect` and `ca`.
-pub const DEMO_HOST: &str = "hello.demo.test";
-/// Repository that the demo pushes to, or tries to.
-pub const DEMO_REPOSITORY: &str = "https://hello.demo.test/demo.git";
-/// Command of the demo provider, in the image's `PATH`.
-pub const DEMO_COMMAND: &[&str] = &["bottle-demo"];
-
 /// Facts about this host, gathered by the caller.
 pub struct Host<'a> {
     /// The host's variables: `&|name| std::env::var(name).ok()`.
@@ -119,23 +109,22 @@ pub fn plan(
             at,
             "forward_host_credentials",
             message,
-            Some(renewed_by(agent.provider).to_owned()),
+            Some(agent.provider.login_command().to_owned()),
         ));
     }
-    let prompt_file = image.as_ref().map(|image| format!("{}/{PROMPT}", image.facts.home));
-    let asked = Asked {
+    let prompt_file = image.as_ref().map(|image| format!("{}/{PROMPT}", image.facts.guest.home));
+    let inputs = Inputs {
         settings,
         prompt: prompt_file.as_deref().filter(|_| agent.prompt.is_some()),
         ask: options.ask,
-        // The operator's own words say for codex what to resume.
         resume: options.resume
-            && (options.command.is_empty() || agent.provider == Provider::Claude),
+            && (options.command.is_empty() || agent.provider.resumes_with_arguments),
         is_set: &is_set,
         login,
     };
-    let ours = contribution::contribution(agent.provider, &asked);
+    let ours = (agent.provider.contribution)(&inputs);
     let command = match options.command.first() {
-        Some(word) if is_argument(agent.provider, word) => {
+        Some(word) if (agent.provider.is_argument)(word) => {
             let program = if ours.program.is_empty() { &ours.command } else { &ours.program };
             Some([&program[..], &options.command].concat())
         }
@@ -172,7 +161,12 @@ pub fn plan(
     let policy =
         Policy::new(bottle.egress.iter().map(|r| r.route.clone()).chain(ours.routes).collect());
     let mut daemons = vec![Daemon::Egress];
-    let git: Vec<GitSpec> = bottle.git.iter().map(|g| g.spec.clone()).chain(ours.git).collect();
+    let git: Vec<GitSpec> = bottle
+        .git
+        .iter()
+        .map(|g| g.spec.clone())
+        .chain(ours.repository.map(GitSpec::from))
+        .collect();
     daemons.extend((!git.is_empty()).then_some(Daemon::GitGate));
     daemons.extend(bottle.supervise.is_some().then_some(Daemon::Supervise));
     let mut plan = LaunchPlan {
@@ -199,7 +193,7 @@ pub fn plan(
         resources: bottle.resources,
         env,
         questions,
-        endpoints: daemons.iter().map(|d| Endpoint { daemon: *d, port: d.guest_port() }).collect(),
+        endpoints: daemons.iter().map(|d| Endpoint { daemon: *d, port: d.port() }).collect(),
         daemons,
         policy_digest: policy_digest(&policy, bottle.bundle_egress, &git),
         policy,
@@ -208,7 +202,7 @@ pub fn plan(
         git,
         supervise: bottle.supervise.is_some(),
         asking: bottle.supervise.as_ref().map(|s| s.asking.clone()).unwrap_or_default(),
-        identity: host.identity.clone().filter(|_| agent.provider != Provider::Demo),
+        identity: host.identity.clone().filter(|_| agent.provider.commits_as_operator),
         workspace: PlannedWorkspace {
             mode: bottle.workspace.mode,
             path: bottle.workspace.path.clone(),
@@ -217,7 +211,6 @@ pub fn plan(
             env: options.env.keys().cloned().collect(),
             command: !options.command.is_empty(),
         },
-        unsupported: unsupported(name, agent, ours.built),
         warnings: Vec::new(),
     };
     plan.warnings = warn::warnings(&plan, &is_set);
@@ -276,7 +269,7 @@ fn image(
     host: &Host<'_>,
     faults: &mut Vec<ManifestError>,
 ) -> Option<PlannedImage> {
-    let default = default_image(agent.provider);
+    let default = agent.provider.image;
     let (wanted, at) =
         bottle.image.as_ref().map_or((default, &bottle.at), |(name, at)| (name.as_str(), at));
     if let Some((name, facts)) = host.images.iter().find(|(name, _)| name.as_str() == wanted) {
@@ -387,33 +380,17 @@ fn tokens(
     tokens
 }
 
-fn unsupported(name: &Slug, agent: &Agent, provider_built: bool) -> Vec<Unsupported> {
-    let mut out = Vec::new();
-    let mut add = |at: &Location, key: String, feature: &str| {
-        out.push(Unsupported { at: at.to_string(), key, feature: feature.to_owned() })
-    };
-    if !provider_built {
-        add(&agent.at, format!("agents.{name}.provider"), &format!("provider {}", agent.provider));
-    }
-    out
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::values::Guest;
 
     /// The demo's plan on a made-up host.
     pub(crate) fn demo_plan() -> LaunchPlan {
         let text = || "x".to_owned();
-        let facts = ImageFacts {
-            image: "/x".into(),
-            user: text(),
-            uid: 1,
-            gid: 1,
-            home: text(),
-            workdir: text(),
-            path: text(),
-        };
+        let guest =
+            Guest { user: text(), uid: 1, gid: 1, home: text(), workdir: text(), path: text() };
+        let facts = ImageFacts { image: "/x".into(), guest };
         let images = BTreeMap::from([("demo".parse().unwrap(), facts)]);
         let host = Host {
             env: &|_| None,

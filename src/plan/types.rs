@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+pub use bottle_channel::EndpointName as Daemon;
 use bottle_policy::{Policy, TokenName};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,7 @@ use crate::manifest::{
     WorkspaceMode,
 };
 use crate::provider::PlannedProvider;
+use crate::values::Guest;
 
 /// Format version of [`LaunchPlan`].
 pub const VERSION: u32 = 1;
@@ -85,9 +87,6 @@ pub struct LaunchPlan {
     /// What the operator said on the command line instead of the manifest.
     #[serde(default, skip_serializing_if = "Given::is_nothing")]
     pub given: Given,
-    /// Keys that are understood but whose feature is not built yet. A launch refuses when there is
-    /// any.
-    pub unsupported: Vec<Unsupported>,
     /// What the operator should know; a launch goes on.
     pub warnings: Vec<String>,
 }
@@ -154,18 +153,9 @@ pub struct PlannedImage {
 pub struct ImageFacts {
     /// The image file (store path).
     pub image: PathBuf,
-    /// User that the agent runs as.
-    pub user: String,
-    /// Its user id.
-    pub uid: u32,
-    /// Its group id.
-    pub gid: u32,
-    /// Its home in the guest.
-    pub home: String,
-    /// Working directory in the guest.
-    pub workdir: String,
-    /// `PATH` in the guest.
-    pub path: String,
+    /// The agent's account in it.
+    #[serde(flatten)]
+    pub guest: Guest,
 }
 
 /// The VM engine that was chosen.
@@ -188,40 +178,6 @@ pub struct Question {
     pub question: String,
 }
 
-/// A bundle daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Daemon {
-    /// HTTP(S) proxy.
-    Egress,
-    /// Git server.
-    GitGate,
-    /// MCP server.
-    Supervise,
-}
-
-impl Daemon {
-    /// Its name in code, docs and logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Egress => "egress",
-            Self::GitGate => "git-gate",
-            Self::Supervise => "supervise",
-        }
-    }
-
-    /// The guest's loopback port for it, the same on every engine.
-    #[must_use]
-    pub const fn guest_port(self) -> u16 {
-        match self {
-            Self::Egress => 9099,
-            Self::GitGate => 9420,
-            Self::Supervise => 9100,
-        }
-    }
-}
-
 /// A loopback port of the guest that reaches a daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -240,16 +196,4 @@ pub struct PlannedWorkspace {
     pub mode: WorkspaceMode,
     /// The host's directory; `None` with mode `none`.
     pub path: Option<PathBuf>,
-}
-
-/// A key whose feature is not built yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Unsupported {
-    /// Where it is asked for: `bottle.toml:12:3`.
-    pub at: String,
-    /// Dotted path of the key.
-    pub key: String,
-    /// The feature that is missing.
-    pub feature: String,
 }
