@@ -15,9 +15,19 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::process::ProcessRecord;
 
 /// How long a process may take to end after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(3);
+
+impl ProcessRecord for Journal {
+    fn record_process(&mut self, name: &str, pid: i32) -> Result<()> {
+        match ProcessId::of(pid) {
+            Some(id) => self.record(&Step::Process { name: name.to_owned(), id }),
+            None => Ok(()),
+        }
+    }
+}
 
 /// One thing to undo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
