@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use bottle_policy::Stale;
 
-use super::{Host, LaunchPlan, Options, PlanError, diff, plan};
+use super::inputs::{Host, Options, PlanError};
+use super::planner::plan;
+use super::render::diff;
+use super::types::LaunchPlan;
 use crate::manifest::{EnvPart, EnvValue, Manifest, TokenSource};
 use crate::provider::LoginFacts;
 

@@ -2,8 +2,8 @@
 
 use bottle_policy::{Action, Method, PathPattern, Place, Route, Scan, Scheme};
 
-use super::LaunchPlan;
 use super::secrets::looks_secret;
+use super::types::LaunchPlan;
 use crate::manifest::{ByteSize, EgressChain, TokenSource, WorkspaceMode, neutral};
 
 /// Longest cell in characters.
@@ -73,6 +73,22 @@ pub fn diff(previous: &LaunchPlan, current: &LaunchPlan) -> Vec<String> {
         out.push("+ git: details of what may be pushed, or of stale mirrors".to_owned());
     }
     out
+}
+
+impl LaunchPlan {
+    /// The plan for printing (`--json`): guest values and command words that look like secrets are
+    /// replaced by a word for their kind.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        let mut plan = self.clone();
+        plan.env.values_mut().chain(&mut plan.command).for_each(|value| *value = hide(value));
+        for source in plan.tokens.values_mut() {
+            if let TokenSource::Command { argv, .. } = source {
+                argv.iter_mut().for_each(|word| *word = hide(word));
+            }
+        }
+        plan
+    }
 }
 
 fn lines(plan: &LaunchPlan) -> Vec<Line> {

@@ -55,7 +55,7 @@ pub struct LaunchPlan {
     /// Guest variables whose values are known; what the launch itself sets (proxy, trust stores) is
     /// not among them.
     pub env: BTreeMap<EnvName, String>,
-    /// Guest variables that the operator is asked for (those with an answer in [`super::Options`]
+    /// Guest variables that the operator is asked for (those with an answer in `Options`
     /// are in `env`).
     pub questions: Vec<Question>,
     /// Bundle daemons to start, in order.
@@ -75,23 +75,23 @@ pub struct LaunchPlan {
     /// Whether the agent may propose changes.
     pub supervise: bool,
     /// How the operator is asked.
-    #[serde(default, skip_serializing_if = "is_usual")]
+    #[serde(default, skip_serializing_if = "is_default_asking")]
     pub asking: Asking,
-    /// Who the agent's commits are by.
+    /// Author of the agent's commits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
-    /// What of the project is put into the guest.
+    /// Which of the project's files the guest gets.
     pub workspace: PlannedWorkspace,
     /// The guest's fixed loopback ports, one a daemon.
     pub endpoints: Vec<Endpoint>,
     /// What the operator said on the command line instead of the manifest.
-    #[serde(default, skip_serializing_if = "Given::is_nothing")]
-    pub given: Given,
+    #[serde(default, skip_serializing_if = "Overrides::is_empty")]
+    pub given: Overrides,
     /// What the operator should know; a launch goes on.
     pub warnings: Vec<String>,
 }
 
-fn is_usual(asking: &Asking) -> bool {
+fn is_default_asking(asking: &Asking) -> bool {
     *asking == Asking::default()
 }
 
@@ -99,24 +99,24 @@ fn is_default(chain: &EgressChain) -> bool {
     *chain == EgressChain::default()
 }
 
-/// What does not come from the manifest.
+/// What the command line overrides of the manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Given {
-    /// Guest variables that `--env` or an answer set, by name: a remembered plan has no value for
+pub struct Overrides {
+    /// Names of guest variables that `--env` or an answer set. A remembered plan has no value for
     /// them.
     pub env: BTreeSet<EnvName>,
     /// Whether the command is the operator's.
     pub command: bool,
 }
 
-impl Given {
-    fn is_nothing(&self) -> bool {
+impl Overrides {
+    fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Who commits are by.
+/// The author of the agent's commits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -188,7 +188,7 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// What of the project is put into the guest.
+/// Which of the project's files the guest gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedWorkspace {
