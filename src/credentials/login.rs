@@ -69,7 +69,7 @@ pub(crate) async fn token(
     let url = url.clone().unwrap_or_else(|| layout.token_url.to_owned());
     let request =
         RenewRequest { url, ca: ca.clone(), client_id: layout.client_id.to_owned(), refresh_token };
-    let program = Program::new("the login's client", bundle.to_owned())
+    let program = Program::new("the login's client", bundle)
         .arg("renew")
         .args(["--parent", &std::process::id().to_string()]);
     let program = program.with_host_roots();

@@ -57,7 +57,7 @@ pub async fn configure(
 pub async fn provision(
     session: &Session<HostOpen>,
     plan: &LaunchPlan,
-    given: Given<'_>,
+    extras: Extras<'_>,
 ) -> Result<()> {
     let what = || "the guest could not be provisioned".to_owned();
     let mut home: Vec<(&str, &[u8], u32)> = Vec::new();
@@ -67,7 +67,7 @@ pub async fn provision(
     let identity = plan.identity.as_ref().map(gitconfig);
     home.extend(identity.iter().map(|text| (".gitconfig", text.as_bytes(), 0o644)));
     // A resumed agent keeps what it wrote into them.
-    let settings = if given.resumed { Vec::new() } else { settings_files(plan) };
+    let settings = if extras.resumed { Vec::new() } else { settings_files(plan) };
     home.extend(settings.iter().map(|f| (f.path.as_str(), f.content.as_bytes(), 0o600)));
     if !home.is_empty() {
         let image = &plan.image.facts.guest;
@@ -79,7 +79,7 @@ pub async fn provision(
         };
         copy_in(session, request, home.as_slice()).await.context(Kind::Engine, what)?;
     }
-    if let Some(skills) = given.skills {
+    if let Some(skills) = extras.skills {
         let image = &plan.image.facts.guest;
         let request = CopyInRequest {
             dest_dir: image.home.clone(),
@@ -105,7 +105,7 @@ fn settings_files(plan: &LaunchPlan) -> Vec<GuestFile> {
 
 /// What a launch gives besides its plan.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Given<'a> {
+pub struct Extras<'a> {
     /// The tar of [`skills::pack`].
     pub skills: Option<&'a [u8]>,
     /// The disk is that of an earlier launch.
