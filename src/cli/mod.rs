@@ -20,10 +20,8 @@ mod rm;
 mod stop;
 mod work;
 
-use std::io::IsTerminal;
-use std::process::ExitCode;
-
 use clap::{CommandFactory, Parser, Subcommand};
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 use crate::dashboard::{tui, web};
@@ -95,15 +93,17 @@ enum Command {
     Completions(completions::Args),
 }
 
-/// Runs the command line of this process.
-#[must_use]
-pub fn main() -> ExitCode {
+/// Runs the command line of this process and returns its exit code.
+///
+/// # Errors
+/// That of the command.
+pub fn run() -> Result<u8> {
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
     if !matches!(cli.command, Command::Launch(_) | Command::Resume(_) | Command::Exec(_)) {
         end_with_a_closed_pipe();
     }
-    let ran = match cli.command {
+    match cli.command {
         Command::Launch(args) => args.run(),
         Command::Init(args) => args.run(),
         Command::Resume(args) => args.run(),
@@ -124,25 +124,22 @@ pub fn main() -> ExitCode {
         Command::Cleanup(args) => args.run(),
         Command::Doctor(args) => args.run(),
         Command::Completions(args) => args.run(&mut Cli::command()),
-    };
-    match ran {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            report(&error);
-            ExitCode::from(error.kind().exit_code())
-        }
     }
 }
 
-fn report(error: &Error) {
+/// Tells the operator what failed, why, and what to do next; returns the exit code.
+#[must_use]
+pub fn report(error: &anyhow::Error) -> u8 {
     let (red, dim, plain) =
         if colour() { ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
     // Messages may quote what a guest or a file said.
     let clean = |text: &str| text.lines().map(neutral).collect::<Vec<_>>().join("\n");
-    say(format_args!("{red}bottle: {plain}{}", clean(&error.to_string())));
-    if let Some(hint) = error.hint_text() {
+    say(format_args!("{red}bottle: {plain}{}", clean(&format!("{error:#}"))));
+    let Some(error) = error.downcast_ref::<Error>() else { return Kind::Internal.exit_code() };
+    for hint in error.hints() {
         say(format_args!("{dim}  hint: {}{plain}", clean(hint)));
     }
+    error.kind().exit_code()
 }
 
 fn colour() -> bool {

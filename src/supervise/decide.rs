@@ -144,7 +144,7 @@ impl BrokerState {
         self.record_decision(&proposal, AuditVerdict::Allow, "").await?;
         self.reach(Step::Decided).await;
         if let Err(e) = edit.write() {
-            return self.failed(proposal, &e.to_string());
+            return self.failed(proposal, &e.chain());
         }
         self.reach(Step::Done).await;
         let text = format!(
@@ -164,7 +164,7 @@ impl BrokerState {
             format!("proposal {} cannot be put in force, and is open again: {why}", proposal.id);
         self.record("failed", AuditVerdict::Deny, &proposal, why.clone())
             .map_err(Rejection::new)?;
-        self.queue.put(proposal.clone()).map_err(|e| Rejection::new(e.to_string()))?;
+        self.queue.put(proposal.clone()).map_err(Rejection::from)?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
         reject(why)
     }
@@ -262,7 +262,7 @@ impl BrokerState {
                 Err(e) => {
                     proposal.decision.iter_mut().for_each(|d| d.scope = Some(Scope::Launch));
                     format!(
-                        "proposal {} is in force for this launch, but not saved: {e}",
+                        "proposal {} is in force for this launch, but not saved: {e:#}",
                         proposal.id
                     )
                 }
@@ -349,7 +349,7 @@ async fn replace<P: Reloadable + Send + 'static>(
 ) -> Result<String, String> {
     let digest = policy.identity();
     let done = tokio::task::spawn_blocking(move || in_force.replace(&policy)).await;
-    done.map_err(|e| e.to_string())?.map(|()| digest).map_err(|e| e.to_string())
+    done.map_err(|e| e.to_string())?.map(|()| digest).map_err(|e| e.chain())
 }
 
 fn user(uid: u32) -> String {

@@ -32,7 +32,7 @@ impl BrokerState {
         mut ask: Ask,
         reason: Said,
     ) -> Result<ProposalStatus, String> {
-        let policies = crate::live_policy::in_force(&self.dir).map_err(|e| e.to_string())?;
+        let policies = crate::live_policy::in_force(&self.dir).map_err(|e| e.chain())?;
         if let (Ask::Ref { upstream, branches }, Some(git)) = (&mut ask, &policies.git) {
             // Only new branches, so that revoking the grant revokes nothing else.
             let rules =
@@ -102,7 +102,7 @@ impl BrokerState {
             &proposal,
             format!("proposal {id}: {} ({})", proposal.ask.summary(), proposal.reason),
         )?;
-        self.queue.put(proposal.clone()).map_err(|e| e.to_string())?;
+        self.queue.put(proposal.clone()).map_err(|e| e.chain())?;
         self.made.push_back(Instant::now());
         for old in replaced {
             self.end(

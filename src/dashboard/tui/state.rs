@@ -168,7 +168,7 @@ impl State {
                     "the policy has changed: look at {bottle}/{id} again, nothing is decided"
                 ),
                 Ok(Answer::Refused { why, .. }) => format!("not decided: {why}"),
-                Err(e) => e.to_string(),
+                Err(e) => e.chain(),
             });
         });
     }
@@ -180,8 +180,8 @@ impl State {
             let stopped = roots.bottle(&bottle).and_then(|dir| {
                 crate::host::runtime::block_on(launch::stop(&dir, Duration::from_secs(30)))
             });
-            let _ = told
-                .send(stopped.map_or_else(|e| e.to_string(), |()| format!("{bottle} is stopped")));
+            let _ =
+                told.send(stopped.map_or_else(|e| e.chain(), |()| format!("{bottle} is stopped")));
         });
     }
 

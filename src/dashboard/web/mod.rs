@@ -140,7 +140,7 @@ async fn look(site: &Site) {
                         written: board.written,
                     }));
                 }
-                Err(e) => tracing::warn!("{e}"),
+                Err(e) => tracing::warn!("{e:#}"),
             }
             n = n.wrapping_add(1);
         }
@@ -319,7 +319,7 @@ impl Site {
                 json!({ "refused": "the policy has changed: look again, nothing is decided" })
             }
             Ok(Answer::Refused { why, .. }) => json!({ "refused": why }),
-            Err(e) => json!({ "refused": e.to_string() }),
+            Err(e) => json!({ "refused": e.chain() }),
         };
         content("application/json", text.to_string())
     }
@@ -334,7 +334,7 @@ impl Site {
                 Err(refused) => return refused,
             };
         let text = stopped
-            .map_or_else(|e| json!({ "refused": e.to_string() }), |text| json!({ "done": text }));
+            .map_or_else(|e| json!({ "refused": e.chain() }), |text| json!({ "done": text }));
         content("application/json", text.to_string())
     }
 
