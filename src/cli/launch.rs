@@ -1,8 +1,8 @@
 //! `bottle launch`: the main job.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::plan_args::PlanArgs;
+use super::plan_args::{PlanArgs, plan_error};
 use super::preflight;
 use crate::closure::Closure;
 use crate::credentials;
@@ -52,7 +52,7 @@ impl Args {
 pub(super) fn run(args: &PlanArgs, how: &How, discard: bool, resume: bool) -> Result<u8> {
     let mut closure = Closure::load()?;
     let roots = Roots::from_environment()?;
-    let mut plan = args.plan(&closure, &BTreeMap::new())?;
+    let mut plan = args.plan(&closure)?;
     let mut given: BTreeSet<EnvName> = args.variables()?.into_keys().collect();
     credentials::require(&plan, &|name| {
         std::env::var_os(name).is_some_and(|value| !value.is_empty())
@@ -65,7 +65,7 @@ pub(super) fn run(args: &PlanArgs, how: &How, discard: bool, resume: bool) -> Re
     if !plan.questions.is_empty() {
         let answers = preflight::ask(&plan.questions)?;
         given.extend(answers.keys().cloned());
-        plan = args.plan(&closure, &answers)?;
+        plan = plan.with_answers(answers).map_err(plan_error)?;
     }
     super::cleanup::sweep(&roots);
     preflight::agree(&plan, &given, workspace.as_ref(), &dir, (how.yes, how.quiet))?;

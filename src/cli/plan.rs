@@ -1,7 +1,5 @@
 //! `bottle plan`: what a launch would do.
 
-use std::collections::BTreeMap;
-
 use super::plan_args::PlanArgs;
 use crate::closure::Closure;
 use crate::error::Result;
@@ -19,7 +17,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
-        let plan = self.plan.plan(&Closure::load()?, &BTreeMap::new())?;
+        let plan = self.plan.plan(&Closure::load()?)?;
         if self.json {
             super::print_json(&plan.redacted())?;
         } else {

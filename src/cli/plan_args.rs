@@ -131,18 +131,13 @@ impl PlanArgs {
     }
 
     /// Reads the manifest and plans against this host.
-    pub(super) fn plan(
-        &self,
-        closure: &Closure,
-        answers: &BTreeMap<EnvName, String>,
-    ) -> Result<LaunchPlan> {
+    pub(super) fn plan(&self, closure: &Closure) -> Result<LaunchPlan> {
         let manifest = manifest::load(&search(
             self.start.clone().map_or_else(here, Ok)?,
             self.manifest.clone(),
         ))
         .map_err(|e| Error::new(Kind::Config, e.to_string()))?;
-        let mut env = self.variables()?;
-        env.extend(answers.iter().map(|(n, v)| (n.clone(), v.clone())));
+        let env = self.variables()?;
         let slug = match &self.name {
             None => None,
             Some(name) => {
