@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use bottle::manifest::{
-    EgressChain, EnvPart, EnvValue, Interval, Manifest, ManifestErrors, MemFiles, Search,
-    TokenSource, WorkspaceMode, find, load, neutral, parse,
+    EgressChain, EnvPart, EnvValue, Interval, Manifest, ManifestErrors, MemFiles, TokenSource,
+    WorkspaceMode, neutral, parse,
 };
+use bottle::manifest_files::{Search, find, load};
 use bottle_policy::{Action, Budget, Forge, Place, Scheme, Stale};
 
 const CERT: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
