@@ -39,7 +39,7 @@ const KNOWN_CIRCLES: &[(&str, &str)] = &[
     ("src/lib.rs", "live_policy supervise"),
     ("src/lib.rs", "manifest plan provider"),
     ("src/lib.rs bundle", "mod process"),
-    ("src/lib.rs cli", "audit doctor list logs mod plan proposals"),
+
     ("src/lib.rs closure", "deferred_image mod verify"),
     ("src/lib.rs credentials", "login tokens"),
     ("src/lib.rs machine", "disk mod qemu smolvm"),
@@ -110,7 +110,7 @@ const KNOWN_SPAWNS: &[&str] = &[
     "src/cli/doctor.rs",
     "src/cli/plan_args.rs",
     "src/cli/proposals.rs",
-    "src/cli/work.rs",
+    "src/cli/diff.rs",
     "src/closure/deferred_image.rs",
     "src/credentials/tokens.rs",
     "src/dashboard/tui/mod.rs",

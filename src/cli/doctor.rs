@@ -1,16 +1,17 @@
-//! `bottle doctor`: whether bottles can run here.
+//! `bottle doctor`: checks whether bottles can run here.
 
 use serde::Serialize;
 
+use super::output::print_json;
 use crate::closure::Closure;
 use crate::error::{Error, Kind, Result};
 use crate::machine::{SMOLVM_TESTED, Virtualisation, virtualisation};
 use crate::state::Roots;
 
-/// Say whether bottles can run here, and what to do if not.
+/// Check whether bottles can run here, and say what to do if not.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -48,7 +49,7 @@ impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let findings = [state(), closure(), engine(), confinement(), landlock()];
         if self.json {
-            super::print_json(&findings)?;
+            print_json(&findings)?;
         } else {
             for f in &findings {
                 let mark = match f.level {

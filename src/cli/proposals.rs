@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use bottle_policy::{Ask, ProposalState, RouteAsk};
 
-use super::{colour_on, print_json};
+use super::output::{ask_line, columns, confirm, print_json, use_colour};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::runtime::block_on;
-use crate::host::stderr::{prompt, say};
+use crate::host::stderr::say;
 use crate::launch::decide;
 use crate::live_policy::in_force;
 use crate::manifest::Interval;
@@ -159,31 +159,30 @@ impl Args {
             print_json(&all)?;
             return Ok(0);
         }
-        let colour = colour_on(&std::io::stdout());
-        for p in &all {
-            let state = if p.is_open(now_ms()) || p.state != ProposalState::Pending {
-                p.state
-            } else {
-                ProposalState::Expired
-            };
-            let risk = if p.risks.is_empty() { "" } else { "  !WIDE" };
-            let line = format!(
-                "{:<16} {:<10} {:<8} {}{risk}",
-                format!("{}/{}", p.bottle, p.id),
-                state.as_str(),
-                ago(p.made_ms, now_ms()),
-                p.ask.summary()
-            );
-            println!(
-                "{}",
-                if p.risks.is_empty() { line } else { paint(Tone::Risk, &line, colour) }
-            );
+        let colour = use_colour(&std::io::stdout());
+        let rows: Vec<[String; 4]> = all.iter().map(row).collect();
+        for (p, line) in all.iter().zip(columns(&rows)) {
+            let tone = if p.risks.is_empty() { Tone::Plain } else { Tone::Risk };
+            println!("{}", paint(tone, &line, colour));
         }
         if all.is_empty() {
             say("bottle: nobody asks for anything");
         }
         Ok(0)
     }
+}
+
+/// The cells of a proposal's line in the list.
+fn row(p: &Proposal) -> [String; 4] {
+    let state = if p.is_open(now_ms()) || p.state != ProposalState::Pending {
+        p.state
+    } else {
+        ProposalState::Expired
+    };
+    let wide = if p.risks.is_empty() { "" } else { "  !WIDE" };
+    let summary = format!("{}{wide}", p.ask.summary());
+    let id = format!("{}/{}", p.bottle, p.id);
+    [id, state.as_str().to_owned(), ago(p.made_ms, now_ms()), summary]
 }
 
 fn print(found: &Found, out: &mut dyn Write, colour: bool) -> Result<()> {
@@ -199,7 +198,7 @@ fn show(id: &Id, json: bool) -> Result<u8> {
     if json {
         return print_json(&found.proposal).map(|()| 0);
     }
-    let colour = colour_on(&std::io::stdout());
+    let colour = use_colour(&std::io::stdout());
     print(&found, &mut std::io::stdout().lock(), colour)?;
     if found.proposal.is_open(now_ms()) {
         let outdated = found
@@ -263,7 +262,7 @@ impl Approve {
         };
         let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
         if found.proposal.state == ProposalState::Pending {
-            print(&found, &mut std::io::stderr(), colour_on(&std::io::stderr()))?;
+            print(&found, &mut std::io::stderr(), use_colour(&std::io::stderr()))?;
         }
         let now = policy.digest_for(&found.proposal.ask);
         let against = match &self.against {
@@ -275,7 +274,8 @@ impl Approve {
                 && terminal
                 && found.proposal.state == ProposalState::Pending =>
             {
-                if !yes("the policy has changed since; approve the change as it is shown now?")? {
+                if !confirm("the policy has changed since; approve the change as it is shown now?")?
+                {
                     return Err(Error::new(Kind::Declined, "nothing is decided"));
                 }
                 now
@@ -287,7 +287,7 @@ impl Approve {
         let ask = route.clone().map_or_else(|| found.proposal.ask.clone(), Ask::Route);
         let typed = match (&self.type_name, ask.name_to_type()) {
             (None, Some(name)) if !ask.risks().is_empty() && terminal => {
-                Some(line(&format!("this is wide; type {name} to approve it: "))?)
+                Some(ask_line(&format!("this is wide; type {name} to approve it:"))?)
             }
             (given, _) => given.clone(),
         };
@@ -299,7 +299,7 @@ impl Approve {
     fn answer(&self, proposal: &Proposal, terminal: bool) -> Result<Option<String>> {
         let Ask::Question { choices, .. } = &proposal.ask else { return Ok(None) };
         let given = match &self.answer {
-            None if terminal => Some(line("answer: ")?),
+            None if terminal => Some(ask_line("answer:")?),
             given => given.clone(),
         };
         let chosen = |g: &String| {
@@ -373,15 +373,4 @@ fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
         Error::new(Kind::Config, format!("what you wrote is no route: {}", e.message()))
     })?;
     Ok(RouteAsk { host, methods, paths, ..asked.clone() })
-}
-
-fn line(question: &str) -> Result<String> {
-    prompt(question);
-    let mut text = String::new();
-    std::io::stdin().read_line(&mut text).context(Kind::Declined, || "no answer".into())?;
-    Ok(text.trim().to_owned())
-}
-
-fn yes(question: &str) -> Result<bool> {
-    Ok(matches!(line(&format!("{question} [y/N] "))?.as_str(), "y" | "Y" | "yes"))
 }

@@ -249,6 +249,9 @@ pub async fn decide(dir: &BottleDir, decide: Decide) -> Result<Answer> {
     answer.map_err(|_| late())
 }
 
+/// Longest time to wait for a teardown, in which a large workspace may be saved.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(120);
+
 /// Asks the orchestrator to tear the bottle down and waits until it has, at most `deadline`.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use bottle_policy::{EgressInput, GatePolicy, Route, Secret, TokenName};
 use tokio::sync::{Notify, watch};
 
 pub use attach::attach;
-pub use control::{Request, connect, decide, stop};
+pub use control::{Request, STOP_DEADLINE, connect, decide, stop};
 
 use crate::bundle::{Bundle, BundleRuntime, BundleSpec, HostProcesses};
 use crate::closure::Closure;

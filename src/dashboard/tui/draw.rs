@@ -8,9 +8,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
 
 use super::state::{Asking, Pane, State};
-use crate::dashboard::model::Board;
+use crate::dashboard::model::DashboardModel;
+use crate::humanize::age;
 use crate::state::now_ms;
-use crate::supervise::ago;
 
 const ASCII: border::Set = border::Set {
     top_left: "+",
@@ -80,32 +80,32 @@ impl Look {
 
 const CHOSEN: Modifier = Modifier::REVERSED;
 
-pub fn draw(frame: &mut Frame<'_>, board: &Board, state: &mut State) {
+pub fn draw(frame: &mut Frame<'_>, model: &DashboardModel, state: &mut State) {
     let look = Look { colour: state.colour, unicode: state.unicode };
     let [body, status, keys] =
         Layout::vertical([Constraint::Min(3), Constraint::Length(1), Constraint::Length(1)])
             .areas(frame.area());
     let most = if state.pane == Pane::Bottles { (frame.area().height / 3).max(4) } else { 4 };
-    let rows = u16::try_from(board.bottles.len()).unwrap_or(u16::MAX).clamp(1, most);
+    let rows = u16::try_from(model.bottles.len()).unwrap_or(u16::MAX).clamp(1, most);
     let log = match state.pane {
         Pane::Log => Constraint::Fill(3),
         _ => Constraint::Fill(1),
     };
     let [top, middle, bottom] =
         Layout::vertical([Constraint::Length(rows + 3), Constraint::Fill(2), log]).areas(body);
-    bottles(frame, top, board, state, &look);
+    bottles(frame, top, model, state, &look);
     let [list, detail] =
         Layout::horizontal([Constraint::Percentage(45), Constraint::Percentage(55)]).areas(middle);
-    proposals(frame, list, board, state, &look);
+    proposals(frame, list, model, state, &look);
     let detail_title = if state.building.is_some() { "launch" } else { "proposal" };
     let inner = look.block(detail_title.to_owned(), false);
     frame.render_widget(
-        Paragraph::new(details(board, state, &look, detail.height))
+        Paragraph::new(details(model, state, &look, detail.height))
             .wrap(Wrap { trim: false })
             .block(inner),
         detail,
     );
-    lines(frame, bottom, board, state, &look);
+    lines(frame, bottom, model, state, &look);
     frame.render_widget(Paragraph::new(status_line(state, &look)), status);
     frame.render_widget(
         Paragraph::new(look.line(keys_of(state), Style::new().add_modifier(CHOSEN))),
@@ -116,7 +116,7 @@ pub fn draw(frame: &mut Frame<'_>, board: &Board, state: &mut State) {
     }
 }
 
-fn bottles(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, look: &Look) {
+fn bottles(frame: &mut Frame<'_>, area: Rect, model: &DashboardModel, state: &State, look: &Look) {
     let title = Style::new().add_modifier(Modifier::BOLD);
     let mut text = vec![look.line(
         format!(
@@ -127,15 +127,15 @@ fn bottles(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, look
     )];
     let height = usize::from(area.height.saturating_sub(3)).max(1);
     let first = state.bottle.saturating_sub(height - 1);
-    for (i, b) in board.bottles.iter().enumerate().skip(first).take(height) {
-        let age = ago(b.started_ms, now_ms());
+    for (i, b) in model.bottles.iter().enumerate().skip(first).take(height) {
+        let age = age(b.started_ms, now_ms());
         let memory = if b.memory == 0 { "-".to_owned() } else { format!("{} MiB", b.memory >> 20) };
         let row = format!(
             "{:<20} {:<9} {:<6} {:>8} {:>5} {memory:>9} {:>5}",
             b.name,
-            b.state,
+            b.state.as_str(),
             b.engine,
-            age.trim_end_matches(" ago"),
+            age,
             b.cpu,
             b.pending
         );
@@ -145,7 +145,7 @@ fn bottles(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, look
         }
         text.push(look.line(row, style));
     }
-    if board.bottles.is_empty() {
+    if model.bottles.is_empty() {
         text.push(look.line("no bottles; n launches one", Style::new()));
     }
     frame.render_widget(
@@ -154,10 +154,16 @@ fn bottles(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, look
     );
 }
 
-fn proposals(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, look: &Look) {
+fn proposals(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    model: &DashboardModel,
+    state: &State,
+    look: &Look,
+) {
     let height = usize::from(area.height.saturating_sub(2)).max(1);
     let first = state.proposal.saturating_sub(height - 1);
-    let text: Vec<Line<'_>> = board
+    let text: Vec<Line<'_>> = model
         .proposals
         .iter()
         .enumerate()
@@ -182,7 +188,7 @@ fn proposals(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, lo
             look.line(row, style)
         })
         .collect();
-    let open = board.proposals.iter().filter(|p| p.open).count();
+    let open = model.proposals.iter().filter(|p| p.open).count();
     frame.render_widget(
         Paragraph::new(text)
             .block(look.block(format!("2 proposals, {open} open"), state.pane == Pane::Proposals)),
@@ -190,7 +196,7 @@ fn proposals(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, lo
     );
 }
 
-fn details<'a>(board: &Board, state: &State, look: &Look, height: u16) -> Vec<Line<'a>> {
+fn details<'a>(model: &DashboardModel, state: &State, look: &Look, height: u16) -> Vec<Line<'a>> {
     if let Some(building) = &state.building {
         let most = usize::from(height.saturating_sub(2));
         let first = building.lines.len().saturating_sub(most);
@@ -199,19 +205,25 @@ fn details<'a>(board: &Board, state: &State, look: &Look, height: u16) -> Vec<Li
             .map(|l| look.line(l.clone(), Style::new()))
             .collect();
     }
-    match state.chosen_proposal(board) {
+    match state.chosen_proposal(model) {
         Some(p) => p.lines.iter().map(|(tone, l)| look.line(l.clone(), look.tone(tone))).collect(),
         None => vec![look.line("nobody asks for anything", Style::new())],
     }
 }
 
-fn lines(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &mut State, look: &Look) {
+fn lines(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    model: &DashboardModel,
+    state: &mut State,
+    look: &Look,
+) {
     let height = usize::from(area.height.saturating_sub(2));
-    let shown: Vec<Line<'_>> = board
+    let shown: Vec<Line<'_>> = model
         .lines
         .iter()
         .rev()
-        .filter(|l| l.has(&state.filter))
+        .filter(|l| l.contains(&state.filter))
         .skip(state.scroll)
         .take(height)
         .map(|l| {

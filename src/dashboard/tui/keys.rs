@@ -3,10 +3,10 @@
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::state::{Asking, Pane, State, Todo};
-use crate::dashboard::model::{Board, ProposalRow};
+use crate::dashboard::model::{DashboardModel, ProposalRow};
 use crate::supervise::{Scope, Verdict};
 
-pub fn key(key: KeyEvent, board: &Board, state: &mut State) -> Todo {
+pub fn key(key: KeyEvent, model: &DashboardModel, state: &mut State) -> Todo {
     if key.kind == KeyEventKind::Release {
         return Todo::Nothing;
     }
@@ -15,7 +15,7 @@ pub fn key(key: KeyEvent, board: &Board, state: &mut State) -> Todo {
     }
     match state.asking.take() {
         Some(asking) => typed(key.code, asking, state),
-        None => return command(key.code, board, state),
+        None => return command(key.code, model, state),
     }
     Todo::Nothing
 }
@@ -71,7 +71,7 @@ fn entered(asking: Asking, state: &mut State) {
     }
 }
 
-fn command(code: KeyCode, board: &Board, state: &mut State) -> Todo {
+fn command(code: KeyCode, model: &DashboardModel, state: &mut State) -> Todo {
     state.note = None;
     match code {
         KeyCode::Char('q') => return Todo::Quit,
@@ -96,31 +96,31 @@ fn command(code: KeyCode, board: &Board, state: &mut State) -> Todo {
                 (Pane::Log, true) | (Pane::Proposals, false) => Pane::Bottles,
             };
         }
-        KeyCode::Up | KeyCode::Char('k') => go(-1, board, state),
-        KeyCode::Down | KeyCode::Char('j') => go(1, board, state),
-        KeyCode::PageUp => go(-10, board, state),
-        KeyCode::PageDown => go(10, board, state),
+        KeyCode::Up | KeyCode::Char('k') => go(-1, model, state),
+        KeyCode::Down | KeyCode::Char('j') => go(1, model, state),
+        KeyCode::PageUp => go(-10, model, state),
+        KeyCode::PageDown => go(10, model, state),
         _ => match state.pane {
-            Pane::Bottles => return on_bottle(code, board, state),
-            Pane::Proposals => return on_proposal(code, board, state),
+            Pane::Bottles => return on_bottle(code, model, state),
+            Pane::Proposals => return on_proposal(code, model, state),
             Pane::Log => {}
         },
     }
     Todo::Nothing
 }
 
-fn go(by: isize, board: &Board, state: &mut State) {
+fn go(by: isize, model: &DashboardModel, state: &mut State) {
     let moved = |at: usize, len: usize| at.saturating_add_signed(by).min(len.saturating_sub(1));
     match state.pane {
-        Pane::Bottles => state.bottle = moved(state.bottle, board.bottles.len()),
-        Pane::Proposals => state.proposal = moved(state.proposal, board.proposals.len()),
-        Pane::Log => state.scroll = state.scroll.saturating_add_signed(-by).min(board.lines.len()),
+        Pane::Bottles => state.bottle = moved(state.bottle, model.bottles.len()),
+        Pane::Proposals => state.proposal = moved(state.proposal, model.proposals.len()),
+        Pane::Log => state.scroll = state.scroll.saturating_add_signed(-by).min(model.lines.len()),
     }
-    state.remember(board);
+    state.remember(model);
 }
 
-fn on_bottle(code: KeyCode, board: &Board, state: &mut State) -> Todo {
-    let Some(bottle) = state.chosen_bottle(board).map(|b| b.name.clone()) else {
+fn on_bottle(code: KeyCode, model: &DashboardModel, state: &mut State) -> Todo {
+    let Some(bottle) = state.chosen_bottle(model).map(|b| b.name.clone()) else {
         return Todo::Nothing;
     };
     match code {
@@ -134,8 +134,8 @@ fn on_bottle(code: KeyCode, board: &Board, state: &mut State) -> Todo {
     Todo::Nothing
 }
 
-fn on_proposal(code: KeyCode, board: &Board, state: &mut State) -> Todo {
-    let Some(p) = state.chosen_proposal(board).filter(|p| p.open).cloned() else {
+fn on_proposal(code: KeyCode, model: &DashboardModel, state: &mut State) -> Todo {
+    let Some(p) = state.chosen_proposal(model).filter(|p| p.open).cloned() else {
         return Todo::Nothing;
     };
     match code {

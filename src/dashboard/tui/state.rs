@@ -5,13 +5,13 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
-use crate::dashboard::model::{Board, BottleRow, ProposalRow};
-use crate::launch;
+use crate::dashboard::decide;
+use crate::dashboard::model::{BottleRow, DashboardModel, ProposalRow};
+use crate::host::runtime::block_on;
 use crate::manifest::neutral;
 use crate::state::Roots;
-use crate::supervise::{Answer, Decide, Scope, Verdict};
+use crate::supervise::{Scope, Verdict};
 
 /// A part of the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +72,12 @@ pub struct State {
     pub colour: bool,
     pub unicode: bool,
     roots: Roots,
-    told: Sender<String>,
+    outcomes: Sender<String>,
     chosen: Option<(String, u32)>,
 }
 
 impl State {
-    pub fn new(roots: Roots, told: Sender<String>) -> Self {
+    pub fn new(roots: Roots, outcomes: Sender<String>) -> Self {
         let set = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let locale = set("LC_ALL")
             .or_else(|| set("LC_CTYPE"))
@@ -97,37 +97,37 @@ impl State {
             colour: set("NO_COLOR").is_none() && set("TERM").as_deref() != Some("dumb"),
             unicode: locale.contains("utf-8") || locale.contains("utf8"),
             roots,
-            told,
+            outcomes,
             chosen: None,
         }
     }
 
-    /// After the board has changed: what was chosen stays chosen, wherever it is now.
-    pub fn look(&mut self, board: &Board) -> bool {
+    /// Follows a change of the model: what was chosen stays chosen, wherever it is now.
+    pub fn refresh(&mut self, model: &DashboardModel) -> bool {
         if let Some(at) = self
             .chosen
             .as_ref()
-            .and_then(|c| board.proposals.iter().position(|p| (&p.bottle, p.id) == (&c.0, c.1)))
+            .and_then(|c| model.proposals.iter().position(|p| (&p.bottle, p.id) == (&c.0, c.1)))
         {
             self.proposal = at;
         }
-        self.proposal = self.proposal.min(board.proposals.len().saturating_sub(1));
-        self.bottle = self.bottle.min(board.bottles.len().saturating_sub(1));
-        self.remember(board);
-        self.building.as_mut().is_some_and(Building::look)
+        self.proposal = self.proposal.min(model.proposals.len().saturating_sub(1));
+        self.bottle = self.bottle.min(model.bottles.len().saturating_sub(1));
+        self.remember(model);
+        self.building.as_mut().is_some_and(Building::refresh)
     }
 
     /// Keeps what is chosen by its name.
-    pub fn remember(&mut self, board: &Board) {
-        self.chosen = board.proposals.get(self.proposal).map(|p| (p.bottle.clone(), p.id));
+    pub fn remember(&mut self, model: &DashboardModel) {
+        self.chosen = model.proposals.get(self.proposal).map(|p| (p.bottle.clone(), p.id));
     }
 
-    pub fn chosen_proposal<'b>(&self, board: &'b Board) -> Option<&'b ProposalRow> {
-        board.proposals.get(self.proposal)
+    pub fn chosen_proposal<'m>(&self, model: &'m DashboardModel) -> Option<&'m ProposalRow> {
+        model.proposals.get(self.proposal)
     }
 
-    pub fn chosen_bottle<'b>(&self, board: &'b Board) -> Option<&'b BottleRow> {
-        board.bottles.get(self.bottle)
+    pub fn chosen_bottle<'m>(&self, model: &'m DashboardModel) -> Option<&'m BottleRow> {
+        model.bottles.get(self.bottle)
     }
 
     pub fn ask(&mut self, asking: Asking) {
@@ -151,37 +151,28 @@ impl State {
     }
 
     pub fn decide(&mut self, p: &ProposalRow, verdict: Verdict) {
-        let (roots, told, bottle, id) =
-            (self.roots.clone(), self.told.clone(), p.bottle.clone(), p.id);
+        let (bottle, id) = (p.bottle.clone(), p.id);
         self.note = Some(format!("deciding {bottle}/{id} …"));
-        std::thread::spawn(move || {
-            let dir = roots.bottle(&bottle);
-            let answer = dir.and_then(|dir| {
-                crate::host::runtime::block_on(launch::decide(
-                    &dir,
-                    Decide { id, via: "dashboard".into(), verdict },
-                ))
-            });
-            let _ = told.send(match answer {
-                Ok(Answer::Done { text }) => text,
-                Ok(Answer::Outdated { .. }) => format!(
-                    "the policy has changed: look at {bottle}/{id} again, nothing is decided"
-                ),
-                Ok(Answer::Refused { why, .. }) => format!("not decided: {why}"),
-                Err(e) => e.to_string(),
-            });
+        self.in_background(async move |roots| {
+            let decided = decide::decide(&roots, &bottle, id, "dashboard", verdict).await;
+            decided.unwrap_or_else(|why| format!("not decided: {why}"))
         });
     }
 
     pub fn stop(&mut self, bottle: String) {
-        let (roots, told) = (self.roots.clone(), self.told.clone());
         self.note = Some(format!("stopping {bottle} …"));
+        self.in_background(async move |roots| {
+            let stopped = decide::stop(&roots, &bottle).await;
+            stopped.unwrap_or_else(|why| format!("not stopped: {why}"))
+        });
+    }
+
+    /// Runs `work` on a thread; its result arrives as a note.
+    fn in_background(&self, work: impl AsyncFnOnce(Roots) -> String + Send + 'static) {
+        let (roots, outcomes) = (self.roots.clone(), self.outcomes.clone());
         std::thread::spawn(move || {
-            let stopped = roots.bottle(&bottle).and_then(|dir| {
-                crate::host::runtime::block_on(launch::stop(&dir, Duration::from_secs(30)))
-            });
-            let _ = told
-                .send(stopped.map_or_else(|e| e.to_string(), |()| format!("{bottle} is stopped")));
+            let text = block_on(async { Ok(work(roots).await) });
+            let _ = outcomes.send(text.unwrap_or_else(|e| e.to_string()));
         });
     }
 
@@ -234,7 +225,7 @@ fn bottle(args: &[&str]) -> Command {
 }
 
 impl Building {
-    fn look(&mut self) -> bool {
+    fn refresh(&mut self) -> bool {
         let Some(child) = &mut self.child else { return false };
         let ended = child.try_wait().ok().flatten();
         let text = std::fs::read(&self.out).unwrap_or_default();
