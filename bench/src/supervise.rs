@@ -46,7 +46,7 @@ pub fn run(report: &mut Report, binary: &Path, options: &Options) -> Result<(), 
 }
 
 fn text(e: impl std::fmt::Display) -> String {
-    e.to_string()
+    format!("{e:#}")
 }
 
 fn roots(home: &Home) -> Result<Roots, String> {

@@ -20,7 +20,7 @@ impl Args {
                 Ok(true) => println!("{}: torn down", bottle.slug()),
                 Ok(false) => {}
                 Err(e) => {
-                    say(format_args!("bottle: {}: {e}", bottle.slug()));
+                    say(format_args!("bottle: {}: {e:#}", bottle.slug()));
                     failure = Some(e);
                 }
             }
@@ -37,7 +37,7 @@ pub(super) fn sweep(roots: &Roots) {
                 say(format_args!("bottle: {} had crashed and was torn down", bottle.slug()))
             }
             Ok(false) => {}
-            Err(e) => say(format_args!("bottle: {}: {e}", bottle.slug())),
+            Err(e) => say(format_args!("bottle: {}: {e:#}", bottle.slug())),
         }
     }
 }
@@ -48,7 +48,7 @@ fn recover(bottle: &BottleDir) -> Result<bool> {
     // Neither failure keeps the other from being undone.
     let (torn_down, revoked) = (bottle.recover(), revoke(bottle));
     if let (Err(_), Err(e)) = (&torn_down, &revoked) {
-        say(format_args!("bottle: {}: {e}", bottle.slug()));
+        say(format_args!("bottle: {}: {e:#}", bottle.slug()));
     }
     let torn_down = torn_down?;
     Ok(revoked? || torn_down)

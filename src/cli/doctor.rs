@@ -42,7 +42,7 @@ fn finding(
 }
 
 fn failed(what: &'static str, error: &Error) -> Finding {
-    finding(what, Level::Failed, error.to_string(), error.hint_text())
+    finding(what, Level::Failed, error.chain(), error.hint_text())
 }
 
 impl Args {

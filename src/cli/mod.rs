@@ -25,12 +25,13 @@ mod stop;
 mod unpulled;
 mod web;
 
-use std::process::ExitCode;
-
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use output::{print_error, use_colour};
+use crate::error::Result;
+use output::use_colour;
+
+pub use output::report;
 
 /// What each exit code means; README.md has the same list.
 const EXIT_CODES: &str = "\
@@ -110,15 +111,17 @@ enum Command {
     Completions(completions::Args),
 }
 
-/// Runs the command line of this process.
-#[must_use]
-pub fn main() -> ExitCode {
+/// Runs the command line of this process and returns its exit code.
+///
+/// # Errors
+/// That of the command.
+pub fn run() -> Result<u8> {
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
     if !matches!(cli.command, Command::Launch(_) | Command::Resume(_) | Command::Exec(_)) {
         end_with_a_closed_pipe();
     }
-    let ran = match cli.command {
+    match cli.command {
         Command::Launch(args) => args.run(),
         Command::Init(args) => args.run(),
         Command::Resume(args) => args.run(),
@@ -139,13 +142,6 @@ pub fn main() -> ExitCode {
         Command::Cleanup(args) => args.run(),
         Command::Doctor(args) => args.run(),
         Command::Completions(args) => args.run(&mut Cli::command()),
-    };
-    match ran {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            print_error(&error);
-            ExitCode::from(error.kind().exit_code())
-        }
     }
 }
 

@@ -6,17 +6,20 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::host::stderr::{prompt, say};
 use crate::manifest::neutral;
 
-/// Prints an error and its hint on standard error.
-pub(super) fn print_error(error: &Error) {
+/// Tells the operator what failed, why, and what to do next; returns the exit code.
+#[must_use]
+pub fn report(error: &anyhow::Error) -> u8 {
     let colour = use_colour(&std::io::stderr());
     let (red, dim, plain) =
         if colour { ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
     // Messages may quote what a guest or a file contains.
     let clean = |text: &str| text.lines().map(neutral).collect::<Vec<_>>().join("\n");
-    say(format_args!("{red}bottle: {plain}{}", clean(&error.to_string())));
-    if let Some(hint) = error.hint_text() {
+    say(format_args!("{red}bottle: {plain}{}", clean(&format!("{error:#}"))));
+    let Some(error) = error.downcast_ref::<Error>() else { return Kind::Internal.exit_code() };
+    for hint in error.hints() {
         say(format_args!("{dim}  hint: {}{plain}", clean(hint)));
     }
+    error.kind().exit_code()
 }
 
 /// True on a terminal, unless NO_COLOR is set.

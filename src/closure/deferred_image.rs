@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
 use super::{Closure, Image};
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::process::{Program, Sink};
 use crate::host::stderr::say;
 
 /// How an engine's image is built.
@@ -121,14 +121,15 @@ fn run(program: &Path, build: &Build, sources: &[String], root: &Path, quiet: bo
         root.display(),
         sources.join(" ")
     );
-    let said = if quiet { Stdio::null() } else { Stdio::inherit() };
-    let status = Command::new(program)
+    // In the foreground, so that Ctrl-C ends the builders too.
+    let status = Program::new("realise", program)
         .arg(&build.drv)
         .arg(root)
         .args(sources)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(said)
+        .inherit_env()
+        .in_foreground()
+        .stdout(Sink::Null)
+        .stderr(if quiet { Sink::Null } else { Sink::Inherit })
         .status()
         .context(Kind::Engine, || format!("cannot run {}", program.display()))?;
     if status.success() {

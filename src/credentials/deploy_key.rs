@@ -103,7 +103,7 @@ pub(crate) async fn register(
         };
         known.push(registered.clone());
         write(dir, &known)?;
-        match registered.ask(action).await.map_err(|e| failed(&e))? {
+        match registered.ask(action).await.map_err(|e| failed(&e.chain()))? {
             Answer::Refused(why) => {
                 known.pop();
                 write(dir, &known)?;
@@ -138,7 +138,7 @@ pub async fn revoke(dir: &BottleDir, since: u64) -> Result<bool> {
             // It may be there in a moment. The next command looks again.
             Ok(Answer::Absent) => None,
             Ok(Answer::Refused(why)) => Some(why),
-            Err(e) => Some(e.to_string()),
+            Err(e) => Some(e.chain()),
         };
         left.push(key.clone());
         let Some(failure) = failure else { continue };
@@ -168,7 +168,7 @@ pub async fn revoke(dir: &BottleDir, since: u64) -> Result<bool> {
 /// The same before a launch: what an earlier one left is not this one's failure, but is said.
 pub(crate) async fn revoke_left(dir: &BottleDir) {
     if let Err(e) = revoke(dir, 0).await {
-        say(format_args!("bottle: {e}"));
+        say(format_args!("bottle: {e:#}"));
     }
 }
 

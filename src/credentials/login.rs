@@ -77,7 +77,7 @@ pub(crate) async fn token(
         .run_with(&request, DEADLINE, Kind::Config)
         .await
         .map(Zeroizing::new)
-        .map_err(|e| format!("{why}: {e}; run: {run}"))?;
+        .map_err(|e| format!("{why}: {e:#}; run: {run}"))?;
     let renewed: Renewed = serde_json::from_slice(&answer)
         .map_err(|_| format!("{why}: its client said nothing; run: {run}"))?;
     let token = match &renewed {

@@ -167,7 +167,7 @@ impl Work {
             if let Err(e) = told {
                 // The launch sees the daemon's end itself. Until then its standard input stays
                 // open: it is its lifeline.
-                tracing::debug!("{e}");
+                tracing::debug!("{e:#}");
                 return std::future::pending().await;
             }
         }
@@ -249,7 +249,7 @@ impl Work {
 
 /// One line; what it quotes of the manifest cannot drive a terminal.
 fn failed(e: &Error) -> String {
-    format!("bottle: {}; the old value stays in use", neutral(&e.to_string()))
+    format!("bottle: {}; the old value stays in use", neutral(&e.chain()))
 }
 
 async fn sleep_until(when: Option<Instant>) {

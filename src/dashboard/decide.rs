@@ -14,9 +14,9 @@ pub(super) async fn decide(
     via: &str,
     verdict: Verdict,
 ) -> Result<String, String> {
-    let dir = roots.bottle(bottle).map_err(|e| e.to_string())?;
+    let dir = roots.bottle(bottle).map_err(|e| e.chain())?;
     let decision = Decide { id, via: via.to_owned(), verdict };
-    match launch::decide(&dir, decision).await.map_err(|e| e.to_string())? {
+    match launch::decide(&dir, decision).await.map_err(|e| e.chain())? {
         Answer::Done { text } => Ok(text),
         Answer::Refused { why, .. } => Err(why),
         Answer::Outdated { .. } => {
@@ -27,7 +27,7 @@ pub(super) async fn decide(
 
 /// Stops a bottle. `Ok` says so, `Err` why it is not gone.
 pub(super) async fn stop(roots: &Roots, bottle: &str) -> Result<String, String> {
-    let dir = roots.bottle(bottle).map_err(|e| e.to_string())?;
+    let dir = roots.bottle(bottle).map_err(|e| e.chain())?;
     let stopped = launch::stop(&dir, launch::STOP_DEADLINE).await;
-    stopped.map(|()| format!("{bottle} is stopped")).map_err(|e| e.to_string())
+    stopped.map(|()| format!("{bottle} is stopped")).map_err(|e| e.chain())
 }

@@ -1,5 +1,6 @@
 //! What the orchestrator asks of the host: child processes, the terminal, standard error.
 
+pub mod git;
 pub mod process;
 pub mod runtime;
 pub mod stderr;

@@ -101,7 +101,7 @@ impl Control {
             let control = Arc::clone(&shared);
             tokio::spawn(async move {
                 if let Err(e) = control.answer(client).await {
-                    tracing::debug!("control: {e}");
+                    tracing::debug!("control: {e:#}");
                 }
             });
         }

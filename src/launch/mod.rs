@@ -310,12 +310,12 @@ impl Underway<'_> {
                         "bottle: {n} file{} changed in the bottle; nothing is lost: bottle diff {slug}, bottle pull {slug}",
                         if n == 1 { "" } else { "s" }
                     )),
-                    Err(e) => say(format_args!("bottle: {e}")),
+                    Err(e) => say(format_args!("bottle: {e:#}")),
                 },
                 Err(e) => {
                     let _ = std::fs::remove_file(self.dir.work());
                     say(format_args!(
-                        "bottle: {e}; what was not pulled is lost{}",
+                        "bottle: {e:#}; what was not pulled is lost{}",
                         if self.launch.keep { ", but for the disk" } else { "" }
                     ));
                 }
@@ -343,7 +343,7 @@ impl Underway<'_> {
             Ok(()) => say(format_args!(
                 "bottle: {slug} is stopped; bottle resume {slug} goes on with it, bottle rm {slug} forgets it"
             )),
-            Err(e) => say(format_args!("bottle: {e}, so {slug} cannot be resumed")),
+            Err(e) => say(format_args!("bottle: {e:#}, so {slug} cannot be resumed")),
         }
     }
 
@@ -372,11 +372,11 @@ impl Underway<'_> {
             .dir
             .write_metadata(&self.metadata.ended(Phase::Exited, outcome.as_ref().ok().copied()))
         {
-            say(format_args!("bottle: {e}"));
+            say(format_args!("bottle: {e:#}"));
         }
         let unwound = match (unwound, revoked) {
             (Err(a), Err(b)) => {
-                Err(Error::new(a.kind(), format!("{a}; {b}")).hint("bottle cleanup"))
+                Err(Error::new(a.kind(), format!("{a:#}; {b:#}")).hint("bottle cleanup"))
             }
             (unwound, revoked) => unwound.and(revoked),
         };
@@ -384,7 +384,7 @@ impl Underway<'_> {
             (outcome, Ok(())) => outcome,
             (Ok(_), Err(unwind)) => Err(unwind),
             (Err(outcome), Err(unwind)) => {
-                Err(Error::new(outcome.kind(), format!("{outcome}; and then {unwind}"))
+                Err(Error::new(outcome.kind(), format!("{outcome:#}; and then {unwind:#}"))
                     .hint("bottle cleanup"))
             }
         }

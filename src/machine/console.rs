@@ -79,11 +79,7 @@ impl Console {
         if lines.is_empty() {
             return error;
         }
-        let mut explained =
-            Error::new(error.kind(), format!("{error}; its console said: {}", lines.join(" | ")));
-        if let Some(hint) = error.hint_text() {
-            explained = explained.hint(hint);
-        }
-        explained
+        let message = format!("{error:#}; its console said: {}", lines.join(" | "));
+        Error::new(error.kind(), message).hints_of(&error)
     }
 }

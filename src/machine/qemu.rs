@@ -150,7 +150,7 @@ impl Engine for Qemu<'_> {
             Err(BootFailure { error, kernel_ran: true }) => {
                 // Emulated on an overloaded host, a kernel now and then gives up on its clocks.
                 // Nothing has happened yet.
-                tracing::warn!("{error}; booting once more");
+                tracing::warn!("{error:#}; booting once more");
                 super::disk::make(self.closure, spec, journal).await?;
                 self.boot(spec, journal).await.map_err(|failure| failure.error)
             }
@@ -220,8 +220,8 @@ impl Qemu<'_> {
 
 async fn boot_failure(vmm: &mut Daemon, why: &str) -> Error {
     let failure = vmm.failure().await;
-    let error = Error::new(Kind::Engine, format!("the machine did not start: {why}; {failure}"));
-    error.hint(failure.hint_text().unwrap_or("bottle doctor"))
+    Error::new(Kind::Engine, format!("the machine did not start: {why}; {failure:#}"))
+        .hints_of(&failure)
 }
 
 /// `/nix/store/HASH-NAME` of a path below it.

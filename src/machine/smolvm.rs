@@ -328,8 +328,8 @@ impl Engine for Smolvm<'_> {
         match self.boot(spec, journal).await {
             // smolvm waits 30 s for the guest's next sign of life, which is little where it is
             // emulated. Nothing has happened yet.
-            Err(error) if error.to_string().contains(SLOW) => {
-                tracing::warn!("{error}; booting once more");
+            Err(error) if error.chain().contains(SLOW) => {
+                tracing::warn!("{error:#}; booting once more");
                 let console = || Console::file(console(&spec.disk.with_file_name("machine")));
                 self.boot(spec, journal).await.map_err(|e| console().explain(e))
             }

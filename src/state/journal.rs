@@ -15,9 +15,19 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::process::ProcessRecord;
 
 /// How long a process may take to end after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(3);
+
+impl ProcessRecord for Journal {
+    fn record_process(&mut self, name: &str, pid: i32) -> Result<()> {
+        match ProcessId::of(pid) {
+            Some(id) => self.record(&Step::Process { name: name.to_owned(), id }),
+            None => Ok(()),
+        }
+    }
+}
 
 /// One thing to undo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -278,6 +288,7 @@ fn end(name: &str, id: ProcessId) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::process::Program;
 
     #[test]
     fn unwind_ends_processes_and_removes_files_in_reverse_order() {
@@ -286,8 +297,8 @@ mod tests {
         fs::create_dir(&runtime).expect("run");
         let disk = dir.path().join("disk");
         fs::write(&disk, b"x").expect("disk");
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().expect("sleep");
-        let id = ProcessId::of(i32::try_from(child.id()).expect("pid")).expect("runs");
+        let child = Program::new("sleep", "/bin/sleep").arg("100").start().expect("sleep");
+        let id = ProcessId::of(child.pid()).expect("runs");
         let path = dir.path().join("journal.jsonl");
         let mut journal = Journal::begin(path.clone()).expect("journal");
         journal.record(&Step::RuntimeDir { path: runtime.clone() }).expect("record");
@@ -325,23 +336,15 @@ mod tests {
     #[test]
     fn what_a_daemon_left_behind_ends_with_it_and_nothing_else_does() {
         use std::io::BufRead;
-        use std::os::unix::process::CommandExt;
         let start = || {
-            let mut command = std::process::Command::new("sh");
-            command
-                .args(["-c", "sleep 100 & echo $!; wait"])
-                .process_group(0)
-                .stdout(std::process::Stdio::piped());
-            let mut child = command.spawn().expect("sh");
+            let script = "sleep 100 & echo $!; wait";
+            let mut child = Program::new("sh", "/bin/sh").args(["-c", script]).start().expect("sh");
             let mut line = String::new();
             std::io::BufReader::new(child.stdout.take().expect("stdout"))
                 .read_line(&mut line)
                 .expect("a line");
             let id = |pid| ProcessId::of(pid).expect("runs");
-            let (daemon, orphan) = (
-                id(i32::try_from(child.id()).expect("pid")),
-                id(line.trim().parse().expect("pid")),
-            );
+            let (daemon, orphan) = (id(child.pid()), id(line.trim().parse().expect("pid")));
             child.kill().expect("killed");
             child.wait().expect("reaped");
             (daemon, orphan)

@@ -83,7 +83,7 @@ async fn listen(mut reports: Reports, drafts: mpsc::Sender<SuperviseReport>) {
 async fn tell(mut commands: Commands, mut news: mpsc::Receiver<SuperviseCommand>) {
     while let Some(command) = news.recv().await {
         if let Err(e) = commands.send(&command).await {
-            tracing::debug!("{e}");
+            tracing::debug!("{e:#}");
             return;
         }
     }
@@ -298,7 +298,7 @@ impl Work {
         );
         self.record(proposal.state.as_str(), verdict, proposal, text).map_err(|why| (why, None))?;
         self.reach(Step::Recorded).await;
-        self.queue.put(proposal.clone()).map_err(|e| (e.to_string(), None))?;
+        self.queue.put(proposal.clone()).map_err(|e| (e.chain(), None))?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
         Ok(())
     }
@@ -307,7 +307,7 @@ impl Work {
         if let Some(d) = &mut proposal.decision {
             d.effect = effect;
         }
-        self.queue.put(proposal.clone()).map_err(|e| (e.to_string(), None))?;
+        self.queue.put(proposal.clone()).map_err(|e| (e.chain(), None))?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
         Ok(())
     }

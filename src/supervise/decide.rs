@@ -134,7 +134,7 @@ impl Work {
                 )),
             ));
         }
-        let edit = self.manifest_with(&proposal.ask, None).map_err(|e| (e.to_string(), None))?;
+        let edit = self.manifest_with(&proposal.ask, None).map_err(|e| (e.chain(), None))?;
         proposal.state = ProposalState::Approved;
         proposal.decision =
             Some(Decision { scope: Some(scope), effect: Effect::Applying, ..decision(by, None) });
@@ -160,7 +160,7 @@ impl Work {
         let why =
             format!("proposal {} cannot be put in force, and is open again: {why}", proposal.id);
         self.record("failed", Said_::Deny, &proposal, why.clone()).map_err(|why| (why, None))?;
-        self.queue.put(proposal.clone()).map_err(|e| (e.to_string(), None))?;
+        self.queue.put(proposal.clone()).map_err(|e| (e.chain(), None))?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
         no(why)
     }
@@ -262,7 +262,7 @@ impl Work {
                 Err(e) => {
                     proposal.decision.iter_mut().for_each(|d| d.scope = Some(Scope::Launch));
                     format!(
-                        "proposal {} is in force for this launch, but not saved: {e}",
+                        "proposal {} is in force for this launch, but not saved: {e:#}",
                         proposal.id
                     )
                 }
@@ -326,7 +326,7 @@ impl Work {
             match InForce::read(&self.dir) {
                 Ok(found) => return Ok(found),
                 Err(e) if began.elapsed() >= PATIENCE => {
-                    return Err((e.to_string(), e.hint_text().map(str::to_owned)));
+                    return Err((e.chain(), e.hint_text().map(str::to_owned)));
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
@@ -368,7 +368,7 @@ async fn replace<P: Reloadable + Send + 'static>(
 ) -> Result<String, String> {
     let digest = policy.identity();
     let done = tokio::task::spawn_blocking(move || in_force.replace(&policy)).await;
-    done.map_err(|e| e.to_string())?.map(|()| digest).map_err(|e| e.to_string())
+    done.map_err(|e| e.to_string())?.map(|()| digest).map_err(|e| e.chain())
 }
 
 fn user(uid: u32) -> String {

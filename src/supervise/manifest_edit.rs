@@ -17,7 +17,7 @@ impl Work {
         scope: Scope,
     ) -> Result<Option<Edit>, No> {
         let edit = (scope == Scope::Save).then(|| self.manifest_with(ask, route)).transpose();
-        edit.map_err(|e| (e.to_string(), e.hint_text().map(str::to_owned)))
+        edit.map_err(|e| (e.chain(), e.hint_text().map(str::to_owned)))
     }
 
     /// The manifest of this launch with what was approved.

@@ -29,7 +29,7 @@ impl Work {
         mut ask: Ask,
         reason: Said,
     ) -> Result<ProposalStatus, String> {
-        let policies = crate::live_policy::in_force(&self.dir).map_err(|e| e.to_string())?;
+        let policies = crate::live_policy::in_force(&self.dir).map_err(|e| e.chain())?;
         if let (Ask::Ref { upstream, branches }, Some(git)) = (&mut ask, &policies.git) {
             // Only what is new, so that taking it back takes back nothing else.
             let rules =
@@ -99,7 +99,7 @@ impl Work {
             &proposal,
             format!("proposal {id}: {} ({})", proposal.ask.summary(), proposal.reason),
         )?;
-        self.queue.put(proposal.clone()).map_err(|e| e.to_string())?;
+        self.queue.put(proposal.clone()).map_err(|e| e.chain())?;
         self.new.push_back(Instant::now());
         for old in replaced {
             self.over(

@@ -114,7 +114,7 @@ fn current(
     guards: Guards,
 ) -> Result<Option<Kept>, String> {
     if !guards.follow {
-        return super::changes::look(&on_host.join(path)).map_err(|e| e.to_string());
+        return super::changes::look(&on_host.join(path)).map_err(|e| e.chain());
     }
     let said = |e: Errno| match e {
         Errno::ELOOP | Errno::ENOTDIR => IN_THE_WAY.to_owned(),

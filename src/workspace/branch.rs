@@ -1,13 +1,13 @@
 //! Changes of a guest as a commit on a branch of the operator's repository, without touching its
 //! files.
 
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use super::baseline::Kept;
 use super::changes::Changes;
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::git::{self, Config};
+use crate::host::process::Input;
 
 /// Commits `changes`, whose content is in `taken`, on top of HEAD of the repository that `root` is
 /// in, as the new branch `name`.
@@ -23,20 +23,10 @@ pub fn commit(
     message: &str,
 ) -> Result<()> {
     let what = || format!("cannot make the branch {name}");
+    let command = |args: &[&str]| git::command(git, root, Config::Operator).args(args);
     let run = |args: &[&str]| {
-        let output = command(git, root)
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-            .context(Kind::Engine, what)?;
-        let said =
-            String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_owned();
-        let printed = String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned();
-        if output.status.success() {
-            Ok(printed)
-        } else {
-            Err(Error::new(Kind::Config, format!("{}: {said}", what())))
-        }
+        let printed = git::run(command(args), what)?;
+        Ok::<_, Error>(String::from_utf8_lossy(&printed).trim_end_matches('\n').to_owned())
     };
     run(&["check-ref-format", "--branch", name])?;
     let head = run(&["rev-parse", "--verify", "HEAD^{commit}"])?;
@@ -72,39 +62,8 @@ pub fn commit(
         }
     }
     stream.extend(b"done\n");
-    let mut import = command(git, root);
-    import
-        .args(["fast-import", "--quiet", "--done"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut import = import.spawn().context(Kind::Engine, what)?;
-    let written = import.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(&stream));
-    let output = import.wait_with_output().context(Kind::Engine, what)?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(Error::new(
-            Kind::Config,
-            format!("{}: {}", what(), said.lines().next().unwrap_or_default()),
-        ));
-    }
-    written.context(Kind::Engine, what)
-}
-
-/// The closure's git, with the operator's own identity and none of the programs that a repository's
-/// configuration may name.
-fn command(git: &Path, root: &Path) -> Command {
-    let mut command = Command::new(git);
-    command
-        .env_clear()
-        .current_dir(root)
-        .env("GIT_EXEC_PATH", git.parent().unwrap_or(Path::new("/")).join("../lib/git-core"));
-    command
-        .env("HOME", std::env::var_os("HOME").unwrap_or_default())
-        .env("PATH", "/usr/bin:/bin")
-        .env("LC_ALL", "C");
-    command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]);
-    command
+    let import = command(&["fast-import", "--quiet", "--done"]);
+    git::run(import.stdin(Input::Bytes(stream.into())), what).map(drop)
 }
 
 /// A path as fast-import reads it.

@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use sha2::{Digest, Sha256};
 
 use super::baseline::{Baseline, Kept};
 use super::names::is_git;
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::git::{self, Config};
 use crate::humanize::size;
 
 /// Most files of a workspace.
@@ -72,47 +72,18 @@ impl Snapshot {
     fn list(&mut self, git: &Path, empty: &Path, below: &Path, depth: usize) -> Result<()> {
         let dir = self.root.join(below);
         let what = || format!("cannot list the workspace {}", dir.display());
-        let mut command = Command::new(git);
-        command
-            .env_clear()
-            .env("GIT_EXEC_PATH", git.parent().unwrap_or(Path::new("/")).join("../lib/git-core"));
-        command
-            .env("HOME", std::env::var_os("HOME").unwrap_or_default())
-            .env("PATH", "/usr/bin:/bin")
-            .env("LC_ALL", "C");
-        command.current_dir(&dir).stdin(Stdio::null());
-        // The project's own configuration may name programs.
-        command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]);
-        let known = self.is_repository(git, &dir);
-        if known {
-            command.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+        let command = git::command(git, &dir, Config::Operator);
+        let command = if self.is_repository(git, &dir) {
+            command.args(["ls-files", "-z", "--cached"])
         } else {
             // Without a repository, an empty one lends its rules.
-            let made = Command::new(git)
-                .env_clear()
-                .args(["init", "-q", "--bare"])
-                .arg(empty)
-                .stdin(Stdio::null())
-                .status();
-            if !made.context(Kind::Engine, what)?.success() {
-                return Err(Error::new(Kind::Config, what()));
-            }
-            command.arg("--git-dir").arg(empty).arg("--work-tree").arg(".").args([
-                "ls-files",
-                "-z",
-                "--others",
-                "--exclude-standard",
-            ]);
-        }
-        let output = command.output().context(Kind::Engine, what)?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(Error::new(
-                Kind::Config,
-                format!("{}: {}", what(), said.lines().next().unwrap_or_default()),
-            ));
-        }
-        for name in output.stdout.split(|b| *b == 0).filter(|n| !n.is_empty()) {
+            let init = git::command(git, empty, Config::Repository);
+            git::run(init.args(["init", "-q", "--bare", "."]), what)?;
+            let command = command.arg("--git-dir").arg(empty).args(["--work-tree", "."]);
+            command.args(["ls-files", "-z"])
+        };
+        let names = git::run(command.args(["--others", "--exclude-standard"]), what)?;
+        for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
             let path = below.join(Path::new(std::ffi::OsStr::from_bytes(name)));
             let path: PathBuf = path.components().collect();
             self.add(git, empty, path, depth)?;
@@ -121,10 +92,8 @@ impl Snapshot {
     }
 
     fn is_repository(&self, git: &Path, dir: &Path) -> bool {
-        let mut command = Command::new(git);
-        command.env_clear().args(["rev-parse", "--show-prefix"]).current_dir(dir);
-        command.stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::null());
-        command.status().is_ok_and(|s| s.success())
+        let command = git::command(git, dir, Config::Repository);
+        git::run(command.args(["rev-parse", "--show-prefix"]), String::new).is_ok()
     }
 
     fn add(&mut self, git: &Path, empty: &Path, path: PathBuf, depth: usize) -> Result<()> {
@@ -312,28 +281,17 @@ mod tests {
     use super::*;
 
     fn git(dir: &Path, args: &[&str]) {
-        let mut command = Command::new("git");
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", dir).current_dir(dir);
-        command.args([
-            "-c",
+        let settings = [
             "user.name=x",
-            "-c",
             "user.email=x@x.test",
-            "-c",
             "protocol.file.allow=always",
-            "-c",
             "init.defaultBranch=main",
-        ]);
-        assert!(
-            command
-                .args(args)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .unwrap()
-                .success(),
-            "{args:?}"
+        ];
+        let command = settings.iter().fold(
+            git::command(Path::new("/usr/bin/git"), dir, Config::Repository),
+            |command, setting| command.args(["-c", setting]),
         );
+        git::run(command.args(args), || format!("{args:?}")).unwrap();
     }
 
     fn write(path: &Path, text: &str) {

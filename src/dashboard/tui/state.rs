@@ -172,7 +172,7 @@ impl State {
         let (roots, outcomes) = (self.roots.clone(), self.outcomes.clone());
         std::thread::spawn(move || {
             let text = block_on(async { Ok(work(roots).await) });
-            let _ = outcomes.send(text.unwrap_or_else(|e| e.to_string()));
+            let _ = outcomes.send(text.unwrap_or_else(|e| e.chain()));
         });
     }
 

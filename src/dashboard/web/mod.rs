@@ -121,7 +121,7 @@ async fn refresh(site: &Site) {
                         written: model.written,
                     }));
                 }
-                Err(e) => tracing::warn!("{e}"),
+                Err(e) => tracing::warn!("{e:#}"),
             }
             n = n.wrapping_add(1);
         }
