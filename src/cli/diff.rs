@@ -1,11 +1,11 @@
 //! `bottle diff`: shows what a bottle changed in the project.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use super::unpulled::UnpulledWork;
 use crate::closure::Closure;
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
+use crate::host::git::{self, Config};
 use crate::host::stderr::say;
 use crate::manifest::neutral;
 use crate::workspace::What;
@@ -52,22 +52,16 @@ fn unified(work: &UnpulledWork, path: &Path) -> Result<String> {
     let side = |p: &Path| {
         if p.symlink_metadata().is_ok_and(|m| m.is_file()) { p.to_owned() } else { none.to_owned() }
     };
-    let git = Closure::load()?.tools.git.path;
-    let mut command = Command::new(&git);
-    command
-        .env_clear()
-        .env("GIT_EXEC_PATH", git.parent().unwrap_or(Path::new("/")).join("../lib/git-core"));
+    let closure = Closure::load()?;
     // Outside of any repository, so that no attributes, configuration or filter applies.
-    command
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+    let git = git::command(&closure.tools.git.path, work.scratch(), Config::Repository)
         .env("GIT_CEILING_DIRECTORIES", "/")
-        .current_dir(work.scratch());
-    command
         .args(["diff", "--no-index", "--no-ext-diff", "--no-textconv", "--no-color", "--"])
-        .arg(side(&old))
-        .arg(side(&new));
-    let output = command.stdin(Stdio::null()).output().context(Kind::Engine, what)?;
+        .args([side(&old), side(&new)]);
+    // It exits with 1 when the files differ.
+    let output = git.output(git::DEADLINE).context(Kind::Engine, what)?;
+    let output =
+        output.ok_or_else(|| Error::new(Kind::Engine, format!("{}: git does not end", what())))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     // The headings name our temporary files, so they are left out.
     let body = text.lines().skip_while(|l| !l.starts_with("@@") && !l.starts_with("Binary"));

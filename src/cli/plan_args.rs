@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::git::{self, Config};
 use crate::machine::{Qemu, Smolvm};
 use crate::manifest::{self, EnvName, Provider, Search, Slug, TokenSource};
 use crate::plan::{self, Engine, Host, Identity, ImageFacts, LaunchPlan, Options, PlanError};
@@ -182,22 +183,14 @@ impl PlanArgs {
     }
 }
 
-/// Who the operator's commits are by, as git would have it here; `None` when git is not told.
+/// The author of the operator's commits, as git is configured here; `None` when it is not.
 fn identity(closure: &Closure) -> Option<Identity> {
+    let here = here().ok()?;
     let get = |key: &str| {
-        let git = &closure.tools.git.path;
-        let mut command = std::process::Command::new(git);
-        command
-            .env_clear()
-            .env("HOME", std::env::var_os("HOME")?)
-            .args(["config", "--get", key])
-            .stdin(std::process::Stdio::null());
-        let output = command
-            .stderr(std::process::Stdio::null())
-            .output()
-            .ok()
-            .filter(|o| o.status.success())?;
-        let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        let git = git::command(&closure.tools.git.path, &here, Config::Operator);
+        let get = git.args(["config", "--get", key]);
+        let printed = git::run(get, || format!("cannot read {key}")).ok()?;
+        let text = String::from_utf8(printed).ok()?.trim().to_owned();
         (!text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control))
             .then_some(text)
     };

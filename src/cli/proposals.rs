@@ -1,12 +1,12 @@
 //! `bottle proposals`: what agents ask for, and the decisions.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 
 use bottle_policy::{Ask, ProposalState, RouteAsk};
 
 use super::output::{ask_line, columns, confirm, print_json, use_colour};
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::process::{Input, Program, Sink};
 use crate::host::runtime::block_on;
 use crate::host::stderr::say;
 use crate::launch::decide;
@@ -340,7 +340,7 @@ fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
         .find_map(|v| std::env::var(v).ok().filter(|e| !e.trim().is_empty()))
         .unwrap_or_else(|| "vi".to_owned());
     let mut words = editor.split_whitespace();
-    let program = PathBuf::from(words.next().unwrap_or("vi"));
+    let program = words.next().unwrap_or("vi");
     let mut file = tempfile::Builder::new()
         .prefix("bottle-")
         .suffix(".toml")
@@ -356,8 +356,17 @@ fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
         list(&mut asked.paths.iter().map(ToString::to_string)),
     );
     file.write_all(text.as_bytes()).context(Kind::Internal, what)?;
-    let status = std::process::Command::new(&program).args(words).arg(file.path()).status();
-    let status = status.context(Kind::Usage, || format!("cannot run {}", program.display()))?;
+    let status = Program::new("the editor", program)
+        .args(words)
+        .arg(file.path())
+        .inherit_env()
+        .stdin(Input::Inherit)
+        .stdout(Sink::Inherit)
+        .stderr(Sink::Inherit)
+        .in_foreground()
+        .outlives_parent()
+        .status()
+        .context(Kind::Usage, || format!("cannot run {program}"))?;
     let text = std::fs::read_to_string(file.path()).context(Kind::Internal, what)?;
     if !status.success() || text.trim().is_empty() {
         return Err(Error::new(Kind::Declined, "nothing is decided: the edit was given up"));

@@ -4,6 +4,7 @@
 mod attacks;
 mod draw;
 mod keys;
+mod launch_pane;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -21,8 +22,9 @@ use ratatui::{Terminal, prelude::CrosstermBackend};
 
 use super::model::DashboardModel;
 use crate::error::{Context, Kind, Result};
+use crate::host::process::{Input, Program, Sink};
 use crate::state::Roots;
-use state::{State, Todo};
+use state::{Action, State};
 
 /// How often files are read again.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(250);
@@ -90,9 +92,9 @@ pub(crate) fn run(roots: Roots) -> Result<()> {
             dirty = true;
             if let Event::Key(key) = event::read().context(Kind::Usage, what)? {
                 match keys::key(key, &model, &mut state) {
-                    Todo::Nothing => {}
-                    Todo::Quit => return Ok(()),
-                    Todo::Run(args) => outside(&mut screen, &args)?,
+                    Action::Nothing => {}
+                    Action::Quit => return Ok(()),
+                    Action::Run(args) => outside(&mut screen, &args)?,
                 }
             }
         }
@@ -104,7 +106,15 @@ fn outside(screen: &mut Screen, args: &[String]) -> Result<()> {
     leave();
     let program =
         std::env::current_exe().context(Kind::Internal, || "cannot find this program".into())?;
-    let status = std::process::Command::new(program).args(args).status();
+    let status = Program::new("bottle", program)
+        .args(args)
+        .inherit_env()
+        .stdin(Input::Inherit)
+        .stdout(Sink::Inherit)
+        .stderr(Sink::Inherit)
+        .in_foreground()
+        .outlives_parent()
+        .status();
     let failed = !status.is_ok_and(|s| s.success());
     if failed {
         eprintln!("(Enter goes back to the dashboard)");

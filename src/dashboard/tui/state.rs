@@ -1,15 +1,11 @@
-//! What the operator has chosen and typed.
+//! What the operator has selected and typed.
 
-use std::fs::File;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Sender;
 
+use super::launch_pane::LaunchPane;
 use crate::dashboard::decide;
 use crate::dashboard::model::{BottleRow, DashboardModel, ProposalRow};
 use crate::host::runtime::block_on;
-use crate::manifest::neutral;
 use crate::state::Roots;
 use crate::supervise::{Scope, Verdict};
 
@@ -22,16 +18,16 @@ pub enum Pane {
 }
 
 /// What the main loop does for a key.
-pub enum Todo {
+pub enum Action {
     Nothing,
     Quit,
     /// `bottle …` on the whole terminal.
     Run(Vec<String>),
 }
 
-/// A line that is being typed, and what for.
+/// What is being asked, and answered on the line at the bottom.
 #[derive(Debug, Clone)]
-pub enum Asking {
+pub enum Prompt {
     /// The log's filter.
     Filter,
     /// The host of a wide proposal.
@@ -50,14 +46,6 @@ pub enum Asking {
     Help,
 }
 
-/// A launch that was started here.
-pub struct Building {
-    pub agent: String,
-    pub lines: Vec<String>,
-    out: PathBuf,
-    child: Option<Child>,
-}
-
 pub struct State {
     pub pane: Pane,
     pub bottle: usize,
@@ -65,10 +53,10 @@ pub struct State {
     /// Lines from the end.
     pub scroll: usize,
     pub filter: String,
-    pub asking: Option<Asking>,
+    pub prompt: Option<Prompt>,
     pub typed: String,
     pub note: Option<String>,
-    pub building: Option<Building>,
+    pub launch_pane: Option<LaunchPane>,
     pub colour: bool,
     pub unicode: bool,
     roots: Roots,
@@ -90,10 +78,10 @@ impl State {
             proposal: 0,
             scroll: 0,
             filter: String::new(),
-            asking: None,
+            prompt: None,
             typed: String::new(),
             note: None,
-            building: None,
+            launch_pane: None,
             colour: set("NO_COLOR").is_none() && set("TERM").as_deref() != Some("dumb"),
             unicode: locale.contains("utf-8") || locale.contains("utf8"),
             roots,
@@ -114,7 +102,7 @@ impl State {
         self.proposal = self.proposal.min(model.proposals.len().saturating_sub(1));
         self.bottle = self.bottle.min(model.bottles.len().saturating_sub(1));
         self.remember(model);
-        self.building.as_mut().is_some_and(Building::refresh)
+        self.launch_pane.as_mut().is_some_and(LaunchPane::refresh)
     }
 
     /// Keeps what is chosen by its name.
@@ -130,9 +118,9 @@ impl State {
         model.bottles.get(self.bottle)
     }
 
-    pub fn ask(&mut self, asking: Asking) {
+    pub fn ask(&mut self, prompt: Prompt) {
         self.typed.clear();
-        self.asking = Some(asking);
+        self.prompt = Some(prompt);
     }
 
     /// Sends a decision; what comes of it arrives as a note. The policy is the one that the
@@ -176,69 +164,17 @@ impl State {
         });
     }
 
-    /// `bottle plan AGENT`, into the pane.
+    /// Shows what a launch of `agent` would do, and asks whether to launch it.
     pub fn plan(&mut self, agent: &str) {
-        let said = bottle(&["plan", agent]).output();
-        let text = said.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
-        let lines = String::from_utf8_lossy(&text).lines().map(neutral).collect();
-        self.building =
-            Some(Building { agent: agent.to_owned(), lines, out: PathBuf::new(), child: None });
-        self.ask(Asking::Launch { agent: agent.to_owned() });
+        self.launch_pane = Some(LaunchPane::plan(agent));
+        self.ask(Prompt::Launch { agent: agent.to_owned() });
     }
 
     /// Starts a launch that outlives the dashboard; its progress is in the pane.
     pub fn launch(&mut self, agent: &str) {
-        let out =
-            std::env::temp_dir().join(format!("bottle-launch-{}-{agent}.log", std::process::id()));
-        let started = File::options()
-            .create_new(true)
-            .append(true)
-            .open(&out)
-            .or_else(|_| File::options().append(true).open(&out))
-            .and_then(|log| {
-                let mut command = bottle(&["launch", agent, "--yes"]);
-                command
-                    .stdin(Stdio::null())
-                    .stdout(log.try_clone()?)
-                    .stderr(log)
-                    .process_group(0)
-                    .spawn()
-            });
-        match started {
-            Ok(child) => {
-                self.building = Some(Building {
-                    agent: agent.to_owned(),
-                    lines: Vec::new(),
-                    out,
-                    child: Some(child),
-                })
-            }
+        match LaunchPane::launch(agent) {
+            Ok(pane) => self.launch_pane = Some(pane),
             Err(e) => self.note = Some(format!("cannot launch {agent}: {e}")),
         }
-    }
-}
-
-fn bottle(args: &[&str]) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap_or_else(|_| "bottle".into()));
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-impl Building {
-    fn refresh(&mut self) -> bool {
-        let Some(child) = &mut self.child else { return false };
-        let ended = child.try_wait().ok().flatten();
-        let text = std::fs::read(&self.out).unwrap_or_default();
-        let text =
-            String::from_utf8_lossy(&text[text.len().saturating_sub(16 << 10)..]).into_owned();
-        let mut lines: Vec<String> = text.lines().map(neutral).collect();
-        if let Some(status) = ended {
-            lines.push(format!("({} has ended: {status})", self.agent));
-            self.child = None;
-            let _ = std::fs::remove_file(&self.out);
-        }
-        let changed = lines != self.lines;
-        self.lines = lines;
-        changed
     }
 }

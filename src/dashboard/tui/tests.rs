@@ -8,7 +8,7 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::Color;
 
-use super::state::{Asking, Pane, State, Todo};
+use super::state::{Action, Pane, Prompt, State};
 use super::{draw, keys};
 use crate::dashboard::model::{BottleRow, DashboardModel, LogLine, ProposalRow};
 use crate::state::{BottleState, Roots};
@@ -96,7 +96,7 @@ fn eighty_by_twenty_four_shows_all_three_panes_the_change_and_the_keys() {
         assert!(all.contains(want), "{want}:\n{all}");
     }
     assert!(lines[23].contains("a approve") && lines[23].contains("q quit"), "{all}");
-    state.ask(Asking::Help);
+    state.ask(Prompt::Help);
     let help = text(&screen((80, 24), &model, &mut state)).join("\n");
     assert!(help.contains("n  launch an agent") && help.contains("for one request"), "{help}");
 }
@@ -117,17 +117,17 @@ fn any_size_is_drawn_and_what_is_chosen_stays_in_sight() {
         (80, 24),
     ] {
         for pane in [Pane::Bottles, Pane::Proposals, Pane::Log] {
-            for asking in [
+            for prompt in [
                 None,
-                Some(Asking::Help),
-                Some(Asking::Host {
+                Some(Prompt::Help),
+                Some(Prompt::Host {
                     proposal: proposal(1),
                     scope: crate::supervise::Scope::Launch,
                 }),
             ] {
-                (state.pane, state.proposal, state.bottle, state.asking) = (pane, 29, 19, asking);
+                (state.pane, state.proposal, state.bottle, state.prompt) = (pane, 29, 19, prompt);
                 let lines = text(&screen(size, &model, &mut state)).join("\n");
-                if size.0 >= 80 && size.1 >= 24 && state.asking.is_none() {
+                if size.0 >= 80 && size.1 >= 24 && state.prompt.is_none() {
                     assert!(lines.contains("bottle-0/1 "), "{size:?} {pane:?}\n{lines}");
                     assert!(
                         pane != Pane::Bottles || lines.contains("bottle-19"),
@@ -169,8 +169,8 @@ fn one_key_approves_nothing_wide_and_esc_decides_nothing() {
         press(KeyCode::Esc);
     }
     press(KeyCode::Char('a'));
-    assert!(matches!(press(KeyCode::Char('y')), Todo::Nothing));
-    assert!(matches!(&state.asking, Some(Asking::Host { .. })), "it still asks");
+    assert!(matches!(press(KeyCode::Char('y')), Action::Nothing));
+    assert!(matches!(&state.prompt, Some(Prompt::Host { .. })), "it still asks");
     assert_eq!(
         (state.typed.as_str(), state.note.as_deref()),
         ("y", None),
@@ -190,7 +190,7 @@ fn the_chosen_one_stays_chosen_when_others_come_and_a_closed_one_takes_no_key() 
     model.proposals[state.proposal].open = false;
     keys::key(KeyEvent::new(KeyCode::Char('a'), KeyModifiers::NONE), &model, &mut state);
     assert!(
-        state.asking.is_none() && state.note.is_none(),
+        state.prompt.is_none() && state.note.is_none(),
         "what another took the place of is not approved by a late key"
     );
 }
