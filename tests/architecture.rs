@@ -69,11 +69,8 @@ const KNOWN_CIRCLES: &[(&str, &str)] = &[
 ];
 
 /// Imports against [`LAYERS`] that are still there; a line without its import fails the test.
-const KNOWN_UPWARD: &[(&str, &str)] = &[
-    ("live_policy", "supervise"),
-    ("manifest", "provider"),
-    ("provider", "plan"),
-];
+const KNOWN_UPWARD: &[(&str, &str)] =
+    &[("live_policy", "supervise"), ("manifest", "provider"), ("provider", "plan")];
 
 /// What no file of `manifest` and `plan` may name: they start no process and touch no file.
 const IMPURE: [&[&str]; 6] = [

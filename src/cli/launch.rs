@@ -16,7 +16,7 @@ use crate::provider;
 use crate::state::Roots;
 use crate::workspace::Snapshot;
 
-/// Boot a bottle, run its agent, tear everything down.
+/// Boot a bottle, run its agent and tear everything down.
 ///
 /// Shows what the launch will do and asks you to agree. Before the agent runs, the bottle proves
 /// from inside that it can reach nothing but its own sidecars. The exit code is the agent's.

@@ -69,7 +69,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Boot a bottle, run its agent, tear everything down.
+    /// Boot a bottle, run its agent and tear everything down.
     Launch(launch::Args),
     /// Write a manifest for the project in this directory.
     Init(init::Args),
@@ -99,7 +99,7 @@ enum Command {
     Reload(reload::Args),
     /// Convert an OCI archive to an image for smolvm.
     Pack(pack::Args),
-    /// Tear a running bottle down.
+    /// Tear down a running bottle.
     Stop(stop::Args),
     /// Delete a bottle that is not running, with its audit log.
     Rm(rm::Args),

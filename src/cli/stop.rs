@@ -1,10 +1,10 @@
-//! `bottle stop`: tears a running bottle down.
+//! `bottle stop`: tears down a running bottle.
 
 use crate::error::Result;
 use crate::launch;
 use crate::state::Roots;
 
-/// Tear a running bottle down.
+/// Tear down a running bottle.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Names of the bottles.

@@ -266,7 +266,7 @@ fn scopes() {
         crate::support::output_within(command, Duration::from_secs(60))
     };
     refused(&edit("s,/a/,/b/,"), "only narrow");
-    refused(&edit("s,GET,G:T,"), "no route");
+    refused(&edit("s,GET,G:T,"), "not a route");
     assert_code(&edit("s,/a/.,/a/1,"), 0);
     assert_eq!(document(&home, 4)["decision"]["route"]["paths"], json!(["/a/1"]));
 

@@ -215,7 +215,7 @@ fn details<'a>(model: &DashboardModel, state: &State, theme: &Theme, height: u16
         Some(p) => {
             p.lines.iter().map(|(tone, l)| theme.line(l.clone(), theme.tone(tone))).collect()
         }
-        None => vec![theme.line("nobody asks for anything", Style::new())],
+        None => vec![theme.line("no agent asks for anything", Style::new())],
     }
 }
 

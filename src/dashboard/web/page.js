@@ -172,7 +172,7 @@ function state(now) {
   const text = JSON.stringify(now.proposals);
   if (text !== shown) { // so that a button keeps its focus
     shown = text;
-    $("proposals").replaceChildren(...(now.proposals.length ? now.proposals.map(proposal) : [make("p", "nobody asks for anything")]));
+    $("proposals").replaceChildren(...(now.proposals.length ? now.proposals.map(proposal) : [make("p", "no agent asks for anything")]));
   }
   const open = now.proposals.filter((p) => p.open).length;
   document.title = open ? `(${open}) bot-bottle` : "bot-bottle";
