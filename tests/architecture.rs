@@ -5,11 +5,14 @@
 
 #[path = "support/rust_modules.rs"]
 mod rust_modules;
+#[path = "support/skip.rs"]
+mod skip;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use rust_modules::{Crate, Module};
+use skip::skip;
 
 /// Folders of crates, and a crate root inside each.
 const CRATES: [&str; 8] = [".", "policy", "channel", "scan", "bundle", "guest", "pack", "bench"];
@@ -134,9 +137,7 @@ fn crates() -> Vec<(String, Crate)> {
         }
     }
     if !missing.is_empty() {
-        println!("skipped: {} crates without sources here: {missing:?}", missing.len());
-        let required = ["CI", "BOTTLE_REQUIRE"].iter().any(|v| std::env::var_os(v).is_some());
-        assert!(!required, "the sources of all crates must be here: {missing:?}");
+        skip("the architecture of some crates", &format!("no sources of {missing:?}"));
     }
     found
 }
