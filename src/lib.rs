@@ -26,4 +26,5 @@ pub mod provider;
 pub mod provision;
 pub mod state;
 pub mod supervise;
+pub mod values;
 pub mod workspace;

@@ -7,7 +7,7 @@ mod skip;
 use std::path::Path;
 
 use bottle::manifest::{
-    EgressChain, EnvPart, EnvValue, Interval, Manifest, ManifestErrors, MemFiles, Provider, Search,
+    EgressChain, EnvPart, EnvValue, Interval, Manifest, ManifestErrors, MemFiles, Search,
     TokenSource, WorkspaceMode, find, load, neutral, parse,
 };
 use bottle_policy::{Action, Budget, Forge, Place, Scheme, Stale};
@@ -39,7 +39,10 @@ fn read(text: &str) -> Result<Manifest, ManifestErrors> {
 fn everything_parses() {
     let manifest = read(include_str!("data/full.toml")).unwrap();
     let agent = &manifest.agents[&"dev".parse().unwrap()];
-    assert_eq!((agent.provider, agent.prompt.as_deref()), (Provider::Command, Some("Be brief.\n")));
+    assert_eq!(
+        (agent.provider, agent.prompt.as_deref()),
+        ("command".parse().unwrap(), Some("Be brief.\n"))
+    );
     assert_eq!(agent.skills[0].dir, Path::new("/project/skills/review"));
     let bottle = &manifest.bottles[&"dev".parse().unwrap()];
     let env = |name: &str| bottle.env[&name.parse().unwrap()].value.clone();
@@ -53,7 +56,11 @@ fn everything_parses() {
     assert_eq!(env("D"), EnvValue::Template(vec![text("?really")]));
     assert_eq!(bottle.workspace.mode, WorkspaceMode::Copy);
     assert_eq!(
-        (bottle.resources.cpus, bottle.resources.memory.as_mib(), bottle.resources.disk.as_mib()),
+        (
+            bottle.resources.cpus,
+            bottle.resources.memory.get() >> 20,
+            bottle.resources.disk.get() >> 20
+        ),
         (4, 2048, 10240)
     );
     let routes: Vec<_> = bottle.egress.iter().map(|r| &r.route).collect();
@@ -129,7 +136,7 @@ fn everything_parses() {
         said,
         (Forge::GitLab, "https://gitlab.com/api/v4", "group/sub/read", "READ_FORGE_TOKEN", false)
     );
-    assert!(bottle.provider[&Provider::Claude].ask);
+    assert!(bottle.provider[&"claude".parse().unwrap()].ask);
     assert_eq!(manifest.bottles[&"plain".parse().unwrap()].egress.len(), 0);
 }
 

@@ -3,10 +3,12 @@
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
 use super::output::ask_line;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::stderr::say;
-use crate::manifest::{self, FILE_NAME, Slug};
+use crate::manifest::{self, FILE_NAME, Provider, Slug};
 
 /// Write bottle.toml and an agent's file for the project in this directory.
 ///
@@ -15,8 +17,8 @@ use crate::manifest::{self, FILE_NAME, Slug};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Provider of the agent.
-    #[arg(long, value_enum)]
-    provider: Option<Choice>,
+    #[arg(long, value_parser = providers())]
+    provider: Option<Provider>,
     /// Name of the agent.
     #[arg(long)]
     name: Option<String>,
@@ -28,21 +30,28 @@ pub(super) struct Args {
     yes: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Choice {
-    /// Claude Code.
-    Claude,
-    /// Codex.
-    Codex,
+/// The agents of vendors, for `--provider`.
+fn providers() -> impl clap::builder::TypedValueParser<Value = Provider> {
+    let words = vendors().map(|p| PossibleValue::new(p.as_str()).help(p.title));
+    PossibleValuesParser::new(words).try_map(|word| word.parse::<Provider>())
 }
 
-impl Choice {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Claude => "claude",
-            Self::Codex => "codex",
-        }
-    }
+/// Agents whose credential a manifest can configure.
+fn vendors() -> impl Iterator<Item = Provider> {
+    Provider::all().filter(|p| p.has_settings)
+}
+
+/// Asks which agent it is; the first one where there is no clear answer.
+fn ask_provider() -> Result<Provider> {
+    let titles: Vec<_> = vendors().map(|p| p.title).collect();
+    let first = vendors().next().map_or("", Provider::as_str);
+    let answer = ask(&format!("{}? [{first}]", titles.join(" or ")), first)?;
+    let meant = vendors().find(|p| answer.starts_with(p.as_str().get(..2).unwrap_or_default()));
+    meant.map_or_else(default_provider, Ok)
+}
+
+fn default_provider() -> Result<Provider> {
+    vendors().next().ok_or_else(|| Error::new(Kind::Internal, "no provider has settings"))
 }
 
 const PROMPT: &str = "You work on this project in a bottle: a machine of your own that reaches only what its manifest names.\n\
@@ -59,13 +68,9 @@ impl Args {
         }
         let asking = !self.yes && std::io::stdin().is_terminal();
         let provider = match self.provider {
-            Some(choice) => choice,
-            None if asking
-                && ask("Claude Code or Codex? [claude]", "claude")?.starts_with("co") =>
-            {
-                Choice::Codex
-            }
-            None => Choice::Claude,
+            Some(provider) => provider,
+            None if asking => ask_provider()?,
+            None => default_provider()?,
         };
         let name = match &self.name {
             Some(name) => name.clone(),
@@ -114,14 +119,14 @@ fn ask(question: &str, default: &str) -> Result<String> {
     Ok(if answer.is_empty() { default.to_owned() } else { answer })
 }
 
-fn bottle_toml(provider: Choice, hosts: &[String]) -> Result<String> {
+fn bottle_toml(provider: Provider, hosts: &[String]) -> Result<String> {
     let mut text = format!(
         "# What agents of this project may reach: docs/manifest.md of bot-bottle tells every key.\nversion = 1\n\n[bottles.dev]\n\
          # A copy of this directory, without what .gitignore names; `bottle pull` brings work back.\n\
          workspace = {{ mode = \"copy\" }}\nresources = {{ cpus = 2, memory = \"2GiB\" }}\n\n\
          [bottles.dev.provider.{0}]\n# The credential stays on this host. Without a line here it is the usual variable's;\n\
          # this uses your own login of {0} instead:\n# forward_host_credentials = true\n",
-        provider.word()
+        provider.as_str()
     );
     for host in hosts {
         let known: bottle_policy::HostPattern = host.parse().map_err(|e| {
@@ -135,8 +140,8 @@ fn bottle_toml(provider: Choice, hosts: &[String]) -> Result<String> {
     Ok(text)
 }
 
-fn agent_file(provider: Choice) -> String {
-    format!("+++\nbottle = \"dev\"\nprovider = \"{}\"\n+++\n\n{PROMPT}", provider.word())
+fn agent_file(provider: Provider) -> String {
+    format!("+++\nbottle = \"dev\"\nprovider = \"{}\"\n+++\n\n{PROMPT}", provider.as_str())
 }
 
 /// Reads what is about to be written as a launch would read it.
@@ -185,7 +190,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_a_manifest() {
-        for provider in [Choice::Claude, Choice::Codex] {
+        for provider in vendors() {
             let hosts = ["docs.rs".to_owned(), "*.example.com".to_owned()];
             let files = [
                 (FILE_NAME.to_owned(), bottle_toml(provider, &hosts).unwrap()),
@@ -193,7 +198,7 @@ mod tests {
             ];
             check(&files, "agents/dev.md").unwrap();
         }
-        assert!(bottle_toml(Choice::Claude, &["https://x/y".to_owned()]).is_err());
+        assert!(bottle_toml(default_provider().unwrap(), &["https://x/y".to_owned()]).is_err());
     }
 
     #[test]

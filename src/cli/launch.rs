@@ -6,13 +6,13 @@ use super::plan_args::PlanArgs;
 use super::preflight::{self, LaunchFlags};
 use super::unpulled::require_pulled;
 use crate::closure::Closure;
+use crate::credentials;
 use crate::error::{Error, Kind, Result};
 use crate::host::runtime::block_on;
 use crate::launch::Launch;
 use crate::machine::{Qemu, Smolvm};
-use crate::manifest::{EnvName, Provider, WorkspaceMode};
+use crate::manifest::{EnvName, WorkspaceMode};
 use crate::plan::LaunchPlan;
-use crate::provider;
 use crate::state::Roots;
 use crate::workspace::Snapshot;
 
@@ -43,8 +43,9 @@ pub(super) fn run(args: &PlanArgs, flags: &LaunchFlags, discard: bool, resume: b
     let roots = Roots::from_environment()?;
     let mut plan = args.plan(&closure, &BTreeMap::new())?;
     let mut given: BTreeSet<EnvName> = args.variables()?.into_keys().collect();
-    provider::supported(&plan)?;
-    provider::ready(&plan, &|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))?;
+    credentials::require(&plan, &|name| {
+        std::env::var_os(name).is_some_and(|value| !value.is_empty())
+    })?;
     let dir = roots.bottle(plan.slug.as_str())?;
     let workspace = if resume { None } else { workspace(&plan, &closure)? };
     if !resume {
@@ -61,7 +62,7 @@ pub(super) fn run(args: &PlanArgs, flags: &LaunchFlags, discard: bool, resume: b
         let _ = std::fs::remove_file(dir.saved());
     }
     closure.realise(plan.image.name.as_str(), &plan.engine.name, &roots.images()?, flags.quiet)?;
-    let keep = matches!(plan.provider, Provider::Claude | Provider::Codex);
+    let keep = plan.provider.resumable;
     let launch = Launch {
         roots: &roots,
         closure: &closure,

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::closure::Closure;
+use crate::credentials::login_file;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::git::{self, Config};
 use crate::machine::{Qemu, Smolvm};
 use crate::manifest::{self, EnvName, Provider, Search, Slug, TokenSource};
 use crate::plan::{self, Engine, Host, Identity, ImageFacts, LaunchPlan, Options, PlanError};
-use crate::provider::{self, LoginFacts};
+use crate::provider::LoginFacts;
+use crate::values::Guest;
 
 /// The arguments that `plan` and `launch` share.
 #[derive(Debug, clap::Args)]
@@ -202,10 +204,7 @@ fn logins() -> BTreeMap<Provider, LoginFacts> {
     let Some(home) = std::env::var_os("HOME").map(PathBuf::from).filter(|h| h.is_absolute()) else {
         return BTreeMap::new();
     };
-    [Provider::Claude, Provider::Codex]
-        .into_iter()
-        .filter_map(|p| Some((p, provider::look(p, &home)?)))
-        .collect()
+    Provider::all().filter_map(|p| Some((p, login_file::find(p, &home)?))).collect()
 }
 
 /// The current directory.
@@ -235,12 +234,14 @@ fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>>
     let built = closure.images.iter().map(|(name, image)| {
         let facts = ImageFacts {
             image: image.of(engine).map(|file| file.path.clone()).unwrap_or_default(),
-            user: image.user.clone(),
-            uid: image.uid,
-            gid: image.gid,
-            home: text(&image.home),
-            workdir: text(&image.workdir),
-            path: image.path.clone(),
+            guest: Guest {
+                user: image.user.clone(),
+                uid: image.uid,
+                gid: image.gid,
+                home: text(&image.home),
+                workdir: text(&image.workdir),
+                path: image.path.clone(),
+            },
         };
         (name, facts)
     });
@@ -248,12 +249,14 @@ fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>>
         |(name, image)| {
             let facts = ImageFacts {
                 image: image.builds.get(engine).map(|build| build.file.clone()).unwrap_or_default(),
-                user: image.user.clone(),
-                uid: image.uid,
-                gid: image.gid,
-                home: text(&image.home),
-                workdir: text(&image.workdir),
-                path: image.path.clone(),
+                guest: Guest {
+                    user: image.user.clone(),
+                    uid: image.uid,
+                    gid: image.gid,
+                    home: text(&image.home),
+                    workdir: text(&image.workdir),
+                    path: image.path.clone(),
+                },
             };
             (name, facts)
         },

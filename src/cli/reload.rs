@@ -8,7 +8,7 @@ use super::plan_args;
 use crate::credentials::git::with_rules;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::stderr::say;
-use crate::live_policy::InForce;
+use crate::live_policy::LivePolicy;
 use crate::manifest::{self, EgressChain, Manifest, find};
 use crate::plan::{LaunchPlan, diff, not_reloadable, replan};
 use crate::state::Roots;
@@ -31,13 +31,13 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let dir = Roots::from_environment()?.bottle(&self.name)?;
-        let egress = InForce::<Policy>::read(&dir)?;
+        let egress = LivePolicy::<Policy>::read(&dir)?;
         let what = || format!("cannot read {}", dir.plan().display());
         let running = std::fs::read(dir.plan()).context(Kind::Config, what)?;
         let mut running: LaunchPlan =
             serde_json::from_slice(&running).context(Kind::Config, what)?;
         let gate =
-            (!running.git.is_empty()).then(|| InForce::<GatePolicy>::read(&dir)).transpose()?;
+            (!running.git.is_empty()).then(|| LivePolicy::<GatePolicy>::read(&dir)).transpose()?;
         let manifest = self.manifest(&running)?;
         let new = replan(&running, &manifest, &|name| std::env::var(name).ok())
             .map_err(plan_args::plan_error)?;
@@ -66,7 +66,7 @@ impl Args {
             return Ok(0);
         }
         // Compares with what is in force, which may come from an earlier reload.
-        running.policy = routes.as_ref().map_or(&policy, InForce::policy).clone();
+        running.policy = routes.as_ref().map_or(&policy, LivePolicy::policy).clone();
         running.git.clone_from(&new.git);
         for upstream in rules.iter().flat_map(|(_, gate)| &gate.policy().upstreams) {
             if let Some(git) = running.git.iter_mut().find(|git| git.name == upstream.name) {

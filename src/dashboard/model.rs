@@ -230,7 +230,7 @@ pub(super) fn row(
         Tone::Plain => "plain",
         Tone::Added => "added",
         Tone::Risk => "risk",
-        Tone::Said => "said",
+        Tone::Quoted => "said",
     };
     let choices = match &p.ask {
         Ask::Question { choices, .. } => Some(choices.iter().map(ToString::to_string).collect()),
