@@ -14,6 +14,7 @@ pub mod dashboard;
 pub mod error;
 pub mod fault_injection;
 pub mod host;
+pub mod humanize;
 pub mod launch;
 pub mod live_policy;
 pub mod logs;

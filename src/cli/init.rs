@@ -1,31 +1,32 @@
-//! `bottle init`: a manifest for the project one stands in.
+//! `bottle init`: writes a manifest for the project in this directory.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
+use super::output::ask_line;
 use crate::error::{Context, Error, Kind, Result};
-use crate::host::stderr::{prompt, say};
+use crate::host::stderr::say;
 use crate::manifest::{self, Provider, Slug};
 use crate::manifest_files::FILE_NAME;
 
 /// Write bottle.toml and an agent's file for the project in this directory.
 ///
-/// Asks three questions on a terminal; with --yes, or where there is none, the flags and their
-/// defaults answer.
+/// Asks three questions on a terminal. With --yes, or without a terminal, uses the flags and their
+/// defaults.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The agent's provider.
+    /// Provider of the agent.
     #[arg(long, value_parser = providers())]
     provider: Option<Provider>,
-    /// The agent's name.
+    /// Name of the agent.
     #[arg(long)]
     name: Option<String>,
-    /// Hosts that the agent may read from (GET, HEAD), such as docs.rs.
+    /// Let the agent read (GET, HEAD) from this host, such as docs.rs.
     #[arg(long = "allow", value_name = "HOST")]
     hosts: Vec<String>,
-    /// Ask nothing.
+    /// Ask no questions.
     #[arg(short, long)]
     yes: bool,
 }
@@ -56,14 +57,14 @@ fn default_provider() -> Result<Provider> {
 
 const PROMPT: &str = "You work on this project in a bottle: a machine of your own that reaches only what its manifest names.\n\
     Read the README first. Run the tests before you call something done.\n";
-/// What git is told to leave alone.
-const IGNORED: &str = ".env";
+/// What is added to .gitignore.
+const IGNORED_FILE: &str = ".env";
 
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let here = super::plan_args::here()?;
         if here.join(FILE_NAME).symlink_metadata().is_ok() {
-            return Err(Error::new(Kind::Config, format!("there is a {FILE_NAME} already"))
+            return Err(Error::new(Kind::Config, format!("{FILE_NAME} exists already"))
                 .hint("bottle plan NAME   # shows what it amounts to"));
         }
         let asking = !self.yes && std::io::stdin().is_terminal();
@@ -79,11 +80,11 @@ impl Args {
         };
         let name: Slug = name.parse().map_err(|e| Error::new(Kind::Usage, format!("{e}")))?;
         let hosts = if self.hosts.is_empty() && asking {
-            let said = ask(
+            let answer = ask(
                 "Which hosts may it read from, besides its model's? (such as docs.rs; none)",
                 "",
             )?;
-            said.split([',', ' ']).filter(|h| !h.is_empty()).map(str::to_owned).collect()
+            answer.split([',', ' ']).filter(|h| !h.is_empty()).map(str::to_owned).collect()
         } else {
             self.hosts.clone()
         };
@@ -94,7 +95,7 @@ impl Args {
         ];
         check(&files, &agent)?;
         if here.join(&agent).symlink_metadata().is_ok() {
-            return Err(Error::new(Kind::Config, format!("there is {agent} already"))
+            return Err(Error::new(Kind::Config, format!("{agent} exists already"))
                 .hint("--name with another name"));
         }
         std::fs::create_dir_all(here.join("agents"))
@@ -104,22 +105,19 @@ impl Args {
             say(format_args!("bottle: wrote {path}"));
         }
         if ignore(&here)? {
-            say(format_args!("bottle: {IGNORED} is in .gitignore now, and so in no bottle"));
+            say(format_args!(
+                "bottle: {IGNORED_FILE} is in .gitignore now, so it is copied into no bottle"
+            ));
         }
         say(format_args!("bottle: next: bottle plan {name}; bottle launch {name}"));
         Ok(0)
     }
 }
 
+/// Asks a question to which an empty line means `default`.
 fn ask(question: &str, default: &str) -> Result<String> {
-    prompt(format_args!("{question} "));
-    let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .context(Kind::Internal, || "cannot read the answer".into())?;
-    let answer = answer.trim();
-    Ok(if answer.is_empty() { default.to_owned() } else { answer.to_owned() })
+    let answer = ask_line(question)?;
+    Ok(if answer.is_empty() { default.to_owned() } else { answer })
 }
 
 fn bottle_toml(provider: Provider, hosts: &[String]) -> Result<String> {
@@ -147,7 +145,7 @@ fn agent_file(provider: Provider) -> String {
     format!("+++\nbottle = \"dev\"\nprovider = \"{}\"\n+++\n\n{PROMPT}", provider.as_str())
 }
 
-/// What is about to be written is read as a launch would read it.
+/// Reads what is about to be written as a launch would read it.
 fn check(files: &[(String, String)], agent: &str) -> Result<()> {
     let all = files
         .iter()
@@ -170,7 +168,7 @@ fn new_file(path: &Path, text: &str) -> Result<()> {
     file.write_all(text.as_bytes()).context(Kind::Config, what)
 }
 
-/// Adds what no bottle should get to .gitignore; whether it was not there.
+/// Adds [`IGNORED_FILE`] to .gitignore; true when it was not there.
 fn ignore(dir: &Path) -> Result<bool> {
     let path = dir.join(".gitignore");
     let what = || format!("cannot write {}", path.display());
@@ -179,11 +177,11 @@ fn ignore(dir: &Path) -> Result<bool> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(e).context(Kind::Config, what),
     };
-    if old.lines().any(|line| line.trim() == IGNORED) {
+    if old.lines().any(|line| line.trim() == IGNORED_FILE) {
         return Ok(false);
     }
     let gap = if old.is_empty() || old.ends_with('\n') { "" } else { "\n" };
-    std::fs::write(&path, format!("{old}{gap}{IGNORED}\n")).context(Kind::Config, what)?;
+    std::fs::write(&path, format!("{old}{gap}{IGNORED_FILE}\n")).context(Kind::Config, what)?;
     Ok(true)
 }
 

@@ -1,5 +1,6 @@
-//! `bottle plan`: what a launch would do.
+//! `bottle plan`: shows what a launch would do.
 
+use super::output::print_json;
 use super::plan_args::PlanArgs;
 use crate::closure::Closure;
 use crate::error::Result;
@@ -10,7 +11,7 @@ use crate::plan::render;
 pub(super) struct Args {
     #[command(flatten)]
     plan: PlanArgs,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -19,7 +20,7 @@ impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let plan = self.plan.plan(&Closure::load()?)?;
         if self.json {
-            super::print_json(&plan.redacted())?;
+            print_json(&plan.redacted())?;
         } else {
             print!("{}", render(&plan));
         }

@@ -1,4 +1,4 @@
-//! `bottle reload`: other policies for a running bottle.
+//! `bottle reload`: applies a changed manifest to a running bottle.
 
 use std::path::{Path, PathBuf};
 
@@ -15,14 +15,14 @@ use crate::plan::{LaunchPlan, diff, not_reloadable, replan};
 use crate::state::Roots;
 use crate::supervise::Queue;
 
-/// Read a running bottle's manifest again and put its new routes and git rules in force.
+/// Read a running bottle's manifest again and apply its new routes and git rules.
 ///
-/// Routes, and what may be pushed, can change while a bottle runs; routes can use only the tokens
-/// that it was launched with. Anything else that the manifest says differently is named, and
-/// nothing is done. Connections that a new policy still allows go on.
+/// Routes and push rules can change while a bottle runs; routes can only use the tokens that it was
+/// launched with. If anything else in the manifest has changed, names it and does nothing.
+/// Connections that the new policy still allows go on.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The bottle.
+    /// Name of the bottle.
     name: String,
     /// Read this manifest instead of the one that the bottle was launched from.
     #[arg(long, value_name = "FILE")]
@@ -66,7 +66,7 @@ impl Args {
             say(format_args!("bottle: {}: nothing changed", self.name));
             return Ok(0);
         }
-        // What is compared is what is in force, which an earlier reload may have made.
+        // Compares with what is in force, which may come from an earlier reload.
         running.policy = routes.as_ref().map_or(&policy, LivePolicy::policy).clone();
         running.git.clone_from(&new.git);
         for upstream in rules.iter().flat_map(|(_, gate)| &gate.policy().upstreams) {
@@ -93,7 +93,7 @@ impl Args {
         Ok(0)
     }
 
-    /// Only our own daemon watches its policy.
+    /// Refuses an egress chain that reads its policy only at launch.
     fn can_reload(&self, running: &LaunchPlan) -> Result<()> {
         if running.bundle_egress == EgressChain::Bottle {
             return Ok(());
@@ -104,11 +104,11 @@ impl Args {
             .hint(format!("bottle stop {}, and launch it again", self.name)))
     }
 
-    /// The manifest as it is now. One that was found at launch must still be this user's (or
-    /// root's).
+    /// Reads the manifest again. One that was found at launch must still belong to this user or
+    /// root.
     fn manifest(&self, running: &LaunchPlan) -> Result<Manifest> {
         let gone = |path: &Path| {
-            Error::new(Kind::Config, format!("{} is not there any more", path.display()))
+            Error::new(Kind::Config, format!("{} does not exist any more", path.display()))
                 .hint("name another: --manifest FILE")
         };
         let search = match (&self.manifest, &running.manifest) {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_would_not_notice_is_not_reloaded() {
+    fn only_a_chain_that_watches_its_policy_is_reloaded() {
         let args = Args { name: "demo".into(), manifest: None };
         for chain in EgressChain::ALL {
             let running = LaunchPlan { bundle_egress: chain, ..demo_plan() };
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manifest_of_the_launch_is_read_again_and_no_other() {
+    fn the_manifest_of_the_launch_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let below = dir.path().join("p");
         fs::create_dir(&below).unwrap();
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(read(Some(file.clone()), None).unwrap_err().kind(), Kind::Config);
         fs::remove_file(&file).unwrap();
         let e = read(Some(file.clone()), None).unwrap_err();
-        assert!(e.to_string().contains("is not there any more"), "the one above is another: {e}");
+        assert!(e.to_string().contains("does not exist any more"), "the one above is another: {e}");
         fs::write(&file, "version = 1").unwrap();
         // Only root can make another user's file.
         if nix::unistd::geteuid().is_root()

@@ -7,10 +7,12 @@
 //! runtime directory.
 
 mod bottle;
+mod bottle_state;
 mod copy;
 mod journal;
 
 pub use bottle::{BottleDir, BottleStatus, Metadata, Phase, now_ms};
+pub use bottle_state::BottleState;
 pub use copy::copy_tree;
 pub use journal::{Journal, ProcessId, Step, terminate};
 

@@ -4,6 +4,7 @@
 use bottle_policy::{Ask, Policy, ProposalState, RouteAsk};
 
 use super::proposal::{Effect, Proposal};
+use crate::humanize::age;
 use crate::live_policy::LivePolicies;
 use crate::plan::route_line;
 
@@ -169,12 +170,7 @@ pub(super) fn short(digest: &str) -> &str {
 /// How long ago, in a few characters.
 #[must_use]
 pub fn ago(then_ms: u64, now_ms: u64) -> String {
-    match now_ms.saturating_sub(then_ms) / 1000 {
-        s @ 0..60 => format!("{s}s ago"),
-        s @ 60..3600 => format!("{}m ago", s / 60),
-        s @ 3600..86_400 => format!("{}h ago", s / 3600),
-        s => format!("{}d ago", s / 86_400),
-    }
+    format!("{} ago", age(then_ms, now_ms))
 }
 
 /// `text` as a terminal shows it.
