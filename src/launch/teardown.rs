@@ -45,11 +45,11 @@ impl LaunchState<'_> {
             .dir
             .write_metadata(&self.metadata.ended(Phase::Exited, outcome.as_ref().ok().copied()))
         {
-            say(format_args!("bottle: {e}"));
+            say(format_args!("bottle: {e:#}"));
         }
         let cleaned_up = match (unwound, revoked) {
             (Err(a), Err(b)) => {
-                Err(Error::new(a.kind(), format!("{a}; {b}")).hint("bottle cleanup"))
+                Err(Error::new(a.kind(), format!("{a:#}; {b:#}")).hint("bottle cleanup"))
             }
             (unwound, revoked) => unwound.and(revoked),
         };
@@ -57,7 +57,7 @@ impl LaunchState<'_> {
             (outcome, Ok(())) => outcome,
             (Ok(_), Err(failure)) => Err(failure),
             (Err(outcome), Err(failure)) => {
-                Err(Error::new(outcome.kind(), format!("{outcome}; and then {failure}"))
+                Err(Error::new(outcome.kind(), format!("{outcome:#}; and then {failure:#}"))
                     .hint("bottle cleanup"))
             }
         }
@@ -76,12 +76,12 @@ impl LaunchState<'_> {
                     "bottle: {n} file{} changed in the bottle; nothing is lost: bottle diff {slug}, bottle pull {slug}",
                     if n == 1 { "" } else { "s" }
                 )),
-                Err(e) => say(format_args!("bottle: {e}")),
+                Err(e) => say(format_args!("bottle: {e:#}")),
             },
             Err(e) => {
                 let _ = std::fs::remove_file(work);
                 say(format_args!(
-                    "bottle: {e}; what was not pulled is lost{}",
+                    "bottle: {e:#}; what was not pulled is lost{}",
                     if self.launch.keep { ", but for the disk" } else { "" }
                 ));
             }
@@ -110,7 +110,7 @@ impl LaunchState<'_> {
             Ok(()) => say(format_args!(
                 "bottle: {slug} is stopped; bottle resume {slug} goes on with it, bottle rm {slug} forgets it"
             )),
-            Err(e) => say(format_args!("bottle: {e}, so {slug} cannot be resumed")),
+            Err(e) => say(format_args!("bottle: {e:#}, so {slug} cannot be resumed")),
         }
     }
 }

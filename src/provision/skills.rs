@@ -31,9 +31,7 @@ pub fn pack(plan: &LaunchPlan) -> Result<Option<Vec<u8>>> {
             ));
         }
         let to = Path::new(plan.provider.skills_dir).join(skill.name.as_str());
-        packed
-            .add(&root, &root, &to, 0)
-            .map_err(|e| Error::new(e.kind(), format!("{}: {e}", what())))?;
+        packed.add(&root, &root, &to, 0).map_err(|e| e.within(what()))?;
     }
     packed.tar.into_inner().map(Some).context(Kind::Internal, || "cannot pack the skills".into())
 }
@@ -135,7 +133,7 @@ mod tests {
         for target in ["../secret", "/etc/passwd", ".."] {
             let link = skill.join("out");
             std::os::unix::fs::symlink(target, &link).unwrap();
-            let e = pack_of(&skill).unwrap_err().to_string();
+            let e = pack_of(&skill).unwrap_err().chain();
             assert!(
                 e.contains("leads out of the skill") || e.contains("too deep"),
                 "{target}: {e}"

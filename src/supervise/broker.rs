@@ -73,7 +73,7 @@ async fn receive(mut reports: Reports, drafts: mpsc::Sender<SuperviseReport>) {
 async fn send(mut pipe: Commands, mut commands: mpsc::Receiver<SuperviseCommand>) {
     while let Some(command) = commands.recv().await {
         if let Err(e) = pipe.send(&command).await {
-            tracing::debug!("{e}");
+            tracing::debug!("{e:#}");
             return;
         }
     }

@@ -10,7 +10,7 @@ use super::manifest_edit::Edit;
 use super::outcome::{Approval, Rejection, decision, reject};
 use super::policy_change::{granted, with_git, without_git};
 use super::proposal::{
-    Decide, Decision, DecisionOutcome, Effect, LONGEST_GRANT, Proposal, Scope, Verdict,
+    Decide, Decision, DecisionOutcome, Effect, LONGEST_GRANT, Proposal, Scope, Verdict, chosen,
 };
 use super::state::BrokerState;
 use crate::live_policy::{LivePolicy, Reloadable};
@@ -113,6 +113,7 @@ impl BrokerState {
         let Some(answer) = answer.filter(|a| !a.trim().is_empty()) else {
             return reject("a question needs an answer");
         };
+        let answer = chosen(&proposal.ask, &answer);
         let text = Said::new(&answer, bottle_policy::TEXT_CAP).to_string();
         proposal.state = ProposalState::Approved;
         proposal.decision = Some(decision(by, Some(text.clone())));
@@ -144,7 +145,7 @@ impl BrokerState {
         self.record_decision(&proposal, AuditVerdict::Allow, "").await?;
         self.reach(Step::Decided).await;
         if let Err(e) = edit.write() {
-            return self.failed(proposal, &e.to_string());
+            return self.failed(proposal, &e.chain());
         }
         self.reach(Step::Done).await;
         let text = format!(
@@ -164,7 +165,7 @@ impl BrokerState {
             format!("proposal {} cannot be put in force, and is open again: {why}", proposal.id);
         self.record("failed", AuditVerdict::Deny, &proposal, why.clone())
             .map_err(Rejection::new)?;
-        self.queue.put(proposal.clone()).map_err(|e| Rejection::new(e.to_string()))?;
+        self.queue.put(proposal.clone()).map_err(Rejection::from)?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
         reject(why)
     }
@@ -262,7 +263,7 @@ impl BrokerState {
                 Err(e) => {
                     proposal.decision.iter_mut().for_each(|d| d.scope = Some(Scope::Launch));
                     format!(
-                        "proposal {} is in force for this launch, but not saved: {e}",
+                        "proposal {} is in force for this launch, but not saved: {e:#}",
                         proposal.id
                     )
                 }
@@ -349,7 +350,7 @@ async fn replace<P: Reloadable + Send + 'static>(
 ) -> Result<String, String> {
     let digest = policy.identity();
     let done = tokio::task::spawn_blocking(move || in_force.replace(&policy)).await;
-    done.map_err(|e| e.to_string())?.map(|()| digest).map_err(|e| e.to_string())
+    done.map_err(|e| e.to_string())?.map(|()| digest).map_err(|e| e.chain())
 }
 
 fn user(uid: u32) -> String {

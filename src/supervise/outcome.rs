@@ -38,7 +38,7 @@ impl Rejection {
 
 impl From<Error> for Rejection {
     fn from(e: Error) -> Self {
-        Self { reason: e.to_string(), hint: e.hint_text().map(str::to_owned) }
+        Self { reason: e.chain(), hint: e.hint_text().map(str::to_owned) }
     }
 }
 

@@ -197,7 +197,7 @@ impl BrokerState {
         );
         self.record(proposal.state.as_str(), verdict, proposal, text).map_err(Rejection::new)?;
         self.reach(Step::Recorded).await;
-        self.queue.put(proposal.clone()).map_err(|e| Rejection::new(e.to_string()))?;
+        self.queue.put(proposal.clone()).map_err(Rejection::from)?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
         Ok(())
     }
@@ -211,7 +211,7 @@ impl BrokerState {
         if let Some(d) = &mut proposal.decision {
             d.effect = effect;
         }
-        self.queue.put(proposal.clone()).map_err(|e| Rejection::new(e.to_string()))?;
+        self.queue.put(proposal.clone()).map_err(Rejection::from)?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
         Ok(())
     }
