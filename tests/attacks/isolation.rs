@@ -404,7 +404,7 @@ impl Attack {
             }
         }
         assert_eq!(listener.heard(), 0, "the host's listener was reached");
-        let negative control = match self.control {
+        let outcome = match self.control {
             Outside => {
                 let mut outside = Command::new("bash");
                 outside.arg("-c").arg(with("127.0.0.1", self.script));
@@ -416,7 +416,7 @@ impl Attack {
             RootMeans(script) => bottle.sh(true, &with("127.0.0.1", script)),
         };
         assert!(
-            stdout(&negative control).contains("OPEN"),
+            stdout(&outcome).contains("OPEN"),
             "the control: the attack does not work even without the guard: {control:?}"
         );
         assert_eq!(
