@@ -6,6 +6,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use camino::Utf8Path;
+
 use super::process::Program;
 use crate::error::{Context, Error, Kind, Result};
 
@@ -23,8 +25,8 @@ pub enum Config {
 
 /// A hardened call of the closure's `git` in `dir`; arguments follow.
 #[must_use]
-pub fn command(git: &Path, dir: &Path, config: Config) -> Program {
-    let libexec = git.parent().unwrap_or(Path::new("/")).join("../lib/git-core");
+pub fn command(git: &Utf8Path, dir: &Path, config: Config) -> Program {
+    let libexec = git.parent().unwrap_or(Utf8Path::new("/")).join("../lib/git-core");
     let program = Program::new("git", git)
         .dir(dir)
         .env("GIT_EXEC_PATH", libexec)
@@ -69,8 +71,8 @@ mod tests {
 
     use super::*;
 
-    fn git() -> &'static Path {
-        Path::new("/usr/bin/git")
+    fn git() -> &'static Utf8Path {
+        Utf8Path::new("/usr/bin/git")
     }
 
     /// A repository whose hook and fsmonitor write a file `ran` beside them.

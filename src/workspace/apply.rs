@@ -34,8 +34,8 @@ pub struct Outcome {
 /// that is given. With a conflict nothing is written.
 ///
 /// # Errors
-/// `Config` when something cannot be read or written: then a part may have been applied, and
-/// pulling again goes on.
+/// `Io` when something cannot be read or written: then a part may have been applied, and pulling
+/// again continues.
 pub fn apply(
     changes: &Changes,
     taken: &Path,
@@ -43,7 +43,7 @@ pub fn apply(
     guards: Guards,
 ) -> Result<Outcome> {
     let root = fcntl::open(&baseline.root, DIR, Mode::empty())
-        .context(Kind::Config, || format!("cannot open {}", baseline.root.display()))?;
+        .context(Kind::Io, || format!("cannot open {}", baseline.root.display()))?;
     let mut outcome = Outcome::default();
     let mut todo = Vec::new();
     for change in &changes.list {
@@ -69,7 +69,7 @@ pub fn apply(
     todo.sort_by_key(|change| change.after.is_some());
     for change in todo {
         let what = || format!("cannot write {}", change.path.display());
-        write(&root, &baseline.root, taken, change, guards).context(Kind::Config, what)?;
+        write(&root, &baseline.root, taken, change, guards).context(Kind::Io, what)?;
         outcome.applied += 1;
     }
     for change in &changes.list {

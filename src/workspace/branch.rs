@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use camino::Utf8Path;
+
 use super::baseline::Kept;
 use super::changes::Changes;
 use crate::error::{Context, Error, Kind, Result};
@@ -15,7 +17,7 @@ use crate::host::process::Input;
 /// # Errors
 /// `Config` when it is no repository, or the branch is there already.
 pub fn commit(
-    git: &Path,
+    git: &Utf8Path,
     root: &Path,
     name: &str,
     changes: &Changes,
@@ -52,8 +54,7 @@ pub fn commit(
                 format!("M 120000 inline {path}\ndata {}\n{target}\n", target.len()).bytes(),
             ),
             Some(Kept::File { executable, .. }) => {
-                let content =
-                    std::fs::read(taken.join(&change.path)).context(Kind::Config, what)?;
+                let content = std::fs::read(taken.join(&change.path)).context(Kind::Io, what)?;
                 let mode = if *executable { "100755" } else { "100644" };
                 stream.extend(format!("M {mode} inline {path}\ndata {}\n", content.len()).bytes());
                 stream.extend(content);

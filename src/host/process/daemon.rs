@@ -1,10 +1,10 @@
 //! Daemons: children that live as long as a bottle, are journaled, and are talked to by pipes.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use camino::{Utf8Path, Utf8PathBuf};
+use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::task::JoinHandle;
@@ -34,7 +34,7 @@ pub trait ProcessRecord {
 #[derive(Debug)]
 pub struct Daemon {
     name: String,
-    log: PathBuf,
+    log: Utf8PathBuf,
     /// Ends when its standard error is closed.
     log_task: Option<JoinHandle<()>>,
     child: Child,
@@ -69,15 +69,11 @@ impl Program {
     /// and writes it down in `record`.
     ///
     /// # Errors
-    /// `Engine` when it cannot start.
-    pub fn spawn(self, log: &Path, record: &mut impl ProcessRecord) -> Result<Daemon> {
-        let file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(log)
-            .context(Kind::Config, || format!("cannot write {}", log.display()))?;
+    /// `Engine` when it cannot start, `Io` when the log or the record cannot be written.
+    pub fn spawn(self, log: &Utf8Path, record: &mut impl ProcessRecord) -> Result<Daemon> {
+        let mut options = fs::OpenOptions::new();
+        options.create(true).write(true).truncate(true).mode(0o600);
+        let file = options.open(log)?.into_file();
         let name = self.name.clone();
         let what = format!("cannot start {name} ({})", self.program.display());
         let program = self.stdin(Input::Pipe).stdout(Sink::Pipe).stderr(Sink::Pipe);
@@ -177,7 +173,7 @@ impl Daemon {
                 Kind::Engine,
                 format!("{} was not ready after {} s", self.name, deadline.as_secs()),
             )
-            .hint(format!("cat {}", self.log.display()))),
+            .hint(format!("cat {}", self.log))),
         }
     }
 
@@ -212,10 +208,10 @@ impl Daemon {
         if let Some(log_task) = self.log_task.take() {
             let _ = tokio::time::timeout(Duration::from_millis(500), log_task).await;
         }
-        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
         Error::new(Kind::Engine, format!("{} failed ({how}): {}", self.name, last_line(&log)))
-            .hint(format!("cat {}", self.log.display()))
+            .hint(format!("cat {}", self.log))
     }
 }
 

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{Child, Input, ProcessRecord, Program, Sink};
 use crate::error::{Kind, Result};
+use crate::host::fs::utf8;
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(50);
@@ -106,7 +107,7 @@ async fn dropping_the_future_of_a_run_kills_the_program() {
 #[tokio::test]
 async fn a_daemon_is_recorded_talked_to_and_killed_when_it_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
-    let (log, mut record) = (dir.path().join("log"), Record(Vec::new()));
+    let (log, mut record) = (utf8("dir", dir.path()).unwrap().join("log"), Record(Vec::new()));
     let script = "read line; echo ready; echo \"got $line\" >&2; read line; echo \"$line\"; read x";
     let mut daemon = sh(script).spawn(&log, &mut record).unwrap();
     assert_eq!(record.0, [("sh".to_owned(), daemon.pid())]);
@@ -126,7 +127,7 @@ async fn a_daemon_is_recorded_talked_to_and_killed_when_it_is_dropped() {
 #[tokio::test]
 async fn a_daemon_that_ends_says_why_and_one_that_floods_its_log_does_not_fill_the_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let log = dir.path().join("log");
+    let log = utf8("dir", dir.path()).unwrap().join("log");
     let mut daemon = sh("echo why >&2; exit 4").spawn(&log, &mut Record(Vec::new())).unwrap();
     let failed = daemon.first_line(LONG).await.unwrap_err();
     assert_eq!(failed.to_string(), "sh failed (exit status: 4): why");
