@@ -12,9 +12,10 @@ use bottle_policy::{GRANTED, GatePolicy, Policy, PolicyTextError};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::fs::write_private;
 use crate::plan::{DEMO_HOST, LaunchPlan};
 use crate::provider;
-use crate::state::{BottleDir, Phase, write_private};
+use crate::state::{BottleDir, Phase};
 use crate::supervise::Policies;
 
 /// How long the daemon may take to say that a policy is in force.
@@ -56,7 +57,7 @@ impl Reloadable for Policy {
     }
 
     fn audit(dir: &BottleDir) -> PathBuf {
-        dir.audit()
+        dir.audit().into()
     }
 }
 
@@ -73,7 +74,7 @@ impl Reloadable for GatePolicy {
     }
 
     fn audit(dir: &BottleDir) -> PathBuf {
-        dir.git_audit()
+        dir.git_audit().into()
     }
 }
 
@@ -114,7 +115,7 @@ impl<P: Reloadable> InForce<P> {
             .filter(|s| s.alive && s.metadata.phase == Phase::Running)
             .ok_or_else(absent)?;
         let lock = dir.plan().with_file_name(format!("reload-{}.lock", P::DAEMON));
-        Self::at(status.metadata.runtime.join(P::FILE), P::audit(dir), &lock)
+        Self::at(status.metadata.runtime.join(P::FILE).into(), P::audit(dir), lock.as_ref())
     }
 
     fn at(file: PathBuf, audit: PathBuf, lock: &Path) -> Result<Self> {
@@ -150,9 +151,8 @@ impl<P: Reloadable> InForce<P> {
     /// `Config` when it cannot be read: the bottle does not run.
     pub fn policy_of(dir: &BottleDir) -> Result<P> {
         let file = dir.recorded_control_socket().with_file_name(P::FILE);
-        let bytes = std::fs::read(&file)
-            .context(Kind::Config, || format!("cannot read {}", file.display()))?;
-        P::read(&bytes).context(Kind::Config, || format!("cannot read {}", file.display()))
+        let bytes = std::fs::read(&file).context(Kind::Config, || format!("cannot read {file}"))?;
+        P::read(&bytes).context(Kind::Config, || format!("cannot read {file}"))
     }
 
     /// The policy.

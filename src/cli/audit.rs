@@ -52,7 +52,10 @@ struct Logs {
 fn find(roots: &Roots, log: &Path) -> Result<Logs> {
     let bottle = log.to_str().and_then(|name| super::logs::existing(roots, name).ok());
     match bottle {
-        Some(dir) => Ok(Logs { paths: dir.audits(), live: dir.status().is_some_and(|s| s.alive) }),
+        Some(dir) => Ok(Logs {
+            paths: dir.audits().into_iter().map(Into::into).collect(),
+            live: dir.status().is_some_and(|s| s.alive),
+        }),
         None if log.exists() => Ok(Logs { paths: vec![log.to_owned()], live: false }),
         None => Err(Error::new(
             Kind::Config,

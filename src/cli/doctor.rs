@@ -73,7 +73,7 @@ impl Args {
 
 fn state() -> Finding {
     match Roots::from_environment() {
-        Ok(roots) => match roots.bottle("a").map(|b| b.runtime().display().to_string()) {
+        Ok(roots) => match roots.bottle("a").map(|b| b.runtime().to_string()) {
             Ok(path) => finding(
                 "state",
                 Level::Ok,
@@ -97,7 +97,7 @@ fn closure() -> Finding {
             }
         }
         let images: Vec<&str> =
-            closure.images.keys().chain(closure.later.keys()).map(String::as_str).collect();
+            closure.images.keys().chain(closure.deferred.keys()).map(String::as_str).collect();
         Ok(format!(
             "{}, qemu {}, images: {}",
             closure.system,
@@ -171,7 +171,7 @@ fn confinement() -> Finding {
                 "allow user namespaces: sysctl user.max_user_namespaces=10000; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0",
             ),
         ),
-        Err(e) => finding("confinement", Level::Failed, format!("{}: {e}", bundle.display()), None),
+        Err(e) => finding("confinement", Level::Failed, format!("{bundle}: {e}"), None),
     }
 }
 

@@ -68,8 +68,8 @@ pub(super) fn run(args: &PlanArgs, how: &How, discard: bool, resume: bool) -> Re
     }
     super::cleanup::sweep(&roots);
     preflight::agree(&plan, &given, workspace.as_ref(), &dir, (how.yes, how.quiet))?;
-    if !resume && dir.saved().exists() {
-        let _ = std::fs::remove_file(dir.saved());
+    if !resume && dir.resumable_disk().exists() {
+        let _ = std::fs::remove_file(dir.resumable_disk());
     }
     closure.realise(plan.image.name.as_str(), &plan.engine.name, &roots.images()?, how.quiet)?;
     let keep = matches!(plan.provider, Provider::Claude | Provider::Codex);
@@ -111,13 +111,13 @@ fn workspace(plan: &LaunchPlan, closure: &Closure) -> Result<Option<Snapshot>> {
 
 /// Refuses to lose work, unless that is asked for.
 pub(super) fn unpulled(dir: &BottleDir, discard: bool) -> Result<()> {
-    if !dir.work().exists() {
+    if !dir.unpulled_tar().exists() {
         return Ok(());
     }
     if discard {
         say(format_args!("bottle: what {} changed and nobody pulled is lost", dir.slug()));
-        return std::fs::remove_file(dir.work()).map_err(|e| {
-            Error::new(Kind::Config, format!("cannot remove {}: {e}", dir.work().display()))
+        return std::fs::remove_file(dir.unpulled_tar()).map_err(|e| {
+            Error::new(Kind::Config, format!("cannot remove {}: {e}", dir.unpulled_tar()))
         });
     }
     Err(Error::new(

@@ -37,7 +37,7 @@ impl Row {
             (true, Phase::Starting) => "starting",
             (true, Phase::Running) => "running",
             (true, _) => "stopping",
-            (false, Phase::Exited) if dir.saved().exists() => "stopped",
+            (false, Phase::Exited) if dir.resumable_disk().exists() => "stopped",
             (false, Phase::Exited) => "exited",
             (false, _) => "crashed",
         };
@@ -49,8 +49,8 @@ impl Row {
             pid: alive.then_some(metadata.pid),
             started_ms: metadata.started_ms,
             exit_code: metadata.exit_code,
-            resumable: !alive && dir.saved().exists(),
-            unpulled: !alive && dir.work().exists(),
+            resumable: !alive && dir.resumable_disk().exists(),
+            unpulled: !alive && dir.unpulled_tar().exists(),
         }
     }
 }

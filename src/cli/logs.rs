@@ -45,10 +45,14 @@ impl Args {
         let dir = existing(&Roots::from_environment()?, &self.name)?;
         let colours =
             if super::colour_on(&std::io::stdout()) { Colours::ON } else { Colours::default() };
-        let audit = |path: PathBuf| {
-            let lines =
-                Audit { json: self.json, colours, open: Vec::new(), closed: closed(&path)? };
-            Ok(Source::new(&path, Box::new(lines)))
+        let audit = |path: camino::Utf8PathBuf| {
+            let lines = Audit {
+                json: self.json,
+                colours,
+                open: Vec::new(),
+                closed: closed(path.as_std_path())?,
+            };
+            Ok(Source::new(path.as_std_path(), Box::new(lines)))
         };
         let mut sources = match &self.daemon {
             Some(daemon) => vec![Source::new(&daemon_log(&dir, daemon)?, Box::new(Said))],
@@ -204,9 +208,9 @@ fn daemon_log(dir: &BottleDir, daemon: &str) -> Result<PathBuf> {
     let plain = !daemon.is_empty()
         && daemon.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if plain && path.is_file() {
-        return Ok(path);
+        return Ok(path.into());
     }
-    let state = dir.audit().parent().map(Path::to_owned).unwrap_or_default();
+    let state = dir.audit().parent().map(ToOwned::to_owned).unwrap_or_default();
     let mut there: Vec<String> = std::fs::read_dir(state)
         .map(|entries| {
             let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());

@@ -49,7 +49,7 @@ impl Args {
             self.output.clone().unwrap_or_else(|| self.image.with_extension("smolmachine"));
         let name = self.image.file_stem().unwrap_or_default().to_string_lossy();
         let archive = Archive::open(&self.image, platform).map_err(failed)?;
-        let own = File { from: guest.path.clone(), to: GUEST.into(), mode: 0o755 };
+        let own = File { from: guest.path.clone().into(), to: GUEST.into(), mode: 0o755 };
         let layers: Vec<&dyn Layer> = archive.layers().chain([&own as &dyn Layer]).collect();
         let spec = Spec {
             env: archive.env.clone(),

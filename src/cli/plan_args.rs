@@ -237,11 +237,11 @@ pub(super) fn plan_error(e: PlanError) -> Error {
 }
 
 fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>> {
-    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let text = |path: &camino::Utf8Path| path.to_string();
     // Where an image is not there for the engine, the launch will say so.
     let built = closure.images.iter().map(|(name, image)| {
         let facts = ImageFacts {
-            image: image.of(engine).map(|file| file.path.clone()).unwrap_or_default(),
+            image: image.of(engine).map(|file| file.path.clone().into()).unwrap_or_default(),
             user: image.user.clone(),
             uid: image.uid,
             gid: image.gid,
@@ -251,20 +251,25 @@ fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>>
         };
         (name, facts)
     });
-    let later = closure.later.iter().filter(|(name, _)| !closure.images.contains_key(*name)).map(
-        |(name, image)| {
-            let facts = ImageFacts {
-                image: image.builds.get(engine).map(|build| build.file.clone()).unwrap_or_default(),
-                user: image.user.clone(),
-                uid: image.uid,
-                gid: image.gid,
-                home: text(&image.home),
-                workdir: text(&image.workdir),
-                path: image.path.clone(),
-            };
-            (name, facts)
-        },
-    );
+    let later =
+        closure.deferred.iter().filter(|(name, _)| !closure.images.contains_key(*name)).map(
+            |(name, image)| {
+                let facts = ImageFacts {
+                    image: image
+                        .builds
+                        .get(engine)
+                        .map(|build| build.file.clone().into())
+                        .unwrap_or_default(),
+                    user: image.user.clone(),
+                    uid: image.uid,
+                    gid: image.gid,
+                    home: text(&image.home),
+                    workdir: text(&image.workdir),
+                    path: image.path.clone(),
+                };
+                (name, facts)
+            },
+        );
     let named = |(name, facts): (&String, ImageFacts)| {
         Ok((
             name.parse().map_err(|e| {

@@ -32,7 +32,7 @@ impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let dir = Roots::from_environment()?.bottle(&self.name)?;
         let egress = InForce::<Policy>::read(&dir)?;
-        let what = || format!("cannot read {}", dir.plan().display());
+        let what = || format!("cannot read {}", dir.plan());
         let running = std::fs::read(dir.plan()).context(Kind::Config, what)?;
         let mut running: LaunchPlan =
             serde_json::from_slice(&running).context(Kind::Config, what)?;

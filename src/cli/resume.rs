@@ -29,7 +29,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> Result<u8> {
         let dir = Roots::from_environment()?.bottle(&self.name)?;
-        if !dir.saved().exists() {
+        if !dir.resumable_disk().exists() {
             return Err(Error::new(
                 Kind::Usage,
                 format!("bottle {:?} cannot be resumed: there is no disk of it", self.name),

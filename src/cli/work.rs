@@ -55,7 +55,7 @@ impl Work {
         let baseline = Baseline::read(&dir.workspace(), name)?;
         let what = || "cannot unpack the bottle's work".to_owned();
         let near = dir.workspace();
-        let taken = tempfile::tempdir_in(near.parent().unwrap_or(Path::new(".")))
+        let taken = tempfile::tempdir_in(near.parent().unwrap_or(".".as_ref()))
             .context(Kind::Config, what)?;
         let tar = if dir.status().is_some_and(|s| s.alive) {
             let tar = taken.path().join("tar");
@@ -72,7 +72,7 @@ impl Work {
             })?;
             tar
         } else {
-            dir.work()
+            dir.unpulled_tar().into()
         };
         let into = taken.path().join("work");
         std::fs::create_dir(&into).context(Kind::Config, what)?;
@@ -148,7 +148,7 @@ fn unified(work: &Work, path: &Path) -> Result<String> {
     let mut command = Command::new(&git);
     command
         .env_clear()
-        .env("GIT_EXEC_PATH", git.parent().unwrap_or(Path::new("/")).join("../lib/git-core"));
+        .env("GIT_EXEC_PATH", git.parent().unwrap_or("/".as_ref()).join("../lib/git-core"));
     // Outside of any repository: no attributes, no configuration, no filter of anybody's.
     command
         .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -205,7 +205,7 @@ impl PullArgs {
                 &message,
             )?;
             say(format_args!("bottle: {n} changes are on the branch {branch}"));
-            let _ = std::fs::remove_file(work.dir.work());
+            let _ = std::fs::remove_file(work.dir.unpulled_tar());
             return Ok(0);
         }
         let outcome = workspace::apply(&work.changes, &content, &mut work.baseline, Guards::ON)?;
@@ -214,7 +214,7 @@ impl PullArgs {
         }
         work.baseline.write(&work.dir.workspace())?;
         if work.changes.refused.is_empty() {
-            let _ = std::fs::remove_file(work.dir.work());
+            let _ = std::fs::remove_file(work.dir.unpulled_tar());
         }
         let already = if outcome.already > 0 {
             format!(", {} were here already", outcome.already)

@@ -16,11 +16,12 @@ use super::git::{key_name, text};
 use super::tokens;
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::fs::write_private;
 use crate::host::process::Program;
 use crate::host::stderr::say;
 use crate::manifest::TokenSource;
 use crate::plan::LaunchPlan;
-use crate::state::{BottleDir, now_ms, write_private};
+use crate::state::{BottleDir, now_ms};
 
 /// For one question to a forge; the program itself gives up before.
 const DEADLINE: Duration = Duration::from_secs(25);
@@ -201,7 +202,7 @@ impl Registered {
         let program = if self.program.exists() {
             self.program.clone()
         } else {
-            Closure::load()?.bundle.binary.path
+            Closure::load()?.bundle.binary.path.into()
         };
         let program = Program::new("the forge's client", program)
             .arg("forge")
@@ -222,7 +223,7 @@ fn read(dir: &BottleDir) -> Result<Vec<Registered>> {
     let damaged = |e: &dyn std::fmt::Display| {
         Error::new(
             Kind::Internal,
-            format!("{}: {e}; deploy keys of this bottle may be left with a forge", path.display()),
+            format!("{}: {e}; deploy keys of this bottle may be left with a forge", path),
         )
         .hint("look for keys titled `bottle …` at the forge, then remove the file")
     };
@@ -235,7 +236,7 @@ fn read(dir: &BottleDir) -> Result<Vec<Registered>> {
 
 fn write(dir: &BottleDir, known: &[Registered]) -> Result<()> {
     let path = dir.deploy_keys();
-    let what = || format!("cannot write {}", path.display());
+    let what = || format!("cannot write {path}");
     if known.is_empty() {
         return std::fs::remove_file(&path).context(Kind::Config, what);
     }

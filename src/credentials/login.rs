@@ -13,10 +13,10 @@ use zeroize::Zeroizing;
 
 use super::tokens::{Digest, digest};
 use crate::error::Kind;
+use crate::host::lock::lock_within;
 use crate::host::process::Program;
 use crate::manifest::TokenSource;
 use crate::provider::{Login, renewal, renewed_by};
-use crate::state::lock_within;
 
 /// For the question; the program itself gives up before.
 const DEADLINE: Duration = Duration::from_secs(30);

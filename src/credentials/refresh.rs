@@ -274,6 +274,7 @@ mod tests {
     /// A daemon that writes down what it is told, and reports each line that is appended to the
     /// file `ask`.
     async fn daemon(dir: &Path) -> Daemon {
+        let dir = crate::host::fs::utf8("dir", dir).unwrap();
         let script = r#"
             cd "$0"; read -r first; echo ready
             tail -n +1 -f ask & reports=$!
@@ -281,7 +282,7 @@ mod tests {
             echo closed >> told; kill $reports"#;
         std::fs::write(dir.join("ask"), "").unwrap();
         let mut journal = Journal::begin(dir.join("journal")).unwrap();
-        let program = Program::new("fake", "/bin/sh").args(["-c", script]).arg(dir);
+        let program = Program::new("fake", "/bin/sh").args(["-c", script]).arg(&dir);
         let mut daemon = program.spawn(&dir.join("fake.log"), &mut journal).unwrap();
         assert!(daemon.take_pipe().is_none(), "a daemon without secrets is not talked to");
         daemon.hand_over(&"secrets").await.unwrap();

@@ -166,8 +166,8 @@ impl Board {
             proposals.extend(rows);
             for log in dir.audits() {
                 self.tails
-                    .entry(log.clone())
-                    .or_insert_with(|| (m.slug.as_str().into(), Tail::new(log)));
+                    .entry(log.clone().into())
+                    .or_insert_with(|| (m.slug.as_str().into(), Tail::new(log.into())));
             }
         }
         proposals.sort_by_key(|p| (!p.open, std::cmp::Reverse(p.made_ms)));

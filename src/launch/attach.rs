@@ -9,7 +9,7 @@ use bottle_channel::{ExecFailure, run_exec};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use super::terminal::{Raw, follow_size};
+use super::terminal::{RawMode, follow_size};
 use crate::error::{Error, Kind, Result};
 use crate::host::stderr::say;
 
@@ -31,7 +31,7 @@ pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
     let beginning = Arc::new(Mutex::new(Beginning::default()));
     // After the terminal is the operator's again, however this ends.
     let _said = Question { beginning: beginning.clone(), dialogs: if tty { dialogs } else { &[] } };
-    let _raw = if tty { Some(Raw::enter()?) } else { None };
+    let _raw = if tty { Some(RawMode::enter()?) } else { None };
     if tty {
         follow_size(controls.clone())?;
     }

@@ -91,7 +91,7 @@ impl Control {
     ) -> Result<Self> {
         let path = dir.control_socket();
         let listener = UnixListener::bind(&path)
-            .context(Kind::Config, || format!("cannot listen on {}", path.display()))?;
+            .context(Kind::Config, || format!("cannot listen on {path}"))?;
         Ok(Self { listener, up, stop, desk })
     }
 

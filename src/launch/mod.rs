@@ -8,7 +8,6 @@ mod selftest;
 mod signals;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use crate::credentials::refresh::Refresher;
 use crate::credentials::{deploy_key, git as gate, tokens};
 use crate::error::{Context, Error, Kind, Result};
 use crate::fault_injection::breaks;
+use crate::host::fs::write_private;
 use crate::host::stderr::{self as say, say};
 use crate::host::terminal;
 use crate::machine::{Engine, MachineSpec, Running};
@@ -33,7 +33,7 @@ use crate::pki::Authority;
 use crate::plan::{DEMO_COMMAND, DEMO_HOST, DEMO_REPOSITORY, DEMO_TOKEN, LaunchPlan};
 use crate::provider::{self, demo::DemoUpstream};
 use crate::provision;
-use crate::state::{BottleDir, Journal, Metadata, Phase, Roots, Step, write_private};
+use crate::state::{BottleDir, Journal, Metadata, Phase, Roots, Step};
 use crate::supervise::Desk;
 use crate::workspace::transfer as work;
 use crate::workspace::{self, Baseline, Guards, Snapshot};
@@ -91,7 +91,7 @@ struct Underway<'a> {
 }
 
 /// Unwinds the journal when a panic gets past the orderly teardown.
-struct LastResort(PathBuf);
+struct LastResort(camino::Utf8PathBuf);
 
 impl Drop for LastResort {
     fn drop(&mut self) {
@@ -157,18 +157,20 @@ impl Underway<'_> {
         let Launch { closure, given, .. } = self.launch;
         self.dir.write_metadata(&self.metadata)?;
         self.journal.record(&Step::RuntimeDir { path: self.dir.runtime().to_owned() })?;
-        crate::state::private_dir(self.dir.runtime())?;
+        crate::host::fs::private_dir(self.dir.runtime())?;
         let (asked, decisions) = tokio::sync::mpsc::channel(16);
         tokio::spawn(Control::listen(&self.dir, news, stop, asked)?.serve());
 
         self.progress.step("resolving tokens");
-        let tokens = tokens::resolve(&plan, &closure.bundle.binary.path).await?;
+        let tokens = tokens::resolve(&plan, closure.bundle.binary.path.as_ref()).await?;
         remember(&self.dir, &plan, given)?;
         // git-gate's alone: egress could do nothing with them but lose them.
         let mut keys = gate::attest_keys(&plan)?;
         if plan.git.iter().any(|git| git.deploy_key.is_some()) {
             self.progress.step("registering deploy keys");
-            keys.extend(deploy_key::register(&plan, &self.dir, &closure.bundle.binary.path).await?);
+            keys.extend(
+                deploy_key::register(&plan, &self.dir, closure.bundle.binary.path.as_ref()).await?,
+            );
         }
 
         self.progress.step("starting the bundle");
@@ -220,7 +222,12 @@ impl Underway<'_> {
         let machine = parts.machine.insert(engine.start(&spec, &mut self.journal).await?);
         bundle.ready().await?;
         parts.refresher = bundle.take_pipe("egress").map(|pipe| {
-            Refresher::start(pipe, (&plan, &tokens), &closure.bundle.binary.path, say::interject)
+            Refresher::start(
+                pipe,
+                (&plan, &tokens),
+                closure.bundle.binary.path.as_ref(),
+                say::interject,
+            )
         });
         let plan = Arc::new(plan.clone());
         if let Some(pipe) = bundle.take_pipe("supervise") {
@@ -282,7 +289,7 @@ impl Underway<'_> {
         let file = self.dir.workspace();
         if self.launch.resume {
             // What the launch before left is on the disk, and newer than what was saved of it.
-            let _ = std::fs::remove_file(self.dir.work());
+            let _ = std::fs::remove_file(self.dir.unpulled_tar());
             return Ok(Baseline::read(&file, self.dir.slug()).ok());
         }
         let _ = std::fs::remove_file(&file);
@@ -303,9 +310,9 @@ impl Underway<'_> {
         let Some((plan, baseline)) = &self.worked else { return };
         let slug = self.dir.slug();
         if let Some(baseline) = baseline {
-            match work::save(&machine.session, plan, baseline, &self.dir.work()).await {
-                Ok(()) => match unpulled(&self.dir.work(), baseline) {
-                    Ok(0) => drop(std::fs::remove_file(self.dir.work())),
+            match work::save(&machine.session, plan, baseline, &self.dir.unpulled_tar()).await {
+                Ok(()) => match unpulled(self.dir.unpulled_tar().as_ref(), baseline) {
+                    Ok(0) => drop(std::fs::remove_file(self.dir.unpulled_tar())),
                     Ok(n) => say(format_args!(
                         "bottle: {n} file{} changed in the bottle; nothing is lost: bottle diff {slug}, bottle pull {slug}",
                         if n == 1 { "" } else { "s" }
@@ -313,7 +320,7 @@ impl Underway<'_> {
                     Err(e) => say(format_args!("bottle: {e:#}")),
                 },
                 Err(e) => {
-                    let _ = std::fs::remove_file(self.dir.work());
+                    let _ = std::fs::remove_file(self.dir.unpulled_tar());
                     say(format_args!(
                         "bottle: {e:#}; what was not pulled is lost{}",
                         if self.launch.keep { ", but for the disk" } else { "" }
@@ -334,7 +341,7 @@ impl Underway<'_> {
             Ok::<(), Error>(())
         };
         let saved = match tokio::time::timeout(SHUTDOWN_DEADLINE, down).await {
-            Ok(Ok(())) => std::fs::rename(self.dir.disk(), self.dir.saved())
+            Ok(Ok(())) => std::fs::rename(self.dir.disk(), self.dir.resumable_disk())
                 .context(Kind::Config, || "the disk cannot be kept".into()),
             Ok(Err(e)) => Err(e),
             Err(_) => Err(Error::new(Kind::Engine, "the guest does not shut down")),
@@ -444,12 +451,12 @@ impl Launch<'_> {
             image: self.closure.image(plan.image.name.as_str())?.of(&plan.engine.name)?,
             disk: dir.disk(),
             disk_bytes: plan.resources.disk.get(),
-            saved: self.resume.then(|| dir.saved()),
+            resumable_disk: self.resume.then(|| dir.resumable_disk()),
             cpus: u32::from(plan.resources.cpus),
             memory_bytes: plan.resources.memory.get(),
             log: dir.log("engine"),
             channel: dir.daemon_socket("channel"),
-            unpacked: self.roots.unpacked(),
+            image_cache: self.roots.image_cache(),
         })
     }
 }

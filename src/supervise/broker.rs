@@ -20,9 +20,10 @@ use super::manifest_edit::is_in_manifest;
 use super::{Answer, Decide, Decision, Effect, Left, Proposal, Queue, Scope};
 use crate::checks::Checks;
 use crate::error::{Error, Kind, Result};
+use crate::host::fs::private_dir;
 use crate::host::process::{Commands, Pipe, Reports};
 use crate::plan::LaunchPlan;
-use crate::state::{BottleDir, now_ms, private_dir};
+use crate::state::{BottleDir, now_ms};
 
 /// What the daemon may be behind; one that does not listen misses the rest.
 pub(super) const UNTOLD: usize = 1024;
@@ -121,7 +122,7 @@ impl Work {
         daemon: mpsc::Sender<SuperviseCommand>,
         guards: Checks<Guard>,
     ) -> Result<Self> {
-        let log = AuditWriter::open(&dir.supervise_audit(), "supervise")
+        let log = AuditWriter::open(dir.supervise_audit().as_ref(), "supervise")
             .map_err(|e| Error::new(Kind::Config, e.to_string()))?;
         private_dir(&dir.proposals())?;
         let queue = Queue::read_all(dir, guards.enabled(Guard::Own))?;

@@ -8,7 +8,8 @@ use bottle_policy::{GatePolicy, ProposalState};
 
 use super::{Effect, Proposal, Scope, with_git};
 use crate::error::{Context, Kind, Result};
-use crate::state::{BottleDir, write_private};
+use crate::host::fs::write_private;
+use crate::state::BottleDir;
 
 /// Proposals that are kept; older ones are forgotten when a launch begins.
 const KEPT: usize = 500;
@@ -61,7 +62,7 @@ impl Queue {
 
     /// The documents as they are. `own`: only those that are this bottle's, under their own number.
     pub(crate) fn read_all(dir: &BottleDir, own: bool) -> Result<Self> {
-        let path = dir.proposals();
+        let path: PathBuf = dir.proposals().into();
         let entries = match std::fs::read_dir(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Self { dir: path, all: BTreeMap::new() });

@@ -14,5 +14,6 @@ use super::broker::*;
 use super::checks::{Guard, Step};
 use super::*;
 use crate::checks::Checks;
+use crate::host::fs::private_dir;
 use crate::plan::LaunchPlan;
-use crate::state::{BottleDir, now_ms, private_dir};
+use crate::state::{BottleDir, now_ms};
