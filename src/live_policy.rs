@@ -8,15 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bottle_policy::audit::{AuditRecord, Verdict};
-use bottle_policy::{GRANTED, GatePolicy, Policy, PolicyTextError};
+use bottle_policy::{Ask, GRANTED, GatePolicy, Policy, PolicyTextError};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::fs::write_private;
-use crate::plan::{DEMO_HOST, LaunchPlan};
-use crate::provider;
+use crate::plan::LaunchPlan;
+use crate::provider::DEMO_HOST;
 use crate::state::{BottleDir, Phase};
-use crate::supervise::Policies;
 
 /// How long the daemon may take to say that a policy is in force.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -78,20 +77,40 @@ impl Reloadable for GatePolicy {
     }
 }
 
-/// What is in force in the running bottle `dir`.
+/// What is in force in a running bottle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LivePolicies {
+    /// egress'.
+    pub routes: Policy,
+    /// git-gate's, if there is one.
+    pub git: Option<GatePolicy>,
+}
+
+impl LivePolicies {
+    /// Digest of the one that `ask` would change.
+    #[must_use]
+    pub fn digest_for(&self, ask: &Ask) -> String {
+        match (ask, &self.git) {
+            (Ask::Ref { .. } | Ask::Finding { .. }, Some(git)) => git.digest(),
+            _ => self.routes.digest(),
+        }
+    }
+}
+
+/// The policies in force in the running bottle `dir`.
 ///
 /// # Errors
 /// `Config` when it cannot be read: the bottle does not run.
-pub fn in_force(dir: &BottleDir) -> Result<Policies> {
-    let routes = InForce::<Policy>::policy_of(dir)?;
+pub fn in_force(dir: &BottleDir) -> Result<LivePolicies> {
+    let routes = LivePolicy::<Policy>::policy_of(dir)?;
     let has_git = dir.recorded_control_socket().with_file_name(GatePolicy::FILE).exists();
-    let git = has_git.then(|| InForce::<GatePolicy>::policy_of(dir)).transpose()?;
-    Ok(Policies { routes, git })
+    let git = has_git.then(|| LivePolicy::<GatePolicy>::policy_of(dir)).transpose()?;
+    Ok(LivePolicies { routes, git })
 }
 
 /// The policy file of a running bottle, held against other reloads.
 #[derive(Debug)]
-pub struct InForce<P = Policy> {
+pub struct LivePolicy<P = Policy> {
     file: PathBuf,
     audit: PathBuf,
     bytes: Vec<u8>,
@@ -100,7 +119,7 @@ pub struct InForce<P = Policy> {
     _held: Flock<File>,
 }
 
-impl<P: Reloadable> InForce<P> {
+impl<P: Reloadable> LivePolicy<P> {
     /// Reads what is in force in the running bottle `dir`.
     ///
     /// # Errors
@@ -214,14 +233,14 @@ impl<P: Reloadable> InForce<P> {
     }
 }
 
-impl InForce {
+impl LivePolicy {
     /// Fills in what only the launch knows: what the operator granted to it, and where the demo's
     /// upstream is.
     pub fn complete(&self, plan: &LaunchPlan, policy: &mut Policy) {
         policy
             .routes
             .extend(self.policy.routes.iter().filter(|r| r.name.starts_with(GRANTED)).cloned());
-        if !provider::needs_demo_upstream(plan) {
+        if !plan.provider.needs_demo_upstream {
             return;
         }
         let Some(demo) = self.policy.routes.iter().find(|r| r.host.as_str() == DEMO_HOST) else {
@@ -282,13 +301,13 @@ mod tests {
             self.0.path().join("policy.json")
         }
 
-        fn in_force(&self, ms: u64) -> Result<InForce> {
-            let found = InForce::at(
+        fn in_force(&self, ms: u64) -> Result<LivePolicy> {
+            let found = LivePolicy::at(
                 self.file(),
                 self.0.path().join("audit"),
                 &self.0.path().join("reload.lock"),
             );
-            found.map(|f| InForce { deadline: Duration::from_millis(ms), ..f })
+            found.map(|f| LivePolicy { deadline: Duration::from_millis(ms), ..f })
         }
 
         /// A daemon that waits for another policy and answers; before it there is other traffic.
@@ -368,7 +387,11 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
         let dir = roots.bottle("x").unwrap();
-        assert_eq!(InForce::<Policy>::read(&dir).unwrap_err().kind(), Kind::Usage, "there is none");
+        assert_eq!(
+            LivePolicy::<Policy>::read(&dir).unwrap_err().kind(),
+            Kind::Usage,
+            "there is none"
+        );
         let lock = dir.lock().unwrap();
         fs::create_dir(dir.runtime()).unwrap();
         fs::write(dir.runtime().join("policy.json"), serde_json::to_vec(&policy("a.b")).unwrap())
@@ -376,15 +399,15 @@ mod tests {
         let metadata = Metadata::starting(&dir, "x", "qemu", "");
         dir.write_metadata(&metadata).unwrap();
         assert_eq!(
-            InForce::<Policy>::read(&dir).unwrap_err().kind(),
+            LivePolicy::<Policy>::read(&dir).unwrap_err().kind(),
             Kind::Usage,
             "it is starting"
         );
         dir.write_metadata(&Metadata { phase: Phase::Running, ..metadata }).unwrap();
-        assert_eq!(InForce::<Policy>::read(&dir).unwrap().policy(), &policy("a.b"));
+        assert_eq!(LivePolicy::<Policy>::read(&dir).unwrap().policy(), &policy("a.b"));
         drop(lock);
         assert_eq!(
-            InForce::<Policy>::read(&dir).unwrap_err().kind(),
+            LivePolicy::<Policy>::read(&dir).unwrap_err().kind(),
             Kind::Usage,
             "its orchestrator is dead"
         );

@@ -62,10 +62,7 @@ pub async fn boot(closure: &Closure, disk: &Path) -> Result<f64, String> {
             "-append",
             "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on no_timer_check",
         ])
-        .args([
-            "-drive",
-            &format!("file={},format=raw,if=virtio,readonly=on", image.path.display()),
-        ])
+        .args(["-drive", &format!("file={},format=raw,if=virtio,readonly=on", image.path)])
         .args(["-drive", &format!("file={},format=raw,if=virtio", disk.display())])
         .args(["-device", "virtio-serial-pci", "-chardev", &format!("socket,id=channel,fd={fd}")])
         .args(["-device", "virtserialport,chardev=channel,name=bottle"])

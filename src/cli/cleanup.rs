@@ -1,4 +1,4 @@
-//! `bottle cleanup`, and the sweep that other commands begin with.
+//! `bottle cleanup`: tears down what crashed launches left behind. Other commands begin with it.
 
 use crate::credentials::deploy_key;
 use crate::error::Result;
@@ -6,7 +6,7 @@ use crate::host::runtime::block_on;
 use crate::host::stderr::say;
 use crate::state::{BottleDir, Roots};
 
-/// Tear down what crashed launches left.
+/// Tear down what crashed launches left behind.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
@@ -29,7 +29,7 @@ impl Args {
     }
 }
 
-/// Tears down what crashed launches left; what cannot be is said, and does not stop the command.
+/// Tears down what crashed launches left behind. Failures are printed and stop nothing.
 pub(super) fn sweep(roots: &Roots) {
     for bottle in roots.bottles().unwrap_or_default() {
         match recover(&bottle) {
@@ -42,10 +42,10 @@ pub(super) fn sweep(roots: &Roots) {
     }
 }
 
-/// Tears down what a dead orchestrator left, and what it left with others; whether there was
-/// anything.
+/// Tears down what a dead orchestrator left on this machine, and revokes its deploy keys; true when
+/// there was anything.
 fn recover(bottle: &BottleDir) -> Result<bool> {
-    // Neither failure keeps the other from being undone.
+    // Both are tried, even if one fails.
     let (torn_down, revoked) = (bottle.recover(), revoke(bottle));
     if let (Err(_), Err(e)) = (&torn_down, &revoked) {
         say(format_args!("bottle: {}: {e:#}", bottle.slug()));
@@ -54,7 +54,7 @@ fn recover(bottle: &BottleDir) -> Result<bool> {
     Ok(revoked? || torn_down)
 }
 
-/// Revokes what deploy keys a bottle that does not run has left; whether there were any.
+/// Revokes the deploy keys that a bottle left behind, unless it runs; true when there were any.
 pub(super) fn revoke(bottle: &BottleDir) -> Result<bool> {
     if !bottle.deploy_keys().exists() {
         return Ok(false);

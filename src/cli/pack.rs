@@ -1,4 +1,4 @@
-//! `bottle pack`: an image of one's own as a `.smolmachine`.
+//! `bottle pack`: converts an OCI archive to a `.smolmachine` image.
 
 use std::path::{Path, PathBuf};
 
@@ -7,23 +7,23 @@ use bottle_pack::{Archive, File, Layer, PackError, Spec, host_platform, pack, ve
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
 
-/// Where the bottle's own binary goes in an image.
-const GUEST: &str = "usr/lib/bottle/bottle-guest";
+/// Path of the bottle's own binary in an image.
+const GUEST_PATH: &str = "usr/lib/bottle/bottle-guest";
 
-/// Turn an OCI archive into an image for smolvm.
+/// Convert an OCI archive to an image for smolvm.
 ///
-/// IMAGE is what `docker save`, `podman save` or `skopeo copy … oci-archive:` write, for this
-/// host's processor. No machine is booted and nothing is fetched; the same archive gives the same
-/// file everywhere. What was written is read back and compared.
+/// IMAGE is a file that `docker save`, `podman save` or `skopeo copy … oci-archive:` wrote, for this
+/// host's processor. Boots no machine and fetches nothing; the same archive gives the same file
+/// everywhere. Reads the new file back and checks it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The archive; with --check, a .smolmachine.
+    /// The archive to convert; with --check, the .smolmachine to check.
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
-    /// Where to write it (default: IMAGE with the ending .smolmachine).
+    /// Write to this file (default: IMAGE with the ending .smolmachine).
     #[arg(short, long, value_name = "FILE", conflicts_with = "check")]
     output: Option<PathBuf>,
-    /// Only say whether a .smolmachine is whole and for this host.
+    /// Only check that a .smolmachine is whole and for this host.
     #[arg(long)]
     check: bool,
 }
@@ -49,14 +49,14 @@ impl Args {
             self.output.clone().unwrap_or_else(|| self.image.with_extension("smolmachine"));
         let name = self.image.file_stem().unwrap_or_default().to_string_lossy();
         let archive = Archive::open(&self.image, platform).map_err(failed)?;
-        let own = File { from: guest.path.clone().into(), to: GUEST.into(), mode: 0o755 };
+        let own = File { from: guest.path.clone().into(), to: GUEST_PATH.into(), mode: 0o755 };
         let layers: Vec<&dyn Layer> = archive.layers().chain([&own as &dyn Layer]).collect();
         let spec = Spec {
             env: archive.env.clone(),
             workdir: archive.workdir.clone(),
             ..Spec::of_bottle(&name, platform)
         };
-        // Whole or not at all.
+        // The file appears whole or not at all.
         let what = || format!("cannot write {}", output.display());
         let beside =
             output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -84,7 +84,7 @@ fn failed(e: PackError) -> Error {
         }
         PackError::Write(_) => "df -h .   # is there space?",
         PackError::Truncated(_) | PackError::Damaged(_) | PackError::Version { .. } => {
-            "bottle pack IMAGE.tar   # packs it anew"
+            "bottle pack IMAGE.tar   # packs it again"
         }
     };
     Error::new(Kind::Config, e.to_string()).hint(hint)

@@ -1,4 +1,4 @@
-//! `bottle reload`: other policies for a running bottle.
+//! `bottle reload`: applies a changed manifest to a running bottle.
 
 use std::path::{Path, PathBuf};
 
@@ -8,20 +8,20 @@ use super::plan_args;
 use crate::credentials::git::with_rules;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::stderr::say;
-use crate::live_policy::InForce;
+use crate::live_policy::LivePolicy;
 use crate::manifest::{self, EgressChain, Manifest, find};
 use crate::plan::{LaunchPlan, diff, not_reloadable, replan};
 use crate::state::Roots;
 use crate::supervise::Queue;
 
-/// Read a running bottle's manifest again and put its new routes and git rules in force.
+/// Read a running bottle's manifest again and apply its new routes and git rules.
 ///
-/// Routes, and what may be pushed, can change while a bottle runs; routes can use only the tokens
-/// that it was launched with. Anything else that the manifest says differently is named, and
-/// nothing is done. Connections that a new policy still allows go on.
+/// Routes and push rules can change while a bottle runs; routes can only use the tokens that it was
+/// launched with. If anything else in the manifest has changed, names it and does nothing.
+/// Connections that the new policy still allows go on.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The bottle.
+    /// Name of the bottle.
     name: String,
     /// Read this manifest instead of the one that the bottle was launched from.
     #[arg(long, value_name = "FILE")]
@@ -31,13 +31,13 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let dir = Roots::from_environment()?.bottle(&self.name)?;
-        let egress = InForce::<Policy>::read(&dir)?;
+        let egress = LivePolicy::<Policy>::read(&dir)?;
         let what = || format!("cannot read {}", dir.plan());
         let running = std::fs::read(dir.plan()).context(Kind::Config, what)?;
         let mut running: LaunchPlan =
             serde_json::from_slice(&running).context(Kind::Config, what)?;
         let gate =
-            (!running.git.is_empty()).then(|| InForce::<GatePolicy>::read(&dir)).transpose()?;
+            (!running.git.is_empty()).then(|| LivePolicy::<GatePolicy>::read(&dir)).transpose()?;
         let manifest = self.manifest(&running)?;
         let new = replan(&running, &manifest, &|name| std::env::var(name).ok())
             .map_err(plan_args::plan_error)?;
@@ -65,8 +65,8 @@ impl Args {
             say(format_args!("bottle: {}: nothing changed", self.name));
             return Ok(0);
         }
-        // What is compared is what is in force, which an earlier reload may have made.
-        running.policy = routes.as_ref().map_or(&policy, InForce::policy).clone();
+        // Compares with what is in force, which may come from an earlier reload.
+        running.policy = routes.as_ref().map_or(&policy, LivePolicy::policy).clone();
         running.git.clone_from(&new.git);
         for upstream in rules.iter().flat_map(|(_, gate)| &gate.policy().upstreams) {
             if let Some(git) = running.git.iter_mut().find(|git| git.name == upstream.name) {
@@ -92,7 +92,7 @@ impl Args {
         Ok(0)
     }
 
-    /// Only our own daemon watches its policy.
+    /// Refuses an egress chain that reads its policy only at launch.
     fn can_reload(&self, running: &LaunchPlan) -> Result<()> {
         if running.bundle_egress == EgressChain::Bottle {
             return Ok(());
@@ -103,11 +103,11 @@ impl Args {
             .hint(format!("bottle stop {}, and launch it again", self.name)))
     }
 
-    /// The manifest as it is now. One that was found at launch must still be this user's (or
-    /// root's).
+    /// Reads the manifest again. One that was found at launch must still belong to this user or
+    /// root.
     fn manifest(&self, running: &LaunchPlan) -> Result<Manifest> {
         let gone = |path: &Path| {
-            Error::new(Kind::Config, format!("{} is not there any more", path.display()))
+            Error::new(Kind::Config, format!("{} does not exist any more", path.display()))
                 .hint("name another: --manifest FILE")
         };
         let search = match (&self.manifest, &running.manifest) {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_would_not_notice_is_not_reloaded() {
+    fn only_a_chain_that_watches_its_policy_is_reloaded() {
         let args = Args { name: "demo".into(), manifest: None };
         for chain in EgressChain::ALL {
             let running = LaunchPlan { bundle_egress: chain, ..demo_plan() };
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manifest_of_the_launch_is_read_again_and_no_other() {
+    fn the_manifest_of_the_launch_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let below = dir.path().join("p");
         fs::create_dir(&below).unwrap();
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(read(Some(file.clone()), None).unwrap_err().kind(), Kind::Config);
         fs::remove_file(&file).unwrap();
         let e = read(Some(file.clone()), None).unwrap_err();
-        assert!(e.to_string().contains("is not there any more"), "the one above is another: {e}");
+        assert!(e.to_string().contains("does not exist any more"), "the one above is another: {e}");
         fs::write(&file, "version = 1").unwrap();
         // Only root can make another user's file.
         if nix::unistd::geteuid().is_root()

@@ -11,12 +11,12 @@ use bottle_policy::{RenewRequest, Renewed};
 use nix::fcntl::Flock;
 use zeroize::Zeroizing;
 
-use super::tokens::{Digest, digest};
+use super::digest::{Digest, digest};
+use super::login_file::Login;
 use crate::error::Kind;
 use crate::host::lock::lock_within;
 use crate::host::process::Program;
-use crate::manifest::TokenSource;
-use crate::provider::{Login, renewal, renewed_by};
+use crate::provider::TokenSource;
 
 /// For the question; the program itself gives up before.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ pub(crate) async fn token(
         return Err("not a login".to_owned());
     };
     let is_good = |login: &Login| {
-        !login.ended() && turned_down.is_none_or(|old| digest(&login.token) != *old)
+        !login.has_expired() && turned_down.is_none_or(|old| digest(&login.token) != *old)
     };
     let login = Login::read(*provider, file)?;
     if is_good(&login) {
@@ -51,25 +51,25 @@ pub(crate) async fn token(
     if is_good(&login) {
         return Ok(login.token);
     }
-    let run = renewed_by(*provider);
+    let run = provider.login_command();
     let why = format!(
         "the login in {} {}",
         file.display(),
-        if login.ended() { "has expired" } else { "is not taken any more" }
+        if login.has_expired() { "has expired" } else { "is not taken any more" }
     );
-    let Some(refresh_token) = login.renewed_with.clone() else {
+    let Some(refresh_token) = login.refresh_token.clone() else {
         return Err(format!("{why}, and nothing in it renews it; run: {run}"));
     };
-    let (usual, client_id) = renewal(*provider).ok_or("that provider keeps no login")?;
+    let layout = provider.login.as_ref().ok_or("that provider keeps no login")?;
     // Before the question: what is asked for must not be lost for want of a place.
     let mut kept = tempfile::Builder::new()
         .prefix(".bottle-login-")
         .tempfile_in(dir)
         .map_err(|e| format!("{}: {e}", dir.display()))?;
-    let url = url.clone().unwrap_or_else(|| usual.to_owned());
+    let url = url.clone().unwrap_or_else(|| layout.token_url.to_owned());
     let request =
-        RenewRequest { url, ca: ca.clone(), client_id: client_id.to_owned(), refresh_token };
-    let program = Program::new("the login's client", bundle.to_owned())
+        RenewRequest { url, ca: ca.clone(), client_id: layout.client_id.to_owned(), refresh_token };
+    let program = Program::new("the login's client", bundle)
         .arg("renew")
         .args(["--parent", &std::process::id().to_string()]);
     let program = program.with_host_roots();
@@ -86,7 +86,7 @@ pub(crate) async fn token(
         }
         Renewed::Login { access_token, .. } => Zeroizing::new(access_token.expose().to_owned()),
     };
-    let text = login.with(*provider, &renewed);
+    let text = login.renewed(&renewed);
     let written = kept.write_all(text.as_bytes()).and_then(|()| kept.as_file().sync_all());
     written.and_then(|()| kept.persist(&file).map(drop).map_err(|e| e.error)).map_err(|e| {
         format!(

@@ -10,12 +10,13 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::tokens::{self, Digest, How};
+use super::check::hint_for_rejected_token;
+use super::digest::{Digest, digest};
+use super::tokens::{self, How};
 use crate::error::{Error, Result};
 use crate::host::process::{Commands, Pipe, Reports};
 use crate::manifest::{Interval, TokenSource, neutral};
 use crate::plan::LaunchPlan;
-use crate::provider;
 
 /// Least time between two attempts to get the same token.
 const PACE: Duration = Duration::from_secs(10);
@@ -53,7 +54,7 @@ impl Refresher {
         let hints = plan
             .tokens
             .keys()
-            .map(|name| (name.clone(), provider::turned_down(plan, name)))
+            .map(|name| (name.clone(), hint_for_rejected_token(plan, name)))
             .collect();
         Self::paced(pipe, (&plan.tokens, values), hints, bundle, PACE, tell)
     }
@@ -69,7 +70,7 @@ impl Refresher {
         let now = Instant::now();
         let token = |name: &TokenName, source: &TokenSource| Token {
             source: source.clone(),
-            value: values.get(name).map(|value| tokens::digest(value.expose())),
+            value: values.get(name).map(|value| digest(value.expose())),
             tried: None,
             next: ttl(source).map(|ttl| now + ttl),
             busy: false,
@@ -234,11 +235,10 @@ impl Work {
                 _ => {}
             }
             token.lost = value.is_err();
-            let same = value.as_ref().is_ok_and(|value| {
-                token.asked && token.value == Some(tokens::digest(value.expose()))
-            });
-            token.value =
-                value.as_ref().ok().map(|value| tokens::digest(value.expose())).or(token.value);
+            let same = value
+                .as_ref()
+                .is_ok_and(|value| token.asked && token.value == Some(digest(value.expose())));
+            token.value = value.as_ref().ok().map(|value| digest(value.expose())).or(token.value);
             if same {
                 self.hint(&name, tell);
             }

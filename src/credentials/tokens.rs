@@ -9,9 +9,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bottle_policy::{Secret, TokenName};
-use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::digest::Digest;
 use super::login;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::process::die_with_parent;
@@ -47,14 +47,6 @@ pub(crate) struct How<'a> {
     pub bundle: &'a Path,
     /// The value that an upstream does not take any more.
     pub turned_down: Option<&'a Digest>,
-}
-
-/// SHA-256 of a value.
-pub(crate) type Digest = [u8; 32];
-
-/// That of `value`.
-pub(crate) fn digest(value: &str) -> Digest {
-    Sha256::digest(value.as_bytes()).into()
 }
 
 /// Reads one token. What a command says on standard error goes to `said`.

@@ -9,9 +9,9 @@ use bottle_channel::{ExecFailure, run_exec};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use super::terminal::{RawMode, follow_size};
 use crate::error::{Error, Kind, Result};
 use crate::host::stderr::say;
+use crate::host::terminal::{RawMode, follow_size};
 
 /// Exec frames over `stream` until the command has ended and all its output is written.
 ///

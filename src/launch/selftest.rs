@@ -87,7 +87,7 @@ pub(super) async fn run(
     if !leaking.is_empty() {
         return Err(refusal(&leaking));
     }
-    let image = &plan.image.facts;
+    let image = &plan.image.facts.guest;
     let mut argv =
         vec![SELF.to_owned(), "self-test".into(), "--canary".into(), canary.port()?.to_string()];
     argv.extend(["--denied-host".into(), DENIED_HOST.into()]);

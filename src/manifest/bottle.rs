@@ -6,17 +6,18 @@ use super::files::{Files, inside};
 use super::tokens::{self, TokenNames};
 use super::walk::{Tab, Val};
 use super::{
-    Asking, Bottle, Bytes, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, Interval, Provider,
-    ProviderSettings, Resources, Slug, Supervise, Workspace, WorkspaceMode, egress, git, quote,
+    Asking, Bottle, ByteSize, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, Interval,
+    Provider, ProviderSettings, Resources, Slug, Supervise, Workspace, WorkspaceMode, egress, git,
+    quote,
 };
 
 use crate::provider::Auth;
 
 const MOST_ENV: usize = 256;
-const MIN_MEMORY: Bytes = Bytes::mib(256);
-const MAX_MEMORY: Bytes = Bytes::mib(1 << 20);
-const MIN_DISK: Bytes = Bytes::mib(64);
-const MAX_DISK: Bytes = Bytes::mib(16 << 20);
+const MIN_MEMORY: ByteSize = ByteSize::mib(256);
+const MAX_MEMORY: ByteSize = ByteSize::mib(1 << 20);
+const MIN_DISK: ByteSize = ByteSize::mib(64);
+const MAX_DISK: ByteSize = ByteSize::mib(16 << 20);
 
 /// Reads one bottle.
 pub(super) fn bottle(t: &Tab<'_>, files: &dyn Files) -> Option<Bottle> {
@@ -214,12 +215,12 @@ fn bundle(t: &Tab<'_>) -> Option<EgressChain> {
     egress
 }
 
-fn size(v: &Val<'_>, min: Bytes, max: Bytes) -> Option<Bytes> {
-    let size = v.parse::<Bytes>()?;
+fn size(v: &Val<'_>, min: ByteSize, max: ByteSize) -> Option<ByteSize> {
+    let size = ByteSize::parse_binary(v.str()?).map_err(|e| v.fail(e.to_string(), None)).ok()?;
     if size < min || size > max {
         return v.none(format!("`{}` must be between {min} and {max}, not {size}", v.path), None);
     }
-    if size.get() % Bytes::mib(1).get() != 0 {
+    if size.get() % ByteSize::mib(1).get() != 0 {
         return v.none(format!("`{}` must be whole MiB", v.path), None);
     }
     Some(size)
@@ -228,8 +229,8 @@ fn size(v: &Val<'_>, min: Bytes, max: Bytes) -> Option<Bytes> {
 fn providers(t: &Tab<'_>, files: &dyn Files) -> Option<BTreeMap<Provider, ProviderSettings>> {
     let mut out = BTreeMap::new();
     let mut whole = true;
-    for (key, provider) in [("claude", Provider::Claude), ("codex", Provider::Codex)] {
-        if let Some(v) = t.opt(key) {
+    for provider in Provider::all().filter(|p| p.has_settings) {
+        if let Some(v) = t.opt(provider.as_str()) {
             match v.table().and_then(|t| settings(&t, files)) {
                 Some(settings) => drop(out.insert(provider, settings)),
                 None => whole = false,

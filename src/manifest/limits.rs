@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bottle_policy::{Action, Budget, Scan};
 
-use super::amounts::Amount;
+use super::ByteSize;
 use super::quote;
 use super::walk::Val;
 
@@ -96,5 +96,5 @@ fn some(v: &Val<'_>) -> Option<u64> {
 
 /// Bytes of one request's body; 0: only requests without one.
 pub(super) fn max_body(v: &Val<'_>) -> Option<u64> {
-    v.amount().map(Amount::get)
+    v.amount().map(ByteSize::get)
 }

@@ -6,7 +6,6 @@
 //! of this module.
 
 mod agent;
-mod amounts;
 mod bottle;
 mod builtin;
 mod egress;
@@ -15,20 +14,22 @@ mod files;
 mod find;
 mod git;
 mod limits;
-mod names;
 mod tokens;
 mod types;
 mod walk;
 
 use std::path::Path;
 
-pub use amounts::{Amount, Interval};
-pub use error::{Location, ManifestError, ManifestErrors, neutral};
+pub use error::{ManifestError, ManifestErrors};
 pub use files::{DirFiles, Files, MAX_FILE, MemFiles, host_path, inside};
 pub use find::{FILE_NAME, Search, USER_SKILLS, find, load};
-pub use names::{Bytes, EnvName, NameError, Slug};
-pub(crate) use names::{nearest, quote};
 pub use types::*;
+
+pub use crate::provider::{Provider, ProviderSettings, TokenSource};
+pub use crate::values::{
+    ByteSize, EnvName, Interval, Location, NameError, Resources, Slug, neutral,
+};
+pub(crate) use crate::values::{nearest, quote};
 
 use toml_edit::Document;
 use walk::{Faults, Source, Tab};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use toml_edit::{ArrayOfTables, Item, TableLike, Value};
 
-use super::{Amount, Location, ManifestError, nearest, quote};
+use super::{ByteSize, Location, ManifestError, nearest, quote};
 
 /// Faults beyond this many are only counted.
 const MOST_ERRORS: usize = 100;
@@ -305,10 +305,10 @@ impl<'a> Val<'a> {
     }
 
     /// An amount of data: a whole number of bytes, or a text with a unit.
-    pub fn amount(&self) -> Option<Amount> {
+    pub fn amount(&self) -> Option<ByteSize> {
         match self.node {
             Node::Value(Value::Integer(n)) => match u64::try_from(*n.value()) {
-                Ok(n) => Some(Amount::bytes(n)),
+                Ok(n) => Some(ByteSize::bytes(n)),
                 Err(_) => self.none(format!("`{}` must not be negative", self.path), None),
             },
             Node::Value(Value::String(_)) => self.parse(),

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 
 use bottle_policy::Stale;
 
-use super::{Host, LaunchPlan, Options, PlanError, diff, plan};
+use super::inputs::{Host, Options, PlanError};
+use super::planner::plan;
+use super::render::diff;
+use super::types::LaunchPlan;
 use crate::manifest::{EnvPart, EnvValue, Manifest, TokenSource};
-use crate::provider::{LoginFacts, default_image};
+use crate::provider::LoginFacts;
 
 /// Plans the launch that `running` was made for once more, out of `manifest` as it is now. What the
 /// operator said at launch and what the host gave then stays as it was: only the manifest is asked
@@ -30,7 +33,7 @@ pub fn replan(
     if let Some((agent, bottle)) = bottle {
         // An image of another name is a change to be told, not a missing image.
         let wanted = bottle.image.as_ref().map(|(name, _)| name.clone());
-        let wanted = wanted.or_else(|| default_image(agent.provider).parse().ok());
+        let wanted = wanted.or_else(|| agent.provider.image.parse().ok());
         images.extend(wanted.map(|name| (name, running.image.facts.clone())));
         for (name, entry) in &bottle.env {
             let from_host = matches!(&entry.value, EnvValue::Template(parts) if parts.iter().any(|p| matches!(p, EnvPart::HostVar(_))));

@@ -2,9 +2,9 @@
 
 use bottle_policy::{Action, Method, PathPattern, Place, Route, Scan, Scheme};
 
-use super::LaunchPlan;
 use super::secrets::looks_secret;
-use crate::manifest::{Amount, EgressChain, TokenSource, WorkspaceMode, neutral};
+use super::types::LaunchPlan;
+use crate::manifest::{ByteSize, EgressChain, TokenSource, WorkspaceMode, neutral};
 
 /// Longest cell in characters.
 const LONGEST: usize = 160;
@@ -75,6 +75,22 @@ pub fn diff(previous: &LaunchPlan, current: &LaunchPlan) -> Vec<String> {
     out
 }
 
+impl LaunchPlan {
+    /// The plan for printing (`--json`): guest values and command words that look like secrets are
+    /// replaced by a word for their kind.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        let mut plan = self.clone();
+        plan.env.values_mut().chain(&mut plan.command).for_each(|value| *value = hide(value));
+        for source in plan.tokens.values_mut() {
+            if let TokenSource::Command { argv, .. } = source {
+                argv.iter_mut().for_each(|word| *word = hide(word));
+            }
+        }
+        plan
+    }
+}
+
 fn lines(plan: &LaunchPlan) -> Vec<Line> {
     let mut out = Vec::new();
     let mut add = |section, cells: Vec<String>| {
@@ -87,7 +103,7 @@ fn lines(plan: &LaunchPlan) -> Vec<Line> {
     );
     add("engine", vec![format!("{}: {}", plan.engine.name, plan.engine.reason)]);
     add("image", vec![plan.image.name.to_string(), plan.image.facts.image.display().to_string()]);
-    let facts = &plan.image.facts;
+    let facts = &plan.image.facts.guest;
     add(
         "user",
         vec![format!("{} ({}:{}), in {}", facts.user, facts.uid, facts.gid, facts.workdir)],
@@ -183,9 +199,6 @@ fn lines(plan: &LaunchPlan) -> Vec<Line> {
             "notify",
             vec![plan.asking.notify.iter().map(|w| word(w)).collect::<Vec<_>>().join(" ")],
         );
-    }
-    for u in &plan.unsupported {
-        add("not yet", vec![u.key.clone(), u.feature.clone(), u.at.clone()]);
     }
     for w in &plan.warnings {
         out.push(Line { section: "warning", cells: vec![neutral(w)] });
@@ -298,7 +311,7 @@ fn scan(scan: &Scan, notes: &mut Vec<String>) {
 
 /// How much a route carries.
 fn limits(r: &Route, notes: &mut Vec<String>) {
-    let amount = |bytes| Amount::bytes(bytes);
+    let amount = |bytes| ByteSize::bytes(bytes);
     notes.extend(r.max_body.map(|n| format!("≤ {} a body", amount(n))));
     let ways = [(r.budget.up, "up"), (r.budget.down, "down")];
     let budget: Vec<String> =

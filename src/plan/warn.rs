@@ -2,8 +2,8 @@
 
 use bottle_policy::{Action, PathPattern, Policy, Route};
 
-use super::LaunchPlan;
 use super::secrets::looks_secret;
+use super::types::LaunchPlan;
 use crate::manifest::{EgressChain, TokenSource, neutral};
 
 /// Comparisons of path patterns after which overlaps are no longer looked for (a policy that large

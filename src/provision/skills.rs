@@ -6,7 +6,6 @@ use std::path::Path;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::LaunchPlan;
-use crate::provider;
 
 /// Most files and bytes of all skills of a bottle.
 const MOST: (usize, u64) = (10_000, 64 << 20);
@@ -31,7 +30,7 @@ pub fn pack(plan: &LaunchPlan) -> Result<Option<Vec<u8>>> {
                 format!("{}: {} has no SKILL.md", what(), root.display()),
             ));
         }
-        let to = Path::new(provider::skills(plan.provider)).join(skill.name.as_str());
+        let to = Path::new(plan.provider.skills_dir).join(skill.name.as_str());
         packed.add(&root, &root, &to, 0).map_err(|e| e.within(what()))?;
     }
     packed.tar.into_inner().map(Some).context(Kind::Internal, || "cannot pack the skills".into())
@@ -134,7 +133,7 @@ mod tests {
         for target in ["../secret", "/etc/passwd", ".."] {
             let link = skill.join("out");
             std::os::unix::fs::symlink(target, &link).unwrap();
-            let e = pack_of(&skill).unwrap_err().chain();
+            let e = pack_of(&skill).unwrap_err().to_string();
             assert!(
                 e.contains("leads out of the skill") || e.contains("too deep"),
                 "{target}: {e}"

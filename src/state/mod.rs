@@ -7,11 +7,13 @@
 //! runtime directory.
 
 mod bottle;
+mod bottle_state;
 mod journal;
 mod process_id;
 mod roots;
 
 pub use bottle::{BottleDir, BottleStatus, Metadata, Phase, now_ms};
+pub use bottle_state::BottleState;
 pub use journal::{Journal, Step, terminate};
 pub use process_id::ProcessId;
 pub use roots::Roots;

@@ -1,8 +1,8 @@
-//! What the desk checks, and where it could die.
+//! The checks of the broker, and the places where tests make it die.
 
-/// What stands between an agent, or a hasty operator, and a policy that nobody wanted.
+/// What protects from a policy that nobody wanted, by an agent or a hasty operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Guard {
+pub(super) enum Check {
     /// What is wide needs its name typed.
     Typed,
     /// An edit can only narrow.
@@ -13,15 +13,15 @@ pub(super) enum Guard {
     Decided,
     /// What is over stays over.
     Expired,
-    /// [`PENDING`].
+    /// `MAX_PENDING`.
     Pending,
-    /// [`NEW`].
+    /// `MAX_NEW_PER_PERIOD`.
     Rate,
     /// The same ask again is the same proposal.
     Same,
     /// Another ask about the same takes the place of the one before.
     Replaced,
-    /// [`STAYS_DENIED`].
+    /// `STAYS_DENIED`.
     Denied,
     /// What is allowed already is not asked.
     Allowed,

@@ -1,23 +1,20 @@
 //! Proposals: what an agent asked for, what was decided, and how that is kept.
 //!
 //! `STATE/bottles/SLUG/proposals/N.json` is one proposal. Only the orchestrator of the running
-//! bottle writes there (`launch/desk.rs`); commands read the files and send it a [`Decide`] over
+//! bottle writes there (`supervise/broker.rs`); commands read the files and send it a [`Decide`] over
 //! the control socket.
 
-use bottle_policy::{
-    Ask, GatePolicy, Policy, ProposalState, ProposalStatus, Push, Risk, RouteAsk, Said,
-    UpstreamName,
-};
+use bottle_policy::{Ask, ProposalState, ProposalStatus, Risk, RouteAsk, Said};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::Interval;
+use crate::values::Interval;
 
 /// How long a proposal waits for a decision when the manifest does not say.
-pub const EXPIRES: Interval = Interval::seconds(4 * 3600);
+pub const DEFAULT_EXPIRY: Interval = Interval::seconds(4 * 3600);
 /// Longest time of a grant.
 pub const LONGEST_GRANT: Interval = Interval::seconds(7 * 24 * 3600);
 
-/// One proposal and all that became of it.
+/// One proposal, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proposal {
@@ -27,7 +24,7 @@ pub struct Proposal {
     pub id: u32,
     /// The bottle that asks.
     pub bottle: String,
-    /// What for.
+    /// What it asks for.
     pub ask: Ask,
     /// Why, in the agent's words.
     pub reason: Said,
@@ -37,7 +34,7 @@ pub struct Proposal {
     pub diff: Vec<String>,
     /// What makes it wide.
     pub risks: Vec<Risk>,
-    /// Where it is in its life.
+    /// Its state.
     pub state: ProposalState,
     /// When it was made, ms since the epoch.
     pub made_ms: u64,
@@ -96,84 +93,18 @@ impl std::fmt::Display for Scope {
 pub enum Effect {
     /// It changes nothing by itself.
     Nothing,
-    /// Decided; the daemon has not said yes yet. After a crash it stays so: the bottle is gone
-    /// then.
+    /// Decided, and not confirmed by the daemon yet. It stays so after a crash, when the bottle is
+    /// gone.
     Applying,
     /// In force since the policy of this digest.
     InForce(String),
     /// It was in force, and its time is over.
-    Over,
+    #[serde(rename = "over")]
+    Expired,
     /// In the manifest, for the next launch.
     Saved,
     /// It could not be put in force.
     Failed(String),
-}
-
-/// What is in force in a running bottle.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policies {
-    /// egress'.
-    pub routes: Policy,
-    /// git-gate's, if there is one.
-    pub git: Option<GatePolicy>,
-}
-
-impl Policies {
-    /// Digest of the one that `ask` would change.
-    #[must_use]
-    pub fn digest_for(&self, ask: &Ask) -> String {
-        match (ask, &self.git) {
-            (Ask::Ref { .. } | Ask::Finding { .. }, Some(git)) => git.digest(),
-            _ => self.routes.digest(),
-        }
-    }
-}
-
-/// `policy` with what `ask` asks of git-gate's rules; `None` when it is none of them, or they have
-/// it.
-#[must_use]
-pub fn with_git(policy: &GatePolicy, ask: &Ask) -> Option<GatePolicy> {
-    let mut new = policy.clone();
-    let at = |name: &UpstreamName| policy.upstreams.iter().position(|u| u.name == *name);
-    match ask {
-        Ask::Ref { upstream, branches } => {
-            let rules =
-                new.upstreams[at(upstream)?].push.get_or_insert_with(|| Push::to(Vec::new()));
-            branches.iter().for_each(|b| {
-                if !rules.branches.contains(b) {
-                    rules.branches.push(b.clone())
-                }
-            });
-        }
-        Ask::Finding { upstream, fingerprint } => {
-            new.upstreams[at(upstream)?].push.as_mut()?.allow.insert(fingerprint.clone());
-        }
-        _ => return None,
-    }
-    (new != *policy).then_some(new)
-}
-
-/// `policy` without what `ask` added to git-gate's rules.
-#[must_use]
-pub fn without_git(policy: &GatePolicy, ask: &Ask) -> GatePolicy {
-    let mut new = policy.clone();
-    let rules = |new: &mut GatePolicy, name: &UpstreamName, change: &dyn Fn(&mut Push)| {
-        new.upstreams
-            .iter_mut()
-            .filter(|u| u.name == *name)
-            .filter_map(|u| u.push.as_mut())
-            .for_each(change);
-    };
-    match ask {
-        Ask::Ref { upstream, branches } => {
-            rules(&mut new, upstream, &|p| p.branches.retain(|b| !branches.contains(b)))
-        }
-        Ask::Finding { upstream, fingerprint } => {
-            rules(&mut new, upstream, &|p| p.allow.retain(|f| f != fingerprint));
-        }
-        _ => {}
-    }
-    new
 }
 
 /// What a command asks the orchestrator to decide.
@@ -215,7 +146,7 @@ pub enum Verdict {
 /// What the orchestrator says to a [`Decide`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Answer {
+pub enum DecisionOutcome {
     /// Decided.
     Done {
         /// What holds now.
@@ -265,7 +196,7 @@ impl Proposal {
             (_, ProposalState::Denied) => format!("denied: {text}"),
             (_, ProposalState::Superseded) => format!("superseded: {text}"),
             (Effect::InForce(_), _) => format!("allowed {scope}: {}", allowed()),
-            (Effect::Over, _) => "it was allowed, and its time is over".to_owned(),
+            (Effect::Expired, _) => "it was allowed, and its time is over".to_owned(),
             (Effect::Failed(why), _) => format!("approved, but it cannot be put in force: {why}"),
             (Effect::Saved, _) => "approved; it holds from the next launch on".to_owned(),
             (Effect::Applying, _) => "approved; it is being put in force".to_owned(),

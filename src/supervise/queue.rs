@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use bottle_policy::{GatePolicy, ProposalState};
 
-use super::{Effect, Proposal, Scope, with_git};
+use super::policy_change::with_git;
+use super::proposal::{Effect, Proposal, Scope};
 use crate::error::{Context, Kind, Result};
 use crate::host::fs::write_private;
 use crate::state::BottleDir;
 
 /// Proposals that are kept; older ones are forgotten when a launch begins.
-const KEPT: usize = 500;
+const MAX_KEPT: usize = 500;
 
 /// The proposals of one bottle.
 #[derive(Debug)]
@@ -21,11 +22,11 @@ pub struct Queue {
     all: BTreeMap<u32, Proposal>,
 }
 
-/// What the end of a launch left of a proposal.
+/// How the end of a launch interrupted a proposal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub enum Interrupted {
     /// Nobody had decided.
-    Open,
+    Undecided,
     /// It was decided, and its effect was not confirmed.
     Applying,
     /// It was in force.
@@ -40,10 +41,10 @@ impl Queue {
     /// `Config` when the directory cannot be read. A file that is no proposal is passed over.
     pub fn read(dir: &BottleDir, alive: bool) -> Result<Self> {
         let mut queue = Self::read_all(dir, true)?;
-        let left = if alive { Vec::new() } else { queue.left() };
+        let left = if alive { Vec::new() } else { queue.interrupted() };
         for (mut proposal, left) in left {
             match (&mut proposal.decision, left) {
-                (Some(d), Left::Applying) if d.scope == Some(Scope::Save) => {
+                (Some(d), Interrupted::Applying) if d.scope == Some(Scope::Save) => {
                     d.effect = Effect::Failed(
                         "the bottle ended before it was confirmed; its next launch tells"
                             .to_owned(),
@@ -51,7 +52,7 @@ impl Queue {
                 }
                 (Some(d), _) => {
                     d.effect =
-                        if d.scope == Some(Scope::Save) { Effect::Saved } else { Effect::Over }
+                        if d.scope == Some(Scope::Save) { Effect::Saved } else { Effect::Expired }
                 }
                 (None, _) => proposal.state = ProposalState::Expired,
             }
@@ -91,21 +92,21 @@ impl Queue {
         Ok(Self { dir: path, all })
     }
 
-    /// What a launch that has ended left.
+    /// The proposals that the end of a launch interrupted.
     #[must_use]
-    pub fn left(&self) -> Vec<(Proposal, Left)> {
+    pub fn interrupted(&self) -> Vec<(Proposal, Interrupted)> {
         let left = |p: &Proposal| match (p.state, p.decision.as_ref().map(|d| &d.effect)) {
-            (ProposalState::Pending, _) => Some((p.clone(), Left::Open)),
-            (_, Some(Effect::Applying)) => Some((p.clone(), Left::Applying)),
-            (_, Some(Effect::InForce(_))) => Some((p.clone(), Left::InForce)),
+            (ProposalState::Pending, _) => Some((p.clone(), Interrupted::Undecided)),
+            (_, Some(Effect::Applying)) => Some((p.clone(), Interrupted::Applying)),
+            (_, Some(Effect::InForce(_))) => Some((p.clone(), Interrupted::InForce)),
             _ => None,
         };
         self.all.values().filter_map(left).collect()
     }
 
-    /// Keeps the latest [`KEPT`].
+    /// Keeps the latest [`MAX_KEPT`].
     pub fn forget_oldest(&mut self) {
-        while self.all.len() > KEPT {
+        while self.all.len() > MAX_KEPT {
             let Some((id, _)) = self.all.pop_first() else { break };
             let _ = std::fs::remove_file(self.dir.join(format!("{id}.json")));
         }

@@ -3,11 +3,13 @@
 
 use bottle_policy::{Ask, Policy, ProposalState, RouteAsk};
 
-use super::{Effect, Policies, Proposal};
+use super::proposal::{Effect, Proposal};
+use crate::humanize::age;
+use crate::live_policy::LivePolicies;
 use crate::plan::route_line;
 
-/// What a line is; how it is coloured is the caller's business. Without colour the first character
-/// says it.
+/// The kind of a line. The caller chooses its colour; without colour the first character shows the
+/// kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     /// Title.
@@ -18,8 +20,8 @@ pub enum Tone {
     Added,
     /// What needs a second thought.
     Risk,
-    /// What the agent says.
-    Said,
+    /// The agent's own text.
+    Quoted,
 }
 
 /// What `ask` would change in `policy`: `  ` what is there for the same host, `+ ` what comes.
@@ -58,15 +60,9 @@ fn added(route: &RouteAsk) -> String {
     format!("+ {}", route_line(&route.route(String::new())))
 }
 
-/// One line for a list: `demo/3  pending  GET api.example.com:443 /x`.
-#[must_use]
-pub fn one_line(p: &Proposal) -> String {
-    p.ask.summary()
-}
-
 /// A proposal in full; `now` is what is in force, when the bottle runs.
 #[must_use]
-pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, String)> {
+pub fn lines(p: &Proposal, now: Option<&LivePolicies>, now_ms: u64) -> Vec<(Tone, String)> {
     let mut out = vec![(
         Tone::Title,
         format!("{}/{}  {}  {}", p.bottle, p.id, p.state.as_str(), ago(p.made_ms, now_ms)),
@@ -100,7 +96,7 @@ pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, St
     );
     let mut says = |title: &str, texts: &mut dyn Iterator<Item = String>| {
         out.push((Tone::Plain, title.to_owned()));
-        out.extend(texts.flat_map(|t| quoted(&t)).map(|l| (Tone::Said, l)));
+        out.extend(texts.flat_map(|t| quoted(&t)).map(|l| (Tone::Quoted, l)));
     };
     match question {
         Some((text, choices)) => {
@@ -127,7 +123,7 @@ pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, St
         let effect = match &d.effect {
             Effect::InForce(digest) => format!("in force, policy {}", short(digest)),
             Effect::Failed(why) => format!("not in force: {why}"),
-            Effect::Over => "its time is over".to_owned(),
+            Effect::Expired => "its time is over".to_owned(),
             Effect::Saved => "in the manifest, for the next launch".to_owned(),
             Effect::Applying => "being put in force".to_owned(),
             Effect::Nothing => String::new(),
@@ -138,7 +134,7 @@ pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, St
 }
 
 /// Columns of a quoted line: what fits beside the list on 80 columns.
-const QUOTED: usize = 38;
+const QUOTED_COLUMNS: usize = 38;
 
 /// Text of an agent in lines that no screen has to break, each marked: no part of it can look like
 /// a line of the change.
@@ -148,13 +144,13 @@ fn quoted(text: &str) -> Vec<String> {
         // A character that may take two columns counts as two.
         let columns =
             |text: &str| text.chars().map(|c| if c < '\u{1100}' { 1 } else { 2 }).sum::<usize>();
-        if width + columns(word.trim_end()) > QUOTED && width > 0 {
+        if width + columns(word.trim_end()) > QUOTED_COLUMNS && width > 0 {
             out.push(std::mem::take(&mut line));
             width = 0;
         }
         for c in word.chars() {
             let more = columns(c.encode_utf8(&mut [0; 4]));
-            if width + more > QUOTED {
+            if width + more > QUOTED_COLUMNS {
                 out.push(std::mem::take(&mut line));
                 width = 0;
             }
@@ -174,12 +170,7 @@ pub(super) fn short(digest: &str) -> &str {
 /// How long ago, in a few characters.
 #[must_use]
 pub fn ago(then_ms: u64, now_ms: u64) -> String {
-    match now_ms.saturating_sub(then_ms) / 1000 {
-        s @ 0..60 => format!("{s}s ago"),
-        s @ 60..3600 => format!("{}m ago", s / 60),
-        s @ 3600..86_400 => format!("{}h ago", s / 3600),
-        s => format!("{}d ago", s / 86_400),
-    }
+    format!("{} ago", age(then_ms, now_ms))
 }
 
 /// `text` as a terminal shows it.
@@ -190,7 +181,7 @@ pub(crate) fn paint(tone: Tone, text: &str, colour: bool) -> String {
         Tone::Plain => return text.to_owned(),
         Tone::Added => "32",
         Tone::Risk => "1;31",
-        Tone::Said => "2",
+        Tone::Quoted => "2",
     };
     format!("\x1b[{code}m{text}\x1b[0m")
 }

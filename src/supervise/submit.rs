@@ -1,47 +1,50 @@
-//! A draft becomes a proposal, or the agent is told why not.
+//! An agent's draft becomes a proposal, or the agent is told why not.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use bottle_policy::audit::Verdict as Said_;
+use bottle_policy::audit::Verdict as AuditVerdict;
 use bottle_policy::{Ask, GatePolicy, ProposalState, ProposalStatus, Route, Said};
 
-use super::broker::Work;
-use super::checks::Guard;
-use super::{Policies, Proposal};
-use crate::manifest::neutral;
+use super::checks::Check;
+use super::policy_change::with_git;
+use super::proposal::Proposal;
+use super::render::diff;
+use super::state::BrokerState;
+use crate::live_policy::LivePolicies;
 use crate::state::now_ms;
+use crate::values::neutral;
 
 /// Most proposals that wait for a decision.
-const PENDING: usize = 8;
-/// Most new proposals in [`PERIOD`].
-const NEW: usize = 10;
+const MAX_PENDING: usize = 8;
+/// Most new proposals in one [`PERIOD`].
+const MAX_NEW_PER_PERIOD: usize = 10;
 const PERIOD: Duration = Duration::from_secs(600);
-/// For so long what was denied is not asked again.
+/// How long the agent cannot ask again for what was denied.
 const STAYS_DENIED: Duration = Duration::from_secs(600);
 /// Longest run of a notification command.
-const NOTIFY: Duration = Duration::from_secs(10);
+const NOTIFY_DEADLINE: Duration = Duration::from_secs(10);
 
-impl Work {
-    /// A draft becomes a proposal, or the agent is told why not.
-    pub(super) async fn file(
+impl BrokerState {
+    /// Makes a proposal of a draft, or says why not.
+    pub(super) async fn submit(
         &mut self,
         mut ask: Ask,
         reason: Said,
     ) -> Result<ProposalStatus, String> {
         let policies = crate::live_policy::in_force(&self.dir).map_err(|e| e.chain())?;
         if let (Ask::Ref { upstream, branches }, Some(git)) = (&mut ask, &policies.git) {
-            // Only what is new, so that taking it back takes back nothing else.
+            // Only new branches, so that revoking the grant revokes nothing else.
             let rules =
                 git.upstreams.iter().find(|u| u.name == *upstream).and_then(|u| u.push.as_ref());
             branches.retain(|b| rules.is_none_or(|r| !r.branches.contains(b)));
         }
         self.may_ask(&ask, &policies)?;
-        let hold = |guard| self.guards.enabled(guard);
+        let enabled = |guard| self.checks.enabled(guard);
         if let Some(same) = self
             .queue
             .all()
-            .find(|p| hold(Guard::Same) && p.state == ProposalState::Pending && p.ask == ask)
+            .find(|p| enabled(Check::Same) && p.state == ProposalState::Pending && p.ask == ask)
         {
             return Ok(same.status());
         }
@@ -50,7 +53,7 @@ impl Work {
             .denied
             .iter()
             .filter_map(|(_, id)| self.queue.get(*id))
-            .find(|p| hold(Guard::Denied) && is_no_less(&ask, &p.ask));
+            .find(|p| enabled(Check::Denied) && is_no_less(&ask, &p.ask));
         if let Some(denied) = denied {
             return Err(format!(
                 "this was denied (proposal {}, {}); ask for less, or go on without it",
@@ -62,19 +65,19 @@ impl Work {
             .queue
             .pending()
             .into_iter()
-            .filter(|p| hold(Guard::Replaced) && p.ask.is_about_the_same(&ask))
+            .filter(|p| enabled(Check::Replaced) && p.ask.is_about_the_same(&ask))
             .collect();
-        if hold(Guard::Pending) && self.queue.pending().len() - replaced.len() >= PENDING {
+        if enabled(Check::Pending) && self.queue.pending().len() - replaced.len() >= MAX_PENDING {
             return Err(format!(
-                "{PENDING} proposals wait for a decision already; wait for one with proposal_status"
+                "{MAX_PENDING} proposals wait for a decision already; wait for one with proposal_status"
             ));
         }
-        while self.new.front().is_some_and(|at| at.elapsed() >= PERIOD) {
-            self.new.pop_front();
+        while self.made.front().is_some_and(|at| at.elapsed() >= PERIOD) {
+            self.made.pop_front();
         }
-        if self.guards.enabled(Guard::Rate) && self.new.len() >= NEW {
+        if self.checks.enabled(Check::Rate) && self.made.len() >= MAX_NEW_PER_PERIOD {
             return Err(format!(
-                "{NEW} proposals in {} minutes are enough; go on with something else for a while",
+                "{MAX_NEW_PER_PERIOD} proposals in {} minutes are enough; go on with something else for a while",
                 PERIOD.as_secs() / 60
             ));
         }
@@ -85,7 +88,7 @@ impl Work {
             bottle: self.dir.slug().to_owned(),
             reason,
             policy: policies.digest_for(&ask),
-            diff: super::diff(&ask, &policies.routes),
+            diff: diff(&ask, &policies.routes),
             risks: ask.risks(),
             state: ProposalState::Pending,
             made_ms: now_ms(),
@@ -95,14 +98,14 @@ impl Work {
         };
         self.record(
             "proposed",
-            Said_::Allow,
+            AuditVerdict::Allow,
             &proposal,
             format!("proposal {id}: {} ({})", proposal.ask.summary(), proposal.reason),
         )?;
         self.queue.put(proposal.clone()).map_err(|e| e.chain())?;
-        self.new.push_back(Instant::now());
+        self.made.push_back(Instant::now());
         for old in replaced {
-            self.over(
+            self.end(
                 old,
                 ProposalState::Superseded,
                 &format!("proposal {id} asks for the same host"),
@@ -113,8 +116,8 @@ impl Work {
         Ok(proposal.status())
     }
 
-    /// What makes no sense to ask a person.
-    fn may_ask(&self, ask: &Ask, policies: &Policies) -> Result<(), String> {
+    /// Refuses what no person needs to be asked.
+    fn may_ask(&self, ask: &Ask, policies: &LivePolicies) -> Result<(), String> {
         let policy = &policies.routes;
         match ask {
             Ask::Route(route) => {
@@ -123,7 +126,7 @@ impl Work {
                     return Err("the policy allows this already".to_owned());
                 }
                 let left_alone = |r: &&Route| {
-                    self.guards.enabled(Guard::Passthrough)
+                    self.checks.enabled(Check::Passthrough)
                         && r.passthrough
                         && (r.names(route.host.as_str(), route.port) || route.host.covers(&r.host))
                 };
@@ -137,13 +140,13 @@ impl Work {
             }
             Ask::Ref { upstream, .. } | Ask::Finding { upstream, .. } => {
                 let has = |git: &&GatePolicy| {
-                    !self.guards.enabled(Guard::Known)
+                    !self.checks.enabled(Check::Known)
                         || git.upstreams.iter().any(|u| u.name == *upstream)
                 };
                 let git = policies.git.as_ref().filter(has);
                 let git =
                     git.ok_or_else(|| format!("this bottle has no git upstream {upstream}"))?;
-                let new = super::with_git(git, ask).is_some() || !self.guards.enabled(Guard::Known);
+                let new = with_git(git, ask).is_some() || !self.checks.enabled(Check::Known);
                 if new {
                     Ok(())
                 } else {
@@ -185,7 +188,9 @@ fn notify(command: &[String], proposal: &Proposal) {
     crate::host::process::die_with_parent(&mut command);
     match command.spawn() {
         Ok(mut child) => {
-            drop(tokio::spawn(async move { tokio::time::timeout(NOTIFY, child.wait()).await }))
+            drop(tokio::spawn(
+                async move { tokio::time::timeout(NOTIFY_DEADLINE, child.wait()).await },
+            ))
         }
         Err(e) => tracing::warn!("notify: {program}: {e}"),
     }

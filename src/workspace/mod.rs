@@ -21,7 +21,6 @@ pub use apply::{Outcome, apply};
 pub use baseline::{Baseline, Kept};
 pub use branch::commit;
 pub use changes::{Change, Changes, What, changes};
-pub(crate) use snapshot::size;
 pub use snapshot::{Entry, Snapshot};
 pub use unpack::{MOST, Taken, input, script, unpack};
 

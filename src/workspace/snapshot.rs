@@ -13,6 +13,7 @@ use super::baseline::{Baseline, Kept};
 use super::names::is_git;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::git::{self, Config};
+use crate::humanize::size;
 
 /// Most files of a workspace.
 const MOST_FILES: usize = 200_000;
@@ -272,18 +273,6 @@ impl io::Read for Hashed<'_> {
         self.digest.update(&out[..n]);
         self.left -= n as u64;
         Ok(n)
-    }
-}
-
-/// Bytes for a person.
-pub(crate) fn size(bytes: u64) -> String {
-    match bytes {
-        0..1000 => format!("{bytes} bytes"),
-        1000..1_000_000 => format!("{}.{} kB", bytes / 1000, bytes % 1000 / 100),
-        1_000_000..1_000_000_000 => {
-            format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
-        }
-        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes % 1_000_000_000 / 100_000_000),
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn put(
     snapshot: &Snapshot,
 ) -> Result<(Baseline, CopyReport)> {
     let what = || "the workspace cannot be copied into the bottle".to_owned();
-    let image = &plan.image.facts;
+    let image = &plan.image.facts.guest;
     let (from, to) = std::os::unix::net::UnixStream::pair().context(Kind::Internal, what)?;
     from.set_nonblocking(true).context(Kind::Internal, what)?;
     let from = tokio::net::UnixStream::from_std(from).context(Kind::Internal, what)?;
@@ -80,7 +80,7 @@ pub(crate) async fn clone(session: &Session<HostOpen>, plan: &LaunchPlan) -> Res
 }
 
 fn request_of(plan: &LaunchPlan, argv: Vec<String>, stdin: bool) -> ExecRequest {
-    let image = &plan.image.facts;
+    let image = &plan.image.facts.guest;
     let env = provision::environment(plan, None);
     ExecRequest {
         argv,

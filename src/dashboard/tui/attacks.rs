@@ -8,7 +8,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::{draw, state::State};
-use crate::dashboard::model::{Board, ProposalRow, row};
+use crate::dashboard::model::{DashboardModel, ProposalRow, row};
 use crate::state::{Roots, now_ms};
 use crate::supervise::{Policies, Proposal, diff, lines, paint};
 
@@ -55,12 +55,12 @@ fn with(place: In, text: &str) -> Proposal {
 fn dashboard(row: ProposalRow, colour: bool) -> String {
     let home = tempfile::tempdir().unwrap();
     let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
-    let mut board = Board::new(roots.clone());
-    board.proposals = vec![row];
+    let mut model = DashboardModel::new(roots.clone());
+    model.proposals = vec![row];
     let mut state = State::new(roots, mpsc::channel().0);
     (state.colour, state.unicode) = (colour, true);
     let mut screen = Terminal::new(TestBackend::new(80, 24)).unwrap();
-    screen.draw(|frame| draw::draw(frame, &board, &mut state)).unwrap();
+    screen.draw(|frame| draw::draw(frame, &model, &mut state)).unwrap();
     let buffer = screen.backend().buffer();
     let line = |y| (0..80).map(|x| buffer[(x, y)].symbol()).collect::<String>();
     (0..24).map(|y| line(y) + "\n").collect()

@@ -2,7 +2,7 @@
 
 mod attacks;
 mod crashes;
-mod world;
+mod fixture;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,10 @@ use std::time::Duration;
 use bottle_policy::{Ask, Policy, ProposalState, RouteAsk, SuperviseCommand};
 use tokio::sync::{mpsc, oneshot};
 
-use super::broker::*;
-use super::checks::{Guard, Step};
+use super::broker::run;
+use super::checks::{Check, Step};
+use super::outcome::*;
+use super::state::*;
 use super::*;
 use crate::checks::Checks;
 use crate::host::fs::private_dir;

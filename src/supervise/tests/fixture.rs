@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict as Said_};
+use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict as AuditVerdict};
 use bottle_policy::{Access, GatePolicy, GateUpstream, Push, Route, Said};
 
 use super::*;
-use crate::live_policy::{InForce, Reloadable};
+use crate::live_policy::{LivePolicies, LivePolicy, Reloadable};
 use crate::state::{Metadata, Phase, Roots};
 
 pub const MANIFEST: &str = "# mine\nversion = 1\n[agents.w]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.dev]\nimage = \"demo\"\n[[bottles.dev.git]]\nurl = \"https://forge.test/x.git\"\nbranches = [\"agent/*\"]\n";
@@ -40,7 +40,7 @@ pub struct World {
     pub dir: BottleDir,
     pub plan: LaunchPlan,
     /// None while no orchestrator lives.
-    pub work: Option<Work>,
+    pub work: Option<BrokerState>,
     pub runtime: tokio::runtime::Runtime,
     news: Option<mpsc::Receiver<SuperviseCommand>>,
     lock: Option<Box<dyn std::any::Any>>,
@@ -84,7 +84,7 @@ impl Asks for Ask {
 }
 
 impl World {
-    pub fn new(off: &[Guard]) -> Self {
+    pub fn new(off: &[Check]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
         let dir = roots.bottle("b").unwrap();
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// A launch begins: its lock, its policies, its daemons, its desk.
-    pub fn launch(&mut self, guards: Checks<Guard>) {
+    pub fn launch(&mut self, checks: Checks<Check>) {
         self.lock = Some(Box::new(self.dir.lock().unwrap()));
         private_dir(self.dir.runtime()).unwrap();
         std::fs::write(
@@ -137,10 +137,10 @@ impl World {
         self.daemons = Arc::new(AtomicU8::new(Daemons::Obey as u8));
         daemon::<Policy>(&self.dir, self.policy_file("policy.json"), self.daemons.clone());
         daemon::<GatePolicy>(&self.dir, self.policy_file("git-policy.json"), self.daemons.clone());
-        let (daemon, news) = mpsc::channel(UNTOLD);
+        let (daemon, news) = mpsc::channel(MAX_QUEUED_COMMANDS);
         self.news = Some(news);
         self.work =
-            Some(Work::new(&self.dir, Arc::new(self.plan.clone()), daemon, guards).unwrap());
+            Some(BrokerState::new(&self.dir, Arc::new(self.plan.clone()), daemon, checks).unwrap());
     }
 
     /// The orchestrator is gone, as by `kill -9`, and its daemons with it.
@@ -157,14 +157,14 @@ impl World {
         self.dir.runtime().join(name).into()
     }
 
-    pub fn work(&mut self) -> &mut Work {
+    pub fn work(&mut self) -> &mut BrokerState {
         self.work.as_mut().unwrap()
     }
 
     /// Files a draft, or gives why not.
     pub fn try_ask(&mut self, ask: impl Asks) -> Result<u32, String> {
         let (work, runtime) = (self.work.as_mut().unwrap(), &self.runtime);
-        runtime.block_on(work.file(ask.ask(), Said::new("because", 500))).map(|p| p.id)
+        runtime.block_on(work.submit(ask.ask(), Said::new("because", 500))).map(|p| p.id)
     }
 
     pub fn ask(&mut self, ask: impl Asks) -> u32 {
@@ -175,7 +175,7 @@ impl World {
         self.try_ask(ask).is_ok()
     }
 
-    pub fn policies(&self) -> Policies {
+    pub fn policies(&self) -> LivePolicies {
         crate::live_policy::in_force(&self.dir).unwrap()
     }
 
@@ -196,7 +196,7 @@ impl World {
         }
     }
 
-    pub fn decide(&mut self, id: u32, verdict: Verdict) -> Result<Answer, No> {
+    pub fn decide(&mut self, id: u32, verdict: Verdict) -> Result<DecisionOutcome, Rejection> {
         let (work, runtime) = (self.work.as_mut().unwrap(), &self.runtime);
         runtime.block_on(work.decide(Decide { id, via: "cli".into(), verdict }, 0))
     }
@@ -204,7 +204,7 @@ impl World {
     /// Whether this yes is taken, and something is in force by it that was not.
     pub fn yes_with(&mut self, id: u32, yes: Yes) -> bool {
         let (before, verdict) = (self.policies(), self.verdict(id, yes));
-        let done = matches!(self.decide(id, verdict), Ok(Answer::Done { .. }));
+        let done = matches!(self.decide(id, verdict), Ok(DecisionOutcome::Done { .. }));
         done && (self.policies() != before || self.manifest() != MANIFEST)
     }
 
@@ -213,8 +213,8 @@ impl World {
         self.yes_with(id, Yes::default())
     }
 
-    pub fn no(&mut self, id: u32) -> bool {
-        matches!(self.decide(id, Verdict::Deny { reason: None }), Ok(Answer::Done { .. }))
+    pub fn deny(&mut self, id: u32) -> bool {
+        matches!(self.decide(id, Verdict::Deny { reason: None }), Ok(DecisionOutcome::Done { .. }))
     }
 
     /// The proposal as it is on disk.
@@ -231,7 +231,7 @@ impl World {
     pub fn reload(&mut self, host: &str) {
         let mut policy = self.policies().routes;
         policy.routes.push(Route::to(host.to_owned(), host.parse().unwrap()));
-        InForce::<Policy>::read(&self.dir).unwrap().replace(&policy).unwrap();
+        LivePolicy::<Policy>::read(&self.dir).unwrap().replace(&policy).unwrap();
     }
 
     /// So that its time is over.
@@ -278,10 +278,13 @@ fn daemon<P: Reloadable + PartialEq + Send + 'static>(
             if now != known && how.load(Ordering::SeqCst) != Daemons::Silent as u8 {
                 let obeys = how.load(Ordering::SeqCst) == Daemons::Obey as u8;
                 let (verdict, reason) = match obeys {
-                    true => {
-                        (Said_::Allow, format!("policy {} in force, was another", now.identity()))
+                    true => (
+                        AuditVerdict::Allow,
+                        format!("policy {} in force, was another", now.identity()),
+                    ),
+                    false => {
+                        (AuditVerdict::Deny, "the policy stays in force: it is odd".to_owned())
                     }
-                    false => (Said_::Deny, "the policy stays in force: it is odd".to_owned()),
                 };
                 log.append(
                     Line::Opening,

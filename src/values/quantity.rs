@@ -1,18 +1,22 @@
-//! Amounts of data and stretches of time, as a manifest writes them.
+//! Sizes in bytes and durations, as a manifest writes them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NameError, quote};
+use super::names::NameError;
+use super::text::quote;
 
-/// Bytes of traffic, decimal or binary: `512B`, `64kB`, `10MB`, `1GiB`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Amount(u64);
+/// A number of bytes. A manifest writes traffic with decimal or binary units (`10MB`, `64KiB`), and
+/// the machine's memory and disk with binary units only ([`ByteSize::parse_binary`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ByteSize(u64);
 
-/// Units, the larger ones first; of two that fit, the first is written.
+/// Units and their bytes, largest first. Display uses the first unit that divides the size.
 const UNITS: &[(&str, u64)] = &[
+    ("TiB", 1 << 40),
     ("GiB", 1 << 30),
     ("GB", 1_000_000_000),
     ("MiB", 1 << 20),
@@ -23,28 +27,59 @@ const UNITS: &[(&str, u64)] = &[
     ("B", 1),
 ];
 
-impl Amount {
+impl ByteSize {
     /// `n` bytes.
     #[must_use]
     pub const fn bytes(n: u64) -> Self {
         Self(n)
     }
 
-    /// The amount in bytes.
+    /// `n` mebibytes.
+    #[must_use]
+    pub const fn mib(n: u64) -> Self {
+        Self(n << 20)
+    }
+
+    /// The size in bytes.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }
+
+    /// A size with a binary unit: `512MiB`, `2GiB`.
+    ///
+    /// # Errors
+    /// Any other text; the message suggests the binary unit that was probably meant.
+    pub fn parse_binary(s: &str) -> Result<Self, NameError> {
+        let (number, unit) = split(s);
+        let binary = || UNITS.iter().filter(|(name, _)| name.ends_with("iB"));
+        let found = binary().find(|(name, _)| *name == unit);
+        if let (Ok(number), Some((_, factor))) = (number.parse::<u64>(), found) {
+            return number
+                .checked_mul(*factor)
+                .map(Self)
+                .ok_or_else(|| NameError(format!("a size out of all bounds: {}", quote(s))));
+        }
+        let first = unit.chars().next().map(|c| c.to_ascii_uppercase());
+        let meant = binary().find(|(name, _)| name.chars().next() == first);
+        let example = match meant.filter(|_| !number.is_empty()) {
+            Some((name, _)) => format!("{number}{name}"),
+            None => "2GiB".to_owned(),
+        };
+        Err(NameError(format!(
+            "not a size: {} (a whole number and KiB, MiB, GiB or TiB, such as {example})",
+            quote(s)
+        )))
+    }
 }
 
-impl FromStr for Amount {
+impl FromStr for ByteSize {
     type Err = NameError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let (number, unit) = split(s);
-        if let (Ok(number), Some((_, factor))) =
-            (number.parse::<u64>(), UNITS.iter().find(|(name, _)| *name == unit))
-        {
+        let found = UNITS.iter().find(|(name, _)| *name == unit && unit != "TiB");
+        if let (Ok(number), Some((_, factor))) = (number.parse::<u64>(), found) {
             return number
                 .checked_mul(*factor)
                 .map(Self)
@@ -57,7 +92,7 @@ impl FromStr for Amount {
     }
 }
 
-impl fmt::Display for Amount {
+impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match UNITS.iter().find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0) {
             Some((unit, factor)) => write!(f, "{} {unit}", self.0 / factor),
@@ -141,7 +176,7 @@ mod tests {
             ("1500B", 1500, "1500 B"),
             ("0B", 0, "0 B"),
         ] {
-            let amount: Amount = text.parse().unwrap();
+            let amount: ByteSize = text.parse().unwrap();
             assert_eq!((amount.get(), amount.to_string().as_str()), (bytes, shown), "{text}");
         }
         for bad in [
@@ -158,7 +193,7 @@ mod tests {
             "10MB ",
             "0x1B",
         ] {
-            assert!(bad.parse::<Amount>().is_err(), "{bad}");
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
         }
     }
 
