@@ -17,41 +17,35 @@ use skip::skip;
 /// Folders of crates, and a crate root inside each.
 const CRATES: [&str; 8] = [".", "policy", "channel", "scan", "bundle", "guest", "pack", "bench"];
 
-/// The orchestrator's modules, highest first. A module imports only from lines below its own, or
-/// from its own line.
-const LAYERS: [&[&str]; 13] = [
+/// The orchestrator's modules, highest first. A module imports only from lines below its own.
+const LAYERS: [&[&str]; 14] = [
     &["cli"],
     &["dashboard"],
     &["launch"],
-    &["supervise", "credentials"],
-    &["live_policy", "workspace", "machine", "bundle", "provision"],
+    &["supervise", "credentials", "workspace"],
+    &["live_policy", "machine", "bundle", "provision"],
     &["logs"],
     &["plan"],
-    &["provider"],
     &["manifest"],
+    &["provider"],
     &["closure"],
     &["state", "pki"],
     &["host"],
-    &["error", "checks", "fault_injection", "humanize"],
+    &["values", "humanize"],
+    &["error", "checks", "fault_injection"],
 ];
 
 /// Circles that are still there: the folder, and the modules that import each other (or some of
 /// them). Each line goes when its circle does; a line without a circle fails the test.
 #[rustfmt::skip]
 const KNOWN_CIRCLES: &[(&str, &str)] = &[
-    ("src/lib.rs", "live_policy supervise"),
-    ("src/lib.rs", "manifest plan provider"),
     ("src/lib.rs bundle", "mod process"),
 
     ("src/lib.rs closure", "deferred_image mod verify"),
-    ("src/lib.rs credentials", "login tokens"),
     ("src/lib.rs machine", "disk mod qemu smolvm"),
     ("src/lib.rs manifest", "bottle git"),
     ("src/lib.rs manifest", "find mod"),
-    ("src/lib.rs plan", "contribution mod reload"),
-    ("src/lib.rs provider", "claude codex login mod"),
     ("src/lib.rs state", "bottle bottle_state journal mod"),
-    ("src/lib.rs supervise", "broker manifest_edit"),
     ("src/lib.rs workspace", "apply branch changes mod unpack"),
     ("policy/src/lib.rs audit", "mod verify writer"),
     ("channel/src/lib.rs", "copy run"),
@@ -72,8 +66,7 @@ const KNOWN_CIRCLES: &[(&str, &str)] = &[
 ];
 
 /// Imports against [`LAYERS`] that are still there; a line without its import fails the test.
-const KNOWN_UPWARD: &[(&str, &str)] =
-    &[("live_policy", "supervise"), ("manifest", "provider"), ("provider", "plan")];
+const KNOWN_UPWARD: &[(&str, &str)] = &[];
 
 /// What no file of `manifest` and `plan` may name: they start no process and touch no file.
 const IMPURE: [&[&str]; 6] = [
@@ -265,7 +258,7 @@ fn upward(krate: &Crate) -> Vec<((String, String), String)> {
     let graph = graph(krate, &[]).into_iter().filter(|((from, _), _)| from != "mod");
     graph
         .filter(|((from, to), _)| match (layer(from), layer(to)) {
-            (Some(from), Some(to)) => from > to,
+            (Some(from), Some(to)) => from >= to,
             _ => true,
         })
         .map(|(edge, why)| {

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use bottle::state::{BottleDir, Metadata, Phase, Roots};
-use bottle::supervise::{Answer, Decide, Scope, Verdict};
+use bottle::supervise::{Decide, DecisionOutcome, Scope, Verdict};
 use nix::libc;
 use serde_json::json;
 
@@ -258,7 +258,7 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
             .block_on(bottle::launch::decide(&dir, Decide { id, via: "bench".into(), verdict }))
             .map_err(text)?;
         answered.push(began.elapsed().as_secs_f64() * 1e3);
-        if !matches!(answer, Answer::Done { .. }) {
+        if !matches!(answer, DecisionOutcome::Done { .. }) {
             return Err(format!("{answer:?}"));
         }
         let at = first.join().map_err(|_| "no answer".to_owned())??;

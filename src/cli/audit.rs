@@ -8,8 +8,8 @@ use bottle_policy::audit::verify;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::logs::follow::whole_lines_bytes;
-use crate::manifest::neutral;
 use crate::state::Roots;
+use crate::values::neutral;
 
 /// Check audit logs.
 #[derive(Debug, clap::Args)]

@@ -7,7 +7,7 @@ use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::git::{self, Config};
 use crate::host::stderr::say;
-use crate::manifest::neutral;
+use crate::values::neutral;
 use crate::workspace::What;
 
 /// Show what a bottle changed in the project, whether it is running or not.

@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::stderr::{prompt, say};
-use crate::manifest::neutral;
+use crate::values::neutral;
 
 /// Tells the operator what failed, why, and what to do next; returns the exit code.
 #[must_use]

@@ -7,9 +7,10 @@ use super::output::{ask_hidden, confirm};
 use crate::error::{Error, Kind, Result};
 use crate::host::stderr::{prompt, say};
 use crate::humanize::size;
-use crate::manifest::{EnvName, neutral};
+use crate::manifest::EnvName;
 use crate::plan::{LaunchPlan, Question, diff, render};
 use crate::state::BottleDir;
+use crate::values::neutral;
 use crate::workspace::Snapshot;
 
 /// What `launch` and `resume` share.

@@ -5,16 +5,17 @@ use std::io::{IsTerminal, Write};
 use bottle_policy::{Ask, ProposalState, RouteAsk};
 
 use super::output::{ask_line, columns, confirm, print_json, use_colour};
+use crate::dashboard::decide::answer_text;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::process::{Input, Program, Sink};
 use crate::host::runtime::block_on;
 use crate::host::stderr::say;
 use crate::launch::decide;
-use crate::live_policy::in_force;
+use crate::live_policy::{LivePolicies, in_force};
 use crate::manifest::Interval;
 use crate::state::{BottleDir, Roots, now_ms};
 use crate::supervise::{
-    Answer, Decide, Policies, Proposal, Queue, Scope, Tone, Verdict, ago, lines, paint,
+    Decide, DecisionOutcome, Proposal, Queue, Scope, Tone, Verdict, ago, lines, paint,
 };
 
 /// Show what agents ask for, and decide on it.
@@ -115,7 +116,7 @@ impl std::str::FromStr for Id {
 struct LoadedProposal {
     dir: BottleDir,
     proposal: Proposal,
-    policy: Option<Policies>,
+    policy: Option<LivePolicies>,
 }
 
 fn load(id: &Id) -> Result<LoadedProposal> {
@@ -217,24 +218,24 @@ fn show(id: &Id, json: bool) -> Result<u8> {
     Ok(0)
 }
 
-fn send(found: &LoadedProposal, verdict: Verdict) -> Result<Answer> {
+fn send(found: &LoadedProposal, verdict: Verdict) -> Result<DecisionOutcome> {
     let ask = Decide { id: found.proposal.id, via: "cli".into(), verdict };
     block_on(decide(&found.dir, ask))
 }
 
-fn print_outcome(found: &LoadedProposal, answer: &Answer) -> Result<u8> {
+fn print_outcome(found: &LoadedProposal, answer: &DecisionOutcome) -> Result<u8> {
     let name = format!("{}/{}", found.dir.slug(), found.proposal.id);
     match answer {
-        Answer::Done { text } => {
+        DecisionOutcome::Done { text } => {
             say(format_args!("bottle: {}: {text}", found.dir.slug()));
             Ok(0)
         }
-        Answer::Outdated { .. } => Err(Error::new(
+        DecisionOutcome::Outdated { .. } => Err(Error::new(
             Kind::Config,
             format!("the policy has changed since {name} was asked; look at it again"),
         )
         .hint(format!("bottle proposals show {name}"))),
-        Answer::Refused { why, hint } => {
+        DecisionOutcome::Refused { why, hint } => {
             let e = Error::new(Kind::Config, why.clone());
             Err(match hint {
                 Some(hint) => e.hint(hint.clone()),
@@ -302,10 +303,8 @@ impl Approve {
             None if terminal => Some(ask_line("answer:")?),
             given => given.clone(),
         };
-        let chosen = |g: &String| {
-            choices.get(g.trim().parse::<usize>().ok()?.checked_sub(1)?).map(ToString::to_string)
-        };
-        Ok(given.map(|g| chosen(&g).unwrap_or(g)))
+        let choices: Vec<String> = choices.iter().map(ToString::to_string).collect();
+        Ok(given.map(|typed| answer_text(&choices, &typed)))
     }
 
     fn narrowed(&self, asked: RouteAsk) -> Result<RouteAsk> {

@@ -4,7 +4,7 @@ use super::unpulled::UnpulledWork;
 use crate::closure::Closure;
 use crate::error::{Error, Kind, Result};
 use crate::host::stderr::say;
-use crate::manifest::neutral;
+use crate::values::neutral;
 use crate::workspace::{self, Guards};
 
 /// Bring a bottle's changes into the project: all of them, or none.

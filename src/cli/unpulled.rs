@@ -9,9 +9,9 @@ use tempfile::TempDir;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::stderr::say;
 use crate::launch::{Request, connect};
-use crate::manifest::neutral;
 use crate::plan::LaunchPlan;
 use crate::state::{BottleDir, Roots};
+use crate::values::neutral;
 use crate::workspace::{self, Baseline, Changes, Guards, transfer};
 
 /// Refused changes that are named one by one; the rest is counted.

@@ -1,6 +1,6 @@
 //! What the terminal dashboard and the web page show, and how a person decides there.
 
-mod decide;
+pub mod decide;
 pub mod model;
 pub mod tui;
 mod usage;

@@ -12,11 +12,11 @@ use serde::Serialize;
 
 use super::usage::{Processes, UsageMeter};
 use crate::error::Result;
-use crate::live_policy::in_force;
+use crate::live_policy::{LivePolicies, in_force};
 use crate::logs::follow::LineFollower;
 use crate::logs::render::{Colours, render, unreadable};
 use crate::state::{BottleDir, BottleState, Roots, now_ms};
-use crate::supervise::{Policies, Proposal, Queue, Tone, lines};
+use crate::supervise::{Proposal, Queue, Tone, lines};
 
 /// Audit lines that are kept.
 pub(super) const MAX_LOG_LINES: usize = 10_000;
@@ -221,7 +221,7 @@ impl DashboardModel {
 /// `p` as it is shown; `policy` is the one in force.
 pub(super) fn row(
     p: &Proposal,
-    policy: Option<&Policies>,
+    policy: Option<&LivePolicies>,
     alive: bool,
     now_ms: u64,
 ) -> ProposalRow {

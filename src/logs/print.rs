@@ -10,7 +10,7 @@ use bottle_policy::audit::AuditRecord;
 use super::follow::LineFollower;
 use super::render::{Colours, json, render, unreadable};
 use crate::error::{Context, Kind, Result};
-use crate::manifest::neutral;
+use crate::values::neutral;
 
 /// How often followed files are read again.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);

@@ -3,7 +3,7 @@
 use bottle_policy::audit::{AuditRecord, Verdict};
 
 use crate::humanize::size;
-use crate::manifest::neutral;
+use crate::values::neutral;
 
 /// Longest text shown of a line that is no audit record, in characters.
 const MAX_CHARS: usize = 600;

@@ -18,11 +18,8 @@ mod tests;
 pub(crate) use broker::ProposalBroker;
 pub(crate) use outcome::DecisionRequest;
 pub use policy_change::{with_git, without_git};
-pub use proposal::DecisionOutcome as Answer;
 pub use proposal::*;
 pub use queue::{Interrupted, Queue};
 pub(crate) use render::paint;
 pub use render::{Tone, ago, diff, lines};
 pub use save::edit_manifest;
-
-pub use crate::live_policy::LivePolicies as Policies;

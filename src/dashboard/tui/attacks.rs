@@ -9,8 +9,9 @@ use ratatui::backend::TestBackend;
 
 use super::{draw, state::State};
 use crate::dashboard::model::{DashboardModel, ProposalRow, row};
+use crate::live_policy::LivePolicies;
 use crate::state::{Roots, now_ms};
-use crate::supervise::{Policies, Proposal, diff, lines, paint};
+use crate::supervise::{Proposal, diff, lines, paint};
 
 #[path = "../../../tests/attacks/supervise/text.rs"]
 mod table;
@@ -139,7 +140,7 @@ fn no_reason_pushes_the_risk_off_the_screen() {
 
 #[test]
 fn the_change_is_made_of_types_and_never_of_what_the_agent_says() {
-    let policies = Policies { routes: Policy::new(Vec::new()), git: None };
+    let policies = LivePolicies { routes: Policy::new(Vec::new()), git: None };
     let mut p = proposal(route(), "fine");
     // A document that says of itself that it is harmless.
     p.diff = vec!["+ docs.test:443  GET  /".into()];

@@ -3,6 +3,7 @@
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::state::{Action, Pane, Prompt, State};
+use crate::dashboard::decide::answer_text;
 use crate::dashboard::model::{DashboardModel, ProposalRow};
 use crate::supervise::{Scope, Verdict};
 
@@ -54,12 +55,9 @@ fn entered(prompt: Prompt, state: &mut State) {
     match prompt {
         Prompt::Host { proposal, scope } => state.approve(&proposal, scope, Some(text), None),
         Prompt::Answer { proposal } => {
-            let choice = text
-                .trim()
-                .parse::<usize>()
-                .ok()
-                .and_then(|n| proposal.choices.as_ref()?.get(n.checked_sub(1)?).cloned());
-            state.approve(&proposal, Scope::Launch, None, Some(choice.unwrap_or(text)));
+            let choices = proposal.choices.as_deref().unwrap_or_default();
+            let answer = answer_text(choices, &text);
+            state.approve(&proposal, Scope::Launch, None, Some(answer));
         }
         Prompt::Reason { proposal } => state.decide(
             &proposal,

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use crate::host::process::{Child, Program, Sink};
-use crate::manifest::neutral;
+use crate::values::neutral;
 
 /// Longest run of `bottle plan`.
 const PLAN_DEADLINE: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use tokio::net::UnixListener;
 
 use super::*;
 use crate::launch::Request as Control;
-use crate::supervise::Answer;
+use crate::supervise::DecisionOutcome;
 
 #[path = "../../../tests/attacks/supervise/page.rs"]
 mod table;
@@ -28,7 +28,8 @@ async fn answer(request: &str, off: &[Check]) -> (u16, String) {
         while let Ok((mut client, _)) = orchestrator.accept().await {
             // A stop is answered by the end of the connection.
             if let Ok(Control::Decide(_)) = read_header(&mut client, 1 << 20).await {
-                let _ = write_header(&mut client, &Answer::Done { text: "yes".into() }).await;
+                let _ =
+                    write_header(&mut client, &DecisionOutcome::Done { text: "yes".into() }).await;
             }
         }
     };
