@@ -133,7 +133,7 @@ mod tests {
         for target in ["../secret", "/etc/passwd", ".."] {
             let link = skill.join("out");
             std::os::unix::fs::symlink(target, &link).unwrap();
-            let e = pack_of(&skill).unwrap_err().to_string();
+            let e = pack_of(&skill).unwrap_err().chain();
             assert!(
                 e.contains("leads out of the skill") || e.contains("too deep"),
                 "{target}: {e}"
