@@ -12,7 +12,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use super::original::Original;
 use super::shared::{Bundle, BundleRuntime, BundleSpec, GateSpec};
 use crate::closure::Closure;
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::host::fs::write_private;
 use crate::host::process::{Daemon, Program};
 use crate::state::{BottleDir, Journal};
@@ -46,7 +46,7 @@ impl BundleRuntime for HostProcesses<'_> {
     async fn spawn(&self, spec: BundleSpec<'_>, journal: &mut Journal) -> Result<Bundle> {
         let policy = spec.dir.runtime().join("policy.json");
         let json = serde_json::to_vec_pretty(spec.policy)
-            .context(Kind::Internal, || "cannot write the policy".into())?;
+            .context(ErrorKind::Internal, || "cannot write the policy".into())?;
         write_private(&policy, &json)?;
         let program = match Original::find(spec.chain, spec.policy)? {
             None => Program::new("egress", &self.0.bundle.binary.path).arg("egress"),
@@ -82,7 +82,7 @@ impl HostProcesses<'_> {
     ) -> Result<Daemon> {
         let policy = dir.runtime().join("git-policy.json");
         let json = serde_json::to_vec_pretty(&gate.policy)
-            .context(Kind::Internal, || "cannot write git-gate's policy".into())?;
+            .context(ErrorKind::Internal, || "cannot write git-gate's policy".into())?;
         write_private(&policy, &json)?;
         let tools = &self.0.tools;
         let program = Program::new("git-gate", &self.0.bundle.binary.path).arg("git-gate");
@@ -182,7 +182,7 @@ fn listen(path: &Utf8Path) -> Result<UnixListener> {
     // The bottle is locked, so a socket there belongs to a daemon that is gone.
     let _ = fs::remove_file(path);
     let what = || format!("cannot listen at {path}");
-    let listener = UnixListener::bind(path).context(Kind::Io, what)?;
+    let listener = UnixListener::bind(path).context(ErrorKind::Io, what)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
 }

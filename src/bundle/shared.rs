@@ -5,7 +5,7 @@ use std::time::Duration;
 use bottle_policy::{EgressInput, GateInput, GatePolicy, Policy};
 
 use crate::error::{Error, Result};
-use crate::host::process::{Daemon, Pipe};
+use crate::host::process::{ControlPipe, Daemon};
 use crate::manifest::EgressChain;
 use crate::state::{BottleDir, Journal};
 
@@ -65,15 +65,15 @@ impl Bundle {
     /// `Engine` when one ends or is not ready in time.
     pub async fn ready(&mut self) -> Result<()> {
         for daemon in &mut self.daemons {
-            daemon.first_line(READY_DEADLINE).await?;
+            daemon.ready_line(READY_DEADLINE).await?;
         }
         Ok(())
     }
 
     /// The conversation with the daemon of this name, once it is ready; it ends when this is
     /// dropped.
-    pub fn take_pipe(&mut self, daemon: &str) -> Option<Pipe> {
-        self.daemons.iter_mut().find(|d| d.name() == daemon).and_then(Daemon::take_pipe)
+    pub fn take_control_pipe(&mut self, daemon: &str) -> Option<ControlPipe> {
+        self.daemons.iter_mut().find(|d| d.name() == daemon).and_then(Daemon::take_control_pipe)
     }
 
     /// Waits until all of them are gone; they were told to end.

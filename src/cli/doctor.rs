@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::output::print_json;
 use crate::closure::Closure;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::process::Program;
 use crate::machine::{SMOLVM_TESTED, Virtualisation, virtualisation};
 use crate::state::Roots;
@@ -71,7 +71,7 @@ impl Args {
         }
         if findings.iter().any(|f| f.level == Level::Failed) {
             return Err(
-                Error::new(Kind::Engine, "bottles cannot run here").hint("see FAILED above")
+                Error::new(ErrorKind::Engine, "bottles cannot run here").hint("see FAILED above")
             );
         }
         Ok(0)

@@ -7,7 +7,7 @@ use super::preflight::{self, LaunchFlags};
 use super::unpulled::require_pulled;
 use crate::closure::Closure;
 use crate::credentials;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::runtime::block_on;
 use crate::launch::Launch;
 use crate::machine::{Qemu, Smolvm};
@@ -89,7 +89,7 @@ fn workspace(plan: &LaunchPlan, closure: &Closure) -> Result<Option<Snapshot>> {
         std::env::var_os("HOME").map(std::path::PathBuf::from).and_then(|h| h.canonicalize().ok());
     if path.parent().is_none() || path.canonicalize().ok() == home {
         return Err(Error::new(
-            Kind::Config,
+            ErrorKind::Config,
             format!("the workspace would be {}, which is no project", path.display()),
         )
         .hint("cd into the project that the agent is to work on"));

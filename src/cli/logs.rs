@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::output::use_colour;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::logs::print::{AliveCheck, Source, print};
 use crate::logs::render::Colours;
 use crate::state::{BottleDir, Roots};
@@ -53,7 +53,7 @@ pub(super) fn existing(roots: &Roots, name: &str) -> Result<BottleDir> {
     if dir.status().is_some() || dir.audit().exists() {
         return Ok(dir);
     }
-    Err(Error::new(Kind::Usage, format!("there is no bottle {name:?}")).hint("bottle list"))
+    Err(Error::new(ErrorKind::Usage, format!("there is no bottle {name:?}")).hint("bottle list"))
 }
 
 fn daemon_log(dir: &BottleDir, daemon: &str) -> Result<PathBuf> {
@@ -77,7 +77,7 @@ fn daemon_log(dir: &BottleDir, daemon: &str) -> Result<PathBuf> {
         format!("these have: {}", names.join(", "))
     };
     Err(Error::new(
-        Kind::Usage,
+        ErrorKind::Usage,
         format!("bottle {:?} has no log of a daemon {daemon:?}", dir.slug()),
     )
     .hint(hint))
@@ -93,8 +93,8 @@ mod tests {
     fn only_bottles_and_daemons_that_exist_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let roots = Roots::at(dir.path().join("s"), dir.path().join("r")).unwrap();
-        assert_eq!(existing(&roots, "nobody").unwrap_err().kind(), Kind::Usage);
-        assert_eq!(existing(&roots, "../x").unwrap_err().kind(), Kind::Usage);
+        assert_eq!(existing(&roots, "nobody").unwrap_err().kind(), ErrorKind::Usage);
+        assert_eq!(existing(&roots, "../x").unwrap_err().kind(), ErrorKind::Usage);
         fs::create_dir_all(dir.path().join("s/bottles/dead")).unwrap();
         fs::write(dir.path().join("s/bottles/dead/audit.jsonl"), "").unwrap();
         fs::write(dir.path().join("s/bottles/dead/engine.log"), "said\n").unwrap();
@@ -104,7 +104,7 @@ mod tests {
             let e = daemon_log(&dead, bad).unwrap_err();
             assert_eq!(
                 (e.kind(), e.hint_text()),
-                (Kind::Usage, Some("these have: engine")),
+                (ErrorKind::Usage, Some("these have: engine")),
                 "{bad}"
             );
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bottle_pack::{Archive, File, Layer, PackError, Spec, host_platform, pack, verify};
 
 use crate::closure::Closure;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Path of the bottle's own binary in an image.
 const GUEST_PATH: &str = "usr/lib/bottle/bottle-guest";
@@ -43,7 +43,7 @@ impl Args {
         }
         let closure = Closure::load()?;
         let guest = closure.guest.as_ref().ok_or_else(|| {
-            Error::new(Kind::Engine, "this closure has no bottle-guest").hint("bottle doctor")
+            Error::new(ErrorKind::Engine, "this closure has no bottle-guest").hint("bottle doctor")
         })?;
         let output =
             self.output.clone().unwrap_or_else(|| self.image.with_extension("smolmachine"));
@@ -60,10 +60,10 @@ impl Args {
         let what = || format!("cannot write {}", output.display());
         let beside =
             output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::NamedTempFile::new_in(beside).context(Kind::Config, what)?;
+        let file = tempfile::NamedTempFile::new_in(beside).context(ErrorKind::Config, what)?;
         let packed = pack(&layers, &spec, &file).map_err(failed)?;
         verify(file.path(), platform).map_err(failed)?;
-        file.persist(&output).context(Kind::Config, what)?;
+        file.persist(&output).context(ErrorKind::Config, what)?;
         println!(
             "{}  {} bytes  sha256 {}",
             output.display(),
@@ -87,5 +87,5 @@ fn failed(e: PackError) -> Error {
             "bottle pack IMAGE.tar   # packs it again"
         }
     };
-    Error::new(Kind::Config, e.to_string()).hint(hint)
+    Error::new(ErrorKind::Config, e.to_string()).hint(hint)
 }

@@ -5,9 +5,9 @@ use camino::Utf8Path;
 use fs_err as fs;
 
 use super::format::{Build, Closure, Image};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::process::{Program, Sink};
-use crate::host::stderr::say;
+use crate::host::stderr::note;
 
 impl Build {
     /// Whether it is built already.
@@ -36,8 +36,11 @@ impl Closure {
         }
         let Some(deferred) = self.deferred.get(name) else { return self.image(name).map(drop) };
         let Some(build) = deferred.builds.get(engine) else {
-            return Err(Error::new(Kind::Engine, format!("there is no image {name} for {engine}"))
-                .hint("--engine qemu"));
+            return Err(Error::new(
+                ErrorKind::Engine,
+                format!("there is no image {name} for {engine}"),
+            )
+            .hint("--engine qemu"));
         };
         let root = roots.join(format!("{name}-{engine}"));
         let rooted = fs::read_link(&root).is_ok_and(|to| to == build.result);
@@ -46,7 +49,7 @@ impl Closure {
                 let megabytes = deferred
                     .download_mb
                     .map_or_else(String::new, |most| format!(" of up to {most} MB"));
-                say(format_args!(
+                note(format_args!(
                     "bottle: the image {name} is built once, which takes some minutes and a download{megabytes}"
                 ));
             }
@@ -58,7 +61,7 @@ impl Closure {
                 Some(Err(e)) if !build.is_built() => return Err(e),
                 None if !build.is_built() => {
                     return Err(Error::new(
-                        Kind::Engine,
+                        ErrorKind::Engine,
                         format!("the image {name} is not in this closure"),
                     )
                     .hint("nix/bootstrap build .#bottle"));
@@ -69,7 +72,7 @@ impl Closure {
         }
         let file = build.result.join("image.json");
         let image: Image = serde_json::from_slice(&fs::read(&file)?)
-            .context(Kind::Engine, || format!("cannot read {file}"))?;
+            .context(ErrorKind::Engine, || format!("cannot read {file}"))?;
         self.images.insert(name.to_owned(), image);
         Ok(())
     }
@@ -93,10 +96,11 @@ fn run(
         .stdout(Sink::Null)
         .stderr(if quiet { Sink::Null } else { Sink::Inherit })
         .status()
-        .context(Kind::Engine, || format!("cannot run {program}"))?;
+        .context(ErrorKind::Engine, || format!("cannot run {program}"))?;
     if status.success() {
         Ok(())
     } else {
-        Err(Error::new(Kind::Engine, format!("the image cannot be built ({status})")).hint(hint))
+        Err(Error::new(ErrorKind::Engine, format!("the image cannot be built ({status})"))
+            .hint(hint))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The format of `closure.json`, version 1.
 #[derive(Debug, Clone, Deserialize)]
@@ -183,7 +183,7 @@ impl Image {
         let (file, other) =
             if engine == "smolvm" { (&self.smolmachine, "qemu") } else { (&self.erofs, "smolvm") };
         file.as_ref().ok_or_else(|| {
-            Error::new(Kind::Engine, format!("there is no such image for {engine}"))
+            Error::new(ErrorKind::Engine, format!("there is no such image for {engine}"))
                 .hint(format!("--engine {other}"))
         })
     }

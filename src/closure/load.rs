@@ -3,7 +3,7 @@
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::format::{Closure, Image};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::fs::utf8;
 
 /// Environment variable that names another closure.json (the dev shell and tests set it).
@@ -23,13 +23,13 @@ impl Closure {
             return utf8(VARIABLE, path);
         }
         let exe = std::env::current_exe()
-            .context(Kind::Internal, || "cannot tell where this program is".into())?;
+            .context(ErrorKind::Internal, || "cannot tell where this program is".into())?;
         let exe = utf8("the path of this program", exe)?;
         let installed =
             exe.parent().and_then(Utf8Path::parent).map(|p| p.join("share/bottle/closure.json"));
         installed.filter(|p| p.exists()).ok_or_else(|| {
             Error::new(
-                Kind::Engine,
+                ErrorKind::Engine,
                 format!("{exe} has no closure.json beside it, so there is nothing to boot"),
             )
             .hint(format!(
@@ -45,14 +45,14 @@ impl Closure {
     pub fn read(path: &Utf8Path) -> Result<Self> {
         let rebuild = "nix/bootstrap build .#bottle   # builds it anew";
         let text = std::fs::read(path)
-            .context(Kind::Engine, || format!("cannot read the closure {path}"))
+            .context(ErrorKind::Engine, || format!("cannot read the closure {path}"))
             .map_err(|e| e.hint(rebuild))?;
         let closure: Self = serde_json::from_slice(&text)
-            .context(Kind::Engine, || format!("{path} is not a closure"))
+            .context(ErrorKind::Engine, || format!("{path} is not a closure"))
             .map_err(|e| e.hint(rebuild))?;
         if closure.version != 1 {
             return Err(Error::new(
-                Kind::Engine,
+                ErrorKind::Engine,
                 format!("{path} has version {}, this bottle reads 1", closure.version),
             )
             .hint(rebuild));
@@ -68,7 +68,7 @@ impl Closure {
         self.images.get(name).ok_or_else(|| {
             let known: Vec<_> =
                 self.images.keys().chain(self.deferred.keys()).map(String::as_str).collect();
-            Error::new(Kind::Config, format!("there is no image {name:?}"))
+            Error::new(ErrorKind::Config, format!("there is no image {name:?}"))
                 .hint(format!("one of: {}", known.join(", ")))
         })
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::format::{Closure, Image, StoreFile};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::fs::write_private;
 
 /// What a file looked like when its content was found right.
@@ -79,7 +79,7 @@ fn verify_files<'a>(
     if news {
         seen.retain(|path, _| path.exists());
         let json = serde_json::to_vec(&seen)
-            .context(Kind::Internal, || "cannot write what was verified".into())?;
+            .context(ErrorKind::Internal, || "cannot write what was verified".into())?;
         write_private(cache, &json)?;
     }
     Ok(())
@@ -87,7 +87,7 @@ fn verify_files<'a>(
 
 fn look(file: &StoreFile) -> Result<Seen> {
     let meta = std::fs::metadata(&file.path).map_err(|e| {
-        Error::new(Kind::Engine, format!("{} is missing from the store: {e}", file.path))
+        Error::new(ErrorKind::Engine, format!("{} is missing from the store: {e}", file.path))
             .hint("nix/bootstrap build .#bottle   # realises it again")
     })?;
     if meta.len() != file.bytes {
@@ -104,7 +104,7 @@ fn look(file: &StoreFile) -> Result<Seen> {
 
 fn altered(file: &StoreFile) -> Error {
     Error::new(
-        Kind::Engine,
+        ErrorKind::Engine,
         format!("{} was altered: it is not what the closure was built with", file.path),
     )
     .hint("nix-store --verify --check-contents --repair")
@@ -148,7 +148,7 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(20)); // past the clock's granularity
         fs::write(&file.path, b"evil").expect("altered");
         let error = verify_files([&file], &cache).expect_err("refused");
-        assert!(error.to_string().contains("was altered") && error.kind() == Kind::Engine);
+        assert!(error.to_string().contains("was altered") && error.kind() == ErrorKind::Engine);
     }
 
     #[test]

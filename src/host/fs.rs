@@ -1,7 +1,7 @@
 //! Private files and directories of this user.
 
 use std::fs::{DirBuilder, Permissions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 use zeroize::Zeroizing;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// `path`, which must be UTF-8: paths of ours are written to JSON files and argument lists. `what`
 /// is where it comes from, such as the variable's name.
@@ -20,7 +20,7 @@ use crate::error::{Context, Error, Kind, Result};
 pub fn utf8(what: &str, path: impl AsRef<Path>) -> Result<Utf8PathBuf> {
     let path = path.as_ref();
     Utf8PathBuf::from_path_buf(path.to_owned()).map_err(|_| {
-        Error::new(Kind::Config, format!("{what} is not UTF-8: {path:?}"))
+        Error::new(ErrorKind::Config, format!("{what} is not UTF-8: {path:?}"))
             .hint("export XDG_STATE_HOME=/a/path/in/UTF-8   # or HOME, XDG_RUNTIME_DIR")
     })
 }
@@ -44,14 +44,15 @@ pub fn private_dir(path: impl AsRef<Path>) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .context(Kind::Io, || format!("cannot create {}", path.display()))?;
+        .context(ErrorKind::Io, || format!("cannot create {}", path.display()))?;
     let meta = fs::symlink_metadata(path)?;
     if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
         let path = path.display();
-        return Err(Error::new(Kind::Config, format!("{path} is not a directory of this user"))
-            .hint(format!(
-                "ls -ld {path}   # remove it, or set XDG_STATE_HOME and XDG_RUNTIME_DIR"
-            )));
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("{path} is not a directory of this user"),
+        )
+        .hint(format!("ls -ld {path}   # remove it, or set XDG_STATE_HOME and XDG_RUNTIME_DIR")));
     }
     if meta.mode() & 0o077 != 0 {
         fs::set_permissions(path, Permissions::from_mode(0o700))?;
@@ -68,9 +69,9 @@ pub fn write_private(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = path.as_ref();
     let what = || format!("cannot write {}", path.display());
     let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir).context(Kind::Io, what)?; // created 0600
-    file.write_all(bytes).context(Kind::Io, what)?;
-    file.persist(path).map_err(|e| e.error).context(Kind::Io, what)?;
+    let mut file = tempfile::NamedTempFile::new_in(dir).context(ErrorKind::Io, what)?; // created 0600
+    file.write_all(bytes).context(ErrorKind::Io, what)?;
+    file.persist(path).map_err(|e| e.error).context(ErrorKind::Io, what)?;
     Ok(())
 }
 
@@ -81,7 +82,7 @@ pub fn write_private(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
 /// `Io` when it cannot be read, `Config` when it is no regular file or is larger.
 pub fn read_small(path: impl AsRef<Path>, limit: usize) -> Result<Zeroizing<Vec<u8>>> {
     let path = path.as_ref();
-    let bad = |why: String| Error::new(Kind::Config, format!("{} is {why}", path.display()));
+    let bad = |why: String| Error::new(ErrorKind::Config, format!("{} is {why}", path.display()));
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -103,7 +104,7 @@ pub fn read_small(path: impl AsRef<Path>, limit: usize) -> Result<Zeroizing<Vec<
 pub fn free_mib(dir: impl AsRef<Path>) -> Result<u64> {
     let dir = dir.as_ref();
     let found = nix::sys::statvfs::statvfs(dir)
-        .context(Kind::Io, || format!("cannot read {}", dir.display()))?;
+        .context(ErrorKind::Io, || format!("cannot read {}", dir.display()))?;
     Ok((found.blocks_available() * found.fragment_size()) >> 20)
 }
 
@@ -112,20 +113,20 @@ pub fn free_mib(dir: impl AsRef<Path>) -> Result<u64> {
 ///
 /// # Errors
 /// As `remove_dir_all`.
-pub fn remove_tree(path: impl AsRef<Path>) -> std::io::Result<()> {
+pub fn remove_tree(path: impl AsRef<Path>) -> io::Result<()> {
     let path = path.as_ref();
     match fs::remove_dir_all(path) {
-        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             unlock(path)?;
             fs::remove_dir_all(path)
         }
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
 /// Gives the owner every right to the directories below `path`.
-fn unlock(path: &Path) -> std::io::Result<()> {
+fn unlock(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o700))?;
     for entry in fs::read_dir(path)? {
         let entry = entry?;
@@ -147,7 +148,7 @@ mod tests {
         let path = Path::new(std::ffi::OsStr::from_bytes(b"/home/\xff"));
         let error = utf8("HOME", path).unwrap_err();
         assert_eq!(error.to_string(), "HOME is not UTF-8: \"/home/\\xFF\"");
-        assert!(error.kind() == Kind::Config && error.hint_text().is_some());
+        assert!(error.kind() == ErrorKind::Config && error.hint_text().is_some());
     }
 
     #[test]
@@ -158,9 +159,9 @@ mod tests {
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(&**read_small(at("file"), 5).unwrap(), b"12345");
         for (name, limit, kind, why) in [
-            ("file", 4, Kind::Config, "larger than 4 bytes"),
-            ("fifo", 4, Kind::Config, "not a regular file"),
-            ("absent", 4, Kind::Io, "failed to open file"),
+            ("file", 4, ErrorKind::Config, "larger than 4 bytes"),
+            ("fifo", 4, ErrorKind::Config, "not a regular file"),
+            ("absent", 4, ErrorKind::Io, "failed to open file"),
         ] {
             let error = read_small(at(name), limit).unwrap_err();
             assert!(error.kind() == kind && error.to_string().contains(why), "{error}");

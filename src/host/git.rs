@@ -9,7 +9,7 @@ use std::time::Duration;
 use camino::Utf8Path;
 
 use super::process::Program;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Longest run of one git command; listing or importing a large tree takes a while.
 pub const DEADLINE: Duration = Duration::from_secs(600);
@@ -53,16 +53,16 @@ pub fn command(git: &Utf8Path, dir: &Path, config: Config) -> Program {
 /// `Engine` when git cannot be run; `Config`, with the first line of its standard error, when it
 /// fails. Both begin with `what`.
 pub fn run(program: Program, what: impl Fn() -> String) -> Result<Vec<u8>> {
-    let output = program.output(DEADLINE).context(Kind::Engine, &what)?.ok_or_else(|| {
+    let output = program.output(DEADLINE).context(ErrorKind::Engine, &what)?.ok_or_else(|| {
         let seconds = DEADLINE.as_secs();
-        Error::new(Kind::Engine, format!("{}: git did not finish in {seconds} s", what()))
+        Error::new(ErrorKind::Engine, format!("{}: git did not finish in {seconds} s", what()))
     })?;
     if output.status.success() {
         return Ok(output.stdout);
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
     let why = stderr.lines().next().unwrap_or_default();
-    Err(Error::new(Kind::Config, format!("{}: {why}", what())))
+    Err(Error::new(ErrorKind::Config, format!("{}: {why}", what())))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use ratatui::crossterm::terminal::{disable_raw_mode, enable_raw_mode, window_siz
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 
 /// Whether both standard input and standard output are a terminal.
 #[must_use]
@@ -26,7 +26,7 @@ pub(crate) struct RawMode(());
 impl RawMode {
     /// From here on every key, Ctrl-C included, goes to the agent.
     pub(crate) fn enter() -> Result<Self> {
-        enable_raw_mode().context(Kind::Internal, || "cannot set the terminal up".into())?;
+        enable_raw_mode().context(ErrorKind::Internal, || "cannot set the terminal up".into())?;
         Ok(Self(()))
     }
 }
@@ -56,7 +56,7 @@ pub fn size() -> TtySize {
 /// Sends a resize whenever the terminal's size changes, until the receiver is gone.
 pub(crate) fn follow_size(controls: mpsc::Sender<Control>) -> Result<()> {
     let mut changes = signal(SignalKind::window_change())
-        .context(Kind::Internal, || "cannot follow the terminal's size".into())?;
+        .context(ErrorKind::Internal, || "cannot follow the terminal's size".into())?;
     tokio::spawn(async move {
         while changes.recv().await.is_some() {
             if controls.send(Control::Resize(size())).await.is_err() {

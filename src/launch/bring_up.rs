@@ -17,7 +17,7 @@ use super::state::{Components, Launch, LaunchState};
 use crate::bundle::{Bundle, BundleRuntime, BundleSpec, HostProcesses};
 use crate::credentials::refresh::{Refresher, refreshable};
 use crate::credentials::{deploy_key, git, tokens};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault_injection::breaks;
 use crate::host::fs::{private_dir, write_private};
 use crate::host::{stderr, terminal};
@@ -155,12 +155,12 @@ impl LaunchState<'_> {
     ) -> Result<()> {
         let (machine, bundle) = started(&mut self.components)?;
         bundle.ready().await?;
-        let refresher = bundle.take_pipe(Daemon::Egress.as_str()).map(|pipe| {
+        let refresher = bundle.take_control_pipe(Daemon::Egress.as_str()).map(|pipe| {
             let program = self.launch.closure.bundle.binary.path.as_std_path();
-            Refresher::start(pipe, (&self.plan, &secrets.tokens), program, stderr::interject)
+            Refresher::start(pipe, (&self.plan, &secrets.tokens), program, stderr::note_in_raw_mode)
         });
         let broker = bundle
-            .take_pipe(Daemon::Supervise.as_str())
+            .take_control_pipe(Daemon::Supervise.as_str())
             .map(|pipe| ProposalBroker::start(pipe, &self.dir, Arc::clone(&self.plan), decisions));
         let session = machine.session.clone();
         let splices = Splices::serve(machine.take_incoming()?, self.dir.clone());
@@ -244,7 +244,10 @@ impl LaunchState<'_> {
         let tty = request.tty.is_some();
         let open = HostOpen::Exec(request);
         let opening = async {
-            session.open(&open).await.context(Kind::Engine, || "the agent cannot be started".into())
+            session
+                .open(&open)
+                .await
+                .context(ErrorKind::Engine, || "the agent cannot be started".into())
         };
         let stream = in_time("asked to run the agent", opening).await?;
         tokio::select! {
@@ -259,14 +262,14 @@ impl LaunchState<'_> {
 fn started(components: &mut Components) -> Result<(&mut Running, &mut Bundle)> {
     match components {
         Components { machine: Some(machine), bundle: Some(bundle), .. } => Ok((machine, bundle)),
-        _ => Err(Error::new(Kind::Internal, "the machine or the bundle was not started")),
+        _ => Err(Error::new(ErrorKind::Internal, "the machine or the bundle was not started")),
     }
 }
 
 /// Waits at most 60 s for the guest, which is hostile and may never answer.
 async fn in_time<T>(what: &str, doing: impl Future<Output = Result<T>>) -> Result<T> {
     let late = || {
-        Error::new(Kind::Engine, format!("the guest did not answer when it was {what}"))
+        Error::new(ErrorKind::Engine, format!("the guest did not answer when it was {what}"))
             .hint("bottle doctor")
     };
     tokio::time::timeout(GUEST_DEADLINE, doing).await.map_err(|_| late())?
@@ -278,7 +281,7 @@ fn remember(dir: &BottleDir, plan: &LaunchPlan, given: &BTreeSet<EnvName>) -> Re
     let mut remembered = plan.redacted();
     remembered.env.retain(|name, _| !given.contains(name));
     let json = serde_json::to_vec_pretty(&remembered)
-        .context(Kind::Internal, || "cannot write the plan".into())?;
+        .context(ErrorKind::Internal, || "cannot write the plan".into())?;
     write_private(&dir.plan(), &json)
 }
 
@@ -312,14 +315,15 @@ fn machine_spec<'s>(
 }
 
 fn machine_lost(how: &str) -> Error {
-    Error::new(Kind::Engine, format!("the agent's machine is lost: {how}")).hint("bottle doctor")
+    Error::new(ErrorKind::Engine, format!("the agent's machine is lost: {how}"))
+        .hint("bottle doctor")
 }
 
 fn demo_token(tokens: &BTreeMap<TokenName, Secret>) -> Result<&Secret> {
     tokens
         .iter()
         .find_map(|(name, value)| (name.as_str() == DEMO_TOKEN).then_some(value))
-        .ok_or_else(|| Error::new(Kind::Internal, "the demo's token is missing"))
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "the demo's token is missing"))
 }
 
 /// The agent's process.

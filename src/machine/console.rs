@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use camino::Utf8PathBuf;
 use tokio::io::AsyncReadExt;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Length of the console's end that is kept, in bytes.
 const TAIL_BYTES: usize = 16 * 1024;
@@ -26,8 +26,9 @@ impl Console {
     /// Reads `socket` for as long as the VMM has it open.
     pub(super) fn read(socket: UnixStream) -> Result<Self> {
         let what = || "cannot read the console".to_owned();
-        socket.set_nonblocking(true).context(Kind::Internal, what)?;
-        let mut socket = tokio::net::UnixStream::from_std(socket).context(Kind::Internal, what)?;
+        socket.set_nonblocking(true).context(ErrorKind::Internal, what)?;
+        let mut socket =
+            tokio::net::UnixStream::from_std(socket).context(ErrorKind::Internal, what)?;
         let tail = Arc::new(Mutex::new(VecDeque::new()));
         let console = Self::Socket(Arc::clone(&tail));
         tokio::spawn(async move {

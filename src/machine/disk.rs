@@ -1,6 +1,6 @@
 //! The bottle's writable disk: the same file system, in the same place, on every engine.
 
-use std::io::ErrorKind;
+use std::io;
 use std::time::Duration;
 
 use camino::Utf8Path;
@@ -9,7 +9,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 
 use super::shared::MachineSpec;
 use crate::closure::Closure;
-use crate::error::{Kind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::host::process::Program;
 use crate::state::{Journal, Step};
 
@@ -75,13 +75,13 @@ fn resumes(spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<bool> {
     if let Some(resumable) = &spec.resumable_disk {
         return match fs::rename(resumable, &spec.disk) {
             // Moved already: this is the second boot of the same launch.
-            Err(e) if e.kind() == ErrorKind::NotFound && spec.disk.exists() => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && spec.disk.exists() => Ok(true),
             moved => Ok(moved.map(|()| true)?),
         };
     }
     // Never the disk of an earlier launch: a guest has written to it.
     match fs::remove_file(&spec.disk) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(e.into()),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),
         _ => Ok(false),
     }
 }
@@ -97,5 +97,5 @@ pub(super) async fn format(closure: &Closure, disk: &Utf8Path, bytes: u64) -> Re
         .args(MKE2FS_ARGS)
         .arg(disk)
         .env("MKE2FS_CONFIG", "/dev/null");
-    mke2fs.run(MKE2FS_DEADLINE, Kind::Engine).await.map(drop)
+    mke2fs.run(MKE2FS_DEADLINE, ErrorKind::Engine).await.map(drop)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use camino::{Utf8Path, Utf8PathBuf};
 use fs_err as fs;
 
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::host::fs::{private_dir, remove_tree};
 use crate::host::lock::{Flock, Mode, lock_within, try_lock};
 use crate::state::{Journal, Step};
@@ -42,10 +42,10 @@ impl CachedImage {
             .create(true)
             .append(true)
             .open(cache.join("lock"))
-            .context(Kind::Io, what)?;
+            .context(ErrorKind::Io, what)?;
         let _one_at_a_time = lock_within(lock, UNPACK_DEADLINE)
             .await
-            .context(Kind::Io, || format!("{}: another launch does", what()))?;
+            .context(ErrorKind::Io, || format!("{}: another launch does", what()))?;
         let dir = cache.join(key);
         if !dir.exists() {
             remove_unused(cache);
@@ -56,12 +56,12 @@ impl CachedImage {
             private_dir(&new)?;
             make(&new, journal).await?;
             // The name outlives a crash, so the files must be on the disk before it is given.
-            nix::unistd::syncfs(&fs::File::open(&new)?).context(Kind::Io, what)?;
+            nix::unistd::syncfs(&fs::File::open(&new)?).context(ErrorKind::Io, what)?;
             fs::rename(&new, &dir)?;
         }
-        let opened = File::open(&dir).context(Kind::Io, what)?;
+        let opened = File::open(&dir).context(ErrorKind::Io, what)?;
         let _ = opened.set_modified(SystemTime::now());
-        let in_use = try_lock(opened, Mode::Shared).context(Kind::Io, what)?;
+        let in_use = try_lock(opened, Mode::Shared).context(ErrorKind::Io, what)?;
         Ok(Self { dir, _in_use: in_use })
     }
 
@@ -96,7 +96,7 @@ mod tests {
             Journal::begin(all.parent().expect("a parent").join("journal")).expect("a journal");
         CachedImage::get(all, key, &mut journal, async |dir: &Utf8Path, _: &mut Journal| {
             assert!(makes, "made again");
-            fs::write(dir.join("file"), key).context(Kind::Internal, || "write".into())
+            fs::write(dir.join("file"), key).context(ErrorKind::Internal, || "write".into())
         })
         .await
     }
@@ -118,8 +118,8 @@ mod tests {
         let mut journal = Journal::begin(all.with_file_name("journal")).expect("a journal");
         let failed =
             CachedImage::get(&all, "a", &mut journal, async |dir: &Utf8Path, _: &mut Journal| {
-                fs::write(dir.join("half"), "").context(Kind::Internal, || "write".into())?;
-                Err(Error::new(Kind::Engine, "no more"))
+                fs::write(dir.join("half"), "").context(ErrorKind::Internal, || "write".into())?;
+                Err(Error::new(ErrorKind::Engine, "no more"))
             });
         assert_eq!(failed.await.expect_err("failed").to_string(), "no more");
         let made = get(&all, "a", true).await.expect("made");

@@ -18,7 +18,7 @@ use super::disk;
 use super::probe::{Virtualisation, virtualisation};
 use super::shared::{Engine, MachineSpec, Running};
 use crate::closure::Closure;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault_injection::breaks;
 use crate::host::process::{Daemon, Program};
 use crate::state::Journal;
@@ -181,22 +181,22 @@ impl Qemu<'_> {
         journal: &mut Journal,
     ) -> Result<Running, BootFailure> {
         let what = || "cannot make the machine's channel".to_owned();
-        let (channel, far_channel) = UnixStream::pair().context(Kind::Internal, what)?;
-        let (console, far_console) = UnixStream::pair().context(Kind::Internal, what)?;
-        let key = Key::random().context(Kind::Internal, what)?;
+        let (channel, far_channel) = UnixStream::pair().context(ErrorKind::Internal, what)?;
+        let (console, far_console) = UnixStream::pair().context(ErrorKind::Internal, what)?;
+        let key = Key::random().context(ErrorKind::Internal, what)?;
         let program = self.program(spec, far_channel.into(), far_console.into(), key_fd(&key)?);
         let mut vmm = program.spawn(&spec.log, journal)?;
         let console = Console::read(console)?;
-        channel.set_nonblocking(true).context(Kind::Internal, what)?;
+        channel.set_nonblocking(true).context(ErrorKind::Internal, what)?;
         let mut channel =
-            tokio::net::UnixStream::from_std(channel).context(Kind::Internal, what)?;
+            tokio::net::UnixStream::from_std(channel).context(ErrorKind::Internal, what)?;
         let failed = tokio::select! {
             shaken = tokio::time::timeout(BOOT_WATCHDOG, host_handshake(&mut channel, &key)) => match shaken {
                 Ok(Ok(())) => None,
                 Ok(Err(e)) => Some(boot_failure(&mut vmm, &e.to_string()).await),
                 Err(_) => {
                     let error = format!("the guest did not answer within {} s", BOOT_WATCHDOG.as_secs());
-                    let error = console.explain(Error::new(Kind::Guest, error).hint("bottle doctor"));
+                    let error = console.explain(Error::new(ErrorKind::Guest, error).hint("bottle doctor"));
                     vmm.kill().await;
                     return Err(BootFailure { error, kernel_ran: true });
                 }
@@ -222,7 +222,7 @@ impl Qemu<'_> {
 
 async fn boot_failure(vmm: &mut Daemon, why: &str) -> Error {
     let failure = vmm.failure().await;
-    Error::new(Kind::Engine, format!("the machine did not start: {why}; {failure:#}"))
+    Error::new(ErrorKind::Engine, format!("the machine did not start: {why}; {failure:#}"))
         .hints_of(&failure)
 }
 
@@ -245,9 +245,14 @@ fn blockdev(name: &str, path: &Utf8Path, read_only: bool) -> String {
 /// The key as a memory file: it is in no argv, no environment and no file system.
 fn key_fd(key: &Key) -> Result<OwnedFd> {
     let what = || "cannot hand over the channel's key".to_owned();
-    let fd = memfd_create(c"bottle-key", MFdFlags::MFD_CLOEXEC).context(Kind::Internal, what)?;
-    let written = nix::unistd::write(&fd, key.expose()).context(Kind::Internal, what)?;
-    if written == key.expose().len() { Ok(fd) } else { Err(Error::new(Kind::Internal, what())) }
+    let fd =
+        memfd_create(c"bottle-key", MFdFlags::MFD_CLOEXEC).context(ErrorKind::Internal, what)?;
+    let written = nix::unistd::write(&fd, key.expose()).context(ErrorKind::Internal, what)?;
+    if written == key.expose().len() {
+        Ok(fd)
+    } else {
+        Err(Error::new(ErrorKind::Internal, what()))
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use camino::Utf8PathBuf;
 use super::console::Console;
 use super::image_cache::CachedImage;
 use crate::closure::StoreFile;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::process::Daemon;
 use crate::state::Journal;
 
@@ -74,9 +74,9 @@ impl Running {
     /// # Errors
     /// `Internal` the second time.
     pub fn take_incoming(&mut self) -> Result<Incoming<GuestOpen>> {
-        self.incoming
-            .take()
-            .ok_or_else(|| Error::new(Kind::Internal, "the guest's streams are served already"))
+        self.incoming.take().ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "the guest's streams are served already")
+        })
     }
 
     /// `error` with what the guest's kernel said last.

@@ -10,7 +10,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use serde::{Deserialize, Serialize};
 
 use super::journal::Journal;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::fs::{free_mib, private_dir, write_private};
 use crate::host::lock::{Flock, Mode, Refused, try_lock};
 
@@ -255,7 +255,7 @@ impl BottleDir {
                     continue;
                 }
                 return Err(Error::new(
-                    Kind::Usage,
+                    ErrorKind::Usage,
                     format!("bottle {:?} is running already", self.slug),
                 )
                 .hint(format!(
@@ -281,7 +281,9 @@ impl BottleDir {
         match try_lock(options.open(&path)?.into_file(), mode) {
             Ok(lock) => Ok(Some(Lock(lock))),
             Err(Refused::Held(_)) => Ok(None),
-            Err(Refused::Failed(e)) => Err(e).context(Kind::Io, || format!("cannot lock {path}")),
+            Err(Refused::Failed(e)) => {
+                Err(e).context(ErrorKind::Io, || format!("cannot lock {path}"))
+            }
         }
     }
 
@@ -302,7 +304,7 @@ impl BottleDir {
         let free_mib = free_mib(&self.state)?;
         if free_mib < MIN_FREE_MIB {
             return Err(Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!("only {free_mib} MiB are free for {}", self.state),
             )
             .hint(
@@ -318,7 +320,7 @@ impl BottleDir {
     /// `Io` when it cannot be written.
     pub fn write_metadata(&self, metadata: &Metadata) -> Result<()> {
         let json = serde_json::to_vec_pretty(metadata)
-            .context(Kind::Internal, || "cannot write metadata".into())?;
+            .context(ErrorKind::Internal, || "cannot write metadata".into())?;
         write_private(&self.metadata_file(), &json)
     }
 
@@ -361,8 +363,11 @@ impl BottleDir {
     /// `Usage` when it runs or does not exist.
     pub fn remove(&self) -> Result<()> {
         if !self.state.exists() {
-            return Err(Error::new(Kind::Usage, format!("there is no bottle {:?}", self.slug))
-                .hint("bottle list"));
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("there is no bottle {:?}", self.slug),
+            )
+            .hint("bottle list"));
         }
         let _lock = self.lock()?;
         if self.journal().exists() && Journal::unwind(&self.journal()).is_err() {

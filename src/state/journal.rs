@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::process_id::ProcessId;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::fs::remove_tree;
 use crate::host::process::ProcessRecord;
 
@@ -84,7 +84,7 @@ impl Journal {
     /// `Io` when the line cannot be written: then the step must not be taken.
     pub fn record(&mut self, step: &Step) -> Result<()> {
         let mut line = serde_json::to_vec(step)
-            .context(Kind::Internal, || "cannot write the journal".into())?;
+            .context(ErrorKind::Internal, || "cannot write the journal".into())?;
         line.push(b'\n');
         Ok(self.file.write_all(&line)?)
     }
@@ -104,7 +104,7 @@ impl Journal {
         let text = fs::read_to_string(path)?;
         let steps = Self::steps(&text).ok_or_else(|| {
             Error::new(
-                Kind::Internal,
+                ErrorKind::Internal,
                 format!("{path} is damaged, so nobody knows what is left to tear down"),
             )
             .hint("bottle rm NAME   # forgets the bottle and what has a fixed place")
@@ -118,7 +118,7 @@ impl Journal {
         let failed: Vec<String> = steps.iter().rev().filter_map(|s| undo(s).err()).collect();
         if !failed.is_empty() {
             return Err(Error::new(
-                Kind::Internal,
+                ErrorKind::Internal,
                 format!("teardown is not complete: {}", failed.join("; ")),
             )
             .hint("bottle cleanup"));

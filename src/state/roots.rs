@@ -6,7 +6,7 @@ use camino::Utf8PathBuf;
 use fs_err as fs;
 
 use super::bottle::BottleDir;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::fs::{is_private_dir, private_dir, utf8};
 
 /// Longest path that fits a Unix socket address (`sun_path`, 108 bytes with the final NUL).
@@ -37,7 +37,7 @@ impl Roots {
             (None, Some(home)) => home.join(".local/state/bottle"),
             (None, None) => {
                 return Err(Error::new(
-                    Kind::Config,
+                    ErrorKind::Config,
                     "neither XDG_STATE_HOME nor HOME names an absolute directory",
                 )
                 .hint("export HOME=/path/to/your/home"));
@@ -94,7 +94,7 @@ impl Roots {
         if !fits || !slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         {
             return Err(Error::new(
-                Kind::Usage,
+                ErrorKind::Usage,
                 format!("{slug:?} is not a bottle's name (a-z, 0-9 and -, at most 32)"),
             )
             .hint("bottle list"));
@@ -102,7 +102,7 @@ impl Roots {
         let runtime = self.runtime.join(slug);
         if runtime.as_str().len() + LONGEST_SOCKET_NAME.len() > SOCKET_PATH_LIMIT {
             return Err(Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!("{runtime} is too long for a socket's path ({SOCKET_PATH_LIMIT} bytes)"),
             )
             .hint(

@@ -8,7 +8,7 @@ use bottle_policy::{GatePolicy, ProposalState};
 
 use super::policy_change::with_git;
 use super::proposal::{Effect, Proposal, Scope};
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::host::fs::write_private;
 use crate::state::BottleDir;
 
@@ -69,7 +69,7 @@ impl Queue {
                 return Ok(Self { dir: path, all: BTreeMap::new() });
             }
             entries => {
-                entries.context(Kind::Config, || format!("cannot read {}", path.display()))?
+                entries.context(ErrorKind::Config, || format!("cannot read {}", path.display()))?
             }
         };
         let mut all = BTreeMap::new();
@@ -157,7 +157,7 @@ impl Queue {
     /// `Config` when it cannot be written; then nothing has changed.
     pub fn put(&mut self, proposal: Proposal) -> Result<()> {
         let json = serde_json::to_vec_pretty(&proposal)
-            .context(Kind::Internal, || "cannot write a proposal".into())?;
+            .context(ErrorKind::Internal, || "cannot write a proposal".into())?;
         write_private(&self.dir.join(format!("{}.json", proposal.id)), &json)?;
         self.all.insert(proposal.id, proposal);
         Ok(())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::fs::write_private;
 
 /// A file or link as it went in.
@@ -52,7 +52,7 @@ impl Baseline {
         write_private(
             path,
             &serde_json::to_vec(self)
-                .context(Kind::Internal, || "cannot write what went in".into())?,
+                .context(ErrorKind::Internal, || "cannot write what went in".into())?,
         )
     }
 
@@ -62,10 +62,10 @@ impl Baseline {
     /// `Usage` when there is none: the bottle got no copy of a project.
     pub fn read(path: &Utf8Path, slug: &str) -> Result<Self> {
         let none = || {
-            Error::new(Kind::Usage, format!("bottle {slug:?} has no copy of a project"))
+            Error::new(ErrorKind::Usage, format!("bottle {slug:?} has no copy of a project"))
                 .hint("workspace = { mode = \"copy\" } gives it one")
         };
         let bytes = std::fs::read(path).map_err(|_| none())?;
-        serde_json::from_slice(&bytes).context(Kind::Config, || format!("cannot read {path}"))
+        serde_json::from_slice(&bytes).context(ErrorKind::Config, || format!("cannot read {path}"))
     }
 }

@@ -7,7 +7,7 @@ use camino::Utf8Path;
 
 use super::baseline::Kept;
 use super::changes::Changes;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::git::{self, Config};
 use crate::host::process::Input;
 
@@ -35,7 +35,7 @@ pub fn commit(
     let prefix = run(&["rev-parse", "--show-prefix"])?;
     let reference = format!("refs/heads/{name}");
     if run(&["show-ref", "--verify", "--quiet", &reference]).is_ok() {
-        return Err(Error::new(Kind::Config, format!("there is a branch {name} already"))
+        return Err(Error::new(ErrorKind::Config, format!("there is a branch {name} already"))
             .hint("--branch with another name"));
     }
     // Who a commit without a configured identity is by, git would ask; here the bottle is.
@@ -54,7 +54,8 @@ pub fn commit(
                 format!("M 120000 inline {path}\ndata {}\n{target}\n", target.len()).bytes(),
             ),
             Some(Kept::File { executable, .. }) => {
-                let content = std::fs::read(taken.join(&change.path)).context(Kind::Io, what)?;
+                let content =
+                    std::fs::read(taken.join(&change.path)).context(ErrorKind::Io, what)?;
                 let mode = if *executable { "100755" } else { "100644" };
                 stream.extend(format!("M {mode} inline {path}\ndata {}\n", content.len()).bytes());
                 stream.extend(content);

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::baseline::{Baseline, Kept};
 use super::names::is_git;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::git::{self, Config};
 use crate::humanize::size;
 
@@ -60,7 +60,8 @@ impl Snapshot {
             repository: root.join(".git").exists(),
             ..Self::default()
         };
-        let empty = tempfile::tempdir().context(Kind::Io, || "cannot make a directory".into())?;
+        let empty =
+            tempfile::tempdir().context(ErrorKind::Io, || "cannot make a directory".into())?;
         found.list(git, empty.path(), Path::new(""), 0)?;
         found.entries.sort_by(|a, b| a.path.cmp(&b.path));
         found.entries.dedup_by(|a, b| a.path == b.path);
@@ -125,7 +126,7 @@ impl Snapshot {
         }
         if self.entries.len() > MOST_FILES {
             return Err(Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!("the workspace {} has more than {MOST_FILES} files", self.root.display()),
             )
             .hint("add what the agent does not need to .gitignore"));
@@ -150,7 +151,7 @@ impl Snapshot {
             .collect::<Vec<_>>()
             .join(", ");
         Err(Error::new(
-            Kind::Config,
+            ErrorKind::Config,
             format!(
                 "the workspace has {}, too much for the bottle's disk; the largest: {named}",
                 size(self.bytes)

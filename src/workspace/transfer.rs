@@ -12,7 +12,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::LaunchPlan;
 use crate::provision;
 use crate::workspace::{self, Baseline, Snapshot};
@@ -34,9 +34,9 @@ pub(crate) async fn put(
 ) -> Result<(Baseline, CopyReport)> {
     let what = || "the workspace cannot be copied into the bottle".to_owned();
     let image = &plan.image.facts.guest;
-    let (from, to) = std::os::unix::net::UnixStream::pair().context(Kind::Internal, what)?;
-    from.set_nonblocking(true).context(Kind::Internal, what)?;
-    let from = tokio::net::UnixStream::from_std(from).context(Kind::Internal, what)?;
+    let (from, to) = std::os::unix::net::UnixStream::pair().context(ErrorKind::Internal, what)?;
+    from.set_nonblocking(true).context(ErrorKind::Internal, what)?;
+    let from = tokio::net::UnixStream::from_std(from).context(ErrorKind::Internal, what)?;
     let snapshot_of = snapshot.clone();
     let packing = tokio::task::spawn_blocking(move || snapshot_of.pack(to));
     let request = CopyInRequest {
@@ -46,11 +46,12 @@ pub(crate) async fn put(
     };
     let copied = tokio::time::timeout(DEADLINE, copy_in(session, request, from))
         .await
-        .context(Kind::Guest, what)?;
+        .context(ErrorKind::Guest, what)?;
     let report = copied
-        .context(Kind::Guest, what)
+        .context(ErrorKind::Guest, what)
         .map_err(|e| e.hint("resources.disk of the bottle may be too small for it"))?;
-    let baseline = packing.await.context(Kind::Internal, what)?.context(Kind::Io, what)?;
+    let baseline =
+        packing.await.context(ErrorKind::Internal, what)?.context(ErrorKind::Io, what)?;
     if snapshot.repository {
         let small = snapshot.entries.len() <= COMMITTED.0 && snapshot.bytes <= COMMITTED.1;
         let argv = ["bash", "-c", FIRST_COMMIT, if small { "commit" } else { "" }]
@@ -70,12 +71,12 @@ pub(crate) async fn clone(session: &Session<HostOpen>, plan: &LaunchPlan) -> Res
     let done = session
         .exec(request_of(plan, argv, false), 1 << 16, DEADLINE)
         .await
-        .context(Kind::Guest, what)?;
+        .context(ErrorKind::Guest, what)?;
     if done.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&done.stderr).lines().last().unwrap_or_default().to_owned();
-    Err(Error::new(Kind::Config, format!("{}: {said}", what()))
+    Err(Error::new(ErrorKind::Config, format!("{}: {said}", what()))
         .hint(format!("bottle logs {}", plan.slug)))
 }
 
@@ -104,7 +105,7 @@ pub(crate) async fn save(
     let stream = session
         .open(&HostOpen::Exec(request))
         .await
-        .context(Kind::Guest, || "the guest does not answer".into())?;
+        .context(ErrorKind::Guest, || "the guest does not answer".into())?;
     take(stream, baseline, to).await
 }
 
@@ -133,12 +134,15 @@ pub async fn take<S: AsyncRead + AsyncWrite + Unpin>(
     let taking = run_exec(stream, names.as_slice(), out, tokio::io::sink(), receiver);
     let status = tokio::time::timeout(DEADLINE, taking)
         .await
-        .context(Kind::Guest, what)?
-        .context(Kind::Guest, what)?;
+        .context(ErrorKind::Guest, what)?
+        .context(ErrorKind::Guest, what)?;
     if status.success() {
         Ok(())
     } else {
-        Err(Error::new(Kind::Guest, format!("{}: the guest failed ({})", what(), status.code())))
+        Err(Error::new(
+            ErrorKind::Guest,
+            format!("{}: the guest failed ({})", what(), status.code()),
+        ))
     }
 }
 

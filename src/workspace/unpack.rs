@@ -7,7 +7,7 @@ use std::path::Path;
 use bottle_channel::untar::{Limits, UntarError, extract_hostile_but};
 
 use super::{Baseline, Guards};
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 
 /// How much a guest may write to the host at once: files, bytes.
 pub const MOST: Limits = Limits { entries: 300_000, bytes: 8 << 30 };
@@ -59,6 +59,6 @@ pub fn unpack<R: Read>(tar: R, into: &Path, guards: Guards) -> Result<Taken> {
         true
     };
     extract_hostile_but(tar, into, MOST, guards.links, told)
-        .context(Kind::Config, || "refused the bottle's files".into())?;
+        .context(ErrorKind::Config, || "refused the bottle's files".into())?;
     Ok(refused)
 }

@@ -4,7 +4,7 @@ use camino::Utf8Path;
 use serde::Deserialize;
 
 use super::layout::console;
-use crate::error::{Error, Kind};
+use crate::error::{Error, ErrorKind};
 use crate::host::process::Daemon;
 
 /// What helps where an image is damaged.
@@ -40,19 +40,22 @@ fn explain(output: &str, startup: &str) -> Option<Error> {
     let has = |words: &[&str]| words.iter().any(|w| all.contains(w));
     let (kind, hint) = if has(&["kvmopen(error(13", "/dev/kvm: permission"]) {
         (
-            Kind::Engine,
+            ErrorKind::Engine,
             "sudo usermod -aG kvm $USER   # and log in again; or: sudo setfacl -m u:$USER:rw /dev/kvm",
         )
     } else if has(&["kvmopen", "/dev/kvm"]) {
-        (Kind::Engine, "--engine qemu")
+        (ErrorKind::Engine, "--engine qemu")
     } else if has(&["no space left", "enospc", "disk full"]) {
-        (Kind::Io, "df -h ~/.local/state   # free some space, or ask for a smaller resources.disk")
+        (
+            ErrorKind::Io,
+            "df -h ~/.local/state   # free some space, or ask for a smaller resources.disk",
+        )
     } else if has(&["checksum", "crc", "invalid magic", "truncated", "unsupported version"]) {
-        (Kind::Engine, REPACK_HINT)
+        (ErrorKind::Engine, REPACK_HINT)
     } else if has(&["libkrun", "dlopen"]) {
-        (Kind::Engine, "nix/bootstrap build .#bottle   # realises smolvm's libraries again")
+        (ErrorKind::Engine, "nix/bootstrap build .#bottle   # realises smolvm's libraries again")
     } else {
-        (Kind::Engine, "bottle doctor")
+        (ErrorKind::Engine, "bottle doctor")
     };
     Some(Error::new(kind, format!("smolvm: {message}")).hint(hint))
 }
@@ -61,7 +64,7 @@ fn explain(output: &str, startup: &str) -> Option<Error> {
 mod tests {
     use super::*;
 
-    fn hint_of(line: &str, startup: &str) -> (Kind, String) {
+    fn hint_of(line: &str, startup: &str) -> (ErrorKind, String) {
         let error = explain(line, startup).expect("an error");
         (error.kind(), error.hint_text().unwrap_or_default().to_owned())
     }
@@ -80,11 +83,16 @@ mod tests {
         let line =
             |m: &str| format!("{{\"error\":{{\"code\":\"SMOLVM_ERROR\",\"message\":\"{m}\"}}}}");
         for (message, startup, kind, hint) in [
-            ("start failed", "krun: KvmOpen(Error(13))", Kind::Engine, "usermod"),
-            ("start failed", "KvmOpen(Error(2))", Kind::Engine, "--engine qemu"),
-            ("write storage.raw: No space left on device (os error 28)", "", Kind::Io, "df -h"),
-            ("pack checksum mismatch", "", Kind::Engine, "packs the image anew"),
-            ("cannot load libkrun.so", "", Kind::Engine, "libraries"),
+            ("start failed", "krun: KvmOpen(Error(13))", ErrorKind::Engine, "usermod"),
+            ("start failed", "KvmOpen(Error(2))", ErrorKind::Engine, "--engine qemu"),
+            (
+                "write storage.raw: No space left on device (os error 28)",
+                "",
+                ErrorKind::Io,
+                "df -h",
+            ),
+            ("pack checksum mismatch", "", ErrorKind::Engine, "packs the image anew"),
+            ("cannot load libkrun.so", "", ErrorKind::Engine, "libraries"),
         ] {
             let (found, said) = hint_of(&line(message), startup);
             assert!(found == kind && said.contains(hint), "{message}: {said}");

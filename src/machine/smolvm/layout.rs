@@ -6,7 +6,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use fs_err as fs;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::fs::private_dir;
 use crate::machine::image_cache::CachedImage;
 
@@ -34,7 +34,7 @@ pub(super) const CACHED_MACHINES: &str = "created";
 /// its layers, and where smolvm expects it, relative to `dir`.
 pub(super) fn share(image: &CachedImage, dir: &Utf8Path) -> Result<(Utf8PathBuf, Utf8PathBuf)> {
     let (from, to) = (image.dir().join(CACHED_LAYERS), dir.join(LAYER_CACHE_DIR));
-    let damaged = || Error::new(Kind::Engine, format!("{} is damaged", image.dir()));
+    let damaged = || Error::new(ErrorKind::Engine, format!("{} is damaged", image.dir()));
     let layers =
         unpacked_image(&from).ok_or_else(|| damaged().hint(format!("rm -r {}", image.dir())))?;
     private_dir(&to.join(&layers))?;

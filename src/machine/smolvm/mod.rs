@@ -23,7 +23,7 @@ use super::image_cache::CachedImage;
 use super::probe::{Virtualisation, virtualisation};
 use super::shared::{Engine, MachineSpec, Running};
 use crate::closure::{Closure, Smolvm as Files};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::copy_tree;
 use crate::host::fs::{free_mib, private_dir, remove_tree};
 use crate::host::process::Program;
@@ -65,12 +65,12 @@ impl<'a> Smolvm<'a> {
     /// `Engine` when it cannot run here, with what would help.
     pub fn new(closure: &'a Closure) -> Result<Self> {
         let missing =
-            || Error::new(Kind::Engine, "smolvm is not in this closure").hint("--engine qemu");
+            || Error::new(ErrorKind::Engine, "smolvm is not in this closure").hint("--engine qemu");
         let files = closure.engines.smolvm.as_ref().ok_or_else(missing)?;
         match virtualisation() {
             Virtualisation::Kvm => Ok(Self { closure, files }),
             Virtualisation::None(why) => {
-                Err(Error::new(Kind::Engine, format!("smolvm needs KVM: {why}"))
+                Err(Error::new(ErrorKind::Engine, format!("smolvm needs KVM: {why}"))
                     .hint("--engine qemu"))
             }
         }
@@ -165,7 +165,8 @@ impl<'a> Smolvm<'a> {
                     bottle_pack::host_platform(),
                 )
                 .map_err(|e| {
-                    Error::new(Kind::Engine, format!("{}: {e}", spec.image.path)).hint(REPACK_HINT)
+                    Error::new(ErrorKind::Engine, format!("{}: {e}", spec.image.path))
+                        .hint(REPACK_HINT)
                 })?;
                 room(new, manifest.image_size)?;
                 let machine = new.join(CACHED_MACHINES).join(&name);
@@ -208,7 +209,7 @@ impl<'a> Smolvm<'a> {
         let mut smolvm = program.spawn(&spec.log, journal)?;
         let late = || {
             Error::new(
-                Kind::Engine,
+                ErrorKind::Engine,
                 format!("{} was not unpacked in {} s", spec.image.path, BOOT_WATCHDOG.as_secs()),
             )
         };
@@ -268,8 +269,8 @@ impl<'a> Smolvm<'a> {
         let dir = spec.disk.with_file_name("machine");
         let shared = lay_out(spec, &image, &machine, &dir, journal)?;
         let _ = fs::remove_file(&spec.channel);
-        let listener = UnixListener::bind(&spec.channel).context(Kind::Internal, what)?;
-        let key = Key::random().context(Kind::Internal, what)?;
+        let listener = UnixListener::bind(&spec.channel).context(ErrorKind::Internal, what)?;
+        let key = Key::random().context(ErrorKind::Internal, what)?;
         let mut vmm = self.program(spec, shared, &dir).spawn(&spec.log, journal)?;
         vmm.feed(key.expose()).await?;
         let accepted = tokio::select! {
@@ -281,22 +282,25 @@ impl<'a> Smolvm<'a> {
         let _ = fs::remove_file(&spec.channel);
         let late = || {
             Error::new(
-                Kind::Guest,
+                ErrorKind::Guest,
                 format!("the agent of the machine did not answer in {} s", BOOT_WATCHDOG.as_secs()),
             )
         };
-        let (mut channel, _) = accepted.map_err(|_| late())?.context(Kind::Internal, what)?;
+        let (mut channel, _) = accepted.map_err(|_| late())?.context(ErrorKind::Internal, what)?;
         match tokio::time::timeout(BOOT_WATCHDOG, host_handshake(&mut channel, &key)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => {
-                return Err(Error::new(Kind::Engine, format!("the machine did not start: {e}"))
-                    .hint("bottle doctor"));
+                return Err(Error::new(
+                    ErrorKind::Engine,
+                    format!("the machine did not start: {e}"),
+                )
+                .hint("bottle doctor"));
             }
             Err(_) => return Err(late()),
         }
         if !runs_on(&dir, &spec.disk) {
             return Err(Error::new(
-                Kind::Engine,
+                ErrorKind::Engine,
                 format!(
                     "unexpected: smolvm {} does not use the bottle's disk; please report this",
                     self.files.version
@@ -366,7 +370,7 @@ fn room(dir: &Utf8Path, bytes: u64) -> Result<()> {
         return Ok(());
     }
     let error = Error::new(
-        Kind::Config,
+        ErrorKind::Config,
         format!("only {free} MiB are free for {dir}, and the image needs {needed}"),
     );
     Err(error.hint(
