@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::unpulled::UnpulledWork;
 use crate::closure::Closure;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::git::{self, Config};
-use crate::host::stderr::say;
+use crate::host::stderr::note;
 use crate::values::neutral;
 use crate::workspace::What;
 
@@ -37,7 +37,7 @@ impl Args {
         }
         work.print_refused();
         if work.changes.list.is_empty() {
-            say("bottle: nothing has changed");
+            note("bottle: nothing has changed");
         }
         Ok(0)
     }
@@ -59,9 +59,9 @@ fn unified(work: &UnpulledWork, path: &Path) -> Result<String> {
         .args(["diff", "--no-index", "--no-ext-diff", "--no-textconv", "--no-color", "--"])
         .args([side(&old), side(&new)]);
     // It exits with 1 when the files differ.
-    let output = git.output(git::DEADLINE).context(Kind::Engine, what)?;
-    let output =
-        output.ok_or_else(|| Error::new(Kind::Engine, format!("{}: git does not end", what())))?;
+    let output = git.output(git::DEADLINE).context(ErrorKind::Engine, what)?;
+    let output = output
+        .ok_or_else(|| Error::new(ErrorKind::Engine, format!("{}: git does not end", what())))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     // The headings name our temporary files, so they are left out.
     let body = text.lines().skip_while(|l| !l.starts_with("@@") && !l.starts_with("Binary"));

@@ -14,7 +14,7 @@ use super::check::hint_for_rejected_token;
 use super::digest::{Digest, digest};
 use super::tokens::{self, How};
 use crate::error::{Error, Result};
-use crate::host::process::{Commands, Pipe, Reports};
+use crate::host::process::{CommandWriter, ControlPipe, ReportReader};
 use crate::manifest::{Interval, TokenSource, neutral};
 use crate::plan::LaunchPlan;
 
@@ -46,7 +46,7 @@ impl Refresher {
     /// Answers the daemon behind `pipe`; `tell` gets lines for the operator, none of which holds a
     /// value.
     pub(crate) fn start(
-        pipe: Pipe,
+        pipe: ControlPipe,
         (plan, values): (&LaunchPlan, &BTreeMap<TokenName, Secret>),
         bundle: &Path,
         tell: impl Fn(&str) + Send + Sync + 'static,
@@ -60,7 +60,7 @@ impl Refresher {
     }
 
     fn paced(
-        pipe: Pipe,
+        pipe: ControlPipe,
         (sources, values): (&BTreeMap<TokenName, TokenSource>, &BTreeMap<TokenName, Secret>),
         hints: BTreeMap<TokenName, String>,
         bundle: &Path,
@@ -121,7 +121,7 @@ struct Work {
     hints: BTreeMap<TokenName, String>,
     pace: Duration,
     bundle: PathBuf,
-    commands: Commands,
+    commands: CommandWriter,
     running: JoinSet<(TokenName, Result<Secret>)>,
 }
 
@@ -130,7 +130,7 @@ fn ttl(source: &TokenSource) -> Option<Duration> {
 }
 
 /// Reads the daemon's reports to their end.
-async fn listen(mut reports: Reports, stale: mpsc::Sender<TokenName>) {
+async fn listen(mut reports: ReportReader, stale: mpsc::Sender<TokenName>) {
     while let Some(line) = reports.next().await {
         match serde_json::from_slice(&line) {
             Ok(EgressReport::Stale { token }) => drop(stale.send(token).await),
@@ -274,6 +274,7 @@ mod tests {
     /// A daemon that writes down what it is told, and reports each line that is appended to the
     /// file `ask`.
     async fn daemon(dir: &Path) -> Daemon {
+        let dir = crate::host::fs::utf8("dir", dir).unwrap();
         let script = r#"
             cd "$0"; read -r first; echo ready
             tail -n +1 -f ask & reports=$!
@@ -281,11 +282,11 @@ mod tests {
             echo closed >> told; kill $reports"#;
         std::fs::write(dir.join("ask"), "").unwrap();
         let mut journal = Journal::begin(dir.join("journal")).unwrap();
-        let program = Program::new("fake", "/bin/sh").args(["-c", script]).arg(dir);
+        let program = Program::new("fake", "/bin/sh").args(["-c", script]).arg(&dir);
         let mut daemon = program.spawn(&dir.join("fake.log"), &mut journal).unwrap();
-        assert!(daemon.take_pipe().is_none(), "a daemon without secrets is not talked to");
+        assert!(daemon.take_control_pipe().is_none(), "a daemon without secrets is not talked to");
         daemon.hand_over(&"secrets").await.unwrap();
-        assert_eq!(daemon.first_line(DEADLINE).await.unwrap(), "ready");
+        assert_eq!(daemon.ready_line(DEADLINE).await.unwrap(), "ready");
         daemon
     }
 
@@ -342,7 +343,7 @@ mod tests {
         let tell = move |line: &str| into.lock().unwrap().push(line.to_owned());
         (
             Refresher::paced(
-                daemon.take_pipe().unwrap(),
+                daemon.take_control_pipe().unwrap(),
                 (&sources, &BTreeMap::new()),
                 BTreeMap::from([("FIXED".parse().unwrap(), "a hint".to_owned())]),
                 Path::new("/none"),

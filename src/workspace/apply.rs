@@ -16,7 +16,7 @@ use nix::unistd::{self, UnlinkatFlags};
 use super::baseline::{Baseline, Kept};
 use super::changes::{Change, Changes, hash};
 use super::{Guards, names};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// What was done.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub struct Outcome {
 /// that is given. With a conflict nothing is written.
 ///
 /// # Errors
-/// `Config` when something cannot be read or written: then a part may have been applied, and
-/// pulling again goes on.
+/// `Io` when something cannot be read or written: then a part may have been applied, and pulling
+/// again continues.
 pub fn apply(
     changes: &Changes,
     taken: &Path,
@@ -43,7 +43,7 @@ pub fn apply(
     guards: Guards,
 ) -> Result<Outcome> {
     let root = fcntl::open(&baseline.root, DIR, Mode::empty())
-        .context(Kind::Config, || format!("cannot open {}", baseline.root.display()))?;
+        .context(ErrorKind::Io, || format!("cannot open {}", baseline.root.display()))?;
     let mut outcome = Outcome::default();
     let mut todo = Vec::new();
     for change in &changes.list {
@@ -69,7 +69,7 @@ pub fn apply(
     todo.sort_by_key(|change| change.after.is_some());
     for change in todo {
         let what = || format!("cannot write {}", change.path.display());
-        write(&root, &baseline.root, taken, change, guards).context(Kind::Config, what)?;
+        write(&root, &baseline.root, taken, change, guards).context(ErrorKind::Io, what)?;
         outcome.applied += 1;
     }
     for change in &changes.list {
@@ -267,7 +267,7 @@ pub(crate) fn conflict(outcome: &Outcome, slug: &str) -> Option<Error> {
         .map(|(path, why)| format!("\n  {}: {why}", path.display()));
     (!outcome.conflicts.is_empty()).then(|| {
         Error::new(
-            Kind::Declined,
+            ErrorKind::Declined,
             format!(
                 "nothing was pulled, as the project has changed too:{}",
                 first.collect::<String>()

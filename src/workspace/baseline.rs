@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Kind, Result};
-use crate::state::write_private;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::fs::write_private;
 
 /// A file or link as it went in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,12 +47,12 @@ impl Baseline {
     /// Writes it to `path`, private.
     ///
     /// # Errors
-    /// `Config` when it cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    /// `Io` when it cannot be written.
+    pub fn write(&self, path: &Utf8Path) -> Result<()> {
         write_private(
             path,
             &serde_json::to_vec(self)
-                .context(Kind::Internal, || "cannot write what went in".into())?,
+                .context(ErrorKind::Internal, || "cannot write what went in".into())?,
         )
     }
 
@@ -59,13 +60,12 @@ impl Baseline {
     ///
     /// # Errors
     /// `Usage` when there is none: the bottle got no copy of a project.
-    pub fn read(path: &Path, slug: &str) -> Result<Self> {
+    pub fn read(path: &Utf8Path, slug: &str) -> Result<Self> {
         let none = || {
-            Error::new(Kind::Usage, format!("bottle {slug:?} has no copy of a project"))
+            Error::new(ErrorKind::Usage, format!("bottle {slug:?} has no copy of a project"))
                 .hint("workspace = { mode = \"copy\" } gives it one")
         };
         let bytes = std::fs::read(path).map_err(|_| none())?;
-        serde_json::from_slice(&bytes)
-            .context(Kind::Config, || format!("cannot read {}", path.display()))
+        serde_json::from_slice(&bytes).context(ErrorKind::Config, || format!("cannot read {path}"))
     }
 }

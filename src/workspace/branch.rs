@@ -3,9 +3,11 @@
 
 use std::path::Path;
 
+use camino::Utf8Path;
+
 use super::baseline::Kept;
 use super::changes::Changes;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::git::{self, Config};
 use crate::host::process::Input;
 
@@ -15,7 +17,7 @@ use crate::host::process::Input;
 /// # Errors
 /// `Config` when it is no repository, or the branch is there already.
 pub fn commit(
-    git: &Path,
+    git: &Utf8Path,
     root: &Path,
     name: &str,
     changes: &Changes,
@@ -33,7 +35,7 @@ pub fn commit(
     let prefix = run(&["rev-parse", "--show-prefix"])?;
     let reference = format!("refs/heads/{name}");
     if run(&["show-ref", "--verify", "--quiet", &reference]).is_ok() {
-        return Err(Error::new(Kind::Config, format!("there is a branch {name} already"))
+        return Err(Error::new(ErrorKind::Config, format!("there is a branch {name} already"))
             .hint("--branch with another name"));
     }
     // Who a commit without a configured identity is by, git would ask; here the bottle is.
@@ -53,7 +55,7 @@ pub fn commit(
             ),
             Some(Kept::File { executable, .. }) => {
                 let content =
-                    std::fs::read(taken.join(&change.path)).context(Kind::Config, what)?;
+                    std::fs::read(taken.join(&change.path)).context(ErrorKind::Io, what)?;
                 let mode = if *executable { "100755" } else { "100644" };
                 stream.extend(format!("M {mode} inline {path}\ndata {}\n", content.len()).bytes());
                 stream.extend(content);

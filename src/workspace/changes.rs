@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::baseline::{Baseline, Kept};
 use super::{Guards, names, unpack::Taken};
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 
 /// How a file is different.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct Changes {
 /// in.
 ///
 /// # Errors
-/// `Config` when the directory cannot be read.
+/// `Io` when the directory cannot be read.
 pub fn changes(
     taken: &Path,
     baseline: &Baseline,
@@ -107,10 +107,10 @@ type Found<'a> = &'a mut dyn FnMut(&Path, &Path) -> Result<()>;
 
 fn walk(dir: &Path, below: &Path, found: Found<'_>) -> Result<()> {
     let what = || format!("cannot read {}", dir.display());
-    for entry in fs::read_dir(dir).context(Kind::Config, what)? {
-        let entry = entry.context(Kind::Config, what)?;
+    for entry in fs::read_dir(dir).context(ErrorKind::Io, what)? {
+        let entry = entry.context(ErrorKind::Io, what)?;
         let path = below.join(entry.file_name());
-        if entry.file_type().context(Kind::Config, what)?.is_dir() {
+        if entry.file_type().context(ErrorKind::Io, what)?.is_dir() {
             walk(&entry.path(), &path, found)?;
         } else {
             found(&path, &entry.path())?;
@@ -124,7 +124,7 @@ pub(super) fn look(path: &Path) -> Result<Option<Kept>> {
     let what = || format!("cannot read {}", path.display());
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_symlink() => {
-            let target = fs::read_link(path).context(Kind::Config, what)?;
+            let target = fs::read_link(path).context(ErrorKind::Io, what)?;
             Ok(Some(Kept::Link(target.to_string_lossy().into_owned())))
         }
         Ok(meta) if meta.is_file() => {
@@ -133,12 +133,12 @@ pub(super) fn look(path: &Path) -> Result<Option<Kept>> {
                 .read(true)
                 .custom_flags(flags)
                 .open(path)
-                .context(Kind::Config, what)?;
-            hash(file).map(Some).context(Kind::Config, what)
+                .context(ErrorKind::Io, what)?;
+            hash(file).map(Some).context(ErrorKind::Io, what)
         }
         Ok(_) => Ok(None),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).context(Kind::Config, what),
+        Err(e) => Err(e).context(ErrorKind::Io, what),
     }
 }
 

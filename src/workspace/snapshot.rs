@@ -6,11 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use camino::Utf8Path;
 use sha2::{Digest, Sha256};
 
 use super::baseline::{Baseline, Kept};
 use super::names::is_git;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::git::{self, Config};
 use crate::humanize::size;
 
@@ -53,14 +54,14 @@ impl Snapshot {
     ///
     /// # Errors
     /// `Config` when it cannot be listed, or holds too many files.
-    pub fn of(git: &Path, root: &Path) -> Result<Self> {
+    pub fn of(git: &Utf8Path, root: &Path) -> Result<Self> {
         let mut found = Self {
             root: root.to_owned(),
             repository: root.join(".git").exists(),
             ..Self::default()
         };
         let empty =
-            tempfile::tempdir().context(Kind::Config, || "cannot make a directory".into())?;
+            tempfile::tempdir().context(ErrorKind::Io, || "cannot make a directory".into())?;
         found.list(git, empty.path(), Path::new(""), 0)?;
         found.entries.sort_by(|a, b| a.path.cmp(&b.path));
         found.entries.dedup_by(|a, b| a.path == b.path);
@@ -69,7 +70,7 @@ impl Snapshot {
     }
 
     /// Adds what is in `below` (relative to the root), a repository of its own or of none.
-    fn list(&mut self, git: &Path, empty: &Path, below: &Path, depth: usize) -> Result<()> {
+    fn list(&mut self, git: &Utf8Path, empty: &Path, below: &Path, depth: usize) -> Result<()> {
         let dir = self.root.join(below);
         let what = || format!("cannot list the workspace {}", dir.display());
         let command = git::command(git, &dir, Config::Operator);
@@ -91,12 +92,12 @@ impl Snapshot {
         Ok(())
     }
 
-    fn is_repository(&self, git: &Path, dir: &Path) -> bool {
+    fn is_repository(&self, git: &Utf8Path, dir: &Path) -> bool {
         let command = git::command(git, dir, Config::Repository);
         git::run(command.args(["rev-parse", "--show-prefix"]), String::new).is_ok()
     }
 
-    fn add(&mut self, git: &Path, empty: &Path, path: PathBuf, depth: usize) -> Result<()> {
+    fn add(&mut self, git: &Utf8Path, empty: &Path, path: PathBuf, depth: usize) -> Result<()> {
         if path.components().any(|c| c.as_os_str().to_str().is_some_and(is_git)) {
             return Ok(());
         }
@@ -125,7 +126,7 @@ impl Snapshot {
         }
         if self.entries.len() > MOST_FILES {
             return Err(Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!("the workspace {} has more than {MOST_FILES} files", self.root.display()),
             )
             .hint("add what the agent does not need to .gitignore"));
@@ -150,7 +151,7 @@ impl Snapshot {
             .collect::<Vec<_>>()
             .join(", ");
         Err(Error::new(
-            Kind::Config,
+            ErrorKind::Config,
             format!(
                 "the workspace has {}, too much for the bottle's disk; the largest: {named}",
                 size(self.bytes)
@@ -288,7 +289,7 @@ mod tests {
             "init.defaultBranch=main",
         ];
         let command = settings.iter().fold(
-            git::command(Path::new("/usr/bin/git"), dir, Config::Repository),
+            git::command(Utf8Path::new("/usr/bin/git"), dir, Config::Repository),
             |command, setting| command.args(["-c", setting]),
         );
         git::run(command.args(args), || format!("{args:?}")).unwrap();
@@ -306,7 +307,7 @@ mod tests {
     #[test]
     fn what_is_no_file_stays_out_and_what_has_two_cases_goes_in() {
         use nix::sys::stat::Mode;
-        let (dir, program) = (tempfile::tempdir().unwrap(), Path::new("/usr/bin/git"));
+        let (dir, program) = (tempfile::tempdir().unwrap(), Utf8Path::new("/usr/bin/git"));
         let at = |name: &str| dir.path().join(name);
         write(&at("Makefile"), "a");
         write(&at("makefile"), "b");
@@ -376,7 +377,7 @@ mod tests {
         write(&project.join("vendor/lib/kept"), "changed, in no commit");
         write(&project.join("vendor/lib/new"), "in no index");
         write(&project.join("vendor/lib/ignored"), "by the submodule's own rules");
-        let found = Snapshot::of(Path::new("/usr/bin/git"), &project).unwrap();
+        let found = Snapshot::of(Utf8Path::new("/usr/bin/git"), &project).unwrap();
         assert_eq!(
             names(&found),
             [".gitmodules", "vendor/lib/.gitignore", "vendor/lib/kept", "vendor/lib/new"]

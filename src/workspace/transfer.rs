@@ -1,6 +1,5 @@
 //! A workspace into a bottle, and its work out again.
 
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context as Task, Poll};
@@ -8,10 +7,12 @@ use std::time::Duration;
 
 use bottle_channel::copy::{CopyReport, copy_in};
 use bottle_channel::{CopyInRequest, ExecRequest, HostOpen, Session, run_exec};
+use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::LaunchPlan;
 use crate::provision;
 use crate::workspace::{self, Baseline, Snapshot};
@@ -33,9 +34,9 @@ pub(crate) async fn put(
 ) -> Result<(Baseline, CopyReport)> {
     let what = || "the workspace cannot be copied into the bottle".to_owned();
     let image = &plan.image.facts.guest;
-    let (from, to) = std::os::unix::net::UnixStream::pair().context(Kind::Internal, what)?;
-    from.set_nonblocking(true).context(Kind::Internal, what)?;
-    let from = tokio::net::UnixStream::from_std(from).context(Kind::Internal, what)?;
+    let (from, to) = std::os::unix::net::UnixStream::pair().context(ErrorKind::Internal, what)?;
+    from.set_nonblocking(true).context(ErrorKind::Internal, what)?;
+    let from = tokio::net::UnixStream::from_std(from).context(ErrorKind::Internal, what)?;
     let snapshot_of = snapshot.clone();
     let packing = tokio::task::spawn_blocking(move || snapshot_of.pack(to));
     let request = CopyInRequest {
@@ -45,11 +46,12 @@ pub(crate) async fn put(
     };
     let copied = tokio::time::timeout(DEADLINE, copy_in(session, request, from))
         .await
-        .context(Kind::Engine, what)?;
+        .context(ErrorKind::Guest, what)?;
     let report = copied
-        .context(Kind::Engine, what)
+        .context(ErrorKind::Guest, what)
         .map_err(|e| e.hint("resources.disk of the bottle may be too small for it"))?;
-    let baseline = packing.await.context(Kind::Internal, what)?.context(Kind::Config, what)?;
+    let baseline =
+        packing.await.context(ErrorKind::Internal, what)?.context(ErrorKind::Io, what)?;
     if snapshot.repository {
         let small = snapshot.entries.len() <= COMMITTED.0 && snapshot.bytes <= COMMITTED.1;
         let argv = ["bash", "-c", FIRST_COMMIT, if small { "commit" } else { "" }]
@@ -69,12 +71,12 @@ pub(crate) async fn clone(session: &Session<HostOpen>, plan: &LaunchPlan) -> Res
     let done = session
         .exec(request_of(plan, argv, false), 1 << 16, DEADLINE)
         .await
-        .context(Kind::Engine, what)?;
+        .context(ErrorKind::Guest, what)?;
     if done.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&done.stderr).lines().last().unwrap_or_default().to_owned();
-    Err(Error::new(Kind::Config, format!("{}: {said}", what()))
+    Err(Error::new(ErrorKind::Config, format!("{}: {said}", what()))
         .hint(format!("bottle logs {}", plan.slug)))
 }
 
@@ -97,13 +99,13 @@ pub(crate) async fn save(
     session: &Session<HostOpen>,
     plan: &LaunchPlan,
     baseline: &Baseline,
-    to: &Path,
+    to: impl AsRef<Path>,
 ) -> Result<()> {
     let request = request_of(plan, argv(), true);
     let stream = session
         .open(&HostOpen::Exec(request))
         .await
-        .context(Kind::Engine, || "the guest does not answer".into())?;
+        .context(ErrorKind::Guest, || "the guest does not answer".into())?;
     take(stream, baseline, to).await
 }
 
@@ -116,31 +118,31 @@ pub fn argv() -> Vec<String> {
 /// Writes what the process behind `stream` prints, which runs [`argv`], to the new file `to`.
 ///
 /// # Errors
-/// `Engine` when the guest fails or gives more than anybody wants: then the file is not to be used.
+/// `Guest` when the guest fails or sends more than the limit: then the file must not be used.
 pub async fn take<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     baseline: &Baseline,
-    to: &Path,
+    to: impl AsRef<Path>,
 ) -> Result<()> {
     let what = || "the bottle's work cannot be taken out".to_owned();
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to)
-        .context(Kind::Config, what)?;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let file = options.open(to.as_ref())?.into_file();
     let names = workspace::input(baseline);
     let out = Capped { to: file.into(), left: workspace::MOST.bytes };
     let (_controls, receiver) = mpsc::channel(1);
     let taking = run_exec(stream, names.as_slice(), out, tokio::io::sink(), receiver);
     let status = tokio::time::timeout(DEADLINE, taking)
         .await
-        .context(Kind::Engine, what)?
-        .context(Kind::Engine, what)?;
+        .context(ErrorKind::Guest, what)?
+        .context(ErrorKind::Guest, what)?;
     if status.success() {
         Ok(())
     } else {
-        Err(Error::new(Kind::Engine, format!("{}: the guest failed ({})", what(), status.code())))
+        Err(Error::new(
+            ErrorKind::Guest,
+            format!("{}: the guest failed ({})", what(), status.code()),
+        ))
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use bottle_channel::untar::{Limits, UntarError, extract_hostile_but};
 
 use super::{Baseline, Guards};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 
 /// How much a guest may write to the host at once: files, bytes.
 pub const MOST: Limits = Limits { entries: 300_000, bytes: 8 << 30 };
@@ -59,7 +59,6 @@ pub fn unpack<R: Read>(tar: R, into: &Path, guards: Guards) -> Result<Taken> {
         true
     };
     extract_hostile_but(tar, into, MOST, guards.links, told)
-        .map_err(|e| Error::new(Kind::Config, format!("what the bottle gives is refused: {e}")))
-        .context(Kind::Config, || "nothing was taken".into())?;
+        .context(ErrorKind::Config, || "refused the bottle's files".into())?;
     Ok(refused)
 }

@@ -3,8 +3,9 @@
 //! `script` runs in the guest and must print `SHUT`, or `SHUT RULE` when egress has to refuse it
 //! under that rule: then the audit log must say so too. Anything else is a break-out, and so is
 //! anything that arrives at the host's listener. In a script ADDRESS and PORT are that listener,
-//! under each of the addresses where a guest could hope to find the host. The negative control shows that the
-//! attack works where nothing stops it: a script that always prints SHUT would prove nothing.
+//! under each of the addresses where a guest could hope to find the host. The negative control shows
+//! that the attack works where nothing stops it: a script that always prints SHUT would prove
+//! nothing.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -417,7 +418,7 @@ impl Attack {
         };
         assert!(
             stdout(&outcome).contains("OPEN"),
-            "the control: the attack does not work even without the guard: {control:?}"
+            "the control: the attack does not work even without the guard: {outcome:?}"
         );
         assert_eq!(
             listener.heard() > 0,
