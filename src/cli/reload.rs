@@ -93,9 +93,9 @@ impl Args {
         Ok(0)
     }
 
-    /// Refuses an egress chain that reads its policy only at launch.
+    /// Refuses the chain whose pipelock reads its configuration only at launch.
     fn can_reload(&self, running: &LaunchPlan) -> Result<()> {
-        if running.bundle_egress == EgressChain::Bottle {
+        if running.bundle_egress != EgressChain::MitmproxyPipelock {
             return Ok(());
         }
         let message =
@@ -156,7 +156,11 @@ mod tests {
         let args = Args { name: "demo".into(), manifest: None };
         for chain in EgressChain::ALL {
             let running = LaunchPlan { bundle_egress: chain, ..demo_plan() };
-            assert_eq!(args.can_reload(&running).is_ok(), chain == EgressChain::Bottle, "{chain}");
+            assert_eq!(
+                args.can_reload(&running).is_ok(),
+                chain != EgressChain::MitmproxyPipelock,
+                "{chain}"
+            );
         }
     }
 

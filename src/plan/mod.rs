@@ -2,6 +2,7 @@
 //! same plan.
 
 mod answers;
+mod credential_prefixes;
 mod guest_env;
 mod inputs;
 mod planner;
