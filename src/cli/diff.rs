@@ -8,7 +8,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::git::{self, Config};
 use crate::host::stderr::note;
 use crate::values::neutral;
-use crate::workspace::What;
+use crate::workspace::ChangeKind;
 
 /// Show what a bottle changed in the project, whether it is running or not.
 #[derive(Debug, clap::Args)]
@@ -25,10 +25,10 @@ impl Args {
         let work = UnpulledWork::of(&self.name)?;
         for change in &work.changes.list {
             let path = neutral(&change.path.to_string_lossy());
-            let letter = match change.what {
-                What::Added => 'A',
-                What::Modified => 'M',
-                What::Deleted => 'D',
+            let letter = match change.kind {
+                ChangeKind::Added => 'A',
+                ChangeKind::Modified => 'M',
+                ChangeKind::Deleted => 'D',
             };
             println!("{letter} {path}");
             if !self.stat {

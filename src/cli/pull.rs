@@ -5,7 +5,7 @@ use crate::closure::Closure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::stderr::note;
 use crate::values::neutral;
-use crate::workspace::{self, Guards};
+use crate::workspace::{self, WorkspaceChecks};
 
 /// Bring a bottle's changes into the project: all of them, or none.
 ///
@@ -28,7 +28,7 @@ impl Args {
         let mut work = UnpulledWork::of(&self.name)?;
         if !self.manifest_files {
             let folder = work.manifest_folder();
-            work.changes.without_manifest(&folder, Guards::ON);
+            work.changes.without_manifest(&folder, WorkspaceChecks::ALL);
         }
         work.print_refused();
         for path in work.changes.running_by_itself() {
@@ -59,7 +59,8 @@ impl Args {
 
     fn apply(&self, work: &mut UnpulledWork) -> Result<u8> {
         let content = work.content();
-        let outcome = workspace::apply(&work.changes, &content, &mut work.baseline, Guards::ON)?;
+        let outcome =
+            workspace::apply(&work.changes, &content, &mut work.baseline, WorkspaceChecks::ALL)?;
         if let Some(conflict) = workspace::conflict(&outcome, &self.name) {
             return Err(conflict);
         }

@@ -12,7 +12,7 @@ use crate::launch::{Request, connect};
 use crate::plan::LaunchPlan;
 use crate::state::{BottleDir, Roots};
 use crate::values::neutral;
-use crate::workspace::{self, Baseline, Changes, Guards, transfer};
+use crate::workspace::{self, Baseline, Changes, WorkspaceChecks, transfer};
 
 /// Refused changes that are named one by one; the rest is counted.
 const MAX_REFUSALS_SHOWN: usize = 20;
@@ -39,14 +39,14 @@ impl UnpulledWork {
             let tar = unpacked.path().join("tar");
             crate::host::runtime::block_on(async {
                 let request = Request::Exec {
-                    argv: transfer::argv(),
+                    argv: transfer::tar_command(),
                     tty: None,
                     term: None,
                     stdin: true,
                     cwd: None,
                     root: false,
                 };
-                transfer::take(connect(&dir, &request).await?, &baseline, &tar).await
+                transfer::receive_tar(connect(&dir, &request).await?, &baseline, &tar).await
             })?;
             tar
         } else {
@@ -55,14 +55,14 @@ impl UnpulledWork {
         let into = unpacked.path().join("work");
         std::fs::create_dir(&into).context(ErrorKind::Config, what)?;
         let refused = match File::open(&tar) {
-            Ok(file) => workspace::unpack(file, &into, Guards::ON)?,
+            Ok(file) => workspace::unpack(file, &into, WorkspaceChecks::ALL)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 // Work is only saved when something changed, so nothing is lost.
                 return Ok(Self { dir, baseline, unpacked, changes: Changes::default() });
             }
             Err(e) => return Err(e).context(ErrorKind::Config, what),
         };
-        let changes = workspace::changes(&into, &baseline, refused, Guards::ON)?;
+        let changes = workspace::changes(&into, &baseline, refused, WorkspaceChecks::ALL)?;
         Ok(Self { dir, baseline, unpacked, changes })
     }
 

@@ -220,7 +220,7 @@ impl LaunchState<'_> {
         }
         let Some(snapshot) = &self.launch.workspace else { return Ok(None) };
         self.progress.step(&format!("copying the workspace ({})", snapshot.summary()));
-        let (baseline, report) = transfer::put(session, plan, snapshot).await?;
+        let (baseline, report) = transfer::copy_in(session, plan, snapshot).await?;
         tracing::debug!(files = report.files, bytes = report.bytes, "copied");
         baseline.write(&file)?;
         Ok(Some(baseline))

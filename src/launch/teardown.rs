@@ -10,7 +10,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::stderr::note;
 use crate::machine::Running;
 use crate::state::{Journal, Phase};
-use crate::workspace::{self, Baseline, Guards, transfer};
+use crate::workspace::{self, Baseline, WorkspaceChecks, transfer};
 
 /// Longest time for an orderly end of a machine.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
@@ -123,8 +123,8 @@ fn unpulled(work: &Path, baseline: &Baseline) -> Result<usize> {
     let refused = workspace::unpack(
         File::open(work).context(ErrorKind::Config, what)?,
         into.path(),
-        Guards::ON,
+        WorkspaceChecks::ALL,
     )?;
-    let found = workspace::changes(into.path(), baseline, refused, Guards::ON)?;
+    let found = workspace::changes(into.path(), baseline, refused, WorkspaceChecks::ALL)?;
     Ok(found.list.len() + found.refused.len())
 }

@@ -1,4 +1,4 @@
-//! What went into a bottle, by name and hash: against it, what comes out is a change or is none.
+//! The files that went into a bottle, by name and hash. Work that comes out is compared with them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::host::fs::write_private;
 /// A file or link as it went in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kept {
+pub enum FileState {
     /// A file.
     File {
         /// SHA-256 of its content, lower hex.
@@ -25,7 +25,7 @@ pub enum Kept {
     Link(String),
 }
 
-/// All that went in.
+/// All files that went in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Baseline {
@@ -34,11 +34,11 @@ pub struct Baseline {
     /// The project's directory on the host.
     pub root: PathBuf,
     /// By path relative to it.
-    pub files: BTreeMap<String, Kept>,
+    pub files: BTreeMap<String, FileState>,
 }
 
 impl Baseline {
-    /// Nothing of `root`.
+    /// An empty baseline of the project `root`.
     #[must_use]
     pub fn new(root: &Path) -> Self {
         Self { version: 1, root: root.to_owned(), files: BTreeMap::new() }
@@ -52,7 +52,7 @@ impl Baseline {
         write_private(
             path,
             &serde_json::to_vec(self)
-                .context(ErrorKind::Internal, || "cannot write what went in".into())?,
+                .context(ErrorKind::Internal, || "cannot write the workspace's baseline".into())?,
         )
     }
 
