@@ -9,7 +9,7 @@ use std::fmt;
 
 /// What kind of failure this is. The kind decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// The operator said no, or could not be asked.
     Declined,
     /// The command line does not make sense.
@@ -32,7 +32,7 @@ pub enum Kind {
     Signal(i32),
 }
 
-impl Kind {
+impl ErrorKind {
     /// The process exit code.
     #[must_use]
     pub fn exit_code(self) -> u8 {
@@ -52,7 +52,7 @@ impl Kind {
 /// A failure with its kind, its cause and hints.
 #[derive(Debug)]
 pub struct Error {
-    kind: Kind,
+    kind: ErrorKind,
     message: String,
     hints: Vec<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -63,7 +63,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// A failure of `kind`; `message` says what failed and why.
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), hints: Vec::new(), source: None }
     }
 
@@ -89,7 +89,7 @@ impl Error {
 
     /// The kind, which decides the exit code.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
@@ -140,7 +140,7 @@ impl StdError for Error {
 /// A failure of the host's file system. `fs_err` puts the path into the message.
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        Self::new(Kind::Io, error.to_string())
+        Self::new(ErrorKind::Io, error.to_string())
     }
 }
 
@@ -150,11 +150,11 @@ pub trait Context<T> {
     ///
     /// # Errors
     /// The failure itself, with its kind and context.
-    fn context(self, kind: Kind, what: impl FnOnce() -> String) -> Result<T>;
+    fn context(self, kind: ErrorKind, what: impl FnOnce() -> String) -> Result<T>;
 }
 
 impl<T, E: Into<Box<dyn StdError + Send + Sync>>> Context<T> for std::result::Result<T, E> {
-    fn context(self, kind: Kind, what: impl FnOnce() -> String) -> Result<T> {
+    fn context(self, kind: ErrorKind, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|cause| Error { source: Some(cause.into()), ..Error::new(kind, what()) })
     }
 }
@@ -166,9 +166,9 @@ mod tests {
     #[test]
     fn context_keeps_the_cause_and_its_hints_and_the_chain_says_each_thing_once() {
         let io = std::io::Error::from(std::io::ErrorKind::NotFound);
-        let inner = Err::<(), _>(io).context(Kind::Io, || "cannot read a".into());
+        let inner = Err::<(), _>(io).context(ErrorKind::Io, || "cannot read a".into());
         let inner = inner.map_err(|e| e.hint("touch a"));
-        let outer = inner.context(Kind::Config, || "no plan".into()).unwrap_err().hint("plan");
+        let outer = inner.context(ErrorKind::Config, || "no plan".into()).unwrap_err().hint("plan");
         assert_eq!(outer.to_string(), "no plan");
         assert_eq!(outer.chain(), "no plan: cannot read a: entity not found");
         assert_eq!(outer.hints(), ["plan", "touch a"]);

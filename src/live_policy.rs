@@ -11,10 +11,11 @@ use bottle_policy::audit::{AuditRecord, Verdict};
 use bottle_policy::{Ask, GRANTED, GatePolicy, Policy, PolicyTextError};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::fs::write_private;
 use crate::plan::LaunchPlan;
 use crate::provider::DEMO_HOST;
-use crate::state::{BottleDir, Phase, write_private};
+use crate::state::{BottleDir, Phase};
 
 /// How long the daemon may take to confirm a policy.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(2);
@@ -56,7 +57,7 @@ impl Reloadable for Policy {
     }
 
     fn audit(dir: &BottleDir) -> PathBuf {
-        dir.audit()
+        dir.audit().into()
     }
 }
 
@@ -73,7 +74,7 @@ impl Reloadable for GatePolicy {
     }
 
     fn audit(dir: &BottleDir) -> PathBuf {
-        dir.git_audit()
+        dir.git_audit().into()
     }
 }
 
@@ -126,7 +127,7 @@ impl<P: Reloadable> LivePolicy<P> {
     /// `Usage` when it does not run (or is still starting), or when another reload is under way.
     pub fn read(dir: &BottleDir) -> Result<Self> {
         let absent = || {
-            Error::new(Kind::Usage, format!("bottle {:?} is not running", dir.slug()))
+            Error::new(ErrorKind::Usage, format!("bottle {:?} is not running", dir.slug()))
                 .hint("bottle list")
         };
         let status = dir
@@ -134,7 +135,7 @@ impl<P: Reloadable> LivePolicy<P> {
             .filter(|s| s.alive && s.metadata.phase == Phase::Running)
             .ok_or_else(absent)?;
         let lock = dir.plan().with_file_name(format!("reload-{}.lock", P::DAEMON));
-        Self::at(status.metadata.runtime.join(P::FILE), P::audit(dir), &lock)
+        Self::at(status.metadata.runtime.join(P::FILE).into(), P::audit(dir), lock.as_ref())
     }
 
     fn at(file: PathBuf, audit: PathBuf, lock: &Path) -> Result<Self> {
@@ -145,22 +146,22 @@ impl<P: Reloadable> LivePolicy<P> {
             .write(true)
             .mode(0o600)
             .open(lock)
-            .context(Kind::Config, what)?;
+            .context(ErrorKind::Config, what)?;
         let held =
             Flock::lock(held, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
                 nix::errno::Errno::EWOULDBLOCK => {
-                    Error::new(Kind::Usage, "another reload of this bottle is under way")
+                    Error::new(ErrorKind::Usage, "another reload of this bottle is under way")
                 }
-                e => Error::new(Kind::Config, format!("cannot lock {}: {e}", lock.display())),
+                e => Error::new(ErrorKind::Config, format!("cannot lock {}: {e}", lock.display())),
             })?;
         let what = || format!("cannot read {}", file.display());
         let mut bytes = Vec::new();
         File::open(&file)
-            .context(Kind::Config, what)?
+            .context(ErrorKind::Config, what)?
             .take(MAX_POLICY_BYTES)
             .read_to_end(&mut bytes)
-            .context(Kind::Config, what)?;
-        let policy = P::read(&bytes).context(Kind::Config, what)?;
+            .context(ErrorKind::Config, what)?;
+        let policy = P::read(&bytes).context(ErrorKind::Config, what)?;
         Ok(Self { file, audit, bytes, policy, deadline: CONFIRM_DEADLINE, _held: held })
     }
 
@@ -170,9 +171,9 @@ impl<P: Reloadable> LivePolicy<P> {
     /// `Config` when it cannot be read: the bottle does not run.
     pub fn policy_of(dir: &BottleDir) -> Result<P> {
         let file = dir.recorded_control_socket().with_file_name(P::FILE);
-        let bytes = std::fs::read(&file)
-            .context(Kind::Config, || format!("cannot read {}", file.display()))?;
-        P::read(&bytes).context(Kind::Config, || format!("cannot read {}", file.display()))
+        let bytes =
+            std::fs::read(&file).context(ErrorKind::Config, || format!("cannot read {file}"))?;
+        P::read(&bytes).context(ErrorKind::Config, || format!("cannot read {file}"))
     }
 
     /// The policy.
@@ -188,14 +189,14 @@ impl<P: Reloadable> LivePolicy<P> {
     /// restored then.
     pub fn replace(self, policy: &P) -> Result<()> {
         let what = || format!("cannot read {}", self.audit.display());
-        let mut log = File::open(&self.audit).context(Kind::Config, what)?;
-        log.seek(SeekFrom::End(0)).context(Kind::Config, what)?;
+        let mut log = File::open(&self.audit).context(ErrorKind::Config, what)?;
+        log.seek(SeekFrom::End(0)).context(ErrorKind::Config, what)?;
         // Compact, so that the digest of the file is that of the policy: mitmproxy's addon knows a
         // policy by the file's bytes.
         let json = serde_json::to_vec(policy)
-            .context(Kind::Internal, || "cannot write the policy".into())?;
+            .context(ErrorKind::Internal, || "cannot write the policy".into())?;
         if json.len() as u64 >= MAX_POLICY_BYTES {
-            return Err(Error::new(Kind::Config, "the policy is larger than 4 MiB"));
+            return Err(Error::new(ErrorKind::Config, "the policy is larger than 4 MiB"));
         }
         write_private(&self.file, &json)?;
         let answer = self.answer(&mut log, &policy.identity());
@@ -213,7 +214,7 @@ impl<P: Reloadable> LivePolicy<P> {
         loop {
             let late = began.elapsed() > self.deadline; // then this is the last look
             log.read_to_end(&mut text)
-                .context(Kind::Config, || format!("cannot read {}", self.audit.display()))?;
+                .context(ErrorKind::Config, || format!("cannot read {}", self.audit.display()))?;
             let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
             for line in text.drain(..whole).as_slice().split(|b| *b == b'\n') {
                 if let Some(answer) = answers(P::DAEMON, line, digest) {
@@ -223,7 +224,7 @@ impl<P: Reloadable> LivePolicy<P> {
             if late {
                 let seconds = self.deadline.as_secs_f64();
                 return Err(Error::new(
-                    Kind::Engine,
+                    ErrorKind::Engine,
                     format!(
                         "{} did not answer within {seconds} s; the old policy stays",
                         P::DAEMON
@@ -269,7 +270,7 @@ fn answers(daemon: &str, line: &[u8], digest: &str) -> Option<Result<()>> {
             reason.starts_with(&format!("policy {digest} in force")).then_some(Ok(()))
         }
         Verdict::Deny => {
-            Some(Err(Error::new(Kind::Config, format!("{daemon} refuses it: {reason}"))))
+            Some(Err(Error::new(ErrorKind::Config, format!("{daemon} refuses it: {reason}"))))
         }
     }
 }
@@ -392,7 +393,7 @@ mod tests {
         let dir = roots.bottle("x").unwrap();
         assert_eq!(
             LivePolicy::<Policy>::read(&dir).unwrap_err().kind(),
-            Kind::Usage,
+            ErrorKind::Usage,
             "there is none"
         );
         let lock = dir.lock().unwrap();
@@ -403,7 +404,7 @@ mod tests {
         dir.write_metadata(&metadata).unwrap();
         assert_eq!(
             LivePolicy::<Policy>::read(&dir).unwrap_err().kind(),
-            Kind::Usage,
+            ErrorKind::Usage,
             "it is starting"
         );
         dir.write_metadata(&Metadata { phase: Phase::Running, ..metadata }).unwrap();
@@ -411,7 +412,7 @@ mod tests {
         drop(lock);
         assert_eq!(
             LivePolicy::<Policy>::read(&dir).unwrap_err().kind(),
-            Kind::Usage,
+            ErrorKind::Usage,
             "its orchestrator is dead"
         );
     }
@@ -425,7 +426,7 @@ mod tests {
         daemon.join().unwrap();
         assert_eq!(
             (e.kind(), e.to_string().contains("routes[0] is odd")),
-            (Kind::Config, true),
+            (ErrorKind::Config, true),
             "{e}"
         );
         assert_eq!(fs::read(bottle.file()).unwrap(), before);
@@ -440,7 +441,7 @@ mod tests {
         daemon.join().unwrap();
         assert_eq!(
             (e.kind(), e.to_string().contains("did not answer")),
-            (Kind::Engine, true),
+            (ErrorKind::Engine, true),
             "{e}"
         );
         assert_eq!(fs::read(bottle.file()).unwrap(), before);

@@ -17,9 +17,9 @@ const BEYOND: (f64, f64) = (0.15, 500.0);
 
 /// Runs all cases, in turns.
 pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> {
-    let closure = Closure::load().map_err(|e| e.to_string())?;
+    let closure = Closure::load().map_err(|e| e.chain())?;
     let smolvm = closure.engines.smolvm.as_ref().ok_or("this closure has no smolvm")?;
-    let image = closure.image("demo").and_then(|i| i.of("smolvm")).map_err(|e| e.to_string())?;
+    let image = closure.image("demo").and_then(|i| i.of("smolvm")).map_err(|e| e.chain())?;
     let used = Home::new(binary).map_err(|e| e.to_string())?;
     let launch = |home: &Home, engine: &str| {
         home.timed(&["launch", "demo", "--yes", "--quiet", "--engine", engine, "--", "true"])
@@ -30,8 +30,8 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> 
         ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()], Vec::new());
     for _ in 0..runs {
         let state = State::new(smolvm)?;
-        bare[0].push(state.boot(&image.path)?.1);
-        bare[1].push(state.boot(&image.path)?.1);
+        bare[0].push(state.boot(image.path.as_ref())?.1);
+        bare[1].push(state.boot(image.path.as_ref())?.1);
         let new = Home::new(binary).map_err(|e| e.to_string())?;
         // The first launch in a home hashes the closure; that is not what smolvm does.
         std::fs::create_dir_all(new.path().join("state/bottle")).map_err(|e| e.to_string())?;
@@ -58,7 +58,7 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> 
         );
     }
     report.figure(BENCH, "launch on qemu", "wall", "ms", qemu, Some(Peer(ours[1])));
-    artifacts(report, smolvm, &image.path, runs)
+    artifacts(report, smolvm, image.path.as_ref(), runs)
 }
 
 /// `image` against what `smolvm pack create` makes of the same files: create and start once it is
@@ -118,11 +118,11 @@ fn artifacts(report: &mut Report, smolvm: &Smolvm, image: &Path, runs: u32) -> R
 
 /// `bench pack`: packing the demo's files. Needs no KVM.
 pub fn pack(report: &mut Report, runs: u32) -> Result<(), String> {
-    let closure = Closure::load().map_err(|e| e.to_string())?;
+    let closure = Closure::load().map_err(|e| e.chain())?;
     let smolvm = closure.engines.smolvm.as_ref().ok_or("this closure has no smolvm")?;
-    let image = closure.image("demo").and_then(|i| i.of("smolvm")).map_err(|e| e.to_string())?;
+    let image = closure.image("demo").and_then(|i| i.of("smolvm")).map_err(|e| e.chain())?;
     let state = State::new(smolvm)?;
-    state.create(&image.path)?;
+    state.create(image.path.as_ref())?;
     let (tree, out) = (state.tree()?, state.dir.path().join("out"));
     let (mut took, mut computed) = (Vec::new(), Vec::new());
     for _ in 0..runs {

@@ -16,7 +16,7 @@ use bottle_channel::{Key, host_handshake};
 pub fn disk(closure: &Closure, path: &Path) -> Result<(), String> {
     File::create(path).and_then(|f| f.set_len(10 << 30)).map_err(|e| e.to_string())?;
     let mut format = Command::new(&closure.tools.mke2fs.path);
-    format.args(bottle::machine::FORMAT).arg(path);
+    format.args(bottle::machine::MKE2FS_ARGS).arg(path);
     let status = format.env("MKE2FS_CONFIG", "/dev/null").status().map_err(|e| e.to_string())?;
     if status.success() { Ok(()) } else { Err("mke2fs failed".into()) }
 }
@@ -62,10 +62,7 @@ pub async fn boot(closure: &Closure, disk: &Path) -> Result<f64, String> {
             "-append",
             "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on no_timer_check",
         ])
-        .args([
-            "-drive",
-            &format!("file={},format=raw,if=virtio,readonly=on", image.path.display()),
-        ])
+        .args(["-drive", &format!("file={},format=raw,if=virtio,readonly=on", image.path)])
         .args(["-drive", &format!("file={},format=raw,if=virtio", disk.display())])
         .args(["-device", "virtio-serial-pci", "-chardev", &format!("socket,id=channel,fd={fd}")])
         .args(["-device", "virtserialport,chardev=channel,name=bottle"])

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bottle_policy::audit::verify;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::logs::follow::whole_lines_bytes;
 use crate::state::Roots;
 use crate::values::neutral;
@@ -53,10 +53,13 @@ struct Logs {
 fn find(roots: &Roots, log: &Path) -> Result<Logs> {
     let bottle = log.to_str().and_then(|name| super::logs::existing(roots, name).ok());
     match bottle {
-        Some(dir) => Ok(Logs { paths: dir.audits(), live: dir.status().is_some_and(|s| s.alive) }),
+        Some(dir) => Ok(Logs {
+            paths: dir.audits().into_iter().map(Into::into).collect(),
+            live: dir.status().is_some_and(|s| s.alive),
+        }),
         None if log.exists() => Ok(Logs { paths: vec![log.to_owned()], live: false }),
         None => Err(Error::new(
-            Kind::Config,
+            ErrorKind::Config,
             format!("there is no bottle and no file {:?}", neutral(&log.to_string_lossy())),
         )
         .hint("bottle list")),
@@ -68,16 +71,21 @@ fn check(path: &Path, live: bool) -> Result<String> {
     let shown = neutral(&path.display().to_string());
     let what = || format!("cannot read {shown}");
     // A FIFO would wait for a writer.
-    if !fs::metadata(path).context(Kind::Config, what)?.is_file() {
-        return Err(Error::new(Kind::Config, format!("{shown} is not a regular file")));
+    if !fs::metadata(path).context(ErrorKind::Config, what)?.is_file() {
+        return Err(Error::new(ErrorKind::Config, format!("{shown} is not a regular file")));
     }
-    let mut file = File::open(path).context(Kind::Config, what)?;
-    let whole =
-        if live { whole_lines_bytes(&mut file).context(Kind::Config, what)? } else { u64::MAX };
+    let mut file = File::open(path).context(ErrorKind::Config, what)?;
+    let whole = if live {
+        whole_lines_bytes(&mut file).context(ErrorKind::Config, what)?
+    } else {
+        u64::MAX
+    };
     match verify(file.take(whole)) {
         Ok(log) => Ok(format!("{shown}: whole, {} lines, last hash {}", log.lines, log.last_hash)),
-        Err(broken) => Err(Error::new(Kind::SelfTest, format!("{shown} is not whole: {broken}"))
-            .hint("keep the file as evidence; nothing from that line on can be relied on")),
+        Err(broken) => {
+            Err(Error::new(ErrorKind::SelfTest, format!("{shown} is not whole: {broken}"))
+                .hint("keep the file as evidence; nothing from that line on can be relied on"))
+        }
     }
 }
 
@@ -127,9 +135,9 @@ mod tests {
         text.extend(b"{\"v\":1,");
         fs::write(&path, &text).unwrap();
         assert!(check(&path, true).unwrap().contains("whole, 5 lines"));
-        assert_eq!(check(&path, false).unwrap_err().kind(), Kind::SelfTest);
+        assert_eq!(check(&path, false).unwrap_err().kind(), ErrorKind::SelfTest);
         fs::write(&path, "no line end").unwrap();
-        assert_eq!(check(&path, true).unwrap_err().kind(), Kind::SelfTest);
+        assert_eq!(check(&path, true).unwrap_err().kind(), ErrorKind::SelfTest);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::credentials::deploy_key;
 use crate::error::Result;
 use crate::host::runtime::block_on;
-use crate::host::stderr::say;
+use crate::host::stderr::note;
 use crate::state::{BottleDir, Roots};
 
 /// Tear down what crashed launches left behind.
@@ -20,7 +20,7 @@ impl Args {
                 Ok(true) => println!("{}: torn down", bottle.slug()),
                 Ok(false) => {}
                 Err(e) => {
-                    say(format_args!("bottle: {}: {e:#}", bottle.slug()));
+                    note(format_args!("bottle: {}: {e:#}", bottle.slug()));
                     failure = Some(e);
                 }
             }
@@ -34,10 +34,10 @@ pub(super) fn sweep(roots: &Roots) {
     for bottle in roots.bottles().unwrap_or_default() {
         match recover(&bottle) {
             Ok(true) => {
-                say(format_args!("bottle: {} had crashed and was torn down", bottle.slug()))
+                note(format_args!("bottle: {} had crashed and was torn down", bottle.slug()))
             }
             Ok(false) => {}
-            Err(e) => say(format_args!("bottle: {}: {e:#}", bottle.slug())),
+            Err(e) => note(format_args!("bottle: {}: {e:#}", bottle.slug())),
         }
     }
 }
@@ -48,7 +48,7 @@ fn recover(bottle: &BottleDir) -> Result<bool> {
     // Both are tried, even if one fails.
     let (torn_down, revoked) = (bottle.recover(), revoke(bottle));
     if let (Err(_), Err(e)) = (&torn_down, &revoked) {
-        say(format_args!("bottle: {}: {e:#}", bottle.slug()));
+        note(format_args!("bottle: {}: {e:#}", bottle.slug()));
     }
     let torn_down = torn_down?;
     Ok(revoked? || torn_down)

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use crate::dashboard::tui;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::state::Roots;
 
 /// Show bottles, what their agents ask for and what they do, on one screen; decide with single
@@ -18,7 +18,7 @@ impl Args {
     #[allow(clippy::unused_self, reason = "every command is called alike")]
     pub(super) fn run(&self) -> Result<u8> {
         if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-            return Err(Error::new(Kind::Usage, "the dashboard needs a terminal")
+            return Err(Error::new(ErrorKind::Usage, "the dashboard needs a terminal")
                 .hint("bottle proposals; bottle list; bottle logs NAME"));
         }
         tui::run(Roots::from_environment()?)?;

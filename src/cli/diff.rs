@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::unpulled::UnpulledWork;
 use crate::closure::Closure;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::git::{self, Config};
-use crate::host::stderr::say;
+use crate::host::stderr::note;
 use crate::values::neutral;
-use crate::workspace::What;
+use crate::workspace::ChangeKind;
 
 /// Show what a bottle changed in the project, whether it is running or not.
 #[derive(Debug, clap::Args)]
@@ -25,10 +25,10 @@ impl Args {
         let work = UnpulledWork::of(&self.name)?;
         for change in &work.changes.list {
             let path = neutral(&change.path.to_string_lossy());
-            let letter = match change.what {
-                What::Added => 'A',
-                What::Modified => 'M',
-                What::Deleted => 'D',
+            let letter = match change.kind {
+                ChangeKind::Added => 'A',
+                ChangeKind::Modified => 'M',
+                ChangeKind::Deleted => 'D',
             };
             println!("{letter} {path}");
             if !self.stat {
@@ -37,7 +37,7 @@ impl Args {
         }
         work.print_refused();
         if work.changes.list.is_empty() {
-            say("bottle: nothing has changed");
+            note("bottle: nothing has changed");
         }
         Ok(0)
     }
@@ -59,9 +59,9 @@ fn unified(work: &UnpulledWork, path: &Path) -> Result<String> {
         .args(["diff", "--no-index", "--no-ext-diff", "--no-textconv", "--no-color", "--"])
         .args([side(&old), side(&new)]);
     // It exits with 1 when the files differ.
-    let output = git.output(git::DEADLINE).context(Kind::Engine, what)?;
-    let output =
-        output.ok_or_else(|| Error::new(Kind::Engine, format!("{}: git does not end", what())))?;
+    let output = git.output(git::DEADLINE).context(ErrorKind::Engine, what)?;
+    let output = output
+        .ok_or_else(|| Error::new(ErrorKind::Engine, format!("{}: git does not end", what())))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     // The headings name our temporary files, so they are left out.
     let body = text.lines().skip_while(|l| !l.starts_with("@@") && !l.starts_with("Binary"));

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::output::print_json;
 use crate::closure::Closure;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::process::Program;
 use crate::machine::{SMOLVM_TESTED, Virtualisation, virtualisation};
 use crate::state::Roots;
@@ -71,7 +71,7 @@ impl Args {
         }
         if findings.iter().any(|f| f.level == Level::Failed) {
             return Err(
-                Error::new(Kind::Engine, "bottles cannot run here").hint("see FAILED above")
+                Error::new(ErrorKind::Engine, "bottles cannot run here").hint("see FAILED above")
             );
         }
         Ok(0)
@@ -80,7 +80,7 @@ impl Args {
 
 fn state() -> Finding {
     match Roots::from_environment() {
-        Ok(roots) => match roots.bottle("a").map(|b| b.runtime().display().to_string()) {
+        Ok(roots) => match roots.bottle("a").map(|b| b.runtime().to_string()) {
             Ok(path) => finding(
                 "state",
                 Level::Ok,
@@ -104,7 +104,7 @@ fn closure() -> Finding {
             }
         }
         let images: Vec<&str> =
-            closure.images.keys().chain(closure.later.keys()).map(String::as_str).collect();
+            closure.images.keys().chain(closure.deferred.keys()).map(String::as_str).collect();
         Ok(format!(
             "{}, qemu {}, images: {}",
             closure.system,
@@ -177,7 +177,7 @@ fn confinement() -> Finding {
                 "allow user namespaces: sysctl user.max_user_namespaces=10000; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0",
             ),
         ),
-        Err(e) => finding("confinement", Level::Failed, format!("{}: {e}", bundle.display()), None),
+        Err(e) => finding("confinement", Level::Failed, format!("{bundle}: {e}"), None),
     }
 }
 

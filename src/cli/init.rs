@@ -6,8 +6,8 @@ use std::path::Path;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::output::ask_line;
-use crate::error::{Context, Error, Kind, Result};
-use crate::host::stderr::say;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::stderr::note;
 use crate::manifest::{self, Provider, Slug};
 use crate::manifest_files::FILE_NAME;
 
@@ -52,7 +52,7 @@ fn ask_provider() -> Result<Provider> {
 }
 
 fn default_provider() -> Result<Provider> {
-    vendors().next().ok_or_else(|| Error::new(Kind::Internal, "no provider has settings"))
+    vendors().next().ok_or_else(|| Error::new(ErrorKind::Internal, "no provider has settings"))
 }
 
 const PROMPT: &str = "You work on this project in a bottle: a machine of your own that reaches only what its manifest names.\n\
@@ -64,7 +64,7 @@ impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let here = super::plan_args::here()?;
         if here.join(FILE_NAME).symlink_metadata().is_ok() {
-            return Err(Error::new(Kind::Config, format!("{FILE_NAME} exists already"))
+            return Err(Error::new(ErrorKind::Config, format!("{FILE_NAME} exists already"))
                 .hint("bottle plan NAME   # shows what it amounts to"));
         }
         let asking = !self.yes && std::io::stdin().is_terminal();
@@ -78,7 +78,7 @@ impl Args {
             None if asking => ask("The agent's name? [dev]", "dev")?,
             None => "dev".to_owned(),
         };
-        let name: Slug = name.parse().map_err(|e| Error::new(Kind::Usage, format!("{e}")))?;
+        let name: Slug = name.parse().map_err(|e| Error::new(ErrorKind::Usage, format!("{e}")))?;
         let hosts = if self.hosts.is_empty() && asking {
             let answer = ask(
                 "Which hosts may it read from, besides its model's? (such as docs.rs; none)",
@@ -95,21 +95,21 @@ impl Args {
         ];
         check(&files, &agent)?;
         if here.join(&agent).symlink_metadata().is_ok() {
-            return Err(Error::new(Kind::Config, format!("{agent} exists already"))
+            return Err(Error::new(ErrorKind::Config, format!("{agent} exists already"))
                 .hint("--name with another name"));
         }
         std::fs::create_dir_all(here.join("agents"))
-            .context(Kind::Config, || "cannot make agents/".into())?;
+            .context(ErrorKind::Config, || "cannot make agents/".into())?;
         for (path, text) in &files {
             new_file(&here.join(path), text)?;
-            say(format_args!("bottle: wrote {path}"));
+            note(format_args!("bottle: wrote {path}"));
         }
         if ignore(&here)? {
-            say(format_args!(
+            note(format_args!(
                 "bottle: {IGNORED_FILE} is in .gitignore now, so it is copied into no bottle"
             ));
         }
-        say(format_args!("bottle: next: bottle plan {name}; bottle launch {name}"));
+        note(format_args!("bottle: next: bottle plan {name}; bottle launch {name}"));
         Ok(0)
     }
 }
@@ -131,7 +131,7 @@ fn bottle_toml(provider: Provider, hosts: &[String]) -> Result<String> {
     );
     for host in hosts {
         let known: bottle_policy::HostPattern = host.parse().map_err(|e| {
-            Error::new(Kind::Usage, format!("{e}"))
+            Error::new(ErrorKind::Usage, format!("{e}"))
                 .hint("a name such as docs.rs, without https:// or a path")
         })?;
         text += &format!(
@@ -155,7 +155,9 @@ fn check(files: &[(String, String)], agent: &str) -> Result<()> {
     let text = files.iter().find(|(path, _)| path == FILE_NAME).map_or("", |(_, text)| text);
     manifest::parse(text.as_bytes(), Path::new(FILE_NAME), &manifest::MemFiles { files: all })
         .map(drop)
-        .map_err(|e| Error::new(Kind::Internal, format!("what would be written is wrong:\n{e}")))
+        .map_err(|e| {
+            Error::new(ErrorKind::Internal, format!("what would be written is wrong:\n{e}"))
+        })
 }
 
 fn new_file(path: &Path, text: &str) -> Result<()> {
@@ -164,8 +166,8 @@ fn new_file(path: &Path, text: &str) -> Result<()> {
         .write(true)
         .create_new(true)
         .open(path)
-        .context(Kind::Config, what)?;
-    file.write_all(text.as_bytes()).context(Kind::Config, what)
+        .context(ErrorKind::Config, what)?;
+    file.write_all(text.as_bytes()).context(ErrorKind::Config, what)
 }
 
 /// Adds [`IGNORED_FILE`] to .gitignore; true when it was not there.
@@ -175,13 +177,14 @@ fn ignore(dir: &Path) -> Result<bool> {
     let old = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(e).context(Kind::Config, what),
+        Err(e) => return Err(e).context(ErrorKind::Config, what),
     };
     if old.lines().any(|line| line.trim() == IGNORED_FILE) {
         return Ok(false);
     }
     let gap = if old.is_empty() || old.ends_with('\n') { "" } else { "\n" };
-    std::fs::write(&path, format!("{old}{gap}{IGNORED_FILE}\n")).context(Kind::Config, what)?;
+    std::fs::write(&path, format!("{old}{gap}{IGNORED_FILE}\n"))
+        .context(ErrorKind::Config, what)?;
     Ok(true)
 }
 

@@ -7,7 +7,7 @@ use super::preflight::{self, LaunchFlags};
 use super::unpulled::require_pulled;
 use crate::closure::Closure;
 use crate::credentials;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::runtime::block_on;
 use crate::launch::Launch;
 use crate::machine::{Qemu, Smolvm};
@@ -58,8 +58,8 @@ pub(super) fn run(args: &PlanArgs, flags: &LaunchFlags, discard: bool, resume: b
     }
     super::cleanup::sweep(&roots);
     preflight::agree(&plan, &given, workspace.as_ref(), &dir, flags)?;
-    if !resume && dir.saved().exists() {
-        let _ = std::fs::remove_file(dir.saved());
+    if !resume && dir.resumable_disk().exists() {
+        let _ = std::fs::remove_file(dir.resumable_disk());
     }
     closure.realise(plan.image.name.as_str(), &plan.engine.name, &roots.images()?, flags.quiet)?;
     let keep = plan.provider.resumable;
@@ -89,7 +89,7 @@ fn workspace(plan: &LaunchPlan, closure: &Closure) -> Result<Option<Snapshot>> {
         std::env::var_os("HOME").map(std::path::PathBuf::from).and_then(|h| h.canonicalize().ok());
     if path.parent().is_none() || path.canonicalize().ok() == home {
         return Err(Error::new(
-            Kind::Config,
+            ErrorKind::Config,
             format!("the workspace would be {}, which is no project", path.display()),
         )
         .hint("cd into the project that the agent is to work on"));

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::output::{columns, print_json};
 use crate::error::Result;
-use crate::host::stderr::say;
+use crate::host::stderr::note;
 use crate::humanize::age;
 use crate::state::{BottleDir, BottleState, BottleStatus, Roots, now_ms};
 
@@ -44,8 +44,8 @@ impl Row {
             pid: alive.then_some(metadata.pid),
             started_ms: metadata.started_ms,
             exit_code: metadata.exit_code,
-            resumable: !alive && dir.saved().exists(),
-            unpulled: !alive && dir.work().exists(),
+            resumable: !alive && dir.resumable_disk().exists(),
+            unpulled: !alive && dir.unpulled_tar().exists(),
         }
     }
 
@@ -65,7 +65,7 @@ impl Args {
         if self.json {
             print_json(&rows)?;
         } else if rows.is_empty() {
-            say("No bottles. Start one with: bottle launch demo");
+            note("No bottles. Start one with: bottle launch demo");
         } else {
             let heading = ["NAME", "AGENT", "ENGINE", "STATE", "AGE"].map(str::to_owned);
             let cells = rows.iter().map(Row::cells);

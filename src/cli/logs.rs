@@ -1,9 +1,9 @@
 //! `bottle logs`: shows what a bottle did, from its audit log.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::output::use_colour;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::logs::print::{AliveCheck, Source, print};
 use crate::logs::render::Colours;
 use crate::state::{BottleDir, Roots};
@@ -38,7 +38,7 @@ impl Args {
         let audit = |path: PathBuf| Source::audit(&path, self.json, colours);
         let mut sources = match &self.daemon {
             Some(daemon) => vec![Source::daemon(&daemon_log(&dir, daemon)?)],
-            None => dir.audits().into_iter().map(audit).collect::<Result<_>>()?,
+            None => dir.audits().into_iter().map(Into::into).map(audit).collect::<Result<_>>()?,
         };
         let mut alive = AliveCheck::new(|| dir.status().is_some_and(|s| s.alive));
         let follow = self.follow.then_some(&mut alive);
@@ -53,7 +53,7 @@ pub(super) fn existing(roots: &Roots, name: &str) -> Result<BottleDir> {
     if dir.status().is_some() || dir.audit().exists() {
         return Ok(dir);
     }
-    Err(Error::new(Kind::Usage, format!("there is no bottle {name:?}")).hint("bottle list"))
+    Err(Error::new(ErrorKind::Usage, format!("there is no bottle {name:?}")).hint("bottle list"))
 }
 
 fn daemon_log(dir: &BottleDir, daemon: &str) -> Result<PathBuf> {
@@ -61,9 +61,9 @@ fn daemon_log(dir: &BottleDir, daemon: &str) -> Result<PathBuf> {
     let plain = !daemon.is_empty()
         && daemon.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if plain && path.is_file() {
-        return Ok(path);
+        return Ok(path.into());
     }
-    let state = dir.audit().parent().map(Path::to_owned).unwrap_or_default();
+    let state = dir.audit().parent().map(ToOwned::to_owned).unwrap_or_default();
     let mut names: Vec<String> = std::fs::read_dir(state)
         .map(|entries| {
             let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
@@ -77,7 +77,7 @@ fn daemon_log(dir: &BottleDir, daemon: &str) -> Result<PathBuf> {
         format!("these have: {}", names.join(", "))
     };
     Err(Error::new(
-        Kind::Usage,
+        ErrorKind::Usage,
         format!("bottle {:?} has no log of a daemon {daemon:?}", dir.slug()),
     )
     .hint(hint))
@@ -93,8 +93,8 @@ mod tests {
     fn only_bottles_and_daemons_that_exist_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let roots = Roots::at(dir.path().join("s"), dir.path().join("r")).unwrap();
-        assert_eq!(existing(&roots, "nobody").unwrap_err().kind(), Kind::Usage);
-        assert_eq!(existing(&roots, "../x").unwrap_err().kind(), Kind::Usage);
+        assert_eq!(existing(&roots, "nobody").unwrap_err().kind(), ErrorKind::Usage);
+        assert_eq!(existing(&roots, "../x").unwrap_err().kind(), ErrorKind::Usage);
         fs::create_dir_all(dir.path().join("s/bottles/dead")).unwrap();
         fs::write(dir.path().join("s/bottles/dead/audit.jsonl"), "").unwrap();
         fs::write(dir.path().join("s/bottles/dead/engine.log"), "said\n").unwrap();
@@ -104,7 +104,7 @@ mod tests {
             let e = daemon_log(&dead, bad).unwrap_err();
             assert_eq!(
                 (e.kind(), e.hint_text()),
-                (Kind::Usage, Some("these have: engine")),
+                (ErrorKind::Usage, Some("these have: engine")),
                 "{bad}"
             );
         }

@@ -2,8 +2,8 @@
 
 use std::io::{BufRead, IsTerminal};
 
-use crate::error::{Context, Error, Kind, Result};
-use crate::host::stderr::{prompt, say};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::stderr::{note, prompt};
 use crate::values::neutral;
 
 /// Tells the operator what failed, why, and what to do next; returns the exit code.
@@ -14,10 +14,10 @@ pub fn report(error: &anyhow::Error) -> u8 {
         if colour { ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
     // Messages may quote what a guest or a file contains.
     let clean = |text: &str| text.lines().map(neutral).collect::<Vec<_>>().join("\n");
-    say(format_args!("{red}bottle: {plain}{}", clean(&format!("{error:#}"))));
-    let Some(error) = error.downcast_ref::<Error>() else { return Kind::Internal.exit_code() };
+    note(format_args!("{red}bottle: {plain}{}", clean(&format!("{error:#}"))));
+    let Some(error) = error.downcast_ref::<Error>() else { return ErrorKind::Internal.exit_code() };
     for hint in error.hints() {
-        say(format_args!("{dim}  hint: {}{plain}", clean(hint)));
+        note(format_args!("{dim}  hint: {}{plain}", clean(hint)));
     }
     error.kind().exit_code()
 }
@@ -30,7 +30,7 @@ pub(super) fn use_colour(stream: &impl IsTerminal) -> bool {
 /// Prints `value` as one JSON document.
 pub(super) fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let json = serde_json::to_string_pretty(value)
-        .context(Kind::Internal, || "cannot write JSON".into())?;
+        .context(ErrorKind::Internal, || "cannot write JSON".into())?;
     println!("{json}");
     Ok(())
 }
@@ -57,7 +57,7 @@ pub(super) fn ask_line(question: &str) -> Result<String> {
     std::io::stdin()
         .lock()
         .read_line(&mut answer)
-        .context(Kind::Declined, || "cannot read the answer".into())?;
+        .context(ErrorKind::Declined, || "cannot read the answer".into())?;
     Ok(answer.trim().to_owned())
 }
 
@@ -76,7 +76,7 @@ pub(super) fn confirm(question: &str) -> Result<bool> {
 /// `Internal` when the terminal cannot be used.
 pub(super) fn ask_hidden(question: &str) -> Result<String> {
     prompt(format_args!("{question}: "));
-    rpassword::read_password().context(Kind::Internal, || "cannot read the answer".into())
+    rpassword::read_password().context(ErrorKind::Internal, || "cannot read the answer".into())
 }
 
 #[cfg(test)]

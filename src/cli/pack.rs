@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bottle_pack::{Archive, File, Layer, PackError, Spec, host_platform, pack, verify};
 
 use crate::closure::Closure;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Path of the bottle's own binary in an image.
 const GUEST_PATH: &str = "usr/lib/bottle/bottle-guest";
@@ -43,13 +43,13 @@ impl Args {
         }
         let closure = Closure::load()?;
         let guest = closure.guest.as_ref().ok_or_else(|| {
-            Error::new(Kind::Engine, "this closure has no bottle-guest").hint("bottle doctor")
+            Error::new(ErrorKind::Engine, "this closure has no bottle-guest").hint("bottle doctor")
         })?;
         let output =
             self.output.clone().unwrap_or_else(|| self.image.with_extension("smolmachine"));
         let name = self.image.file_stem().unwrap_or_default().to_string_lossy();
         let archive = Archive::open(&self.image, platform).map_err(failed)?;
-        let own = File { from: guest.path.clone(), to: GUEST_PATH.into(), mode: 0o755 };
+        let own = File { from: guest.path.clone().into(), to: GUEST_PATH.into(), mode: 0o755 };
         let layers: Vec<&dyn Layer> = archive.layers().chain([&own as &dyn Layer]).collect();
         let spec = Spec {
             env: archive.env.clone(),
@@ -60,10 +60,10 @@ impl Args {
         let what = || format!("cannot write {}", output.display());
         let beside =
             output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::NamedTempFile::new_in(beside).context(Kind::Config, what)?;
+        let file = tempfile::NamedTempFile::new_in(beside).context(ErrorKind::Config, what)?;
         let packed = pack(&layers, &spec, &file).map_err(failed)?;
         verify(file.path(), platform).map_err(failed)?;
-        file.persist(&output).context(Kind::Config, what)?;
+        file.persist(&output).context(ErrorKind::Config, what)?;
         println!(
             "{}  {} bytes  sha256 {}",
             output.display(),
@@ -87,5 +87,5 @@ fn failed(e: PackError) -> Error {
             "bottle pack IMAGE.tar   # packs it again"
         }
     };
-    Error::new(Kind::Config, e.to_string()).hint(hint)
+    Error::new(ErrorKind::Config, e.to_string()).hint(hint)
 }

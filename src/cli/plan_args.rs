@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::closure::Closure;
 use crate::credentials::login_file;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::git::{self, Config};
 use crate::machine::{Qemu, Smolvm};
 use crate::manifest::{EnvName, Provider, Slug, TokenSource};
@@ -72,12 +72,12 @@ pub(super) fn parse_env(text: &str) -> Result<(EnvName, String), String> {
 /// The variables of a file.
 fn read_env_file(file: &std::path::Path) -> Result<Vec<(EnvName, String)>> {
     let what = || format!("cannot read {}", file.display());
-    let text = std::fs::read_to_string(file).context(Kind::Config, what)?;
+    let text = std::fs::read_to_string(file).context(ErrorKind::Config, what)?;
     let line = |(n, line): (usize, &str)| {
         // The line itself may be a secret, so the message has only its number.
         parse_env(line.strip_prefix("export ").unwrap_or(line)).map_err(|why| {
             Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!(
                     "{}:{}: {}",
                     file.display(),
@@ -138,13 +138,13 @@ impl PlanArgs {
             self.start.clone().map_or_else(here, Ok)?,
             self.manifest.clone(),
         ))
-        .map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+        .map_err(|e| Error::new(ErrorKind::Config, e.to_string()))?;
         let env = self.variables()?;
         let slug = match &self.name {
             None => None,
-            Some(name) => {
-                Some(name.parse::<Slug>().map_err(|e| Error::new(Kind::Usage, e.to_string()))?)
-            }
+            Some(name) => Some(
+                name.parse::<Slug>().map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))?,
+            ),
         };
         let engine = self.engine(closure)?;
         let images = images(closure, &engine.name)?;
@@ -205,7 +205,8 @@ fn logins() -> BTreeMap<Provider, LoginFacts> {
 
 /// The current directory.
 pub(super) fn here() -> Result<PathBuf> {
-    std::env::current_dir().context(Kind::Config, || "cannot tell the current directory".into())
+    std::env::current_dir()
+        .context(ErrorKind::Config, || "cannot tell the current directory".into())
 }
 
 /// How a manifest is searched for: from `start` upwards, or in `file`.
@@ -218,49 +219,53 @@ pub(super) fn search(start: PathBuf, file: Option<PathBuf>) -> Search {
 pub(super) fn plan_error(e: PlanError) -> Error {
     match e {
         PlanError::UnknownAgent { name, hint } => {
-            Error::new(Kind::Config, format!("no agent {name}")).hint(hint)
+            Error::new(ErrorKind::Config, format!("no agent {name}")).hint(hint)
         }
-        PlanError::Manifest(errors) => Error::new(Kind::Config, errors.to_string()),
+        PlanError::Manifest(errors) => Error::new(ErrorKind::Config, errors.to_string()),
     }
 }
 
 fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>> {
-    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
     // An image that does not exist for the engine is reported by the launch.
     let built = closure.images.iter().map(|(name, image)| {
         let facts = ImageFacts {
-            image: image.of(engine).map(|file| file.path.clone()).unwrap_or_default(),
+            image: image.of(engine).map(|file| file.path.clone().into()).unwrap_or_default(),
             guest: Guest {
                 user: image.user.clone(),
                 uid: image.uid,
                 gid: image.gid,
-                home: text(&image.home),
-                workdir: text(&image.workdir),
+                home: image.home.to_string(),
+                workdir: image.workdir.to_string(),
                 path: image.path.clone(),
             },
         };
         (name, facts)
     });
-    let later = closure.later.iter().filter(|(name, _)| !closure.images.contains_key(*name)).map(
-        |(name, image)| {
-            let facts = ImageFacts {
-                image: image.builds.get(engine).map(|build| build.file.clone()).unwrap_or_default(),
-                guest: Guest {
-                    user: image.user.clone(),
-                    uid: image.uid,
-                    gid: image.gid,
-                    home: text(&image.home),
-                    workdir: text(&image.workdir),
-                    path: image.path.clone(),
-                },
-            };
-            (name, facts)
-        },
-    );
+    let later =
+        closure.deferred.iter().filter(|(name, _)| !closure.images.contains_key(*name)).map(
+            |(name, image)| {
+                let facts = ImageFacts {
+                    image: image
+                        .builds
+                        .get(engine)
+                        .map(|build| build.file.clone().into())
+                        .unwrap_or_default(),
+                    guest: Guest {
+                        user: image.user.clone(),
+                        uid: image.uid,
+                        gid: image.gid,
+                        home: image.home.to_string(),
+                        workdir: image.workdir.to_string(),
+                        path: image.path.clone(),
+                    },
+                };
+                (name, facts)
+            },
+        );
     let named = |(name, facts): (&String, ImageFacts)| {
         Ok((
             name.parse().map_err(|e| {
-                Error::new(Kind::Engine, format!("the closure's image {name:?}: {e}"))
+                Error::new(ErrorKind::Engine, format!("the closure's image {name:?}: {e}"))
             })?,
             facts,
         ))

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 
 use super::output::{ask_hidden, confirm};
-use crate::error::{Error, Kind, Result};
-use crate::host::stderr::{prompt, say};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::stderr::{note, prompt};
 use crate::humanize::size;
 use crate::manifest::EnvName;
 use crate::plan::{LaunchPlan, Question, diff, render};
@@ -51,8 +51,8 @@ pub(super) fn agree(
         shown.env.retain(|name, _| !given.contains(name));
         let changes = previous.map(|p| diff(&p, &shown)).unwrap_or_default();
         if !changes.is_empty() {
-            say("Changed since the previous launch:");
-            changes.iter().for_each(|line| say(format_args!("  {line}")));
+            note("Changed since the previous launch:");
+            changes.iter().for_each(|line| note(format_args!("  {line}")));
         }
     }
     if flags.yes {
@@ -60,12 +60,12 @@ pub(super) fn agree(
     }
     if !std::io::stdin().is_terminal() {
         return Err(Error::new(
-            Kind::Usage,
+            ErrorKind::Usage,
             "standard input is not a terminal, so nobody can confirm the launch",
         )
         .hint(format!("bottle launch {} --yes", plan.agent)));
     }
-    if confirm("Launch?")? { Ok(()) } else { Err(Error::new(Kind::Declined, "not launched")) }
+    if confirm("Launch?")? { Ok(()) } else { Err(Error::new(ErrorKind::Declined, "not launched")) }
 }
 
 /// Describes what is copied from the project, what is left out, and what looks as if it should be.
@@ -103,7 +103,7 @@ pub(super) fn ask(questions: &[Question]) -> Result<BTreeMap<EnvName, String>> {
     if !std::io::stdin().is_terminal() {
         let names: Vec<String> = questions.iter().map(|q| format!("--env {}=…", q.name)).collect();
         return Err(Error::new(
-            Kind::Usage,
+            ErrorKind::Usage,
             "the manifest asks questions, and standard input is not a terminal",
         )
         .hint(names.join(" ")));

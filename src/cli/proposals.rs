@@ -6,10 +6,10 @@ use bottle_policy::{Ask, ProposalState, RouteAsk};
 
 use super::output::{ask_line, columns, confirm, print_json, use_colour};
 use crate::dashboard::decide::answer_text;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::process::{Input, Program, Sink};
 use crate::host::runtime::block_on;
-use crate::host::stderr::say;
+use crate::host::stderr::note;
 use crate::launch::decide;
 use crate::live_policy::{LivePolicies, in_force};
 use crate::manifest::Interval;
@@ -124,7 +124,7 @@ fn load(id: &Id) -> Result<LoadedProposal> {
     let alive = dir.status().is_some_and(|s| s.alive);
     let queue = Queue::read(&dir, alive)?;
     let none = || {
-        Error::new(Kind::Usage, format!("there is no proposal {}/{}", id.bottle, id.number))
+        Error::new(ErrorKind::Usage, format!("there is no proposal {}/{}", id.bottle, id.number))
             .hint(format!("bottle proposals {}", id.bottle))
     };
     let proposal = queue.get(id.number).cloned().ok_or_else(none)?;
@@ -167,7 +167,7 @@ impl Args {
             println!("{}", paint(tone, &line, colour));
         }
         if all.is_empty() {
-            say("bottle: no agent asks for anything");
+            note("bottle: no agent asks for anything");
         }
         Ok(0)
     }
@@ -189,7 +189,7 @@ fn row(p: &Proposal) -> [String; 4] {
 fn print(found: &LoadedProposal, out: &mut dyn Write, colour: bool) -> Result<()> {
     for (tone, line) in lines(&found.proposal, found.policy.as_ref(), now_ms()) {
         writeln!(out, "{}", paint(tone, &line, colour))
-            .context(Kind::Internal, || "cannot write".into())?;
+            .context(ErrorKind::Internal, || "cannot write".into())?;
     }
     Ok(())
 }
@@ -227,16 +227,16 @@ fn print_outcome(found: &LoadedProposal, answer: &DecisionOutcome) -> Result<u8>
     let name = format!("{}/{}", found.dir.slug(), found.proposal.id);
     match answer {
         DecisionOutcome::Done { text } => {
-            say(format_args!("bottle: {}: {text}", found.dir.slug()));
+            note(format_args!("bottle: {}: {text}", found.dir.slug()));
             Ok(0)
         }
         DecisionOutcome::Outdated { .. } => Err(Error::new(
-            Kind::Config,
+            ErrorKind::Config,
             format!("the policy has changed since {name} was asked; look at it again"),
         )
         .hint(format!("bottle proposals show {name}"))),
         DecisionOutcome::Refused { why, hint } => {
-            let e = Error::new(Kind::Config, why.clone());
+            let e = Error::new(ErrorKind::Config, why.clone());
             Err(match hint {
                 Some(hint) => e.hint(hint.clone()),
                 None => e,
@@ -250,7 +250,7 @@ impl Approve {
         let found = load(&self.proposal)?;
         let Some(policy) = &found.policy else {
             return Err(Error::new(
-                Kind::Usage,
+                ErrorKind::Usage,
                 format!("bottle {:?} is not running", found.dir.slug()),
             )
             .hint("bottle list"));
@@ -277,7 +277,7 @@ impl Approve {
             {
                 if !confirm("the policy has changed since; approve the change as it is shown now?")?
                 {
-                    return Err(Error::new(Kind::Declined, "nothing is decided"));
+                    return Err(Error::new(ErrorKind::Declined, "nothing is decided"));
                 }
                 now
             }
@@ -311,7 +311,7 @@ impl Approve {
         if self.edit {
             return edit(&asked);
         }
-        let bad = |e: &dyn std::fmt::Display| Error::new(Kind::Usage, e.to_string());
+        let bad = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Usage, e.to_string());
         let mut route = asked;
         if let Some(host) = &self.host {
             route.host = host.parse().map_err(|e| bad(&e))?;
@@ -344,7 +344,7 @@ fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
         .prefix("bottle-")
         .suffix(".toml")
         .tempfile()
-        .context(Kind::Internal, what)?;
+        .context(ErrorKind::Internal, what)?;
     let list = |items: &mut dyn Iterator<Item = String>| {
         items.map(|i| format!("{i:?}")).collect::<Vec<_>>().join(", ")
     };
@@ -354,7 +354,7 @@ fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
         list(&mut asked.methods.iter().map(ToString::to_string)),
         list(&mut asked.paths.iter().map(ToString::to_string)),
     );
-    file.write_all(text.as_bytes()).context(Kind::Internal, what)?;
+    file.write_all(text.as_bytes()).context(ErrorKind::Internal, what)?;
     let status = Program::new("the editor", program)
         .args(words)
         .arg(file.path())
@@ -365,10 +365,10 @@ fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
         .in_foreground()
         .outlives_parent()
         .status()
-        .context(Kind::Usage, || format!("cannot run {program}"))?;
-    let text = std::fs::read_to_string(file.path()).context(Kind::Internal, what)?;
+        .context(ErrorKind::Usage, || format!("cannot run {program}"))?;
+    let text = std::fs::read_to_string(file.path()).context(ErrorKind::Internal, what)?;
     if !status.success() || text.trim().is_empty() {
-        return Err(Error::new(Kind::Declined, "nothing is decided: the edit was given up"));
+        return Err(Error::new(ErrorKind::Declined, "nothing is decided: the edit was given up"));
     }
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -378,7 +378,7 @@ fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
         paths: Vec<bottle_policy::PathPattern>,
     }
     let Edited { host, methods, paths } = toml_edit::de::from_str(&text).map_err(|e| {
-        Error::new(Kind::Config, format!("what you wrote is not a route: {}", e.message()))
+        Error::new(ErrorKind::Config, format!("what you wrote is not a route: {}", e.message()))
     })?;
     Ok(RouteAsk { host, methods, paths, ..asked.clone() })
 }

@@ -2,10 +2,10 @@
 
 use super::unpulled::UnpulledWork;
 use crate::closure::Closure;
-use crate::error::{Error, Kind, Result};
-use crate::host::stderr::say;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::stderr::note;
 use crate::values::neutral;
-use crate::workspace::{self, Guards};
+use crate::workspace::{self, WorkspaceChecks};
 
 /// Bring a bottle's changes into the project: all of them, or none.
 ///
@@ -28,11 +28,11 @@ impl Args {
         let mut work = UnpulledWork::of(&self.name)?;
         if !self.manifest_files {
             let folder = work.manifest_folder();
-            work.changes.without_manifest(&folder, Guards::ON);
+            work.changes.without_manifest(&folder, WorkspaceChecks::ALL);
         }
         work.print_refused();
         for path in work.changes.running_by_itself() {
-            say(format_args!(
+            note(format_args!(
                 "bottle: review this file before you go on, it may run by itself: {}",
                 neutral(&path.to_string_lossy())
             ));
@@ -46,33 +46,34 @@ impl Args {
     fn commit(&self, work: &UnpulledWork, branch: &str) -> Result<u8> {
         let n = work.changes.list.len();
         if n == 0 {
-            return Err(Error::new(Kind::Declined, "nothing has changed"));
+            return Err(Error::new(ErrorKind::Declined, "nothing has changed"));
         }
         let git = Closure::load()?.tools.git.path;
         let (root, content) = (&work.baseline.root, work.content());
         let message = format!("Work of the bottle {}\n", self.name);
         workspace::commit(&git, root, branch, &work.changes, &content, &message)?;
-        say(format_args!("bottle: {n} changes are on the branch {branch}"));
-        let _ = std::fs::remove_file(work.dir.work());
+        note(format_args!("bottle: {n} changes are on the branch {branch}"));
+        let _ = std::fs::remove_file(work.dir.unpulled_tar());
         Ok(0)
     }
 
     fn apply(&self, work: &mut UnpulledWork) -> Result<u8> {
         let content = work.content();
-        let outcome = workspace::apply(&work.changes, &content, &mut work.baseline, Guards::ON)?;
+        let outcome =
+            workspace::apply(&work.changes, &content, &mut work.baseline, WorkspaceChecks::ALL)?;
         if let Some(conflict) = workspace::conflict(&outcome, &self.name) {
             return Err(conflict);
         }
         work.baseline.write(&work.dir.workspace())?;
         if work.changes.refused.is_empty() {
-            let _ = std::fs::remove_file(work.dir.work());
+            let _ = std::fs::remove_file(work.dir.unpulled_tar());
         }
         let already = if outcome.already > 0 {
             format!(", {} were here already", outcome.already)
         } else {
             String::new()
         };
-        say(format_args!("bottle: {} changes pulled{already}", outcome.applied));
+        note(format_args!("bottle: {} changes pulled{already}", outcome.applied));
         Ok(0)
     }
 }

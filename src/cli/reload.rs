@@ -6,8 +6,8 @@ use bottle_policy::{GatePolicy, Policy};
 
 use super::plan_args;
 use crate::credentials::git::with_rules;
-use crate::error::{Context, Error, Kind, Result};
-use crate::host::stderr::say;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::stderr::note;
 use crate::live_policy::LivePolicy;
 use crate::manifest::{EgressChain, Manifest};
 use crate::manifest_files::{self, find};
@@ -33,10 +33,10 @@ impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let dir = Roots::from_environment()?.bottle(&self.name)?;
         let egress = LivePolicy::<Policy>::read(&dir)?;
-        let what = || format!("cannot read {}", dir.plan().display());
-        let running = std::fs::read(dir.plan()).context(Kind::Config, what)?;
+        let what = || format!("cannot read {}", dir.plan());
+        let running = std::fs::read(dir.plan()).context(ErrorKind::Config, what)?;
         let mut running: LaunchPlan =
-            serde_json::from_slice(&running).context(Kind::Config, what)?;
+            serde_json::from_slice(&running).context(ErrorKind::Config, what)?;
         let gate =
             (!running.git.is_empty()).then(|| LivePolicy::<GatePolicy>::read(&dir)).transpose()?;
         let manifest = self.manifest(&running)?;
@@ -49,7 +49,7 @@ impl Args {
                 self.name,
                 others.join("\n")
             );
-            return Err(Error::new(Kind::Config, message)
+            return Err(Error::new(ErrorKind::Config, message)
                 .hint(format!("bottle stop {}, and launch it again", self.name)));
         }
         let mut policy = new.policy.clone();
@@ -63,7 +63,7 @@ impl Args {
             .map(|gate| (granted.with_git_grants(with_rules(gate.policy(), &new)), gate))
             .filter(|(rules, gate)| rules != gate.policy());
         if routes.is_none() && rules.is_none() {
-            say(format_args!("bottle: {}: nothing changed", self.name));
+            note(format_args!("bottle: {}: nothing changed", self.name));
             return Ok(0);
         }
         // Compares with what is in force, which may come from an earlier reload.
@@ -77,14 +77,14 @@ impl Args {
         running.tokens.clone_from(&new.redacted().tokens);
         diff(&running, &LaunchPlan { policy: policy.clone(), ..new.redacted() })
             .iter()
-            .for_each(say);
+            .for_each(note);
         if let Some(egress) = routes {
             egress.replace(&policy)?;
-            say(format_args!("bottle: {}: policy {} is in force", self.name, policy.digest()));
+            note(format_args!("bottle: {}: policy {} is in force", self.name, policy.digest()));
         }
         if let Some((rules, gate)) = rules {
             gate.replace(&rules)?;
-            say(format_args!(
+            note(format_args!(
                 "bottle: {}: git-gate's policy {} is in force",
                 self.name,
                 rules.digest()
@@ -100,7 +100,7 @@ impl Args {
         }
         let message =
             format!("the egress chain {} reads its policy at launch only", running.bundle_egress);
-        Err(Error::new(Kind::Usage, message)
+        Err(Error::new(ErrorKind::Usage, message)
             .hint(format!("bottle stop {}, and launch it again", self.name)))
     }
 
@@ -108,14 +108,14 @@ impl Args {
     /// root.
     fn manifest(&self, running: &LaunchPlan) -> Result<Manifest> {
         let gone = |path: &Path| {
-            Error::new(Kind::Config, format!("{} does not exist any more", path.display()))
+            Error::new(ErrorKind::Config, format!("{} does not exist any more", path.display()))
                 .hint("name another: --manifest FILE")
         };
         let search = match (&self.manifest, &running.manifest) {
             (Some(named), _) => plan_args::search(plan_args::here()?, Some(named.clone())),
             (None, None) => {
                 return Err(Error::new(
-                    Kind::Usage,
+                    ErrorKind::Usage,
                     format!(
                         "bottle {:?} runs a built-in agent: there is no manifest to read again",
                         self.name
@@ -135,7 +135,7 @@ impl Args {
                 }
             }
         };
-        manifest_files::load(&search).map_err(|e| Error::new(Kind::Config, e.to_string()))
+        manifest_files::load(&search).map_err(|e| Error::new(ErrorKind::Config, e.to_string()))
     }
 }
 
@@ -177,9 +177,9 @@ mod tests {
         assert!(has(read(Some(file.clone()), None).unwrap(), "own"));
         assert!(has(read(Some(other.clone()), None).unwrap(), "other"), "it was named at launch");
         assert!(has(read(Some(file.clone()), Some(other)).unwrap(), "other"), "it is named now");
-        assert_eq!(read(None, None).unwrap_err().kind(), Kind::Usage);
+        assert_eq!(read(None, None).unwrap_err().kind(), ErrorKind::Usage);
         fs::write(&file, "version = 2").unwrap();
-        assert_eq!(read(Some(file.clone()), None).unwrap_err().kind(), Kind::Config);
+        assert_eq!(read(Some(file.clone()), None).unwrap_err().kind(), ErrorKind::Config);
         fs::remove_file(&file).unwrap();
         let e = read(Some(file.clone()), None).unwrap_err();
         assert!(e.to_string().contains("does not exist any more"), "the one above is another: {e}");

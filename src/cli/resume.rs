@@ -3,7 +3,7 @@
 use super::launch;
 use super::plan_args::PlanArgs;
 use super::preflight::LaunchFlags;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::EnvName;
 use crate::plan::LaunchPlan;
 use crate::state::Roots;
@@ -30,15 +30,15 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> Result<u8> {
         let dir = Roots::from_environment()?.bottle(&self.name)?;
-        if !dir.saved().exists() {
+        if !dir.resumable_disk().exists() {
             return Err(Error::new(
-                Kind::Usage,
+                ErrorKind::Usage,
                 format!("bottle {:?} cannot be resumed: it left no disk", self.name),
             )
             .hint(format!("bottle list; bottle launch {}", self.name)));
         }
         let what = || {
-            Error::new(Kind::Config, format!("the plan of {:?} cannot be read", self.name))
+            Error::new(ErrorKind::Config, format!("the plan of {:?} cannot be read", self.name))
                 .hint(format!("bottle rm {}", self.name))
         };
         let plan: LaunchPlan =

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::error::{Context, Error, Kind, Result};
-use crate::host::stderr::say;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::stderr::note;
 use crate::launch::{Request, connect};
 use crate::plan::LaunchPlan;
 use crate::state::{BottleDir, Roots};
 use crate::values::neutral;
-use crate::workspace::{self, Baseline, Changes, Guards, transfer};
+use crate::workspace::{self, Baseline, Changes, WorkspaceChecks, transfer};
 
 /// Refused changes that are named one by one; the rest is counted.
 const MAX_REFUSALS_SHOWN: usize = 20;
@@ -33,36 +33,36 @@ impl UnpulledWork {
         let baseline = Baseline::read(&dir.workspace(), name)?;
         let what = || "cannot unpack the bottle's work".to_owned();
         let near = dir.workspace();
-        let unpacked = tempfile::tempdir_in(near.parent().unwrap_or(Path::new(".")))
-            .context(Kind::Config, what)?;
+        let unpacked = tempfile::tempdir_in(near.parent().unwrap_or(".".as_ref()))
+            .context(ErrorKind::Config, what)?;
         let tar = if dir.status().is_some_and(|s| s.alive) {
             let tar = unpacked.path().join("tar");
             crate::host::runtime::block_on(async {
                 let request = Request::Exec {
-                    argv: transfer::argv(),
+                    argv: transfer::tar_command(),
                     tty: None,
                     term: None,
                     stdin: true,
                     cwd: None,
                     root: false,
                 };
-                transfer::take(connect(&dir, &request).await?, &baseline, &tar).await
+                transfer::receive_tar(connect(&dir, &request).await?, &baseline, &tar).await
             })?;
             tar
         } else {
-            dir.work()
+            dir.unpulled_tar().into()
         };
         let into = unpacked.path().join("work");
-        std::fs::create_dir(&into).context(Kind::Config, what)?;
+        std::fs::create_dir(&into).context(ErrorKind::Config, what)?;
         let refused = match File::open(&tar) {
-            Ok(file) => workspace::unpack(file, &into, Guards::ON)?,
+            Ok(file) => workspace::unpack(file, &into, WorkspaceChecks::ALL)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 // Work is only saved when something changed, so nothing is lost.
                 return Ok(Self { dir, baseline, unpacked, changes: Changes::default() });
             }
-            Err(e) => return Err(e).context(Kind::Config, what),
+            Err(e) => return Err(e).context(ErrorKind::Config, what),
         };
-        let changes = workspace::changes(&into, &baseline, refused, Guards::ON)?;
+        let changes = workspace::changes(&into, &baseline, refused, WorkspaceChecks::ALL)?;
         Ok(Self { dir, baseline, unpacked, changes })
     }
 
@@ -79,11 +79,11 @@ impl UnpulledWork {
     /// Prints which changes were refused, and why.
     pub(super) fn print_refused(&self) {
         for (name, why) in self.changes.refused.iter().take(MAX_REFUSALS_SHOWN) {
-            say(format_args!("bottle: not taken: {}: {}", neutral(name), neutral(why)));
+            note(format_args!("bottle: not taken: {}: {}", neutral(name), neutral(why)));
         }
         let more = self.changes.refused.len().saturating_sub(MAX_REFUSALS_SHOWN);
         if more > 0 {
-            say(format_args!("bottle: not taken: {more} more"));
+            note(format_args!("bottle: not taken: {more} more"));
         }
     }
 
@@ -100,17 +100,17 @@ impl UnpulledWork {
 
 /// Refuses to go on while `dir` has work that was not pulled. With `discard`, deletes that work.
 pub(super) fn require_pulled(dir: &BottleDir, discard: bool) -> Result<()> {
-    if !dir.work().exists() {
+    if !dir.unpulled_tar().exists() {
         return Ok(());
     }
     if discard {
-        say(format_args!("bottle: deleting the changes of {} that were not pulled", dir.slug()));
-        return std::fs::remove_file(dir.work()).map_err(|e| {
-            Error::new(Kind::Config, format!("cannot remove {}: {e}", dir.work().display()))
+        note(format_args!("bottle: deleting the changes of {} that were not pulled", dir.slug()));
+        return std::fs::remove_file(dir.unpulled_tar()).map_err(|e| {
+            Error::new(ErrorKind::Config, format!("cannot remove {}: {e}", dir.unpulled_tar()))
         });
     }
     Err(Error::new(
-        Kind::Usage,
+        ErrorKind::Usage,
         format!("bottle {:?} has changes that were not pulled", dir.slug()),
     )
     .hint(format!(

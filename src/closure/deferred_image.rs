@@ -1,55 +1,13 @@
 //! Images that the closure only describes: they are fetched and built when a launch first needs
 //! one.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use camino::Utf8Path;
+use fs_err as fs;
 
-use serde::Deserialize;
-
-use super::{Closure, Image};
-use crate::error::{Context, Error, Kind, Result};
+use super::format::{Build, Closure, Image};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::process::{Program, Sink};
-use crate::host::stderr::say;
-
-/// How an engine's image is built.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Build {
-    /// The derivation, in the store.
-    pub drv: PathBuf,
-    /// What it builds: a directory with `image.json`, an [`Image`].
-    pub result: PathBuf,
-    /// Where the file that the engine boots will be.
-    pub file: PathBuf,
-}
-
-/// How to get an image, and what is known of it beforehand.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Later {
-    /// How it is built, by engine.
-    pub builds: BTreeMap<String, Build>,
-    /// Groups of locked sources that the build needs; a path is the lock of a team's own.
-    pub sources: Vec<String>,
-    /// About how much that is at most to download, MB, where it is known.
-    pub download_mb: Option<u32>,
-    /// The agent's user.
-    pub user: String,
-    /// Its user id.
-    pub uid: u32,
-    /// Its group id.
-    pub gid: u32,
-    /// Its home directory.
-    pub home: PathBuf,
-    /// Where it works.
-    pub workdir: PathBuf,
-    /// PATH in the guest.
-    pub path: String,
-}
-
-/// `nix/realise`.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Realise {
-    program: PathBuf,
-}
+use crate::host::stderr::note;
 
 impl Build {
     /// Whether it is built already.
@@ -61,40 +19,49 @@ impl Build {
 
 impl Closure {
     /// Makes sure that the image `name` for `engine` is in the store, building it when it is not,
-    /// and keeps it from the garbage collector by a link in the directory `roots`. What the builder
-    /// says goes to standard error unless `quiet`.
+    /// and keeps it from the garbage collector by a link in the directory `roots`. The builder's
+    /// messages go to standard error unless `quiet`.
     ///
     /// # Errors
     /// `Engine` when it cannot be built.
-    pub fn realise(&mut self, name: &str, engine: &str, roots: &Path, quiet: bool) -> Result<()> {
+    pub fn realise(
+        &mut self,
+        name: &str,
+        engine: &str,
+        roots: &Utf8Path,
+        quiet: bool,
+    ) -> Result<()> {
         if self.images.contains_key(name) {
             return Ok(());
         }
-        let Some(later) = self.later.get(name) else { return self.image(name).map(drop) };
-        let Some(build) = later.builds.get(engine) else {
-            return Err(Error::new(Kind::Engine, format!("there is no image {name} for {engine}"))
-                .hint("--engine qemu"));
+        let Some(deferred) = self.deferred.get(name) else { return self.image(name).map(drop) };
+        let Some(build) = deferred.builds.get(engine) else {
+            return Err(Error::new(
+                ErrorKind::Engine,
+                format!("there is no image {name} for {engine}"),
+            )
+            .hint("--engine qemu"));
         };
         let root = roots.join(format!("{name}-{engine}"));
-        let rooted = std::fs::read_link(&root).is_ok_and(|to| to == build.result);
+        let rooted = fs::read_link(&root).is_ok_and(|to| to == build.result);
         if !rooted || !build.is_built() {
             if !quiet && !build.is_built() {
-                let megabytes = later
+                let megabytes = deferred
                     .download_mb
                     .map_or_else(String::new, |most| format!(" of up to {most} MB"));
-                say(format_args!(
+                note(format_args!(
                     "bottle: the image {name} is built once, which takes some minutes and a download{megabytes}"
                 ));
             }
             let built = self
                 .realise
                 .as_ref()
-                .map(|realise| run(&realise.program, build, &later.sources, &root, quiet));
+                .map(|realise| run(&realise.program, build, &deferred.sources, &root, quiet));
             match built {
                 Some(Err(e)) if !build.is_built() => return Err(e),
                 None if !build.is_built() => {
                     return Err(Error::new(
-                        Kind::Engine,
+                        ErrorKind::Engine,
                         format!("the image {name} is not in this closure"),
                     )
                     .hint("nix/bootstrap build .#bottle"));
@@ -104,23 +71,21 @@ impl Closure {
             }
         }
         let file = build.result.join("image.json");
-        let what = || format!("cannot read {}", file.display());
-        let image: Image =
-            serde_json::from_slice(&std::fs::read(&file).context(Kind::Engine, what)?)
-                .context(Kind::Engine, what)?;
+        let image: Image = serde_json::from_slice(&fs::read(&file)?)
+            .context(ErrorKind::Engine, || format!("cannot read {file}"))?;
         self.images.insert(name.to_owned(), image);
         Ok(())
     }
 }
 
-fn run(program: &Path, build: &Build, sources: &[String], root: &Path, quiet: bool) -> Result<()> {
-    let hint = format!(
-        "{} {} {} {}",
-        program.display(),
-        build.drv.display(),
-        root.display(),
-        sources.join(" ")
-    );
+fn run(
+    program: &Utf8Path,
+    build: &Build,
+    sources: &[String],
+    root: &Utf8Path,
+    quiet: bool,
+) -> Result<()> {
+    let hint = format!("{program} {} {root} {}", build.drv, sources.join(" "));
     // In the foreground, so that Ctrl-C ends the builders too.
     let status = Program::new("realise", program)
         .arg(&build.drv)
@@ -131,10 +96,11 @@ fn run(program: &Path, build: &Build, sources: &[String], root: &Path, quiet: bo
         .stdout(Sink::Null)
         .stderr(if quiet { Sink::Null } else { Sink::Inherit })
         .status()
-        .context(Kind::Engine, || format!("cannot run {}", program.display()))?;
+        .context(ErrorKind::Engine, || format!("cannot run {program}"))?;
     if status.success() {
         Ok(())
     } else {
-        Err(Error::new(Kind::Engine, format!("the image cannot be built ({status})")).hint(hint))
+        Err(Error::new(ErrorKind::Engine, format!("the image cannot be built ({status})"))
+            .hint(hint))
     }
 }

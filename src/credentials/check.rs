@@ -3,7 +3,7 @@
 use bottle_policy::TokenName;
 
 use super::login_file::usable;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::LaunchPlan;
 use crate::provider::TokenSource;
 use crate::values::neutral;
@@ -33,21 +33,21 @@ pub fn require(plan: &LaunchPlan, is_set: &dyn Fn(&str) -> bool) -> Result<()> {
                     plan.agent
                 );
                 return Err(Error::new(
-                    Kind::Config,
+                    ErrorKind::Config,
                     format!("{} has no credential: {variable} is not set", plan.provider),
                 )
                 .hint(hint));
             }
             TokenSource::Login { provider, file, .. } => {
                 let why = |why| {
-                    Error::new(Kind::Config, format!("{provider} has no credential: {why}"))
+                    Error::new(ErrorKind::Config, format!("{provider} has no credential: {why}"))
                         .hint(provider.login_command())
                 };
                 usable(*provider, file).map_err(why)?;
             }
             TokenSource::File { path, .. } if !path.is_file() => {
                 return Err(Error::new(
-                    Kind::Config,
+                    ErrorKind::Config,
                     format!(
                         "{} has no credential: {name} is not in {}",
                         plan.provider,

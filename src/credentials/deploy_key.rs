@@ -15,17 +15,18 @@ use serde::{Deserialize, Serialize};
 use super::git::{key_name, text};
 use super::tokens;
 use crate::closure::Closure;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::fs::write_private;
 use crate::host::process::Program;
-use crate::host::stderr::say;
+use crate::host::stderr::note;
 use crate::manifest::TokenSource;
 use crate::plan::LaunchPlan;
-use crate::state::{BottleDir, now_ms, write_private};
+use crate::state::{BottleDir, now_ms};
 
 /// Outer timeout of one request; `bottle-bundle forge` times out first.
 const FORGE_DEADLINE: Duration = Duration::from_secs(25);
 
-/// RefreshContext long a registration that the forge never answered may still appear, ms.
+/// How long a registration that the forge never answered may still appear, ms.
 const REGISTRATION_GRACE_MS: u64 = 5 * 60 * 1000;
 
 /// A key that the forge has, or may have.
@@ -65,7 +66,7 @@ pub(crate) async fn register(
     for (i, git) in plan.git.iter().enumerate() {
         let Some(wanted) = &git.deploy_key else { continue };
         let failed = |e: &dyn std::fmt::Display| {
-            Error::new(Kind::Config, format!("git upstream {}: {e}", git.name))
+            Error::new(ErrorKind::Config, format!("git upstream {}: {e}", git.name))
         };
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(|e| failed(&e))?;
         let public_key = openssh(key.der_bytes());
@@ -151,7 +152,7 @@ pub async fn revoke(dir: &BottleDir, since: u64) -> Result<bool> {
             key.title, key.repo, key.page
         );
         if key.asked_ms < since {
-            say(format_args!("bottle: {text}"));
+            note(format_args!("bottle: {text}"));
         } else {
             why.push(text);
         }
@@ -166,13 +167,13 @@ pub async fn revoke(dir: &BottleDir, since: u64) -> Result<bool> {
         "bottle cleanup   # tries again, as list and launch do; it needs the forge's token. Of a key that is gone: bottle rm --forget-keys {}",
         dir.slug()
     );
-    Err(Error::new(Kind::Internal, why.join("; ")).hint(hint))
+    Err(Error::new(ErrorKind::Internal, why.join("; ")).hint(hint))
 }
 
 /// The same before a launch. A failure is printed: it is not the new launch's.
 pub(crate) async fn revoke_left(dir: &BottleDir) {
     if let Err(e) = revoke(dir, 0).await {
-        say(format_args!("bottle: {e:#}"));
+        note(format_args!("bottle: {e:#}"));
     }
 }
 
@@ -205,19 +206,19 @@ impl Registered {
         let program = if self.program.exists() {
             self.program.clone()
         } else {
-            Closure::load()?.bundle.binary.path
+            Closure::load()?.bundle.binary.path.into()
         };
         let program = Program::new("the forge's client", program)
             .arg("forge")
             .args(["--parent", &std::process::id().to_string()]);
         let output =
-            program.with_host_roots().run_with(&request, FORGE_DEADLINE, Kind::Config).await?;
+            program.with_host_roots().run_with(&request, FORGE_DEADLINE, ErrorKind::Config).await?;
         let output = String::from_utf8_lossy(&output);
         match (output.trim(), output.trim().strip_prefix("refused: ")) {
             ("done", _) => Ok(ForgeResult::Done),
             ("absent", _) => Ok(ForgeResult::Absent),
             (_, Some(why)) => Ok(ForgeResult::Refused(why.to_owned())),
-            _ => Err(Error::new(Kind::Internal, "the forge's client output nothing")),
+            _ => Err(Error::new(ErrorKind::Internal, "the forge's client printed nothing")),
         }
     }
 }
@@ -226,8 +227,8 @@ fn read(dir: &BottleDir) -> Result<Vec<Registered>> {
     let path = dir.deploy_keys();
     let damaged = |e: &dyn std::fmt::Display| {
         Error::new(
-            Kind::Internal,
-            format!("{}: {e}; deploy keys of this bottle may be left with a forge", path.display()),
+            ErrorKind::Internal,
+            format!("{}: {e}; deploy keys of this bottle may be left with a forge", path),
         )
         .hint("look for keys titled `bottle …` at the forge, then remove the file")
     };
@@ -240,14 +241,14 @@ fn read(dir: &BottleDir) -> Result<Vec<Registered>> {
 
 fn write(dir: &BottleDir, known: &[Registered]) -> Result<()> {
     let path = dir.deploy_keys();
-    let what = || format!("cannot write {}", path.display());
+    let what = || format!("cannot write {path}");
     if known.is_empty() {
-        return std::fs::remove_file(&path).context(Kind::Config, what);
+        return std::fs::remove_file(&path).context(ErrorKind::Config, what);
     }
-    let json = serde_json::to_vec_pretty(known).context(Kind::Internal, what)?;
+    let json = serde_json::to_vec_pretty(known).context(ErrorKind::Internal, what)?;
     write_private(&path, &json)?;
     // Synced before the forge is asked, so that the key is known after a power failure.
-    std::fs::File::open(&path).and_then(|f| f.sync_all()).context(Kind::Config, what)
+    std::fs::File::open(&path).and_then(|f| f.sync_all()).context(ErrorKind::Config, what)
 }
 
 /// The web page of a repository's keys.

@@ -9,7 +9,7 @@ use std::path::Path;
 use bottle_policy::{Access, GateInput, GatePolicy, GateUpstream, Secret, TokenName};
 
 use crate::bundle::GateSpec;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::manifest::GitSpec;
 use crate::plan::LaunchPlan;
 
@@ -63,7 +63,7 @@ pub(crate) fn spec<'a>(
         tokens.map(|(n, v)| (n.clone(), v.clone())).partition(|(name, _)| used(name));
     let mut secrets = unused;
     for (name, value) in others {
-        let name = name.parse().context(Kind::Internal, || format!("{name} is no name"))?;
+        let name = name.parse().context(ErrorKind::Internal, || format!("{name} is no name"))?;
         secrets.insert(name, value.clone());
     }
     Ok(GateSpec { policy, input: GateInput { tokens: used, secrets } })
@@ -73,14 +73,14 @@ pub(crate) fn spec<'a>(
 pub(crate) fn key_name(i: usize) -> Result<TokenName> {
     format!("BOTTLE_DEPLOY_KEY_{}", i + 1)
         .parse()
-        .context(Kind::Internal, || "a deploy key's name is none".into())
+        .context(ErrorKind::Internal, || "a deploy key's name is none".into())
 }
 
 /// Name of the key that attests pushes to upstream number `i`.
 fn attest_name(i: usize) -> Result<TokenName> {
     format!("BOTTLE_ATTEST_KEY_{}", i + 1)
         .parse()
-        .context(Kind::Internal, || "an attesting key's name is none".into())
+        .context(ErrorKind::Internal, || "an attesting key's name is none".into())
 }
 
 /// Reads the keys that attest pushes. A missing one ends the launch.
@@ -92,7 +92,7 @@ pub(crate) fn attest_keys(plan: &LaunchPlan) -> Result<Vec<(TokenName, Secret)>>
         .filter_map(|(i, git)| Some((i, git, git.attest_key.as_deref()?)));
     let read = |(i, git, path): (usize, &GitSpec, &Path)| {
         let text = text(path).map_err(|why| {
-            Error::new(Kind::Config, format!("git upstream {}: attest_key {why}", git.name))
+            Error::new(ErrorKind::Config, format!("git upstream {}: attest_key {why}", git.name))
         })?;
         Ok((attest_name(i)?, Secret::new(text)))
     };
@@ -101,7 +101,7 @@ pub(crate) fn attest_keys(plan: &LaunchPlan) -> Result<Vec<(TokenName, Secret)>>
 
 fn upstream(i: usize, git: &GitSpec) -> Result<GateUpstream> {
     let bad = |why: &dyn std::fmt::Display| {
-        Error::new(Kind::Config, format!("git upstream {}: {why}", git.name))
+        Error::new(ErrorKind::Config, format!("git upstream {}: {why}", git.name))
     };
     let url = git.url.clone();
     let access = match (&git.identity_file, &git.token, &git.deploy_key) {

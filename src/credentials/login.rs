@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 
 use super::digest::{Digest, digest};
 use super::login_file::Login;
-use crate::error::Kind;
+use crate::error::ErrorKind;
+use crate::host::lock::lock_within;
 use crate::host::process::Program;
 use crate::provider::TokenSource;
-use crate::state::lock_within;
 
 /// Outer timeout of a renewal; `bottle-bundle renew` times out first.
 const RENEW_DEADLINE: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ pub(crate) async fn token(
         .args(["--parent", &std::process::id().to_string()]);
     let program = program.with_host_roots();
     let answer = program
-        .run_with(&request, RENEW_DEADLINE, Kind::Config)
+        .run_with(&request, RENEW_DEADLINE, ErrorKind::Config)
         .await
         .map(Zeroizing::new)
         .map_err(|e| format!("{why}: {e:#}; run: {run}"))?;

@@ -14,7 +14,7 @@ use super::check::hint_for_rejected_token;
 use super::digest::{Digest, digest};
 use super::tokens::{self, RefreshContext};
 use crate::error::{Error, Result};
-use crate::host::process::{Commands, Pipe, Reports};
+use crate::host::process::{CommandWriter, ControlPipe, ReportReader};
 use crate::manifest::{Interval, TokenSource, neutral};
 use crate::plan::LaunchPlan;
 
@@ -45,7 +45,7 @@ impl Drop for Refresher {
 impl Refresher {
     /// Answers the daemon behind `pipe`. `tell` gets lines for the operator, without token values.
     pub(crate) fn start(
-        pipe: Pipe,
+        pipe: ControlPipe,
         (plan, values): (&LaunchPlan, &BTreeMap<TokenName, Secret>),
         bundle: &Path,
         tell: impl Fn(&str) + Send + Sync + 'static,
@@ -59,7 +59,7 @@ impl Refresher {
     }
 
     fn paced(
-        pipe: Pipe,
+        pipe: ControlPipe,
         (sources, values): (&BTreeMap<TokenName, TokenSource>, &BTreeMap<TokenName, Secret>),
         hints: BTreeMap<TokenName, String>,
         bundle: &Path,
@@ -120,7 +120,7 @@ struct RefreshTask {
     hints: BTreeMap<TokenName, String>,
     pace: Duration,
     bundle: PathBuf,
-    commands: Commands,
+    commands: CommandWriter,
     running: JoinSet<(TokenName, Result<Secret>)>,
 }
 
@@ -129,7 +129,7 @@ fn ttl(source: &TokenSource) -> Option<Duration> {
 }
 
 /// Reads the daemon's reports until it ends.
-async fn listen(mut reports: Reports, stale: mpsc::Sender<TokenName>) {
+async fn listen(mut reports: ReportReader, stale: mpsc::Sender<TokenName>) {
     while let Some(line) = reports.next().await {
         match serde_json::from_slice(&line) {
             Ok(EgressReport::Stale { token }) => drop(stale.send(token).await),
@@ -273,6 +273,7 @@ mod tests {
     /// A daemon that writes down what it is told, and reports each line that is appended to the
     /// file `ask`.
     async fn daemon(dir: &Path) -> Daemon {
+        let dir = crate::host::fs::utf8("dir", dir).unwrap();
         let script = r#"
             cd "$0"; read -r first; echo ready
             tail -n +1 -f ask & reports=$!
@@ -280,11 +281,11 @@ mod tests {
             echo closed >> told; kill $reports"#;
         std::fs::write(dir.join("ask"), "").unwrap();
         let mut journal = Journal::begin(dir.join("journal")).unwrap();
-        let program = Program::new("fake", "/bin/sh").args(["-c", script]).arg(dir);
+        let program = Program::new("fake", "/bin/sh").args(["-c", script]).arg(&dir);
         let mut daemon = program.spawn(&dir.join("fake.log"), &mut journal).unwrap();
-        assert!(daemon.take_pipe().is_none(), "a daemon without secrets is not talked to");
+        assert!(daemon.take_control_pipe().is_none(), "a daemon without secrets is not talked to");
         daemon.hand_over(&"secrets").await.unwrap();
-        assert_eq!(daemon.first_line(DEADLINE).await.unwrap(), "ready");
+        assert_eq!(daemon.ready_line(DEADLINE).await.unwrap(), "ready");
         daemon
     }
 
@@ -341,7 +342,7 @@ mod tests {
         let tell = move |line: &str| into.lock().unwrap().push(line.to_owned());
         (
             Refresher::paced(
-                daemon.take_pipe().unwrap(),
+                daemon.take_control_pipe().unwrap(),
                 (&sources, &BTreeMap::new()),
                 BTreeMap::from([("FIXED".parse().unwrap(), "a hint".to_owned())]),
                 Path::new("/none"),

@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::digest::Digest;
 use super::login;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::process::die_with_parent;
 use crate::manifest::TokenSource;
 use crate::plan::LaunchPlan;
@@ -88,7 +88,7 @@ pub(crate) async fn value_in(
 }
 
 fn missing(name: &TokenName, why: &str) -> Error {
-    Error::new(Kind::Config, format!("token {name} cannot be resolved: {why}"))
+    Error::new(ErrorKind::Config, format!("token {name} cannot be resolved: {why}"))
 }
 
 /// Strips the line end and refuses a value that no header can hold, while the operator can correct
@@ -151,6 +151,6 @@ async fn run(dir: &Path, argv: &[String], stderr: Stdio) -> Result<String, Strin
 /// 32 random bytes as hex: the demo's token.
 fn generated() -> Result<String> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).context(Kind::Internal, || "no randomness".into())?;
+    getrandom::fill(&mut bytes).context(ErrorKind::Internal, || "no randomness".into())?;
     Ok(format!("demo-{}", hex::encode(bytes)))
 }

@@ -159,9 +159,9 @@ impl DashboardModel {
             });
             proposals.extend(rows);
             for log in dir.audits() {
-                let follower = || LineFollower::from_end(&log, TAIL_BYTES);
+                let follower = || LineFollower::from_end(log.as_ref(), TAIL_BYTES);
                 self.logs
-                    .entry(log.clone())
+                    .entry(log.clone().into())
                     .or_insert_with(|| (m.slug.as_str().into(), follower()));
             }
         }

@@ -6,8 +6,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use camino::Utf8Path;
+
 use super::process::Program;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Longest run of one git command; listing or importing a large tree takes a while.
 pub const DEADLINE: Duration = Duration::from_secs(600);
@@ -23,8 +25,8 @@ pub enum Config {
 
 /// A hardened call of the closure's `git` in `dir`; arguments follow.
 #[must_use]
-pub fn command(git: &Path, dir: &Path, config: Config) -> Program {
-    let libexec = git.parent().unwrap_or(Path::new("/")).join("../lib/git-core");
+pub fn command(git: &Utf8Path, dir: &Path, config: Config) -> Program {
+    let libexec = git.parent().unwrap_or(Utf8Path::new("/")).join("../lib/git-core");
     let program = Program::new("git", git)
         .dir(dir)
         .env("GIT_EXEC_PATH", libexec)
@@ -51,16 +53,16 @@ pub fn command(git: &Path, dir: &Path, config: Config) -> Program {
 /// `Engine` when git cannot be run; `Config`, with the first line of its standard error, when it
 /// fails. Both begin with `what`.
 pub fn run(program: Program, what: impl Fn() -> String) -> Result<Vec<u8>> {
-    let output = program.output(DEADLINE).context(Kind::Engine, &what)?.ok_or_else(|| {
+    let output = program.output(DEADLINE).context(ErrorKind::Engine, &what)?.ok_or_else(|| {
         let seconds = DEADLINE.as_secs();
-        Error::new(Kind::Engine, format!("{}: git did not finish in {seconds} s", what()))
+        Error::new(ErrorKind::Engine, format!("{}: git did not finish in {seconds} s", what()))
     })?;
     if output.status.success() {
         return Ok(output.stdout);
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
     let why = stderr.lines().next().unwrap_or_default();
-    Err(Error::new(Kind::Config, format!("{}: {why}", what())))
+    Err(Error::new(ErrorKind::Config, format!("{}: {why}", what())))
 }
 
 #[cfg(test)]
@@ -69,8 +71,8 @@ mod tests {
 
     use super::*;
 
-    fn git() -> &'static Path {
-        Path::new("/usr/bin/git")
+    fn git() -> &'static Utf8Path {
+        Utf8Path::new("/usr/bin/git")
     }
 
     /// A repository whose hook and fsmonitor write a file `ran` beside them.

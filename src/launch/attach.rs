@@ -9,9 +9,9 @@ use bottle_channel::{ExecFailure, run_exec};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use crate::error::{Error, Kind, Result};
-use crate::host::stderr::say;
-use crate::host::terminal::{Raw, follow_size};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::stderr::note;
+use crate::host::terminal::{RawMode, follow_size};
 
 /// Exchanges exec frames over `stream` until the command has ended and its output is written.
 ///
@@ -34,7 +34,7 @@ pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
         beginning: beginning.clone(),
         first_run_prompts: if tty { first_run_prompts } else { &[] },
     };
-    let _raw = if tty { Some(Raw::enter()?) } else { None };
+    let _raw = if tty { Some(RawMode::enter()?) } else { None };
     if tty {
         follow_size(controls.clone())?;
     }
@@ -48,16 +48,19 @@ pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
     match ended {
         Ok(status) => Ok(status.code()),
         Err(ExecFailure::Spawn(failed)) => {
-            say(format_args!("bottle: {}", crate::manifest::neutral(&failed.message)));
+            note(format_args!("bottle: {}", crate::manifest::neutral(&failed.message)));
             Ok(failed.code())
         }
         // Like a program that writes into a closed pipe: 128 + SIGPIPE, and nothing to report.
         Err(ExecFailure::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(141),
-        Err(ExecFailure::Output(e)) => {
-            Err(Error::new(Kind::Internal, format!("the agent's output cannot be written: {e}")))
+        Err(ExecFailure::Output(e)) => Err(Error::new(
+            ErrorKind::Internal,
+            format!("the agent's output cannot be written: {e}"),
+        )),
+        Err(lost) => {
+            Err(Error::new(ErrorKind::Engine, format!("the agent's machine is lost: {lost}"))
+                .hint("bottle list"))
         }
-        Err(lost) => Err(Error::new(Kind::Engine, format!("the agent's machine is lost: {lost}"))
-            .hint("bottle list")),
     }
 }
 
@@ -71,7 +74,7 @@ impl Drop for PromptWarning<'_> {
     fn drop(&mut self) {
         let shown = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(prompt) = self.first_run_prompts.iter().find(|prompt| shown.has(prompt)) {
-            say(format_args!(
+            note(format_args!(
                 "bottle: the agent began with a question ({prompt} …), so its first start is not the one that this bottle knows; \
                  docs/agents.md names the versions that are tested"
             ));

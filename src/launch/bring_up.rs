@@ -17,8 +17,9 @@ use super::state::{Components, Launch, LaunchState};
 use crate::bundle::{Bundle, BundleRuntime, BundleSpec, HostProcesses};
 use crate::credentials::refresh::{Refresher, refreshable};
 use crate::credentials::{deploy_key, git, tokens};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault_injection::breaks;
+use crate::host::fs::{private_dir, write_private};
 use crate::host::{stderr, terminal};
 use crate::live_policy::LivePolicies;
 use crate::machine::{Engine, MachineSpec, Running};
@@ -27,7 +28,7 @@ use crate::pki::Authority;
 use crate::plan::{Daemon, LaunchPlan};
 use crate::provider::{DEMO_TOKEN, LiveFacts};
 use crate::provision;
-use crate::state::{BottleDir, Metadata, Phase, Step, private_dir, write_private};
+use crate::state::{BottleDir, Metadata, Phase, Step};
 use crate::supervise::{DecisionRequest, ProposalBroker};
 use crate::values::EnvName;
 use crate::workspace::{Baseline, transfer};
@@ -89,7 +90,7 @@ impl LaunchState<'_> {
     }
 
     async fn resolve_secrets(&self) -> Result<Secrets> {
-        let program = &self.launch.closure.bundle.binary.path;
+        let program = self.launch.closure.bundle.binary.path.as_std_path();
         self.progress.step("resolving tokens");
         let tokens = tokens::resolve(&self.plan, program).await?;
         remember(&self.dir, &self.plan, &self.launch.given)?;
@@ -154,12 +155,12 @@ impl LaunchState<'_> {
     ) -> Result<()> {
         let (machine, bundle) = started(&mut self.components)?;
         bundle.ready().await?;
-        let refresher = bundle.take_pipe(Daemon::Egress.as_str()).map(|pipe| {
-            let program = &self.launch.closure.bundle.binary.path;
-            Refresher::start(pipe, (&self.plan, &secrets.tokens), program, stderr::interject)
+        let refresher = bundle.take_control_pipe(Daemon::Egress.as_str()).map(|pipe| {
+            let program = self.launch.closure.bundle.binary.path.as_std_path();
+            Refresher::start(pipe, (&self.plan, &secrets.tokens), program, stderr::note_in_raw_mode)
         });
         let broker = bundle
-            .take_pipe(Daemon::Supervise.as_str())
+            .take_control_pipe(Daemon::Supervise.as_str())
             .map(|pipe| ProposalBroker::start(pipe, &self.dir, Arc::clone(&self.plan), decisions));
         let session = machine.session.clone();
         let splices = Splices::serve(machine.take_incoming()?, self.dir.clone());
@@ -209,7 +210,7 @@ impl LaunchState<'_> {
         let file = self.dir.workspace();
         if self.launch.resume {
             // The disk has the work of the launch before; the saved copy of it is older.
-            let _ = std::fs::remove_file(self.dir.work());
+            let _ = std::fs::remove_file(self.dir.unpulled_tar());
             return Ok(Baseline::read(&file, self.dir.slug()).ok());
         }
         let _ = std::fs::remove_file(&file);
@@ -219,7 +220,7 @@ impl LaunchState<'_> {
         }
         let Some(snapshot) = &self.launch.workspace else { return Ok(None) };
         self.progress.step(&format!("copying the workspace ({})", snapshot.summary()));
-        let (baseline, report) = transfer::put(session, plan, snapshot).await?;
+        let (baseline, report) = transfer::copy_in(session, plan, snapshot).await?;
         tracing::debug!(files = report.files, bytes = report.bytes, "copied");
         baseline.write(&file)?;
         Ok(Some(baseline))
@@ -243,7 +244,10 @@ impl LaunchState<'_> {
         let tty = request.tty.is_some();
         let open = HostOpen::Exec(request);
         let opening = async {
-            session.open(&open).await.context(Kind::Engine, || "the agent cannot be started".into())
+            session
+                .open(&open)
+                .await
+                .context(ErrorKind::Engine, || "the agent cannot be started".into())
         };
         let stream = in_time("asked to run the agent", opening).await?;
         tokio::select! {
@@ -258,14 +262,14 @@ impl LaunchState<'_> {
 fn started(components: &mut Components) -> Result<(&mut Running, &mut Bundle)> {
     match components {
         Components { machine: Some(machine), bundle: Some(bundle), .. } => Ok((machine, bundle)),
-        _ => Err(Error::new(Kind::Internal, "the machine or the bundle was not started")),
+        _ => Err(Error::new(ErrorKind::Internal, "the machine or the bundle was not started")),
     }
 }
 
 /// Waits at most 60 s for the guest, which is hostile and may never answer.
 async fn in_time<T>(what: &str, doing: impl Future<Output = Result<T>>) -> Result<T> {
     let late = || {
-        Error::new(Kind::Engine, format!("the guest did not answer when it was {what}"))
+        Error::new(ErrorKind::Engine, format!("the guest did not answer when it was {what}"))
             .hint("bottle doctor")
     };
     tokio::time::timeout(GUEST_DEADLINE, doing).await.map_err(|_| late())?
@@ -277,7 +281,7 @@ fn remember(dir: &BottleDir, plan: &LaunchPlan, given: &BTreeSet<EnvName>) -> Re
     let mut remembered = plan.redacted();
     remembered.env.retain(|name, _| !given.contains(name));
     let json = serde_json::to_vec_pretty(&remembered)
-        .context(Kind::Internal, || "cannot write the plan".into())?;
+        .context(ErrorKind::Internal, || "cannot write the plan".into())?;
     write_private(&dir.plan(), &json)
 }
 
@@ -301,24 +305,25 @@ fn machine_spec<'s>(
         image: launch.closure.image(plan.image.name.as_str())?.of(&plan.engine.name)?,
         disk: dir.disk(),
         disk_bytes: plan.resources.disk.get(),
-        saved: launch.resume.then(|| dir.saved()),
+        resumable_disk: launch.resume.then(|| dir.resumable_disk()),
         cpus: u32::from(plan.resources.cpus),
         memory_bytes: plan.resources.memory.get(),
         log: dir.log("engine"),
         channel: dir.daemon_socket("channel"),
-        unpacked: launch.roots.unpacked(),
+        image_cache: launch.roots.image_cache(),
     })
 }
 
 fn machine_lost(how: &str) -> Error {
-    Error::new(Kind::Engine, format!("the agent's machine is lost: {how}")).hint("bottle doctor")
+    Error::new(ErrorKind::Engine, format!("the agent's machine is lost: {how}"))
+        .hint("bottle doctor")
 }
 
 fn demo_token(tokens: &BTreeMap<TokenName, Secret>) -> Result<&Secret> {
     tokens
         .iter()
         .find_map(|(name, value)| (name.as_str() == DEMO_TOKEN).then_some(value))
-        .ok_or_else(|| Error::new(Kind::Internal, "the demo's token is missing"))
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "the demo's token is missing"))
 }
 
 /// The agent's process.

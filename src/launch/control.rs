@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::LaunchPlan;
 use crate::state::BottleDir;
 use crate::supervise::{Decide, DecisionOutcome, DecisionRequest};
@@ -89,7 +89,7 @@ impl Control {
     ) -> Result<Self> {
         let path = dir.control_socket();
         let listener = UnixListener::bind(&path)
-            .context(Kind::Config, || format!("cannot listen on {}", path.display()))?;
+            .context(ErrorKind::Config, || format!("cannot listen on {path}"))?;
         Ok(Self { listener, guest, stop, broker })
     }
 
@@ -114,11 +114,11 @@ impl Control {
             .ok()
             .filter(|uid| *uid == nix::unistd::geteuid().as_raw());
         let Some(uid) = uid else {
-            return Err(Error::new(Kind::Usage, "a client of another user was turned away"));
+            return Err(Error::new(ErrorKind::Usage, "a client of another user was turned away"));
         };
         let request =
             tokio::time::timeout(HEADER_DEADLINE, read_header(&mut client, MAX_HEADER_BYTES)).await;
-        let request = request.context(Kind::Usage, what)?.context(Kind::Usage, what)?;
+        let request = request.context(ErrorKind::Usage, what)?.context(ErrorKind::Usage, what)?;
         if matches!(request, Request::Stop) {
             self.stop.notify_one();
             let _ = client.read_u8().await; // until this process ends, or the client goes
@@ -132,10 +132,10 @@ impl Control {
         let guest = guest
             .wait_for(Option::is_some)
             .await
-            .context(Kind::Engine, || "the bottle did not come up".into())?
+            .context(ErrorKind::Engine, || "the bottle did not come up".into())?
             .clone();
-        let guest =
-            guest.ok_or_else(|| Error::new(Kind::Internal, "the bottle is up without a guest"))?;
+        let guest = guest
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the bottle is up without a guest"))?;
         let open = match request {
             Request::Stop | Request::Decide(_) => return Ok(()),
             Request::Exec { argv, tty, term, stdin, cwd, root } => {
@@ -155,7 +155,7 @@ impl Control {
             .session
             .open(&open)
             .await
-            .context(Kind::Engine, || "the guest does not answer".into())?;
+            .context(ErrorKind::Engine, || "the guest does not answer".into())?;
         let _ = tokio::io::copy_bidirectional_with_sizes(
             &mut client,
             &mut stream,
@@ -181,7 +181,7 @@ impl Control {
         };
         write_header(client, &answer)
             .await
-            .context(Kind::Usage, || "a client did not wait for its answer".to_owned())
+            .context(ErrorKind::Usage, || "a client did not wait for its answer".to_owned())
     }
 }
 
@@ -223,7 +223,7 @@ impl RunningGuest {
 /// `Usage` when no such bottle runs.
 pub async fn connect(dir: &BottleDir, request: &Request) -> Result<UnixStream> {
     let absent = || {
-        Error::new(Kind::Usage, format!("bottle {:?} is not running", dir.slug()))
+        Error::new(ErrorKind::Usage, format!("bottle {:?} is not running", dir.slug()))
             .hint(format!("bottle list   # then: bottle launch {}", dir.slug()))
     };
     let mut stream =
@@ -242,11 +242,10 @@ const DECISION_DEADLINE: Duration = Duration::from_secs(15);
 /// `Usage` when the bottle does not run. `Engine` when it does not answer; then the proposal's file
 /// shows what was decided.
 pub async fn decide(dir: &BottleDir, decide: Decide) -> Result<DecisionOutcome> {
-    let late =
-        || {
-            Error::new(Kind::Engine, "the bottle does not answer; it may have decided")
-                .hint(format!("bottle proposals show {}/{}", dir.slug(), decide.id))
-        };
+    let late = || {
+        Error::new(ErrorKind::Engine, "the bottle does not answer; it may have decided")
+            .hint(format!("bottle proposals show {}/{}", dir.slug(), decide.id))
+    };
     let mut stream = connect(dir, &Request::Decide(decide.clone())).await?;
     let answer =
         tokio::time::timeout(DECISION_DEADLINE, read_header(&mut stream, MAX_HEADER_BYTES))
@@ -268,7 +267,7 @@ pub async fn stop(dir: &BottleDir, deadline: Duration) -> Result<()> {
     let deadline = if dir.deploy_keys().exists() { deadline + REVOKE_DEADLINE } else { deadline };
     let late = || {
         Error::new(
-            Kind::Internal,
+            ErrorKind::Internal,
             format!("bottle {:?} is not gone after {} s", dir.slug(), deadline.as_secs()),
         )
         .hint("bottle cleanup")
@@ -279,7 +278,7 @@ pub async fn stop(dir: &BottleDir, deadline: Duration) -> Result<()> {
     }
     if dir.deploy_keys().exists() {
         return Err(Error::new(
-            Kind::Internal,
+            ErrorKind::Internal,
             format!("bottle {:?} is gone, but not all of its deploy keys are revoked", dir.slug()),
         )
         .hint("bottle cleanup   # says which, and tries again"));

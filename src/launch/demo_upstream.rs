@@ -7,7 +7,7 @@ use bottle_policy::Secret;
 use serde::Serialize;
 
 use crate::closure::Closure;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::process::{Daemon, Program};
 use crate::live_policy::LivePolicies;
 use crate::pki::Authority;
@@ -49,10 +49,10 @@ impl DemoUpstream {
             .args(["--parent", &std::process::id().to_string()]);
         let mut daemon = program.spawn(&dir.log("demo-upstream"), journal)?;
         daemon.hand_over(&Input { cert_chain: &leaf.chain, key: &leaf.key, token }).await?;
-        let line = daemon.first_line(READY_DEADLINE).await?;
+        let line = daemon.ready_line(READY_DEADLINE).await?;
         let port: Option<u16> = line.strip_prefix("listening ").and_then(|p| p.parse().ok());
         let port = port.ok_or_else(|| {
-            Error::new(Kind::Internal, format!("the demo's upstream said {line:?}"))
+            Error::new(ErrorKind::Internal, format!("the demo's upstream said {line:?}"))
         })?;
         for route in policies.routes.routes.iter_mut().filter(|r| r.host.as_str() == DEMO_HOST) {
             route.connect = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
@@ -69,7 +69,7 @@ impl DemoUpstream {
             let url = format!("https://{DEMO_HOST}:{port}/{}.git", upstream.url.repo());
             upstream.url = url
                 .parse()
-                .context(Kind::Internal, || "the demo's repository has no URL".into())?;
+                .context(ErrorKind::Internal, || "the demo's repository has no URL".into())?;
             upstream.connect = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
             upstream.ca = Some(authority.certificate.clone());
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::host::stderr::say;
+use crate::host::stderr::note;
 
 /// Steps of a launch, on standard error.
 pub(super) struct Progress {
@@ -31,7 +31,7 @@ impl Progress {
         tracing::debug!(ms = self.begun.elapsed().as_millis(), "{what}");
         match &self.bar {
             Some(bar) => bar.set_message(what.to_owned()),
-            None if !self.quiet => say(format_args!("bottle: {what}")),
+            None if !self.quiet => note(format_args!("bottle: {what}")),
             None => {}
         }
     }
@@ -42,7 +42,7 @@ impl Progress {
             bar.finish_and_clear();
         }
         if !self.quiet {
-            say(format_args!("bottle: {what} ({:.1} s)", self.begun.elapsed().as_secs_f64()));
+            note(format_args!("bottle: {what} ({:.1} s)", self.begun.elapsed().as_secs_f64()));
         }
     }
 }

@@ -8,7 +8,7 @@ use super::progress::Progress;
 use super::signals::Signals;
 use super::state::{Components, Launch, LaunchState, UnwindOnPanic};
 use crate::credentials::{deploy_key, git};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::live_policy::LivePolicies;
 use crate::machine::Engine;
 use crate::plan::LaunchPlan;
@@ -63,10 +63,10 @@ impl Launch<'_> {
         let outcome = tokio::select! {
             ran = state.bring_up(engine, policies, skills, (guest, Arc::clone(&stop))) => ran,
             signal = signals.next() => {
-                Err(Error::new(Kind::Signal(signal), format!("ended by signal {signal}")))
+                Err(Error::new(ErrorKind::Signal(signal), format!("ended by signal {signal}")))
             }
             () = stop.notified() => {
-                Err(Error::new(Kind::Signal(nix::libc::SIGTERM), "stopped by `bottle stop`"))
+                Err(Error::new(ErrorKind::Signal(nix::libc::SIGTERM), "stopped by `bottle stop`"))
             }
         };
         state.tear_down(outcome).await
@@ -77,7 +77,7 @@ impl Launch<'_> {
 fn keep_memory_private() -> Result<()> {
     let what = || "cannot keep this process's memory private".to_owned();
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
-        .context(Kind::Internal, what)?;
-    nix::sys::prctl::set_dumpable(false).context(Kind::Internal, what)?;
+        .context(ErrorKind::Internal, what)?;
+    nix::sys::prctl::set_dumpable(false).context(ErrorKind::Internal, what)?;
     Ok(())
 }

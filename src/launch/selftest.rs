@@ -8,7 +8,7 @@ use bottle_channel::{ExecRequest, HostOpen, SELF, Session};
 use bottle_policy::Secret;
 use serde::Deserialize;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::LaunchPlan;
 use crate::provision;
 
@@ -39,8 +39,9 @@ pub(super) struct Canary(TcpListener);
 impl Canary {
     pub(super) fn new() -> Result<Self> {
         let what = || "cannot listen on the host's loopback".to_owned();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context(Kind::Internal, what)?;
-        listener.set_nonblocking(true).context(Kind::Internal, what)?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context(ErrorKind::Internal, what)?;
+        listener.set_nonblocking(true).context(ErrorKind::Internal, what)?;
         Ok(Self(listener))
     }
 
@@ -48,7 +49,7 @@ impl Canary {
         Ok(self
             .0
             .local_addr()
-            .context(Kind::Internal, || "the canary has no address".into())?
+            .context(ErrorKind::Internal, || "the canary has no address".into())?
             .port())
     }
 
@@ -107,11 +108,11 @@ pub(super) async fn run(
         stdin: false,
     };
     let captured =
-        session.exec(request, REPORT_LIMIT, DEADLINE).await.context(Kind::SelfTest, || {
+        session.exec(request, REPORT_LIMIT, DEADLINE).await.context(ErrorKind::SelfTest, || {
             "the self-test did not finish, so the agent does not run".into()
         })?;
     let report: Report = serde_json::from_slice(&captured.stdout)
-        .context(Kind::SelfTest, || {
+        .context(ErrorKind::SelfTest, || {
             "the self-test's report cannot be read, so the agent does not run".into()
         })?;
     let mut failed: Vec<String> = report
@@ -136,7 +137,7 @@ pub(super) async fn run(
 
 fn refusal(failed: &[String]) -> Error {
     Error::new(
-        Kind::SelfTest,
+        ErrorKind::SelfTest,
         format!("the bottle is not shut in, so the agent does not run:\n  {}", failed.join("\n  ")),
     )
     .hint("report this: it is a bug in bot-bottle or in the engine")

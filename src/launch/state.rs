@@ -1,7 +1,6 @@
 //! What a launch is made of, shared by bring-up and teardown.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -67,7 +66,7 @@ pub(super) struct LaunchState<'a> {
 }
 
 /// Unwinds the journal when a panic skips the orderly teardown.
-pub(super) struct UnwindOnPanic(pub(super) PathBuf);
+pub(super) struct UnwindOnPanic(pub(super) camino::Utf8PathBuf);
 
 impl Drop for UnwindOnPanic {
     fn drop(&mut self) {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::state::LaunchState;
 use crate::credentials::deploy_key;
-use crate::error::{Context, Error, Kind, Result};
-use crate::host::stderr::say;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::stderr::note;
 use crate::machine::Running;
 use crate::state::{Journal, Phase};
-use crate::workspace::{self, Baseline, Guards, transfer};
+use crate::workspace::{self, Baseline, WorkspaceChecks, transfer};
 
 /// Longest time for an orderly end of a machine.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
@@ -45,7 +45,7 @@ impl LaunchState<'_> {
             .dir
             .write_metadata(&self.metadata.ended(Phase::Exited, outcome.as_ref().ok().copied()))
         {
-            say(format_args!("bottle: {e:#}"));
+            note(format_args!("bottle: {e:#}"));
         }
         let cleaned_up = match (unwound, revoked) {
             (Err(a), Err(b)) => {
@@ -68,19 +68,19 @@ impl LaunchState<'_> {
     /// Saves the agent's work that was not pulled, and says so.
     async fn save_work(&self, machine: &Running) {
         let Some(baseline) = self.baseline.as_ref().filter(|_| self.has_workspace) else { return };
-        let (slug, work) = (self.dir.slug(), self.dir.work());
+        let (slug, work) = (self.dir.slug(), self.dir.unpulled_tar());
         match transfer::save(&machine.session, &self.plan, baseline, &work).await {
-            Ok(()) => match unpulled(&work, baseline) {
+            Ok(()) => match unpulled(work.as_ref(), baseline) {
                 Ok(0) => drop(std::fs::remove_file(work)),
-                Ok(n) => say(format_args!(
+                Ok(n) => note(format_args!(
                     "bottle: {n} file{} changed in the bottle; nothing is lost: bottle diff {slug}, bottle pull {slug}",
                     if n == 1 { "" } else { "s" }
                 )),
-                Err(e) => say(format_args!("bottle: {e:#}")),
+                Err(e) => note(format_args!("bottle: {e:#}")),
             },
             Err(e) => {
                 let _ = std::fs::remove_file(work);
-                say(format_args!(
+                note(format_args!(
                     "bottle: {e:#}; what was not pulled is lost{}",
                     if self.launch.keep { ", but for the disk" } else { "" }
                 ));
@@ -96,21 +96,21 @@ impl LaunchState<'_> {
                 .session
                 .shutdown()
                 .await
-                .context(Kind::Engine, || "the guest does not shut down".into())?;
+                .context(ErrorKind::Engine, || "the guest does not shut down".into())?;
             machine.vmm.ended().await;
             Ok::<(), Error>(())
         };
         let saved = match tokio::time::timeout(SHUTDOWN_DEADLINE, down).await {
-            Ok(Ok(())) => std::fs::rename(self.dir.disk(), self.dir.saved())
-                .context(Kind::Config, || "the disk cannot be kept".into()),
+            Ok(Ok(())) => std::fs::rename(self.dir.disk(), self.dir.resumable_disk())
+                .context(ErrorKind::Config, || "the disk cannot be kept".into()),
             Ok(Err(e)) => Err(e),
-            Err(_) => Err(Error::new(Kind::Engine, "the guest does not shut down")),
+            Err(_) => Err(Error::new(ErrorKind::Engine, "the guest does not shut down")),
         };
         match saved {
-            Ok(()) => say(format_args!(
+            Ok(()) => note(format_args!(
                 "bottle: {slug} is stopped; bottle resume {slug} goes on with it, bottle rm {slug} forgets it"
             )),
-            Err(e) => say(format_args!("bottle: {e:#}, so {slug} cannot be resumed")),
+            Err(e) => note(format_args!("bottle: {e:#}, so {slug} cannot be resumed")),
         }
     }
 }
@@ -119,9 +119,12 @@ impl LaunchState<'_> {
 fn unpulled(work: &Path, baseline: &Baseline) -> Result<usize> {
     let what = || format!("cannot read {}", work.display());
     let into = tempfile::tempdir_in(work.parent().unwrap_or(Path::new(".")))
-        .context(Kind::Config, what)?;
-    let refused =
-        workspace::unpack(File::open(work).context(Kind::Config, what)?, into.path(), Guards::ON)?;
-    let found = workspace::changes(into.path(), baseline, refused, Guards::ON)?;
+        .context(ErrorKind::Config, what)?;
+    let refused = workspace::unpack(
+        File::open(work).context(ErrorKind::Config, what)?,
+        into.path(),
+        WorkspaceChecks::ALL,
+    )?;
+    let found = workspace::changes(into.path(), baseline, refused, WorkspaceChecks::ALL)?;
     Ok(found.list.len() + found.refused.len())
 }

@@ -9,7 +9,7 @@ use bottle_policy::audit::AuditRecord;
 
 use super::follow::LineFollower;
 use super::render::{Colours, json, render, unreadable};
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::values::neutral;
 
 /// How often followed files are read again.
@@ -48,7 +48,7 @@ impl Source {
             let line = self
                 .follower
                 .next_line()
-                .context(Kind::Config, || format!("cannot read {}", self.path.display()))?;
+                .context(ErrorKind::Config, || format!("cannot read {}", self.path.display()))?;
             self.next = line.map(|line| (time_of(&line).to_vec(), self.format.line(&line)));
         }
         Ok(self.next.as_ref().map(|(time, _)| &**time))
@@ -137,8 +137,9 @@ fn closed_requests(log: &Path) -> Result<BTreeSet<u64>> {
     const MEMBER: &[u8] = b"\"admitted\":";
     let mut closed = BTreeSet::new();
     let mut follower = LineFollower::new(log);
-    while let Some(line) =
-        follower.next_line().context(Kind::Config, || format!("cannot read {}", log.display()))?
+    while let Some(line) = follower
+        .next_line()
+        .context(ErrorKind::Config, || format!("cannot read {}", log.display()))?
     {
         if line.windows(MEMBER.len()).any(|w| w == MEMBER) {
             let record = serde_json::from_slice::<AuditRecord>(&line).ok();
@@ -213,11 +214,11 @@ pub(crate) fn print<F: Fn() -> bool>(
 }
 
 fn write(out: &mut dyn Write, text: &str) -> Result<()> {
-    out.write_all(text.as_bytes()).context(Kind::Internal, || "cannot write".into())
+    out.write_all(text.as_bytes()).context(ErrorKind::Internal, || "cannot write".into())
 }
 
 fn flush(out: &mut dyn Write) -> Result<()> {
-    out.flush().context(Kind::Internal, || "cannot write".into())
+    out.flush().context(ErrorKind::Internal, || "cannot write".into())
 }
 
 #[cfg(test)]

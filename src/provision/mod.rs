@@ -8,7 +8,7 @@ pub use environment::environment;
 use bottle_channel::copy::copy_in;
 use bottle_channel::{CopyInRequest, Endpoint, GuestConfig, HostOpen, MakeDir, Session};
 
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::plan::{Daemon, Identity, LaunchPlan, PROMPT};
 use crate::provider::{GuestFile, SettingsInputs};
 use crate::state::now_ms;
@@ -47,7 +47,10 @@ pub async fn configure(
     ca_certificate: &str,
 ) -> Result<()> {
     let config = configuration(plan, ca_certificate)?;
-    session.configure(config).await.context(Kind::Engine, || "the guest could not be set up".into())
+    session
+        .configure(config)
+        .await
+        .context(ErrorKind::Engine, || "the guest could not be set up".into())
 }
 
 /// Puts the operator's prompt, settings and skills into the agent's home.
@@ -77,7 +80,7 @@ pub async fn provision(
             uid: Some(image.uid),
             gid: Some(image.gid),
         };
-        copy_in(session, request, home.as_slice()).await.context(Kind::Engine, what)?;
+        copy_in(session, request, home.as_slice()).await.context(ErrorKind::Engine, what)?;
     }
     if let Some(skills) = extras.skills {
         let image = &plan.image.facts.guest;
@@ -86,7 +89,7 @@ pub async fn provision(
             uid: Some(image.uid),
             gid: Some(image.gid),
         };
-        copy_in(session, request, skills).await.context(Kind::Engine, what)?;
+        copy_in(session, request, skills).await.context(ErrorKind::Engine, what)?;
     }
     Ok(())
 }
@@ -131,7 +134,7 @@ fn git_settings(plan: &LaunchPlan) -> Result<String> {
             .url
             .as_str()
             .parse()
-            .context(Kind::Config, || format!("git upstream {}", git.name))?;
+            .context(ErrorKind::Config, || format!("git upstream {}", git.name))?;
         settings += &format!("[url \"http://127.0.0.1:{port}/{}.git\"]\n", git.name);
         // Neither a name nor a URL has quotes, backslashes or line breaks in it.
         url.spellings()
@@ -152,7 +155,7 @@ fn archive(files: &[(&str, &[u8], u32)]) -> Result<Vec<u8>> {
         header.set_mtime(0);
         builder
             .append_data(&mut header, path.trim_start_matches('/'), *content)
-            .context(Kind::Internal, what)?;
+            .context(ErrorKind::Internal, what)?;
     }
-    builder.into_inner().context(Kind::Internal, what)
+    builder.into_inner().context(ErrorKind::Internal, what)
 }

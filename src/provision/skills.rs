@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::LaunchPlan;
 
 /// Most files of all skills of a bottle.
@@ -25,17 +25,21 @@ pub fn pack(plan: &LaunchPlan) -> Result<Option<Vec<u8>>> {
     let mut packed = Packed { tar: tar::Builder::new(Vec::new()), files: 0, bytes: 0 };
     for skill in &plan.skills {
         let what = || format!("skill {}", skill.name);
-        let root = skill.dir.canonicalize().context(Kind::Config, what)?;
+        let root = skill.dir.canonicalize().context(ErrorKind::Config, what)?;
         if !root.join("SKILL.md").is_file() {
             return Err(Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!("{}: {} has no SKILL.md", what(), root.display()),
             ));
         }
         let to = Path::new(plan.provider.skills_dir).join(skill.name.as_str());
         packed.add(&root, &root, &to, 0).map_err(|e| e.within(what()))?;
     }
-    packed.tar.into_inner().map(Some).context(Kind::Internal, || "cannot pack the skills".into())
+    packed
+        .tar
+        .into_inner()
+        .map(Some)
+        .context(ErrorKind::Internal, || "cannot pack the skills".into())
 }
 
 struct Packed {
@@ -47,18 +51,18 @@ struct Packed {
 impl Packed {
     fn add(&mut self, root: &Path, from: &Path, to: &Path, depth: usize) -> Result<()> {
         let what = || format!("cannot read {}", from.display());
-        let real = from.canonicalize().context(Kind::Config, what)?;
+        let real = from.canonicalize().context(ErrorKind::Config, what)?;
         if !real.starts_with(root) {
             return Err(Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!("{} leads out of the skill by a symbolic link", from.display()),
             ));
         }
-        let meta = fs::metadata(&real).context(Kind::Config, what)?;
+        let meta = fs::metadata(&real).context(ErrorKind::Config, what)?;
         if meta.is_dir() {
             if depth > MAX_DEPTH {
                 return Err(Error::new(
-                    Kind::Config,
+                    ErrorKind::Config,
                     format!(
                         "{} is too deep, or a link to a directory above itself",
                         from.display()
@@ -66,7 +70,7 @@ impl Packed {
                 ));
             }
             let mut entries: Vec<_> = fs::read_dir(&real)
-                .context(Kind::Config, what)?
+                .context(ErrorKind::Config, what)?
                 .filter_map(|e| e.ok().map(|e| e.file_name()))
                 .collect();
             entries.sort();
@@ -81,11 +85,11 @@ impl Packed {
         self.bytes += meta.len();
         if self.files > MAX_FILES || self.bytes > MAX_BYTES {
             return Err(Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!("more than {} files or {} MiB", MAX_FILES, MAX_BYTES >> 20),
             ));
         }
-        let content = fs::read(&real).context(Kind::Config, what)?;
+        let content = fs::read(&real).context(ErrorKind::Config, what)?;
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(if std::os::unix::fs::MetadataExt::mode(&meta) & 0o100 == 0 {
@@ -94,7 +98,7 @@ impl Packed {
             0o755
         });
         header.set_mtime(0);
-        self.tar.append_data(&mut header, to, content.as_slice()).context(Kind::Internal, what)
+        self.tar.append_data(&mut header, to, content.as_slice()).context(ErrorKind::Internal, what)
     }
 }
 

@@ -31,7 +31,7 @@ impl BottleState {
             (true, Phase::Starting) => Self::Starting,
             (true, Phase::Running) => Self::Running,
             (true, _) => Self::Stopping,
-            (false, Phase::Exited) if dir.saved().exists() => Self::Stopped,
+            (false, Phase::Exited) if dir.resumable_disk().exists() => Self::Stopped,
             (false, Phase::Exited) => Self::Exited,
             (false, _) => Self::Crashed,
         }

@@ -16,7 +16,7 @@ use super::proposal::DecisionOutcome;
 use super::state::{BrokerState, MAX_QUEUED_COMMANDS};
 use crate::checks::Checks;
 use crate::error::Result;
-use crate::host::process::{Commands, Pipe, Reports};
+use crate::host::process::{CommandWriter, ControlPipe, ReportReader};
 use crate::plan::LaunchPlan;
 use crate::state::BottleDir;
 
@@ -32,7 +32,7 @@ impl ProposalBroker {
     /// # Errors
     /// The queue or its audit log cannot be opened.
     pub(crate) fn start(
-        pipe: Pipe,
+        pipe: ControlPipe,
         dir: &BottleDir,
         plan: Arc<LaunchPlan>,
         decisions: mpsc::Receiver<DecisionRequest>,
@@ -60,7 +60,7 @@ impl ProposalBroker {
     }
 }
 
-async fn receive(mut reports: Reports, drafts: mpsc::Sender<SuperviseReport>) {
+async fn receive(mut reports: ReportReader, drafts: mpsc::Sender<SuperviseReport>) {
     while let Some(line) = reports.next().await {
         match serde_json::from_slice(&line) {
             Ok(draft) => drop(drafts.send(draft).await),
@@ -70,7 +70,7 @@ async fn receive(mut reports: Reports, drafts: mpsc::Sender<SuperviseReport>) {
 }
 
 /// Sends the queued commands to the daemon, so that a decision does not wait for it.
-async fn send(mut pipe: Commands, mut commands: mpsc::Receiver<SuperviseCommand>) {
+async fn send(mut pipe: CommandWriter, mut commands: mpsc::Receiver<SuperviseCommand>) {
     while let Some(command) = commands.recv().await {
         if let Err(e) = pipe.send(&command).await {
             tracing::debug!("{e:#}");

@@ -8,7 +8,7 @@ use super::outcome::Rejection;
 use super::proposal::Scope;
 use super::save::edit_manifest;
 use super::state::BrokerState;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::manifest::parse;
 use crate::manifest_files::{DirFiles, USER_SKILLS};
 
@@ -27,21 +27,24 @@ impl BrokerState {
     pub(super) fn manifest_with(&self, ask: &Ask, route: Option<&RouteAsk>) -> Result<Edit> {
         let path = self.plan.manifest.clone().ok_or_else(|| {
             Error::new(
-                Kind::Usage,
+                ErrorKind::Usage,
                 "this bottle runs a built-in agent: there is no manifest to write to",
             )
             .hint("approve without --save")
         })?;
         let what = || format!("cannot read {}", path.display());
-        let old = std::fs::read_to_string(&path).context(Kind::Config, what)?;
+        let old = std::fs::read_to_string(&path).context(ErrorKind::Config, what)?;
         let new = edit_manifest(&old, self.plan.bottle.as_str(), ask, route)?;
         let dir = path.parent().unwrap_or(Path::new("/"));
         let home = std::env::var_os("HOME").map(PathBuf::from);
         let user_skills = home.as_ref().map(|h| h.join(USER_SKILLS));
-        let files =
-            DirFiles { dir: dir.canonicalize().context(Kind::Config, what)?, home, user_skills };
+        let files = DirFiles {
+            dir: dir.canonicalize().context(ErrorKind::Config, what)?,
+            home,
+            user_skills,
+        };
         parse(new.as_bytes(), &path, &files).map_err(|e| {
-            Error::new(Kind::Config, format!("the manifest would be wrong then: {e}"))
+            Error::new(ErrorKind::Config, format!("the manifest would be wrong then: {e}"))
         })?;
         Ok(Edit { path, old, new })
     }
@@ -59,19 +62,19 @@ impl Edit {
     pub(super) fn write(&self) -> Result<()> {
         use std::io::Write;
         let what = || format!("cannot write {}", self.path.display());
-        if std::fs::read_to_string(&self.path).context(Kind::Config, what)? != self.old {
+        if std::fs::read_to_string(&self.path).context(ErrorKind::Config, what)? != self.old {
             return Err(Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!("{} was changed in the meantime", self.path.display()),
             ));
         }
-        let real = std::fs::canonicalize(&self.path).context(Kind::Config, what)?;
+        let real = std::fs::canonicalize(&self.path).context(ErrorKind::Config, what)?;
         let mut file = tempfile::NamedTempFile::new_in(real.parent().unwrap_or(&real))
-            .context(Kind::Config, what)?;
-        file.write_all(self.new.as_bytes()).context(Kind::Config, what)?;
-        let mode = std::fs::metadata(&real).context(Kind::Config, what)?.permissions();
-        file.as_file().set_permissions(mode).context(Kind::Config, what)?;
-        file.persist(&real).map_err(|e| e.error).context(Kind::Config, what)?;
+            .context(ErrorKind::Config, what)?;
+        file.write_all(self.new.as_bytes()).context(ErrorKind::Config, what)?;
+        let mode = std::fs::metadata(&real).context(ErrorKind::Config, what)?.permissions();
+        file.as_file().set_permissions(mode).context(ErrorKind::Config, what)?;
+        file.persist(&real).map_err(|e| e.error).context(ErrorKind::Config, what)?;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 use bottle_policy::{Ask, ProposalState, ProposalStatus, Risk, RouteAsk, Said};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::values::Interval;
 
 /// How long a proposal waits for a decision when the manifest does not say.
@@ -176,12 +176,12 @@ impl DecisionOutcome {
         match self {
             Self::Done { text } => Ok(text),
             Self::Outdated { .. } => Err(Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!("the policy has changed since {name} was asked; look at it again"),
             )
             .hint(format!("bottle proposals show {name}"))),
             Self::Refused { why, hint } => {
-                let refused = Error::new(Kind::Config, why);
+                let refused = Error::new(ErrorKind::Config, why);
                 Err(hint.into_iter().fold(refused, Error::hint))
             }
         }

@@ -8,8 +8,9 @@ use bottle_policy::{GatePolicy, ProposalState};
 
 use super::policy_change::with_git;
 use super::proposal::{Effect, Proposal, Scope};
-use crate::error::{Context, Kind, Result};
-use crate::state::{BottleDir, write_private};
+use crate::error::{Context, ErrorKind, Result};
+use crate::host::fs::write_private;
+use crate::state::BottleDir;
 
 /// Most proposals that are kept. Older ones are removed when a launch begins.
 const MAX_KEPT: usize = 500;
@@ -62,13 +63,13 @@ impl Queue {
 
     /// The documents as they are. With `own`, only those of this bottle under their own number.
     pub(crate) fn read_all(dir: &BottleDir, own: bool) -> Result<Self> {
-        let path = dir.proposals();
+        let path: PathBuf = dir.proposals().into();
         let entries = match std::fs::read_dir(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Self { dir: path, all: BTreeMap::new() });
             }
             entries => {
-                entries.context(Kind::Config, || format!("cannot read {}", path.display()))?
+                entries.context(ErrorKind::Config, || format!("cannot read {}", path.display()))?
             }
         };
         let mut all = BTreeMap::new();
@@ -156,7 +157,7 @@ impl Queue {
     /// `Config` when it cannot be written; then nothing has changed.
     pub fn put(&mut self, proposal: Proposal) -> Result<()> {
         let json = serde_json::to_vec_pretty(&proposal)
-            .context(Kind::Internal, || "cannot write a proposal".into())?;
+            .context(ErrorKind::Internal, || "cannot write a proposal".into())?;
         write_private(&self.dir.join(format!("{}.json", proposal.id)), &json)?;
         self.all.insert(proposal.id, proposal);
         Ok(())

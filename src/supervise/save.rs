@@ -3,7 +3,7 @@
 use bottle_policy::{Ask, RouteAsk};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// `text` with `ask` in the bottle named `bottle`. `route` is what was approved when `ask` is for a
 /// route.
@@ -17,7 +17,7 @@ pub fn edit_manifest(
     route: Option<&RouteAsk>,
 ) -> Result<String> {
     let bad =
-        |why: &str| Error::new(Kind::Config, format!("the manifest cannot be changed: {why}"));
+        |why: &str| Error::new(ErrorKind::Config, format!("the manifest cannot be changed: {why}"));
     let mut doc: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| bad(e.message()))?;
     let table = doc
         .get_mut("bottles")

@@ -14,9 +14,10 @@ use super::policy_change::is_in_manifest;
 use super::proposal::{DEFAULT_EXPIRY, Effect, Proposal, Scope};
 use super::queue::{Interrupted, Queue};
 use crate::checks::Checks;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::fs::private_dir;
 use crate::plan::LaunchPlan;
-use crate::state::{BottleDir, now_ms, private_dir};
+use crate::state::{BottleDir, now_ms};
 
 /// Most commands that wait for the daemon. When it stops reading, later ones are dropped.
 pub(super) const MAX_QUEUED_COMMANDS: usize = 1024;
@@ -47,8 +48,8 @@ impl BrokerState {
         daemon: mpsc::Sender<SuperviseCommand>,
         checks: Checks<Check>,
     ) -> Result<Self> {
-        let log = AuditWriter::open(&dir.supervise_audit(), "supervise")
-            .map_err(|e| Error::new(Kind::Config, e.to_string()))?;
+        let log = AuditWriter::open(dir.supervise_audit().as_ref(), "supervise")
+            .map_err(|e| Error::new(ErrorKind::Config, e.to_string()))?;
         private_dir(&dir.proposals())?;
         let queue = Queue::read_all(dir, checks.enabled(Check::Own))?;
         let mut this = Self {
@@ -88,7 +89,7 @@ impl BrokerState {
             };
             let reason = format!("proposal {}: {why}", proposal.id);
             self.record("taken-over", AuditVerdict::Deny, &proposal, reason)
-                .map_err(|e| Error::new(Kind::Config, e))?;
+                .map_err(|e| Error::new(ErrorKind::Config, e))?;
             self.queue.put(proposal)?;
         }
         self.queue.forget_oldest();

@@ -1,11 +1,13 @@
-//! Changes of a guest as a commit on a branch of the operator's repository, without touching its
+//! Commits a guest's changes on a new branch of the operator's repository, without touching its
 //! files.
 
 use std::path::Path;
 
-use super::baseline::Kept;
+use camino::Utf8Path;
+
+use super::baseline::FileState;
 use super::changes::Changes;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::git::{self, Config};
 use crate::host::process::Input;
 
@@ -13,9 +15,9 @@ use crate::host::process::Input;
 /// in, as the new branch `name`.
 ///
 /// # Errors
-/// `Config` when it is no repository, or the branch is there already.
+/// `Config` when it is no repository, or the branch exists already.
 pub fn commit(
-    git: &Path,
+    git: &Utf8Path,
     root: &Path,
     name: &str,
     changes: &Changes,
@@ -33,10 +35,10 @@ pub fn commit(
     let prefix = run(&["rev-parse", "--show-prefix"])?;
     let reference = format!("refs/heads/{name}");
     if run(&["show-ref", "--verify", "--quiet", &reference]).is_ok() {
-        return Err(Error::new(Kind::Config, format!("there is a branch {name} already"))
+        return Err(Error::new(ErrorKind::Config, format!("the branch {name} exists already"))
             .hint("--branch with another name"));
     }
-    // Who a commit without a configured identity is by, git would ask; here the bottle is.
+    // Without a configured identity git would refuse to commit; then the author is the bottle.
     let ident = run(&["var", "GIT_COMMITTER_IDENT"])
         .unwrap_or_else(|_| "bottle <bottle@localhost> 0 +0000".to_owned());
     let mut stream = format!(
@@ -48,12 +50,12 @@ pub fn commit(
         let path = quoted(&format!("{prefix}{}", change.path.display()));
         match &change.after {
             None => stream.extend(format!("D {path}\n").bytes()),
-            Some(Kept::Link(target)) => stream.extend(
+            Some(FileState::Link(target)) => stream.extend(
                 format!("M 120000 inline {path}\ndata {}\n{target}\n", target.len()).bytes(),
             ),
-            Some(Kept::File { executable, .. }) => {
+            Some(FileState::File { executable, .. }) => {
                 let content =
-                    std::fs::read(taken.join(&change.path)).context(Kind::Config, what)?;
+                    std::fs::read(taken.join(&change.path)).context(ErrorKind::Io, what)?;
                 let mode = if *executable { "100755" } else { "100644" };
                 stream.extend(format!("M {mode} inline {path}\ndata {}\n", content.len()).bytes());
                 stream.extend(content);
@@ -66,7 +68,7 @@ pub fn commit(
     git::run(import.stdin(Input::Bytes(stream.into())), what).map(drop)
 }
 
-/// A path as fast-import reads it.
+/// `path` in the quoting of fast-import.
 fn quoted(path: &str) -> String {
     format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
 }

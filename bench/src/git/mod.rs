@@ -119,7 +119,7 @@ impl World {
         for (option, file) in
             [("--git", &tools.git), ("--ssh", &tools.ssh), ("--gitleaks", &tools.gitleaks)]
         {
-            args.extend([option.to_owned(), tool(&file.path)]);
+            args.extend([option.to_owned(), tool(file.path.as_ref())]);
         }
         let program = Program { name: "git-gate", path: bundle.to_owned(), args };
         let daemon = Daemon::start(&program, &policy.to_string(), "{}")?;
@@ -205,8 +205,8 @@ fn words(bytes: usize, mut state: u64) -> String {
 
 /// Runs all cases.
 pub fn run(report: &mut Report, options: &Options, runs: u32) -> Result<(), String> {
-    let closure = Closure::load().map_err(|e| e.to_string())?;
-    let program = closure.tools.git.path.clone();
+    let closure = Closure::load().map_err(|e| e.chain())?;
+    let program: PathBuf = closure.tools.git.path.clone().into();
     let exec_path = program
         .parent()
         .and_then(Path::parent)
@@ -214,7 +214,8 @@ pub fn run(report: &mut Report, options: &Options, runs: u32) -> Result<(), Stri
         .filter(|p| p.is_dir());
     let git =
         Git { exec_path: exec_path.ok_or("the closure's git has no programs beside it")?, program };
-    let bundle = options.bundle.clone().unwrap_or_else(|| closure.bundle.binary.path.clone());
+    let bundle =
+        options.bundle.clone().unwrap_or_else(|| closure.bundle.binary.path.clone().into());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

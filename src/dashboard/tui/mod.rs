@@ -21,7 +21,7 @@ use ratatui::crossterm::terminal::{
 use ratatui::{Terminal, prelude::CrosstermBackend};
 
 use super::model::DashboardModel;
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::host::process::{Input, Program, Sink};
 use crate::state::Roots;
 use state::{Action, State};
@@ -44,8 +44,8 @@ impl Drop for Restore {
 
 fn enter() -> Result<()> {
     let what = || "cannot use this terminal".to_owned();
-    enable_raw_mode().context(Kind::Usage, what)?;
-    execute!(stdout(), EnterAlternateScreen).context(Kind::Usage, what)
+    enable_raw_mode().context(ErrorKind::Usage, what)?;
+    execute!(stdout(), EnterAlternateScreen).context(ErrorKind::Usage, what)
 }
 
 fn leave() {
@@ -61,7 +61,8 @@ pub(crate) fn run(roots: Roots) -> Result<()> {
     let what = || "cannot use this terminal".to_owned();
     enter()?;
     let _restore = Restore;
-    let mut screen = Terminal::new(CrosstermBackend::new(stdout())).context(Kind::Usage, what)?;
+    let mut screen =
+        Terminal::new(CrosstermBackend::new(stdout())).context(ErrorKind::Usage, what)?;
     let (outcomes, received) = mpsc::channel();
     let mut state = State::new(roots.clone(), outcomes);
     let mut model = DashboardModel::new(roots);
@@ -85,12 +86,12 @@ pub(crate) fn run(roots: Roots) -> Result<()> {
             // ratatui writes the cells that are different, and nothing else.
             screen
                 .draw(|frame| draw::draw(frame, &model, &mut state))
-                .context(Kind::Usage, what)?;
+                .context(ErrorKind::Usage, what)?;
         }
         let since = refreshed.map_or(REFRESH_INTERVAL, |at| at.elapsed());
-        if event::poll(REFRESH_INTERVAL.saturating_sub(since)).context(Kind::Usage, what)? {
+        if event::poll(REFRESH_INTERVAL.saturating_sub(since)).context(ErrorKind::Usage, what)? {
             dirty = true;
-            if let Event::Key(key) = event::read().context(Kind::Usage, what)? {
+            if let Event::Key(key) = event::read().context(ErrorKind::Usage, what)? {
                 match keys::key(key, &model, &mut state) {
                     Action::Nothing => {}
                     Action::Quit => return Ok(()),
@@ -104,8 +105,8 @@ pub(crate) fn run(roots: Roots) -> Result<()> {
 /// Runs `bottle ARGS…` on the whole terminal, then comes back.
 fn outside(screen: &mut Screen, args: &[String]) -> Result<()> {
     leave();
-    let program =
-        std::env::current_exe().context(Kind::Internal, || "cannot find this program".into())?;
+    let program = std::env::current_exe()
+        .context(ErrorKind::Internal, || "cannot find this program".into())?;
     let status = Program::new("bottle", program)
         .args(args)
         .inherit_env()
@@ -121,5 +122,5 @@ fn outside(screen: &mut Screen, args: &[String]) -> Result<()> {
         let _ = std::io::stdin().read_line(&mut String::new());
     }
     enter()?;
-    screen.clear().context(Kind::Usage, || "cannot use this terminal".into())
+    screen.clear().context(ErrorKind::Usage, || "cannot use this terminal".into())
 }

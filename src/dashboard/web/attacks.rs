@@ -22,7 +22,7 @@ async fn answer(request: &str, off: &[Check]) -> (u16, String) {
     let home = tempfile::tempdir().unwrap();
     let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
     let dir = roots.bottle("worker").unwrap();
-    crate::state::private_dir(dir.runtime()).unwrap();
+    crate::host::fs::private_dir(dir.runtime()).unwrap();
     let orchestrator = UnixListener::bind(dir.control_socket()).unwrap();
     let says_yes = async {
         while let Ok((mut client, _)) = orchestrator.accept().await {

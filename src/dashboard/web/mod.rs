@@ -31,8 +31,8 @@ use tokio::sync::{Semaphore, watch};
 use super::decide;
 use super::model::{DashboardModel, LogLine};
 use crate::checks::Checks;
-use crate::error::{Context, Kind, Result};
-use crate::host::stderr::say;
+use crate::error::{Context, ErrorKind, Result};
+use crate::host::stderr::note;
 use crate::state::Roots;
 use crate::supervise::Verdict;
 use session::Session;
@@ -91,13 +91,13 @@ pub(crate) async fn serve(roots: Roots, port: u16) -> Result<()> {
     let what = || format!("cannot listen on 127.0.0.1:{port}");
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
         .await
-        .context(Kind::Usage, what)?;
-    let port = listener.local_addr().context(Kind::Internal, what)?.port();
+        .context(ErrorKind::Usage, what)?;
+    let port = listener.local_addr().context(ErrorKind::Internal, what)?.port();
     let (session, token) = Session::new()?;
     let snapshots = watch::Sender::default();
     let site = Rc::new(Site { port, roots, session, checks: Checks::on(), snapshots });
     println!("http://127.0.0.1:{port}/#{token}");
-    say("bottle: open it in a browser on this machine; it works once. Ctrl-C ends this.");
+    note("bottle: open it in a browser on this machine; it works once. Ctrl-C ends this.");
     let local = tokio::task::LocalSet::new();
     local.run_until(async { tokio::join!(refresh(&site), accept(&site, listener)) }).await;
     Ok(())

@@ -7,7 +7,7 @@ use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 
 /// One browser's session.
 pub(super) struct Session {
@@ -46,7 +46,7 @@ impl Session {
 
 fn random() -> Result<String> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).context(Kind::Internal, || "no randomness".into())?;
+    getrandom::fill(&mut bytes).context(ErrorKind::Internal, || "no randomness".into())?;
     Ok(hex::encode(bytes))
 }
 

@@ -1,10 +1,10 @@
 //! Daemons: children that live as long as a bottle, are journaled, and are talked to by pipes.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use camino::{Utf8Path, Utf8PathBuf};
+use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::task::JoinHandle;
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::child::Child;
 use super::program::{Input, Program, Sink, last_line};
 use super::secret_line::secret_line;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Most that is kept of a daemon's standard error, in bytes.
 const LOG_LIMIT: usize = 1 << 20;
@@ -34,7 +34,7 @@ pub trait ProcessRecord {
 #[derive(Debug)]
 pub struct Daemon {
     name: String,
-    log: PathBuf,
+    log: Utf8PathBuf,
     /// Ends when its standard error is closed.
     log_task: Option<JoinHandle<()>>,
     child: Child,
@@ -46,42 +46,38 @@ pub struct Daemon {
 
 /// Both ends of a daemon's conversation after its start. The daemon ends when this is dropped.
 #[derive(Debug)]
-pub struct Pipe {
+pub struct ControlPipe {
     /// Lines to the daemon.
-    pub commands: Commands,
+    pub commands: CommandWriter,
     /// Lines from the daemon.
-    pub reports: Reports,
+    pub reports: ReportReader,
 }
 
 /// The standard input of a daemon that was handed secrets.
 #[derive(Debug)]
-pub struct Commands {
+pub struct CommandWriter {
     name: String,
     stdin: Sender,
 }
 
 /// The standard output of such a daemon.
 #[derive(Debug)]
-pub struct Reports(BufReader<Receiver>);
+pub struct ReportReader(BufReader<Receiver>);
 
 impl Program {
     /// Starts a daemon whose standard error goes to `log` (mode 0600, truncated, at most 1 MiB),
     /// and writes it down in `record`.
     ///
     /// # Errors
-    /// `Engine` when it cannot start.
-    pub fn spawn(self, log: &Path, record: &mut impl ProcessRecord) -> Result<Daemon> {
-        let file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(log)
-            .context(Kind::Config, || format!("cannot write {}", log.display()))?;
+    /// `Engine` when it cannot start, `Io` when the log or the record cannot be written.
+    pub fn spawn(self, log: &Utf8Path, record: &mut impl ProcessRecord) -> Result<Daemon> {
+        let mut options = fs::OpenOptions::new();
+        options.create(true).write(true).truncate(true).mode(0o600);
+        let file = options.open(log)?.into_file();
         let name = self.name.clone();
         let what = format!("cannot start {name} ({})", self.program.display());
         let program = self.stdin(Input::Pipe).stdout(Sink::Pipe).stderr(Sink::Pipe);
-        let mut child = program.start().context(Kind::Engine, || what.clone())?;
+        let mut child = program.start().context(ErrorKind::Engine, || what.clone())?;
         record.record_process(&name, child.pid())?;
         let what = || what;
         let (stdin, stdout, stderr) =
@@ -94,7 +90,7 @@ impl Program {
                 stderr.map(receiver).transpose()?,
             ))
         };
-        let (stdin, stdout, stderr) = pipes().context(Kind::Engine, what)?;
+        let (stdin, stdout, stderr) = pipes().context(ErrorKind::Engine, what)?;
         Ok(Daemon {
             name,
             log: log.to_owned(),
@@ -124,10 +120,10 @@ impl Daemon {
     /// ends when it closes. The copy made on the way is wiped.
     ///
     /// # Errors
-    /// As [`Daemon::first_line`].
+    /// As [`Daemon::ready_line`].
     pub async fn hand_over(&mut self, secrets: &impl serde::Serialize) -> Result<()> {
         let line = secret_line(secrets)
-            .context(Kind::Internal, || format!("cannot hand the secrets to {}", self.name))?;
+            .context(ErrorKind::Internal, || format!("cannot hand the secrets to {}", self.name))?;
         self.trusted = true;
         self.feed(&line).await
     }
@@ -135,7 +131,7 @@ impl Daemon {
     /// Writes `bytes`, at most a pipe's room (4 KiB), to its standard input, which stays open.
     ///
     /// # Errors
-    /// As [`Daemon::first_line`].
+    /// As [`Daemon::ready_line`].
     pub async fn feed(&mut self, bytes: &[u8]) -> Result<()> {
         let Some(stdin) = self.stdin.as_mut() else { return Ok(()) };
         match stdin.write_all(bytes).await {
@@ -146,14 +142,14 @@ impl Daemon {
 
     /// Takes over the conversation with a daemon that was handed secrets, once it has said that it
     /// is ready; `None` for any other, and when it was taken already.
-    pub fn take_pipe(&mut self) -> Option<Pipe> {
+    pub fn take_control_pipe(&mut self) -> Option<ControlPipe> {
         if !self.trusted || self.stdin.is_none() || self.stdout.is_none() {
             return None;
         }
         let (stdin, stdout) = (self.stdin.take()?, self.stdout.take()?);
-        Some(Pipe {
-            commands: Commands { name: self.name.clone(), stdin },
-            reports: Reports(stdout),
+        Some(ControlPipe {
+            commands: CommandWriter { name: self.name.clone(), stdin },
+            reports: ReportReader(stdout),
         })
     }
 
@@ -162,11 +158,11 @@ impl Daemon {
     /// # Errors
     /// `Engine`, with the last line of its standard error, when it ends first or says nothing
     /// within `deadline`.
-    pub async fn first_line(&mut self, deadline: Duration) -> Result<String> {
+    pub async fn ready_line(&mut self, deadline: Duration) -> Result<String> {
         let mut line = String::new();
         let Some(stdout) = self.stdout.as_mut() else {
             return Err(Error::new(
-                Kind::Internal,
+                ErrorKind::Internal,
                 format!("{} was listened to already", self.name),
             ));
         };
@@ -174,10 +170,10 @@ impl Daemon {
             Ok(Ok(n)) if n > 0 => Ok(line.trim_end().to_owned()),
             Ok(_) => Err(self.failure().await),
             Err(_) => Err(Error::new(
-                Kind::Engine,
+                ErrorKind::Engine,
                 format!("{} was not ready after {} s", self.name, deadline.as_secs()),
             )
-            .hint(format!("cat {}", self.log.display()))),
+            .hint(format!("cat {}", self.log))),
         }
     }
 
@@ -212,14 +208,14 @@ impl Daemon {
         if let Some(log_task) = self.log_task.take() {
             let _ = tokio::time::timeout(Duration::from_millis(500), log_task).await;
         }
-        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
-        Error::new(Kind::Engine, format!("{} failed ({how}): {}", self.name, last_line(&log)))
-            .hint(format!("cat {}", self.log.display()))
+        Error::new(ErrorKind::Engine, format!("{} failed ({how}): {}", self.name, last_line(&log)))
+            .hint(format!("cat {}", self.log))
     }
 }
 
-impl Commands {
+impl CommandWriter {
     /// Writes `command` as one line of JSON; the copy made on the way is wiped.
     ///
     /// # Errors
@@ -227,14 +223,15 @@ impl Commands {
     /// nothing more can be.
     pub async fn send(&mut self, command: &impl serde::Serialize) -> Result<()> {
         let line = secret_line(command)
-            .context(Kind::Internal, || format!("cannot tell {}", self.name))?;
+            .context(ErrorKind::Internal, || format!("cannot tell {}", self.name))?;
         let written = tokio::time::timeout(COMMAND_DEADLINE, self.stdin.write_all(&line)).await;
-        let lost = || Error::new(Kind::Engine, format!("{} does not listen any more", self.name));
+        let lost =
+            || Error::new(ErrorKind::Engine, format!("{} does not listen any more", self.name));
         written.map_err(|_| lost())?.map_err(|_| lost())
     }
 }
 
-impl Reports {
+impl ReportReader {
     /// The next line, without its end; `None` when there is no more, or when it is longer than any
     /// report.
     pub async fn next(&mut self) -> Option<Vec<u8>> {

@@ -20,7 +20,7 @@ mod secret_line;
 mod tests;
 
 pub use child::Child;
-pub use daemon::{Commands, Daemon, Pipe, ProcessRecord, Reports};
+pub use daemon::{CommandWriter, ControlPipe, Daemon, ProcessRecord, ReportReader};
 pub use oneshot::Output;
 pub use program::{Input, Program, Sink};
 

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::child::Child;
 use super::program::{Input, Program, last_line};
 use super::secret_line::secret_line;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// How a program ended, and what it wrote to the pipes that it had.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Program {
     /// # Errors
     /// `kind` when it cannot start, fails (with the last line of its standard error) or takes
     /// longer than `deadline`.
-    pub async fn run(self, deadline: Duration, kind: Kind) -> Result<Vec<u8>> {
+    pub async fn run(self, deadline: Duration, kind: ErrorKind) -> Result<Vec<u8>> {
         let name = self.name.clone();
         let output = self
             .output_async(deadline)
@@ -56,10 +56,10 @@ impl Program {
         self,
         secrets: &impl serde::Serialize,
         deadline: Duration,
-        kind: Kind,
+        kind: ErrorKind,
     ) -> Result<Vec<u8>> {
         let line = secret_line(secrets)
-            .context(Kind::Internal, || format!("cannot hand the secrets to {}", self.name))?;
+            .context(ErrorKind::Internal, || format!("cannot hand the secrets to {}", self.name))?;
         self.stdin(Input::Bytes(line)).run(deadline, kind).await
     }
 

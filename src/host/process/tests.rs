@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use super::{Child, Input, ProcessRecord, Program, Sink};
-use crate::error::{Kind, Result};
+use crate::error::{ErrorKind, Result};
+use crate::host::fs::utf8;
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(50);
@@ -66,22 +67,22 @@ fn a_program_that_takes_too_long_is_killed() {
 #[tokio::test]
 async fn a_failure_names_the_program_its_status_and_its_last_line() {
     let failed =
-        sh("echo one >&2; echo two >&2; exit 3").run(LONG, Kind::Engine).await.unwrap_err();
+        sh("echo one >&2; echo two >&2; exit 3").run(LONG, ErrorKind::Engine).await.unwrap_err();
     assert_eq!(failed.to_string(), "sh failed (exit status: 3): two");
-    let late = sh("sleep 100").run(SHORT, Kind::Engine).await.unwrap_err();
+    let late = sh("sleep 100").run(SHORT, ErrorKind::Engine).await.unwrap_err();
     assert_eq!(late.to_string(), "sh did not finish in 0 s");
-    let missing = Program::new("x", "/nowhere/x").run(LONG, Kind::Config).await.unwrap_err();
-    assert!(missing.kind() == Kind::Config && missing.to_string().starts_with("cannot run x"));
+    let missing = Program::new("x", "/nowhere/x").run(LONG, ErrorKind::Config).await.unwrap_err();
+    assert!(missing.kind() == ErrorKind::Config && missing.to_string().starts_with("cannot run x"));
 }
 
 #[tokio::test]
 async fn secrets_go_through_a_pipe_and_what_reads_none_says_why_itself() {
     let echoed = sh("read line; echo \"$line\"; tr '\\0' ' ' < /proc/$$/cmdline");
-    let text = echoed.run_with(&["secret"], LONG, Kind::Config).await.unwrap();
+    let text = echoed.run_with(&["secret"], LONG, ErrorKind::Config).await.unwrap();
     let text = String::from_utf8(text).unwrap();
     assert!(text.starts_with("[\"secret\"]\n") && text.matches("secret").count() == 1, "{text}");
     let deaf = sh("exec <&-; echo deaf >&2; exit 1");
-    let failed = deaf.run_with(&"x".repeat(1 << 19), LONG, Kind::Config).await.unwrap_err();
+    let failed = deaf.run_with(&"x".repeat(1 << 19), LONG, ErrorKind::Config).await.unwrap_err();
     assert!(failed.to_string().ends_with(": deaf"), "{failed}");
 }
 
@@ -90,7 +91,7 @@ async fn dropping_the_future_of_a_run_kills_the_program() {
     let dir = tempfile::tempdir().unwrap();
     let pid = dir.path().join("pid");
     let program = sh("echo $$ > \"$0\"; exec sleep 100").arg(&pid);
-    let run = program.run(LONG, Kind::Config);
+    let run = program.run(LONG, ErrorKind::Config);
     let written = async {
         while !std::fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n')) {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -106,14 +107,14 @@ async fn dropping_the_future_of_a_run_kills_the_program() {
 #[tokio::test]
 async fn a_daemon_is_recorded_talked_to_and_killed_when_it_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
-    let (log, mut record) = (dir.path().join("log"), Record(Vec::new()));
+    let (log, mut record) = (utf8("dir", dir.path()).unwrap().join("log"), Record(Vec::new()));
     let script = "read line; echo ready; echo \"got $line\" >&2; read line; echo \"$line\"; read x";
     let mut daemon = sh(script).spawn(&log, &mut record).unwrap();
     assert_eq!(record.0, [("sh".to_owned(), daemon.pid())]);
-    assert!(daemon.take_pipe().is_none(), "it has no secrets yet");
+    assert!(daemon.take_control_pipe().is_none(), "it has no secrets yet");
     daemon.hand_over(&1).await.unwrap();
-    assert_eq!(daemon.first_line(LONG).await.unwrap(), "ready");
-    let mut pipe = daemon.take_pipe().unwrap();
+    assert_eq!(daemon.ready_line(LONG).await.unwrap(), "ready");
+    let mut pipe = daemon.take_control_pipe().unwrap();
     pipe.commands.send(&2).await.unwrap();
     assert_eq!(pipe.reports.next().await.unwrap(), b"2");
     assert!(runs(daemon.pid()));
@@ -126,14 +127,14 @@ async fn a_daemon_is_recorded_talked_to_and_killed_when_it_is_dropped() {
 #[tokio::test]
 async fn a_daemon_that_ends_says_why_and_one_that_floods_its_log_does_not_fill_the_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let log = dir.path().join("log");
+    let log = utf8("dir", dir.path()).unwrap().join("log");
     let mut daemon = sh("echo why >&2; exit 4").spawn(&log, &mut Record(Vec::new())).unwrap();
-    let failed = daemon.first_line(LONG).await.unwrap_err();
+    let failed = daemon.ready_line(LONG).await.unwrap_err();
     assert_eq!(failed.to_string(), "sh failed (exit status: 4): why");
     assert_eq!(daemon.ended().await, "sh ended (exit status: 4)", "asked again");
     let flood = sh("head -c 3000000 /dev/zero >&2; echo full; read x");
     let mut daemon = flood.spawn(&log, &mut Record(Vec::new())).unwrap();
-    assert_eq!(daemon.first_line(LONG).await.unwrap(), "full");
+    assert_eq!(daemon.ready_line(LONG).await.unwrap(), "full");
     daemon.kill().await;
     daemon.failure().await;
     assert_eq!(std::fs::metadata(&log).unwrap().len(), 1 << 20);

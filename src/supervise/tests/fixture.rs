@@ -154,7 +154,7 @@ impl World {
     }
 
     fn policy_file(&self, name: &str) -> PathBuf {
-        self.dir.runtime().join(name)
+        self.dir.runtime().join(name).into()
     }
 
     pub fn work(&mut self) -> &mut BrokerState {

@@ -16,5 +16,6 @@ use super::outcome::*;
 use super::state::*;
 use super::*;
 use crate::checks::Checks;
+use crate::host::fs::private_dir;
 use crate::plan::LaunchPlan;
-use crate::state::{BottleDir, now_ms, private_dir};
+use crate::state::{BottleDir, now_ms};

@@ -13,7 +13,8 @@ use nix::unistd::{Whence, lseek};
 ///
 /// # Errors
 /// As the file system's; `InvalidInput` for a link, a socket or a device.
-pub fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+pub fn copy_tree(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+    let (from, to) = (from.as_ref(), to.as_ref());
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (kind, place) = (entry.file_type()?, to.join(entry.file_name()));
