@@ -20,6 +20,7 @@ pub mod live_policy;
 pub mod logs;
 pub mod machine;
 pub mod manifest;
+pub mod manifest_files;
 pub mod pki;
 pub mod plan;
 pub mod provider;

@@ -190,7 +190,9 @@ impl<P: Reloadable> LivePolicy<P> {
         let what = || format!("cannot read {}", self.audit.display());
         let mut log = File::open(&self.audit).context(ErrorKind::Config, what)?;
         log.seek(SeekFrom::End(0)).context(ErrorKind::Config, what)?;
-        let json = serde_json::to_vec_pretty(policy)
+        // Compact, so that the digest of the file is that of the policy: mitmproxy's addon knows a
+        // policy by the file's bytes.
+        let json = serde_json::to_vec(policy)
             .context(ErrorKind::Internal, || "cannot write the policy".into())?;
         if json.len() as u64 >= MAX {
             return Err(Error::new(ErrorKind::Config, "the policy is larger than 4 MiB"));
@@ -278,6 +280,7 @@ mod tests {
 
     use bottle_policy::Route;
     use bottle_policy::audit::{AuditEvent, AuditWriter, Line};
+    use sha2::{Digest, Sha256};
 
     use super::*;
 
@@ -362,10 +365,9 @@ mod tests {
         );
         in_force.replace(&policy("new.example")).unwrap();
         daemon.join().unwrap();
-        assert_eq!(
-            Policy::from_json(&fs::read(bottle.file()).unwrap()).unwrap(),
-            policy("new.example")
-        );
+        let file = fs::read(bottle.file()).unwrap();
+        assert_eq!(Policy::from_json(&file).unwrap(), policy("new.example"));
+        assert_eq!(hex::encode(Sha256::digest(&file)), policy("new.example").digest());
         bottle.in_force(1).unwrap();
     }
 

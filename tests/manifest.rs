@@ -7,9 +7,10 @@ mod skip;
 use std::path::Path;
 
 use bottle::manifest::{
-    EgressChain, EnvPart, EnvValue, Interval, Manifest, ManifestErrors, MemFiles, Search,
-    TokenSource, WorkspaceMode, find, load, neutral, parse,
+    EgressChain, EnvPart, EnvValue, Interval, Manifest, ManifestErrors, MemFiles, TokenSource,
+    WorkspaceMode, neutral, parse,
 };
+use bottle::manifest_files::{Search, find, load};
 use bottle_policy::{Action, Budget, Forge, Place, Scheme, Stale};
 use skip::skip;
 

@@ -145,6 +145,23 @@ warning    the variable MAPS_KEY, source of token MAPS_KEY, is not set on this h
 }
 
 #[test]
+fn an_answer_makes_the_plan_that_the_command_line_would_have_made() {
+    let env = [("HOST_VAR", "/srv")];
+    let full = include_str!("data/full.toml");
+    let answers = BTreeMap::from([("B".parse().unwrap(), "four".to_owned())]);
+    let asked = plan_of(full, "dev", &env, &Options::default()).unwrap();
+    let given = Options { env: answers.clone(), ..Options::default() };
+    assert_eq!(
+        asked.clone().with_answers(answers).unwrap(),
+        plan_of(full, "dev", &env, &given).unwrap()
+    );
+    let answer = |text: &str| BTreeMap::from([("B".parse().unwrap(), text.to_owned())]);
+    assert!(asked.clone().with_answers(answer("a\0b")).is_err());
+    let secret = asked.clone().with_answers(answer("ghp_0123456789abcdefghijklmnopqrstuvwxyz"));
+    assert_eq!(secret.unwrap().warnings.len(), asked.warnings.len() + 1);
+}
+
+#[test]
 fn a_plan_survives_json_and_holds_no_token_value() {
     let env = [("HOST_VAR", "/srv"), ("GITHUB_TOKEN", "planted-value")];
     let plan = plan_of(include_str!("data/full.toml"), "dev", &env, &Options::default()).unwrap();

@@ -8,7 +8,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use super::output::ask_line;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::stderr::note;
-use crate::manifest::{self, FILE_NAME, Provider, Slug};
+use crate::manifest::{self, Provider, Slug};
+use crate::manifest_files::FILE_NAME;
 
 /// Write bottle.toml and an agent's file for the project in this directory.
 ///

@@ -1,8 +1,8 @@
 //! `bottle launch`: boots a bottle and runs its agent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::plan_args::PlanArgs;
+use super::plan_args::{PlanArgs, plan_error};
 use super::preflight::{self, LaunchFlags};
 use super::unpulled::require_pulled;
 use crate::closure::Closure;
@@ -41,7 +41,7 @@ impl Args {
 pub(super) fn run(args: &PlanArgs, flags: &LaunchFlags, discard: bool, resume: bool) -> Result<u8> {
     let mut closure = Closure::load()?;
     let roots = Roots::from_environment()?;
-    let mut plan = args.plan(&closure, &BTreeMap::new())?;
+    let mut plan = args.plan(&closure)?;
     let mut given: BTreeSet<EnvName> = args.variables()?.into_keys().collect();
     credentials::require(&plan, &|name| {
         std::env::var_os(name).is_some_and(|value| !value.is_empty())
@@ -54,7 +54,7 @@ pub(super) fn run(args: &PlanArgs, flags: &LaunchFlags, discard: bool, resume: b
     if !plan.questions.is_empty() {
         let answers = preflight::ask(&plan.questions)?;
         given.extend(answers.keys().cloned());
-        plan = args.plan(&closure, &answers)?;
+        plan = plan.with_answers(answers).map_err(plan_error)?;
     }
     super::cleanup::sweep(&roots);
     preflight::agree(&plan, &given, workspace.as_ref(), &dir, flags)?;

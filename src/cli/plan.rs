@@ -1,7 +1,5 @@
 //! `bottle plan`: shows what a launch would do.
 
-use std::collections::BTreeMap;
-
 use super::output::print_json;
 use super::plan_args::PlanArgs;
 use crate::closure::Closure;
@@ -20,7 +18,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
-        let plan = self.plan.plan(&Closure::load()?, &BTreeMap::new())?;
+        let plan = self.plan.plan(&Closure::load()?)?;
         if self.json {
             print_json(&plan.redacted())?;
         } else {

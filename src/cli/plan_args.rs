@@ -8,7 +8,8 @@ use crate::credentials::login_file;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::git::{self, Config};
 use crate::machine::{Qemu, Smolvm};
-use crate::manifest::{self, EnvName, Provider, Search, Slug, TokenSource};
+use crate::manifest::{EnvName, Provider, Slug, TokenSource};
+use crate::manifest_files::{self, Search};
 use crate::plan::{self, Engine, Host, Identity, ImageFacts, LaunchPlan, Options, PlanError};
 use crate::provider::LoginFacts;
 use crate::values::Guest;
@@ -132,18 +133,13 @@ impl PlanArgs {
     }
 
     /// Reads the manifest and plans against this host.
-    pub(super) fn plan(
-        &self,
-        closure: &Closure,
-        answers: &BTreeMap<EnvName, String>,
-    ) -> Result<LaunchPlan> {
-        let manifest = manifest::load(&search(
+    pub(super) fn plan(&self, closure: &Closure) -> Result<LaunchPlan> {
+        let manifest = manifest_files::load(&search(
             self.start.clone().map_or_else(here, Ok)?,
             self.manifest.clone(),
         ))
         .map_err(|e| Error::new(ErrorKind::Config, e.to_string()))?;
-        let mut env = self.variables()?;
-        env.extend(answers.iter().map(|(n, v)| (n.clone(), v.clone())));
+        let env = self.variables()?;
         let slug = match &self.name {
             None => None,
             Some(name) => Some(
@@ -216,7 +212,7 @@ pub(super) fn here() -> Result<PathBuf> {
 /// How a manifest is searched for: from `start` upwards, or in `file`.
 pub(super) fn search(start: PathBuf, file: Option<PathBuf>) -> Search {
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|h| h.is_absolute());
-    let user_skills = home.as_ref().map(|h| h.join(manifest::USER_SKILLS));
+    let user_skills = home.as_ref().map(|h| h.join(manifest_files::USER_SKILLS));
     Search { start, file, home, user_skills }
 }
 

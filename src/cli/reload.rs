@@ -9,7 +9,8 @@ use crate::credentials::git::with_rules;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::stderr::note;
 use crate::live_policy::LivePolicy;
-use crate::manifest::{self, EgressChain, Manifest, find};
+use crate::manifest::{EgressChain, Manifest};
+use crate::manifest_files::{self, find};
 use crate::plan::{LaunchPlan, diff, not_reloadable, replan};
 use crate::state::Roots;
 use crate::supervise::Queue;
@@ -92,9 +93,9 @@ impl Args {
         Ok(0)
     }
 
-    /// Refuses an egress chain that reads its policy only at launch.
+    /// Refuses the chain whose pipelock reads its configuration only at launch.
     fn can_reload(&self, running: &LaunchPlan) -> Result<()> {
-        if running.bundle_egress == EgressChain::Bottle {
+        if running.bundle_egress != EgressChain::MitmproxyPipelock {
             return Ok(());
         }
         let message =
@@ -123,7 +124,7 @@ impl Args {
             }
             (None, Some(file)) => {
                 let start = file.parent().ok_or_else(|| gone(file))?.to_owned();
-                if file.file_name().is_some_and(|name| name == manifest::FILE_NAME) {
+                if file.file_name().is_some_and(|name| name == manifest_files::FILE_NAME) {
                     let search = plan_args::search(start, None);
                     if find(&search.start, search.home.as_deref()).as_deref() != Some(file) {
                         return Err(gone(file));
@@ -134,7 +135,7 @@ impl Args {
                 }
             }
         };
-        manifest::load(&search).map_err(|e| Error::new(ErrorKind::Config, e.to_string()))
+        manifest_files::load(&search).map_err(|e| Error::new(ErrorKind::Config, e.to_string()))
     }
 }
 
@@ -155,7 +156,11 @@ mod tests {
         let args = Args { name: "demo".into(), manifest: None };
         for chain in EgressChain::ALL {
             let running = LaunchPlan { bundle_egress: chain, ..demo_plan() };
-            assert_eq!(args.can_reload(&running).is_ok(), chain == EgressChain::Bottle, "{chain}");
+            assert_eq!(
+                args.can_reload(&running).is_ok(),
+                chain != EgressChain::MitmproxyPipelock,
+                "{chain}"
+            );
         }
     }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::files::{Files, inside};
 use super::tokens::{self, TokenNames};
+use super::url::base_url;
 use super::walk::{Tab, Val};
 use super::{
     Asking, Bottle, ByteSize, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, Interval,
     Provider, ProviderSettings, Resources, Slug, Supervise, Workspace, WorkspaceMode, egress, git,
-    quote,
 };
 
 use crate::provider::Auth;
@@ -274,26 +274,4 @@ fn settings(t: &Tab<'_>, files: &dyn Files) -> Option<ProviderSettings> {
         ca: ca?,
         ask: ask?,
     })
-}
-
-pub(super) fn base_url(v: &Val<'_>) -> Option<String> {
-    let text = v.line(2048)?;
-    let authority =
-        text.strip_prefix("https://").map(|rest| rest.split('/').next().unwrap_or_default());
-    let (host, port) = authority
-        .map_or(("", None), |a| a.split_once(':').map_or((a, None), |(h, p)| (h, Some(p))));
-    let host_ok = !host.contains('*') && host.parse::<bottle_policy::HostPattern>().is_ok();
-    let port_ok = port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
-    if host_ok
-        && port_ok
-        && text.bytes().all(|b| b.is_ascii_graphic())
-        && !text.contains(['?', '#', '\\'])
-    {
-        Some(text.to_owned())
-    } else {
-        v.none(
-            format!("`{}` is not an https URL: {}", v.path, quote(text)),
-            Some("such as https://api.example.com/v1".to_owned()),
-        )
-    }
 }

@@ -1,9 +1,9 @@
 //! `bottle.toml` and agent files → [`Manifest`]. Parse, don't validate: what leaves here needs no
 //! further check.
 //!
-//! [`load`] finds and reads real files; [`parse`] is the same on any [`Files`]. All faults of all
-//! files are reported at once, each with file, line and column. docs/manifest.md is the user's side
-//! of this module.
+//! [`parse`] works on any [`Files`]; [`crate::manifest_files`] finds and reads the real ones. All
+//! faults of all files are reported at once, each with file, line and column. docs/manifest.md
+//! describes the manifest for users.
 
 mod agent;
 mod bottle;
@@ -11,18 +11,17 @@ mod builtin;
 mod egress;
 mod error;
 mod files;
-mod find;
 mod git;
 mod limits;
 mod tokens;
 mod types;
+mod url;
 mod walk;
 
 use std::path::Path;
 
 pub use error::{ManifestError, ManifestErrors};
-pub use files::{DirFiles, Files, MAX_FILE, MemFiles, host_path, inside};
-pub use find::{FILE_NAME, Search, USER_SKILLS, find, load};
+pub use files::{Files, MAX_FILE, MemFiles, host_path, inside};
 pub use types::*;
 
 pub use crate::provider::{Provider, ProviderSettings, TokenSource};

@@ -1,6 +1,8 @@
 //! Manifest + host → [`LaunchPlan`]. Pure: no process, no file, no clock. The same input gives the
 //! same plan.
 
+mod answers;
+mod credential_prefixes;
 mod guest_env;
 mod inputs;
 mod planner;

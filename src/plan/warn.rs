@@ -10,15 +10,19 @@ use crate::manifest::{EgressChain, TokenSource, neutral};
 /// has none to read anyway).
 const BUDGET: usize = 2_000_000;
 
+/// A warning when a guest variable's value looks like a secret.
+pub(super) fn readable_secret(name: &str, value: &str) -> Option<String> {
+    let what = looks_secret(value)?;
+    Some(format!(
+        "{name} looks like {what} and would be readable in the guest; let a route inject it instead: inject = {{ token = {{ env = \"{name}\" }} }}"
+    ))
+}
+
 /// All warnings for a plan that is otherwise complete.
 pub(super) fn warnings(plan: &LaunchPlan, env_is_set: &dyn Fn(&str) -> bool) -> Vec<String> {
     let mut out = Vec::new();
     for (name, value) in &plan.env {
-        if let Some(what) = looks_secret(value) {
-            out.push(format!(
-                "{name} looks like {what} and would be readable in the guest; let a route inject it instead: inject = {{ token = {{ env = \"{name}\" }} }}"
-            ));
-        }
+        out.extend(readable_secret(name.as_str(), value));
     }
     if let Some(what) = plan.command.iter().find_map(|word| looks_secret(word)) {
         out.push(format!(

@@ -27,6 +27,8 @@ pub(super) enum Check {
     Allowed,
     /// Beside a route that is passthrough there is none.
     Passthrough,
+    /// Choices of a question cannot be confused.
+    Choices,
     /// Only what this bottle has can be changed.
     Known,
     /// Only this bottle's own documents are its queue.

@@ -10,7 +10,7 @@ use super::manifest_edit::Edit;
 use super::outcome::{Approval, Rejection, decision, reject};
 use super::policy_change::{granted, with_git, without_git};
 use super::proposal::{
-    Decide, Decision, DecisionOutcome, Effect, LONGEST_GRANT, Proposal, Scope, Verdict,
+    Decide, Decision, DecisionOutcome, Effect, LONGEST_GRANT, Proposal, Scope, Verdict, chosen,
 };
 use super::state::BrokerState;
 use crate::live_policy::{LivePolicy, Reloadable};
@@ -113,6 +113,7 @@ impl BrokerState {
         let Some(answer) = answer.filter(|a| !a.trim().is_empty()) else {
             return reject("a question needs an answer");
         };
+        let answer = chosen(&proposal.ask, &answer);
         let text = Said::new(&answer, bottle_policy::TEXT_CAP).to_string();
         proposal.state = ProposalState::Approved;
         proposal.decision = Some(decision(by, Some(text.clone())));
@@ -164,7 +165,7 @@ impl BrokerState {
             format!("proposal {} cannot be put in force, and is open again: {why}", proposal.id);
         self.record("failed", AuditVerdict::Deny, &proposal, why.clone())
             .map_err(Rejection::new)?;
-        self.queue.put(proposal.clone()).map_err(|e| Rejection::new(e.chain()))?;
+        self.queue.put(proposal.clone()).map_err(Rejection::from)?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
         reject(why)
     }

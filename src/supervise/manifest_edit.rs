@@ -9,7 +9,8 @@ use super::proposal::Scope;
 use super::save::edit_manifest;
 use super::state::BrokerState;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::manifest::{DirFiles, USER_SKILLS, parse};
+use crate::manifest::parse;
+use crate::manifest_files::{DirFiles, USER_SKILLS};
 
 impl BrokerState {
     /// The changed manifest, where the scope asks for one.

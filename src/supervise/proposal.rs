@@ -7,6 +7,7 @@
 use bottle_policy::{Ask, ProposalState, ProposalStatus, Risk, RouteAsk, Said};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::values::Interval;
 
 /// How long a proposal waits for a decision when the manifest does not say.
@@ -164,6 +165,35 @@ pub enum DecisionOutcome {
         /// What to do.
         hint: Option<String>,
     },
+}
+
+impl DecisionOutcome {
+    /// What was done about the proposal `name` (`BOTTLE/N`), for the operator.
+    ///
+    /// # Errors
+    /// `Config`: nothing was decided, with the reason and what to type.
+    pub fn into_result(self, name: &str) -> Result<String> {
+        match self {
+            Self::Done { text } => Ok(text),
+            Self::Outdated { .. } => Err(Error::new(
+                ErrorKind::Config,
+                format!("the policy has changed since {name} was asked; look at it again"),
+            )
+            .hint(format!("bottle proposals show {name}"))),
+            Self::Refused { why, hint } => {
+                let refused = Error::new(ErrorKind::Config, why);
+                Err(hint.into_iter().fold(refused, Error::hint))
+            }
+        }
+    }
+}
+
+/// The answer to a question that `text` means: the choice of that number, or `text` itself.
+#[must_use]
+pub fn chosen(ask: &Ask, text: &str) -> String {
+    let Ask::Question { choices, .. } = ask else { return text.to_owned() };
+    let number = text.trim().parse::<usize>().ok().and_then(|n| n.checked_sub(1));
+    number.and_then(|n| choices.get(n)).map_or_else(|| text.to_owned(), ToString::to_string)
 }
 
 impl Proposal {

@@ -198,7 +198,7 @@ impl BrokerState {
         );
         self.record(proposal.state.as_str(), verdict, proposal, text).map_err(Rejection::new)?;
         self.reach(Step::Recorded).await;
-        self.queue.put(proposal.clone()).map_err(|e| Rejection::new(e.chain()))?;
+        self.queue.put(proposal.clone()).map_err(Rejection::from)?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
         Ok(())
     }
@@ -212,7 +212,7 @@ impl BrokerState {
         if let Some(d) = &mut proposal.decision {
             d.effect = effect;
         }
-        self.queue.put(proposal.clone()).map_err(|e| Rejection::new(e.chain()))?;
+        self.queue.put(proposal.clone()).map_err(Rejection::from)?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
         Ok(())
     }

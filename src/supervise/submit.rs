@@ -159,9 +159,38 @@ impl BrokerState {
             {
                 Err("this bottle has this repository; propose_ref asks for branches".to_owned())
             }
+            Ask::Question { choices, .. } if self.checks.enabled(Check::Choices) => {
+                check_choices(choices)
+            }
             Ask::GitUpstream { .. } | Ask::Question { .. } => Ok(()),
         }
     }
+}
+
+/// Refuses choices that an operator could confuse: two that look the same, and a number that is not
+/// the choice's own.
+fn check_choices(choices: &[Said]) -> Result<(), String> {
+    let plain = |choice: &Said| {
+        let text = choice.to_string().to_lowercase();
+        text.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
+    };
+    let all: Vec<String> = choices.iter().map(plain).collect();
+    for (i, choice) in all.iter().enumerate() {
+        if choice.is_empty() {
+            return Err(format!("choice {} is empty", i + 1));
+        }
+        if let Some(same) = all[..i].iter().position(|other| other == choice) {
+            return Err(format!("choices {} and {} are the same: {choice}", same + 1, i + 1));
+        }
+        // A person who types 2 means the second choice.
+        if choice.parse::<usize>().is_ok_and(|n| n != i + 1 && (1..=all.len()).contains(&n)) {
+            return Err(format!(
+                "choice {} is the number of another choice; say it in words",
+                i + 1
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether `ask` is what was denied, or more.

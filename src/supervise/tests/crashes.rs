@@ -305,3 +305,20 @@ fn an_edit_is_kept_as_what_was_approved() {
     let granted = w.policies().routes.routes.pop().unwrap();
     assert_eq!((granted.host, granted.methods, granted.tls), (edited.host, edited.methods, false));
 }
+
+#[test]
+fn a_number_answers_with_its_choice_and_text_with_itself() {
+    for (typed, answer) in
+        [("2", "drop it"), (" 1 ", "keep it"), ("3", "3"), ("neither", "neither")]
+    {
+        let mut w = World::new(&[]);
+        let choices = ["keep it", "drop it"].map(|c| Said::new(c, 99)).to_vec();
+        let id = w.ask(Ask::Question { text: Said::new("which?", 99), choices });
+        let verdict = w.verdict(id, Yes { answer: Some(typed), ..Yes::default() });
+        w.decide(id, verdict).unwrap();
+        assert_eq!(w.on_disk(id).decision.unwrap().text.as_deref(), Some(answer), "{typed}");
+    }
+    let mut w = World::new(&[]);
+    let numbers = ["1", "2", "10"].map(|c| Said::new(c, 99)).to_vec();
+    assert!(w.asks(Ask::Question { text: Said::new("how many?", 99), choices: numbers }));
+}

@@ -158,10 +158,22 @@ pub const CASES: &[Case] = &[
     Case("a second route beside one without interception", Check::Passthrough, &[], |w| w.asks(route("a.pinned.test", "/x"))),
     Case("all names around one without interception", Check::Passthrough, &[], |w| w.asks(route("*.pinned.test", "/x"))),
     Case("a branch of a repository that there is not", Check::Known, &[], |w| w.asks(super::Ask::Ref { upstream: "y".parse().unwrap(), branches: vec!["a".parse().unwrap()] })),
+    // Choices of a question that an operator could confuse.
+    Case("two choices that differ in case", Check::Choices, &[], |w| w.asks(choices(&["Yes", "yes"]))),
+    Case("two choices that differ in spaces", Check::Choices, &[], |w| w.asks(choices(&["drop it", " drop  it "]))),
+    Case("two choices that differ in a full stop", Check::Choices, &[], |w| w.asks(choices(&["Stop", "stop."]))),
+    Case("an empty choice", Check::Choices, &[], |w| w.asks(choices(&["yes", " "]))),
+    Case("a choice that is another one's number", Check::Choices, &[], |w| w.asks(choices(&["2", "delete all"]))),
+    Case("choices that are each other's numbers", Check::Choices, &[], |w| w.asks(choices(&["2", "1"]))),
     // Documents that are not of this queue.
     Case("another bottle's document in this queue", Check::Own, &[Check::Expired], |w| smuggled(w, |p| p.bottle = "other".into())),
     Case("a document under another number", Check::Own, &[Check::Expired], |w| smuggled(w, |p| p.id = 8)),
 ];
+
+fn choices(all: &[&str]) -> super::Ask {
+    let choices = all.iter().map(|c| super::Said::new(c, 99)).collect();
+    super::Ask::Question { text: super::Said::new("which?", 99), choices }
+}
 
 /// A document that somebody put into the queue's directory before the launch: whether it can be
 /// approved.

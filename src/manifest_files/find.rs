@@ -3,8 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::files::{DirFiles, read_capped};
-use super::{Location, Manifest, ManifestError, ManifestErrors, WorkspaceMode, parse};
+use super::dir_files::{DirFiles, read_capped};
+use crate::manifest::{Manifest, ManifestError, ManifestErrors, WorkspaceMode, parse};
+use crate::values::Location;
 
 /// The manifest's file name.
 pub const FILE_NAME: &str = "bottle.toml";
