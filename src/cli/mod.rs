@@ -67,47 +67,28 @@ pub struct Cli {
     command: Command,
 }
 
+/// Each command's help is the documentation of its `Args`.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Boot a bottle, run its agent and tear everything down.
     Launch(launch::Args),
-    /// Write a manifest for the project in this directory.
     Init(init::Args),
-    /// Show what a launch would do, without doing it.
     Plan(plan::Args),
-    /// Show the bottles of this user.
     List(list::Args),
-    /// Continue a stopped bottle and its agent's conversation.
     Resume(resume::Args),
-    /// Show what a bottle changed in the project.
     Diff(diff::Args),
-    /// Bring a bottle's changes into the project.
     Pull(pull::Args),
-    /// Run a command in a running bottle.
     Exec(exec::Args),
-    /// Show what a bottle did: each request, what was decided, and why.
     Logs(logs::Args),
-    /// Check audit logs.
     Audit(audit::Args),
-    /// Show what agents ask for, and decide on it.
     Proposals(proposals::Args),
-    /// Show bottles, what their agents ask for and what they do, on one screen.
     Dashboard(dashboard::Args),
-    /// Serve the dashboard to a browser on this machine.
     Web(web::Args),
-    /// Read a running bottle's manifest again and apply its new routes and git rules.
     Reload(reload::Args),
-    /// Convert an OCI archive to an image for smolvm.
     Pack(pack::Args),
-    /// Tear down a running bottle.
     Stop(stop::Args),
-    /// Delete a bottle that is not running, with its audit log.
     Rm(rm::Args),
-    /// Tear down what crashed launches left behind.
     Cleanup(cleanup::Args),
-    /// Check whether bottles can run here, and say what to do if not.
     Doctor(doctor::Args),
-    /// Print shell completions.
     Completions(completions::Args),
 }
 

@@ -12,7 +12,7 @@ use crate::state::Roots;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Listen on this port of 127.0.0.1 (default: a free one).
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
     port: u16,
 }
 

@@ -29,13 +29,7 @@ pub fn plan(
     host: &Host<'_>,
     options: &Options,
 ) -> Result<LaunchPlan, PlanError> {
-    let found = manifest.agents.iter().find(|(name, _)| name.as_str() == agent);
-    let (name, agent) = found.ok_or_else(|| unknown_agent(manifest, agent))?;
-    let Some(bottle) = manifest.bottles.get(&agent.bottle) else {
-        // The parser checks the reference; a manifest that was built in code may lack it.
-        let message = format!("no bottle `{}`", agent.bottle);
-        return Err(ManifestErrors::from(error(&agent.at, "bottle", message, None)).into());
-    };
+    let (name, agent, bottle) = agent_and_bottle(manifest, agent)?;
     let mut faults = Vec::new();
     let image = image(agent, bottle, host, &mut faults);
     let (env, questions) = guest_env(bottle, host, options, &mut faults);
@@ -61,9 +55,7 @@ pub fn plan(
     let policy = Policy::new(routes.collect());
     let repositories = bottle.git.iter().map(|g| g.spec.clone());
     let git: Vec<GitSpec> = repositories.chain(ours.repository.map(GitSpec::from)).collect();
-    let mut daemons = vec![Daemon::Egress];
-    daemons.extend((!git.is_empty()).then_some(Daemon::GitGate));
-    daemons.extend(bottle.supervise.is_some().then_some(Daemon::Supervise));
+    let daemons = daemons(&git, bottle);
     let mut plan = LaunchPlan {
         version: VERSION,
         agent: name.clone(),
@@ -91,18 +83,41 @@ pub fn plan(
         supervise: bottle.supervise.is_some(),
         asking: bottle.supervise.as_ref().map(|s| s.asking.clone()).unwrap_or_default(),
         identity: host.identity.clone().filter(|_| agent.provider.commits_as_operator),
-        workspace: PlannedWorkspace {
-            mode: bottle.workspace.mode,
-            path: bottle.workspace.path.clone(),
-        },
-        given: Overrides {
-            env: options.env.keys().cloned().collect(),
-            command: !options.command.is_empty(),
-        },
+        workspace: planned_workspace(bottle),
+        given: overrides(options),
         warnings: Vec::new(),
     };
     plan.warnings = warnings(&plan, &is_set);
     Ok(plan)
+}
+
+fn agent_and_bottle<'a>(
+    manifest: &'a Manifest,
+    wanted: &str,
+) -> Result<(&'a Slug, &'a Agent, &'a Bottle), PlanError> {
+    let found = manifest.agents.iter().find(|(name, _)| name.as_str() == wanted);
+    let (name, agent) = found.ok_or_else(|| unknown_agent(manifest, wanted))?;
+    // The parser checks the reference; a manifest that was built in code may lack the bottle.
+    let bottle = manifest.bottles.get(&agent.bottle).ok_or_else(|| {
+        let message = format!("no bottle `{}`", agent.bottle);
+        ManifestErrors::from(error(&agent.at, "bottle", message, None))
+    })?;
+    Ok((name, agent, bottle))
+}
+
+fn daemons(git: &[GitSpec], bottle: &Bottle) -> Vec<Daemon> {
+    let mut daemons = vec![Daemon::Egress];
+    daemons.extend((!git.is_empty()).then_some(Daemon::GitGate));
+    daemons.extend(bottle.supervise.is_some().then_some(Daemon::Supervise));
+    daemons
+}
+
+fn planned_workspace(bottle: &Bottle) -> PlannedWorkspace {
+    PlannedWorkspace { mode: bottle.workspace.mode, path: bottle.workspace.path.clone() }
+}
+
+fn overrides(options: &Options) -> Overrides {
+    Overrides { env: options.env.keys().cloned().collect(), command: !options.command.is_empty() }
 }
 
 /// The manifest's file; `None` for what is built in.

@@ -40,47 +40,17 @@ impl BrokerState {
             branches.retain(|b| rules.is_none_or(|r| !r.branches.contains(b)));
         }
         self.may_ask(&ask, &policies)?;
-        let enabled = |guard| self.checks.enabled(guard);
-        if let Some(same) = self
-            .queue
-            .all()
-            .find(|p| enabled(Check::Same) && p.state == ProposalState::Pending && p.ask == ask)
-        {
+        if let Some(same) = self.pending_same(&ask) {
             return Ok(same.status());
         }
-        self.denied.retain(|(at, _)| at.elapsed() < STAYS_DENIED);
-        let denied = self
-            .denied
-            .iter()
-            .filter_map(|(_, id)| self.queue.get(*id))
-            .find(|p| enabled(Check::Denied) && is_no_less(&ask, &p.ask));
-        if let Some(denied) = denied {
-            return Err(format!(
-                "this was denied (proposal {}, {}); ask for less, or go on without it",
-                denied.id,
-                denied.status().text
-            ));
-        }
+        self.check_denied(&ask)?;
         let replaced: Vec<Proposal> = self
             .queue
             .pending()
             .into_iter()
-            .filter(|p| enabled(Check::Replaced) && p.ask.is_about_the_same(&ask))
+            .filter(|p| self.checks.enabled(Check::Replaced) && p.ask.is_about_the_same(&ask))
             .collect();
-        if enabled(Check::Pending) && self.queue.pending().len() - replaced.len() >= MAX_PENDING {
-            return Err(format!(
-                "{MAX_PENDING} proposals wait for a decision already; wait for one with proposal_status"
-            ));
-        }
-        while self.made.front().is_some_and(|at| at.elapsed() >= PERIOD) {
-            self.made.pop_front();
-        }
-        if self.checks.enabled(Check::Rate) && self.made.len() >= MAX_NEW_PER_PERIOD {
-            return Err(format!(
-                "{MAX_NEW_PER_PERIOD} proposals in {} minutes are enough; go on with something else for a while",
-                PERIOD.as_secs() / 60
-            ));
-        }
+        self.check_limits(replaced.len())?;
         let id = self.queue.next_id();
         let proposal = Proposal {
             version: 1,
@@ -114,6 +84,46 @@ impl BrokerState {
         }
         notify(&self.plan.asking.notify, &proposal);
         Ok(proposal.status())
+    }
+
+    /// The pending proposal that asks for exactly this.
+    fn pending_same(&self, ask: &Ask) -> Option<&Proposal> {
+        let mut all = self.queue.all().filter(|_| self.checks.enabled(Check::Same));
+        all.find(|p| p.state == ProposalState::Pending && p.ask == *ask)
+    }
+
+    /// Refuses what was denied a short time ago.
+    fn check_denied(&mut self, ask: &Ask) -> Result<(), String> {
+        self.denied.retain(|(at, _)| at.elapsed() < STAYS_DENIED);
+        let mut denied = self.denied.iter().filter_map(|(_, id)| self.queue.get(*id));
+        match denied.find(|p| self.checks.enabled(Check::Denied) && is_no_less(ask, &p.ask)) {
+            Some(denied) => Err(format!(
+                "this was denied (proposal {}, {}); ask for less, or go on without it",
+                denied.id,
+                denied.status().text
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses more proposals than a person can decide, `replaced` of which would go.
+    fn check_limits(&mut self, replaced: usize) -> Result<(), String> {
+        let pending = self.queue.pending().len() - replaced;
+        if self.checks.enabled(Check::Pending) && pending >= MAX_PENDING {
+            return Err(format!(
+                "{MAX_PENDING} proposals wait for a decision already; wait for one with proposal_status"
+            ));
+        }
+        while self.made.front().is_some_and(|at| at.elapsed() >= PERIOD) {
+            self.made.pop_front();
+        }
+        if self.checks.enabled(Check::Rate) && self.made.len() >= MAX_NEW_PER_PERIOD {
+            return Err(format!(
+                "{MAX_NEW_PER_PERIOD} proposals in {} minutes are enough; go on with something else for a while",
+                PERIOD.as_secs() / 60
+            ));
+        }
+        Ok(())
     }
 
     /// Refuses what no person needs to be asked.
