@@ -99,7 +99,7 @@ impl Args {
                 .hint("--name with another name"));
         }
         std::fs::create_dir_all(here.join("agents"))
-            .context(ErrorKind::Config, || "cannot make agents/".into())?;
+            .context(ErrorKind::Io, || "cannot make agents/".into())?;
         for (path, text) in &files {
             new_file(&here.join(path), text)?;
             note(format_args!("bottle: wrote {path}"));
@@ -166,8 +166,8 @@ fn new_file(path: &Path, text: &str) -> Result<()> {
         .write(true)
         .create_new(true)
         .open(path)
-        .context(ErrorKind::Config, what)?;
-    file.write_all(text.as_bytes()).context(ErrorKind::Config, what)
+        .context(ErrorKind::Io, what)?;
+    file.write_all(text.as_bytes()).context(ErrorKind::Io, what)
 }
 
 /// Adds [`IGNORED_FILE`] to .gitignore; true when it was not there.
@@ -177,14 +177,13 @@ fn ignore(dir: &Path) -> Result<bool> {
     let old = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(e).context(ErrorKind::Config, what),
+        Err(e) => return Err(e).context(ErrorKind::Io, what),
     };
     if old.lines().any(|line| line.trim() == IGNORED_FILE) {
         return Ok(false);
     }
     let gap = if old.is_empty() || old.ends_with('\n') { "" } else { "\n" };
-    std::fs::write(&path, format!("{old}{gap}{IGNORED_FILE}\n"))
-        .context(ErrorKind::Config, what)?;
+    std::fs::write(&path, format!("{old}{gap}{IGNORED_FILE}\n")).context(ErrorKind::Io, what)?;
     Ok(true)
 }
 
