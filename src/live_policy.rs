@@ -1,5 +1,5 @@
-//! Another policy for a running bottle: the file is swapped, and the daemon says in its audit log
-//! what it made of it.
+//! The policies in force in a running bottle. A new one replaces the policy's file; the daemon
+//! watches the file and confirms or refuses the policy in its audit log.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -8,24 +8,25 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bottle_policy::audit::{AuditRecord, AuditVerdict};
-use bottle_policy::{GRANTED_ROUTE_PREFIX, GatePolicy, Policy, PolicyTextError};
+use bottle_policy::{Ask, GRANTED_ROUTE_PREFIX, GatePolicy, Policy, PolicyTextError};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::error::{Context, Error, Kind, Result};
-use crate::plan::{DEMO_HOST, LaunchPlan};
-use crate::provider;
-use crate::state::{BottleDir, Phase, write_private};
-use crate::supervise::Policies;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::fs::write_private;
+use crate::plan::LaunchPlan;
+use crate::provider::DEMO_HOST;
+use crate::state::{BottleDir, Phase};
 
-/// How long the daemon may take to say that a policy is in force.
-const DEADLINE: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(2);
+/// How long the daemon may take to confirm a policy.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(2);
+/// How often the audit log is read for the confirmation.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// Largest policy file, bytes.
-const MAX: u64 = 4 << 20;
+const MAX_POLICY_BYTES: u64 = 4 << 20;
 
-/// A policy that its daemon takes anew while it runs.
+/// A policy that its daemon reloads while it runs.
 pub trait Reloadable: serde::Serialize + Sized {
-    /// The daemon, as its audit lines name it.
+    /// The daemon's name in its audit lines.
     const DAEMON: &'static str;
     /// The policy's file in the bottle's runtime directory.
     const FILE: &'static str;
@@ -36,7 +37,7 @@ pub trait Reloadable: serde::Serialize + Sized {
     /// Line, column and key.
     fn read(text: &[u8]) -> Result<Self, PolicyTextError>;
 
-    /// What the daemon calls it.
+    /// The digest by which the daemon names it.
     fn identity(&self) -> String;
 
     /// The daemon's audit log.
@@ -56,7 +57,7 @@ impl Reloadable for Policy {
     }
 
     fn audit(dir: &BottleDir) -> PathBuf {
-        dir.audit()
+        dir.audit().into()
     }
 }
 
@@ -73,24 +74,44 @@ impl Reloadable for GatePolicy {
     }
 
     fn audit(dir: &BottleDir) -> PathBuf {
-        dir.git_audit()
+        dir.git_audit().into()
     }
 }
 
-/// What is in force in the running bottle `dir`.
+/// The policies of a bottle's daemons.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LivePolicies {
+    /// The policy of egress.
+    pub routes: Policy,
+    /// The policy of git-gate, if the bottle has it.
+    pub git: Option<GatePolicy>,
+}
+
+impl LivePolicies {
+    /// Digest of the policy that `ask` would change.
+    #[must_use]
+    pub fn digest_for(&self, ask: &Ask) -> String {
+        match (ask, &self.git) {
+            (Ask::Ref { .. } | Ask::Finding { .. }, Some(git)) => git.digest(),
+            _ => self.routes.digest(),
+        }
+    }
+}
+
+/// The policies in force in the running bottle `dir`.
 ///
 /// # Errors
 /// `Config` when it cannot be read: the bottle does not run.
-pub fn in_force(dir: &BottleDir) -> Result<Policies> {
-    let routes = InForce::<Policy>::policy_of(dir)?;
+pub fn in_force(dir: &BottleDir) -> Result<LivePolicies> {
+    let routes = LivePolicy::<Policy>::policy_of(dir)?;
     let has_git = dir.recorded_control_socket().with_file_name(GatePolicy::FILE).exists();
-    let git = has_git.then(|| InForce::<GatePolicy>::policy_of(dir)).transpose()?;
-    Ok(Policies { routes, git })
+    let git = has_git.then(|| LivePolicy::<GatePolicy>::policy_of(dir)).transpose()?;
+    Ok(LivePolicies { routes, git })
 }
 
-/// The policy file of a running bottle, held against other reloads.
+/// The policy in force in a running bottle, locked against other reloads.
 #[derive(Debug)]
-pub struct InForce<P = Policy> {
+pub struct LivePolicy<P = Policy> {
     file: PathBuf,
     audit: PathBuf,
     bytes: Vec<u8>,
@@ -99,14 +120,14 @@ pub struct InForce<P = Policy> {
     _held: Flock<File>,
 }
 
-impl<P: Reloadable> InForce<P> {
-    /// Reads what is in force in the running bottle `dir`.
+impl<P: Reloadable> LivePolicy<P> {
+    /// Reads and locks the policy in force in the running bottle `dir`.
     ///
     /// # Errors
     /// `Usage` when it does not run (or is still starting), or when another reload is under way.
     pub fn read(dir: &BottleDir) -> Result<Self> {
         let absent = || {
-            Error::new(Kind::Usage, format!("bottle {:?} is not running", dir.slug()))
+            Error::new(ErrorKind::Usage, format!("bottle {:?} is not running", dir.slug()))
                 .hint("bottle list")
         };
         let status = dir
@@ -114,7 +135,7 @@ impl<P: Reloadable> InForce<P> {
             .filter(|s| s.alive && s.metadata.phase == Phase::Running)
             .ok_or_else(absent)?;
         let lock = dir.plan().with_file_name(format!("reload-{}.lock", P::DAEMON));
-        Self::at(status.metadata.runtime.join(P::FILE), P::audit(dir), &lock)
+        Self::at(status.metadata.runtime.join(P::FILE).into(), P::audit(dir), lock.as_ref())
     }
 
     fn at(file: PathBuf, audit: PathBuf, lock: &Path) -> Result<Self> {
@@ -125,34 +146,34 @@ impl<P: Reloadable> InForce<P> {
             .write(true)
             .mode(0o600)
             .open(lock)
-            .context(Kind::Config, what)?;
+            .context(ErrorKind::Io, what)?;
         let held =
             Flock::lock(held, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
                 nix::errno::Errno::EWOULDBLOCK => {
-                    Error::new(Kind::Usage, "another reload of this bottle is under way")
+                    Error::new(ErrorKind::Usage, "another reload of this bottle is under way")
                 }
-                e => Error::new(Kind::Config, format!("cannot lock {}: {e}", lock.display())),
+                e => Error::new(ErrorKind::Config, format!("cannot lock {}: {e}", lock.display())),
             })?;
         let what = || format!("cannot read {}", file.display());
         let mut bytes = Vec::new();
         File::open(&file)
-            .context(Kind::Config, what)?
-            .take(MAX)
+            .context(ErrorKind::Config, what)?
+            .take(MAX_POLICY_BYTES)
             .read_to_end(&mut bytes)
-            .context(Kind::Config, what)?;
-        let policy = P::read(&bytes).context(Kind::Config, what)?;
-        Ok(Self { file, audit, bytes, policy, deadline: DEADLINE, _held: held })
+            .context(ErrorKind::Config, what)?;
+        let policy = P::read(&bytes).context(ErrorKind::Config, what)?;
+        Ok(Self { file, audit, bytes, policy, deadline: CONFIRM_DEADLINE, _held: held })
     }
 
-    /// What is in force in `dir`, without holding it.
+    /// The policy in force in `dir`, without the lock.
     ///
     /// # Errors
     /// `Config` when it cannot be read: the bottle does not run.
     pub fn policy_of(dir: &BottleDir) -> Result<P> {
         let file = dir.recorded_control_socket().with_file_name(P::FILE);
-        let bytes = std::fs::read(&file)
-            .context(Kind::Config, || format!("cannot read {}", file.display()))?;
-        P::read(&bytes).context(Kind::Config, || format!("cannot read {}", file.display()))
+        let bytes =
+            std::fs::read(&file).context(ErrorKind::Config, || format!("cannot read {file}"))?;
+        P::read(&bytes).context(ErrorKind::Config, || format!("cannot read {file}"))
     }
 
     /// The policy.
@@ -161,25 +182,27 @@ impl<P: Reloadable> InForce<P> {
         &self.policy
     }
 
-    /// Puts `policy` in its place and waits until the daemon says that it is in force.
+    /// Replaces it by `policy` and waits until the daemon confirms that.
     ///
     /// # Errors
-    /// `Config` when the daemon refuses it, `Engine` when it says nothing for 2 s. The file is as
-    /// it was then.
+    /// `Config` when the daemon refuses it, `Engine` when it does not answer for 2 s. The old file is
+    /// restored then.
     pub fn replace(self, policy: &P) -> Result<()> {
         let what = || format!("cannot read {}", self.audit.display());
-        let mut log = File::open(&self.audit).context(Kind::Config, what)?;
-        log.seek(SeekFrom::End(0)).context(Kind::Config, what)?;
-        let json = serde_json::to_vec_pretty(policy)
-            .context(Kind::Internal, || "cannot write the policy".into())?;
-        if json.len() as u64 >= MAX {
-            return Err(Error::new(Kind::Config, "the policy is larger than 4 MiB"));
+        let mut log = File::open(&self.audit).context(ErrorKind::Io, what)?;
+        log.seek(SeekFrom::End(0)).context(ErrorKind::Io, what)?;
+        // Compact, so that the digest of the file is that of the policy: mitmproxy's addon knows a
+        // policy by the file's bytes.
+        let json = serde_json::to_vec(policy)
+            .context(ErrorKind::Internal, || "cannot write the policy".into())?;
+        if json.len() as u64 >= MAX_POLICY_BYTES {
+            return Err(Error::new(ErrorKind::Config, "the policy is larger than 4 MiB"));
         }
         write_private(&self.file, &json)?;
         let answer = self.answer(&mut log, &policy.identity());
         if answer.is_err() {
-            // The daemon passes over the policy that is in force already; an answer that comes late
-            // is undone by this.
+            // The daemon ignores the policy that is in force already. If it confirms late, this
+            // makes it go back.
             write_private(&self.file, &self.bytes)?;
         }
         answer
@@ -191,7 +214,7 @@ impl<P: Reloadable> InForce<P> {
         loop {
             let late = began.elapsed() > self.deadline; // then this is the last look
             log.read_to_end(&mut text)
-                .context(Kind::Config, || format!("cannot read {}", self.audit.display()))?;
+                .context(ErrorKind::Io, || format!("cannot read {}", self.audit.display()))?;
             let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
             for line in text.drain(..whole).as_slice().split(|b| *b == b'\n') {
                 if let Some(answer) = answers(P::DAEMON, line, digest) {
@@ -201,7 +224,7 @@ impl<P: Reloadable> InForce<P> {
             if late {
                 let seconds = self.deadline.as_secs_f64();
                 return Err(Error::new(
-                    Kind::Engine,
+                    ErrorKind::Engine,
                     format!(
                         "{} did not answer within {seconds} s; the old policy stays",
                         P::DAEMON
@@ -209,19 +232,19 @@ impl<P: Reloadable> InForce<P> {
                 )
                 .hint(format!("bottle logs NAME --daemon {}", P::DAEMON)));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
-impl InForce {
-    /// Fills in what only the launch knows: what the operator granted to it, and where the demo's
-    /// upstream is.
+impl LivePolicy {
+    /// Adds to `policy` what only the launch knows: routes that the operator granted, and the
+    /// address of the demo's upstream.
     pub fn complete(&self, plan: &LaunchPlan, policy: &mut Policy) {
         policy.routes.extend(
             self.policy.routes.iter().filter(|r| r.name.starts_with(GRANTED_ROUTE_PREFIX)).cloned(),
         );
-        if !provider::needs_demo_upstream(plan) {
+        if !plan.provider.needs_demo_upstream {
             return;
         }
         let Some(demo) = self.policy.routes.iter().find(|r| r.host.as_str() == DEMO_HOST) else {
@@ -234,7 +257,7 @@ impl InForce {
     }
 }
 
-/// What a line of the audit log says about the policy `digest`, if it says something.
+/// The daemon's answer about the policy `digest`, if this line of the audit log is one.
 fn answers(daemon: &str, line: &[u8], digest: &str) -> Option<Result<()>> {
     let event = serde_json::from_slice::<AuditRecord>(line).ok()?.what;
     if event.event != "policy" || event.daemon != daemon {
@@ -242,12 +265,12 @@ fn answers(daemon: &str, line: &[u8], digest: &str) -> Option<Result<()>> {
     }
     let reason = event.reason.unwrap_or_default();
     match event.verdict {
-        // Another policy than ours may have come into force in between.
+        // A confirmation of another policy may come in between.
         AuditVerdict::Allow => {
             reason.starts_with(&format!("policy {digest} in force")).then_some(Ok(()))
         }
         AuditVerdict::Deny => {
-            Some(Err(Error::new(Kind::Config, format!("{daemon} refuses it: {reason}"))))
+            Some(Err(Error::new(ErrorKind::Config, format!("{daemon} refuses it: {reason}"))))
         }
     }
 }
@@ -258,6 +281,7 @@ mod tests {
 
     use bottle_policy::Route;
     use bottle_policy::audit::{AuditEvent, AuditWriter, Line};
+    use sha2::{Digest, Sha256};
 
     use super::*;
 
@@ -282,13 +306,13 @@ mod tests {
             self.0.path().join("policy.json")
         }
 
-        fn in_force(&self, ms: u64) -> Result<InForce> {
-            let found = InForce::at(
+        fn in_force(&self, ms: u64) -> Result<LivePolicy> {
+            let found = LivePolicy::at(
                 self.file(),
                 self.0.path().join("audit"),
                 &self.0.path().join("reload.lock"),
             );
-            found.map(|f| InForce { deadline: Duration::from_millis(ms), ..f })
+            found.map(|f| LivePolicy { deadline: Duration::from_millis(ms), ..f })
         }
 
         /// A daemon that waits for another policy and answers; before it there is other traffic.
@@ -297,9 +321,12 @@ mod tests {
             answer: impl FnOnce(&Policy) -> Option<AuditEvent> + Send + 'static,
         ) -> std::thread::JoinHandle<()> {
             let log = AuditWriter::open(&self.0.path().join("audit"), "egress").unwrap();
-            // An answer from before is none to this reload.
-            log.append(Line::Opening, said(AuditVerdict::Allow, &policy("new.example").digest()))
-                .unwrap();
+            // An earlier answer does not count for this reload.
+            log.append(
+                Line::Opening,
+                answer_line(AuditVerdict::Allow, &policy("new.example").digest()),
+            )
+            .unwrap();
             let file = self.file();
             std::thread::spawn(move || {
                 let began = Instant::now();
@@ -311,7 +338,8 @@ mod tests {
                             AuditEvent::new("egress", "request", AuditVerdict::Deny),
                         )
                         .unwrap();
-                        log.append(Line::Opening, said(AuditVerdict::Allow, "0000")).unwrap();
+                        log.append(Line::Opening, answer_line(AuditVerdict::Allow, "0000"))
+                            .unwrap();
                         answer(&now).map(|event| log.append(Line::Opening, event).unwrap());
                         return;
                     }
@@ -322,7 +350,7 @@ mod tests {
         }
     }
 
-    fn said(verdict: AuditVerdict, digest: &str) -> AuditEvent {
+    fn answer_line(verdict: AuditVerdict, digest: &str) -> AuditEvent {
         let reason = match verdict {
             AuditVerdict::Allow => format!("policy {digest} in force, was 1234"),
             AuditVerdict::Deny => "the policy 1234 stays in force: routes[0] is odd".to_owned(),
@@ -333,7 +361,7 @@ mod tests {
     #[test]
     fn a_new_policy_is_swapped_in_and_waited_for() {
         let bottle = Bottle::new();
-        let daemon = bottle.daemon(|now| Some(said(AuditVerdict::Allow, &now.digest())));
+        let daemon = bottle.daemon(|now| Some(answer_line(AuditVerdict::Allow, &now.digest())));
         let in_force = bottle.in_force(20_000).unwrap();
         assert_eq!(in_force.policy(), &policy("old.example"));
         assert_eq!(
@@ -342,10 +370,9 @@ mod tests {
         );
         in_force.replace(&policy("new.example")).unwrap();
         daemon.join().unwrap();
-        assert_eq!(
-            Policy::from_json(&fs::read(bottle.file()).unwrap()).unwrap(),
-            policy("new.example")
-        );
+        let file = fs::read(bottle.file()).unwrap();
+        assert_eq!(Policy::from_json(&file).unwrap(), policy("new.example"));
+        assert_eq!(hex::encode(Sha256::digest(&file)), policy("new.example").digest());
         bottle.in_force(1).unwrap();
     }
 
@@ -368,7 +395,11 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
         let dir = roots.bottle("x").unwrap();
-        assert_eq!(InForce::<Policy>::read(&dir).unwrap_err().kind(), Kind::Usage, "there is none");
+        assert_eq!(
+            LivePolicy::<Policy>::read(&dir).unwrap_err().kind(),
+            ErrorKind::Usage,
+            "there is none"
+        );
         let lock = dir.lock().unwrap();
         fs::create_dir(dir.runtime()).unwrap();
         fs::write(dir.runtime().join("policy.json"), serde_json::to_vec(&policy("a.b")).unwrap())
@@ -376,16 +407,16 @@ mod tests {
         let metadata = Metadata::starting(&dir, "x", "qemu", "");
         dir.write_metadata(&metadata).unwrap();
         assert_eq!(
-            InForce::<Policy>::read(&dir).unwrap_err().kind(),
-            Kind::Usage,
+            LivePolicy::<Policy>::read(&dir).unwrap_err().kind(),
+            ErrorKind::Usage,
             "it is starting"
         );
         dir.write_metadata(&Metadata { phase: Phase::Running, ..metadata }).unwrap();
-        assert_eq!(InForce::<Policy>::read(&dir).unwrap().policy(), &policy("a.b"));
+        assert_eq!(LivePolicy::<Policy>::read(&dir).unwrap().policy(), &policy("a.b"));
         drop(lock);
         assert_eq!(
-            InForce::<Policy>::read(&dir).unwrap_err().kind(),
-            Kind::Usage,
+            LivePolicy::<Policy>::read(&dir).unwrap_err().kind(),
+            ErrorKind::Usage,
             "its orchestrator is dead"
         );
     }
@@ -394,19 +425,19 @@ mod tests {
     fn a_refused_policy_leaves_the_old_file() {
         let bottle = Bottle::new();
         let before = fs::read(bottle.file()).unwrap();
-        let daemon = bottle.daemon(|_| Some(said(AuditVerdict::Deny, "")));
+        let daemon = bottle.daemon(|_| Some(answer_line(AuditVerdict::Deny, "")));
         let e = bottle.in_force(20_000).unwrap().replace(&policy("new.example")).unwrap_err();
         daemon.join().unwrap();
         assert_eq!(
             (e.kind(), e.to_string().contains("routes[0] is odd")),
-            (Kind::Config, true),
+            (ErrorKind::Config, true),
             "{e}"
         );
         assert_eq!(fs::read(bottle.file()).unwrap(), before);
     }
 
     #[test]
-    fn a_daemon_that_says_nothing_leaves_the_old_file() {
+    fn a_silent_daemon_leaves_the_old_file() {
         let bottle = Bottle::new();
         let before = fs::read(bottle.file()).unwrap();
         let daemon = bottle.daemon(|_| None);
@@ -414,7 +445,7 @@ mod tests {
         daemon.join().unwrap();
         assert_eq!(
             (e.kind(), e.to_string().contains("did not answer")),
-            (Kind::Engine, true),
+            (ErrorKind::Engine, true),
             "{e}"
         );
         assert_eq!(fs::read(bottle.file()).unwrap(), before);

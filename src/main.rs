@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bottle::cli::main()
+    let ran = bottle::cli::run().map_err(anyhow::Error::from);
+    ExitCode::from(ran.unwrap_or_else(|error| bottle::cli::report(&error)))
 }

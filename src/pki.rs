@@ -7,7 +7,7 @@ use rcgen::{
     KeyUsagePurpose, date_time_ymd,
 };
 
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 
 /// A certificate authority of one launch (or of the demo's upstream).
 pub struct Authority {
@@ -33,9 +33,9 @@ impl Authority {
     /// `Internal` when the system has no randomness.
     pub fn new(name: &str) -> Result<Self> {
         let what = || "cannot make a certificate authority".to_owned();
-        let key = KeyPair::generate().context(Kind::Internal, what)?;
+        let key = KeyPair::generate().context(ErrorKind::Internal, what)?;
         let certificate =
-            Self::parameters(name).self_signed(&key).context(Kind::Internal, what)?.pem();
+            Self::parameters(name).self_signed(&key).context(ErrorKind::Internal, what)?.pem();
         Ok(Self { name: name.to_owned(), certificate, key: Secret::new(key.serialize_pem()) })
     }
 
@@ -57,14 +57,14 @@ impl Authority {
     /// `Internal` when `host` is no DNS name or signing fails.
     pub fn leaf(&self, host: &str) -> Result<Leaf> {
         let what = || format!("cannot make a certificate for {host}");
-        let ca_key = KeyPair::from_pem(self.key.expose()).context(Kind::Internal, what)?;
+        let ca_key = KeyPair::from_pem(self.key.expose()).context(ErrorKind::Internal, what)?;
         let issuer = Issuer::new(Self::parameters(&self.name), ca_key);
-        let key = KeyPair::generate().context(Kind::Internal, what)?;
+        let key = KeyPair::generate().context(ErrorKind::Internal, what)?;
         let mut params =
-            CertificateParams::new(vec![host.to_owned()]).context(Kind::Internal, what)?;
+            CertificateParams::new(vec![host.to_owned()]).context(ErrorKind::Internal, what)?;
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2100, 1, 1);
-        let chain = params.signed_by(&key, &issuer).context(Kind::Internal, what)?.pem();
+        let chain = params.signed_by(&key, &issuer).context(ErrorKind::Internal, what)?.pem();
         Ok(Leaf { chain, key: Secret::new(key.serialize_pem()) })
     }
 }

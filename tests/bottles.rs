@@ -71,6 +71,16 @@ fn main() {
     if let Ok(wanted) = std::env::var("BOTTLE_TEST_CASES") {
         trials.retain(|trial| wanted.split_whitespace().any(|name| trial.name().contains(name)));
     }
+    let has_browser = std::env::var_os("BOTTLE_CHROMIUM").is_some();
+    if !has_browser && !support::skip::everything_is_required() {
+        let browser = trials.iter().position(|t| t.name() == lifecycle::supervise::BROWSER_CASE);
+        if let Some(at) = browser {
+            support::skip::skip(trials[at].name(), "BOTTLE_CHROMIUM names no browser");
+            // The summary counts it as ignored.
+            let ignored = trials.remove(at).with_ignored_flag(true);
+            trials.push(ignored);
+        }
+    }
     let conclusion = libtest_mimic::run(&args, trials);
     if let Some(bottle) = running.lock().unwrap_or_else(PoisonError::into_inner).take() {
         bottle.stop();

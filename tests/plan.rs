@@ -6,19 +6,23 @@ use std::path::Path;
 
 use bottle::manifest::{Manifest, MemFiles, TokenSource, parse};
 use bottle::plan::{
-    DEMO_HOST, Daemon, Engine, Host, ImageFacts, LaunchPlan, Options, PlanError, diff,
-    not_reloadable, plan, render, replan,
+    Daemon, Engine, Host, ImageFacts, LaunchPlan, Options, PlanError, diff, not_reloadable, plan,
+    render, replan,
 };
+use bottle::provider::DEMO_HOST;
+use bottle::values::Guest;
 
 fn facts() -> ImageFacts {
     ImageFacts {
         image: "/nix/store/abc-demo.erofs".into(),
-        user: "node".into(),
-        uid: 1000,
-        gid: 1000,
-        home: "/home/node".into(),
-        workdir: "/home/node/workspace".into(),
-        path: "/usr/bin:/bin".into(),
+        guest: Guest {
+            user: "node".into(),
+            uid: 1000,
+            gid: 1000,
+            home: "/home/node".into(),
+            workdir: "/home/node/workspace".into(),
+            path: "/usr/bin:/bin".into(),
+        },
     }
 }
 
@@ -72,7 +76,7 @@ fn the_demo_needs_no_manifest() {
         (DEMO_HOST, 443, None, false)
     );
     assert_eq!(plan.tokens.values().collect::<Vec<_>>(), [&TokenSource::Generated]);
-    assert!(plan.unsupported.is_empty() && plan.warnings.is_empty());
+    assert!(plan.warnings.is_empty());
     assert_ne!(plan.policy_digest, plan.policy.digest(), "its repository is a part of it");
     assert_eq!(
         render(&plan),
@@ -141,6 +145,23 @@ warning    the variable MAPS_KEY, source of token MAPS_KEY, is not set on this h
 }
 
 #[test]
+fn an_answer_makes_the_plan_that_the_command_line_would_have_made() {
+    let env = [("HOST_VAR", "/srv")];
+    let full = include_str!("data/full.toml");
+    let answers = BTreeMap::from([("B".parse().unwrap(), "four".to_owned())]);
+    let asked = plan_of(full, "dev", &env, &Options::default()).unwrap();
+    let given = Options { env: answers.clone(), ..Options::default() };
+    assert_eq!(
+        asked.clone().with_answers(answers).unwrap(),
+        plan_of(full, "dev", &env, &given).unwrap()
+    );
+    let answer = |text: &str| BTreeMap::from([("B".parse().unwrap(), text.to_owned())]);
+    assert!(asked.clone().with_answers(answer("a\0b")).is_err());
+    let secret = asked.clone().with_answers(answer("ghp_0123456789abcdefghijklmnopqrstuvwxyz"));
+    assert_eq!(secret.unwrap().warnings.len(), asked.warnings.len() + 1);
+}
+
+#[test]
 fn a_plan_survives_json_and_holds_no_token_value() {
     let env = [("HOST_VAR", "/srv"), ("GITHUB_TOKEN", "planted-value")];
     let plan = plan_of(include_str!("data/full.toml"), "dev", &env, &Options::default()).unwrap();
@@ -179,7 +200,7 @@ fn agent(provider: &str, settings: &str, env: &[(&str, &str)], options: &Options
 #[test]
 fn claude_has_its_route_its_placeholder_and_its_command_line() {
     let plan = agent("claude", "", &[("ANTHROPIC_API_KEY", "planted")], &Options::default());
-    assert!(plan.unsupported.is_empty() && plan.image.name.as_str() == "agent-claude");
+    assert!(plan.image.name.as_str() == "agent-claude");
     let shown = render(&plan);
     assert!(
         shown.contains("api.anthropic.com:443  any method  /v1/* /api/*  x-api-key: <ANTHROPIC_API_KEY>, route claude:api, scan redacts"),
@@ -253,15 +274,16 @@ fn another_endpoint_is_the_only_route_and_what_the_agent_is_told() {
 fn a_missing_credential_is_found_before_anything_starts() {
     let none = |_: &str| false;
     for (provider, variable) in [("claude", "ANTHROPIC_API_KEY"), ("codex", "OPENAI_API_KEY")] {
-        let e = bottle::provider::ready(&agent(provider, "", &[], &Options::default()), &none)
+        let e = bottle::credentials::require(&agent(provider, "", &[], &Options::default()), &none)
             .unwrap_err();
         assert!(
             e.to_string().contains(variable) && e.hint_text().unwrap().contains("--login"),
             "{e}"
         );
         assert!(
-            bottle::provider::ready(&agent(provider, "", &[], &Options::default()), &|name| name
-                == variable)
+            bottle::credentials::require(&agent(provider, "", &[], &Options::default()), &|name| {
+                name == variable
+            })
             .is_ok()
         );
     }

@@ -20,9 +20,9 @@ const MAX_OVERHEAD: (f64, f64) = (0.15, 500.0);
 
 /// Runs all cases in turn.
 pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> {
-    let closure = Closure::load().map_err(|e| e.to_string())?;
+    let closure = Closure::load().map_err(|e| e.chain())?;
     let smolvm = closure.engines.smolvm.as_ref().ok_or("this closure has no smolvm")?;
-    let image = closure.image("demo").and_then(|i| i.of("smolvm")).map_err(|e| e.to_string())?;
+    let image = closure.image("demo").and_then(|i| i.of("smolvm")).map_err(|e| e.chain())?;
     let used = Home::new(binary).map_err(|e| e.to_string())?;
     let launch = |home: &Home, engine: &str| {
         home.timed(&["launch", "demo", "--yes", "--quiet", "--engine", engine, "--", "true"])
@@ -33,8 +33,8 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> 
         ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()], Vec::new());
     for _ in 0..runs {
         let state = State::new(smolvm)?;
-        bare[0].push(state.boot(&image.path)?.1);
-        bare[1].push(state.boot(&image.path)?.1);
+        bare[0].push(state.boot(image.path.as_ref())?.1);
+        bare[1].push(state.boot(image.path.as_ref())?.1);
         let new = Home::new(binary).map_err(|e| e.to_string())?;
         // The first launch in a home hashes the closure, which smolvm does not do.
         std::fs::create_dir_all(new.path().join("state/bottle")).map_err(|e| e.to_string())?;
@@ -61,7 +61,7 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> 
         );
     }
     report.figure(BENCH, "launch on qemu", "wall", "ms", qemu, Some(Peer(ours[1])));
-    artifacts(report, smolvm, &image.path, runs)
+    artifacts(report, smolvm, image.path.as_ref(), runs)
 }
 
 /// Compares `image` with what `smolvm pack create` makes of the same files: the time to create and
@@ -121,11 +121,11 @@ fn artifacts(report: &mut Report, smolvm: &Smolvm, image: &Path, runs: u32) -> R
 
 /// `bench pack`: packs the demo's files. Needs no KVM.
 pub fn pack(report: &mut Report, runs: u32) -> Result<(), String> {
-    let closure = Closure::load().map_err(|e| e.to_string())?;
+    let closure = Closure::load().map_err(|e| e.chain())?;
     let smolvm = closure.engines.smolvm.as_ref().ok_or("this closure has no smolvm")?;
-    let image = closure.image("demo").and_then(|i| i.of("smolvm")).map_err(|e| e.to_string())?;
+    let image = closure.image("demo").and_then(|i| i.of("smolvm")).map_err(|e| e.chain())?;
     let state = State::new(smolvm)?;
-    state.create(&image.path)?;
+    state.create(image.path.as_ref())?;
     let (tree, out) = (state.tree()?, state.dir.path().join("out"));
     let (mut took, mut computed) = (Vec::new(), Vec::new());
     for _ in 0..runs {
@@ -219,6 +219,6 @@ impl<'a> State<'a> {
             ("SMOLVM_VM_UID_DROP", "off".into()),
         ];
         let args = args.chain(rest.iter().map(OsStr::new));
-        process::run(cmd(&self.smolvm.binary.path, args).full_env(environment))
+        process::run(cmd(self.smolvm.binary.path.as_std_path(), args).full_env(environment))
     }
 }

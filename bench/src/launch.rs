@@ -23,7 +23,7 @@ const COPY_BYTES: usize = 200_000_000;
 /// Runs all cases.
 pub fn run(report: &mut Report, binary: &Path, runs: u32, soak: u32) -> Result<(), String> {
     let home = Home::new(binary).map_err(|e| e.to_string())?;
-    let closure = Closure::load().map_err(|e| e.to_string())?;
+    let closure = Closure::load().map_err(|e| e.chain())?;
     let runtime = crate::runtime::current_thread()?;
     cold_start(report, &home, runs)?;
     launches(report, &home, &closure, &runtime, runs)?;
@@ -153,7 +153,7 @@ fn workspace(report: &mut Report, home: &Home) -> Result<(), String> {
 /// Launches Claude Code in its image, if that is built.
 fn claude(report: &mut Report, home: &Home, closure: &Closure, runs: u32) -> Result<(), String> {
     let built = closure
-        .later
+        .deferred
         .get("agent-claude")
         .and_then(|image| image.builds.get("qemu"))
         .is_some_and(Build::is_built);

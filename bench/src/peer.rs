@@ -21,8 +21,10 @@ const KERNEL_COMMAND_LINE: &str =
 /// Formats a disk for the peer's machine. This is not timed.
 pub fn disk(closure: &Closure, path: &Path) -> Result<(), String> {
     File::create(path).and_then(|f| f.set_len(10 << 30)).map_err(|e| e.to_string())?;
-    let args = bottle::machine::FORMAT.iter().map(OsStr::new).chain([path.as_os_str()]);
-    process::run(cmd(&closure.tools.mke2fs.path, args).env("MKE2FS_CONFIG", "/dev/null"))
+    let args = bottle::machine::MKE2FS_ARGS.iter().map(OsStr::new).chain([path.as_os_str()]);
+    process::run(
+        cmd(closure.tools.mke2fs.path.as_std_path(), args).env("MKE2FS_CONFIG", "/dev/null"),
+    )
 }
 
 /// Boots the machine, waits for the guest's handshake and kills it. Returns the boot time in ms.
@@ -37,17 +39,16 @@ pub async fn boot(closure: &Closure, disk: &Path) -> Result<f64, String> {
     let (near, far) = UnixStream::pair().map_err(text)?;
     let far: OwnedFd = far.into();
     let fd = far.as_raw_fd();
-    let path = |path: &Path| path.to_string_lossy().into_owned();
     let machine = "-nodefaults -no-user-config -nographic -no-reboot -M q35 -smp 1 -m 512";
     let cpu = if kvm { "-accel kvm -cpu host" } else { "-accel tcg -cpu max,-erms" };
     let mut args: Vec<String> =
         machine.split(' ').chain(cpu.split(' ')).map(str::to_owned).collect();
     for (option, value) in [
-        ("-L", path(&qemu.firmware)),
-        ("-kernel", path(&qemu.kernel.path)),
-        ("-initrd", path(&qemu.initrd.path)),
+        ("-L", qemu.firmware.to_string()),
+        ("-kernel", qemu.kernel.path.to_string()),
+        ("-initrd", qemu.initrd.path.to_string()),
         ("-append", KERNEL_COMMAND_LINE.to_owned()),
-        ("-drive", format!("file={},format=raw,if=virtio,readonly=on", image.path.display())),
+        ("-drive", format!("file={},format=raw,if=virtio,readonly=on", image.path)),
         ("-drive", format!("file={},format=raw,if=virtio", disk.display())),
         ("-device", "virtio-serial-pci".to_owned()),
         ("-chardev", format!("socket,id=channel,fd={fd}")),
@@ -56,7 +57,7 @@ pub async fn boot(closure: &Closure, disk: &Path) -> Result<f64, String> {
     ] {
         args.extend([option.to_owned(), value]);
     }
-    let command = cmd(&qemu.binary.path, args).before_spawn(move |command| {
+    let command = cmd(qemu.binary.path.as_std_path(), args).before_spawn(move |command| {
         // SAFETY: fcntl(2) is async-signal-safe, and `far` is open until after the spawn.
         unsafe {
             command.pre_exec(move || {

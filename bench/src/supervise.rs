@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use bottle::state::{BottleDir, Metadata, Phase, Roots};
-use bottle::supervise::{Answer, Decide, Scope, Verdict};
+use bottle::supervise::{Decide, DecisionOutcome, Scope, Verdict};
 use nix::libc;
 use serde_json::json;
 
@@ -46,7 +46,7 @@ pub fn run(report: &mut Report, binary: &Path, options: &Options) -> Result<(), 
 }
 
 fn text(e: impl std::fmt::Display) -> String {
-    e.to_string()
+    format!("{e:#}")
 }
 
 fn roots(home: &Home) -> Result<Roots, String> {
@@ -244,7 +244,7 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
         let egress = dir.daemon_socket("egress");
         let first = std::thread::spawn(move || {
             loop {
-                match get(&egress, port, n) {
+                match get(egress.as_ref(), port, n) {
                     Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(Instant::now()),
                     Ok(answer) if answer.starts_with("HTTP/1.1 403") => {}
                     other => return Err(format!("egress says {other:?}")),
@@ -257,7 +257,7 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
             .block_on(bottle::launch::decide(&dir, Decide { id, via: "bench".into(), verdict }))
             .map_err(text)?;
         answered.push(began.elapsed().as_secs_f64() * 1e3);
-        if !matches!(answer, Answer::Done { .. }) {
+        if !matches!(answer, DecisionOutcome::Done { .. }) {
             return Err(format!("{answer:?}"));
         }
         let at = first.join().map_err(|_| "no answer".to_owned())??;
@@ -298,7 +298,7 @@ fn propose(dir: &BottleDir, port: u16, n: usize) -> Result<u32, String> {
         "POST / HTTP/1.1\r\nhost: 127.0.0.1:9100\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    let answer = exchange(&dir.daemon_socket("supervise"), &request)?;
+    let answer = exchange(dir.daemon_socket("supervise").as_ref(), &request)?;
     let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
     let answer: serde_json::Value = serde_json::from_str(body).map_err(|_| answer.clone())?;
     let id = answer.pointer("/result/structuredContent/id").and_then(serde_json::Value::as_u64);

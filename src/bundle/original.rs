@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bottle_policy::{Action, Policy, Route, Scan};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::manifest::EgressChain;
 
 /// Names the store path of mitmproxy.
@@ -54,7 +54,7 @@ impl Original {
                 "the egress chain {chain} cannot enforce this policy: {}",
                 cannot.join("; ")
             );
-            return Err(Error::new(Kind::Config, text)
+            return Err(Error::new(ErrorKind::Config, text)
                 .hint("[bottles.NAME.bundle] egress = \"bottle\"   # enforces all of it"));
         }
         let build = || {
@@ -63,8 +63,11 @@ impl Original {
             )
         };
         let missing = |why: String| {
-            Error::new(Kind::Engine, format!("the egress chain {chain} needs mitmproxy, {why}"))
-                .hint(build())
+            Error::new(
+                ErrorKind::Engine,
+                format!("the egress chain {chain} needs mitmproxy, {why}"),
+            )
+            .hint(build())
         };
         let named =
             var(MITMPROXY).ok_or_else(|| missing(format!("and {MITMPROXY} does not name it")))?;
@@ -90,7 +93,7 @@ fn pipelock(named: Option<OsString>) -> Result<PathBuf> {
     );
     let refuse = |why: String| {
         Error::new(
-            Kind::Engine,
+            ErrorKind::Engine,
             format!("the egress chain mitmproxy+pipelock needs pipelock, {why}"),
         )
         .hint(hint.clone())
@@ -101,8 +104,8 @@ fn pipelock(named: Option<OsString>) -> Result<PathBuf> {
     if path.starts_with(STORE) {
         return Ok(path);
     }
-    let bytes =
-        std::fs::read(&path).context(Kind::Engine, || format!("cannot read {}", path.display()))?;
+    let bytes = std::fs::read(&path)
+        .context(ErrorKind::Engine, || format!("cannot read {}", path.display()))?;
     let hash = hex::encode(Sha256::digest(&bytes));
     let pinned = PINS.lines().filter(|l| !l.starts_with('#')).any(|l| l.ends_with(&hash));
     let what = if pinned {
@@ -170,7 +173,7 @@ mod tests {
         let empty = find(EgressChain::Mitmproxy, &nothing, &[(MITMPROXY, dir.path())])
             .expect_err("nothing there");
         for error in [none, empty] {
-            assert_eq!(error.kind(), Kind::Engine);
+            assert_eq!(error.kind(), ErrorKind::Engine);
             assert!(
                 error.hint_text().is_some_and(|h| h.contains("nix/bootstrap build .#mitmproxy")),
                 "{error}"
@@ -184,7 +187,10 @@ mod tests {
         assert!(found.program.ends_with(PROGRAM) && found.pipelock.is_none());
         let error = find(EgressChain::MitmproxyPipelock, &nothing, &[(MITMPROXY, dir.path())])
             .expect_err("no pipelock");
-        assert!(error.kind() == Kind::Engine && error.to_string().contains(PIPELOCK), "{error}");
+        assert!(
+            error.kind() == ErrorKind::Engine && error.to_string().contains(PIPELOCK),
+            "{error}"
+        );
     }
 
     #[test]
@@ -194,7 +200,7 @@ mod tests {
         std::fs::write(&file, "not it").expect("file");
         let error = pipelock(Some(file.into())).expect_err("unknown");
         assert!(
-            error.kind() == Kind::Engine && error.to_string().contains("nor pinned"),
+            error.kind() == ErrorKind::Engine && error.to_string().contains("nor pinned"),
             "{error}"
         );
         assert!(error.hint_text().is_some_and(|h| h.starts_with("nix/pipelock ")));
@@ -231,7 +237,7 @@ mod tests {
             {
                 let error = find(chain, &policy(change), &[]).expect_err("not enforced");
                 assert!(
-                    error.kind() == Kind::Config
+                    error.kind() == ErrorKind::Config
                         && error.to_string().contains(&format!("route r: {key}")),
                     "{error}"
                 );

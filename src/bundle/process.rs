@@ -1,23 +1,25 @@
 //! Daemons as confined processes of the host user.
 
-use std::fs::{OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::time::Duration;
+
+use camino::Utf8Path;
+use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt;
 
 use super::original::Original;
-use super::{Bundle, BundleRuntime, BundleSpec, GateSpec};
+use super::shared::{Bundle, BundleRuntime, BundleSpec, GateSpec};
 use crate::closure::Closure;
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
+use crate::host::fs::write_private;
 use crate::host::process::{Daemon, Program};
-use crate::state::{BottleDir, Journal, write_private};
+use crate::state::{BottleDir, Journal};
 
-/// Longest time from a daemon's start to its answering socket.
-pub(super) const READY: Duration = Duration::from_secs(10);
-
-/// What a Python program that speaks TLS with the internet reads of the system, where it is.
-const SYSTEM: &[&str] = &[
+/// Files of the system that a Python program needs to speak TLS with the internet, where they
+/// exist.
+const SYSTEM_FILES: &[&str] = &[
     "/etc/resolv.conf",
     "/etc/hosts",
     "/etc/nsswitch.conf",
@@ -44,7 +46,7 @@ impl BundleRuntime for HostProcesses<'_> {
     async fn spawn(&self, spec: BundleSpec<'_>, journal: &mut Journal) -> Result<Bundle> {
         let policy = spec.dir.runtime().join("policy.json");
         let json = serde_json::to_vec_pretty(spec.policy)
-            .context(Kind::Internal, || "cannot write the policy".into())?;
+            .context(ErrorKind::Internal, || "cannot write the policy".into())?;
         write_private(&policy, &json)?;
         let program = match Original::find(spec.chain, spec.policy)? {
             None => Program::new("egress", &self.0.bundle.binary.path).arg("egress"),
@@ -80,7 +82,7 @@ impl HostProcesses<'_> {
     ) -> Result<Daemon> {
         let policy = dir.runtime().join("git-policy.json");
         let json = serde_json::to_vec_pretty(&gate.policy)
-            .context(Kind::Internal, || "cannot write git-gate's policy".into())?;
+            .context(ErrorKind::Internal, || "cannot write git-gate's policy".into())?;
         write_private(&policy, &json)?;
         let tools = &self.0.tools;
         let program = Program::new("git-gate", &self.0.bundle.binary.path).arg("git-gate");
@@ -106,7 +108,7 @@ impl HostProcesses<'_> {
     async fn supervise(
         &self,
         spec: &BundleSpec<'_>,
-        policy: &Path,
+        policy: &Utf8Path,
         journal: &mut Journal,
     ) -> Result<Daemon> {
         let dir = spec.dir;
@@ -148,7 +150,7 @@ impl HostProcesses<'_> {
         program =
             program.arg("confine").arg(network).args(["--parent", &std::process::id().to_string()]);
         program = program.args(["--keep-fd", &listener.to_string()]);
-        for path in SYSTEM.iter().map(Path::new).filter(|p| p.exists()) {
+        for path in SYSTEM_FILES.iter().map(Path::new).filter(|p| p.exists()) {
             program = program.arg("--ro").arg(path);
         }
         for path in [Some(&original.root), original.pipelock.as_ref()].into_iter().flatten() {
@@ -169,17 +171,18 @@ impl HostProcesses<'_> {
     }
 }
 
-/// Makes sure that a log is there.
-fn touch(log: &Path) -> Result<()> {
-    let create = OpenOptions::new().create(true).append(true).mode(0o600).open(log);
-    create.map(drop).context(Kind::Config, || format!("cannot write {}", log.display()))
+/// Creates a log that does not exist yet.
+fn touch(log: &Utf8Path) -> Result<()> {
+    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(log)?;
+    Ok(())
 }
 
 /// The daemon's socket, in a directory that is private.
-fn listen(path: &Path) -> Result<UnixListener> {
-    let what = || format!("cannot listen at {}", path.display());
-    let _ = std::fs::remove_file(path); // of a daemon that is gone: the bottle is locked
-    let listener = UnixListener::bind(path).context(Kind::Config, what)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o600)).context(Kind::Config, what)?;
+fn listen(path: &Utf8Path) -> Result<UnixListener> {
+    // The bottle is locked, so a socket there belongs to a daemon that is gone.
+    let _ = fs::remove_file(path);
+    let what = || format!("cannot listen at {path}");
+    let listener = UnixListener::bind(path).context(ErrorKind::Io, what)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
 }

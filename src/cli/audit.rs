@@ -1,4 +1,4 @@
-//! `bottle audit`: whether an audit log is whole.
+//! `bottle audit`: checks that an audit log is whole.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use bottle_policy::audit::verify;
 
-use crate::error::{Context, Error, Kind, Result};
-use crate::manifest::neutral;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::logs::follow::whole_lines_bytes;
 use crate::state::Roots;
+use crate::values::neutral;
 
 /// Check audit logs.
 #[derive(Debug, clap::Args)]
@@ -21,11 +22,11 @@ pub(super) struct Args {
 enum Command {
     /// Check that no line of an audit log was changed, removed or swapped.
     ///
-    /// Each line holds the hash of the one before. That lines were cut off the end does not show:
-    /// compare the last hash with one that you kept. Exit code 5 when the chain is broken, 3 when
-    /// the log cannot be read.
+    /// Each line holds the hash of the line before it. This cannot show that lines were cut off the
+    /// end: for that, compare the last hash with one that you kept. The exit code is 5 when the
+    /// chain is broken and 3 when the log cannot be read.
     Verify {
-        /// A bottle (running or not), or a file.
+        /// Name of a bottle (running or not), or a file.
         #[arg(value_name = "NAME|FILE")]
         log: PathBuf,
     },
@@ -48,51 +49,42 @@ struct Logs {
     live: bool,
 }
 
-/// The logs of the bottle of this name, if there is one, else the file.
+/// The logs of the bottle with this name, if there is one; otherwise the file.
 fn find(roots: &Roots, log: &Path) -> Result<Logs> {
     let bottle = log.to_str().and_then(|name| super::logs::existing(roots, name).ok());
     match bottle {
-        Some(dir) => Ok(Logs { paths: dir.audits(), live: dir.status().is_some_and(|s| s.alive) }),
+        Some(dir) => Ok(Logs {
+            paths: dir.audits().into_iter().map(Into::into).collect(),
+            live: dir.status().is_some_and(|s| s.alive),
+        }),
         None if log.exists() => Ok(Logs { paths: vec![log.to_owned()], live: false }),
         None => Err(Error::new(
-            Kind::Config,
+            ErrorKind::Config,
             format!("there is no bottle and no file {:?}", neutral(&log.to_string_lossy())),
         )
         .hint("bottle list")),
     }
 }
 
-/// What to say about a log that is whole.
+/// Describes a log that is whole.
 fn check(path: &Path, live: bool) -> Result<String> {
     let shown = neutral(&path.display().to_string());
     let what = || format!("cannot read {shown}");
     // A FIFO would wait for a writer.
-    if !fs::metadata(path).context(Kind::Config, what)?.is_file() {
-        return Err(Error::new(Kind::Config, format!("{shown} is not a regular file")));
+    if !fs::metadata(path).context(ErrorKind::Config, what)?.is_file() {
+        return Err(Error::new(ErrorKind::Config, format!("{shown} is not a regular file")));
     }
-    let mut file = File::open(path).context(Kind::Config, what)?;
-    let whole = if live { whole_lines(&mut file).context(Kind::Config, what)? } else { u64::MAX };
+    let mut file = File::open(path).context(ErrorKind::Config, what)?;
+    let whole = if live {
+        whole_lines_bytes(&mut file).context(ErrorKind::Config, what)?
+    } else {
+        u64::MAX
+    };
     match verify(file.take(whole)) {
         Ok(log) => Ok(format!("{shown}: whole, {} lines, last hash {}", log.lines, log.last_hash)),
-        Err(broken) => Err(Error::new(Kind::SelfTest, format!("{shown} is not whole: {broken}"))
+        Err(broken) => Err(Error::new(ErrorKind::Audit, format!("{shown} is not whole: {broken}"))
             .hint("keep the file as evidence; nothing from that line on can be relied on")),
     }
-}
-
-/// Bytes up to the end of the last line that is whole: a daemon may be in the middle of the next
-/// one.
-fn whole_lines(file: &mut File) -> std::io::Result<u64> {
-    use std::io::{Seek, SeekFrom};
-    const LINE_MAX: u64 = 256 * 1024;
-    let len = file.metadata()?.len();
-    let start = len.saturating_sub(LINE_MAX);
-    file.seek(SeekFrom::Start(start))?;
-    let mut end = Vec::new();
-    file.take(len - start).read_to_end(&mut end)?;
-    file.seek(SeekFrom::Start(0))?;
-    let torn = end.iter().rev().take_while(|b| **b != b'\n').count() as u64;
-    // No line end at all: then the whole is for `verify` to judge.
-    Ok(if torn == end.len() as u64 { len } else { start + end.len() as u64 - torn })
 }
 
 #[cfg(test)]
@@ -113,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_log_is_whole_and_a_broken_one_names_its_first_broken_line() {
+    fn a_broken_log_names_its_first_broken_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         planted(&path);
@@ -133,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_being_written_is_no_break() {
+    fn a_line_that_is_being_written_breaks_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         planted(&path);
@@ -141,13 +133,13 @@ mod tests {
         text.extend(b"{\"v\":1,");
         fs::write(&path, &text).unwrap();
         assert!(check(&path, true).unwrap().contains("whole, 5 lines"));
-        assert_eq!(check(&path, false).unwrap_err().kind(), Kind::SelfTest);
+        assert_eq!(check(&path, false).unwrap_err().kind(), ErrorKind::Audit);
         fs::write(&path, "no line end").unwrap();
-        assert_eq!(check(&path, true).unwrap_err().kind(), Kind::SelfTest);
+        assert_eq!(check(&path, true).unwrap_err().kind(), ErrorKind::Audit);
     }
 
     #[test]
-    fn a_name_is_a_bottle_before_it_is_a_file_and_what_cannot_be_read_is_3() {
+    fn a_bottle_is_preferred_to_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let roots = Roots::at(dir.path().join("s"), dir.path().join("r")).unwrap();
         let bottle = dir.path().join("s/bottles/dead");

@@ -1,12 +1,12 @@
-//! `bottle cleanup`, and the sweep that other commands begin with.
+//! `bottle cleanup`: tears down what crashed launches left behind. Other commands begin with it.
 
 use crate::credentials::deploy_key;
 use crate::error::Result;
 use crate::host::runtime::block_on;
-use crate::host::stderr::say;
+use crate::host::stderr::note;
 use crate::state::{BottleDir, Roots};
 
-/// Tear down what crashed launches left.
+/// Tear down what crashed launches left behind.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
@@ -20,7 +20,7 @@ impl Args {
                 Ok(true) => println!("{}: torn down", bottle.slug()),
                 Ok(false) => {}
                 Err(e) => {
-                    say(format_args!("bottle: {}: {e}", bottle.slug()));
+                    note(format_args!("bottle: {}: {e:#}", bottle.slug()));
                     failure = Some(e);
                 }
             }
@@ -29,32 +29,32 @@ impl Args {
     }
 }
 
-/// Tears down what crashed launches left; what cannot be is said, and does not stop the command.
+/// Tears down what crashed launches left behind. Failures are printed and stop nothing.
 pub(super) fn sweep(roots: &Roots) {
     for bottle in roots.bottles().unwrap_or_default() {
         match recover(&bottle) {
             Ok(true) => {
-                say(format_args!("bottle: {} had crashed and was torn down", bottle.slug()))
+                note(format_args!("bottle: {} had crashed and was torn down", bottle.slug()))
             }
             Ok(false) => {}
-            Err(e) => say(format_args!("bottle: {}: {e}", bottle.slug())),
+            Err(e) => note(format_args!("bottle: {}: {e:#}", bottle.slug())),
         }
     }
 }
 
-/// Tears down what a dead orchestrator left, and what it left with others; whether there was
-/// anything.
+/// Tears down what a dead orchestrator left on this machine, and revokes its deploy keys; true when
+/// there was anything.
 fn recover(bottle: &BottleDir) -> Result<bool> {
-    // Neither failure keeps the other from being undone.
+    // Both are tried, even if one fails.
     let (torn_down, revoked) = (bottle.recover(), revoke(bottle));
     if let (Err(_), Err(e)) = (&torn_down, &revoked) {
-        say(format_args!("bottle: {}: {e}", bottle.slug()));
+        note(format_args!("bottle: {}: {e:#}", bottle.slug()));
     }
     let torn_down = torn_down?;
     Ok(revoked? || torn_down)
 }
 
-/// Revokes what deploy keys a bottle that does not run has left; whether there were any.
+/// Revokes the deploy keys that a bottle left behind, unless it runs; true when there were any.
 pub(super) fn revoke(bottle: &BottleDir) -> Result<bool> {
     if !bottle.deploy_keys().exists() {
         return Ok(false);

@@ -1,14 +1,15 @@
-//! `bottle completions`: for the operator's shell.
+//! `bottle completions`: prints completions for a shell.
 
 use clap_complete::Shell;
 
 use crate::error::Result;
 
-/// Print shell completions, for example: bottle completions bash >
-/// ~/.local/share/bash-completion/completions/bottle
+/// Print shell completions.
+///
+/// For example: bottle completions bash > ~/.local/share/bash-completion/completions/bottle
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The shell.
+    /// Name of the shell.
     shell: Shell,
 }
 

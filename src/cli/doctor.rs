@@ -1,16 +1,23 @@
-//! `bottle doctor`: whether bottles can run here.
+//! `bottle doctor`: checks whether bottles can run here.
+
+use std::time::Duration;
 
 use serde::Serialize;
 
+use super::output::print_json;
 use crate::closure::Closure;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::process::Program;
 use crate::machine::{SMOLVM_TESTED, Virtualisation, virtualisation};
 use crate::state::Roots;
 
-/// Say whether bottles can run here, and what to do if not.
+/// Longest trial of the confinement.
+const CONFINEMENT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Check whether bottles can run here, and say what to do if not.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -41,14 +48,14 @@ fn finding(
 }
 
 fn failed(what: &'static str, error: &Error) -> Finding {
-    finding(what, Level::Failed, error.to_string(), error.hint_text())
+    finding(what, Level::Failed, error.chain(), error.hint_text())
 }
 
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let findings = [state(), closure(), engine(), confinement(), landlock()];
         if self.json {
-            super::print_json(&findings)?;
+            print_json(&findings)?;
         } else {
             for f in &findings {
                 let mark = match f.level {
@@ -64,7 +71,7 @@ impl Args {
         }
         if findings.iter().any(|f| f.level == Level::Failed) {
             return Err(
-                Error::new(Kind::Engine, "bottles cannot run here").hint("see FAILED above")
+                Error::new(ErrorKind::Engine, "bottles cannot run here").hint("see FAILED above")
             );
         }
         Ok(0)
@@ -73,7 +80,7 @@ impl Args {
 
 fn state() -> Finding {
     match Roots::from_environment() {
-        Ok(roots) => match roots.bottle("a").map(|b| b.runtime().display().to_string()) {
+        Ok(roots) => match roots.bottle("a").map(|b| b.runtime().to_string()) {
             Ok(path) => finding(
                 "state",
                 Level::Ok,
@@ -97,7 +104,7 @@ fn closure() -> Finding {
             }
         }
         let images: Vec<&str> =
-            closure.images.keys().chain(closure.later.keys()).map(String::as_str).collect();
+            closure.images.keys().chain(closure.deferred.keys()).map(String::as_str).collect();
         Ok(format!(
             "{}, qemu {}, images: {}",
             closure.system,
@@ -111,7 +118,7 @@ fn closure() -> Finding {
     )
 }
 
-/// What `--engine auto` would take.
+/// The engine that `--engine auto` selects.
 fn engine() -> Finding {
     let closure = Closure::load().ok();
     let (level, detail) = auto(
@@ -141,25 +148,24 @@ fn auto(virtualisation: Virtualisation, smolvm: Option<&str>) -> (Level, String)
     }
 }
 
-/// Confines a harmless command the way the engine is confined.
+/// Confines a harmless command as the engine is confined.
 fn confinement() -> Finding {
     let Ok(closure) = Closure::load() else {
         return finding("confinement", Level::Failed, "not tried: there is no closure", None);
     };
     let bundle = &closure.bundle.binary.path;
-    let mut command = std::process::Command::new(bundle);
-    command
+    let program = Program::new("bottle-bundle", bundle)
         .args(["confine", "--no-network", "--rx"])
         .arg(bundle)
         .arg("--")
         .arg(bundle)
-        .arg("--version")
-        .env_clear();
-    match command.output() {
-        Ok(tried) if tried.status.success() => {
+        .arg("--version");
+    match program.output(CONFINEMENT_DEADLINE) {
+        Ok(None) => finding("confinement", Level::Failed, "the trial did not end", None),
+        Ok(Some(tried)) if tried.status.success() => {
             finding("confinement", Level::Ok, "the engine gets namespaces of its own", None)
         }
-        Ok(tried) => finding(
+        Ok(Some(tried)) => finding(
             "confinement",
             Level::Failed,
             String::from_utf8_lossy(&tried.stderr)
@@ -171,7 +177,7 @@ fn confinement() -> Finding {
                 "allow user namespaces: sysctl user.max_user_namespaces=10000; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0",
             ),
         ),
-        Err(e) => finding("confinement", Level::Failed, format!("{}: {e}", bundle.display()), None),
+        Err(e) => finding("confinement", Level::Failed, format!("{bundle}: {e}"), None),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `bottle exec`: a command in a running bottle.
+//! `bottle exec`: runs a command in a running bottle.
 
 use crate::error::Result;
 use crate::host::terminal::{interactive, size};
@@ -7,22 +7,22 @@ use crate::state::Roots;
 
 /// Run a command in a running bottle, as the agent's user and in its environment.
 ///
-/// The exit code is the command's: 127 when there is no such command, 126 when it cannot run, 128+n
-/// when signal n killed it.
+/// The exit code is the command's own; 127 when there is no such command, 126 when it cannot run,
+/// and 128+n when signal n killed it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The bottle.
+    /// Name of the bottle.
     name: String,
-    /// As the guest's root.
+    /// Run as the guest's root.
     #[arg(long)]
     root: bool,
-    /// Working directory in the guest.
+    /// Run in this directory of the guest.
     #[arg(short = 'C', long, value_name = "DIR")]
     directory: Option<String>,
-    /// No terminal, even when there is one here.
+    /// Allocate no terminal, even when there is one here.
     #[arg(short = 'T', long)]
     no_tty: bool,
-    /// Program and arguments.
+    /// The program and its arguments.
     #[arg(
         required = true,
         trailing_var_arg = true,

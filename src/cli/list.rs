@@ -1,18 +1,20 @@
-//! `bottle list`: the bottles of this user.
+//! `bottle list`: shows the bottles of this user.
 
 use serde::Serialize;
 
+use super::output::{columns, print_json};
 use crate::error::Result;
-use crate::host::stderr::say;
-use crate::state::{BottleDir, BottleStatus, Phase, Roots, now_ms};
+use crate::host::stderr::note;
+use crate::humanize::age;
+use crate::state::{BottleDir, BottleState, BottleStatus, Roots, now_ms};
 
 /// Show the bottles of this user.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Only those that run.
+    /// Show only bottles that are running.
     #[arg(long)]
     running: bool,
 }
@@ -22,7 +24,7 @@ struct Row {
     name: String,
     agent: String,
     engine: String,
-    state: &'static str,
+    state: BottleState,
     pid: Option<u32>,
     started_ms: u64,
     exit_code: Option<u8>,
@@ -32,15 +34,8 @@ struct Row {
 
 impl Row {
     fn of(dir: &BottleDir, status: BottleStatus) -> Self {
+        let state = BottleState::of(dir, &status);
         let BottleStatus { metadata, alive } = status;
-        let state = match (alive, metadata.phase) {
-            (true, Phase::Starting) => "starting",
-            (true, Phase::Running) => "running",
-            (true, _) => "stopping",
-            (false, Phase::Exited) if dir.saved().exists() => "stopped",
-            (false, Phase::Exited) => "exited",
-            (false, _) => "crashed",
-        };
         Self {
             name: metadata.slug,
             agent: metadata.agent,
@@ -49,9 +44,15 @@ impl Row {
             pid: alive.then_some(metadata.pid),
             started_ms: metadata.started_ms,
             exit_code: metadata.exit_code,
-            resumable: !alive && dir.saved().exists(),
-            unpulled: !alive && dir.work().exists(),
+            resumable: !alive && dir.resumable_disk().exists(),
+            unpulled: !alive && dir.unpulled_tar().exists(),
         }
+    }
+
+    fn cells(&self) -> [String; 5] {
+        let age = age(self.started_ms, now_ms());
+        let (name, agent, engine) = (self.name.clone(), self.agent.clone(), self.engine.clone());
+        [name, agent, engine, self.state.as_str().to_owned(), age]
     }
 }
 
@@ -62,32 +63,15 @@ impl Args {
         let rows = roots.bottles()?.into_iter().filter_map(|b| Some(Row::of(&b, b.status()?)));
         let rows: Vec<Row> = rows.filter(|r| !self.running || r.pid.is_some()).collect();
         if self.json {
-            super::print_json(&rows)?;
+            print_json(&rows)?;
         } else if rows.is_empty() {
-            say("No bottles. Start one with: bottle launch demo");
+            note("No bottles. Start one with: bottle launch demo");
         } else {
-            println!("{:<24} {:<16} {:<8} {:<9} {:>8}", "NAME", "AGENT", "ENGINE", "STATE", "AGE");
-            for row in &rows {
-                println!(
-                    "{:<24} {:<16} {:<8} {:<9} {:>8}",
-                    row.name,
-                    row.agent,
-                    row.engine,
-                    row.state,
-                    age(row.started_ms)
-                );
-            }
+            let heading = ["NAME", "AGENT", "ENGINE", "STATE", "AGE"].map(str::to_owned);
+            let cells = rows.iter().map(Row::cells);
+            let table: Vec<_> = std::iter::once(heading).chain(cells).collect();
+            columns(&table).iter().for_each(|line| println!("{line}"));
         }
         Ok(0)
-    }
-}
-
-fn age(started_ms: u64) -> String {
-    let seconds = now_ms().saturating_sub(started_ms) / 1000;
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
     }
 }

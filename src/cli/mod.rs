@@ -3,107 +3,106 @@
 mod audit;
 mod cleanup;
 mod completions;
+mod dashboard;
+mod diff;
 mod doctor;
 mod exec;
 mod init;
 mod launch;
 mod list;
 mod logs;
+mod output;
 mod pack;
 mod plan;
 mod plan_args;
 mod preflight;
 mod proposals;
+mod pull;
 mod reload;
 mod resume;
 mod rm;
 mod stop;
-mod work;
-
-use std::io::IsTerminal;
-use std::process::ExitCode;
+mod unpulled;
+mod web;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::dashboard::{tui, web};
-use crate::error::{Context, Error, Kind, Result};
-use crate::host::stderr::say;
-use crate::manifest::neutral;
+use crate::error::Result;
+use output::use_colour;
+
+pub use output::report;
+
+/// What each exit code means; README.md has the same list.
+const EXIT_CODES: &str = "\
+Exit codes:
+  1      you declined, or there was nothing to do
+  2      usage: the command line, or a name in it, is wrong
+  3      configuration: a manifest, an agent file or a state file is wrong
+  4      no engine (or a part of one) can run here, or the guest does not answer
+  5      the self-test failed, or an audit log is broken
+  70     internal: a bug, or this machine failed
+  74     a file on this machine cannot be read or written
+  128+n  signal n ended the command
+`bottle launch`, `bottle resume` and `bottle exec` exit with the code of the command that they run.
+
+Start with: bottle launch demo";
 
 /// Run AI coding agents in micro-VMs that can reach nothing but their own sidecars.
 ///
-/// A bottle has no network device. What it may reach, its manifest (bottle.toml) says; credentials
+/// A bottle has no network device. Its manifest (bottle.toml) says what it may reach; credentials
 /// are added outside, where the agent cannot see them.
 #[derive(Debug, Parser)]
 #[command(
     name = "bottle",
     version,
     propagate_version = true,
-    after_help = "Exit codes: 2 usage, 3 configuration, 4 no engine, \
-5 self-test failed or audit log broken, 70 internal; 128+n ended by signal n; launch and exec pass the command's own code on.\n\nStart with: bottle launch demo"
+    after_help = EXIT_CODES
 )]
 pub struct Cli {
-    /// Say more on standard error (-v: steps, -vv: everything).
+    /// Print more on standard error (-v: steps, -vv: everything).
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,
 }
 
+/// Each command's help is the documentation of its `Args`.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Boot a bottle, run its agent, tear everything down.
     Launch(launch::Args),
-    /// Write a manifest for the project in this directory.
     Init(init::Args),
-    /// Show what a launch would do, without doing it.
     Plan(plan::Args),
-    /// Show the bottles of this user.
     List(list::Args),
-    /// Go on with a stopped bottle and its agent's conversation.
     Resume(resume::Args),
-    /// Show what a bottle changed of the project.
-    Diff(work::DiffArgs),
-    /// Bring a bottle's changes into the project.
-    Pull(work::PullArgs),
-    /// Run a command in a running bottle.
+    Diff(diff::Args),
+    Pull(pull::Args),
     Exec(exec::Args),
-    /// Show what a bottle did: each request, what was decided, and why.
     Logs(logs::Args),
-    /// Check audit logs.
     Audit(audit::Args),
-    /// Show what agents ask for, and decide.
     Proposals(proposals::Args),
-    /// Show bottles, what their agents ask for, and what they do; decide with single keys.
-    Dashboard(tui::Args),
-    /// Serve the dashboard to a browser on this machine.
+    Dashboard(dashboard::Args),
     Web(web::Args),
-    /// Read a running bottle's manifest again and put its new routes and git rules in force.
     Reload(reload::Args),
-    /// Turn an OCI archive into an image for smolvm.
     Pack(pack::Args),
-    /// Tear a running bottle down.
     Stop(stop::Args),
-    /// Forget a bottle that is not running (its audit log too).
     Rm(rm::Args),
-    /// Tear down what crashed launches left.
     Cleanup(cleanup::Args),
-    /// Say whether bottles can run here, and what to do if not.
     Doctor(doctor::Args),
-    /// Print shell completions.
     Completions(completions::Args),
 }
 
-/// Runs the command line of this process.
-#[must_use]
-pub fn main() -> ExitCode {
+/// Runs the command line of this process and returns its exit code.
+///
+/// # Errors
+/// That of the command.
+pub fn run() -> Result<u8> {
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
     if !matches!(cli.command, Command::Launch(_) | Command::Resume(_) | Command::Exec(_)) {
         end_with_a_closed_pipe();
     }
-    let ran = match cli.command {
+    match cli.command {
         Command::Launch(args) => args.run(),
         Command::Init(args) => args.run(),
         Command::Resume(args) => args.run(),
@@ -124,40 +123,13 @@ pub fn main() -> ExitCode {
         Command::Cleanup(args) => args.run(),
         Command::Doctor(args) => args.run(),
         Command::Completions(args) => args.run(&mut Cli::command()),
-    };
-    match ran {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            report(&error);
-            ExitCode::from(error.kind().exit_code())
-        }
     }
 }
 
-fn report(error: &Error) {
-    let (red, dim, plain) =
-        if colour() { ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
-    // Messages may quote what a guest or a file said.
-    let clean = |text: &str| text.lines().map(neutral).collect::<Vec<_>>().join("\n");
-    say(format_args!("{red}bottle: {plain}{}", clean(&error.to_string())));
-    if let Some(hint) = error.hint_text() {
-        say(format_args!("{dim}  hint: {}{plain}", clean(hint)));
-    }
-}
-
-fn colour() -> bool {
-    colour_on(&std::io::stderr())
-}
-
-/// Colour only on a terminal, and never against NO_COLOR.
-fn colour_on(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
-}
-
-/// What is piped into `head` ends quietly, as other programs do.
+/// Output that is piped into `head` ends quietly, as with other programs.
 fn end_with_a_closed_pipe() {
     use nix::sys::signal::{SigHandler, Signal, signal};
-    // SAFETY: the default action runs no code of ours.
+    // SAFETY: the default action of a signal runs no code of this program.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
 
@@ -171,15 +143,7 @@ fn log_to_stderr(verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(colour())
+        .with_ansi(use_colour(&std::io::stderr()))
         .without_time()
         .init();
-}
-
-/// Prints `value` as one JSON document.
-fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let json = serde_json::to_string_pretty(value)
-        .context(Kind::Internal, || "cannot write JSON".into())?;
-    println!("{json}");
-    Ok(())
 }

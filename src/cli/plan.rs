@@ -1,7 +1,6 @@
-//! `bottle plan`: what a launch would do.
+//! `bottle plan`: shows what a launch would do.
 
-use std::collections::BTreeMap;
-
+use super::output::print_json;
 use super::plan_args::PlanArgs;
 use crate::closure::Closure;
 use crate::error::Result;
@@ -12,16 +11,16 @@ use crate::plan::render;
 pub(super) struct Args {
     #[command(flatten)]
     plan: PlanArgs,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
-        let plan = self.plan.plan(&Closure::load()?, &BTreeMap::new())?;
+        let plan = self.plan.plan(&Closure::load()?)?;
         if self.json {
-            super::print_json(&plan.redacted())?;
+            print_json(&plan.redacted())?;
         } else {
             print!("{}", render(&plan));
         }

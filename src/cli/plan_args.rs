@@ -1,19 +1,23 @@
-//! Gathers the facts that a plan needs and makes it.
+//! The arguments that `plan` and `launch` share, and the facts about this host that a plan needs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::closure::Closure;
-use crate::error::{Context, Error, Kind, Result};
+use crate::credentials::login_file;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::git::{self, Config};
 use crate::machine::{Qemu, Smolvm};
-use crate::manifest::{self, EnvName, Provider, Search, Slug, TokenSource};
+use crate::manifest::{EnvName, Provider, Slug, TokenSource};
+use crate::manifest_files::{self, Search};
 use crate::plan::{self, Engine, Host, Identity, ImageFacts, LaunchPlan, Options, PlanError};
-use crate::provider::{self, LoginFacts};
+use crate::provider::LoginFacts;
+use crate::values::Guest;
 
-/// What `plan` and `launch` share.
+/// The arguments that `plan` and `launch` share.
 #[derive(Debug, clap::Args)]
 pub(super) struct PlanArgs {
-    /// The agent, out of bottle.toml or built in (demo).
+    /// Name of the agent: from bottle.toml, or the built-in one (demo).
     agent: String,
     /// Use this manifest instead of the nearest bottle.toml.
     #[arg(long, value_name = "FILE")]
@@ -21,40 +25,40 @@ pub(super) struct PlanArgs {
     /// Name this bottle, to run an agent more than once at a time (default: the agent's name).
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Engine to run on.
+    /// Run on this engine.
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     engine: EngineChoice,
     /// Set a variable in the guest, or answer a question of the manifest.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_env)]
     env: Vec<(EnvName, String)>,
-    /// Read such variables from a file: NAME=VALUE lines; empty lines and those that begin with #
-    /// are left out. --env wins.
+    /// Set the variables in this file, one NAME=VALUE on a line. Empty lines and lines that begin
+    /// with # are ignored; --env overrides.
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Keep the agent's own permission questions, which a bottle makes needless.
+    /// Keep the agent's own permission prompts (by default they are skipped, because the bottle is
+    /// the sandbox).
     #[arg(long)]
     ask: bool,
-    /// Let egress use this host's own login of the agent (Claude Code's, Codex'); it stays on the
-    /// host.
+    /// Let egress use your own login of the agent (Claude Code or Codex). It stays on the host.
     #[arg(long)]
     login: bool,
-    /// Where to look for a manifest; none: here.
+    /// Where to look for a manifest (default: the current directory).
     #[arg(skip)]
     start: Option<PathBuf>,
-    /// Go on with the conversation of the launch before.
+    /// Continue the conversation of the previous launch.
     #[arg(skip)]
     resume: bool,
-    /// Run this instead of the agent's own command; for Claude Code and Codex, words that begin
-    /// with - (and `exec`) are added to it.
+    /// Run this command instead of the agent's own. With Claude Code and Codex, a command that
+    /// begins with - or `exec` is added to the agent's own as arguments.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum EngineChoice {
-    /// The best one that works here.
+    /// The best engine that works here.
     Auto,
-    /// QEMU: with KVM where it is usable, else emulation.
+    /// QEMU: with KVM where it is usable, otherwise by emulation.
     Qemu,
     /// smolvm (libkrun).
     Smolvm,
@@ -68,12 +72,12 @@ pub(super) fn parse_env(text: &str) -> Result<(EnvName, String), String> {
 /// The variables of a file.
 fn read_env_file(file: &std::path::Path) -> Result<Vec<(EnvName, String)>> {
     let what = || format!("cannot read {}", file.display());
-    let text = std::fs::read_to_string(file).context(Kind::Config, what)?;
+    let text = std::fs::read_to_string(file).context(ErrorKind::Config, what)?;
     let line = |(n, line): (usize, &str)| {
-        // The line itself may be a secret: only its number is told.
+        // The line itself may be a secret, so the message has only its number.
         parse_env(line.strip_prefix("export ").unwrap_or(line)).map_err(|why| {
             Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!(
                     "{}:{}: {}",
                     file.display(),
@@ -89,7 +93,7 @@ fn read_env_file(file: &std::path::Path) -> Result<Vec<(EnvName, String)>> {
 }
 
 impl PlanArgs {
-    /// The arguments that plan `previous` once more, to go on with it.
+    /// The arguments that plan `previous` again, to resume it.
     pub(super) fn of_resumed(
         previous: &LaunchPlan,
         env: &[(EnvName, String)],
@@ -99,7 +103,7 @@ impl PlanArgs {
             agent: previous.agent.to_string(),
             manifest: previous.manifest.clone(),
             name: Some(previous.slug.to_string()),
-            // Its disk is of no use to another one.
+            // Another engine could not use its disk.
             engine: if previous.engine.name == "smolvm" {
                 EngineChoice::Smolvm
             } else {
@@ -129,23 +133,18 @@ impl PlanArgs {
     }
 
     /// Reads the manifest and plans against this host.
-    pub(super) fn plan(
-        &self,
-        closure: &Closure,
-        answers: &BTreeMap<EnvName, String>,
-    ) -> Result<LaunchPlan> {
-        let manifest = manifest::load(&search(
+    pub(super) fn plan(&self, closure: &Closure) -> Result<LaunchPlan> {
+        let manifest = manifest_files::load(&search(
             self.start.clone().map_or_else(here, Ok)?,
             self.manifest.clone(),
         ))
-        .map_err(|e| Error::new(Kind::Config, e.to_string()))?;
-        let mut env = self.variables()?;
-        env.extend(answers.iter().map(|(n, v)| (n.clone(), v.clone())));
+        .map_err(|e| Error::new(ErrorKind::Config, e.to_string()))?;
+        let env = self.variables()?;
         let slug = match &self.name {
             None => None,
-            Some(name) => {
-                Some(name.parse::<Slug>().map_err(|e| Error::new(Kind::Usage, e.to_string()))?)
-            }
+            Some(name) => Some(
+                name.parse::<Slug>().map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))?,
+            ),
         };
         let engine = self.engine(closure)?;
         let images = images(closure, &engine.name)?;
@@ -167,7 +166,7 @@ impl PlanArgs {
         plan::plan(&manifest, &self.agent, &host, &options).map_err(plan_error)
     }
 
-    /// smolvm where it can run; that is, with KVM.
+    /// The engine that was asked for; by default smolvm where it can run, which needs KVM.
     fn engine(&self, closure: &Closure) -> Result<Engine> {
         let smolvm = || {
             Smolvm::new(closure)
@@ -182,93 +181,91 @@ impl PlanArgs {
     }
 }
 
-/// Who the operator's commits are by, as git would have it here; `None` when git is not told.
+/// The author of the operator's commits, as git is configured here; `None` when it is not.
 fn identity(closure: &Closure) -> Option<Identity> {
+    let here = here().ok()?;
     let get = |key: &str| {
-        let git = &closure.tools.git.path;
-        let mut command = std::process::Command::new(git);
-        command
-            .env_clear()
-            .env("HOME", std::env::var_os("HOME")?)
-            .args(["config", "--get", key])
-            .stdin(std::process::Stdio::null());
-        let output = command
-            .stderr(std::process::Stdio::null())
-            .output()
-            .ok()
-            .filter(|o| o.status.success())?;
-        let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        let git = git::command(&closure.tools.git.path, &here, Config::Operator);
+        let get = git.args(["config", "--get", key]);
+        let printed = git::run(get, || format!("cannot read {key}")).ok()?;
+        let text = String::from_utf8(printed).ok()?.trim().to_owned();
         (!text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control))
             .then_some(text)
     };
     Some(Identity { name: get("user.name")?, email: get("user.email")? })
 }
 
-/// The logins of this host that an agent could use.
+/// The operator's own logins that an agent could use.
 fn logins() -> BTreeMap<Provider, LoginFacts> {
     let Some(home) = std::env::var_os("HOME").map(PathBuf::from).filter(|h| h.is_absolute()) else {
         return BTreeMap::new();
     };
-    [Provider::Claude, Provider::Codex]
-        .into_iter()
-        .filter_map(|p| Some((p, provider::look(p, &home)?)))
-        .collect()
+    Provider::all().filter_map(|p| Some((p, login_file::find(p, &home)?))).collect()
 }
 
 /// The current directory.
 pub(super) fn here() -> Result<PathBuf> {
-    std::env::current_dir().context(Kind::Config, || "cannot tell the current directory".into())
+    std::env::current_dir()
+        .context(ErrorKind::Config, || "cannot tell the current directory".into())
 }
 
-/// Where to look for a manifest: from `start` upwards, or in `file`.
+/// How a manifest is searched for: from `start` upwards, or in `file`.
 pub(super) fn search(start: PathBuf, file: Option<PathBuf>) -> Search {
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|h| h.is_absolute());
-    let user_skills = home.as_ref().map(|h| h.join(manifest::USER_SKILLS));
+    let user_skills = home.as_ref().map(|h| h.join(manifest_files::USER_SKILLS));
     Search { start, file, home, user_skills }
 }
 
 pub(super) fn plan_error(e: PlanError) -> Error {
     match e {
         PlanError::UnknownAgent { name, hint } => {
-            Error::new(Kind::Config, format!("no agent {name}")).hint(hint)
+            Error::new(ErrorKind::Config, format!("no agent {name}")).hint(hint)
         }
-        PlanError::Manifest(errors) => Error::new(Kind::Config, errors.to_string()),
+        PlanError::Manifest(errors) => Error::new(ErrorKind::Config, errors.to_string()),
     }
 }
 
 fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>> {
-    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-    // Where an image is not there for the engine, the launch will say so.
+    // An image that does not exist for the engine is reported by the launch.
     let built = closure.images.iter().map(|(name, image)| {
         let facts = ImageFacts {
-            image: image.of(engine).map(|file| file.path.clone()).unwrap_or_default(),
-            user: image.user.clone(),
-            uid: image.uid,
-            gid: image.gid,
-            home: text(&image.home),
-            workdir: text(&image.workdir),
-            path: image.path.clone(),
-        };
-        (name, facts)
-    });
-    let later = closure.later.iter().filter(|(name, _)| !closure.images.contains_key(*name)).map(
-        |(name, image)| {
-            let facts = ImageFacts {
-                image: image.builds.get(engine).map(|build| build.file.clone()).unwrap_or_default(),
+            image: image.of(engine).map(|file| file.path.clone().into()).unwrap_or_default(),
+            guest: Guest {
                 user: image.user.clone(),
                 uid: image.uid,
                 gid: image.gid,
-                home: text(&image.home),
-                workdir: text(&image.workdir),
+                home: image.home.to_string(),
+                workdir: image.workdir.to_string(),
                 path: image.path.clone(),
-            };
-            (name, facts)
-        },
-    );
+            },
+        };
+        (name, facts)
+    });
+    let later =
+        closure.deferred.iter().filter(|(name, _)| !closure.images.contains_key(*name)).map(
+            |(name, image)| {
+                let facts = ImageFacts {
+                    image: image
+                        .builds
+                        .get(engine)
+                        .map(|build| build.file.clone().into())
+                        .unwrap_or_default(),
+                    guest: Guest {
+                        user: image.user.clone(),
+                        uid: image.uid,
+                        gid: image.gid,
+                        home: image.home.to_string(),
+                        workdir: image.workdir.to_string(),
+                        path: image.path.clone(),
+                    },
+                };
+                (name, facts)
+            },
+        );
     let named = |(name, facts): (&String, ImageFacts)| {
         Ok((
             name.parse().map_err(|e| {
-                Error::new(Kind::Engine, format!("the closure's image {name:?}: {e}"))
+                Error::new(ErrorKind::Engine, format!("the closure's image {name:?}: {e}"))
             })?,
             facts,
         ))

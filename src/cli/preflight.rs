@@ -1,38 +1,49 @@
-//! Preflight: the operator reads the plan, answers its questions and says yes or no.
+//! Before a launch, the operator reads the plan, answers its questions and agrees or declines.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, IsTerminal};
-use std::os::fd::AsFd;
+use std::io::IsTerminal;
 
-use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
-
-use crate::error::{Context, Error, Kind, Result};
-use crate::host::stderr::{prompt, say};
-use crate::manifest::{EnvName, neutral};
+use super::output::{ask_hidden, confirm};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::stderr::{note, prompt};
+use crate::humanize::size;
+use crate::manifest::EnvName;
 use crate::plan::{LaunchPlan, Question, diff, render};
 use crate::state::BottleDir;
-use crate::workspace::{Snapshot, size};
+use crate::values::neutral;
+use crate::workspace::Snapshot;
 
-/// Files of this size are named, bytes.
-const LARGE: u64 = 50_000_000;
+/// What `launch` and `resume` share.
+#[derive(Debug, clap::Args)]
+pub(super) struct LaunchFlags {
+    /// Agree to the plan without being asked.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Print neither the plan nor progress (needs --yes).
+    #[arg(short, long, requires = "yes")]
+    pub quiet: bool,
+}
 
-/// Prints the plan (and what changed since this bottle's previous launch) and asks. What the
-/// operator has `given` for this launch is not shown: it may be secret.
+/// Files of this size and more are named, in bytes.
+const LARGE_FILE_BYTES: u64 = 50_000_000;
+
+/// Prints the plan (and what changed since this bottle's previous launch) and asks for agreement.
+/// The values of the variables in `given` are not shown: they may be secret.
 pub(super) fn agree(
     plan: &LaunchPlan,
     given: &BTreeSet<EnvName>,
     workspace: Option<&Snapshot>,
     dir: &BottleDir,
-    (yes, quiet): (bool, bool),
+    flags: &LaunchFlags,
 ) -> Result<()> {
-    if !quiet {
+    if !flags.quiet {
         let mut shown = plan.redacted();
         for (_, value) in shown.env.iter_mut().filter(|(name, _)| given.contains(name)) {
             *value = "(given for this launch)".into();
         }
         prompt(render(&shown));
         if let Some(snapshot) = workspace {
-            prompt(goes_in(snapshot));
+            prompt(describe(snapshot));
         }
         let previous = std::fs::read(dir.plan())
             .ok()
@@ -40,32 +51,25 @@ pub(super) fn agree(
         shown.env.retain(|name, _| !given.contains(name));
         let changes = previous.map(|p| diff(&p, &shown)).unwrap_or_default();
         if !changes.is_empty() {
-            say("Changed since the previous launch:");
-            changes.iter().for_each(|line| say(format_args!("  {line}")));
+            note("Changed since the previous launch:");
+            changes.iter().for_each(|line| note(format_args!("  {line}")));
         }
     }
-    if yes {
+    if flags.yes {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Error::new(Kind::Usage, "there is no terminal to agree on")
-            .hint(format!("bottle launch {} --yes", plan.agent)));
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "standard input is not a terminal, so nobody can confirm the launch",
+        )
+        .hint(format!("bottle launch {} --yes", plan.agent)));
     }
-    prompt("Launch? [y/N] ");
-    let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .context(Kind::Internal, || "cannot read the answer".into())?;
-    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-        Ok(())
-    } else {
-        Err(Error::new(Kind::Declined, "not launched"))
-    }
+    if confirm("Launch?")? { Ok(()) } else { Err(Error::new(ErrorKind::Declined, "not launched")) }
 }
 
-/// What of the project goes in: how much, what not, and what looks as if it should not.
-fn goes_in(snapshot: &Snapshot) -> String {
+/// Describes what is copied from the project, what is left out, and what looks as if it should be.
+fn describe(snapshot: &Snapshot) -> String {
     let mut out = format!("goes in    {}\n", snapshot.summary());
     for (path, why) in snapshot.left_out.iter().take(5) {
         out += &format!("left out   {}: {why}\n", neutral(&path.to_string_lossy()));
@@ -73,7 +77,8 @@ fn goes_in(snapshot: &Snapshot) -> String {
     if snapshot.left_out.len() > 5 {
         out += &format!("left out   and {} more\n", snapshot.left_out.len() - 5);
     }
-    let large: Vec<_> = snapshot.entries.iter().filter(|e| e.bytes >= LARGE).take(3).collect();
+    let large: Vec<_> =
+        snapshot.entries.iter().filter(|e| e.bytes >= LARGE_FILE_BYTES).take(3).collect();
     for entry in large {
         out += &format!(
             "warning    {} has {}\n",
@@ -93,47 +98,16 @@ fn goes_in(snapshot: &Snapshot) -> String {
     out
 }
 
-/// Asks the manifest's questions without echo: answers may be secrets.
+/// Asks the manifest's questions without showing what is typed: answers may be secrets.
 pub(super) fn ask(questions: &[Question]) -> Result<BTreeMap<EnvName, String>> {
     if !std::io::stdin().is_terminal() {
         let names: Vec<String> = questions.iter().map(|q| format!("--env {}=…", q.name)).collect();
         return Err(Error::new(
-            Kind::Usage,
-            "the manifest asks questions and there is no terminal",
+            ErrorKind::Usage,
+            "the manifest asks questions, and standard input is not a terminal",
         )
         .hint(names.join(" ")));
     }
-    questions.iter().map(|q| Ok((q.name.clone(), ask_one(q)?))).collect()
-}
-
-fn ask_one(question: &Question) -> Result<String> {
-    let what = || "cannot read the answer".to_owned();
-    prompt(format_args!("{} ({}): ", neutral(&question.question), question.name));
-    let hidden = Hidden::new()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).context(Kind::Internal, what)?;
-    drop(hidden);
-    say("");
-    Ok(answer.trim_end_matches(['\n', '\r']).to_owned())
-}
-
-/// The terminal without echo; dropping this brings it back.
-struct Hidden(Termios);
-
-impl Hidden {
-    fn new() -> Result<Self> {
-        let what = || "cannot set the terminal up".to_owned();
-        let stdin = std::io::stdin();
-        let saved = tcgetattr(&stdin).context(Kind::Internal, what)?;
-        let mut silent = saved.clone();
-        silent.local_flags.remove(LocalFlags::ECHO);
-        tcsetattr(stdin.as_fd(), SetArg::TCSAFLUSH, &silent).context(Kind::Internal, what)?;
-        Ok(Self(saved))
-    }
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        let _ = tcsetattr(std::io::stdin().as_fd(), SetArg::TCSANOW, &self.0);
-    }
+    let ask = |q: &Question| ask_hidden(&format!("{} ({})", neutral(&q.question), q.name));
+    questions.iter().map(|q| Ok((q.name.clone(), ask(q)?))).collect()
 }

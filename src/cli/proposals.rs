@@ -1,32 +1,33 @@
-//! `bottle proposals`: what agents ask for, and the decisions.
+//! `bottle proposals`: shows what agents ask for, and decides on it.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 
 use bottle_policy::{Ask, ProposalState, RouteAsk};
 
-use super::{colour_on, print_json};
-use crate::error::{Context, Error, Kind, Result};
+use super::output::{ask_line, columns, confirm, print_json, use_colour};
+use crate::dashboard::decide::answer_text;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::process::{Input, Program, Sink};
 use crate::host::runtime::block_on;
-use crate::host::stderr::{prompt, say};
+use crate::host::stderr::note;
 use crate::launch::decide;
-use crate::live_policy::in_force;
+use crate::live_policy::{LivePolicies, in_force};
 use crate::manifest::Interval;
 use crate::state::{BottleDir, Roots, now_ms};
 use crate::supervise::{
-    Answer, Decide, Policies, Proposal, Queue, Scope, Tone, Verdict, ago, lines, paint,
+    Decide, DecisionOutcome, Proposal, Queue, Scope, Tone, Verdict, ago, lines, paint,
 };
 
-/// Show what agents ask for, and decide.
+/// Show what agents ask for, and decide on it.
 ///
-/// Without a command: the open proposals of all running bottles (of NAME: all of them). A proposal
-/// is named BOTTLE/NUMBER.
+/// Without a command, shows the open proposals of all running bottles; with NAME, all proposals of
+/// that bottle. A proposal is named BOTTLE/NUMBER.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
-    /// Only this bottle's, the decided ones too.
+    /// Show only this bottle's proposals, but also the decided ones.
     name: Option<String>,
-    /// As JSON, the queue's own documents.
+    /// Print the queue's own documents, as JSON.
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
@@ -37,19 +38,19 @@ pub(super) struct Args {
 enum Command {
     /// Show one proposal: what would change, and why the agent wants it.
     Show {
-        /// BOTTLE/NUMBER.
+        /// The proposal, as BOTTLE/NUMBER.
         proposal: Id,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Say yes: the change is in force at once, for this bottle only.
+    /// Approve a proposal: the change is in force at once, for this bottle only.
     Approve(Approve),
-    /// Say no.
+    /// Deny a proposal.
     Deny {
-        /// BOTTLE/NUMBER.
+        /// The proposal, as BOTTLE/NUMBER.
         proposal: Id,
-        /// Why, for the agent.
+        /// Tell the agent this reason.
         #[arg(long)]
         reason: Option<String>,
     },
@@ -57,37 +58,37 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Approve {
-    /// BOTTLE/NUMBER.
+    /// The proposal, as BOTTLE/NUMBER.
     proposal: Id,
-    /// Take it back after this time (such as 30m or 1h). Without: when the bottle ends.
+    /// Revoke it after this time, such as 30m or 1h (default: when the bottle ends).
     #[arg(long = "for", value_name = "TIME", conflicts_with_all = ["once", "save"])]
     time: Option<Interval>,
-    /// For one request.
+    /// Allow one request only.
     #[arg(long, conflicts_with = "save")]
     once: bool,
-    /// Write it into the manifest, too.
+    /// Also write it to the manifest.
     #[arg(long)]
     save: bool,
-    /// Change the route in $EDITOR before; it can only become narrower.
+    /// Change the route in $EDITOR first; it can only become narrower.
     #[arg(long, conflicts_with_all = ["host", "method", "path"])]
     edit: bool,
-    /// Only this host of a wildcard.
+    /// Allow only this host of a wildcard.
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
-    /// Only these methods.
+    /// Allow only this method (may be repeated).
     #[arg(long, value_name = "METHOD")]
     method: Vec<String>,
-    /// Only these paths.
+    /// Allow only this path (may be repeated).
     #[arg(long, value_name = "PATH")]
     path: Vec<String>,
-    /// The host (or repository) of a wide proposal, typed; without it you are asked.
+    /// Confirm a wide proposal with its host or repository (default: asks for it).
     #[arg(long = "type", value_name = "NAME")]
     type_name: Option<String>,
-    /// The policy (its digest, or 12 digits of it) that the change was shown against, when it is
-    /// not the proposal's own.
+    /// State the policy that the change was shown against, by its digest or the first 12 digits of
+    /// it, when it is not the proposal's own.
     #[arg(long, value_name = "DIGEST")]
     against: Option<String>,
-    /// The answer to a question: text, or the number of a choice.
+    /// Answer a question: with text, or the number of a choice.
     #[arg(long, value_name = "TEXT")]
     answer: Option<String>,
 }
@@ -112,23 +113,23 @@ impl std::str::FromStr for Id {
 }
 
 /// One proposal, its bottle, and what is in force there if it runs.
-struct Found {
+struct LoadedProposal {
     dir: BottleDir,
     proposal: Proposal,
-    policy: Option<Policies>,
+    policy: Option<LivePolicies>,
 }
 
-fn found(id: &Id) -> Result<Found> {
+fn load(id: &Id) -> Result<LoadedProposal> {
     let dir = super::logs::existing(&Roots::from_environment()?, &id.bottle)?;
     let alive = dir.status().is_some_and(|s| s.alive);
     let queue = Queue::read(&dir, alive)?;
     let none = || {
-        Error::new(Kind::Usage, format!("there is no proposal {}/{}", id.bottle, id.number))
+        Error::new(ErrorKind::Usage, format!("there is no proposal {}/{}", id.bottle, id.number))
             .hint(format!("bottle proposals {}", id.bottle))
     };
     let proposal = queue.get(id.number).cloned().ok_or_else(none)?;
     let policy = if alive { in_force(&dir).ok() } else { None };
-    Ok(Found { dir, proposal, policy })
+    Ok(LoadedProposal { dir, proposal, policy })
 }
 
 impl Args {
@@ -138,8 +139,8 @@ impl Args {
             Some(Command::Show { proposal, json }) => show(proposal, *json),
             Some(Command::Approve(approve)) => approve.run(),
             Some(Command::Deny { proposal, reason }) => {
-                let found = found(proposal)?;
-                said(&found, &send(&found, Verdict::Deny { reason: reason.clone() })?)
+                let found = load(proposal)?;
+                print_outcome(&found, &send(&found, Verdict::Deny { reason: reason.clone() })?)
             }
         }
     }
@@ -159,47 +160,46 @@ impl Args {
             print_json(&all)?;
             return Ok(0);
         }
-        let colour = colour_on(&std::io::stdout());
-        for p in &all {
-            let state = if p.is_open(now_ms()) || p.state != ProposalState::Pending {
-                p.state
-            } else {
-                ProposalState::Expired
-            };
-            let risk = if p.risks.is_empty() { "" } else { "  !WIDE" };
-            let line = format!(
-                "{:<16} {:<10} {:<8} {}{risk}",
-                format!("{}/{}", p.bottle, p.id),
-                state.as_str(),
-                ago(p.made_ms, now_ms()),
-                p.ask.summary()
-            );
-            println!(
-                "{}",
-                if p.risks.is_empty() { line } else { paint(Tone::Risk, &line, colour) }
-            );
+        let colour = use_colour(&std::io::stdout());
+        let rows: Vec<[String; 4]> = all.iter().map(row).collect();
+        for (p, line) in all.iter().zip(columns(&rows)) {
+            let tone = if p.risks.is_empty() { Tone::Plain } else { Tone::Risk };
+            println!("{}", paint(tone, &line, colour));
         }
         if all.is_empty() {
-            say("bottle: nobody asks for anything");
+            note("bottle: no agent asks for anything");
         }
         Ok(0)
     }
 }
 
-fn print(found: &Found, out: &mut dyn Write, colour: bool) -> Result<()> {
+/// The cells of a proposal's line in the list.
+fn row(p: &Proposal) -> [String; 4] {
+    let state = if p.is_open(now_ms()) || p.state != ProposalState::Pending {
+        p.state
+    } else {
+        ProposalState::Expired
+    };
+    let wide = if p.risks.is_empty() { "" } else { "  !WIDE" };
+    let summary = format!("{}{wide}", p.ask.summary());
+    let id = format!("{}/{}", p.bottle, p.id);
+    [id, state.as_str().to_owned(), ago(p.made_ms, now_ms()), summary]
+}
+
+fn print(found: &LoadedProposal, out: &mut dyn Write, colour: bool) -> Result<()> {
     for (tone, line) in lines(&found.proposal, found.policy.as_ref(), now_ms()) {
         writeln!(out, "{}", paint(tone, &line, colour))
-            .context(Kind::Internal, || "cannot write".into())?;
+            .context(ErrorKind::Internal, || "cannot write".into())?;
     }
     Ok(())
 }
 
 fn show(id: &Id, json: bool) -> Result<u8> {
-    let found = found(id)?;
+    let found = load(id)?;
     if json {
         return print_json(&found.proposal).map(|()| 0);
     }
-    let colour = colour_on(&std::io::stdout());
+    let colour = use_colour(&std::io::stdout());
     print(&found, &mut std::io::stdout().lock(), colour)?;
     if found.proposal.is_open(now_ms()) {
         let outdated = found
@@ -218,25 +218,25 @@ fn show(id: &Id, json: bool) -> Result<u8> {
     Ok(0)
 }
 
-fn send(found: &Found, verdict: Verdict) -> Result<Answer> {
+fn send(found: &LoadedProposal, verdict: Verdict) -> Result<DecisionOutcome> {
     let ask = Decide { id: found.proposal.id, via: "cli".into(), verdict };
     block_on(decide(&found.dir, ask))
 }
 
-fn said(found: &Found, answer: &Answer) -> Result<u8> {
+fn print_outcome(found: &LoadedProposal, answer: &DecisionOutcome) -> Result<u8> {
     let name = format!("{}/{}", found.dir.slug(), found.proposal.id);
     match answer {
-        Answer::Done { text } => {
-            say(format_args!("bottle: {}: {text}", found.dir.slug()));
+        DecisionOutcome::Done { text } => {
+            note(format_args!("bottle: {}: {text}", found.dir.slug()));
             Ok(0)
         }
-        Answer::Outdated { .. } => Err(Error::new(
-            Kind::Config,
+        DecisionOutcome::Outdated { .. } => Err(Error::new(
+            ErrorKind::Config,
             format!("the policy has changed since {name} was asked; look at it again"),
         )
         .hint(format!("bottle proposals show {name}"))),
-        Answer::Refused { why, hint } => {
-            let e = Error::new(Kind::Config, why.clone());
+        DecisionOutcome::Refused { why, hint } => {
+            let e = Error::new(ErrorKind::Config, why.clone());
             Err(match hint {
                 Some(hint) => e.hint(hint.clone()),
                 None => e,
@@ -247,10 +247,10 @@ fn said(found: &Found, answer: &Answer) -> Result<u8> {
 
 impl Approve {
     fn run(&self) -> Result<u8> {
-        let found = found(&self.proposal)?;
+        let found = load(&self.proposal)?;
         let Some(policy) = &found.policy else {
             return Err(Error::new(
-                Kind::Usage,
+                ErrorKind::Usage,
                 format!("bottle {:?} is not running", found.dir.slug()),
             )
             .hint("bottle list"));
@@ -263,7 +263,7 @@ impl Approve {
         };
         let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
         if found.proposal.state == ProposalState::Pending {
-            print(&found, &mut std::io::stderr(), colour_on(&std::io::stderr()))?;
+            print(&found, &mut std::io::stderr(), use_colour(&std::io::stderr()))?;
         }
         let now = policy.digest_for(&found.proposal.ask);
         let against = match &self.against {
@@ -275,8 +275,9 @@ impl Approve {
                 && terminal
                 && found.proposal.state == ProposalState::Pending =>
             {
-                if !yes("the policy has changed since; approve the change as it is shown now?")? {
-                    return Err(Error::new(Kind::Declined, "nothing is decided"));
+                if !confirm("the policy has changed since; approve the change as it is shown now?")?
+                {
+                    return Err(Error::new(ErrorKind::Declined, "nothing is decided"));
                 }
                 now
             }
@@ -287,32 +288,30 @@ impl Approve {
         let ask = route.clone().map_or_else(|| found.proposal.ask.clone(), Ask::Route);
         let typed = match (&self.type_name, ask.name_to_type()) {
             (None, Some(name)) if !ask.risks().is_empty() && terminal => {
-                Some(line(&format!("this is wide; type {name} to approve it: "))?)
+                Some(ask_line(&format!("this is wide; type {name} to approve it:"))?)
             }
             (given, _) => given.clone(),
         };
         let answer = self.answer(&found.proposal, terminal)?;
         let verdict = Verdict::Approve { against, scope, route, typed, answer };
-        said(&found, &send(&found, verdict)?)
+        print_outcome(&found, &send(&found, verdict)?)
     }
 
     fn answer(&self, proposal: &Proposal, terminal: bool) -> Result<Option<String>> {
         let Ask::Question { choices, .. } = &proposal.ask else { return Ok(None) };
         let given = match &self.answer {
-            None if terminal => Some(line("answer: ")?),
+            None if terminal => Some(ask_line("answer:")?),
             given => given.clone(),
         };
-        let chosen = |g: &String| {
-            choices.get(g.trim().parse::<usize>().ok()?.checked_sub(1)?).map(ToString::to_string)
-        };
-        Ok(given.map(|g| chosen(&g).unwrap_or(g)))
+        let choices: Vec<String> = choices.iter().map(ToString::to_string).collect();
+        Ok(given.map(|typed| answer_text(&choices, &typed)))
     }
 
     fn narrowed(&self, asked: RouteAsk) -> Result<RouteAsk> {
         if self.edit {
             return edit(&asked);
         }
-        let bad = |e: &dyn std::fmt::Display| Error::new(Kind::Usage, e.to_string());
+        let bad = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Usage, e.to_string());
         let mut route = asked;
         if let Some(host) = &self.host {
             route.host = host.parse().map_err(|e| bad(&e))?;
@@ -340,12 +339,12 @@ fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
         .find_map(|v| std::env::var(v).ok().filter(|e| !e.trim().is_empty()))
         .unwrap_or_else(|| "vi".to_owned());
     let mut words = editor.split_whitespace();
-    let program = PathBuf::from(words.next().unwrap_or("vi"));
+    let program = words.next().unwrap_or("vi");
     let mut file = tempfile::Builder::new()
         .prefix("bottle-")
         .suffix(".toml")
         .tempfile()
-        .context(Kind::Internal, what)?;
+        .context(ErrorKind::Internal, what)?;
     let list = |items: &mut dyn Iterator<Item = String>| {
         items.map(|i| format!("{i:?}")).collect::<Vec<_>>().join(", ")
     };
@@ -355,12 +354,21 @@ fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
         list(&mut asked.methods.iter().map(ToString::to_string)),
         list(&mut asked.paths.iter().map(ToString::to_string)),
     );
-    file.write_all(text.as_bytes()).context(Kind::Internal, what)?;
-    let status = std::process::Command::new(&program).args(words).arg(file.path()).status();
-    let status = status.context(Kind::Usage, || format!("cannot run {}", program.display()))?;
-    let text = std::fs::read_to_string(file.path()).context(Kind::Internal, what)?;
+    file.write_all(text.as_bytes()).context(ErrorKind::Internal, what)?;
+    let status = Program::new("the editor", program)
+        .args(words)
+        .arg(file.path())
+        .inherit_env()
+        .stdin(Input::Inherit)
+        .stdout(Sink::Inherit)
+        .stderr(Sink::Inherit)
+        .in_foreground()
+        .outlives_parent()
+        .status()
+        .context(ErrorKind::Usage, || format!("cannot run {program}"))?;
+    let text = std::fs::read_to_string(file.path()).context(ErrorKind::Internal, what)?;
     if !status.success() || text.trim().is_empty() {
-        return Err(Error::new(Kind::Declined, "nothing is decided: the edit was given up"));
+        return Err(Error::new(ErrorKind::Declined, "nothing is decided: the edit was given up"));
     }
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -370,18 +378,7 @@ fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
         paths: Vec<bottle_policy::PathPattern>,
     }
     let Edited { host, methods, paths } = toml_edit::de::from_str(&text).map_err(|e| {
-        Error::new(Kind::Config, format!("what you wrote is no route: {}", e.message()))
+        Error::new(ErrorKind::Config, format!("what you wrote is not a route: {}", e.message()))
     })?;
     Ok(RouteAsk { host, methods, paths, ..asked.clone() })
-}
-
-fn line(question: &str) -> Result<String> {
-    prompt(question);
-    let mut text = String::new();
-    std::io::stdin().read_line(&mut text).context(Kind::Declined, || "no answer".into())?;
-    Ok(text.trim().to_owned())
-}
-
-fn yes(question: &str) -> Result<bool> {
-    Ok(matches!(line(&format!("{question} [y/N] "))?.as_str(), "y" | "Y" | "yes"))
 }

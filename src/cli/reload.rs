@@ -1,4 +1,4 @@
-//! `bottle reload`: other policies for a running bottle.
+//! `bottle reload`: applies a changed manifest to a running bottle.
 
 use std::path::{Path, PathBuf};
 
@@ -6,22 +6,23 @@ use bottle_policy::{GatePolicy, Policy};
 
 use super::plan_args;
 use crate::credentials::git::with_rules;
-use crate::error::{Context, Error, Kind, Result};
-use crate::host::stderr::say;
-use crate::live_policy::InForce;
-use crate::manifest::{self, EgressChain, Manifest, find};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::stderr::note;
+use crate::live_policy::LivePolicy;
+use crate::manifest::{EgressChain, Manifest};
+use crate::manifest_files::{self, find};
 use crate::plan::{LaunchPlan, diff, not_reloadable, replan};
 use crate::state::Roots;
 use crate::supervise::Queue;
 
-/// Read a running bottle's manifest again and put its new routes and git rules in force.
+/// Read a running bottle's manifest again and apply its new routes and git rules.
 ///
-/// Routes, and what may be pushed, can change while a bottle runs; routes can use only the tokens
-/// that it was launched with. Anything else that the manifest says differently is named, and
-/// nothing is done. Connections that a new policy still allows go on.
+/// Routes and push rules can change while a bottle runs; routes can only use the tokens that it was
+/// launched with. If anything else in the manifest has changed, names it and does nothing.
+/// Connections that the new policy still allows go on.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The bottle.
+    /// Name of the bottle.
     name: String,
     /// Read this manifest instead of the one that the bottle was launched from.
     #[arg(long, value_name = "FILE")]
@@ -31,13 +32,13 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let dir = Roots::from_environment()?.bottle(&self.name)?;
-        let egress = InForce::<Policy>::read(&dir)?;
-        let what = || format!("cannot read {}", dir.plan().display());
-        let running = std::fs::read(dir.plan()).context(Kind::Config, what)?;
+        let egress = LivePolicy::<Policy>::read(&dir)?;
+        let what = || format!("cannot read {}", dir.plan());
+        let running = std::fs::read(dir.plan()).context(ErrorKind::Config, what)?;
         let mut running: LaunchPlan =
-            serde_json::from_slice(&running).context(Kind::Config, what)?;
+            serde_json::from_slice(&running).context(ErrorKind::Config, what)?;
         let gate =
-            (!running.git.is_empty()).then(|| InForce::<GatePolicy>::read(&dir)).transpose()?;
+            (!running.git.is_empty()).then(|| LivePolicy::<GatePolicy>::read(&dir)).transpose()?;
         let manifest = self.manifest(&running)?;
         let new = replan(&running, &manifest, &|name| std::env::var(name).ok())
             .map_err(plan_args::plan_error)?;
@@ -48,7 +49,7 @@ impl Args {
                 self.name,
                 others.join("\n")
             );
-            return Err(Error::new(Kind::Config, message)
+            return Err(Error::new(ErrorKind::Config, message)
                 .hint(format!("bottle stop {}, and launch it again", self.name)));
         }
         let mut policy = new.policy.clone();
@@ -62,11 +63,11 @@ impl Args {
             .map(|gate| (granted.with_git_grants(with_rules(gate.policy(), &new)), gate))
             .filter(|(rules, gate)| rules != gate.policy());
         if routes.is_none() && rules.is_none() {
-            say(format_args!("bottle: {}: nothing changed", self.name));
+            note(format_args!("bottle: {}: nothing changed", self.name));
             return Ok(0);
         }
-        // What is compared is what is in force, which an earlier reload may have made.
-        running.policy = routes.as_ref().map_or(&policy, InForce::policy).clone();
+        // Compares with what is in force, which may come from an earlier reload.
+        running.policy = routes.as_ref().map_or(&policy, LivePolicy::policy).clone();
         running.git.clone_from(&new.git);
         for upstream in rules.iter().flat_map(|(_, gate)| &gate.policy().upstreams) {
             if let Some(git) = running.git.iter_mut().find(|git| git.name == upstream.name) {
@@ -76,14 +77,14 @@ impl Args {
         running.tokens.clone_from(&new.redacted().tokens);
         diff(&running, &LaunchPlan { policy: policy.clone(), ..new.redacted() })
             .iter()
-            .for_each(say);
+            .for_each(note);
         if let Some(egress) = routes {
             egress.replace(&policy)?;
-            say(format_args!("bottle: {}: policy {} is in force", self.name, policy.digest()));
+            note(format_args!("bottle: {}: policy {} is in force", self.name, policy.digest()));
         }
         if let Some((rules, gate)) = rules {
             gate.replace(&rules)?;
-            say(format_args!(
+            note(format_args!(
                 "bottle: {}: git-gate's policy {} is in force",
                 self.name,
                 rules.digest()
@@ -92,29 +93,29 @@ impl Args {
         Ok(0)
     }
 
-    /// Only our own daemon watches its policy.
+    /// Refuses the chain whose pipelock reads its configuration only at launch.
     fn can_reload(&self, running: &LaunchPlan) -> Result<()> {
-        if running.bundle_egress == EgressChain::Bottle {
+        if running.bundle_egress != EgressChain::MitmproxyPipelock {
             return Ok(());
         }
         let message =
             format!("the egress chain {} reads its policy at launch only", running.bundle_egress);
-        Err(Error::new(Kind::Usage, message)
+        Err(Error::new(ErrorKind::Usage, message)
             .hint(format!("bottle stop {}, and launch it again", self.name)))
     }
 
-    /// The manifest as it is now. One that was found at launch must still be this user's (or
-    /// root's).
+    /// Reads the manifest again. One that was found at launch must still belong to this user or
+    /// root.
     fn manifest(&self, running: &LaunchPlan) -> Result<Manifest> {
         let gone = |path: &Path| {
-            Error::new(Kind::Config, format!("{} is not there any more", path.display()))
+            Error::new(ErrorKind::Config, format!("{} does not exist any more", path.display()))
                 .hint("name another: --manifest FILE")
         };
         let search = match (&self.manifest, &running.manifest) {
             (Some(named), _) => plan_args::search(plan_args::here()?, Some(named.clone())),
             (None, None) => {
                 return Err(Error::new(
-                    Kind::Usage,
+                    ErrorKind::Usage,
                     format!(
                         "bottle {:?} runs a built-in agent: there is no manifest to read again",
                         self.name
@@ -123,7 +124,7 @@ impl Args {
             }
             (None, Some(file)) => {
                 let start = file.parent().ok_or_else(|| gone(file))?.to_owned();
-                if file.file_name().is_some_and(|name| name == manifest::FILE_NAME) {
+                if file.file_name().is_some_and(|name| name == manifest_files::FILE_NAME) {
                     let search = plan_args::search(start, None);
                     if find(&search.start, search.home.as_deref()).as_deref() != Some(file) {
                         return Err(gone(file));
@@ -134,7 +135,7 @@ impl Args {
                 }
             }
         };
-        manifest::load(&search).map_err(|e| Error::new(Kind::Config, e.to_string()))
+        manifest_files::load(&search).map_err(|e| Error::new(ErrorKind::Config, e.to_string()))
     }
 }
 
@@ -151,16 +152,20 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_would_not_notice_is_not_reloaded() {
+    fn only_a_chain_that_watches_its_policy_is_reloaded() {
         let args = Args { name: "demo".into(), manifest: None };
         for chain in EgressChain::ALL {
             let running = LaunchPlan { bundle_egress: chain, ..demo_plan() };
-            assert_eq!(args.can_reload(&running).is_ok(), chain == EgressChain::Bottle, "{chain}");
+            assert_eq!(
+                args.can_reload(&running).is_ok(),
+                chain != EgressChain::MitmproxyPipelock,
+                "{chain}"
+            );
         }
     }
 
     #[test]
-    fn the_manifest_of_the_launch_is_read_again_and_no_other() {
+    fn the_manifest_of_the_launch_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let below = dir.path().join("p");
         fs::create_dir(&below).unwrap();
@@ -172,12 +177,12 @@ mod tests {
         assert!(has(read(Some(file.clone()), None).unwrap(), "own"));
         assert!(has(read(Some(other.clone()), None).unwrap(), "other"), "it was named at launch");
         assert!(has(read(Some(file.clone()), Some(other)).unwrap(), "other"), "it is named now");
-        assert_eq!(read(None, None).unwrap_err().kind(), Kind::Usage);
+        assert_eq!(read(None, None).unwrap_err().kind(), ErrorKind::Usage);
         fs::write(&file, "version = 2").unwrap();
-        assert_eq!(read(Some(file.clone()), None).unwrap_err().kind(), Kind::Config);
+        assert_eq!(read(Some(file.clone()), None).unwrap_err().kind(), ErrorKind::Config);
         fs::remove_file(&file).unwrap();
         let e = read(Some(file.clone()), None).unwrap_err();
-        assert!(e.to_string().contains("is not there any more"), "the one above is another: {e}");
+        assert!(e.to_string().contains("does not exist any more"), "the one above is another: {e}");
         fs::write(&file, "version = 1").unwrap();
         // Only root can make another user's file.
         if nix::unistd::geteuid().is_root()

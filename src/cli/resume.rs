@@ -1,27 +1,28 @@
-//! `bottle resume`: goes on with a bottle that was stopped.
+//! `bottle resume`: continues a bottle that was stopped.
 
-use super::launch::{self, How};
+use super::launch;
 use super::plan_args::PlanArgs;
-use crate::error::{Error, Kind, Result};
+use super::preflight::LaunchFlags;
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::EnvName;
 use crate::plan::LaunchPlan;
 use crate::state::Roots;
 
-/// Go on with a stopped bottle: its machine's disk, its workspace and the agent's own conversation.
+/// Continue a stopped bottle with its disk, its workspace and its agent's conversation.
 ///
-/// The plan is made anew from the manifest, credentials are read again, and the bottle proves again
-/// that it is shut in.
+/// Reads the manifest and the credentials again, and the bottle proves again that it can reach
+/// nothing but its own sidecars.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The bottle.
+    /// Name of the bottle.
     name: String,
     #[command(flatten)]
-    how: How,
-    /// Set a variable in the guest, or answer a question of the manifest; what was given at launch
-    /// is not remembered.
+    flags: LaunchFlags,
+    /// Set a variable in the guest, or answer a question of the manifest (values given at launch
+    /// are not remembered).
     #[arg(long, value_name = "NAME=VALUE", value_parser = super::plan_args::parse_env)]
     env: Vec<(EnvName, String)>,
-    /// Run this instead of the agent's own command.
+    /// Run this command instead of the agent's own.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -29,21 +30,21 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> Result<u8> {
         let dir = Roots::from_environment()?.bottle(&self.name)?;
-        if !dir.saved().exists() {
+        if !dir.resumable_disk().exists() {
             return Err(Error::new(
-                Kind::Usage,
-                format!("bottle {:?} cannot be resumed: there is no disk of it", self.name),
+                ErrorKind::Usage,
+                format!("bottle {:?} cannot be resumed: it left no disk", self.name),
             )
             .hint(format!("bottle list; bottle launch {}", self.name)));
         }
         let what = || {
-            Error::new(Kind::Config, format!("the plan of {:?} cannot be read", self.name))
+            Error::new(ErrorKind::Config, format!("the plan of {:?} cannot be read", self.name))
                 .hint(format!("bottle rm {}", self.name))
         };
         let plan: LaunchPlan =
             serde_json::from_slice(&std::fs::read(dir.plan()).map_err(|_| what())?)
                 .map_err(|_| what())?;
         let args = PlanArgs::of_resumed(&plan, &self.env, &self.command);
-        launch::run(&args, &self.how, false, true)
+        launch::run(&args, &self.flags, false, true)
     }
 }

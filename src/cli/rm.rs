@@ -1,18 +1,18 @@
-//! `bottle rm`: forgets a bottle.
+//! `bottle rm`: deletes a bottle.
 
 use crate::error::Result;
 use crate::state::Roots;
 
-/// Forget a bottle that is not running (its audit log too).
+/// Delete a bottle that is not running, with its audit log.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Do not revoke deploy keys that it has left with a forge.
+    /// Do not revoke the deploy keys that it left with a forge.
     #[arg(long)]
     forget_keys: bool,
-    /// The bottles.
+    /// Names of the bottles.
     #[arg(required = true)]
     names: Vec<String>,
-    /// Even with changes that were not pulled.
+    /// Delete the bottle even if it has changes that were not pulled.
     #[arg(long)]
     discard: bool,
 }
@@ -22,8 +22,8 @@ impl Args {
         let roots = Roots::from_environment()?;
         for name in &self.names {
             let bottle = roots.bottle(name)?;
-            super::launch::unpulled(&bottle, self.discard)?;
-            // What it says of deploy keys is all that anybody knows of them.
+            super::unpulled::require_pulled(&bottle, self.discard)?;
+            // The bottle's files are the only record of these deploy keys.
             if !self.forget_keys {
                 super::cleanup::revoke(&bottle)?;
             }

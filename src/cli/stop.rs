@@ -1,18 +1,13 @@
-//! `bottle stop`: tears a running bottle down.
-
-use std::time::Duration;
+//! `bottle stop`: tears down a running bottle.
 
 use crate::error::Result;
 use crate::launch;
 use crate::state::Roots;
 
-/// Longest time for a teardown, in which a large workspace may be saved.
-const DEADLINE: Duration = Duration::from_secs(120);
-
-/// Tear a running bottle down.
+/// Tear down a running bottle.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The bottles.
+    /// Names of the bottles.
     #[arg(required = true)]
     names: Vec<String>,
 }
@@ -22,7 +17,7 @@ impl Args {
         let roots = Roots::from_environment()?;
         crate::host::runtime::block_on(async {
             for name in &self.names {
-                launch::stop(&roots.bottle(name)?, DEADLINE).await?;
+                launch::stop(&roots.bottle(name)?, launch::STOP_DEADLINE).await?;
             }
             Ok(0)
         })

@@ -1,17 +1,17 @@
 //! Hashing the closure's files, once a file.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
+use camino::{Utf8Path, Utf8PathBuf};
+use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::StoreFile;
-use crate::error::{Context, Error, Kind, Result};
-use crate::state::write_private;
+use super::format::{Closure, Image, StoreFile};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::fs::write_private;
 
 /// What a file looked like when its content was found right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,11 +23,43 @@ struct Seen {
     changed: (i64, i64),
 }
 
-pub(super) fn files<'a>(
+impl Closure {
+    /// Checks that every file which a launch of `image` on `engine` needs is there and unaltered.
+    ///
+    /// A file is hashed once; afterwards `cache` remembers its inode, size and change time, which
+    /// only root can forge.
+    ///
+    /// # Errors
+    /// `Engine` naming the first file that is missing or altered.
+    pub fn verify(&self, image: &Image, engine: &str, cache: &Utf8Path) -> Result<()> {
+        let (qemu, tools) = (&self.engines.qemu, &self.tools);
+        let mut files = vec![
+            image.of(engine)?,
+            &self.bundle.binary,
+            &tools.mke2fs,
+            &tools.git,
+            &tools.ssh,
+            &tools.gitleaks,
+        ];
+        match (engine, &self.engines.smolvm) {
+            ("smolvm", Some(smolvm)) => {
+                files.push(&smolvm.binary);
+                files.extend(&smolvm.files);
+            }
+            _ => {
+                files.extend([&qemu.binary, &qemu.kernel, &qemu.initrd]);
+                files.extend(&qemu.firmware_files);
+            }
+        }
+        verify_files(files, cache)
+    }
+}
+
+fn verify_files<'a>(
     files: impl IntoIterator<Item = &'a StoreFile>,
-    cache: &Path,
+    cache: &Utf8Path,
 ) -> Result<()> {
-    let mut seen: BTreeMap<PathBuf, Seen> = std::fs::read(cache)
+    let mut seen: BTreeMap<Utf8PathBuf, Seen> = fs::read(cache)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();
@@ -47,7 +79,7 @@ pub(super) fn files<'a>(
     if news {
         seen.retain(|path, _| path.exists());
         let json = serde_json::to_vec(&seen)
-            .context(Kind::Internal, || "cannot write what was verified".into())?;
+            .context(ErrorKind::Internal, || "cannot write what was verified".into())?;
         write_private(cache, &json)?;
     }
     Ok(())
@@ -55,7 +87,7 @@ pub(super) fn files<'a>(
 
 fn look(file: &StoreFile) -> Result<Seen> {
     let meta = std::fs::metadata(&file.path).map_err(|e| {
-        Error::new(Kind::Engine, format!("{} is missing from the store: {e}", file.path.display()))
+        Error::new(ErrorKind::Engine, format!("{} is missing from the store: {e}", file.path))
             .hint("nix/bootstrap build .#bottle   # realises it again")
     })?;
     if meta.len() != file.bytes {
@@ -72,23 +104,21 @@ fn look(file: &StoreFile) -> Result<Seen> {
 
 fn altered(file: &StoreFile) -> Error {
     Error::new(
-        Kind::Engine,
-        format!("{} was altered: it is not what the closure was built with", file.path.display()),
+        ErrorKind::Engine,
+        format!("{} was altered: it is not what the closure was built with", file.path),
     )
     .hint("nix-store --verify --check-contents --repair")
 }
 
-fn hash(path: &Path) -> Result<String> {
-    let what = || format!("cannot read {}", path.display());
-    let mut file = File::open(path).context(Kind::Engine, what)?;
+fn hash(path: &Utf8Path) -> Result<String> {
+    let mut file = fs::File::open(path)?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 1 << 18];
     loop {
-        let n = file.read(&mut buffer).context(Kind::Engine, what)?;
-        if n == 0 {
-            return Ok(hex::encode(digest.finalize()));
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex::encode(digest.finalize())),
+            n => digest.update(&buffer[..n]),
         }
-        digest.update(&buffer[..n]);
     }
 }
 
@@ -96,10 +126,14 @@ fn hash(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn store_file(path: &Path, content: &[u8]) -> StoreFile {
-        std::fs::write(path, content).expect("file");
+    fn at(dir: &tempfile::TempDir, name: &str) -> Utf8PathBuf {
+        crate::host::fs::utf8("dir", dir.path().join(name)).expect("UTF-8")
+    }
+
+    fn store_file(path: Utf8PathBuf, content: &[u8]) -> StoreFile {
+        fs::write(&path, content).expect("file");
         StoreFile {
-            path: path.to_owned(),
+            path,
             sha256: hex::encode(Sha256::digest(content)),
             bytes: content.len() as u64,
         }
@@ -108,22 +142,22 @@ mod tests {
     #[test]
     fn an_altered_file_of_the_same_size_is_refused_even_after_it_was_verified_once() {
         let dir = tempfile::tempdir().expect("dir");
-        let cache = dir.path().join("verified.json");
-        let file = store_file(&dir.path().join("kernel"), b"good");
-        files([&file], &cache).expect("verified");
+        let cache = at(&dir, "verified.json");
+        let file = store_file(at(&dir, "kernel"), b"good");
+        verify_files([&file], &cache).expect("verified");
         std::thread::sleep(std::time::Duration::from_millis(20)); // past the clock's granularity
-        std::fs::write(&file.path, b"evil").expect("altered");
-        let error = files([&file], &cache).expect_err("refused");
-        assert!(error.to_string().contains("was altered") && error.kind() == Kind::Engine);
+        fs::write(&file.path, b"evil").expect("altered");
+        let error = verify_files([&file], &cache).expect_err("refused");
+        assert!(error.to_string().contains("was altered") && error.kind() == ErrorKind::Engine);
     }
 
     #[test]
     fn a_missing_file_is_named() {
         let dir = tempfile::tempdir().expect("dir");
-        let file = store_file(&dir.path().join("kernel"), b"good");
-        std::fs::remove_file(&file.path).expect("removed");
+        let file = store_file(at(&dir, "kernel"), b"good");
+        fs::remove_file(&file.path).expect("removed");
         assert!(
-            files([&file], &dir.path().join("v"))
+            verify_files([&file], &at(&dir, "v"))
                 .expect_err("refused")
                 .to_string()
                 .contains("missing")

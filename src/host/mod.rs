@@ -1,7 +1,14 @@
-//! What the orchestrator asks of the host: child processes, the terminal, standard error.
+//! What the orchestrator asks of the host: child processes, git, private files, locks, /proc, the
+//! terminal, standard error.
 
+pub mod fs;
+pub mod git;
+pub mod lock;
 pub mod process;
+pub mod procfs;
 pub mod runtime;
+mod sparse_copy;
 pub mod stderr;
-#[allow(missing_docs)] // The macro that reads the size documents nothing.
 pub mod terminal;
+
+pub use sparse_copy::copy_tree;

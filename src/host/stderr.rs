@@ -4,7 +4,7 @@
 use std::io::{IsTerminal, Write};
 
 /// Writes one line to standard error; does nothing when that is closed.
-pub fn say(line: impl std::fmt::Display) {
+pub fn note(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -16,7 +16,7 @@ pub fn prompt(text: impl std::fmt::Display) {
 
 /// Writes one line while an agent may have the terminal in raw mode, where a line end alone does
 /// not go back to column 1.
-pub fn interject(line: &str) {
+pub fn note_in_raw_mode(line: &str) {
     let mut stderr = std::io::stderr();
     let _ = if stderr.is_terminal() {
         write!(stderr, "\r\n{line}\r\n")

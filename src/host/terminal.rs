@@ -1,70 +1,62 @@
-//! The operator's terminal while an agent has it.
+//! The operator's terminal while an agent uses it.
 
 use std::io::{IsTerminal, Write};
-use std::os::fd::AsFd;
 
 use bottle_channel::TtySize;
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{FlushArg, tcflush};
+use ratatui::crossterm::terminal::{disable_raw_mode, enable_raw_mode, window_size};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 
-/// Whether the operator sits at a terminal, both ways.
+/// Whether both standard input and standard output are a terminal.
 #[must_use]
 pub fn interactive() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
 /// Mouse reports, bracketed paste and application keys off; cursor on; plain text.
-const RESET: &[u8] =
+const RESET_SEQUENCE: &[u8] =
     b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1l\x1b>\x1b[?25h\x1b[0m";
 
-/// A terminal in raw mode; dropping this restores it.
-pub(crate) struct Raw(Termios);
+/// A terminal in raw mode. Dropping this restores it.
+pub(crate) struct RawMode(());
 
-impl Raw {
-    /// Every key, Ctrl-C included, goes to the agent from here on.
+impl RawMode {
+    /// From here on every key, Ctrl-C included, goes to the agent.
     pub(crate) fn enter() -> Result<Self> {
-        let what = || "cannot set the terminal up".to_owned();
-        let stdin = std::io::stdin();
-        let saved = tcgetattr(&stdin).context(Kind::Internal, what)?;
-        let mut raw = saved.clone();
-        cfmakeraw(&mut raw);
-        tcsetattr(stdin.as_fd(), SetArg::TCSADRAIN, &raw).context(Kind::Internal, what)?;
-        Ok(Self(saved))
+        enable_raw_mode().context(ErrorKind::Internal, || "cannot set the terminal up".into())?;
+        Ok(Self(()))
     }
 }
 
-impl Drop for Raw {
+impl Drop for RawMode {
     fn drop(&mut self) {
-        // What the agent switched on goes off, and what its last questions made the terminal type
-        // goes away.
-        let _ = std::io::stdout().write_all(RESET).and_then(|()| std::io::stdout().flush());
-        let _ = tcsetattr(std::io::stdin().as_fd(), SetArg::TCSAFLUSH, &self.0);
+        // Modes that the agent switched on go off. Answers of the terminal to the agent's last
+        // queries are discarded, so that the shell does not read them as typed.
+        let mut stdout = std::io::stdout();
+        let _ = stdout.write_all(RESET_SEQUENCE).and_then(|()| stdout.flush());
+        let _ = tcflush(std::io::stdin(), FlushArg::TCIFLUSH);
+        let _ = disable_raw_mode();
     }
 }
 
-nix::ioctl_read_bad!(window_size, nix::libc::TIOCGWINSZ, nix::libc::winsize);
-
-/// The size of the operator's terminal; 24 × 80 when it does not say.
+/// The size of the operator's terminal; 24 × 80 when it does not tell.
 #[must_use]
 pub fn size() -> TtySize {
-    use std::os::fd::AsRawFd;
-    let mut found = nix::libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCGWINSZ writes one `winsize`, which `found` is.
-    let answered = unsafe { window_size(std::io::stdout().as_raw_fd(), &raw mut found) }.is_ok();
-    if answered && found.ws_row > 0 && found.ws_col > 0 {
-        TtySize { rows: found.ws_row, cols: found.ws_col }
-    } else {
-        TtySize { rows: 24, cols: 80 }
+    match window_size() {
+        Ok(found) if found.rows > 0 && found.columns > 0 => {
+            TtySize { rows: found.rows, cols: found.columns }
+        }
+        _ => TtySize { rows: 24, cols: 80 },
     }
 }
 
 /// Sends a resize whenever the terminal's size changes, until the receiver is gone.
 pub(crate) fn follow_size(controls: mpsc::Sender<TtySize>) -> Result<()> {
     let mut changes = signal(SignalKind::window_change())
-        .context(Kind::Internal, || "cannot follow the terminal's size".into())?;
+        .context(ErrorKind::Internal, || "cannot follow the terminal's size".into())?;
     tokio::spawn(async move {
         while changes.recv().await.is_some() {
             if controls.send(size()).await.is_err() {

@@ -17,16 +17,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::LaunchPlan;
 use crate::state::BottleDir;
-use crate::supervise::Asked;
-use crate::supervise::{Answer, Decide};
+use crate::supervise::{Decide, DecisionOutcome, DecisionRequest};
 
-const HEADER_LIMIT: usize = 1 << 20;
+const MAX_HEADER_BYTES: usize = 1 << 20;
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
-const BUFFER: usize = 64 * 1024;
-/// How much longer a teardown may take that has deploy keys to revoke.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Additional time for a teardown that has deploy keys to revoke.
 const REVOKE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a client asks for.
@@ -60,13 +59,13 @@ pub enum Request {
     },
     /// Tear the bottle down. The connection closes when nothing is left.
     Stop,
-    /// Decide a proposal. Answered by one header, an [`Answer`].
+    /// Decide a proposal. Answered by one header, a [`DecisionOutcome`].
     Decide(Decide),
 }
 
-/// What clients that run something in the guest must wait for.
+/// The guest, once it runs. Clients that run something in it wait for this.
 #[derive(Clone)]
-pub(super) struct Up {
+pub(super) struct RunningGuest {
     pub(super) session: Session<HostOpen>,
     pub(super) plan: Arc<LaunchPlan>,
     pub(super) env: BTreeMap<String, String>,
@@ -75,24 +74,23 @@ pub(super) struct Up {
 /// Serves clients for as long as the launch lives.
 pub(super) struct Control {
     listener: UnixListener,
-    up: watch::Receiver<Option<Up>>,
+    guest: watch::Receiver<Option<RunningGuest>>,
     stop: Arc<Notify>,
-    desk: mpsc::Sender<Asked>,
+    broker: mpsc::Sender<DecisionRequest>,
 }
 
 impl Control {
-    /// Listens from the launch's first moment; what needs a guest waits until `up` says that there
-    /// is one.
+    /// Listens from the start of the launch. Requests that need a guest wait until `guest` holds one.
     pub(super) fn listen(
         dir: &BottleDir,
-        up: watch::Receiver<Option<Up>>,
+        guest: watch::Receiver<Option<RunningGuest>>,
         stop: Arc<Notify>,
-        desk: mpsc::Sender<Asked>,
+        broker: mpsc::Sender<DecisionRequest>,
     ) -> Result<Self> {
         let path = dir.control_socket();
         let listener = UnixListener::bind(&path)
-            .context(Kind::Config, || format!("cannot listen on {}", path.display()))?;
-        Ok(Self { listener, up, stop, desk })
+            .context(ErrorKind::Io, || format!("cannot listen on {path}"))?;
+        Ok(Self { listener, guest, stop, broker })
     }
 
     pub(super) async fn serve(self) {
@@ -101,7 +99,7 @@ impl Control {
             let control = Arc::clone(&shared);
             tokio::spawn(async move {
                 if let Err(e) = control.answer(client).await {
-                    tracing::debug!("control: {e}");
+                    tracing::debug!("control: {e:#}");
                 }
             });
         }
@@ -109,41 +107,42 @@ impl Control {
 
     async fn answer(&self, mut client: UnixStream) -> Result<()> {
         let what = || "a client's request cannot be read".to_owned();
-        // The directory is private already; this holds even if somebody opens it.
+        // The directory is private already. This check holds even if its mode is changed.
         let uid = client
             .peer_cred()
             .map(|c| c.uid())
             .ok()
             .filter(|uid| *uid == nix::unistd::geteuid().as_raw());
         let Some(uid) = uid else {
-            return Err(Error::new(Kind::Usage, "a client of another user was turned away"));
+            return Err(Error::new(ErrorKind::Usage, "a client of another user was turned away"));
         };
         let request =
-            tokio::time::timeout(HEADER_DEADLINE, read_header(&mut client, HEADER_LIMIT)).await;
-        let request = request.context(Kind::Usage, what)?.context(Kind::Usage, what)?;
+            tokio::time::timeout(HEADER_DEADLINE, read_header(&mut client, MAX_HEADER_BYTES)).await;
+        let request = request.context(ErrorKind::Usage, what)?.context(ErrorKind::Usage, what)?;
         if matches!(request, Request::Stop) {
             self.stop.notify_one();
-            let _ = client.read_u8().await; // until this process ends, or the client does not care any more
+            let _ = client.read_u8().await; // until this process ends, or the client goes
             return Ok(());
         }
         let request = match request {
             Request::Decide(decide) => return self.decide(decide, uid, &mut client).await,
             request => request,
         };
-        let mut news = self.up.clone();
-        let up = news
+        let mut guest = self.guest.clone();
+        let guest = guest
             .wait_for(Option::is_some)
             .await
-            .context(Kind::Engine, || "the bottle did not come up".into())?
+            .context(ErrorKind::Engine, || "the bottle did not come up".into())?
             .clone();
-        let up = up.ok_or_else(|| Error::new(Kind::Internal, "a bottle that is up and is not"))?;
+        let guest = guest
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the bottle is up without a guest"))?;
         let open = match request {
             Request::Stop | Request::Decide(_) => return Ok(()),
             Request::Exec { argv, tty, term, stdin, cwd, root } => {
-                HostOpen::Exec(up.exec(argv, tty, term, stdin, cwd, root))
+                HostOpen::Exec(guest.exec(argv, tty, term, stdin, cwd, root))
             }
             Request::CopyIn { dest_dir } => {
-                let image = &up.plan.image.facts;
+                let image = &guest.plan.image.facts.guest;
                 HostOpen::CopyIn(CopyInRequest {
                     dest_dir,
                     uid: Some(image.uid),
@@ -152,13 +151,18 @@ impl Control {
             }
             Request::CopyOut { path } => HostOpen::CopyOut(CopyOutRequest { path }),
         };
-        let mut stream = up
+        let mut stream = guest
             .session
             .open(&open)
             .await
-            .context(Kind::Engine, || "the guest does not answer".into())?;
-        let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut stream, BUFFER, BUFFER)
-            .await;
+            .context(ErrorKind::Guest, || "the guest does not answer".into())?;
+        let _ = tokio::io::copy_bidirectional_with_sizes(
+            &mut client,
+            &mut stream,
+            BUFFER_BYTES,
+            BUFFER_BYTES,
+        )
+        .await;
         Ok(())
     }
 }
@@ -166,21 +170,22 @@ impl Control {
 impl Control {
     async fn decide(&self, decide: Decide, uid: u32, client: &mut UnixStream) -> Result<()> {
         let (sender, answer) = oneshot::channel();
-        let refused = || Answer::Refused {
+        let refused = || DecisionOutcome::Refused {
             why: "this bottle's agent cannot ask: its manifest does not say supervise".into(),
             hint: None,
         };
-        let answer = match self.desk.send((decide, uid, sender)).await {
+        let answer = match self.broker.send(DecisionRequest { decide, uid, outcome: sender }).await
+        {
             Ok(()) => answer.await.unwrap_or_else(|_| refused()),
             Err(_) => refused(),
         };
         write_header(client, &answer)
             .await
-            .context(Kind::Usage, || "a client did not wait for its answer".to_owned())
+            .context(ErrorKind::Usage, || "a client did not wait for its answer".to_owned())
     }
 }
 
-impl Up {
+impl RunningGuest {
     fn exec(
         &self,
         argv: Vec<String>,
@@ -190,7 +195,7 @@ impl Up {
         cwd: Option<String>,
         root: bool,
     ) -> ExecRequest {
-        let image = &self.plan.image.facts;
+        let image = &self.plan.image.facts.guest;
         let mut env = self.env.clone();
         if let Some(term) = term {
             env.insert("TERM".into(), term);
@@ -218,7 +223,7 @@ impl Up {
 /// `Usage` when no such bottle runs.
 pub async fn connect(dir: &BottleDir, request: &Request) -> Result<UnixStream> {
     let absent = || {
-        Error::new(Kind::Usage, format!("bottle {:?} is not running", dir.slug()))
+        Error::new(ErrorKind::Usage, format!("bottle {:?} is not running", dir.slug()))
             .hint(format!("bottle list   # then: bottle launch {}", dir.slug()))
     };
     let mut stream =
@@ -228,26 +233,29 @@ pub async fn connect(dir: &BottleDir, request: &Request) -> Result<UnixStream> {
     Ok(stream)
 }
 
-/// Longest time for a decision: two reloads may stand before it.
-const DECISION: Duration = Duration::from_secs(15);
+/// Longest time for a decision, which may have to wait for two reloads.
+const DECISION_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Has the orchestrator of a running bottle decide a proposal.
 ///
 /// # Errors
-/// `Usage` when the bottle does not run, `Engine` when it does not answer: the proposal's file says
-/// then what was decided.
-pub async fn decide(dir: &BottleDir, decide: Decide) -> Result<Answer> {
-    let late =
-        || {
-            Error::new(Kind::Engine, "the bottle does not answer; it may have decided")
-                .hint(format!("bottle proposals show {}/{}", dir.slug(), decide.id))
-        };
+/// `Usage` when the bottle does not run. `Engine` when it does not answer; then the proposal's file
+/// shows what was decided.
+pub async fn decide(dir: &BottleDir, decide: Decide) -> Result<DecisionOutcome> {
+    let late = || {
+        Error::new(ErrorKind::Engine, "the bottle does not answer; it may have decided")
+            .hint(format!("bottle proposals show {}/{}", dir.slug(), decide.id))
+    };
     let mut stream = connect(dir, &Request::Decide(decide.clone())).await?;
-    let answer = tokio::time::timeout(DECISION, read_header(&mut stream, HEADER_LIMIT))
-        .await
-        .map_err(|_| late())?;
+    let answer =
+        tokio::time::timeout(DECISION_DEADLINE, read_header(&mut stream, MAX_HEADER_BYTES))
+            .await
+            .map_err(|_| late())?;
     answer.map_err(|_| late())
 }
+
+/// Longest time to wait for a teardown, in which a large workspace may be saved.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Asks the orchestrator to tear the bottle down and waits until it has, at most `deadline`.
 ///
@@ -256,11 +264,10 @@ pub async fn decide(dir: &BottleDir, decide: Decide) -> Result<Answer> {
 pub async fn stop(dir: &BottleDir, deadline: Duration) -> Result<()> {
     let mut stream = connect(dir, &Request::Stop).await?;
     let mut byte = [0];
-    // A forge takes its time.
     let deadline = if dir.deploy_keys().exists() { deadline + REVOKE_DEADLINE } else { deadline };
     let late = || {
         Error::new(
-            Kind::Internal,
+            ErrorKind::Internal,
             format!("bottle {:?} is not gone after {} s", dir.slug(), deadline.as_secs()),
         )
         .hint("bottle cleanup")
@@ -271,7 +278,7 @@ pub async fn stop(dir: &BottleDir, deadline: Duration) -> Result<()> {
     }
     if dir.deploy_keys().exists() {
         return Err(Error::new(
-            Kind::Internal,
+            ErrorKind::Internal,
             format!("bottle {:?} is gone, but not all of its deploy keys are revoked", dir.slug()),
         )
         .hint("bottle cleanup   # says which, and tries again"));

@@ -1,12 +1,11 @@
-//! What the operator sees while a bottle comes up: one moving line on a terminal, plain lines
-//! elsewhere.
+//! Progress of a launch for the operator: one changing line on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::host::stderr::say;
+use crate::host::stderr::note;
 
 /// Steps of a launch, on standard error.
 pub(super) struct Progress {
@@ -32,18 +31,18 @@ impl Progress {
         tracing::debug!(ms = self.begun.elapsed().as_millis(), "{what}");
         match &self.bar {
             Some(bar) => bar.set_message(what.to_owned()),
-            None if !self.quiet => say(format_args!("bottle: {what}")),
+            None if !self.quiet => note(format_args!("bottle: {what}")),
             None => {}
         }
     }
 
-    /// Clears the moving line: what follows is the agent's.
+    /// Clears the changing line, because the agent's output follows.
     pub(super) fn done(&self, what: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         if !self.quiet {
-            say(format_args!("bottle: {what} ({:.1} s)", self.begun.elapsed().as_secs_f64()));
+            note(format_args!("bottle: {what} ({:.1} s)", self.begun.elapsed().as_secs_f64()));
         }
     }
 }

@@ -8,13 +8,13 @@ use bottle_channel::{ExecRequest, HostOpen, SELF, Session};
 use bottle_policy::Secret;
 use serde::Deserialize;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::LaunchPlan;
 use crate::provision;
 
 /// A host that no policy can name: RFC 6761 keeps `.invalid` from ever existing.
 pub(super) const DENIED_HOST: &str = "denied.bottle.invalid";
-/// What every report must hold, besides one `endpoint-NAME` an endpoint.
+/// Checks that every report must have, besides one `endpoint-NAME` for each endpoint.
 const CHECKS: [&str; 10] = [
     "network-devices",
     "hardware",
@@ -39,8 +39,9 @@ pub(super) struct Canary(TcpListener);
 impl Canary {
     pub(super) fn new() -> Result<Self> {
         let what = || "cannot listen on the host's loopback".to_owned();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context(Kind::Internal, what)?;
-        listener.set_nonblocking(true).context(Kind::Internal, what)?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context(ErrorKind::Internal, what)?;
+        listener.set_nonblocking(true).context(ErrorKind::Internal, what)?;
         Ok(Self(listener))
     }
 
@@ -48,7 +49,7 @@ impl Canary {
         Ok(self
             .0
             .local_addr()
-            .context(Kind::Internal, || "the canary has no address".into())?
+            .context(ErrorKind::Internal, || "the canary has no address".into())?
             .port())
     }
 
@@ -82,12 +83,12 @@ pub(super) async fn run(
     canary: &Canary,
     secrets: &[&Secret],
 ) -> Result<usize> {
-    // Before anything is sent: what is in the guest has leaked already.
+    // Checked before anything is sent: what is in the guest has leaked already.
     let leaking = leaks(env, secrets);
     if !leaking.is_empty() {
         return Err(refusal(&leaking));
     }
-    let image = &plan.image.facts;
+    let image = &plan.image.facts.guest;
     let mut argv =
         vec![SELF.to_owned(), "self-test".into(), "--canary".into(), canary.port()?.to_string()];
     argv.extend(["--denied-host".into(), DENIED_HOST.into()]);
@@ -107,11 +108,11 @@ pub(super) async fn run(
         stdin: false,
     };
     let captured =
-        session.exec(request, REPORT_LIMIT, DEADLINE).await.context(Kind::SelfTest, || {
+        session.exec(request, REPORT_LIMIT, DEADLINE).await.context(ErrorKind::SelfTest, || {
             "the self-test did not finish, so the agent does not run".into()
         })?;
     let report: Report = serde_json::from_slice(&captured.stdout)
-        .context(Kind::SelfTest, || {
+        .context(ErrorKind::SelfTest, || {
             "the self-test's report cannot be read, so the agent does not run".into()
         })?;
     let mut failed: Vec<String> = report
@@ -136,13 +137,13 @@ pub(super) async fn run(
 
 fn refusal(failed: &[String]) -> Error {
     Error::new(
-        Kind::SelfTest,
+        ErrorKind::SelfTest,
         format!("the bottle is not shut in, so the agent does not run:\n  {}", failed.join("\n  ")),
     )
     .hint("report this: it is a bug in bot-bottle or in the engine")
 }
 
-/// What a whole report would have and this one has not.
+/// Checks and variables that are missing from the report.
 fn missing(report: &Report, plan: &LaunchPlan, env: &BTreeMap<String, String>) -> Vec<String> {
     let endpoints = plan.endpoints.iter().map(|e| format!("endpoint-{}", e.daemon.as_str()));
     let wanted = CHECKS.iter().map(|&name| name.to_owned()).chain(endpoints);
@@ -165,7 +166,7 @@ fn leaks(environment: &BTreeMap<String, String>, secrets: &[&Secret]) -> Vec<Str
         .collect()
 }
 
-/// The environment that the agent will see; what the self-test compares with the secrets.
+/// The environment that the agent will see, which the self-test searches for secrets.
 #[must_use]
 pub(super) fn agent_environment(plan: &LaunchPlan) -> BTreeMap<String, String> {
     let term = std::env::var("TERM").ok().filter(|t| {

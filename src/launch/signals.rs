@@ -2,7 +2,7 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 
 /// SIGINT, SIGTERM, SIGHUP and SIGQUIT, caught from the moment this exists.
 pub(super) struct Signals([(i32, Signal); 4]);
@@ -12,7 +12,7 @@ impl Signals {
         let on = |kind: SignalKind| {
             Ok::<_, crate::error::Error>((
                 kind.as_raw_value(),
-                signal(kind).context(Kind::Internal, || "cannot catch signals".into())?,
+                signal(kind).context(ErrorKind::Internal, || "cannot catch signals".into())?,
             ))
         };
         Ok(Self([
@@ -23,7 +23,7 @@ impl Signals {
         ]))
     }
 
-    /// The number of the next one.
+    /// The number of the next signal.
     pub(super) async fn next(&mut self) -> i32 {
         let waits = self.0.iter_mut().map(|(number, stream)| {
             Box::pin(async move {

@@ -2,12 +2,13 @@
 
 use bottle_policy::audit::{AuditRecord, AuditVerdict};
 
-use crate::manifest::neutral;
+use crate::humanize::size;
+use crate::values::neutral;
 
 /// Longest text shown of a line that is no audit record, in characters.
-const LONGEST: usize = 600;
+const MAX_CHARS: usize = 600;
 
-/// Sequences around what deserves a colour; empty ones for none.
+/// Escape sequences for what is coloured; empty ones for no colour.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Colours {
     deny: &'static str,
@@ -126,40 +127,11 @@ pub(crate) fn json(line: &[u8], is_record: bool) -> String {
     out
 }
 
-/// `text` without what a terminal would act on, and not without end.
+/// `text` without what a terminal would act on, and cut where it is too long.
 fn safe(text: &str) -> String {
-    let shown = neutral(text.get(..4 * LONGEST).unwrap_or(text));
-    if shown.chars().count() <= LONGEST {
+    let shown = neutral(text.get(..4 * MAX_CHARS).unwrap_or(text));
+    if shown.chars().count() <= MAX_CHARS {
         return shown;
     }
-    shown.chars().take(LONGEST).chain(['…']).collect()
-}
-
-fn size(bytes: u64) -> String {
-    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")];
-    match units.iter().find(|(factor, _)| bytes >= *factor) {
-        Some((factor, unit)) => {
-            format!("{}.{} {unit}", bytes / factor, bytes % factor / (factor / 10))
-        }
-        None => format!("{bytes} B"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        for (bytes, shown) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.0 kB"),
-            (3_456, "3.4 kB"),
-            (12_345_678, "12.3 MB"),
-            (u64::MAX, "18446744073.7 GB"),
-        ] {
-            assert_eq!(size(bytes), shown);
-        }
-    }
+    shown.chars().take(MAX_CHARS).chain(['…']).collect()
 }

@@ -1,88 +1,86 @@
 //! Images that an engine has unpacked: made once, then read by every machine and written by none.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs::File;
 use std::time::{Duration, SystemTime};
 
-use nix::fcntl::{Flock, FlockArg};
+use camino::{Utf8Path, Utf8PathBuf};
+use fs_err as fs;
 
-use crate::error::{Context, Kind, Result};
-use crate::state::{Journal, Step, lock_within, private_dir, remove_tree};
+use crate::error::{Context, ErrorKind, Result};
+use crate::host::fs::{private_dir, remove_tree};
+use crate::host::lock::{Flock, Mode, lock_within, try_lock};
+use crate::state::{Journal, Step};
 
-/// How long another launch may take to unpack an image.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// Images that no launch has used for so long are removed when another one is unpacked.
-const KEPT: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Longest time that another launch may take to unpack an image.
+const UNPACK_DEADLINE: Duration = Duration::from_secs(300);
+/// Images that no launch has used for this long are removed when another one is unpacked.
+const MAX_IDLE: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// An unpacked image. It is not removed while this is held.
 #[derive(Debug)]
-pub(super) struct Unpacked {
-    dir: PathBuf,
-    _used: Flock<File>,
+pub(super) struct CachedImage {
+    dir: Utf8PathBuf,
+    _in_use: Flock<File>,
 }
 
-impl Unpacked {
-    /// The image `key` out of `all`, which is a directory of such; `make` fills an empty directory
-    /// when there is none yet. Whatever is there is whole: it gets its name when `make` is done and
-    /// the disk has it.
+impl CachedImage {
+    /// The image `key` in the directory `cache`; `make` fills an empty directory when there is none
+    /// yet. An image is always whole: it gets its name when `make` is done and everything is on the
+    /// disk.
     ///
     /// # Errors
-    /// As `make`; `Config` when the directory cannot be used.
+    /// As `make`; `Io` when the directory cannot be used.
     pub(super) async fn get(
-        all: &Path,
+        cache: &Utf8Path,
         key: &str,
         journal: &mut Journal,
-        make: impl AsyncFnOnce(&Path, &mut Journal) -> Result<()>,
+        make: impl AsyncFnOnce(&Utf8Path, &mut Journal) -> Result<()>,
     ) -> Result<Self> {
-        let what = || format!("cannot unpack an image in {}", all.display());
-        private_dir(all)?;
+        let what = || format!("cannot unpack an image in {cache}");
+        private_dir(cache)?;
         let lock = File::options()
             .create(true)
             .append(true)
-            .open(all.join("lock"))
-            .context(Kind::Config, what)?;
-        let _one_at_a_time = lock_within(lock, PATIENCE)
+            .open(cache.join("lock"))
+            .context(ErrorKind::Io, what)?;
+        let _one_at_a_time = lock_within(lock, UNPACK_DEADLINE)
             .await
-            .context(Kind::Config, || format!("{}: another launch does", what()))?;
-        let dir = all.join(key);
+            .context(ErrorKind::Io, || format!("{}: another launch does", what()))?;
+        let dir = cache.join(key);
         if !dir.exists() {
-            remove_unused(all);
-            // Of this launch alone: its journal must not undo another one's.
-            let new = all.join(format!("new.{}", std::process::id()));
+            remove_unused(cache);
+            // The name is this launch's own: its journal must not undo another launch's work.
+            let new = cache.join(format!("new.{}", std::process::id()));
             journal.record(&Step::Tree { path: new.clone() })?;
-            remove_tree(&new).context(Kind::Config, what)?;
+            remove_tree(&new)?;
             private_dir(&new)?;
             make(&new, journal).await?;
-            // A name that outlives a crash must not stand for files that do not.
-            let flushed = File::open(&new).context(Kind::Config, what)?;
-            nix::unistd::syncfs(&flushed).context(Kind::Config, what)?;
-            fs::rename(&new, &dir).context(Kind::Config, what)?;
+            // The name outlives a crash, so the files must be on the disk before it is given.
+            nix::unistd::syncfs(&fs::File::open(&new)?).context(ErrorKind::Io, what)?;
+            fs::rename(&new, &dir)?;
         }
-        let opened = File::open(&dir).context(Kind::Config, what)?;
+        let opened = File::open(&dir).context(ErrorKind::Io, what)?;
         let _ = opened.set_modified(SystemTime::now());
-        let used = Flock::lock(opened, FlockArg::LockSharedNonblock)
-            .map_err(|(_, e)| e)
-            .context(Kind::Config, what)?;
-        Ok(Self { dir, _used: used })
+        let in_use = try_lock(opened, Mode::Shared).context(ErrorKind::Io, what)?;
+        Ok(Self { dir, _in_use: in_use })
     }
 
-    /// Where it is.
-    pub(super) fn dir(&self) -> &Path {
+    /// Its directory.
+    pub(super) fn dir(&self) -> &Utf8Path {
         &self.dir
     }
 }
 
-/// Removes what nobody uses and nobody has used for a while.
-fn remove_unused(all: &Path) {
-    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
+/// Removes images that nobody uses and nobody has used for a while.
+fn remove_unused(cache: &Utf8Path) {
+    for entry in std::fs::read_dir(cache).into_iter().flatten().flatten() {
         let old = entry
             .metadata()
             .and_then(|m| m.modified())
-            .is_ok_and(|t| t.elapsed().is_ok_and(|age| age > KEPT));
+            .is_ok_and(|t| t.elapsed().is_ok_and(|age| age > MAX_IDLE));
         let Ok(dir) = File::open(entry.path()) else { continue };
-        if old && entry.path().is_dir() && Flock::lock(dir, FlockArg::LockExclusiveNonblock).is_ok()
-        {
-            let _ = remove_tree(&entry.path());
+        if old && entry.path().is_dir() && try_lock(dir, Mode::Exclusive).is_ok() {
+            let _ = remove_tree(entry.path());
         }
     }
 }
@@ -91,13 +89,14 @@ fn remove_unused(all: &Path) {
 mod tests {
     use super::*;
     use crate::error::Error;
+    use crate::host::fs::utf8;
 
-    async fn get(all: &Path, key: &str, makes: bool) -> Result<Unpacked> {
+    async fn get(all: &Utf8Path, key: &str, makes: bool) -> Result<CachedImage> {
         let mut journal =
             Journal::begin(all.parent().expect("a parent").join("journal")).expect("a journal");
-        Unpacked::get(all, key, &mut journal, async |dir: &Path, _: &mut Journal| {
+        CachedImage::get(all, key, &mut journal, async |dir: &Utf8Path, _: &mut Journal| {
             assert!(makes, "made again");
-            fs::write(dir.join("file"), key).context(Kind::Internal, || "write".into())
+            fs::write(dir.join("file"), key).context(ErrorKind::Internal, || "write".into())
         })
         .await
     }
@@ -105,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn an_image_is_made_once() {
         let home = tempfile::tempdir().expect("dir");
-        let all = home.path().join("unpacked");
+        let all = utf8("dir", home.path().join("unpacked")).expect("UTF-8");
         let first = get(&all, "a", true).await.expect("made");
         let second = get(&all, "a", false).await.expect("there");
         assert_eq!(first.dir(), second.dir());
@@ -115,12 +114,13 @@ mod tests {
     #[tokio::test]
     async fn what_was_not_finished_is_not_there() {
         let home = tempfile::tempdir().expect("dir");
-        let all = home.path().join("unpacked");
-        let mut journal = Journal::begin(home.path().join("journal")).expect("a journal");
-        let failed = Unpacked::get(&all, "a", &mut journal, async |dir: &Path, _: &mut Journal| {
-            fs::write(dir.join("half"), "").context(Kind::Internal, || "write".into())?;
-            Err(Error::new(Kind::Engine, "no more"))
-        });
+        let all = utf8("dir", home.path().join("unpacked")).expect("UTF-8");
+        let mut journal = Journal::begin(all.with_file_name("journal")).expect("a journal");
+        let failed =
+            CachedImage::get(&all, "a", &mut journal, async |dir: &Utf8Path, _: &mut Journal| {
+                fs::write(dir.join("half"), "").context(ErrorKind::Internal, || "write".into())?;
+                Err(Error::new(ErrorKind::Engine, "no more"))
+            });
         assert_eq!(failed.await.expect_err("failed").to_string(), "no more");
         let made = get(&all, "a", true).await.expect("made");
         assert!(!made.dir().join("half").exists(), "what the other one left");
@@ -129,9 +129,9 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_old_and_not_used_is_removed() {
         let home = tempfile::tempdir().expect("dir");
-        let all = home.path().join("unpacked");
+        let all = utf8("dir", home.path().join("unpacked")).expect("UTF-8");
         let age = |key: &str| {
-            let long_ago = SystemTime::now() - KEPT - Duration::from_secs(60);
+            let long_ago = SystemTime::now() - MAX_IDLE - Duration::from_secs(60);
             File::open(all.join(key)).and_then(|f| f.set_modified(long_ago)).expect("aged");
         };
         drop(get(&all, "old", true).await.expect("made"));

@@ -7,16 +7,18 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
 use bottle_channel::{Key, Session, host_handshake};
+use camino::Utf8Path;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::console::Console;
-use super::{Engine, MachineSpec, Running, Virtualisation, virtualisation};
+use super::disk;
+use super::probe::{Virtualisation, virtualisation};
+use super::shared::{Engine, MachineSpec, Running};
 use crate::closure::Closure;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault_injection::breaks;
 use crate::host::process::{Daemon, Program};
 use crate::state::Journal;
@@ -26,7 +28,7 @@ use crate::state::Journal;
 const BOOT_WATCHDOG: Duration = Duration::from_secs(60);
 /// Emulated `rep movsb` goes a byte a step, so the guest must not believe that it is fast: copies
 /// are twice as quick without.
-const TCG: [&str; 4] = ["-accel", "tcg", "-cpu", "max,-erms"];
+const TCG_ARGS: [&str; 4] = ["-accel", "tcg", "-cpu", "max,-erms"];
 /// QEMU out of the closure.
 #[derive(Debug)]
 pub struct Qemu<'a> {
@@ -94,7 +96,7 @@ impl<'a> Qemu<'a> {
                 "-M",
             ])
             .arg("q35,usb=off,smbus=off,sata=off,vmport=off,i8042=off")
-            .args(if kvm { ["-accel", "kvm", "-cpu", "host"] } else { TCG })
+            .args(if kvm { ["-accel", "kvm", "-cpu", "host"] } else { TCG_ARGS })
             .args(["-smp", &smp, "-m", &memory, "-name", spec.slug])
             .args([
                 "-sandbox",
@@ -144,14 +146,14 @@ impl Engine for Qemu<'_> {
     }
 
     async fn start(&self, spec: &MachineSpec<'_>, journal: &mut Journal) -> Result<Running> {
-        super::disk::make(self.closure, spec, journal).await?;
+        disk::make(self.closure, spec, journal).await?;
         match self.boot(spec, journal).await {
             Ok(running) => Ok(running),
             Err(BootFailure { error, kernel_ran: true }) => {
                 // Emulated on an overloaded host, a kernel now and then gives up on its clocks.
                 // Nothing has happened yet.
-                tracing::warn!("{error}; booting once more");
-                super::disk::make(self.closure, spec, journal).await?;
+                tracing::warn!("{error:#}; booting once more");
+                disk::make(self.closure, spec, journal).await?;
                 self.boot(spec, journal).await.map_err(|failure| failure.error)
             }
             Err(failure) => Err(failure.error),
@@ -179,22 +181,22 @@ impl Qemu<'_> {
         journal: &mut Journal,
     ) -> Result<Running, BootFailure> {
         let what = || "cannot make the machine's channel".to_owned();
-        let (channel, far_channel) = UnixStream::pair().context(Kind::Internal, what)?;
-        let (console, far_console) = UnixStream::pair().context(Kind::Internal, what)?;
-        let key = Key::random().context(Kind::Internal, what)?;
+        let (channel, far_channel) = UnixStream::pair().context(ErrorKind::Internal, what)?;
+        let (console, far_console) = UnixStream::pair().context(ErrorKind::Internal, what)?;
+        let key = Key::random().context(ErrorKind::Internal, what)?;
         let program = self.program(spec, far_channel.into(), far_console.into(), key_fd(&key)?);
         let mut vmm = program.spawn(&spec.log, journal)?;
         let console = Console::read(console)?;
-        channel.set_nonblocking(true).context(Kind::Internal, what)?;
+        channel.set_nonblocking(true).context(ErrorKind::Internal, what)?;
         let mut channel =
-            tokio::net::UnixStream::from_std(channel).context(Kind::Internal, what)?;
+            tokio::net::UnixStream::from_std(channel).context(ErrorKind::Internal, what)?;
         let failed = tokio::select! {
             shaken = tokio::time::timeout(BOOT_WATCHDOG, host_handshake(&mut channel, &key)) => match shaken {
                 Ok(Ok(())) => None,
                 Ok(Err(e)) => Some(boot_failure(&mut vmm, &e.to_string()).await),
                 Err(_) => {
                     let error = format!("the guest did not answer within {} s", BOOT_WATCHDOG.as_secs());
-                    let error = console.explain(Error::new(Kind::Engine, error).hint("bottle doctor"));
+                    let error = console.explain(Error::new(ErrorKind::Guest, error).hint("bottle doctor"));
                     vmm.kill().await;
                     return Err(BootFailure { error, kernel_ran: true });
                 }
@@ -220,17 +222,17 @@ impl Qemu<'_> {
 
 async fn boot_failure(vmm: &mut Daemon, why: &str) -> Error {
     let failure = vmm.failure().await;
-    let error = Error::new(Kind::Engine, format!("the machine did not start: {why}; {failure}"));
-    error.hint(failure.hint_text().unwrap_or("bottle doctor"))
+    Error::new(ErrorKind::Engine, format!("the machine did not start: {why}; {failure:#}"))
+        .hints_of(&failure)
 }
 
 /// `/nix/store/HASH-NAME` of a path below it.
-fn store_path(path: &Path) -> &Path {
+fn store_path(path: &Utf8Path) -> &Utf8Path {
     let depth = path.ancestors().count();
     path.ancestors().nth(depth.saturating_sub(4)).unwrap_or(path)
 }
 
-fn blockdev(name: &str, path: &Path, read_only: bool) -> String {
+fn blockdev(name: &str, path: &Utf8Path, read_only: bool) -> String {
     // JSON, because a comma in a path would end a value in QEMU's key=value form.
     let cache = serde_json::json!({"direct": false, "no-flush": false});
     serde_json::json!({
@@ -243,9 +245,14 @@ fn blockdev(name: &str, path: &Path, read_only: bool) -> String {
 /// The key as a memory file: it is in no argv, no environment and no file system.
 fn key_fd(key: &Key) -> Result<OwnedFd> {
     let what = || "cannot hand over the channel's key".to_owned();
-    let fd = memfd_create(c"bottle-key", MFdFlags::MFD_CLOEXEC).context(Kind::Internal, what)?;
-    let written = nix::unistd::write(&fd, key.expose()).context(Kind::Internal, what)?;
-    if written == key.expose().len() { Ok(fd) } else { Err(Error::new(Kind::Internal, what())) }
+    let fd =
+        memfd_create(c"bottle-key", MFdFlags::MFD_CLOEXEC).context(ErrorKind::Internal, what)?;
+    let written = nix::unistd::write(&fd, key.expose()).context(ErrorKind::Internal, what)?;
+    if written == key.expose().len() {
+        Ok(fd)
+    } else {
+        Err(Error::new(ErrorKind::Internal, what()))
+    }
 }
 
 #[cfg(test)]
@@ -255,12 +262,12 @@ mod tests {
     #[test]
     fn the_store_path_of_a_binary_is_three_deep() {
         assert_eq!(
-            store_path(Path::new("/nix/store/abc-qemu/bin/qemu")),
-            Path::new("/nix/store/abc-qemu")
+            store_path(Utf8Path::new("/nix/store/abc-qemu/bin/qemu")),
+            Utf8Path::new("/nix/store/abc-qemu")
         );
         assert_eq!(
-            store_path(Path::new("/nix/store/abc-kernel")),
-            Path::new("/nix/store/abc-kernel")
+            store_path(Utf8Path::new("/nix/store/abc-kernel")),
+            Utf8Path::new("/nix/store/abc-kernel")
         );
     }
 }

@@ -4,7 +4,8 @@ use super::files::{Files, inside};
 use super::walk::{Source, Tab, Val};
 use super::{Agent, Location, Provider, Skill, Slug, quote};
 
-const MOST_SKILLS: usize = 128;
+/// Most skills of an agent.
+const MAX_SKILLS: usize = 128;
 
 /// An agent, and where its bottle is named.
 pub(super) struct Parsed {
@@ -16,7 +17,7 @@ pub(super) struct Parsed {
 /// is under its keys.
 pub(super) fn agent(t: &Tab<'_>, files: &dyn Files, body: Option<&str>) -> Option<Parsed> {
     let bottle = t.req("bottle").and_then(|v| v.parse::<Slug>().map(|name| (name, v.at)));
-    let providers = Provider::ALL.map(|p| (p.as_str(), p));
+    let providers: Vec<_> = Provider::all().map(|p| (p.as_str(), p)).collect();
     let provider = t.req("provider").and_then(|v| v.choice(&providers));
     let (inline, file) = (t.opt("prompt"), t.opt("prompt_file"));
     let prompt = match (inline, file, body) {
@@ -37,12 +38,12 @@ pub(super) fn agent(t: &Tab<'_>, files: &dyn Files, body: Option<&str>) -> Optio
     }
     let skills = t.opt("skills").map_or(Some(Vec::new()), |v| skills(&v, files));
     let command = match (t.opt("command"), provider) {
-        (Some(v), Some(Provider::Command) | None) => v.argv(),
+        (Some(v), provider) if provider.is_none_or(|p| p.takes_command) => v.argv(),
         (Some(v), Some(other)) => v.none(
             format!("`{}` belongs to provider \"command\", not \"{other}\"", v.path),
             Some("leave it out, or name the other provider".to_owned()),
         ),
-        (None, _) => Some(Vec::new()),
+        _ => Some(Vec::new()),
     };
     t.finish();
     let (bottle, bottle_at) = bottle?;
@@ -70,8 +71,8 @@ fn prompt_file(v: &Val<'_>, files: &dyn Files) -> Option<String> {
 }
 
 fn skills(v: &Val<'_>, files: &dyn Files) -> Option<Vec<Skill>> {
-    let names = v.parsed_list::<Slug>(MOST_SKILLS)?;
-    let elements = v.list(MOST_SKILLS)?;
+    let names = v.parsed_list::<Slug>(MAX_SKILLS)?;
+    let elements = v.list(MAX_SKILLS)?;
     let found = names.into_iter().zip(elements).map(|(name, element)| match files.skill(&name) {
         Ok(dir) => Some(Skill { name, dir }),
         Err(why) => element.none(

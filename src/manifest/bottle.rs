@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 
 use super::files::{Files, inside};
 use super::tokens::{self, TokenNames};
+use super::url::base_url;
 use super::walk::{Tab, Val};
 use super::{
-    Asking, Bottle, Bytes, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, Interval, Provider,
-    ProviderSettings, Resources, Slug, Supervise, Workspace, WorkspaceMode, egress, git, quote,
+    Asking, Bottle, ByteSize, EgressChain, EnvEntry, EnvName, EnvPart, EnvValue, Interval,
+    Provider, ProviderSettings, Resources, Slug, Supervise, Workspace, WorkspaceMode, egress, git,
 };
 
 use crate::provider::Auth;
 
-const MOST_ENV: usize = 256;
-const MIN_MEMORY: Bytes = Bytes::mib(256);
-const MAX_MEMORY: Bytes = Bytes::mib(1 << 20);
-const MIN_DISK: Bytes = Bytes::mib(64);
-const MAX_DISK: Bytes = Bytes::mib(16 << 20);
+/// Most guest variables of a bottle.
+const MAX_ENV: usize = 256;
+const MIN_MEMORY: ByteSize = ByteSize::mib(256);
+const MAX_MEMORY: ByteSize = ByteSize::mib(1 << 20);
+const MIN_DISK: ByteSize = ByteSize::mib(64);
+const MAX_DISK: ByteSize = ByteSize::mib(16 << 20);
 
 /// Reads one bottle.
 pub(super) fn bottle(t: &Tab<'_>, files: &dyn Files) -> Option<Bottle> {
@@ -90,7 +92,7 @@ fn supervise(v: &Val<'_>) -> Option<Option<Supervise>> {
 
 fn env(t: &Tab<'_>) -> BTreeMap<EnvName, EnvEntry> {
     let mut out = BTreeMap::new();
-    for (key, key_at, v) in t.entries(MOST_ENV) {
+    for (key, key_at, v) in t.entries(MAX_ENV) {
         let name = match key.parse::<EnvName>() {
             Ok(name) if name.is_reserved() => {
                 let hint = "the launch sets it in every guest".to_owned();
@@ -214,12 +216,12 @@ fn bundle(t: &Tab<'_>) -> Option<EgressChain> {
     egress
 }
 
-fn size(v: &Val<'_>, min: Bytes, max: Bytes) -> Option<Bytes> {
-    let size = v.parse::<Bytes>()?;
+fn size(v: &Val<'_>, min: ByteSize, max: ByteSize) -> Option<ByteSize> {
+    let size = ByteSize::parse_binary(v.str()?).map_err(|e| v.fail(e.to_string(), None)).ok()?;
     if size < min || size > max {
         return v.none(format!("`{}` must be between {min} and {max}, not {size}", v.path), None);
     }
-    if size.get() % Bytes::mib(1).get() != 0 {
+    if size.get() % ByteSize::mib(1).get() != 0 {
         return v.none(format!("`{}` must be whole MiB", v.path), None);
     }
     Some(size)
@@ -228,8 +230,8 @@ fn size(v: &Val<'_>, min: Bytes, max: Bytes) -> Option<Bytes> {
 fn providers(t: &Tab<'_>, files: &dyn Files) -> Option<BTreeMap<Provider, ProviderSettings>> {
     let mut out = BTreeMap::new();
     let mut whole = true;
-    for (key, provider) in [("claude", Provider::Claude), ("codex", Provider::Codex)] {
-        if let Some(v) = t.opt(key) {
+    for provider in Provider::all().filter(|p| p.has_settings) {
+        if let Some(v) = t.opt(provider.as_str()) {
             match v.table().and_then(|t| settings(&t, files)) {
                 Some(settings) => drop(out.insert(provider, settings)),
                 None => whole = false,
@@ -273,26 +275,4 @@ fn settings(t: &Tab<'_>, files: &dyn Files) -> Option<ProviderSettings> {
         ca: ca?,
         ask: ask?,
     })
-}
-
-pub(super) fn base_url(v: &Val<'_>) -> Option<String> {
-    let text = v.line(2048)?;
-    let authority =
-        text.strip_prefix("https://").map(|rest| rest.split('/').next().unwrap_or_default());
-    let (host, port) = authority
-        .map_or(("", None), |a| a.split_once(':').map_or((a, None), |(h, p)| (h, Some(p))));
-    let host_ok = !host.contains('*') && host.parse::<bottle_policy::HostPattern>().is_ok();
-    let port_ok = port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
-    if host_ok
-        && port_ok
-        && text.bytes().all(|b| b.is_ascii_graphic())
-        && !text.contains(['?', '#', '\\'])
-    {
-        Some(text.to_owned())
-    } else {
-        v.none(
-            format!("`{}` is not an https URL: {}", v.path, quote(text)),
-            Some("such as https://api.example.com/v1".to_owned()),
-        )
-    }
 }

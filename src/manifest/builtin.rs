@@ -5,22 +5,8 @@ use std::collections::BTreeMap;
 
 use super::bottle::no_workspace;
 use super::{
-    Agent, Bottle, Bytes, EgressChain, Location, Manifest, NameError, Provider, Resources,
-    Workspace, WorkspaceMode,
+    Agent, Bottle, EgressChain, Location, Manifest, NameError, Provider, Workspace, WorkspaceMode,
 };
-
-/// Built-in agents: name (its bottle's too), provider, resources.
-const AGENTS: &[(&str, Provider, Resources)] = &[
-    (
-        "demo",
-        Provider::Demo,
-        Resources { cpus: 1, memory: Bytes::mib(512), disk: Bytes::mib(1024) },
-    ),
-    ("claude", Provider::Claude, AGENT),
-    ("codex", Provider::Codex, AGENT),
-];
-const AGENT: Resources =
-    Resources { cpus: 2, memory: Bytes::mib(2048), disk: Bytes::mib(10 * 1024) };
 
 impl Manifest {
     /// Only the built-in agents and bottles.
@@ -28,13 +14,13 @@ impl Manifest {
     pub fn built_in() -> Self {
         let mut manifest =
             Self { file: None, dir: None, agents: BTreeMap::new(), bottles: BTreeMap::new() };
-        for (name, provider, resources) in AGENTS {
-            // The names above are slugs (a test says so), so none is ever left out here.
-            let Ok(name): Result<super::Slug, NameError> = name.parse() else { continue };
+        for (provider, built_in) in Provider::all().filter_map(|p| Some((p, p.built_in?))) {
+            // Every agent's name is a slug (a test says so), so none is left out here.
+            let Ok(name): Result<super::Slug, NameError> = provider.name.parse() else { continue };
             let agent = Agent {
                 at: Location::built_in(),
                 bottle: name.clone(),
-                provider: *provider,
+                provider,
                 prompt: None,
                 skills: Vec::new(),
                 command: Vec::new(),
@@ -45,8 +31,8 @@ impl Manifest {
                 env: BTreeMap::new(),
                 supervise: None,
                 // Its path is the directory that the manifest is looked for from.
-                workspace: if *provider == Provider::Demo { no_workspace() } else { copy() },
-                resources: *resources,
+                workspace: if built_in.copies_workspace { copy() } else { no_workspace() },
+                resources: built_in.resources,
                 egress: Vec::new(),
                 git: Vec::new(),
                 bundle_egress: EgressChain::default(),
@@ -70,6 +56,7 @@ mod tests {
     #[test]
     fn every_built_in_is_there() {
         let manifest = Manifest::built_in();
-        assert_eq!((manifest.agents.len(), manifest.bottles.len()), (AGENTS.len(), AGENTS.len()));
+        let built_in = Provider::all().filter(|p| p.built_in.is_some()).count();
+        assert_eq!((manifest.agents.len(), manifest.bottles.len()), (built_in, built_in));
     }
 }

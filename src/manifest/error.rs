@@ -1,42 +1,11 @@
 //! What is wrong with a manifest, and where.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-/// A place in a manifest file. Line 0: the file as a whole.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Location {
-    /// The file, as it was named to or found by the loader.
-    pub file: Arc<Path>,
-    /// Line, from 1; 0 when the error has no place inside the file.
-    pub line: u32,
-    /// Column in characters, from 1.
-    pub column: u32,
-}
-
-impl Location {
-    /// The file as a whole.
-    #[must_use]
-    pub fn whole(file: &Path) -> Self {
-        Self { file: file.into(), line: 0, column: 0 }
-    }
-
-    /// Where the built-in agents and bottles are said to be.
-    #[must_use]
-    pub fn built_in() -> Self {
-        Self::whole(Path::new("(built in)"))
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&neutral(&self.file.to_string_lossy()))?;
-        if self.line > 0 { write!(f, ":{}:{}", self.line, self.column) } else { Ok(()) }
-    }
-}
+use crate::values::{Location, neutral};
 
 /// One thing that is wrong with a manifest, an agent file, or what they point at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -110,9 +79,3 @@ impl fmt::Display for ManifestErrors {
 }
 
 impl std::error::Error for ManifestErrors {}
-
-/// `text` made safe for a terminal; see [`bottle_policy::text::escape`].
-#[must_use]
-pub fn neutral(text: &str) -> String {
-    bottle_policy::text::escape(text).into_owned()
-}

@@ -6,8 +6,9 @@ use bottle_policy::{Forge, GateUrl, Push, RefPattern, Stale, TokenName, Upstream
 
 use super::files::{Files, host_path};
 use super::tokens::{self, TokenNames};
+use super::url::base_url;
 use super::walk::{Tab, Val};
-use super::{DeployKey, GitSpec, GitUpstream, Location, TokenSource, bottle, quote};
+use super::{DeployKey, GitSpec, GitUpstream, Location, TokenSource, quote};
 
 const MOST: usize = 64;
 const MOST_PATTERNS: usize = 64;
@@ -215,7 +216,7 @@ fn push(t: &Tab<'_>) -> Option<Option<Push>> {
 
 fn key(t: &Tab<'_>, files: &dyn Files, url: &GateUrl, pushes: bool) -> Option<DraftKey> {
     let forge = t.req("forge").and_then(|v| v.choice(&Forge::ALL));
-    let api = t.opt("api").map(|v| bottle::base_url(&v));
+    let api = t.opt("api").map(|v| base_url(&v));
     let repo = t
         .opt("repo")
         .map_or_else(|| Some(url.repo().to_owned()), |v| v.line(1024).map(ToOwned::to_owned));

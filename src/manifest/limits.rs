@@ -1,10 +1,10 @@
-//! What a route looks for in what it carries, and how much it carries.
+//! A route's scan settings and its limits.
 
 use std::collections::BTreeMap;
 
 use bottle_policy::{Action, Budget, Scan};
 
-use super::amounts::Amount;
+use super::ByteSize;
 use super::quote;
 use super::walk::Val;
 
@@ -32,7 +32,7 @@ pub(super) fn scan(v: &Val<'_>) -> Option<Scan> {
     Some(Scan { limit: most?, rules: rules?, responses: responses? })
 }
 
-/// Blocking is the most that any rule does, so it limits nothing.
+/// Blocking is the strongest action, so it limits nothing.
 fn limit(action: Action) -> Option<Action> {
     (action != Action::Block).then_some(action)
 }
@@ -82,8 +82,8 @@ pub(super) fn budget(v: &Val<'_>) -> Option<Budget> {
     Some(Budget { up: up?, down: down?, ..Budget::default() })
 }
 
-/// An amount that lets something through: a request's target counts too, so a budget of nothing
-/// would be no route.
+/// An amount above zero. A request's target counts too, so a budget of zero would let nothing
+/// through.
 fn some(v: &Val<'_>) -> Option<u64> {
     match v.amount()?.get() {
         0 => v.none(
@@ -96,5 +96,5 @@ fn some(v: &Val<'_>) -> Option<u64> {
 
 /// Bytes of one request's body; 0: only requests without one.
 pub(super) fn max_body(v: &Val<'_>) -> Option<u64> {
-    v.amount().map(Amount::get)
+    v.amount().map(ByteSize::get)
 }

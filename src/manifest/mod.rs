@@ -1,40 +1,40 @@
 //! `bottle.toml` and agent files → [`Manifest`]. Parse, don't validate: what leaves here needs no
 //! further check.
 //!
-//! [`load`] finds and reads real files; [`parse`] is the same on any [`Files`]. All faults of all
-//! files are reported at once, each with file, line and column. docs/manifest.md is the user's side
-//! of this module.
+//! [`parse`] works on any [`Files`]; [`crate::manifest_files`] finds and reads the real ones. All
+//! faults of all files are reported at once, each with file, line and column. docs/manifest.md
+//! describes the manifest for users.
 
 mod agent;
-mod amounts;
 mod bottle;
 mod builtin;
 mod egress;
 mod error;
 mod files;
-mod find;
 mod git;
 mod limits;
-mod names;
 mod tokens;
 mod types;
+mod url;
 mod walk;
 
 use std::path::Path;
 
-pub use amounts::{Amount, Interval};
-pub use error::{Location, ManifestError, ManifestErrors, neutral};
-pub use files::{DirFiles, Files, MAX_FILE, MemFiles, host_path, inside};
-pub use find::{FILE_NAME, Search, USER_SKILLS, find, load};
-pub use names::{Bytes, EnvName, NameError, Slug};
-pub(crate) use names::{nearest, quote};
+pub use error::{ManifestError, ManifestErrors};
+pub use files::{Files, MAX_FILE, MemFiles, host_path, inside};
 pub use types::*;
+
+pub use crate::provider::{Provider, ProviderSettings, TokenSource};
+pub use crate::values::{
+    ByteSize, EnvName, Interval, Location, NameError, Resources, Slug, neutral,
+};
+pub(crate) use crate::values::{nearest, quote};
 
 use toml_edit::Document;
 use walk::{Faults, Source, Tab};
 
-/// Most agents, and most bottles.
-const MOST_NAMES: usize = 256;
+/// Most agents of a manifest, and most bottles.
+const MAX_NAMES: usize = 256;
 
 /// Parses the bytes of `file` (a name for messages) and the agent files that `files` lists, over
 /// the built-ins.
@@ -138,7 +138,7 @@ fn agent_files(file: &Path, files: &dyn Files, faults: &Faults) -> Vec<(Slug, ag
 /// The sub-tables of a table whose keys are names.
 fn named<'a>(t: &Tab<'a>) -> Vec<(Slug, Tab<'a>)> {
     let mut out = Vec::new();
-    for (key, key_at, value) in t.entries(MOST_NAMES) {
+    for (key, key_at, value) in t.entries(MAX_NAMES) {
         let table = value.table();
         match key.parse::<Slug>() {
             Ok(name) => out.extend(table.map(|t| (name, t))),

@@ -2,14 +2,13 @@
 //! default filled in.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bottle_policy::{Forge, GateUrl, Push, Route, Stale, TokenName, UpstreamName};
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, EnvName, Interval, Location, Slug};
-use crate::provider::Auth;
+use crate::provider::{Provider, ProviderSettings, Repository, TokenSource};
+use crate::values::{EnvName, Interval, Location, Resources, Slug};
 
 /// A whole manifest: what `bottle.toml` and `agents/*.md` say, and the built-in agents they do not
 /// redefine.
@@ -40,42 +39,6 @@ pub struct Agent {
     pub skills: Vec<Skill>,
     /// Command line for provider `command`; empty for the others.
     pub command: Vec<String>,
-}
-
-/// Who makes the agent, and so how it is started, configured and authenticated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    /// The table of live checks that shows what a bottle is.
-    Demo,
-    /// Any command.
-    Command,
-    /// Claude Code.
-    Claude,
-    /// Codex.
-    Codex,
-}
-
-impl Provider {
-    /// All providers, in the order of messages.
-    pub const ALL: [Self; 4] = [Self::Demo, Self::Command, Self::Claude, Self::Codex];
-
-    /// The word for it in manifests.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Demo => "demo",
-            Self::Command => "command",
-            Self::Claude => "claude",
-            Self::Codex => "codex",
-        }
-    }
-}
-
-impl std::fmt::Display for Provider {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// A directory with a `SKILL.md`, found when the manifest was read.
@@ -183,24 +146,6 @@ pub enum WorkspaceMode {
     None,
 }
 
-/// Size of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Resources {
-    /// Virtual CPUs, 1 to 64.
-    pub cpus: u8,
-    /// Guest memory in bytes, whole MiB.
-    pub memory: Bytes,
-    /// Private writable disk in bytes, whole MiB.
-    pub disk: Bytes,
-}
-
-impl Default for Resources {
-    fn default() -> Self {
-        Self { cpus: 2, memory: Bytes::mib(2048), disk: Bytes::mib(10 * 1024) }
-    }
-}
-
 /// A route, and where its token comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EgressRoute {
@@ -210,63 +155,6 @@ pub struct EgressRoute {
     pub route: Route,
     /// The injected token's source; `Some` exactly when `route.inject` is.
     pub token: Option<TokenSource>,
-}
-
-/// Where the host finds a token's value at launch. Values are never kept here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TokenSource {
-    /// A variable of the host.
-    Env(EnvName),
-    /// A file of the host, whose content without the final newline is the value.
-    File {
-        /// Its absolute path.
-        path: PathBuf,
-        /// After this long it is read again; `None`: only when an upstream turns the value down.
-        #[serde(default, rename = "refresh_s", skip_serializing_if = "Option::is_none")]
-        refresh: Option<Interval>,
-    },
-    /// A host command, whose output without the final newline is the value.
-    Command {
-        /// Program and arguments; no shell reads them.
-        argv: Vec<String>,
-        /// After this long it is run again; `None`: only when an upstream turns the value down.
-        #[serde(default, rename = "refresh_s", skip_serializing_if = "Option::is_none")]
-        refresh: Option<Interval>,
-    },
-    /// The host's own login, as the provider's program keeps it.
-    Login {
-        /// Whose.
-        provider: Provider,
-        /// Its absolute path.
-        file: PathBuf,
-        /// Where it is renewed, `https://…`; `None`: at the vendor's.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        url: Option<String>,
-        /// PEM of further CAs that the server there may be signed by.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        ca: Option<String>,
-    },
-    /// Made by the launch itself from random bytes (the demo's).
-    Generated,
-}
-
-impl TokenSource {
-    /// Whether asking again can give another value while a bottle runs: a process's own variables
-    /// do not change.
-    #[must_use]
-    pub const fn refreshable(&self) -> bool {
-        matches!(self, Self::File { .. } | Self::Command { .. } | Self::Login { .. })
-    }
-
-    /// After how long a value is asked for again.
-    #[must_use]
-    pub const fn refresh(&self) -> Option<Interval> {
-        match self {
-            Self::File { refresh, .. } | Self::Command { refresh, .. } => *refresh,
-            Self::Env(_) | Self::Login { .. } | Self::Generated => None,
-        }
-    }
 }
 
 /// The daemons between a bottle and its routes.
@@ -346,6 +234,23 @@ pub struct GitSpec {
     pub push: Option<Push>,
 }
 
+impl From<Repository> for GitSpec {
+    fn from(Repository { name, url, push }: Repository) -> Self {
+        Self {
+            name,
+            url,
+            identity_file: None,
+            deploy_key: None,
+            known_hosts: None,
+            token: None,
+            ca_file: None,
+            attest_key: None,
+            stale: Stale::default(),
+            push: Some(push),
+        }
+    }
+}
+
 /// A deploy key that is registered at launch and revoked at its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -363,29 +268,4 @@ pub struct DeployKey {
     pub ca_file: Option<PathBuf>,
     /// Whether the key may push.
     pub write: bool,
-}
-
-/// Settings of one provider in one bottle.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProviderSettings {
-    /// Where they are.
-    pub at: Location,
-    /// Model to ask for; `None`: the provider's default.
-    pub model: Option<String>,
-    /// API endpoint other than the vendor's, `https://…`.
-    pub base_url: Option<String>,
-    /// The credential; `None`: the provider's usual variable.
-    pub token: Option<TokenSource>,
-    /// Use the host's own login instead of a token (read and refreshed on the host only).
-    pub forward_host_credentials: bool,
-    /// Where that login is renewed, `https://…`; `None`: at the vendor's.
-    pub login_url: Option<String>,
-    /// As what the credential goes out; `None`: what its variable's name says, else an API key.
-    pub auth: Option<Auth>,
-    /// Connect here instead of resolving the API's host.
-    pub connect: Option<SocketAddr>,
-    /// PEM of further CAs that the API may be signed by.
-    pub ca: Option<String>,
-    /// Keep the agent's own permission questions although it runs in a bottle.
-    pub ask: bool,
 }

@@ -2,9 +2,9 @@
 
 use bottle_policy::{Action, Method, PathPattern, Place, Route, Scan, Scheme};
 
-use super::LaunchPlan;
 use super::secrets::looks_secret;
-use crate::manifest::{Amount, EgressChain, TokenSource, WorkspaceMode, neutral};
+use super::types::LaunchPlan;
+use crate::manifest::{ByteSize, EgressChain, GitSpec, TokenSource, WorkspaceMode, neutral};
 
 /// Longest cell in characters.
 const LONGEST: usize = 160;
@@ -17,7 +17,7 @@ struct Line {
     cells: Vec<String>,
 }
 
-/// The plan for a person: aligned sections, nothing in it that could drive a terminal.
+/// The plan for a person: aligned sections, safe for a terminal.
 #[must_use]
 pub fn render(plan: &LaunchPlan) -> String {
     let lines = lines(plan);
@@ -75,122 +75,156 @@ pub fn diff(previous: &LaunchPlan, current: &LaunchPlan) -> Vec<String> {
     out
 }
 
+impl LaunchPlan {
+    /// The plan for printing (`--json`): guest values and command words that look like secrets are
+    /// replaced by a word for their kind.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        let mut plan = self.clone();
+        plan.env.values_mut().chain(&mut plan.command).for_each(|value| *value = hide(value));
+        for source in plan.tokens.values_mut() {
+            if let TokenSource::Command { argv, .. } = source {
+                argv.iter_mut().for_each(|word| *word = hide(word));
+            }
+        }
+        plan
+    }
+}
+
+/// Lines under construction; texts are neutralised as they are added.
+#[derive(Default)]
+struct Lines(Vec<Line>);
+
+impl Lines {
+    fn add(&mut self, section: &'static str, cells: Vec<String>) {
+        self.0.push(Line { section, cells: cells.iter().map(|c| cell(c)).collect() });
+    }
+}
+
 fn lines(plan: &LaunchPlan) -> Vec<Line> {
-    let mut out = Vec::new();
-    let mut add = |section, cells: Vec<String>| {
-        out.push(Line { section, cells: cells.iter().map(|c| cell(c)).collect() })
-    };
+    let mut out = Lines::default();
+    machine_lines(plan, &mut out);
+    agent_lines(plan, &mut out);
+    reach_lines(plan, &mut out);
+    environment_lines(plan, &mut out);
+    let warning = |w: &String| Line { section: "warning", cells: vec![neutral(w)] };
+    out.0.extend(plan.warnings.iter().map(warning));
+    out.0
+}
+
+fn machine_lines(plan: &LaunchPlan, out: &mut Lines) {
     let named = if plan.slug == plan.agent { String::new() } else { format!(", as {}", plan.slug) };
-    add(
+    out.add(
         "agent",
         vec![format!("{} (provider {}, bottle {}){named}", plan.agent, plan.provider, plan.bottle)],
     );
-    add("engine", vec![format!("{}: {}", plan.engine.name, plan.engine.reason)]);
-    add("image", vec![plan.image.name.to_string(), plan.image.facts.image.display().to_string()]);
-    let facts = &plan.image.facts;
-    add(
+    out.add("engine", vec![format!("{}: {}", plan.engine.name, plan.engine.reason)]);
+    let image = &plan.image;
+    out.add("image", vec![image.name.to_string(), image.facts.image.display().to_string()]);
+    let guest = &image.facts.guest;
+    out.add(
         "user",
-        vec![format!("{} ({}:{}), in {}", facts.user, facts.uid, facts.gid, facts.workdir)],
+        vec![format!("{} ({}:{}), in {}", guest.user, guest.uid, guest.gid, guest.workdir)],
     );
     let r = &plan.resources;
-    add(
+    let plural = if r.cpus == 1 { "" } else { "s" };
+    out.add(
         "resources",
-        vec![format!(
-            "{} CPU{}, {} memory, {} disk",
-            r.cpus,
-            if r.cpus == 1 { "" } else { "s" },
-            r.memory,
-            r.disk
-        )],
+        vec![format!("{} CPU{plural}, {} memory, {} disk", r.cpus, r.memory, r.disk)],
     );
-    add("command", vec![plan.command.iter().map(|w| word(w)).collect::<Vec<_>>().join(" ")]);
+}
+
+fn agent_lines(plan: &LaunchPlan, out: &mut Lines) {
+    out.add("command", vec![words(&plan.command)]);
     if let Some(p) = &plan.prompt {
-        add(
-            "prompt",
-            vec![format!("{} bytes, sha256 {}", p.bytes, p.sha256.get(..12).unwrap_or(&p.sha256))],
-        );
+        let sha256 = p.sha256.get(..12).unwrap_or(&p.sha256);
+        out.add("prompt", vec![format!("{} bytes, sha256 {sha256}", p.bytes)]);
     }
     for skill in &plan.skills {
-        add("skills", vec![skill.name.to_string(), skill.dir.display().to_string()]);
+        out.add("skills", vec![skill.name.to_string(), skill.dir.display().to_string()]);
     }
     match (&plan.workspace.mode, &plan.workspace.path) {
         (WorkspaceMode::Copy, Some(path)) => {
-            add("workspace", vec![format!("a copy of {}", path.display())])
+            out.add("workspace", vec![format!("a copy of {}", path.display())]);
         }
         (WorkspaceMode::Clone, _) => {
-            add("workspace", vec!["a clone of the first repository below".to_owned()])
+            out.add("workspace", vec!["a clone of the first repository below".to_owned()]);
         }
         _ => {}
     }
+}
+
+fn reach_lines(plan: &LaunchPlan, out: &mut Lines) {
     if plan.bundle_egress != EgressChain::default() {
-        add("egress", vec![format!("by {}", plan.bundle_egress)]);
+        out.add("egress", vec![format!("by {}", plan.bundle_egress)]);
     }
     if plan.policy.routes.is_empty() {
-        add("reach", vec!["nothing".to_owned()]);
+        out.add("reach", vec!["nothing".to_owned()]);
     }
     for r in &plan.policy.routes {
-        add("reach", route(r));
+        out.add("reach", route(r));
     }
     for (name, source) in &plan.tokens {
-        add("tokens", vec![name.to_string(), token(source)]);
+        out.add("tokens", vec![name.to_string(), token(source)]);
     }
     for git in &plan.git {
-        let list = |patterns: &[bottle_policy::RefPattern]| {
-            patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        };
-        let push = git.push.as_ref().map_or_else(
-            || "read only".to_owned(),
-            |push| {
-                let tags = (!push.tags.is_empty()).then(|| format!("tags {}", list(&push.tags)));
-                let branches =
-                    (!push.branches.is_empty()).then(|| format!("push {}", list(&push.branches)));
-                let but =
-                    (!push.protected.is_empty()).then(|| format!("not {}", list(&push.protected)));
-                let allow = (!push.allow.is_empty())
-                    .then(|| format!("ALLOWED FINDINGS: {}", push.allow.len()));
-                let attested =
-                    git.attest_key.as_ref().map(|key| format!("attested by {}", key.display()));
-                [branches, but, tags, allow, attested]
-                    .into_iter()
-                    .flatten()
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            },
-        );
-        let key = git.identity_file.as_ref().map(|p| format!("key {}", p.display()));
-        let key = key.or_else(|| git.token.as_ref().map(|(name, _)| format!("token {name}")));
-        let key = key.or_else(|| {
-            let key = git.deploy_key.as_ref()?;
-            let access = if key.write { "" } else { "read-only " };
-            Some(format!("{access}deploy key of {} by {} with {}", key.repo, key.api, key.token.0))
-        });
-        add("git", vec![git.url.to_string(), push, key.unwrap_or_default()]);
+        out.add("git", vec![git.url.to_string(), push_rules(git), git_key(git)]);
     }
+}
+
+fn environment_lines(plan: &LaunchPlan, out: &mut Lines) {
     if let Some(identity) = &plan.identity {
-        add("commits", vec![format!("by {} <{}>", identity.name, identity.email)]);
+        out.add("commits", vec![format!("by {} <{}>", identity.name, identity.email)]);
     }
     for (name, value) in &plan.env {
-        add("env", vec![name.to_string(), hide(value)]);
+        out.add("env", vec![name.to_string(), hide(value)]);
     }
     for q in &plan.questions {
-        add("env", vec![q.name.to_string(), format!("(asked: {})", q.question)]);
+        out.add("env", vec![q.name.to_string(), format!("(asked: {})", q.question)]);
     }
     if plan.supervise {
-        add("supervise", vec!["the agent may propose changes".to_owned()]);
+        out.add("supervise", vec!["the agent may propose changes".to_owned()]);
     }
     if !plan.asking.notify.is_empty() {
-        add(
-            "notify",
-            vec![plan.asking.notify.iter().map(|w| word(w)).collect::<Vec<_>>().join(" ")],
-        );
+        out.add("notify", vec![words(&plan.asking.notify)]);
     }
-    for u in &plan.unsupported {
-        add("not yet", vec![u.key.clone(), u.feature.clone(), u.at.clone()]);
+}
+
+fn words(command: &[String]) -> String {
+    command.iter().map(|w| word(w)).collect::<Vec<_>>().join(" ")
+}
+
+/// What may be pushed to a repository.
+fn push_rules(git: &GitSpec) -> String {
+    let Some(push) = &git.push else { return "read only".to_owned() };
+    let list = |title: &str, patterns: &[bottle_policy::RefPattern]| {
+        let patterns: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+        (!patterns.is_empty()).then(|| format!("{title} {}", patterns.join(", ")))
+    };
+    let findings = push.allow.len();
+    let rules = [
+        list("push", &push.branches),
+        list("not", &push.protected),
+        list("tags", &push.tags),
+        (findings > 0).then(|| format!("ALLOWED FINDINGS: {findings}")),
+        git.attest_key.as_ref().map(|key| format!("attested by {}", key.display())),
+    ];
+    rules.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// How git-gate authenticates to a repository; empty: not at all.
+fn git_key(git: &GitSpec) -> String {
+    if let Some(path) = &git.identity_file {
+        return format!("key {}", path.display());
     }
-    for w in &plan.warnings {
-        out.push(Line { section: "warning", cells: vec![neutral(w)] });
+    if let Some((name, _)) = &git.token {
+        return format!("token {name}");
     }
-    out
+    let deploy_key = git.deploy_key.as_ref().map(|key| {
+        let access = if key.write { "" } else { "read-only " };
+        format!("{access}deploy key of {} by {} with {}", key.repo, key.api, key.token.0)
+    });
+    deploy_key.unwrap_or_default()
 }
 
 /// A route on one line.
@@ -269,12 +303,12 @@ fn token(source: &TokenSource) -> String {
     }
 }
 
-/// How often a value is asked for again.
+/// How often a token's value is read again.
 fn again(source: &TokenSource) -> String {
     source.refresh().map(|interval| format!(", again every {interval}")).unwrap_or_default()
 }
 
-/// What is looked for in a route's requests, as far as it differs from the usual.
+/// A route's scan settings, as far as they differ from the defaults.
 fn scan(scan: &Scan, notes: &mut Vec<String>) {
     match scan.limit {
         Some(Action::Off) => notes.push("SCAN OFF".to_owned()),
@@ -296,9 +330,9 @@ fn scan(scan: &Scan, notes: &mut Vec<String>) {
     }
 }
 
-/// How much a route carries.
+/// A route's limits and budget.
 fn limits(r: &Route, notes: &mut Vec<String>) {
-    let amount = |bytes| Amount::bytes(bytes);
+    let amount = |bytes| ByteSize::bytes(bytes);
     notes.extend(r.max_body.map(|n| format!("≤ {} a body", amount(n))));
     let ways = [(r.budget.up, "up"), (r.budget.down, "down")];
     let budget: Vec<String> =
@@ -310,14 +344,14 @@ fn limits(r: &Route, notes: &mut Vec<String>) {
     notes.extend(r.budget.requests.map(|n| format!("{n} request(s)")));
 }
 
-/// A command's word as a shell would want it, hidden when it looks like a secret.
+/// A word of a command, quoted for a shell, or hidden when it looks like a secret.
 fn word(w: &str) -> String {
     let plain = !w.is_empty() && w.chars().all(|c| c.is_alphanumeric() || "-_./:=@,+%".contains(c));
     let shown = hide(w);
     if plain || shown != w { shown } else { format!("'{}'", w.replace('\'', "'\\''")) }
 }
 
-/// `value`, or what it looks like when it looks like a secret.
+/// `value`, or a word for its kind when it looks like a secret.
 pub(super) fn hide(value: &str) -> String {
     match looks_secret(value) {
         Some(what) => {

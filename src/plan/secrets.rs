@@ -1,8 +1,10 @@
-//! Values that look like secrets. A guess that only ever warns and hides: what decides is that
-//! tokens have no way into a guest.
+//! Values that look like secrets. A guess that only warns and hides: tokens have no way into a guest
+//! anyway.
 
-/// Known beginnings of credentials, the least that follows, and what they are.
-const PREFIXES: &[(&str, usize, &str)] = &[
+use super::credential_prefixes::PREFIXES;
+
+/// Prefixes of common credentials, the least length of what follows, and their names for people.
+const NAMED_PREFIXES: &[(&str, usize, &str)] = &[
     ("sk-", 16, "an API key"),
     ("sk_live_", 16, "an API key"),
     ("rk_live_", 16, "an API key"),
@@ -21,7 +23,7 @@ const PREFIXES: &[(&str, usize, &str)] = &[
     ("AIza", 30, "a Google API key"),
 ];
 
-/// What `value` looks like, if it looks like a secret.
+/// The kind of secret that `value` looks like.
 #[must_use]
 pub fn looks_secret(value: &str) -> Option<&'static str> {
     if value.contains("-----BEGIN") && value.contains("PRIVATE KEY") {
@@ -47,10 +49,16 @@ pub fn looks_secret(value: &str) -> Option<&'static str> {
 }
 
 fn prefix(word: &str) -> Option<&'static str> {
-    let hit = PREFIXES
+    let named = NAMED_PREFIXES
         .iter()
         .find(|(p, least, _)| word.strip_prefix(p).is_some_and(|rest| rest.len() >= *least));
-    hit.map(|(_, _, what)| *what)
+    let known = || {
+        let known = PREFIXES.iter().any(|(p, least)| word.starts_with(p) && word.len() >= *least);
+        let mixed = word.bytes().any(|b| b.is_ascii_digit())
+            && word.bytes().any(|b| b.is_ascii_alphabetic());
+        (known && mixed && entropy(word) >= 3.0).then_some("a credential")
+    };
+    named.map(|(_, _, what)| *what).or_else(known)
 }
 
 fn aws(word: &str) -> Option<&'static str> {
@@ -102,6 +110,11 @@ mod tests {
             ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "a signed token (JWT)"),
             ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYzEXAMPLE9KEYq", "a random token"),
             ("Zx81kQpLm3vT9sWbN4rYc7Hd", "a random token"),
+            ("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", "a credential"),
+            (
+                "TOKEN=dop_v1_0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9",
+                "a credential",
+            ),
         ] {
             // The AWS sample has a part shorter than 20 only between its slashes; the whole is what
             // counts for the others.
@@ -124,6 +137,8 @@ mod tests {
             "x86_64-unknown-linux-gnu",
             "sk-learn",
             "1.2.3-beta.4+build.5678901234",
+            "shpat_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "whsec_is_the_prefix_of_a_webhook_secret",
             "-Dorg.gradle.jvmargs=-Xmx2g -XX:MaxMetaspaceSize=512m",
         ] {
             assert_eq!(looks_secret(value), None, "{value}");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+pub use bottle_channel::EndpointName as Daemon;
 use bottle_policy::{Policy, TokenName};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,7 @@ use crate::manifest::{
     WorkspaceMode,
 };
 use crate::provider::PlannedProvider;
+use crate::values::Guest;
 
 /// Format version of [`LaunchPlan`].
 pub const VERSION: u32 = 1;
@@ -53,7 +55,7 @@ pub struct LaunchPlan {
     /// Guest variables whose values are known; what the launch itself sets (proxy, trust stores) is
     /// not among them.
     pub env: BTreeMap<EnvName, String>,
-    /// Guest variables that the operator is asked for (those with an answer in [`super::Options`]
+    /// Guest variables that the operator is asked for (those with an answer in `Options`
     /// are in `env`).
     pub questions: Vec<Question>,
     /// Bundle daemons to start, in order.
@@ -73,26 +75,23 @@ pub struct LaunchPlan {
     /// Whether the agent may propose changes.
     pub supervise: bool,
     /// How the operator is asked.
-    #[serde(default, skip_serializing_if = "is_usual")]
+    #[serde(default, skip_serializing_if = "is_default_asking")]
     pub asking: Asking,
-    /// Who the agent's commits are by.
+    /// Author of the agent's commits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
-    /// What of the project is put into the guest.
+    /// Which of the project's files the guest gets.
     pub workspace: PlannedWorkspace,
     /// The guest's fixed loopback ports, one a daemon.
     pub endpoints: Vec<Endpoint>,
     /// What the operator said on the command line instead of the manifest.
-    #[serde(default, skip_serializing_if = "Given::is_nothing")]
-    pub given: Given,
-    /// Keys that are understood but whose feature is not built yet. A launch refuses when there is
-    /// any.
-    pub unsupported: Vec<Unsupported>,
+    #[serde(default, skip_serializing_if = "Overrides::is_empty")]
+    pub given: Overrides,
     /// What the operator should know; a launch goes on.
     pub warnings: Vec<String>,
 }
 
-fn is_usual(asking: &Asking) -> bool {
+fn is_default_asking(asking: &Asking) -> bool {
     *asking == Asking::default()
 }
 
@@ -100,24 +99,24 @@ fn is_default(chain: &EgressChain) -> bool {
     *chain == EgressChain::default()
 }
 
-/// What does not come from the manifest.
+/// What the command line overrides of the manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Given {
-    /// Guest variables that `--env` or an answer set, by name: a remembered plan has no value for
+pub struct Overrides {
+    /// Names of guest variables that `--env` or an answer set. A remembered plan has no value for
     /// them.
     pub env: BTreeSet<EnvName>,
     /// Whether the command is the operator's.
     pub command: bool,
 }
 
-impl Given {
-    fn is_nothing(&self) -> bool {
+impl Overrides {
+    fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Who commits are by.
+/// The author of the agent's commits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -154,18 +153,9 @@ pub struct PlannedImage {
 pub struct ImageFacts {
     /// The image file (store path).
     pub image: PathBuf,
-    /// User that the agent runs as.
-    pub user: String,
-    /// Its user id.
-    pub uid: u32,
-    /// Its group id.
-    pub gid: u32,
-    /// Its home in the guest.
-    pub home: String,
-    /// Working directory in the guest.
-    pub workdir: String,
-    /// `PATH` in the guest.
-    pub path: String,
+    /// The agent's account in it.
+    #[serde(flatten)]
+    pub guest: Guest,
 }
 
 /// The VM engine that was chosen.
@@ -188,40 +178,6 @@ pub struct Question {
     pub question: String,
 }
 
-/// A bundle daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Daemon {
-    /// HTTP(S) proxy.
-    Egress,
-    /// Git server.
-    GitGate,
-    /// MCP server.
-    Supervise,
-}
-
-impl Daemon {
-    /// Its name in code, docs and logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Egress => "egress",
-            Self::GitGate => "git-gate",
-            Self::Supervise => "supervise",
-        }
-    }
-
-    /// The guest's loopback port for it, the same on every engine.
-    #[must_use]
-    pub const fn guest_port(self) -> u16 {
-        match self {
-            Self::Egress => 9099,
-            Self::GitGate => 9420,
-            Self::Supervise => 9100,
-        }
-    }
-}
-
 /// A loopback port of the guest that reaches a daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -232,7 +188,7 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// What of the project is put into the guest.
+/// Which of the project's files the guest gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedWorkspace {
@@ -240,16 +196,4 @@ pub struct PlannedWorkspace {
     pub mode: WorkspaceMode,
     /// The host's directory; `None` with mode `none`.
     pub path: Option<PathBuf>,
-}
-
-/// A key whose feature is not built yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Unsupported {
-    /// Where it is asked for: `bottle.toml:12:3`.
-    pub at: String,
-    /// Dotted path of the key.
-    pub key: String,
-    /// The feature that is missing.
-    pub feature: String,
 }

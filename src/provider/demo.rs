@@ -1,76 +1,94 @@
-//! The demo agent's other half: a local TLS upstream that knows the token the agent must never see.
+//! The demo: live checks that show what a bottle is, against a local upstream that the launch runs.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use bottle_channel::SELF;
+use bottle_policy::{HostPattern, Inject, Place, Push, Route, Scheme, TokenName};
 
-use bottle_policy::{GatePolicy, Policy, Secret};
-use serde::Serialize;
+use super::agent::{Agent, BuiltIn, Contribution, LiveFacts, Repository, TokenSource};
+use crate::values::{ByteSize, Resources};
 
-use crate::closure::Closure;
-use crate::error::{Context, Error, Kind, Result};
-use crate::host::process::{Daemon, Program};
-use crate::pki::Authority;
-use crate::plan::DEMO_HOST;
-use crate::state::{BottleDir, Journal};
+/// Name of the demo's token.
+pub const DEMO_TOKEN: &str = "DEMO_TOKEN";
+/// Host that the demo's route names. The launch fills in `connect` and `ca`.
+pub const DEMO_HOST: &str = "hello.demo.test";
+/// Repository that the demo pushes to.
+const REPOSITORY: &str = "https://hello.demo.test/demo.git";
 
-const READY: Duration = Duration::from_secs(10);
+pub(super) static AGENT: Agent = Agent {
+    name: "demo",
+    title: "the demo",
+    image: "demo",
+    built_in: Some(BuiltIn {
+        resources: Resources { cpus: 1, memory: ByteSize::mib(512), disk: ByteSize::mib(1024) },
+        copies_workspace: false,
+    }),
+    takes_command: false,
+    has_settings: false,
+    resumable: false,
+    resumes_with_arguments: false,
+    commits_as_operator: false,
+    needs_demo_upstream: true,
+    skills_dir: ".claude/skills",
+    first_run_prompts: &[],
+    login: None,
+    contribution: |_| contribution(),
+    is_argument: |_| false,
+    settings_files: |_| Vec::new(),
+    live_command: Some(live_command),
+};
 
-/// What the upstream reads from its standard input.
-#[derive(Serialize)]
-struct Input<'a> {
-    cert_chain: &'a str,
-    key: &'a Secret,
-    token: &'a Secret,
+fn contribution() -> Contribution {
+    let mut out =
+        Contribution { command: vec!["bottle-demo".to_owned()], ..Contribution::default() };
+    // All constants parse (the test below says so). The colon keeps the route's name apart from
+    // every name that a manifest can give a route.
+    if let (Ok(host), Ok(token)) =
+        (DEMO_HOST.parse::<HostPattern>(), DEMO_TOKEN.parse::<TokenName>())
+    {
+        out.tokens.insert(token.clone(), TokenSource::Generated);
+        let inject = Some(Inject {
+            place: Place::Header("authorization".to_owned()),
+            scheme: Scheme::Bearer,
+            token,
+        });
+        out.routes.push(Route { inject, ..Route::to("demo:hello", host) });
+    }
+    if let (Ok(name), Ok(url), Ok(branches)) =
+        ("demo".parse(), REPOSITORY.parse(), "{slug}/*".parse())
+    {
+        out.repository = Some(Repository { name, url, push: Push::to(vec![branches]) });
+    }
+    out
 }
 
-/// The running upstream.
-#[derive(Debug)]
-pub struct DemoUpstream {
-    _daemon: Daemon,
+/// The guest program's own demo, with what it compares its machine to.
+fn live_command(facts: &LiveFacts) -> Vec<String> {
+    let canary_port = facts.canary_port.to_string();
+    [
+        SELF,
+        "demo",
+        "--host-kernel",
+        &facts.host_kernel,
+        "--canary",
+        &canary_port,
+        "--allowed-host",
+        DEMO_HOST,
+        "--denied-host",
+        "example.com",
+        "--repository",
+        REPOSITORY,
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
-impl DemoUpstream {
-    /// Starts the upstream on a loopback port and points the demo's route and repository at it.
-    ///
-    /// # Errors
-    /// `Engine` when it does not start.
-    pub async fn start(
-        closure: &Closure,
-        dir: &BottleDir,
-        token: &Secret,
-        (policy, gate): (&mut Policy, Option<&mut GatePolicy>),
-        journal: &mut Journal,
-    ) -> Result<Self> {
-        let authority = Authority::new("bottle demo upstream")?;
-        let leaf = authority.leaf(DEMO_HOST)?;
-        let program = Program::new("demo-upstream", &closure.bundle.binary.path)
-            .arg("demo-upstream")
-            .args(["--parent", &std::process::id().to_string()]);
-        let mut daemon = program.spawn(&dir.log("demo-upstream"), journal)?;
-        daemon.hand_over(&Input { cert_chain: &leaf.chain, key: &leaf.key, token }).await?;
-        let line = daemon.first_line(READY).await?;
-        let port: Option<u16> = line.strip_prefix("listening ").and_then(|p| p.parse().ok());
-        let port = port.ok_or_else(|| {
-            Error::new(Kind::Internal, format!("the demo's upstream said {line:?}"))
-        })?;
-        for route in policy.routes.iter_mut().filter(|r| r.host.as_str() == DEMO_HOST) {
-            route.connect = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-            route.ca = Some(authority.certificate.clone());
-        }
-        for upstream in gate
-            .into_iter()
-            .flat_map(|gate| &mut gate.upstreams)
-            .filter(|u| u.url.host() == DEMO_HOST)
-        {
-            // The guest's URL has no port; a connection to another port than the URL's there is
-            // none.
-            let url = format!("https://{DEMO_HOST}:{port}/{}.git", upstream.url.repo());
-            upstream.url = url
-                .parse()
-                .context(Kind::Internal, || "the demo's repository has no URL".into())?;
-            upstream.connect = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-            upstream.ca = Some(authority.certificate.clone());
-        }
-        Ok(Self { _daemon: daemon })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_has_its_route_and_token() {
+        let demo = contribution();
+        assert!(demo.repository.is_some());
+        assert_eq!((demo.routes.len(), demo.tokens.len()), (1, 1));
     }
 }

@@ -4,14 +4,15 @@
 use std::fs;
 use std::path::Path;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::LaunchPlan;
-use crate::provider;
 
-/// Most files and bytes of all skills of a bottle.
-const MOST: (usize, u64) = (10_000, 64 << 20);
-/// Deepest directory.
-const DEEPEST: usize = 32;
+/// Most files of all skills of a bottle.
+const MAX_FILES: usize = 10_000;
+/// Most bytes of all skills of a bottle.
+const MAX_BYTES: u64 = 64 << 20;
+/// Deepest nesting of directories.
+const MAX_DEPTH: usize = 32;
 
 /// The tar of the plan's skills, relative to the agent's home; `None`: there are none.
 ///
@@ -24,19 +25,21 @@ pub fn pack(plan: &LaunchPlan) -> Result<Option<Vec<u8>>> {
     let mut packed = Packed { tar: tar::Builder::new(Vec::new()), files: 0, bytes: 0 };
     for skill in &plan.skills {
         let what = || format!("skill {}", skill.name);
-        let root = skill.dir.canonicalize().context(Kind::Config, what)?;
+        let root = skill.dir.canonicalize().context(ErrorKind::Config, what)?;
         if !root.join("SKILL.md").is_file() {
             return Err(Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!("{}: {} has no SKILL.md", what(), root.display()),
             ));
         }
-        let to = Path::new(provider::skills(plan.provider)).join(skill.name.as_str());
-        packed
-            .add(&root, &root, &to, 0)
-            .map_err(|e| Error::new(e.kind(), format!("{}: {e}", what())))?;
+        let to = Path::new(plan.provider.skills_dir).join(skill.name.as_str());
+        packed.add(&root, &root, &to, 0).map_err(|e| e.within(what()))?;
     }
-    packed.tar.into_inner().map(Some).context(Kind::Internal, || "cannot pack the skills".into())
+    packed
+        .tar
+        .into_inner()
+        .map(Some)
+        .context(ErrorKind::Internal, || "cannot pack the skills".into())
 }
 
 struct Packed {
@@ -48,18 +51,18 @@ struct Packed {
 impl Packed {
     fn add(&mut self, root: &Path, from: &Path, to: &Path, depth: usize) -> Result<()> {
         let what = || format!("cannot read {}", from.display());
-        let real = from.canonicalize().context(Kind::Config, what)?;
+        let real = from.canonicalize().context(ErrorKind::Config, what)?;
         if !real.starts_with(root) {
             return Err(Error::new(
-                Kind::Config,
+                ErrorKind::Config,
                 format!("{} leads out of the skill by a symbolic link", from.display()),
             ));
         }
-        let meta = fs::metadata(&real).context(Kind::Config, what)?;
+        let meta = fs::metadata(&real).context(ErrorKind::Config, what)?;
         if meta.is_dir() {
-            if depth > DEEPEST {
+            if depth > MAX_DEPTH {
                 return Err(Error::new(
-                    Kind::Config,
+                    ErrorKind::Config,
                     format!(
                         "{} is too deep, or a link to a directory above itself",
                         from.display()
@@ -67,7 +70,7 @@ impl Packed {
                 ));
             }
             let mut entries: Vec<_> = fs::read_dir(&real)
-                .context(Kind::Config, what)?
+                .context(ErrorKind::Config, what)?
                 .filter_map(|e| e.ok().map(|e| e.file_name()))
                 .collect();
             entries.sort();
@@ -80,13 +83,13 @@ impl Packed {
         }
         self.files += 1;
         self.bytes += meta.len();
-        if self.files > MOST.0 || self.bytes > MOST.1 {
+        if self.files > MAX_FILES || self.bytes > MAX_BYTES {
             return Err(Error::new(
-                Kind::Config,
-                format!("more than {} files or {} MiB", MOST.0, MOST.1 >> 20),
+                ErrorKind::Config,
+                format!("more than {} files or {} MiB", MAX_FILES, MAX_BYTES >> 20),
             ));
         }
-        let content = fs::read(&real).context(Kind::Config, what)?;
+        let content = fs::read(&real).context(ErrorKind::Config, what)?;
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(if std::os::unix::fs::MetadataExt::mode(&meta) & 0o100 == 0 {
@@ -95,7 +98,7 @@ impl Packed {
             0o755
         });
         header.set_mtime(0);
-        self.tar.append_data(&mut header, to, content.as_slice()).context(Kind::Internal, what)
+        self.tar.append_data(&mut header, to, content.as_slice()).context(ErrorKind::Internal, what)
     }
 }
 
@@ -136,7 +139,7 @@ mod tests {
         for target in ["../secret", "/etc/passwd", ".."] {
             let link = skill.join("out");
             std::os::unix::fs::symlink(target, &link).unwrap();
-            let e = pack_of(&skill).unwrap_err().to_string();
+            let e = pack_of(&skill).unwrap_err().chain();
             assert!(
                 e.contains("leads out of the skill") || e.contains("too deep"),
                 "{target}: {e}"

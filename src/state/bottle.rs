@@ -1,25 +1,30 @@
 //! One bottle's directory: its lock, its metadata, and where its files are.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::fcntl::{Flock, FlockArg};
+use camino::{Utf8Path, Utf8PathBuf};
+use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt;
 use serde::{Deserialize, Serialize};
 
-use super::{Journal, private_dir, write_private};
-use crate::error::{Context, Error, Kind, Result};
+use super::journal::Journal;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::fs::{free_mib, private_dir, write_private};
+use crate::host::lock::{Flock, Mode, Refused, try_lock};
 
-/// How long a lock may be held by somebody who only looks.
+/// How long a launch waits for a lock that `bottle list` may hold for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+/// Least space that a launch needs on the state directory's file system, MiB.
+const MIN_FREE_MIB: u64 = 64;
 
 /// The paths of one bottle.
 #[derive(Debug, Clone)]
 pub struct BottleDir {
     slug: String,
-    state: PathBuf,
-    runtime: PathBuf,
+    state: Utf8PathBuf,
+    runtime: Utf8PathBuf,
 }
 
 /// Where a bottle is in its life, as its orchestrator last wrote it.
@@ -60,7 +65,7 @@ pub struct Metadata {
     /// Digest of the policy it was launched with.
     pub policy_digest: String,
     /// Where its sockets are: not every command has the same XDG_RUNTIME_DIR.
-    pub runtime: PathBuf,
+    pub runtime: Utf8PathBuf,
 }
 
 /// A bottle's directory and whether somebody holds its lock.
@@ -110,7 +115,7 @@ impl Metadata {
 }
 
 impl BottleDir {
-    pub(super) fn new(slug: String, state: PathBuf, runtime: PathBuf) -> Self {
+    pub(super) fn new(slug: String, state: Utf8PathBuf, runtime: Utf8PathBuf) -> Self {
         Self { slug, state, runtime }
     }
 
@@ -122,115 +127,115 @@ impl BottleDir {
 
     /// Sockets and the policy file while the bottle runs.
     #[must_use]
-    pub fn runtime(&self) -> &Path {
+    pub fn runtime(&self) -> &Utf8Path {
         &self.runtime
     }
 
     /// The socket on which this bottle's orchestrator listens for `bottle exec` and others.
     #[must_use]
-    pub fn control_socket(&self) -> PathBuf {
+    pub fn control_socket(&self) -> Utf8PathBuf {
         self.runtime.join("control.sock")
     }
 
     /// The same as its orchestrator wrote it down, for whoever wants to connect.
     #[must_use]
-    pub fn recorded_control_socket(&self) -> PathBuf {
+    pub fn recorded_control_socket(&self) -> Utf8PathBuf {
         self.read_metadata()
             .map_or_else(|| self.control_socket(), |m| m.runtime.join("control.sock"))
     }
 
     /// The socket of the daemon `name`.
     #[must_use]
-    pub fn daemon_socket(&self, name: &str) -> PathBuf {
+    pub fn daemon_socket(&self, name: &str) -> Utf8PathBuf {
         self.runtime.join(format!("{name}.sock"))
     }
 
     /// The writable disk.
     #[must_use]
-    pub fn disk(&self) -> PathBuf {
+    pub fn disk(&self) -> Utf8PathBuf {
         self.state.join("disk.img")
     }
 
     /// The hash-chained audit log, which outlives the launch.
     #[must_use]
-    pub fn audit(&self) -> PathBuf {
+    pub fn audit(&self) -> Utf8PathBuf {
         self.state.join("audit.jsonl")
     }
 
     /// git-gate's audit log: each daemon has its own chain.
     #[must_use]
-    pub fn git_audit(&self) -> PathBuf {
+    pub fn git_audit(&self) -> Utf8PathBuf {
         self.state.join("git-audit.jsonl")
     }
 
     /// The audit log of proposals and decisions, which the orchestrator writes.
     #[must_use]
-    pub fn supervise_audit(&self) -> PathBuf {
+    pub fn supervise_audit(&self) -> Utf8PathBuf {
         self.state.join("supervise-audit.jsonl")
     }
 
     /// The proposals, one file each.
     #[must_use]
-    pub fn proposals(&self) -> PathBuf {
+    pub fn proposals(&self) -> Utf8PathBuf {
         self.state.join("proposals")
     }
 
     /// All audit logs that there are; egress' in any case.
     #[must_use]
-    pub fn audits(&self) -> Vec<PathBuf> {
+    pub fn audits(&self) -> Vec<Utf8PathBuf> {
         let others = [self.git_audit(), self.supervise_audit()];
         std::iter::once(self.audit()).chain(others.into_iter().filter(|log| log.exists())).collect()
     }
 
     /// Mirrors of git upstreams.
     #[must_use]
-    pub fn git(&self) -> PathBuf {
+    pub fn git(&self) -> Utf8PathBuf {
         self.state.join("git")
     }
 
     /// Deploy keys that a forge may have of this bottle; absent: none.
     #[must_use]
-    pub fn deploy_keys(&self) -> PathBuf {
+    pub fn deploy_keys(&self) -> Utf8PathBuf {
         self.state.join("deploy-keys.json")
     }
 
     /// The disk of a bottle that was stopped in order and can be resumed.
     #[must_use]
-    pub fn saved(&self) -> PathBuf {
+    pub fn resumable_disk(&self) -> Utf8PathBuf {
         self.state.join("saved.img")
     }
 
     /// What of the project went into the bottle.
     #[must_use]
-    pub fn workspace(&self) -> PathBuf {
+    pub fn workspace(&self) -> Utf8PathBuf {
         self.state.join("workspace.json")
     }
 
     /// The agent's work, as tar, of a launch that has ended: hostile, and not pulled yet.
     #[must_use]
-    pub fn work(&self) -> PathBuf {
+    pub fn unpulled_tar(&self) -> Utf8PathBuf {
         self.state.join("work.tar")
     }
 
     /// The plan of the latest launch.
     #[must_use]
-    pub fn plan(&self) -> PathBuf {
+    pub fn plan(&self) -> Utf8PathBuf {
         self.state.join("plan.json")
     }
 
     /// What the daemon or engine `name` said on standard error in the latest launch.
     #[must_use]
-    pub fn log(&self, name: &str) -> PathBuf {
+    pub fn log(&self, name: &str) -> Utf8PathBuf {
         self.state.join(format!("{name}.log"))
     }
 
     /// The launch journal.
     #[must_use]
-    pub fn journal(&self) -> PathBuf {
+    pub fn journal(&self) -> Utf8PathBuf {
         self.state.join("journal.jsonl")
     }
 
-    fn metadata_file(&self) -> PathBuf {
+    fn metadata_file(&self) -> Utf8PathBuf {
         self.state.join("metadata.json")
     }
 
@@ -238,19 +243,19 @@ impl BottleDir {
     /// (or its process dies).
     ///
     /// # Errors
-    /// `Usage` when an orchestrator has it already, `Config` when it cannot be created.
+    /// `Usage` when an orchestrator has it already, `Io` when it cannot be created.
     pub fn lock(&self) -> Result<Lock> {
         private_dir(&self.state)?;
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
-            let Some(lock) = self.try_lock(FlockArg::LockExclusiveNonblock)? else {
+            let Some(lock) = self.try_lock(Mode::Exclusive)? else {
                 // `bottle list` looks with a shared lock, for a moment.
                 if Instant::now() < deadline {
                     std::thread::sleep(Duration::from_millis(2));
                     continue;
                 }
                 return Err(Error::new(
-                    Kind::Usage,
+                    ErrorKind::Usage,
                     format!("bottle {:?} is running already", self.slug),
                 )
                 .hint(format!(
@@ -260,7 +265,7 @@ impl BottleDir {
             };
             // `bottle rm` may have removed the directory between our open and our lock: then we
             // hold a dead file.
-            let on_disk = std::fs::metadata(self.state.join("lock")).map(|m| m.ino()).ok();
+            let on_disk = fs::metadata(self.state.join("lock")).map(|m| m.ino()).ok();
             if on_disk == lock.0.metadata().map(|m| m.ino()).ok() {
                 return Ok(lock);
             }
@@ -269,20 +274,15 @@ impl BottleDir {
     }
 
     /// The lock when it is free; `None` when an orchestrator holds it.
-    fn try_lock(&self, how: FlockArg) -> Result<Option<Lock>> {
+    fn try_lock(&self, mode: Mode) -> Result<Option<Lock>> {
         let path = self.state.join("lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .context(Kind::Config, || format!("cannot open {}", path.display()))?;
-        match Flock::lock(file, how) {
+        let mut options = fs::OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        match try_lock(options.open(&path)?.into_file(), mode) {
             Ok(lock) => Ok(Some(Lock(lock))),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, e)) => {
-                Err(Error::new(Kind::Config, format!("cannot lock {}: {e}", path.display())))
+            Err(Refused::Held(_)) => Ok(None),
+            Err(Refused::Failed(e)) => {
+                Err(e).context(ErrorKind::Io, || format!("cannot lock {path}"))
             }
         }
     }
@@ -290,9 +290,9 @@ impl BottleDir {
     /// The lock, when no orchestrator has the bottle.
     ///
     /// # Errors
-    /// `Config` when the lock cannot be opened.
+    /// `Io` when the lock cannot be opened.
     pub fn unowned(&self) -> Result<Option<Lock>> {
-        self.try_lock(FlockArg::LockExclusiveNonblock)
+        self.try_lock(Mode::Exclusive)
     }
 
     /// Requires room for a launch before anything starts. (The disk itself is sparse; a guest that
@@ -301,11 +301,11 @@ impl BottleDir {
     /// # Errors
     /// `Config` when less than 64 MiB are free.
     pub fn require_space(&self) -> Result<()> {
-        let free_mib = super::free_mib(&self.state)?;
-        if free_mib < 64 {
+        let free_mib = free_mib(&self.state)?;
+        if free_mib < MIN_FREE_MIB {
             return Err(Error::new(
-                Kind::Config,
-                format!("only {free_mib} MiB are free for {}", self.state.display()),
+                ErrorKind::Config,
+                format!("only {free_mib} MiB are free for {}", self.state),
             )
             .hint(
                 "bottle list; bottle rm NAME   # or export XDG_STATE_HOME=/somewhere/with/room",
@@ -317,10 +317,10 @@ impl BottleDir {
     /// Writes the metadata atomically.
     ///
     /// # Errors
-    /// `Config` when it cannot be written.
+    /// `Io` when it cannot be written.
     pub fn write_metadata(&self, metadata: &Metadata) -> Result<()> {
         let json = serde_json::to_vec_pretty(metadata)
-            .context(Kind::Internal, || "cannot write metadata".into())?;
+            .context(ErrorKind::Internal, || "cannot write metadata".into())?;
         write_private(&self.metadata_file(), &json)
     }
 
@@ -328,8 +328,8 @@ impl BottleDir {
     #[must_use]
     pub fn status(&self) -> Option<BottleStatus> {
         let metadata = self.read_metadata()?;
-        let alive = self.state.join("lock").exists()
-            && matches!(self.try_lock(FlockArg::LockSharedNonblock), Ok(None));
+        let alive =
+            self.state.join("lock").exists() && matches!(self.try_lock(Mode::Shared), Ok(None));
         Some(BottleStatus { metadata, alive })
     }
 
@@ -342,7 +342,7 @@ impl BottleDir {
         if !self.journal().exists() {
             return Ok(false);
         }
-        let Some(_lock) = self.try_lock(FlockArg::LockExclusiveNonblock)? else { return Ok(false) };
+        let Some(_lock) = self.try_lock(Mode::Exclusive)? else { return Ok(false) };
         if !self.journal().exists() {
             return Ok(false);
         }
@@ -354,7 +354,7 @@ impl BottleDir {
     }
 
     fn read_metadata(&self) -> Option<Metadata> {
-        serde_json::from_slice(&std::fs::read(self.metadata_file()).ok()?).ok()
+        serde_json::from_slice(&fs::read(self.metadata_file()).ok()?).ok()
     }
 
     /// Removes all that is known of a bottle that is not running.
@@ -363,16 +363,18 @@ impl BottleDir {
     /// `Usage` when it runs or does not exist.
     pub fn remove(&self) -> Result<()> {
         if !self.state.exists() {
-            return Err(Error::new(Kind::Usage, format!("there is no bottle {:?}", self.slug))
-                .hint("bottle list"));
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("there is no bottle {:?}", self.slug),
+            )
+            .hint("bottle list"));
         }
         let _lock = self.lock()?;
         if self.journal().exists() && Journal::unwind(&self.journal()).is_err() {
             // A journal that cannot be read any more: at least what has a fixed place goes.
-            let _ = std::fs::remove_dir_all(&self.runtime);
+            let _ = fs::remove_dir_all(&self.runtime);
         }
-        std::fs::remove_dir_all(&self.state)
-            .context(Kind::Config, || format!("cannot remove {}", self.state.display()))
+        Ok(fs::remove_dir_all(&self.state)?)
     }
 }
 

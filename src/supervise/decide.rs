@@ -1,72 +1,74 @@
-//! A decision, and its effect.
+//! Decisions of operators, and their effect.
 
 use std::time::{Duration, Instant};
 
 use bottle_policy::audit::AuditVerdict;
 use bottle_policy::{
-    Ask, GRANTED_ROUTE_PREFIX, GatePolicy, Policy, ProposalState, RouteAsk, SuperviseCommand,
-    UntrustedText,
+    Ask, GRANTED_ROUTE_PREFIX, GatePolicy, Policy, ProposalState, SuperviseCommand, UntrustedText,
 };
 
-use super::broker::{No, Work, decision, no};
-use super::checks::{Guard, Step};
+use super::checks::{Check, Step};
 use super::manifest_edit::Edit;
-use super::{Answer, Decide, Decision, Effect, Proposal, Scope, Verdict};
-use crate::live_policy::{InForce, Reloadable};
+use super::outcome::{Approval, Rejection, decision, reject};
+use super::policy_change::{granted, with_git, without_git};
+use super::proposal::{
+    Decide, Decision, DecisionOutcome, Effect, LONGEST_GRANT, Proposal, Scope, Verdict, chosen,
+};
+use super::state::BrokerState;
+use crate::live_policy::{LivePolicy, Reloadable};
 use crate::state::now_ms;
 
-/// How long a decision waits for another reload of this bottle.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest wait for another reload of this bottle.
+const RELOAD_WAIT: Duration = Duration::from_secs(2);
 
-impl Work {
-    pub(super) async fn decide(&mut self, decide: Decide, uid: u32) -> Result<Answer, No> {
+impl BrokerState {
+    pub(super) async fn decide(
+        &mut self,
+        decide: Decide,
+        uid: u32,
+    ) -> Result<DecisionOutcome, Rejection> {
         let Decide { id, via, verdict } = decide;
         let proposal = self.queue.get(id).cloned().ok_or_else(|| {
-            (
-                format!("there is no proposal {}/{id}", self.dir.slug()),
-                Some("bottle proposals".to_owned()),
-            )
+            Rejection::new(format!("there is no proposal {}/{id}", self.dir.slug()))
+                .hint("bottle proposals")
         })?;
-        self.is_undecided(&proposal).await?;
+        self.check_undecided(&proposal).await?;
         let by = format!("{} ({})", user(uid), UntrustedText::new(&via, 20));
         match verdict {
             Verdict::Deny { reason } => self.deny(proposal, by, reason).await,
-            Verdict::Approve { against, scope, route, typed, answer } => match &proposal.ask {
-                Ask::Question { .. } => self.answer(proposal, by, answer).await,
-                Ask::Route(_) => {
-                    self.grant(proposal, by, (against, scope), route, typed.as_deref()).await
+            Verdict::Approve { against, scope, route, typed, answer } => {
+                let approval = Approval { against, scope, route, typed, by };
+                match &proposal.ask {
+                    Ask::Question { .. } => self.answer(proposal, approval.by, answer).await,
+                    Ask::Route(_) => self.grant_route(proposal, approval).await,
+                    Ask::Ref { .. } | Ask::Finding { .. } => {
+                        self.grant_git(proposal, approval).await
+                    }
+                    Ask::GitUpstream { .. } => self.save_for_next_launch(proposal, approval).await,
                 }
-                Ask::Ref { .. } | Ask::Finding { .. } => {
-                    self.grant_git(proposal, by, (against, scope), typed.as_deref()).await
-                }
-                Ask::GitUpstream { .. } => {
-                    self.save_only(proposal, by, scope, typed.as_deref()).await
-                }
-            },
+            }
         }
     }
 
-    /// What is wide takes more than a key.
-    fn check_typed(&self, ask: &Ask, typed: Option<&str>) -> Result<(), No> {
+    /// A wide proposal needs its name typed.
+    fn check_typed(&self, ask: &Ask, typed: Option<&str>) -> Result<(), Rejection> {
         let (risks, name) = (ask.risks(), ask.name_to_type());
         if risks.is_empty()
             || (name.is_some() && typed == name.as_deref())
-            || !self.guards.enabled(Guard::Typed)
+            || !self.checks.enabled(Check::Typed)
         {
             return Ok(());
         }
         let risks: Vec<&str> = risks.iter().map(|r| r.text()).collect();
         let name = name.unwrap_or_default();
-        Err((
-            format!("this is wide ({}); it needs {name} typed", risks.join("; ")),
-            Some(format!("--type {name}")),
-        ))
+        let reason = format!("this is wide ({}); it needs {name} typed", risks.join("; "));
+        Err(Rejection::new(reason).hint(format!("--type {name}")))
     }
 
-    async fn is_undecided(&mut self, proposal: &Proposal) -> Result<(), No> {
-        if let Some(d) = proposal.decision.as_ref().filter(|_| self.guards.enabled(Guard::Decided))
+    async fn check_undecided(&mut self, proposal: &Proposal) -> Result<(), Rejection> {
+        if let Some(d) = proposal.decision.as_ref().filter(|_| self.checks.enabled(Check::Decided))
         {
-            return no(format!(
+            return reject(format!(
                 "proposal {} is {} already, by {}",
                 proposal.id,
                 proposal.state.as_str(),
@@ -75,12 +77,16 @@ impl Work {
         }
         if proposal.decision.is_none()
             && !proposal.is_open(now_ms())
-            && self.guards.enabled(Guard::Expired)
+            && self.checks.enabled(Check::Expired)
         {
             if proposal.state == ProposalState::Pending {
-                self.over(proposal.clone(), ProposalState::Expired, "nobody decided in time").await;
+                self.end(proposal.clone(), ProposalState::Expired, "nobody decided in time").await;
             }
-            return no(format!("proposal {} is {}", proposal.id, ProposalState::Expired.as_str()));
+            return reject(format!(
+                "proposal {} is {}",
+                proposal.id,
+                ProposalState::Expired.as_str()
+            ));
         }
         Ok(())
     }
@@ -90,15 +96,15 @@ impl Work {
         mut proposal: Proposal,
         by: String,
         reason: Option<String>,
-    ) -> Result<Answer, No> {
+    ) -> Result<DecisionOutcome, Rejection> {
         let text =
             reason.map(|r| UntrustedText::new(&r, bottle_policy::MAX_TEXT_CHARS).to_string());
         let why = text.clone().unwrap_or_default();
         proposal.state = ProposalState::Denied;
         proposal.decision = Some(decision(by, text));
-        self.decided(&proposal, AuditVerdict::Deny, &why).await?;
+        self.record_decision(&proposal, AuditVerdict::Deny, &why).await?;
         self.denied.push((Instant::now(), proposal.id));
-        Ok(Answer::Done { text: format!("proposal {} is denied", proposal.id) })
+        Ok(DecisionOutcome::Done { text: format!("proposal {} is denied", proposal.id) })
     }
 
     async fn answer(
@@ -106,44 +112,43 @@ impl Work {
         mut proposal: Proposal,
         by: String,
         answer: Option<String>,
-    ) -> Result<Answer, No> {
+    ) -> Result<DecisionOutcome, Rejection> {
         let Some(answer) = answer.filter(|a| !a.trim().is_empty()) else {
-            return no("a question needs an answer");
+            return reject("a question needs an answer");
         };
+        let answer = chosen(&proposal.ask, &answer);
         let text = UntrustedText::new(&answer, bottle_policy::MAX_TEXT_CHARS).to_string();
         proposal.state = ProposalState::Approved;
         proposal.decision = Some(decision(by, Some(text.clone())));
-        self.decided(&proposal, AuditVerdict::Allow, &text).await?;
-        Ok(Answer::Done { text: format!("question {} is answered", proposal.id) })
+        self.record_decision(&proposal, AuditVerdict::Allow, &text).await?;
+        Ok(DecisionOutcome::Done { text: format!("question {} is answered", proposal.id) })
     }
 
-    /// What git-gate gets at the next launch.
-    async fn save_only(
+    /// A repository for the manifest: git-gate gets it at the next launch.
+    async fn save_for_next_launch(
         &mut self,
         mut proposal: Proposal,
-        by: String,
-        scope: Scope,
-        typed: Option<&str>,
-    ) -> Result<Answer, No> {
-        self.check_typed(&proposal.ask, typed)?;
+        approval: Approval,
+    ) -> Result<DecisionOutcome, Rejection> {
+        let Approval { scope, typed, by, .. } = approval;
+        self.check_typed(&proposal.ask, typed.as_deref())?;
         if scope != Scope::Save {
-            return Err((
-                "a repository cannot be added while the bottle runs".to_owned(),
-                Some(format!(
+            return Err(Rejection::new("a repository cannot be added while the bottle runs").hint(
+                format!(
                     "bottle proposals approve {}/{} --save   # for the next launch",
                     self.dir.slug(),
                     proposal.id
-                )),
+                ),
             ));
         }
-        let edit = self.manifest_with(&proposal.ask, None).map_err(|e| (e.to_string(), None))?;
+        let edit = self.manifest_with(&proposal.ask, None)?;
         proposal.state = ProposalState::Approved;
         proposal.decision =
             Some(Decision { scope: Some(scope), effect: Effect::Applying, ..decision(by, None) });
-        self.decided(&proposal, AuditVerdict::Allow, "").await?;
+        self.record_decision(&proposal, AuditVerdict::Allow, "").await?;
         self.reach(Step::Decided).await;
         if let Err(e) = edit.write() {
-            return self.failed(proposal, &e.to_string());
+            return self.failed(proposal, &e.chain());
         }
         self.reach(Step::Done).await;
         let text = format!(
@@ -151,50 +156,47 @@ impl Work {
             proposal.id,
             edit.path.display()
         );
-        self.effect(&mut proposal, Effect::Saved)?;
-        Ok(Answer::Done { text })
+        self.set_effect(&mut proposal, Effect::Saved)?;
+        Ok(DecisionOutcome::Done { text })
     }
 
-    /// What is approved and cannot be done is as if it were not: the operator is told, and may try
-    /// again.
-    fn failed(&mut self, mut proposal: Proposal, why: &str) -> Result<Answer, No> {
+    /// An approval that cannot be put in force is undone: the proposal is open again, and the
+    /// operator is told.
+    fn failed(&mut self, mut proposal: Proposal, why: &str) -> Result<DecisionOutcome, Rejection> {
         self.reopen(&mut proposal);
         let why =
             format!("proposal {} cannot be put in force, and is open again: {why}", proposal.id);
         self.record("failed", AuditVerdict::Deny, &proposal, why.clone())
-            .map_err(|why| (why, None))?;
-        self.queue.put(proposal.clone()).map_err(|e| (e.to_string(), None))?;
+            .map_err(Rejection::new)?;
+        self.queue.put(proposal.clone()).map_err(Rejection::from)?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
-        no(why)
+        reject(why)
     }
 
-    async fn grant(
+    async fn grant_route(
         &mut self,
         mut proposal: Proposal,
-        by: String,
-        (against, scope): (String, Scope),
-        edited: Option<RouteAsk>,
-        typed: Option<&str>,
-    ) -> Result<Answer, No> {
-        let Some(asked) = proposal.ask.route().cloned() else { return no("not a route") };
-        let route = edited.unwrap_or_else(|| asked.clone());
-        route.check().map_err(|why| (why, None))?;
-        if self.guards.enabled(Guard::Narrow) && !route.is_within(&asked) {
-            return no("an edit can only narrow: this lets through what was not asked for");
+        approval: Approval,
+    ) -> Result<DecisionOutcome, Rejection> {
+        let Some(asked) = proposal.ask.route().cloned() else { return reject("not a route") };
+        let Approval { against, scope, route, typed, by } = approval;
+        let route = route.unwrap_or_else(|| asked.clone());
+        route.check().map_err(Rejection::new)?;
+        if self.checks.enabled(Check::Narrow) && !route.is_within(&asked) {
+            return reject("an edit can only narrow: this lets through what was not asked for");
         }
-        self.check_typed(&Ask::Route(route.clone()), typed)?;
-        check_time(scope)?;
+        self.check_typed(&Ask::Route(route.clone()), typed.as_deref())?;
+        check_duration(scope)?;
         let edit = self.edit(&proposal.ask, Some(&route), scope)?;
-        // Held until the new policy is in force: no other reload can come between what was shown
-        // and what is done.
+        // Locked until the new policy is in force, so that no other reload comes between.
         let in_force = self.in_force::<Policy>().await?;
         let digest = in_force.policy().digest();
-        if digest != against && self.guards.enabled(Guard::Shown) {
-            return Ok(Answer::Outdated { digest });
+        if digest != against && self.checks.enabled(Check::Shown) {
+            return Ok(DecisionOutcome::Outdated { digest });
         }
         if self.is_allowed(&route, in_force.policy()) {
-            self.over(proposal, ProposalState::Superseded, "the policy allows it already").await;
-            return no("the policy allows this already: the proposal is superseded");
+            self.end(proposal, ProposalState::Superseded, "the policy allows it already").await;
+            return reject("the policy allows this already: the proposal is superseded");
         }
         let policy = granted(in_force.policy(), proposal.id, &route, scope);
         proposal.state =
@@ -205,7 +207,7 @@ impl Work {
             effect: Effect::Applying,
             ..decision(by, None)
         });
-        let answer = self.put(proposal, scope, edit, in_force, policy).await?;
+        let answer = self.enforce(proposal, scope, edit, in_force, policy).await?;
         self.supersede_what_is_allowed().await;
         Ok(answer)
     }
@@ -214,41 +216,40 @@ impl Work {
     async fn grant_git(
         &mut self,
         mut proposal: Proposal,
-        by: String,
-        (against, scope): (String, Scope),
-        typed: Option<&str>,
-    ) -> Result<Answer, No> {
-        self.check_typed(&proposal.ask, typed)?;
-        check_time(scope)?;
+        approval: Approval,
+    ) -> Result<DecisionOutcome, Rejection> {
+        let Approval { against, scope, typed, by, .. } = approval;
+        self.check_typed(&proposal.ask, typed.as_deref())?;
+        check_duration(scope)?;
         if scope == Scope::Once {
-            return no("a push is not one request; approve it for a time (--for 10m)");
+            return reject("a push is not one request; approve it for a time (--for 10m)");
         }
         let edit = self.edit(&proposal.ask, None, scope)?;
         let in_force = self.in_force::<GatePolicy>().await?;
         let digest = in_force.policy().digest();
-        if digest != against && self.guards.enabled(Guard::Shown) {
-            return Ok(Answer::Outdated { digest });
+        if digest != against && self.checks.enabled(Check::Shown) {
+            return Ok(DecisionOutcome::Outdated { digest });
         }
-        let Some(policy) = super::with_git(in_force.policy(), &proposal.ask) else {
-            self.over(proposal, ProposalState::Superseded, "git-gate allows it already").await;
-            return no("git-gate allows this already: the proposal is superseded");
+        let Some(policy) = with_git(in_force.policy(), &proposal.ask) else {
+            self.end(proposal, ProposalState::Superseded, "git-gate allows it already").await;
+            return reject("git-gate allows this already: the proposal is superseded");
         };
         proposal.state = ProposalState::Approved;
         proposal.decision =
             Some(Decision { scope: Some(scope), effect: Effect::Applying, ..decision(by, None) });
-        self.put(proposal, scope, edit, in_force, policy).await
+        self.enforce(proposal, scope, edit, in_force, policy).await
     }
 
-    /// Writes a decision down and puts its policy in force, in this order.
-    async fn put<P: Reloadable + Send + 'static>(
+    /// Writes a decision down, then puts its policy in force.
+    async fn enforce<P: Reloadable + Send + 'static>(
         &mut self,
         mut proposal: Proposal,
         scope: Scope,
         edit: Option<Edit>,
-        in_force: InForce<P>,
+        in_force: LivePolicy<P>,
         policy: P,
-    ) -> Result<Answer, No> {
-        self.decided(&proposal, AuditVerdict::Allow, "").await?;
+    ) -> Result<DecisionOutcome, Rejection> {
+        self.record_decision(&proposal, AuditVerdict::Allow, "").await?;
         self.reach(Step::Decided).await;
         let digest = match replace(in_force, policy).await {
             Ok(digest) => digest,
@@ -265,26 +266,25 @@ impl Work {
                 Err(e) => {
                     proposal.decision.iter_mut().for_each(|d| d.scope = Some(Scope::Launch));
                     format!(
-                        "proposal {} is in force for this launch, but not saved: {e}",
+                        "proposal {} is in force for this launch, but not saved: {e:#}",
                         proposal.id
                     )
                 }
             };
         }
         self.reach(Step::Done).await;
-        self.effect(&mut proposal, Effect::InForce(digest))?;
-        Ok(Answer::Done { text })
+        self.set_effect(&mut proposal, Effect::InForce(digest))?;
+        Ok(DecisionOutcome::Done { text })
     }
 
-    /// Takes what was granted out of force.
-    pub(super) async fn take_back(&mut self, id: u32) -> Result<(), No> {
-        let failed = |why| (why, None);
+    /// Takes a grant out of force.
+    pub(super) async fn revoke(&mut self, id: u32) -> Result<(), Rejection> {
         match self.queue.get(id).map(|p| p.ask.clone()) {
             Some(ask @ (Ask::Ref { .. } | Ask::Finding { .. })) => {
                 let in_force = self.in_force::<GatePolicy>().await?;
-                let policy = super::without_git(in_force.policy(), &ask);
+                let policy = without_git(in_force.policy(), &ask);
                 if policy != *in_force.policy() {
-                    replace(in_force, policy).await.map_err(failed)?;
+                    replace(in_force, policy).await.map_err(Rejection::new)?;
                 }
             }
             _ => {
@@ -293,13 +293,13 @@ impl Work {
                 let mut policy = in_force.policy().clone();
                 policy.routes.retain(|r| r.name != name);
                 if policy != *in_force.policy() {
-                    replace(in_force, policy).await.map_err(failed)?;
+                    replace(in_force, policy).await.map_err(Rejection::new)?;
                 }
             }
         }
         self.grants.remove(&id);
         if let Some(mut proposal) = self.queue.get(id).cloned() {
-            // It is over, whether or not that can be written down.
+            // It has ended, even if that cannot be written down.
             if let Err(why) = self.record(
                 "ended",
                 AuditVerdict::Deny,
@@ -308,28 +308,28 @@ impl Work {
             ) {
                 tracing::error!("{why}");
             }
-            self.effect(&mut proposal, Effect::Over)?;
+            self.set_effect(&mut proposal, Effect::Expired)?;
         }
         Ok(())
     }
 
     async fn supersede_what_is_allowed(&mut self) {
-        let Ok(policy) = InForce::<Policy>::policy_of(&self.dir) else { return };
+        let Ok(policy) = LivePolicy::<Policy>::policy_of(&self.dir) else { return };
         for proposal in self.queue.pending() {
             if proposal.ask.route().is_some_and(|r| r.is_allowed_by(&policy)) {
-                self.over(proposal, ProposalState::Superseded, "the policy allows it now").await;
+                self.end(proposal, ProposalState::Superseded, "the policy allows it now").await;
             }
         }
     }
 
-    /// What is in force, held.
-    async fn in_force<P: Reloadable>(&self) -> Result<InForce<P>, No> {
+    /// The policy in force, locked.
+    async fn in_force<P: Reloadable>(&self) -> Result<LivePolicy<P>, Rejection> {
         let began = Instant::now();
         loop {
-            match InForce::read(&self.dir) {
+            match LivePolicy::read(&self.dir) {
                 Ok(found) => return Ok(found),
-                Err(e) if began.elapsed() >= PATIENCE => {
-                    return Err((e.to_string(), e.hint_text().map(str::to_owned)));
+                Err(e) if began.elapsed() >= RELOAD_WAIT => {
+                    return Err(e.into());
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
@@ -337,41 +337,23 @@ impl Work {
     }
 }
 
-fn check_time(scope: Scope) -> Result<(), No> {
+fn check_duration(scope: Scope) -> Result<(), Rejection> {
     match scope {
-        Scope::For(s) if s == 0 || s > super::LONGEST_GRANT.duration().as_secs() => {
-            no(format!("a time is 1s to {}", super::LONGEST_GRANT))
+        Scope::For(s) if s == 0 || s > LONGEST_GRANT.duration().as_secs() => {
+            reject(format!("a time is 1s to {}", LONGEST_GRANT))
         }
         _ => Ok(()),
     }
 }
 
-/// `policy` with the route of a proposal at its end. Routes for one request that it makes
-/// superfluous go: a spent one would stand in its way.
-fn granted(policy: &Policy, id: u32, route: &RouteAsk, scope: Scope) -> Policy {
-    let mut routes = policy.routes.clone();
-    routes.retain(|r| {
-        !(r.name.starts_with(GRANTED_ROUTE_PREFIX)
-            && r.budget.requests.is_some()
-            && r.host == route.host
-            && r.port == route.port)
-    });
-    let mut new = route.route(format!("{GRANTED_ROUTE_PREFIX}{id}"));
-    if scope == Scope::Once {
-        new.budget.requests = Some(1);
-    }
-    routes.push(new);
-    Policy::new(routes)
-}
-
 /// Puts `policy` in force and gives its digest.
 async fn replace<P: Reloadable + Send + 'static>(
-    in_force: InForce<P>,
+    in_force: LivePolicy<P>,
     policy: P,
 ) -> Result<String, String> {
     let digest = policy.identity();
     let done = tokio::task::spawn_blocking(move || in_force.replace(&policy)).await;
-    done.map_err(|e| e.to_string())?.map(|()| digest).map_err(|e| e.to_string())
+    done.map_err(|e| e.to_string())?.map(|()| digest).map_err(|e| e.chain())
 }
 
 fn user(uid: u32) -> String {

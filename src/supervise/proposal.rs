@@ -1,23 +1,21 @@
 //! Proposals: what an agent asked for, what was decided, and how that is kept.
 //!
 //! `STATE/bottles/SLUG/proposals/N.json` is one proposal. Only the orchestrator of the running
-//! bottle writes there (`launch/desk.rs`); commands read the files and send it a [`Decide`] over
+//! bottle writes there (`supervise/broker.rs`); commands read the files and send it a [`Decide`] over
 //! the control socket.
 
-use bottle_policy::{
-    Ask, GatePolicy, Policy, ProposalState, ProposalStatus, Push, Risk, RouteAsk, UntrustedText,
-    UpstreamName,
-};
+use bottle_policy::{Ask, ProposalState, ProposalStatus, Risk, RouteAsk, UntrustedText};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::Interval;
+use crate::error::{Error, ErrorKind, Result};
+use crate::values::Interval;
 
 /// How long a proposal waits for a decision when the manifest does not say.
-pub const EXPIRES: Interval = Interval::seconds(4 * 3600);
+pub const DEFAULT_EXPIRY: Interval = Interval::seconds(4 * 3600);
 /// Longest time of a grant.
 pub const LONGEST_GRANT: Interval = Interval::seconds(7 * 24 * 3600);
 
-/// One proposal and all that became of it.
+/// One proposal, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proposal {
@@ -27,7 +25,7 @@ pub struct Proposal {
     pub id: u32,
     /// The bottle that asks.
     pub bottle: String,
-    /// What for.
+    /// What it asks for.
     pub ask: Ask,
     /// Why, in the agent's words.
     pub reason: UntrustedText,
@@ -35,13 +33,13 @@ pub struct Proposal {
     pub policy: String,
     /// What it would change in that policy.
     pub diff: Vec<String>,
-    /// What makes it wide.
+    /// Risks that make it wide.
     pub risks: Vec<Risk>,
-    /// Where it is in its life.
+    /// Its state.
     pub state: ProposalState,
     /// When it was made, ms since the epoch.
     pub made_ms: u64,
-    /// When nobody can approve it any more.
+    /// When it expires, ms since the epoch.
     pub expires_ms: u64,
     /// What was decided; none while it is pending.
     pub decision: Option<Decision>,
@@ -65,17 +63,17 @@ pub struct Decision {
     pub effect: Effect,
 }
 
-/// How long an approved route is there.
+/// How long an approval holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Scope {
     /// Until the bottle ends.
     Launch,
-    /// So many seconds.
+    /// For so many seconds.
     For(u64),
     /// For one request.
     Once,
-    /// Until the bottle ends, and in its manifest for those to come.
+    /// Until the bottle ends, and in the manifest for later launches.
     Save,
 }
 
@@ -94,95 +92,29 @@ impl std::fmt::Display for Scope {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Effect {
-    /// It changes nothing by itself.
+    /// None: a denial, or an answer.
     Nothing,
-    /// Decided; the daemon has not said yes yet. After a crash it stays so: the bottle is gone
-    /// then.
+    /// Decided, and not confirmed by the daemon yet. It stays so after a crash, when the bottle is
+    /// gone.
     Applying,
-    /// In force since the policy of this digest.
+    /// In force, since the policy with this digest.
     InForce(String),
     /// It was in force, and its time is over.
-    Over,
+    #[serde(rename = "over")]
+    Expired,
     /// In the manifest, for the next launch.
     Saved,
     /// It could not be put in force.
     Failed(String),
 }
 
-/// What is in force in a running bottle.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policies {
-    /// egress'.
-    pub routes: Policy,
-    /// git-gate's, if there is one.
-    pub git: Option<GatePolicy>,
-}
-
-impl Policies {
-    /// Digest of the one that `ask` would change.
-    #[must_use]
-    pub fn digest_for(&self, ask: &Ask) -> String {
-        match (ask, &self.git) {
-            (Ask::Ref { .. } | Ask::Finding { .. }, Some(git)) => git.digest(),
-            _ => self.routes.digest(),
-        }
-    }
-}
-
-/// `policy` with what `ask` asks of git-gate's rules; `None` when it is none of them, or they have
-/// it.
-#[must_use]
-pub fn with_git(policy: &GatePolicy, ask: &Ask) -> Option<GatePolicy> {
-    let mut new = policy.clone();
-    let at = |name: &UpstreamName| policy.upstreams.iter().position(|u| u.name == *name);
-    match ask {
-        Ask::Ref { upstream, branches } => {
-            let rules =
-                new.upstreams[at(upstream)?].push.get_or_insert_with(|| Push::to(Vec::new()));
-            branches.iter().for_each(|b| {
-                if !rules.branches.contains(b) {
-                    rules.branches.push(b.clone())
-                }
-            });
-        }
-        Ask::Finding { upstream, fingerprint } => {
-            new.upstreams[at(upstream)?].push.as_mut()?.allow.insert(fingerprint.clone());
-        }
-        _ => return None,
-    }
-    (new != *policy).then_some(new)
-}
-
-/// `policy` without what `ask` added to git-gate's rules.
-#[must_use]
-pub fn without_git(policy: &GatePolicy, ask: &Ask) -> GatePolicy {
-    let mut new = policy.clone();
-    let rules = |new: &mut GatePolicy, name: &UpstreamName, change: &dyn Fn(&mut Push)| {
-        new.upstreams
-            .iter_mut()
-            .filter(|u| u.name == *name)
-            .filter_map(|u| u.push.as_mut())
-            .for_each(change);
-    };
-    match ask {
-        Ask::Ref { upstream, branches } => {
-            rules(&mut new, upstream, &|p| p.branches.retain(|b| !branches.contains(b)))
-        }
-        Ask::Finding { upstream, fingerprint } => {
-            rules(&mut new, upstream, &|p| p.allow.retain(|f| f != fingerprint));
-        }
-        _ => {}
-    }
-    new
-}
-
-/// What a command asks the orchestrator to decide.
+/// A decision that a command sends to the orchestrator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decide {
     /// The proposal.
     pub id: u32,
-    /// The program that asks: `cli`, `dashboard`, `web`.
+    /// The program that sends it: `cli`, `dashboard`, `web`.
     pub via: String,
     /// The decision.
     pub verdict: Verdict,
@@ -192,47 +124,76 @@ pub struct Decide {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Verdict {
-    /// Yes.
+    /// Approves it.
     Approve {
         /// Digest of the policy that the operator was shown the change against.
         against: String,
         /// For how long.
         scope: Scope,
-        /// Less than was asked; none: as asked.
+        /// A narrower route; none: as asked.
         route: Option<RouteAsk>,
-        /// What a wide proposal needs: its host, typed.
+        /// The host, typed, which a wide proposal needs.
         typed: Option<String>,
         /// The answer to a question.
         answer: Option<String>,
     },
-    /// No.
+    /// Denies it.
     Deny {
         /// Why, for the agent.
         reason: Option<String>,
     },
 }
 
-/// What the orchestrator says to a [`Decide`].
+/// The orchestrator's answer to a [`Decide`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Answer {
+pub enum DecisionOutcome {
     /// Decided.
     Done {
-        /// What holds now.
+        /// What was done, for the operator.
         text: String,
     },
-    /// The policy is another than the one that the operator was shown: look again.
+    /// The policy has changed since the operator was shown the proposal.
     Outdated {
-        /// The digest of now.
+        /// The digest of the current policy.
         digest: String,
     },
-    /// Not decided by this.
+    /// Nothing was decided.
     Refused {
         /// Why.
         why: String,
         /// What to do.
         hint: Option<String>,
     },
+}
+
+impl DecisionOutcome {
+    /// What was done about the proposal `name` (`BOTTLE/N`), for the operator.
+    ///
+    /// # Errors
+    /// `Config`: nothing was decided, with the reason and what to type.
+    pub fn into_result(self, name: &str) -> Result<String> {
+        match self {
+            Self::Done { text } => Ok(text),
+            Self::Outdated { .. } => Err(Error::new(
+                ErrorKind::Config,
+                format!("the policy has changed since {name} was asked; look at it again"),
+            )
+            .hint(format!("bottle proposals show {name}"))),
+            Self::Refused { why, hint } => {
+                let refused = Error::new(ErrorKind::Config, why);
+                Err(hint.into_iter().fold(refused, Error::hint))
+            }
+        }
+    }
+}
+
+/// The answer to a question that `text` means: the choice of that number, or `text` itself.
+#[must_use]
+pub fn chosen(ask: &Ask, text: &str) -> String {
+    let Ask::Question { choices, .. } = ask else { return text.to_owned() };
+    let number = text.trim().parse::<usize>().ok().and_then(|n| n.checked_sub(1));
+    number.and_then(|n| choices.get(n)).map_or_else(|| text.to_owned(), ToString::to_string)
 }
 
 impl Proposal {
@@ -242,7 +203,7 @@ impl Proposal {
         self.state == ProposalState::Pending && now_ms < self.expires_ms
     }
 
-    /// What its agent is told.
+    /// Its state, as the agent is told.
     #[must_use]
     pub fn status(&self) -> ProposalStatus {
         ProposalStatus { id: self.id, state: self.state, text: self.told() }
@@ -265,7 +226,7 @@ impl Proposal {
             (_, ProposalState::Denied) => format!("denied: {text}"),
             (_, ProposalState::Superseded) => format!("superseded: {text}"),
             (Effect::InForce(_), _) => format!("allowed {scope}: {}", allowed()),
-            (Effect::Over, _) => "it was allowed, and its time is over".to_owned(),
+            (Effect::Expired, _) => "it was allowed, and its time is over".to_owned(),
             (Effect::Failed(why), _) => format!("approved, but it cannot be put in force: {why}"),
             (Effect::Saved, _) => "approved; it holds from the next launch on".to_owned(),
             (Effect::Applying, _) => "approved; it is being put in force".to_owned(),

@@ -1,17 +1,19 @@
-//! The queue's files. One writer, the orchestrator; each file is replaced as a whole, so that
-//! whoever dies leaves the old or the new one.
+//! The queue's files. Only the orchestrator writes them. Each file is replaced as a whole, so that a
+//! crash leaves the old or the new one.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bottle_policy::{GatePolicy, ProposalState};
 
-use super::{Effect, Proposal, Scope, with_git};
-use crate::error::{Context, Kind, Result};
-use crate::state::{BottleDir, write_private};
+use super::policy_change::with_git;
+use super::proposal::{Effect, Proposal, Scope};
+use crate::error::{Context, ErrorKind, Result};
+use crate::host::fs::write_private;
+use crate::state::BottleDir;
 
-/// Proposals that are kept; older ones are forgotten when a launch begins.
-const KEPT: usize = 500;
+/// Most proposals that are kept. Older ones are removed when a launch begins.
+const MAX_KEPT: usize = 500;
 
 /// The proposals of one bottle.
 #[derive(Debug)]
@@ -20,11 +22,11 @@ pub struct Queue {
     all: BTreeMap<u32, Proposal>,
 }
 
-/// What the end of a launch left of a proposal.
+/// How the end of a launch interrupted a proposal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub enum Interrupted {
     /// Nobody had decided.
-    Open,
+    Undecided,
     /// It was decided, and its effect was not confirmed.
     Applying,
     /// It was in force.
@@ -32,17 +34,17 @@ pub enum Left {
 }
 
 impl Queue {
-    /// Reads the proposals of `dir`. Of a bottle that is not `alive` nothing is open or in force
-    /// any more.
+    /// Reads the proposals of `dir`. When the bottle is not `alive`, none is open or in force any
+    /// more.
     ///
     /// # Errors
-    /// `Config` when the directory cannot be read. A file that is no proposal is passed over.
+    /// `Config` when the directory cannot be read. A file that is not a proposal is skipped.
     pub fn read(dir: &BottleDir, alive: bool) -> Result<Self> {
         let mut queue = Self::read_all(dir, true)?;
-        let left = if alive { Vec::new() } else { queue.left() };
+        let left = if alive { Vec::new() } else { queue.interrupted() };
         for (mut proposal, left) in left {
             match (&mut proposal.decision, left) {
-                (Some(d), Left::Applying) if d.scope == Some(Scope::Save) => {
+                (Some(d), Interrupted::Applying) if d.scope == Some(Scope::Save) => {
                     d.effect = Effect::Failed(
                         "the bottle ended before it was confirmed; its next launch tells"
                             .to_owned(),
@@ -50,7 +52,7 @@ impl Queue {
                 }
                 (Some(d), _) => {
                     d.effect =
-                        if d.scope == Some(Scope::Save) { Effect::Saved } else { Effect::Over }
+                        if d.scope == Some(Scope::Save) { Effect::Saved } else { Effect::Expired }
                 }
                 (None, _) => proposal.state = ProposalState::Expired,
             }
@@ -59,15 +61,15 @@ impl Queue {
         Ok(queue)
     }
 
-    /// The documents as they are. `own`: only those that are this bottle's, under their own number.
+    /// The documents as they are. With `own`, only those of this bottle under their own number.
     pub(crate) fn read_all(dir: &BottleDir, own: bool) -> Result<Self> {
-        let path = dir.proposals();
+        let path: PathBuf = dir.proposals().into();
         let entries = match std::fs::read_dir(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Self { dir: path, all: BTreeMap::new() });
             }
             entries => {
-                entries.context(Kind::Config, || format!("cannot read {}", path.display()))?
+                entries.context(ErrorKind::Io, || format!("cannot read {}", path.display()))?
             }
         };
         let mut all = BTreeMap::new();
@@ -90,21 +92,21 @@ impl Queue {
         Ok(Self { dir: path, all })
     }
 
-    /// What a launch that has ended left.
+    /// The proposals that the end of a launch interrupted.
     #[must_use]
-    pub fn left(&self) -> Vec<(Proposal, Left)> {
+    pub fn interrupted(&self) -> Vec<(Proposal, Interrupted)> {
         let left = |p: &Proposal| match (p.state, p.decision.as_ref().map(|d| &d.effect)) {
-            (ProposalState::Pending, _) => Some((p.clone(), Left::Open)),
-            (_, Some(Effect::Applying)) => Some((p.clone(), Left::Applying)),
-            (_, Some(Effect::InForce(_))) => Some((p.clone(), Left::InForce)),
+            (ProposalState::Pending, _) => Some((p.clone(), Interrupted::Undecided)),
+            (_, Some(Effect::Applying)) => Some((p.clone(), Interrupted::Applying)),
+            (_, Some(Effect::InForce(_))) => Some((p.clone(), Interrupted::InForce)),
             _ => None,
         };
         self.all.values().filter_map(left).collect()
     }
 
-    /// Keeps the latest [`KEPT`].
+    /// Keeps the latest [`MAX_KEPT`].
     pub fn forget_oldest(&mut self) {
-        while self.all.len() > KEPT {
+        while self.all.len() > MAX_KEPT {
             let Some((id, _)) = self.all.pop_first() else { break };
             let _ = std::fs::remove_file(self.dir.join(format!("{id}.json")));
         }
@@ -121,13 +123,13 @@ impl Queue {
         self.all.get(&id)
     }
 
-    /// Those that nobody has decided, oldest first.
+    /// The undecided ones, oldest first.
     #[must_use]
     pub fn pending(&self) -> Vec<Proposal> {
         self.all.values().filter(|p| p.state == ProposalState::Pending).cloned().collect()
     }
 
-    /// `policy` with what was granted to git in this launch and holds still.
+    /// `policy` with the git rules that were granted in this launch and still hold.
     #[must_use]
     pub fn with_git_grants(&self, policy: GatePolicy) -> GatePolicy {
         let held = self.all.values().filter(|p| {
@@ -136,7 +138,7 @@ impl Queue {
         held.fold(policy, |policy, p| with_git(&policy, &p.ask).unwrap_or(policy))
     }
 
-    /// The number of the next one. A file that is no proposal has a number too.
+    /// The number of the next proposal. Files that are not proposals count as well.
     #[must_use]
     pub fn next_id(&self) -> u32 {
         let names = std::fs::read_dir(&self.dir)
@@ -149,13 +151,13 @@ impl Queue {
         highest.max(self.all.keys().next_back().copied().unwrap_or(0)).saturating_add(1)
     }
 
-    /// Writes `proposal`, on disk first.
+    /// Stores `proposal`, on disk before in memory.
     ///
     /// # Errors
     /// `Config` when it cannot be written; then nothing has changed.
     pub fn put(&mut self, proposal: Proposal) -> Result<()> {
         let json = serde_json::to_vec_pretty(&proposal)
-            .context(Kind::Internal, || "cannot write a proposal".into())?;
+            .context(ErrorKind::Internal, || "cannot write a proposal".into())?;
         write_private(&self.dir.join(format!("{}.json", proposal.id)), &json)?;
         self.all.insert(proposal.id, proposal);
         Ok(())

@@ -1,28 +1,31 @@
-//! Proposals for people. The change is made here out of the typed ask and the policy in force:
-//! nothing that an agent wrote is shown as a change.
+//! Proposals for people. The shown change is computed from the typed request and the policy in force;
+//! no text of an agent is shown as a change.
 
 use bottle_policy::{Ask, Policy, ProposalState, RouteAsk};
 
-use super::{Effect, Policies, Proposal};
+use super::proposal::{Effect, Proposal};
+use crate::humanize::age;
+use crate::live_policy::LivePolicies;
 use crate::plan::route_line;
 
-/// What a line is; how it is coloured is the caller's business. Without colour the first character
-/// says it.
+/// The kind of a line. The caller chooses its colour; without colour the first character shows the
+/// kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     /// Title.
     Title,
     /// Context.
     Plain,
-    /// What is added.
+    /// An addition to the policy.
     Added,
-    /// What needs a second thought.
+    /// A risk.
     Risk,
-    /// What the agent says.
-    Said,
+    /// The agent's own text.
+    Quoted,
 }
 
-/// What `ask` would change in `policy`: `  ` what is there for the same host, `+ ` what comes.
+/// What `ask` would change in `policy`. Lines with `  ` are present routes for the same host; lines
+/// with `+ ` are new.
 #[must_use]
 pub fn diff(ask: &Ask, policy: &Policy) -> Vec<String> {
     match ask {
@@ -58,21 +61,15 @@ fn added(route: &RouteAsk) -> String {
     format!("+ {}", route_line(&route.route(String::new())))
 }
 
-/// One line for a list: `demo/3  pending  GET api.example.com:443 /x`.
+/// A proposal in full. `now` holds the policies in force when the bottle runs.
 #[must_use]
-pub fn one_line(p: &Proposal) -> String {
-    p.ask.summary()
-}
-
-/// A proposal in full; `now` is what is in force, when the bottle runs.
-#[must_use]
-pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, String)> {
+pub fn lines(p: &Proposal, now: Option<&LivePolicies>, now_ms: u64) -> Vec<(Tone, String)> {
     let mut out = vec![(
         Tone::Title,
         format!("{}/{}  {}  {}", p.bottle, p.id, p.state.as_str(), ago(p.made_ms, now_ms)),
     )];
-    // What makes it wide comes first and what the agent says last, so that no text of its pushes
-    // that off a screen.
+    // Risks come first and the agent's text last, so that its text cannot push them off a
+    // screen.
     out.extend(p.risks.iter().map(|r| (Tone::Risk, format!("! {}", r.text()))));
     let change = now
         .filter(|_| p.state == ProposalState::Pending)
@@ -100,7 +97,7 @@ pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, St
     );
     let mut says = |title: &str, texts: &mut dyn Iterator<Item = String>| {
         out.push((Tone::Plain, title.to_owned()));
-        out.extend(texts.flat_map(|t| quoted(&t)).map(|l| (Tone::Said, l)));
+        out.extend(texts.flat_map(|t| quoted(&t)).map(|l| (Tone::Quoted, l)));
     };
     match question {
         Some((text, choices)) => {
@@ -127,7 +124,7 @@ pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, St
         let effect = match &d.effect {
             Effect::InForce(digest) => format!("in force, policy {}", short(digest)),
             Effect::Failed(why) => format!("not in force: {why}"),
-            Effect::Over => "its time is over".to_owned(),
+            Effect::Expired => "its time is over".to_owned(),
             Effect::Saved => "in the manifest, for the next launch".to_owned(),
             Effect::Applying => "being put in force".to_owned(),
             Effect::Nothing => String::new(),
@@ -137,24 +134,23 @@ pub fn lines(p: &Proposal, now: Option<&Policies>, now_ms: u64) -> Vec<(Tone, St
     out
 }
 
-/// Columns of a quoted line: what fits beside the list on 80 columns.
-const QUOTED: usize = 38;
+/// Columns of a quoted line, so that it fits beside the list on 80 columns.
+const QUOTED_COLUMNS: usize = 38;
 
-/// Text of an agent in lines that no screen has to break, each marked: no part of it can look like
-/// a line of the change.
+/// An agent's text in short lines, each with a mark, so that none can look like a line of the change.
 fn quoted(text: &str) -> Vec<String> {
     let (mut out, mut line, mut width) = (Vec::new(), String::new(), 0);
     for word in text.split_inclusive(' ') {
         // A character that may take two columns counts as two.
         let columns =
             |text: &str| text.chars().map(|c| if c < '\u{1100}' { 1 } else { 2 }).sum::<usize>();
-        if width + columns(word.trim_end()) > QUOTED && width > 0 {
+        if width + columns(word.trim_end()) > QUOTED_COLUMNS && width > 0 {
             out.push(std::mem::take(&mut line));
             width = 0;
         }
         for c in word.chars() {
             let more = columns(c.encode_utf8(&mut [0; 4]));
-            if width + more > QUOTED {
+            if width + more > QUOTED_COLUMNS {
                 out.push(std::mem::take(&mut line));
                 width = 0;
             }
@@ -174,15 +170,10 @@ pub(super) fn short(digest: &str) -> &str {
 /// How long ago, in a few characters.
 #[must_use]
 pub fn ago(then_ms: u64, now_ms: u64) -> String {
-    match now_ms.saturating_sub(then_ms) / 1000 {
-        s @ 0..60 => format!("{s}s ago"),
-        s @ 60..3600 => format!("{}m ago", s / 60),
-        s @ 3600..86_400 => format!("{}h ago", s / 3600),
-        s => format!("{}d ago", s / 86_400),
-    }
+    format!("{} ago", age(then_ms, now_ms))
 }
 
-/// `text` as a terminal shows it.
+/// `text` with the terminal's colour for `tone`.
 pub(crate) fn paint(tone: Tone, text: &str, colour: bool) -> String {
     let code = match tone {
         _ if !colour => return text.to_owned(),
@@ -190,7 +181,7 @@ pub(crate) fn paint(tone: Tone, text: &str, colour: bool) -> String {
         Tone::Plain => return text.to_owned(),
         Tone::Added => "32",
         Tone::Risk => "1;31",
-        Tone::Said => "2",
+        Tone::Quoted => "2",
     };
     format!("\x1b[{code}m{text}\x1b[0m")
 }

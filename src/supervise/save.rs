@@ -1,19 +1,23 @@
-//! An approved proposal as an edit of the manifest: what was there keeps its order, its comments
-//! and its form.
+//! An approved proposal as an edit of the manifest's text, which keeps its order, comments and form.
 
 use bottle_policy::{Ask, RouteAsk};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// `text` with `ask` in the bottle named `bottle`. `route` is what was approved when `ask` is for a
 /// route.
 ///
 /// # Errors
 /// `Config` when the manifest has no such bottle, or there is no place for this in it.
-pub fn saved(text: &str, bottle: &str, ask: &Ask, route: Option<&RouteAsk>) -> Result<String> {
+pub fn edit_manifest(
+    text: &str,
+    bottle: &str,
+    ask: &Ask,
+    route: Option<&RouteAsk>,
+) -> Result<String> {
     let bad =
-        |why: &str| Error::new(Kind::Config, format!("the manifest cannot be changed: {why}"));
+        |why: &str| Error::new(ErrorKind::Config, format!("the manifest cannot be changed: {why}"));
     let mut doc: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| bad(e.message()))?;
     let table = doc
         .get_mut("bottles")
@@ -159,7 +163,7 @@ mod tests {
     }
 
     fn with(text: &str, host: &str) -> String {
-        saved(text, "dev", &Ask::Route(route(host)), Some(&route(host))).unwrap()
+        edit_manifest(text, "dev", &Ask::Route(route(host)), Some(&route(host))).unwrap()
     }
 
     #[test]
@@ -192,8 +196,13 @@ mod tests {
             assert!(read.is_ok(), "{text}\n{read:?}");
         }
         assert!(
-            saved("version = 1\n", "dev", &Ask::Route(route("a.test")), Some(&route("a.test")))
-                .is_err()
+            edit_manifest(
+                "version = 1\n",
+                "dev",
+                &Ask::Route(route("a.test")),
+                Some(&route("a.test"))
+            )
+            .is_err()
         );
     }
 
@@ -203,17 +212,17 @@ mod tests {
         let ask =
             Ask::Ref { upstream: "x".parse().unwrap(), branches: vec!["b/*".parse().unwrap()] };
         assert!(
-            saved(text, "dev", &ask, None)
+            edit_manifest(text, "dev", &ask, None)
                 .unwrap()
                 .contains("branches = [\"a\", \"b/*\"] # so far")
         );
         let other =
             Ask::Ref { upstream: "y".parse().unwrap(), branches: vec!["b".parse().unwrap()] };
-        assert!(saved(text, "dev", &other, None).is_err());
+        assert!(edit_manifest(text, "dev", &other, None).is_err());
         let url =
             Ask::GitUpstream { url: "https://h.test/me/z".parse().unwrap(), branches: Vec::new() };
         assert!(
-            saved(text, "dev", &url, None)
+            edit_manifest(text, "dev", &url, None)
                 .unwrap()
                 .contains("[[bottles.dev.git]]\nurl = \"https://h.test/me/z\"\n")
         );

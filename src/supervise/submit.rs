@@ -1,4 +1,4 @@
-//! A draft becomes a proposal, or the agent is told why not.
+//! An agent's draft becomes a proposal, or the agent is told why not.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -6,78 +6,51 @@ use std::time::{Duration, Instant};
 use bottle_policy::audit::AuditVerdict;
 use bottle_policy::{Ask, GatePolicy, ProposalState, ProposalStatus, Route, UntrustedText};
 
-use super::broker::Work;
-use super::checks::Guard;
-use super::{Policies, Proposal};
-use crate::manifest::neutral;
+use super::checks::Check;
+use super::policy_change::with_git;
+use super::proposal::Proposal;
+use super::render::diff;
+use super::state::BrokerState;
+use crate::live_policy::LivePolicies;
 use crate::state::now_ms;
+use crate::values::neutral;
 
 /// Most proposals that wait for a decision.
-const PENDING: usize = 8;
-/// Most new proposals in [`PERIOD`].
-const NEW: usize = 10;
+const MAX_PENDING: usize = 8;
+/// Most new proposals in one [`PERIOD`].
+const MAX_NEW_PER_PERIOD: usize = 10;
 const PERIOD: Duration = Duration::from_secs(600);
-/// For so long what was denied is not asked again.
+/// How long the agent cannot ask again for what was denied.
 const STAYS_DENIED: Duration = Duration::from_secs(600);
 /// Longest run of a notification command.
-const NOTIFY: Duration = Duration::from_secs(10);
+const NOTIFY_DEADLINE: Duration = Duration::from_secs(10);
 
-impl Work {
-    /// A draft becomes a proposal, or the agent is told why not.
-    pub(super) async fn file(
+impl BrokerState {
+    /// Makes a proposal of a draft, or says why not.
+    pub(super) async fn submit(
         &mut self,
         mut ask: Ask,
         reason: UntrustedText,
     ) -> Result<ProposalStatus, String> {
-        let policies = crate::live_policy::in_force(&self.dir).map_err(|e| e.to_string())?;
+        let policies = crate::live_policy::in_force(&self.dir).map_err(|e| e.chain())?;
         if let (Ask::Ref { upstream, branches }, Some(git)) = (&mut ask, &policies.git) {
-            // Only what is new, so that taking it back takes back nothing else.
+            // Only new branches, so that revoking the grant revokes nothing else.
             let rules =
                 git.upstreams.iter().find(|u| u.name == *upstream).and_then(|u| u.push.as_ref());
             branches.retain(|b| rules.is_none_or(|r| !r.branches.contains(b)));
         }
         self.may_ask(&ask, &policies)?;
-        let hold = |guard| self.guards.enabled(guard);
-        if let Some(same) = self
-            .queue
-            .all()
-            .find(|p| hold(Guard::Same) && p.state == ProposalState::Pending && p.ask == ask)
-        {
+        if let Some(same) = self.pending_same(&ask) {
             return Ok(same.status());
         }
-        self.denied.retain(|(at, _)| at.elapsed() < STAYS_DENIED);
-        let denied = self
-            .denied
-            .iter()
-            .filter_map(|(_, id)| self.queue.get(*id))
-            .find(|p| hold(Guard::Denied) && is_no_less(&ask, &p.ask));
-        if let Some(denied) = denied {
-            return Err(format!(
-                "this was denied (proposal {}, {}); ask for less, or go on without it",
-                denied.id,
-                denied.status().text
-            ));
-        }
+        self.check_denied(&ask)?;
         let replaced: Vec<Proposal> = self
             .queue
             .pending()
             .into_iter()
-            .filter(|p| hold(Guard::Replaced) && p.ask.is_about_the_same(&ask))
+            .filter(|p| self.checks.enabled(Check::Replaced) && p.ask.is_about_the_same(&ask))
             .collect();
-        if hold(Guard::Pending) && self.queue.pending().len() - replaced.len() >= PENDING {
-            return Err(format!(
-                "{PENDING} proposals wait for a decision already; wait for one with proposal_status"
-            ));
-        }
-        while self.new.front().is_some_and(|at| at.elapsed() >= PERIOD) {
-            self.new.pop_front();
-        }
-        if self.guards.enabled(Guard::Rate) && self.new.len() >= NEW {
-            return Err(format!(
-                "{NEW} proposals in {} minutes are enough; go on with something else for a while",
-                PERIOD.as_secs() / 60
-            ));
-        }
+        self.check_limits(replaced.len())?;
         let id = self.queue.next_id();
         let proposal = Proposal {
             version: 1,
@@ -85,7 +58,7 @@ impl Work {
             bottle: self.dir.slug().to_owned(),
             reason,
             policy: policies.digest_for(&ask),
-            diff: super::diff(&ask, &policies.routes),
+            diff: diff(&ask, &policies.routes),
             risks: ask.risks(),
             state: ProposalState::Pending,
             made_ms: now_ms(),
@@ -99,10 +72,10 @@ impl Work {
             &proposal,
             format!("proposal {id}: {} ({})", proposal.ask.summary(), proposal.reason),
         )?;
-        self.queue.put(proposal.clone()).map_err(|e| e.to_string())?;
-        self.new.push_back(Instant::now());
+        self.queue.put(proposal.clone()).map_err(|e| e.chain())?;
+        self.made.push_back(Instant::now());
         for old in replaced {
-            self.over(
+            self.end(
                 old,
                 ProposalState::Superseded,
                 &format!("proposal {id} asks for the same host"),
@@ -113,8 +86,48 @@ impl Work {
         Ok(proposal.status())
     }
 
-    /// What makes no sense to ask a person.
-    fn may_ask(&self, ask: &Ask, policies: &Policies) -> Result<(), String> {
+    /// The pending proposal that asks for exactly this.
+    fn pending_same(&self, ask: &Ask) -> Option<&Proposal> {
+        let mut all = self.queue.all().filter(|_| self.checks.enabled(Check::Same));
+        all.find(|p| p.state == ProposalState::Pending && p.ask == *ask)
+    }
+
+    /// Refuses what was denied a short time ago.
+    fn check_denied(&mut self, ask: &Ask) -> Result<(), String> {
+        self.denied.retain(|(at, _)| at.elapsed() < STAYS_DENIED);
+        let mut denied = self.denied.iter().filter_map(|(_, id)| self.queue.get(*id));
+        match denied.find(|p| self.checks.enabled(Check::Denied) && is_no_less(ask, &p.ask)) {
+            Some(denied) => Err(format!(
+                "this was denied (proposal {}, {}); ask for less, or go on without it",
+                denied.id,
+                denied.status().text
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses more proposals than a person can decide, `replaced` of which would go.
+    fn check_limits(&mut self, replaced: usize) -> Result<(), String> {
+        let pending = self.queue.pending().len() - replaced;
+        if self.checks.enabled(Check::Pending) && pending >= MAX_PENDING {
+            return Err(format!(
+                "{MAX_PENDING} proposals wait for a decision already; wait for one with proposal_status"
+            ));
+        }
+        while self.made.front().is_some_and(|at| at.elapsed() >= PERIOD) {
+            self.made.pop_front();
+        }
+        if self.checks.enabled(Check::Rate) && self.made.len() >= MAX_NEW_PER_PERIOD {
+            return Err(format!(
+                "{MAX_NEW_PER_PERIOD} proposals in {} minutes are enough; go on with something else for a while",
+                PERIOD.as_secs() / 60
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses what no person needs to be asked.
+    fn may_ask(&self, ask: &Ask, policies: &LivePolicies) -> Result<(), String> {
         let policy = &policies.routes;
         match ask {
             Ask::Route(route) => {
@@ -123,7 +136,7 @@ impl Work {
                     return Err("the policy allows this already".to_owned());
                 }
                 let left_alone = |r: &&Route| {
-                    self.guards.enabled(Guard::Passthrough)
+                    self.checks.enabled(Check::Passthrough)
                         && r.passthrough
                         && (r.names(route.host.as_str(), route.port) || route.host.covers(&r.host))
                 };
@@ -137,13 +150,13 @@ impl Work {
             }
             Ask::Ref { upstream, .. } | Ask::Finding { upstream, .. } => {
                 let has = |git: &&GatePolicy| {
-                    !self.guards.enabled(Guard::Known)
+                    !self.checks.enabled(Check::Known)
                         || git.upstreams.iter().any(|u| u.name == *upstream)
                 };
                 let git = policies.git.as_ref().filter(has);
                 let git =
                     git.ok_or_else(|| format!("this bottle has no git upstream {upstream}"))?;
-                let new = super::with_git(git, ask).is_some() || !self.guards.enabled(Guard::Known);
+                let new = with_git(git, ask).is_some() || !self.checks.enabled(Check::Known);
                 if new {
                     Ok(())
                 } else {
@@ -156,12 +169,41 @@ impl Work {
             {
                 Err("this bottle has this repository; propose_ref asks for branches".to_owned())
             }
+            Ask::Question { choices, .. } if self.checks.enabled(Check::Choices) => {
+                check_choices(choices)
+            }
             Ask::GitUpstream { .. } | Ask::Question { .. } => Ok(()),
         }
     }
 }
 
-/// Whether `ask` is what was denied, or more.
+/// Refuses choices that an operator could confuse: two that look the same, and a number that is not
+/// the choice's own.
+fn check_choices(choices: &[UntrustedText]) -> Result<(), String> {
+    let plain = |choice: &UntrustedText| {
+        let text = choice.to_string().to_lowercase();
+        text.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
+    };
+    let all: Vec<String> = choices.iter().map(plain).collect();
+    for (i, choice) in all.iter().enumerate() {
+        if choice.is_empty() {
+            return Err(format!("choice {} is empty", i + 1));
+        }
+        if let Some(same) = all[..i].iter().position(|other| other == choice) {
+            return Err(format!("choices {} and {} are the same: {choice}", same + 1, i + 1));
+        }
+        // A person who types 2 means the second choice.
+        if choice.parse::<usize>().is_ok_and(|n| n != i + 1 && (1..=all.len()).contains(&n)) {
+            return Err(format!(
+                "choice {} is the number of another choice; say it in words",
+                i + 1
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `ask` asks for what was denied, or for more.
 fn is_no_less(ask: &Ask, denied: &Ask) -> bool {
     match (ask, denied) {
         (Ask::Route(ask), Ask::Route(denied)) => denied.is_within(ask),
@@ -169,7 +211,7 @@ fn is_no_less(ask: &Ask, denied: &Ask) -> bool {
     }
 }
 
-/// Tells the operator by a command of theirs. Nothing in its arguments is the agent's prose.
+/// Runs the operator's notification command. Its arguments hold none of the agent's own text.
 fn notify(command: &[String], proposal: &Proposal) {
     let Some((program, args)) = command.split_first() else { return };
     let what = match &proposal.ask {
@@ -185,7 +227,9 @@ fn notify(command: &[String], proposal: &Proposal) {
     crate::host::process::die_with_parent(&mut command);
     match command.spawn() {
         Ok(mut child) => {
-            drop(tokio::spawn(async move { tokio::time::timeout(NOTIFY, child.wait()).await }))
+            drop(tokio::spawn(
+                async move { tokio::time::timeout(NOTIFY_DEADLINE, child.wait()).await },
+            ))
         }
         Err(e) => tracing::warn!("notify: {program}: {e}"),
     }

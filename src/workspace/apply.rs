@@ -1,4 +1,4 @@
-//! Changes of a guest, applied to the operator's project: all of them or none, and never through a
+//! Applies a guest's changes to the operator's project: all of them or none, and never through a
 //! link.
 
 use std::ffi::OsStr;
@@ -13,44 +13,44 @@ use nix::fcntl::{self, AtFlags, OFlag};
 use nix::sys::stat::{self, Mode, SFlag};
 use nix::unistd::{self, UnlinkatFlags};
 
-use super::baseline::{Baseline, Kept};
+use super::baseline::{Baseline, FileState};
 use super::changes::{Change, Changes, hash};
-use super::{Guards, names};
-use crate::error::{Context, Error, Kind, Result};
+use super::checks::WorkspaceChecks;
+use super::names;
+use crate::error::{Context, Error, ErrorKind, Result};
 
-/// What was done.
+/// What a pull did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Changes that were made.
+    /// How many changes were made.
     pub applied: usize,
-    /// Changes that the project had already.
+    /// How many changes the project had already.
     pub already: usize,
     /// Why nothing was applied: path and reason.
     pub conflicts: Vec<(PathBuf, String)>,
 }
 
-/// Applies `changes`, whose content is in `taken`, to the project that `baseline` names, and brings
-/// `baseline` up to date. Changes of the manifest's own files, below `manifest`, count only when
-/// that is given. With a conflict nothing is written.
+/// Applies `changes`, whose content is in the directory `taken`, to the project that `baseline`
+/// names, and brings `baseline` up to date. If there is any conflict, nothing is written.
 ///
 /// # Errors
-/// `Config` when something cannot be read or written: then a part may have been applied, and
-/// pulling again goes on.
+/// `Io` when something cannot be read or written: then a part may have been applied, and pulling
+/// again continues.
 pub fn apply(
     changes: &Changes,
     taken: &Path,
     baseline: &mut Baseline,
-    guards: Guards,
+    checks: WorkspaceChecks,
 ) -> Result<Outcome> {
     let root = fcntl::open(&baseline.root, DIR, Mode::empty())
-        .context(Kind::Config, || format!("cannot open {}", baseline.root.display()))?;
+        .context(ErrorKind::Io, || format!("cannot open {}", baseline.root.display()))?;
     let mut outcome = Outcome::default();
     let mut todo = Vec::new();
     for change in &changes.list {
-        match current(&root, &baseline.root, &change.path, guards) {
+        match current(&root, &baseline.root, &change.path, checks) {
             Err(why) => outcome.conflicts.push((change.path.clone(), why)),
             Ok(now) if now == change.after => outcome.already += 1,
-            Ok(now) if now == change.before || !guards.conflicts => todo.push(change),
+            Ok(now) if now == change.before || !checks.conflicts => todo.push(change),
             Ok(None) => outcome
                 .conflicts
                 .push((change.path.clone(), "it was deleted here meanwhile".to_owned())),
@@ -69,7 +69,7 @@ pub fn apply(
     todo.sort_by_key(|change| change.after.is_some());
     for change in todo {
         let what = || format!("cannot write {}", change.path.display());
-        write(&root, &baseline.root, taken, change, guards).context(Kind::Config, what)?;
+        write(&root, &baseline.root, taken, change, checks).context(ErrorKind::Io, what)?;
         outcome.applied += 1;
     }
     for change in &changes.list {
@@ -106,41 +106,41 @@ fn above<'p>(
     Ok(path.file_name().map(|name| (dir, name)))
 }
 
-/// What the project has at `path`.
+/// The state of the project's file at `path`; `None` when there is none.
 fn current(
     root: &OwnedFd,
     on_host: &Path,
     path: &Path,
-    guards: Guards,
-) -> Result<Option<Kept>, String> {
-    if !guards.follow {
-        return super::changes::look(&on_host.join(path)).map_err(|e| e.to_string());
+    checks: WorkspaceChecks,
+) -> Result<Option<FileState>, String> {
+    if !checks.no_follow {
+        return super::changes::file_state(&on_host.join(path)).map_err(|e| e.chain());
     }
-    let said = |e: Errno| match e {
+    let message = |e: Errno| match e {
         Errno::ELOOP | Errno::ENOTDIR => IN_THE_WAY.to_owned(),
         other => other.desc().to_owned(),
     };
     let (dir, name) = match above(root, path, false) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
-        // A file where a directory is to be: the file's own deletion is a change too, and comes
-        // first.
+        // There is a file where a directory will be. Deleting the file is a change of its own, which
+        // is applied first.
         Err(Errno::ENOTDIR) if parent_is_file(root, path) => return Ok(None),
-        Err(e) => return Err(said(e)),
+        Err(e) => return Err(message(e)),
     };
     let meta = match stat::fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(meta) => meta,
         Err(Errno::ENOENT) => return Ok(None),
-        Err(e) => return Err(said(e)),
+        Err(e) => return Err(message(e)),
     };
     match SFlag::from_bits_truncate(meta.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFLNK => {
-            let target = fcntl::readlinkat(&dir, name).map_err(said)?;
-            Ok(Some(Kept::Link(target.to_string_lossy().into_owned())))
+            let target = fcntl::readlinkat(&dir, name).map_err(message)?;
+            Ok(Some(FileState::Link(target.to_string_lossy().into_owned())))
         }
         SFlag::S_IFREG => {
             let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-            let file = fcntl::openat(&dir, name, flags, Mode::empty()).map_err(said)?;
+            let file = fcntl::openat(&dir, name, flags, Mode::empty()).map_err(message)?;
             hash(File::from(file)).map(Some).map_err(|e| e.to_string())
         }
         SFlag::S_IFDIR => Err("there is a directory of that name here".to_owned()),
@@ -148,7 +148,7 @@ fn current(
     }
 }
 
-/// Whether some part above `path` is a plain file, not a link.
+/// Whether some parent of `path` is a regular file, not a link.
 fn parent_is_file(root: &OwnedFd, path: &Path) -> bool {
     path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).any(|p| {
         let Ok(Some((dir, name))) = above(root, p, false) else { return false };
@@ -163,16 +163,16 @@ fn write(
     on_host: &Path,
     taken: &Path,
     change: &Change,
-    guards: Guards,
+    checks: WorkspaceChecks,
 ) -> io::Result<()> {
-    if !guards.follow {
+    if !checks.no_follow {
         return write_following(on_host, taken, change);
     }
     let make = change.after.is_some();
     let Some((dir, name)) = above(root, &change.path, make)? else { return Ok(()) };
     let Some(after) = &change.after else {
         unistd::unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)?;
-        // Directories that are empty now go too; git knows none either.
+        // Directories that are empty now are removed too, as git does not track them.
         let mut up = change.path.parent();
         while let Some(empty) = up.filter(|p| !p.as_os_str().is_empty()) {
             let Some((dir, name)) = above(root, empty, false)? else { break };
@@ -183,8 +183,8 @@ fn write(
         }
         return Ok(());
     };
-    // Beside its place and then into it: what is there is replaced, never followed and never half
-    // written.
+    // The file is written beside its place and then renamed: an old file is replaced as a whole, and
+    // a link there is never followed.
     let temporary = format!(".bottle-pull-{}", std::process::id());
     let temporary = OsStr::from_bytes(temporary.as_bytes());
     match unistd::unlinkat(&dir, temporary, UnlinkatFlags::NoRemoveDir) {
@@ -192,14 +192,14 @@ fn write(
         Err(e) => return Err(e.into()),
     }
     match after {
-        Kept::Link(target) => unistd::symlinkat(target.as_str(), &dir, temporary)?,
-        Kept::File { executable, .. } => {
+        FileState::Link(target) => unistd::symlinkat(target.as_str(), &dir, temporary)?,
+        FileState::File { executable, .. } => {
             let flags = OFlag::O_WRONLY
                 | OFlag::O_CREAT
                 | OFlag::O_EXCL
                 | OFlag::O_NOFOLLOW
                 | OFlag::O_CLOEXEC;
-            // The mode is the umask's, but for the one bit that a guest may set.
+            // The umask decides the mode; a guest may only set the executable bit.
             let mode = if *executable { 0o777 } else { 0o666 };
             let mut file =
                 File::from(fcntl::openat(&dir, temporary, flags, Mode::from_bits_truncate(mode))?);
@@ -210,13 +210,13 @@ fn write(
     Ok(())
 }
 
-/// The twin of the attacks: as a program writes that thinks of nothing.
+/// The negative control of the attacks: writes as a careless program would.
 fn write_following(on_host: &Path, taken: &Path, change: &Change) -> io::Result<()> {
     let to = on_host.join(&change.path);
     match &change.after {
         None => fs::remove_file(to),
-        Some(Kept::Link(target)) => std::os::unix::fs::symlink(target, to),
-        Some(Kept::File { .. }) => {
+        Some(FileState::Link(target)) => std::os::unix::fs::symlink(target, to),
+        Some(FileState::File { .. }) => {
             if let Some(dir) = to.parent() {
                 fs::create_dir_all(dir)?;
             }
@@ -226,13 +226,10 @@ fn write_following(on_host: &Path, taken: &Path, change: &Change) -> io::Result<
 }
 
 impl Changes {
-    /// Takes out changes of the files that say what a bottle may do; `inside` is where their
-    /// directory is in the project.
-    ///
-    /// # Errors
-    /// Never; what was taken out is in `refused`.
-    pub fn without_manifest(&mut self, inside: &Path, guards: Guards) {
-        if !guards.manifest {
+    /// Moves changes of the files that say what a bottle may do to `refused`. `inside` is their
+    /// directory in the project.
+    pub fn without_manifest(&mut self, inside: &Path, checks: WorkspaceChecks) {
+        if !checks.manifest {
             return;
         }
         let (out, rest) = std::mem::take(&mut self.list)
@@ -246,7 +243,7 @@ impl Changes {
         );
     }
 
-    /// The paths that a program of the host runs by itself.
+    /// The paths of changed files that a program of the host runs without being asked.
     #[must_use]
     pub fn running_by_itself(&self) -> Vec<&Path> {
         self.list
@@ -258,7 +255,7 @@ impl Changes {
     }
 }
 
-/// The error of a pull that met conflicts.
+/// The error of a pull that met conflicts; `None` when there was none.
 pub(crate) fn conflict(outcome: &Outcome, slug: &str) -> Option<Error> {
     let first = outcome
         .conflicts
@@ -267,7 +264,7 @@ pub(crate) fn conflict(outcome: &Outcome, slug: &str) -> Option<Error> {
         .map(|(path, why)| format!("\n  {}: {why}", path.display()));
     (!outcome.conflicts.is_empty()).then(|| {
         Error::new(
-            Kind::Declined,
+            ErrorKind::Declined,
             format!(
                 "nothing was pulled, as the project has changed too:{}",
                 first.collect::<String>()

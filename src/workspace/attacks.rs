@@ -1,6 +1,6 @@
-//! What a hostile guest could give as its work, and that none of it gets past. Each case is tried
-//! twice: as it is, where the attack must fail; and with one guard switched off, where it must
-//! work, so that no case passes for a reason of its own.
+//! Work that a hostile guest could hand over, none of which gets through. Each case runs twice: with
+//! all checks, where the attack must fail, and as a negative control with one check disabled, where
+//! it must work, so that no case passes for another reason.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,7 +55,7 @@ impl World {
         for name in ["src/main.rs", "bottle.toml"] {
             baseline.files.insert(
                 name.to_owned(),
-                super::changes::look(&project.join(name)).unwrap().unwrap(),
+                super::changes::file_state(&project.join(name)).unwrap().unwrap(),
             );
         }
         Self { home, baseline }
@@ -92,7 +92,7 @@ impl World {
     }
 
     /// Pulls what `entries` and the untouched rest of the project would be.
-    fn pull(&mut self, entries: &[Raw<'_>], guards: Guards) -> Result<Outcome, String> {
+    fn pull(&mut self, entries: &[Raw<'_>], checks: WorkspaceChecks) -> Result<Outcome, String> {
         let taken = tempfile::tempdir().unwrap();
         let mut all: Vec<Raw<'_>> =
             vec![(FILE, "src/main.rs", "", b"main"), (FILE, "bottle.toml", "", b"version = 1")];
@@ -107,11 +107,11 @@ impl World {
         for name in ["src/main.rs", "bottle.toml"] {
             plain_mode(&mut bytes, name);
         }
-        let refused = unpack(bytes.as_slice(), taken.path(), guards).map_err(|e| e.to_string())?;
+        let refused = unpack(bytes.as_slice(), taken.path(), checks).map_err(|e| e.to_string())?;
         let mut found =
-            changes(taken.path(), &self.baseline, refused, guards).map_err(|e| e.to_string())?;
-        found.without_manifest(Path::new(""), guards);
-        apply(&found, taken.path(), &mut self.baseline, guards).map_err(|e| e.to_string())
+            changes(taken.path(), &self.baseline, refused, checks).map_err(|e| e.to_string())?;
+        found.without_manifest(Path::new(""), checks);
+        apply(&found, taken.path(), &mut self.baseline, checks).map_err(|e| e.to_string())
     }
 }
 
@@ -139,26 +139,26 @@ fn nothing(_: &Path) {}
 /// `-> target`.
 struct Attack {
     name: &'static str,
-    guard: Guards,
+    guard: WorkspaceChecks,
     before: Before,
     entries: &'static [Raw<'static>],
     leaves: (&'static str, &'static str),
 }
 
-const fn names_off() -> Guards {
-    Guards { names: false, ..Guards::ON }
+const fn names_off() -> WorkspaceChecks {
+    WorkspaceChecks { names: false, ..WorkspaceChecks::ALL }
 }
-const fn links_off() -> Guards {
-    Guards { links: false, ..Guards::ON }
+const fn links_off() -> WorkspaceChecks {
+    WorkspaceChecks { links: false, ..WorkspaceChecks::ALL }
 }
-const fn follow_off() -> Guards {
-    Guards { follow: false, ..Guards::ON }
+const fn follow_off() -> WorkspaceChecks {
+    WorkspaceChecks { no_follow: false, ..WorkspaceChecks::ALL }
 }
-const fn conflicts_off() -> Guards {
-    Guards { conflicts: false, ..Guards::ON }
+const fn conflicts_off() -> WorkspaceChecks {
+    WorkspaceChecks { conflicts: false, ..WorkspaceChecks::ALL }
 }
-const fn manifest_off() -> Guards {
-    Guards { manifest: false, ..Guards::ON }
+const fn manifest_off() -> WorkspaceChecks {
+    WorkspaceChecks { manifest: false, ..WorkspaceChecks::ALL }
 }
 
 macro_rules! named {
@@ -320,7 +320,7 @@ fn no_attack_gets_past_and_each_would_without_its_guard() {
         let mut world = World::new();
         (attack.before)(&world.project());
         let before = world.state();
-        let outcome = world.pull(attack.entries, Guards::ON);
+        let outcome = world.pull(attack.entries, WorkspaceChecks::ALL);
         assert_eq!(world.state(), before, "{}: {outcome:?}", attack.name);
 
         let mut world = World::new();
@@ -360,7 +360,7 @@ fn what_a_tar_can_do_by_itself_leaves_nothing() {
     for case in cases {
         let mut world = World::new();
         let before = world.state();
-        let outcome = world.pull(&case, Guards::ON);
+        let outcome = world.pull(&case, WorkspaceChecks::ALL);
         let mut after = world.state();
         after.remove(&world.project().join("d"));
         assert_eq!(after, before, "{case:?}: {outcome:?}");
@@ -377,7 +377,7 @@ fn honest_work_arrives_whole_without_a_guests_modes() {
         (LINK, "l", "src/main.rs", b""),
         (FILE, "tool", "", b"#!"),
     ];
-    let outcome = world.pull(&entries, Guards::ON).unwrap();
+    let outcome = world.pull(&entries, WorkspaceChecks::ALL).unwrap();
     assert_eq!((outcome.applied, outcome.conflicts.len()), (4, 0));
     let read = |name: &str| fs::read_to_string(world.project().join(name)).unwrap();
     assert_eq!(
@@ -390,7 +390,7 @@ fn honest_work_arrives_whole_without_a_guests_modes() {
         "neither setuid nor setgid"
     );
     // Once more: nothing is left to do, and the operator's next change is theirs.
-    assert_eq!(world.pull(&entries, Guards::ON).unwrap().applied, 0);
+    assert_eq!(world.pull(&entries, WorkspaceChecks::ALL).unwrap().applied, 0);
 }
 
 #[test]
@@ -399,12 +399,16 @@ fn a_deletion_is_a_change_and_a_cut_tar_is_none() {
     let taken = tempfile::tempdir().unwrap();
     let bytes = tar(&[(FILE, "bottle.toml", "", b"version = 1")]);
     assert!(
-        unpack(&bytes[..300], taken.path(), Guards::ON).is_err(),
+        unpack(&bytes[..300], taken.path(), WorkspaceChecks::ALL).is_err(),
         "a part of a tar would look like deletions"
     );
-    let mut found = changes(taken.path(), &world.baseline, Vec::new(), Guards::ON).unwrap();
-    found.without_manifest(Path::new(""), Guards::ON);
-    assert_eq!(apply(&found, taken.path(), &mut world.baseline, Guards::ON).unwrap().applied, 1);
+    let mut found =
+        changes(taken.path(), &world.baseline, Vec::new(), WorkspaceChecks::ALL).unwrap();
+    found.without_manifest(Path::new(""), WorkspaceChecks::ALL);
+    assert_eq!(
+        apply(&found, taken.path(), &mut world.baseline, WorkspaceChecks::ALL).unwrap().applied,
+        1
+    );
     assert!(!world.project().join("src").exists() && world.project().join("bottle.toml").exists());
 }
 
@@ -414,7 +418,10 @@ fn one_conflict_holds_everything_back() {
     fs::write(world.project().join("src/main.rs"), "operator's").unwrap();
     let before = world.state();
     let outcome = world
-        .pull(&[(FILE, "src/main.rs", "", b"agent's"), (FILE, "other", "", b"new")], Guards::ON)
+        .pull(
+            &[(FILE, "src/main.rs", "", b"agent's"), (FILE, "other", "", b"new")],
+            WorkspaceChecks::ALL,
+        )
         .unwrap();
     assert_eq!((outcome.applied, outcome.conflicts.len()), (0, 1));
     assert_eq!(world.state(), before);

@@ -1,17 +1,18 @@
-//! What went into a bottle, by name and hash: against it, what comes out is a change or is none.
+//! The files that went into a bottle, by name and hash. Work that comes out is compared with them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Kind, Result};
-use crate::state::write_private;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::fs::write_private;
 
 /// A file or link as it went in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kept {
+pub enum FileState {
     /// A file.
     File {
         /// SHA-256 of its content, lower hex.
@@ -24,7 +25,7 @@ pub enum Kept {
     Link(String),
 }
 
-/// All that went in.
+/// All files that went in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Baseline {
@@ -33,11 +34,11 @@ pub struct Baseline {
     /// The project's directory on the host.
     pub root: PathBuf,
     /// By path relative to it.
-    pub files: BTreeMap<String, Kept>,
+    pub files: BTreeMap<String, FileState>,
 }
 
 impl Baseline {
-    /// Nothing of `root`.
+    /// An empty baseline of the project `root`.
     #[must_use]
     pub fn new(root: &Path) -> Self {
         Self { version: 1, root: root.to_owned(), files: BTreeMap::new() }
@@ -46,12 +47,12 @@ impl Baseline {
     /// Writes it to `path`, private.
     ///
     /// # Errors
-    /// `Config` when it cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    /// `Io` when it cannot be written.
+    pub fn write(&self, path: &Utf8Path) -> Result<()> {
         write_private(
             path,
             &serde_json::to_vec(self)
-                .context(Kind::Internal, || "cannot write what went in".into())?,
+                .context(ErrorKind::Internal, || "cannot write the workspace's baseline".into())?,
         )
     }
 
@@ -59,13 +60,12 @@ impl Baseline {
     ///
     /// # Errors
     /// `Usage` when there is none: the bottle got no copy of a project.
-    pub fn read(path: &Path, slug: &str) -> Result<Self> {
+    pub fn read(path: &Utf8Path, slug: &str) -> Result<Self> {
         let none = || {
-            Error::new(Kind::Usage, format!("bottle {slug:?} has no copy of a project"))
+            Error::new(ErrorKind::Usage, format!("bottle {slug:?} has no copy of a project"))
                 .hint("workspace = { mode = \"copy\" } gives it one")
         };
         let bytes = std::fs::read(path).map_err(|_| none())?;
-        serde_json::from_slice(&bytes)
-            .context(Kind::Config, || format!("cannot read {}", path.display()))
+        serde_json::from_slice(&bytes).context(ErrorKind::Config, || format!("cannot read {path}"))
     }
 }

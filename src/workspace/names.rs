@@ -1,25 +1,25 @@
-//! Which names of a guest are taken.
+//! Which of a guest's file names are accepted.
 
 use std::path::{Component, Path};
 
 use bottle_policy::text::{is_joiner, is_unprintable};
 
-/// Longest path and longest part of one, bytes.
-const LONGEST: (usize, usize) = (4096, 255);
+/// Longest path and longest component of one, bytes.
+const MAX_LENGTHS: (usize, usize) = (4096, 255);
 /// Characters that HFS+ and others leave out when they compare names.
-const IGNORED: [char; 17] = [
+const IGNORED_CHARACTERS: [char; 17] = [
     '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}',
     '\u{202e}', '\u{206a}', '\u{206b}', '\u{206c}', '\u{206d}', '\u{206e}', '\u{206f}', '\u{feff}',
     '\u{200b}',
 ];
 
-/// Why `path`, relative to the project, is not taken.
+/// Checks `path`, which is relative to the project.
 ///
 /// # Errors
-/// One word or two for the operator.
+/// Why it is refused, in a few words for the operator.
 pub fn check(path: &Path) -> Result<(), &'static str> {
     let Some(text) = path.to_str() else { return Err("its name is not UTF-8") };
-    if text.is_empty() || text.len() > LONGEST.0 {
+    if text.is_empty() || text.len() > MAX_LENGTHS.0 {
         return Err("its name is empty or too long");
     }
     if text.contains(|c| is_unprintable(c) && !is_joiner(c)) {
@@ -30,7 +30,7 @@ pub fn check(path: &Path) -> Result<(), &'static str> {
             return Err("its name leads out of the project");
         };
         let name = name.to_str().unwrap_or_default();
-        if name.len() > LONGEST.1 {
+        if name.len() > MAX_LENGTHS.1 {
             return Err("its name is empty or too long");
         }
         if is_git(name) {
@@ -40,10 +40,13 @@ pub fn check(path: &Path) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether some file system takes `name` for `.git`.
+/// Whether some file system treats `name` as `.git`.
 pub fn is_git(name: &str) -> bool {
-    let plain: String =
-        name.chars().filter(|c| !IGNORED.contains(c)).flat_map(char::to_lowercase).collect();
+    let plain: String = name
+        .chars()
+        .filter(|c| !IGNORED_CHARACTERS.contains(c))
+        .flat_map(char::to_lowercase)
+        .collect();
     // NTFS: streams after a colon, trailing dots and spaces, backslashes as separators, and short
     // names.
     plain.split('\\').any(|part| {
@@ -72,15 +75,15 @@ pub fn link(path: &Path, target: &Path) -> bool {
     target != Path::new("") && ups <= depth
 }
 
-/// Whether the file says what a bottle may do, or what runs on the host at its launch: `inside` is
-/// where the manifest's directory is in the project.
+/// Whether the file says what a bottle may do, or what runs on the host at its launch. `inside` is
+/// the manifest's directory in the project.
 pub fn is_manifest(path: &Path, inside: &Path) -> bool {
     let Ok(rest) = path.strip_prefix(inside) else { return false };
     let mut parts = rest.components().map(|c| c.as_os_str().to_string_lossy().to_lowercase());
     matches!(parts.next().as_deref(), Some("bottle.toml" | "agents" | "skills"))
 }
 
-/// Whether a program of the host runs the file by itself once it is there.
+/// Whether a program of the host would run the file without being asked.
 pub fn runs_by_itself(path: &Path) -> bool {
     let parts: Vec<String> =
         path.components().map(|c| c.as_os_str().to_string_lossy().to_lowercase()).collect();

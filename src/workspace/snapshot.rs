@@ -1,65 +1,68 @@
-//! What of the project goes into a bottle: what git knows of it and what it does not ignore.
+//! Lists the project's files that go into a bottle: those that git tracks and those it does not
+//! ignore.
 
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
+use camino::Utf8Path;
 use sha2::{Digest, Sha256};
 
-use super::baseline::{Baseline, Kept};
+use super::baseline::{Baseline, FileState};
 use super::names::is_git;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::git::{self, Config};
+use crate::humanize::size;
 
-/// Most files of a workspace.
-const MOST_FILES: usize = 200_000;
+/// Most files in a workspace.
+const MAX_FILES: usize = 200_000;
 /// Deepest nesting of repositories.
-const DEEPEST: usize = 16;
-/// What a pipe is filled with at once, bytes.
-const CHUNK: usize = 64 * 1024;
+const MAX_REPOSITORY_DEPTH: usize = 16;
+/// Size of the copy buffer, bytes.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// A file or link that goes in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Relative to the project.
     pub path: PathBuf,
-    /// Length, bytes; of a link, 0.
+    /// Length in bytes; 0 for a link.
     pub bytes: u64,
     /// Whether it is a symbolic link.
     pub link: bool,
 }
 
-/// What goes in, as it was looked at for the preflight.
+/// The files that go in, as they were when they were listed for the preflight.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// The project's directory on the host.
     pub root: PathBuf,
     /// Files and links, sorted.
     pub entries: Vec<Entry>,
-    /// What was left out, and why.
+    /// Files that were left out, and why.
     pub left_out: Vec<(PathBuf, &'static str)>,
-    /// Length of all files, bytes.
+    /// Length of all files together, bytes.
     pub bytes: u64,
-    /// Whether git knows the project.
+    /// Whether the project is a git repository.
     pub repository: bool,
 }
 
 impl Snapshot {
-    /// Looks at the project in `root` with the closure's `git`. Sockets, devices and files that
-    /// cannot be read stay out.
+    /// Lists the project in `root` with the closure's `git`. Sockets, devices and unreadable files
+    /// are left out.
     ///
     /// # Errors
     /// `Config` when it cannot be listed, or holds too many files.
-    pub fn of(git: &Path, root: &Path) -> Result<Self> {
+    pub fn of(git: &Utf8Path, root: &Path) -> Result<Self> {
         let mut found = Self {
             root: root.to_owned(),
             repository: root.join(".git").exists(),
             ..Self::default()
         };
         let empty =
-            tempfile::tempdir().context(Kind::Config, || "cannot make a directory".into())?;
+            tempfile::tempdir().context(ErrorKind::Io, || "cannot make a directory".into())?;
         found.list(git, empty.path(), Path::new(""), 0)?;
         found.entries.sort_by(|a, b| a.path.cmp(&b.path));
         found.entries.dedup_by(|a, b| a.path == b.path);
@@ -67,51 +70,23 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// Adds what is in `below` (relative to the root), a repository of its own or of none.
-    fn list(&mut self, git: &Path, empty: &Path, below: &Path, depth: usize) -> Result<()> {
+    /// Adds the files in the directory `below` (relative to the root), which may be a repository of
+    /// its own.
+    fn list(&mut self, git: &Utf8Path, empty: &Path, below: &Path, depth: usize) -> Result<()> {
         let dir = self.root.join(below);
         let what = || format!("cannot list the workspace {}", dir.display());
-        let mut command = Command::new(git);
-        command
-            .env_clear()
-            .env("GIT_EXEC_PATH", git.parent().unwrap_or(Path::new("/")).join("../lib/git-core"));
-        command
-            .env("HOME", std::env::var_os("HOME").unwrap_or_default())
-            .env("PATH", "/usr/bin:/bin")
-            .env("LC_ALL", "C");
-        command.current_dir(&dir).stdin(Stdio::null());
-        // The project's own configuration may name programs.
-        command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]);
-        let known = self.is_repository(git, &dir);
-        if known {
-            command.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+        let command = git::command(git, &dir, Config::Operator);
+        let command = if self.is_repository(git, &dir) {
+            command.args(["ls-files", "-z", "--cached"])
         } else {
-            // Without a repository, an empty one lends its rules.
-            let made = Command::new(git)
-                .env_clear()
-                .args(["init", "-q", "--bare"])
-                .arg(empty)
-                .stdin(Stdio::null())
-                .status();
-            if !made.context(Kind::Engine, what)?.success() {
-                return Err(Error::new(Kind::Config, what()));
-            }
-            command.arg("--git-dir").arg(empty).arg("--work-tree").arg(".").args([
-                "ls-files",
-                "-z",
-                "--others",
-                "--exclude-standard",
-            ]);
-        }
-        let output = command.output().context(Kind::Engine, what)?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(Error::new(
-                Kind::Config,
-                format!("{}: {}", what(), said.lines().next().unwrap_or_default()),
-            ));
-        }
-        for name in output.stdout.split(|b| *b == 0).filter(|n| !n.is_empty()) {
+            // Outside of a repository, an empty one provides the rules.
+            let init = git::command(git, empty, Config::Repository);
+            git::run(init.args(["init", "-q", "--bare", "."]), what)?;
+            let command = command.arg("--git-dir").arg(empty).args(["--work-tree", "."]);
+            command.args(["ls-files", "-z"])
+        };
+        let names = git::run(command.args(["--others", "--exclude-standard"]), what)?;
+        for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
             let path = below.join(Path::new(std::ffi::OsStr::from_bytes(name)));
             let path: PathBuf = path.components().collect();
             self.add(git, empty, path, depth)?;
@@ -119,14 +94,12 @@ impl Snapshot {
         Ok(())
     }
 
-    fn is_repository(&self, git: &Path, dir: &Path) -> bool {
-        let mut command = Command::new(git);
-        command.env_clear().args(["rev-parse", "--show-prefix"]).current_dir(dir);
-        command.stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::null());
-        command.status().is_ok_and(|s| s.success())
+    fn is_repository(&self, git: &Utf8Path, dir: &Path) -> bool {
+        let command = git::command(git, dir, Config::Repository);
+        git::run(command.args(["rev-parse", "--show-prefix"]), String::new).is_ok()
     }
 
-    fn add(&mut self, git: &Path, empty: &Path, path: PathBuf, depth: usize) -> Result<()> {
+    fn add(&mut self, git: &Utf8Path, empty: &Path, path: PathBuf, depth: usize) -> Result<()> {
         if path.components().any(|c| c.as_os_str().to_str().is_some_and(is_git)) {
             return Ok(());
         }
@@ -135,8 +108,8 @@ impl Snapshot {
         let kind = meta.file_type();
         let mut out = |why| self.left_out.push((path.clone(), why));
         if kind.is_dir() {
-            // A submodule, or a repository that nobody added: each has rules of its own.
-            if depth < DEEPEST {
+            // A submodule, or a repository inside this one: each has ignore rules of its own.
+            if depth < MAX_REPOSITORY_DEPTH {
                 return self.list(git, empty, &path, depth + 1);
             }
             out("too deep");
@@ -153,17 +126,17 @@ impl Snapshot {
         } else {
             self.entries.push(Entry { path, bytes: meta.len(), link: false });
         }
-        if self.entries.len() > MOST_FILES {
+        if self.entries.len() > MAX_FILES {
             return Err(Error::new(
-                Kind::Config,
-                format!("the workspace {} has more than {MOST_FILES} files", self.root.display()),
+                ErrorKind::Config,
+                format!("the workspace {} has more than {MAX_FILES} files", self.root.display()),
             )
             .hint("add what the agent does not need to .gitignore"));
         }
         Ok(())
     }
 
-    /// Refuses what does not fit into the bottle's disk.
+    /// Refuses a workspace that does not fit into the bottle's disk of `disk` bytes.
     ///
     /// # Errors
     /// `Config`, with the largest files.
@@ -180,7 +153,7 @@ impl Snapshot {
             .collect::<Vec<_>>()
             .join(", ");
         Err(Error::new(
-            Kind::Config,
+            ErrorKind::Config,
             format!(
                 "the workspace has {}, too much for the bottle's disk; the largest: {named}",
                 size(self.bytes)
@@ -196,7 +169,7 @@ impl Snapshot {
         format!("{files} file{}, {}", if files == 1 { "" } else { "s" }, size(self.bytes))
     }
 
-    /// Files that by their names hold credentials.
+    /// Files whose names suggest that they hold credentials.
     #[must_use]
     pub fn credentials(&self) -> Vec<&Path> {
         let looks = |path: &Path| {
@@ -223,15 +196,15 @@ impl Snapshot {
         self.entries.iter().map(|e| e.path.as_path()).filter(|p| looks(p)).collect()
     }
 
-    /// Writes all as tar, and returns what went in. A file that is gone or unreadable by now is not
-    /// in it.
+    /// Writes all files as tar, and returns a list of those that went in. A file that is gone or
+    /// unreadable by now is left out.
     ///
     /// # Errors
     /// `out` cannot be written.
     pub fn pack<W: Write>(&self, out: W) -> io::Result<Baseline> {
-        let mut tar = tar::Builder::new(io::BufWriter::with_capacity(CHUNK, out));
+        let mut tar = tar::Builder::new(io::BufWriter::with_capacity(BUFFER_BYTES, out));
         let mut baseline = Baseline::new(&self.root);
-        let mut buffer = vec![0; CHUNK];
+        let mut buffer = vec![0; BUFFER_BYTES];
         for entry in &self.entries {
             let on_host = self.root.join(&entry.path);
             let Some(key) = entry.path.to_str() else { continue };
@@ -244,7 +217,7 @@ impl Snapshot {
                 tar.append_link(&mut header, &entry.path, &target)?;
                 baseline
                     .files
-                    .insert(key.to_owned(), Kept::Link(target.to_string_lossy().into_owned()));
+                    .insert(key.to_owned(), FileState::Link(target.to_string_lossy().into_owned()));
                 continue;
             }
             // Non-blocking: a FIFO may have taken the file's place.
@@ -271,7 +244,7 @@ impl Snapshot {
             tar.append_data(&mut header, &entry.path, &mut hashed)?;
             baseline.files.insert(
                 key.to_owned(),
-                Kept::File { sha256: hex::encode(hashed.digest.finalize()), executable },
+                FileState::File { sha256: hex::encode(hashed.digest.finalize()), executable },
             );
         }
         tar.into_inner()?.flush()?;
@@ -279,8 +252,8 @@ impl Snapshot {
     }
 }
 
-/// A file of a length that was said before: one that shrank is filled up with zeros, one that grew
-/// is cut.
+/// A file whose length is in the tar header already: if it has shrunk, zeros follow; if it has
+/// grown, the rest is cut off.
 struct Hashed<'a> {
     file: &'a mut fs::File,
     digest: Sha256,
@@ -306,45 +279,22 @@ impl io::Read for Hashed<'_> {
     }
 }
 
-/// Bytes for a person.
-pub(crate) fn size(bytes: u64) -> String {
-    match bytes {
-        0..1000 => format!("{bytes} bytes"),
-        1000..1_000_000 => format!("{}.{} kB", bytes / 1000, bytes % 1000 / 100),
-        1_000_000..1_000_000_000 => {
-            format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
-        }
-        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes % 1_000_000_000 / 100_000_000),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn git(dir: &Path, args: &[&str]) {
-        let mut command = Command::new("git");
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", dir).current_dir(dir);
-        command.args([
-            "-c",
+        let settings = [
             "user.name=x",
-            "-c",
             "user.email=x@x.test",
-            "-c",
             "protocol.file.allow=always",
-            "-c",
             "init.defaultBranch=main",
-        ]);
-        assert!(
-            command
-                .args(args)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .unwrap()
-                .success(),
-            "{args:?}"
+        ];
+        let command = settings.iter().fold(
+            git::command(Utf8Path::new("/usr/bin/git"), dir, Config::Repository),
+            |command, setting| command.args(["-c", setting]),
         );
+        git::run(command.args(args), || format!("{args:?}")).unwrap();
     }
 
     fn write(path: &Path, text: &str) {
@@ -359,7 +309,7 @@ mod tests {
     #[test]
     fn what_is_no_file_stays_out_and_what_has_two_cases_goes_in() {
         use nix::sys::stat::Mode;
-        let (dir, program) = (tempfile::tempdir().unwrap(), Path::new("/usr/bin/git"));
+        let (dir, program) = (tempfile::tempdir().unwrap(), Utf8Path::new("/usr/bin/git"));
         let at = |name: &str| dir.path().join(name);
         write(&at("Makefile"), "a");
         write(&at("makefile"), "b");
@@ -402,7 +352,7 @@ mod tests {
             let refused = found.fits(5 << 30).unwrap_err().to_string();
             assert!(refused.contains("sparse (5.3 GB)"), "{refused}");
         }
-        // Taken at its word: what became a pipe since keeps nobody waiting, and goes nowhere.
+        // A file that has become a pipe since it was listed blocks nobody and is left out.
         let found = Snapshot::of(program, dir.path()).unwrap();
         fs::remove_file(at("sparse")).unwrap();
         nix::unistd::mkfifo(&at("sparse"), Mode::S_IRWXU).unwrap();
@@ -429,7 +379,7 @@ mod tests {
         write(&project.join("vendor/lib/kept"), "changed, in no commit");
         write(&project.join("vendor/lib/new"), "in no index");
         write(&project.join("vendor/lib/ignored"), "by the submodule's own rules");
-        let found = Snapshot::of(Path::new("/usr/bin/git"), &project).unwrap();
+        let found = Snapshot::of(Utf8Path::new("/usr/bin/git"), &project).unwrap();
         assert_eq!(
             names(&found),
             [".gitmodules", "vendor/lib/.gitignore", "vendor/lib/kept", "vendor/lib/new"]

@@ -1,41 +1,45 @@
-//! A workspace into a bottle, and its work out again.
+//! Copies a workspace into a bottle, and its work out again.
 
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
-use bottle_channel::copy::{CopyReport, copy_in};
+use bottle_channel::copy::{self, CopyReport};
 use bottle_channel::{CopyInRequest, ExecRequest, HostOpen, Session, run_exec};
+use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use crate::error::{Context, Error, Kind, Result};
+use super::baseline::Baseline;
+use super::snapshot::Snapshot;
+use super::unpack::{UNPACK_LIMITS, tar_input, tar_script};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::LaunchPlan;
 use crate::provision;
-use crate::workspace::{self, Baseline, Snapshot};
 
-/// Longest time for a workspace to get in or out.
+/// Longest time to copy a workspace in or out.
 const DEADLINE: Duration = Duration::from_secs(600);
-/// Up to this size, files and bytes, the guest's copy gets a first commit: under emulation git
-/// takes seconds for more.
-const COMMITTED: (usize, u64) = (2000, 16 << 20);
-/// Run by bash in the agent's workspace: a repository, so that the agent sees its own changes.
-const FIRST_COMMIT: &str = "git init -q -b main . && { [ -z \"$0\" ] || { git -c core.looseCompression=0 add -A && \
+/// Largest workspace, in files and bytes, that gets a first commit in the guest: under emulation git
+/// takes seconds for a larger one.
+const FIRST_COMMIT_LIMITS: (usize, u64) = (2000, 16 << 20);
+/// A script for bash in the agent's workspace: it makes a repository, so that the agent sees its own
+/// changes.
+const FIRST_COMMIT_SCRIPT: &str = "git init -q -b main . && { [ -z \"$0\" ] || { git -c core.looseCompression=0 add -A && \
     git -c user.name=bottle -c user.email=bottle@localhost commit -q -m 'The workspace as it came into the bottle'; }; }";
 
 /// Copies `snapshot` into the agent's workspace.
-pub(crate) async fn put(
+pub(crate) async fn copy_in(
     session: &Session<HostOpen>,
     plan: &LaunchPlan,
     snapshot: &Snapshot,
 ) -> Result<(Baseline, CopyReport)> {
     let what = || "the workspace cannot be copied into the bottle".to_owned();
-    let image = &plan.image.facts;
-    let (from, to) = std::os::unix::net::UnixStream::pair().context(Kind::Internal, what)?;
-    from.set_nonblocking(true).context(Kind::Internal, what)?;
-    let from = tokio::net::UnixStream::from_std(from).context(Kind::Internal, what)?;
+    let image = &plan.image.facts.guest;
+    let (from, to) = std::os::unix::net::UnixStream::pair().context(ErrorKind::Internal, what)?;
+    from.set_nonblocking(true).context(ErrorKind::Internal, what)?;
+    let from = tokio::net::UnixStream::from_std(from).context(ErrorKind::Internal, what)?;
     let snapshot_of = snapshot.clone();
     let packing = tokio::task::spawn_blocking(move || snapshot_of.pack(to));
     let request = CopyInRequest {
@@ -43,19 +47,21 @@ pub(crate) async fn put(
         uid: Some(image.uid),
         gid: Some(image.gid),
     };
-    let copied = tokio::time::timeout(DEADLINE, copy_in(session, request, from))
+    let copied = tokio::time::timeout(DEADLINE, copy::copy_in(session, request, from))
         .await
-        .context(Kind::Engine, what)?;
+        .context(ErrorKind::Guest, what)?;
     let report = copied
-        .context(Kind::Engine, what)
+        .context(ErrorKind::Guest, what)
         .map_err(|e| e.hint("resources.disk of the bottle may be too small for it"))?;
-    let baseline = packing.await.context(Kind::Internal, what)?.context(Kind::Config, what)?;
+    let baseline =
+        packing.await.context(ErrorKind::Internal, what)?.context(ErrorKind::Io, what)?;
     if snapshot.repository {
-        let small = snapshot.entries.len() <= COMMITTED.0 && snapshot.bytes <= COMMITTED.1;
-        let argv = ["bash", "-c", FIRST_COMMIT, if small { "commit" } else { "" }]
+        let small = snapshot.entries.len() <= FIRST_COMMIT_LIMITS.0
+            && snapshot.bytes <= FIRST_COMMIT_LIMITS.1;
+        let argv = ["bash", "-c", FIRST_COMMIT_SCRIPT, if small { "commit" } else { "" }]
             .map(str::to_owned)
             .to_vec();
-        // A convenience: without it the agent works all the same.
+        // Failing is fine: the repository is a convenience.
         let _ = session.exec(request_of(plan, argv, false), 1 << 16, DEADLINE).await;
     }
     Ok((baseline, report))
@@ -69,17 +75,17 @@ pub(crate) async fn clone(session: &Session<HostOpen>, plan: &LaunchPlan) -> Res
     let done = session
         .exec(request_of(plan, argv, false), 1 << 16, DEADLINE)
         .await
-        .context(Kind::Engine, what)?;
+        .context(ErrorKind::Guest, what)?;
     if done.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&done.stderr).lines().last().unwrap_or_default().to_owned();
-    Err(Error::new(Kind::Config, format!("{}: {said}", what()))
+    let why = String::from_utf8_lossy(&done.stderr).lines().last().unwrap_or_default().to_owned();
+    Err(Error::new(ErrorKind::Config, format!("{}: {why}", what()))
         .hint(format!("bottle logs {}", plan.slug)))
 }
 
 fn request_of(plan: &LaunchPlan, argv: Vec<String>, stdin: bool) -> ExecRequest {
-    let image = &plan.image.facts;
+    let image = &plan.image.facts.guest;
     let env = provision::environment(plan, None);
     ExecRequest {
         argv,
@@ -92,59 +98,60 @@ fn request_of(plan: &LaunchPlan, argv: Vec<String>, stdin: bool) -> ExecRequest 
     }
 }
 
-/// The work of a bottle that still runs, into the new file `to`.
+/// Saves the work of a running bottle as tar in the new file `to`.
 pub(crate) async fn save(
     session: &Session<HostOpen>,
     plan: &LaunchPlan,
     baseline: &Baseline,
-    to: &Path,
+    to: impl AsRef<Path>,
 ) -> Result<()> {
-    let request = request_of(plan, argv(), true);
+    let request = request_of(plan, tar_command(), true);
     let stream = session
         .open(&HostOpen::Exec(request))
         .await
-        .context(Kind::Engine, || "the guest does not answer".into())?;
-    take(stream, baseline, to).await
+        .context(ErrorKind::Guest, || "the guest does not answer".into())?;
+    receive_tar(stream, baseline, to).await
 }
 
-/// What prints a workspace as tar, to be run in it.
+/// The command that prints a workspace as tar; it runs in the workspace.
 #[must_use]
-pub fn argv() -> Vec<String> {
-    ["bash", "-c", workspace::script(), "."].map(str::to_owned).to_vec()
+pub fn tar_command() -> Vec<String> {
+    ["bash", "-c", tar_script(), "."].map(str::to_owned).to_vec()
 }
 
-/// Writes what the process behind `stream` prints, which runs [`argv`], to the new file `to`.
+/// Writes the output of the process behind `stream`, which runs [`tar_command`], to the new file
+/// `to`.
 ///
 /// # Errors
-/// `Engine` when the guest fails or gives more than anybody wants: then the file is not to be used.
-pub async fn take<S: AsyncRead + AsyncWrite + Unpin>(
+/// `Guest` when the guest fails or sends more than the limit: then the file must not be used.
+pub async fn receive_tar<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     baseline: &Baseline,
-    to: &Path,
+    to: impl AsRef<Path>,
 ) -> Result<()> {
     let what = || "the bottle's work cannot be taken out".to_owned();
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to)
-        .context(Kind::Config, what)?;
-    let names = workspace::input(baseline);
-    let out = Capped { to: file.into(), left: workspace::MOST.bytes };
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let file = options.open(to.as_ref())?.into_file();
+    let names = tar_input(baseline);
+    let out = Capped { to: file.into(), left: UNPACK_LIMITS.bytes };
     let (_controls, receiver) = mpsc::channel(1);
-    let taking = run_exec(stream, names.as_slice(), out, tokio::io::sink(), receiver);
-    let status = tokio::time::timeout(DEADLINE, taking)
+    let receiving = run_exec(stream, names.as_slice(), out, tokio::io::sink(), receiver);
+    let status = tokio::time::timeout(DEADLINE, receiving)
         .await
-        .context(Kind::Engine, what)?
-        .context(Kind::Engine, what)?;
+        .context(ErrorKind::Guest, what)?
+        .context(ErrorKind::Guest, what)?;
     if status.success() {
         Ok(())
     } else {
-        Err(Error::new(Kind::Engine, format!("{}: the guest failed ({})", what(), status.code())))
+        Err(Error::new(
+            ErrorKind::Guest,
+            format!("{}: the guest failed ({})", what(), status.code()),
+        ))
     }
 }
 
-/// A file that takes only so much.
+/// A file that accepts at most `left` bytes more.
 struct Capped {
     to: tokio::fs::File,
     left: u64,
@@ -157,7 +164,7 @@ impl AsyncWrite for Capped {
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
         if bytes.len() as u64 > self.left {
-            return Poll::Ready(Err(std::io::Error::other("the bottle gives too much")));
+            return Poll::Ready(Err(std::io::Error::other("the bottle sends too much")));
         }
         let written = Pin::new(&mut self.to).poll_write(task, bytes);
         if let Poll::Ready(Ok(n)) = &written {

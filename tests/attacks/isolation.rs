@@ -3,8 +3,9 @@
 //! `script` runs in the guest and must print `SHUT`, or `SHUT RULE` when egress has to refuse it
 //! under that rule: then the audit log must say so too. Anything else is a break-out, and so is
 //! anything that arrives at the host's listener. In a script ADDRESS and PORT are that listener,
-//! under each of the addresses where a guest could hope to find the host. The twin shows that the
-//! attack works where nothing stops it: a script that always prints SHUT would prove nothing.
+//! under each of the addresses where a guest could hope to find the host. The negative control shows
+//! that the attack works where nothing stops it: a script that always prints SHUT would prove
+//! nothing.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -30,11 +31,11 @@ pub struct Attack {
     pub name: &'static str,
     pub root: bool,
     script: &'static str,
-    twin: Twin,
+    control: NegativeControl,
 }
 
 /// Each must print OPEN.
-enum Twin {
+enum NegativeControl {
     /// The same script, outside; the listener must hear it.
     Outside,
     /// The same script in the guest, with its own loopback as ADDRESS.
@@ -46,7 +47,7 @@ enum Twin {
     /// The same, as root.
     RootMeans(&'static str),
 }
-use Twin::{AsRoot, Inside, Means, Outside, RootMeans};
+use NegativeControl::{AsRoot, Inside, Means, Outside, RootMeans};
 
 /// What the scripts share.
 const PRELUDE: &str = r#"
@@ -124,7 +125,7 @@ perl -e '
   select(undef, undef, undef, 4);
   my @answered = map { $_->[0] } grep { getpeername($_->[1]) && (sysread($_->[1], my $b, 1) || 0) > 0 } @tried;
   print @answered ? "OPEN @answered\n" : "SHUT\n"'"#,
-        twin: Means("test $(family 40) = 0 && echo OPEN"),
+        control: Means("test $(family 40) = 0 && echo OPEN"),
     },
     Attack {
         name: "the_channel_cannot_be_opened_a_second_time",
@@ -134,7 +135,7 @@ perl -MSocket -e '
   socket(S, AF_UNIX, SOCK_STREAM, 0) or die;
   alarm 20;
   print connect(S, sockaddr_un("/run/bottle/channel")) && sysread(S, my $b, 1) ? "OPEN\n" : "SHUT\n"'"#,
-        twin: Means("test -S /run/bottle/channel && echo OPEN"),
+        control: Means("test -S /run/bottle/channel && echo OPEN"),
     },
     Attack {
         name: "what_the_engine_shares_cannot_be_written",
@@ -150,7 +151,7 @@ done
 echo SHUT"#,
         // The share is mounted and read in the same way, and without it the same directory takes a
         // file.
-        twin: Means(
+        control: Means(
             "shared smolvm_layers /tmp/share && ls /tmp/share | grep -q . && unmounted /tmp/share && touch /tmp/share/written && rm /tmp/share/written && echo OPEN",
         ),
     },
@@ -158,16 +159,16 @@ echo SHUT"#,
         name: "no_network_device_on_the_virtio_bus",
         root: true,
         script: "cat /sys/bus/virtio/devices/*/device | grep -qx 0x0001 && echo OPEN || echo SHUT",
-        twin: Means("cat /sys/bus/virtio/devices/*/device | grep -qx 0x0004 && echo OPEN"),
+        control: Means("cat /sys/bus/virtio/devices/*/device | grep -qx 0x0004 && echo OPEN"),
     },
 ];
 
 const ATTACKS: &[Attack] = &[
-    Attack { name: "tcp_to_any_address_as_the_agent", root: false, script: TCP, twin: Outside },
-    Attack { name: "tcp_to_any_address_as_root", root: true, script: TCP, twin: Outside },
-    Attack { name: "udp_to_any_address_as_the_agent", root: false, script: UDP, twin: Outside },
-    Attack { name: "curl_without_the_proxy", root: false, script: CURL, twin: Outside },
-    Attack { name: "icmp_by_a_raw_socket_as_root", root: true, script: RAW_IP, twin: Inside },
+    Attack { name: "tcp_to_any_address_as_the_agent", root: false, script: TCP, control: Outside },
+    Attack { name: "tcp_to_any_address_as_root", root: true, script: TCP, control: Outside },
+    Attack { name: "udp_to_any_address_as_the_agent", root: false, script: UDP, control: Outside },
+    Attack { name: "curl_without_the_proxy", root: false, script: CURL, control: Outside },
+    Attack { name: "icmp_by_a_raw_socket_as_root", root: true, script: RAW_IP, control: Inside },
     Attack {
         name: "ipv6_by_any_route",
         root: true,
@@ -177,7 +178,7 @@ for address in 2606:4700:4700::1111 fec0::2 fe80::2%lo ::1 ::ffff:10.0.2.2 64:ff
 done
 echo SHUT"#,
         // A listener at the guest's own ::1, reached in the same way.
-        twin: Means(
+        control: Means(
             r#"
 perl -MSocket=:all -e '
   socket(S, AF_INET6, SOCK_STREAM, 0) and bind(S, pack_sockaddr_in6(9696, inet_pton(AF_INET6, "::1"))) and listen(S, 1)
@@ -194,13 +195,13 @@ kill $!"#,
 perl -MSocket -e '
   socket(S, AF_UNIX, SOCK_STREAM, 0) or die "no socket: $!";
   print connect(S, pack_sockaddr_un("\0bottle-attack-$ENV{PORT}")) ? "OPEN\n" : $! == 111 ? "SHUT\n" : "$!\n"'"#,
-        twin: Outside,
+        control: Outside,
     },
     Attack {
         name: "name_lookup",
         root: false,
         script: "getent ahosts example.com >/dev/null 2>&1 && echo OPEN || echo SHUT",
-        twin: Means("getent ahosts localhost >/dev/null && echo OPEN"),
+        control: Means("getent ahosts localhost >/dev/null && echo OPEN"),
     },
     Attack {
         name: "vsock_is_unknown_to_the_kernel",
@@ -208,7 +209,7 @@ perl -MSocket -e '
         // 40 is AF_VSOCK, 97 EAFNOSUPPORT. A kernel that knows it makes this fail, and then needs
         // an attack that connects.
         script: "ls /dev/*vsock* 2>/dev/null || test $(family 40) = 97 && echo SHUT",
-        twin: Means("test $(family 10) = 0 && echo OPEN"),
+        control: Means("test $(family 10) = 0 && echo OPEN"),
     },
     Attack {
         name: "packet_socket_has_no_device_but_loopback",
@@ -222,25 +223,25 @@ for index in {1..16}; do
   test "$errno" = 6 || { echo "interface $index: $errno"; exit; }
 done
 echo SHUT"#,
-        twin: Means("test \"$(frame $(cat /sys/class/net/lo/ifindex))\" = 0 && echo OPEN"),
+        control: Means("test \"$(frame $(cat /sys/class/net/lo/ifindex))\" = 0 && echo OPEN"),
     },
     Attack {
         name: "no_network_device_on_any_bus",
         root: true,
         script: "cat /sys/bus/pci/devices/*/class | grep -qi '^0x02' && echo OPEN || echo SHUT",
-        twin: Means("cat /sys/bus/pci/devices/*/class | grep -qi '^0x01' && echo OPEN"),
+        control: Means("cat /sys/bus/pci/devices/*/class | grep -qi '^0x01' && echo OPEN"),
     },
     Attack {
         name: "no_network_device_can_be_made",
         root: true,
         script: "for t in dummy veth tun bridge; do ip link add d0 type $t 2>/dev/null && { echo OPEN; exit; }; done; echo SHUT",
-        twin: Means("ip link set lo down && ip link set lo up && echo OPEN"),
+        control: Means("ip link set lo down && ip link set lo up && echo OPEN"),
     },
     Attack {
         name: "the_image_cannot_be_written",
         root: true,
         script: "dd if=/dev/vda of=/dev/vda bs=4096 count=1 conv=notrunc,fsync 2>/dev/null && echo OPEN || echo SHUT",
-        twin: Means(
+        control: Means(
             "dd if=/dev/vdb of=/dev/vdb bs=4096 count=1 conv=notrunc,fsync 2>/dev/null && echo OPEN",
         ),
     },
@@ -258,7 +259,7 @@ for port in /sys/class/virtio-ports/*; do
 done
 echo SHUT"#,
         // Another device's node, made and opened in the same way: /dev/null is 1:3.
-        twin: Means(
+        control: Means(
             "rm -f /dev/again; node /dev/again 1:3 && test \"$(opening /dev/again)\" = 0 && echo OPEN",
         ),
     },
@@ -268,7 +269,7 @@ echo SHUT"#,
         script: "test -e /sys/firmware/qemu_fw_cfg || grep -q '^qemu_fw_cfg ' /proc/modules && echo OPEN || echo SHUT",
         // The device that had it is still in the machine, and other firmware tables are still there
         // to be read.
-        twin: Means(
+        control: Means(
             "test -e /sys/bus/acpi/devices/QEMU0002:00 && grep -qa QEMU /sys/firmware/dmi/tables/DMI && echo OPEN",
         ),
     },
@@ -280,14 +281,14 @@ echo SHUT"#,
         script: r#"
 cat /sys/firmware/qemu_fw_cfg/by_name/opt/bottle/key/raw 2>/dev/null | grep -q . && echo OPEN
 perl -e 'print syscall(172, 3) == 0 ? "OPEN\n" : $! == 1 ? "SHUT\n" : "errno $!\n"'"#,
-        twin: AsRoot,
+        control: AsRoot,
     },
     Attack {
         name: "host_directories_cannot_be_mounted",
         root: true,
         // mount(2) by number: there is no mount(8) in the image.
         script: "for t in 9p virtiofs nfs cifs; do mounted $t /tmp/m && { echo OPEN; exit; }; done; echo SHUT",
-        twin: Means("mounted tmpfs /tmp/m && echo OPEN"),
+        control: Means("mounted tmpfs /tmp/m && echo OPEN"),
     },
     Attack {
         name: "the_agent_is_not_root_and_cannot_become_it",
@@ -297,7 +298,7 @@ find / -xdev -perm /6000 -type f 2>/dev/null | grep . && exit
 test $(id -u) != 0 && grep -q 'NoNewPrivs:.*1' /proc/self/status && echo SHUT"#,
         // The search finds a setuid file. On the root it is powerless (nosuid); where that is
         // missing it gives root.
-        twin: RootMeans(
+        control: RootMeans(
             r#"
 mounted tmpfs /tmp/suid
 for dir in /var/tmp /tmp/suid; do cp "$(type -P id)" $dir/suid-id && chmod 4755 $dir/suid-id; done
@@ -313,13 +314,13 @@ case "$found: $ids" in '/var/tmp/suid-id: 1000 0' | '/var/tmp/suid-id: 0 0') ech
         name: "init_cannot_be_read_or_killed_by_the_agent",
         root: false,
         script: "kill -0 1 2>/dev/null && echo OPEN; cat /proc/1/environ 2>/dev/null | grep -q . && echo OPEN; kill -9 1 2>/dev/null || echo SHUT",
-        twin: AsRoot,
+        control: AsRoot,
     },
     Attack {
         name: "undeclared_endpoints_do_not_answer",
         root: true,
         script: "tcp 127.0.0.1 9100 && { echo OPEN; exit; }; echo SHUT",
-        twin: Means("tcp 127.0.0.1 9099 && echo OPEN"),
+        control: Means("tcp 127.0.0.1 9099 && echo OPEN"),
     },
     Attack {
         name: "the_proxy_does_not_reach_the_hosts_loopback",
@@ -332,7 +333,7 @@ done
 echo SHUT no-route"#,
         // The demo's upstream is on the host's loopback, too: egress gets there when a route says
         // so.
-        twin: Means("hello && echo OPEN"),
+        control: Means("hello && echo OPEN"),
     },
     Attack {
         name: "the_proxy_does_not_reach_the_metadata_service",
@@ -341,13 +342,13 @@ echo SHUT no-route"#,
 url=http://169.254.169.254/latest/
 codes="$(via -p -w '%{http_connect}' $url) $(via -w '%{http_code}' $url)"
 test "$codes" = '403 403' && echo SHUT no-route || echo "$codes""#,
-        twin: Means("hello && echo OPEN"),
+        control: Means("hello && echo OPEN"),
     },
     Attack {
         name: "the_proxy_refuses_an_allowed_host_at_another_port",
         root: false,
         script: "test \"$(via -w '%{http_connect}' https://hello.demo.test:8443/)\" = 403 && echo SHUT no-route",
-        twin: Means("hello && echo OPEN"),
+        control: Means("hello && echo OPEN"),
     },
     Attack {
         name: "the_proxy_tunnels_nothing_but_tls",
@@ -366,12 +367,12 @@ for hello in 'SSH-2.0-x\r\n' 'EHLO x\r\n' 'GET / HTTP/1.1\r\nHost: hello.demo.te
   esac
 done
 echo SHUT not-tls"#,
-        twin: Means("hello && echo OPEN"),
+        control: Means("hello && echo OPEN"),
     },
 ];
 
 impl Attack {
-    /// Runs the attack for every address it uses, and its twin.
+    /// Runs the attack for every address it uses, and its negative control.
     pub fn run(&self, bottle: &Running<'_>) {
         let listener = Listener::new();
         let with = |address: &str, script: &str| {
@@ -404,7 +405,7 @@ impl Attack {
             }
         }
         assert_eq!(listener.heard(), 0, "the host's listener was reached");
-        let twin = match self.twin {
+        let outcome = match self.control {
             Outside => {
                 let mut outside = Command::new("bash");
                 outside.arg("-c").arg(with("127.0.0.1", self.script));
@@ -416,13 +417,13 @@ impl Attack {
             RootMeans(script) => bottle.sh(true, &with("127.0.0.1", script)),
         };
         assert!(
-            stdout(&twin).contains("OPEN"),
-            "the twin: the attack does not work even without the guard: {twin:?}"
+            stdout(&outcome).contains("OPEN"),
+            "the control: the attack does not work even without the guard: {outcome:?}"
         );
         assert_eq!(
             listener.heard() > 0,
-            matches!(self.twin, Outside),
-            "only the twin outside reaches the listener"
+            matches!(self.control, Outside),
+            "only the negative control outside reaches the listener"
         );
     }
 }

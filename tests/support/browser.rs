@@ -27,9 +27,9 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// The program that `BOTTLE_CHROMIUM` names, if it does.
-    pub fn start() -> Option<Self> {
-        let program = std::env::var_os("BOTTLE_CHROMIUM")?;
+    /// Starts the program that `BOTTLE_CHROMIUM` names.
+    pub fn start() -> Self {
+        let program = std::env::var_os("BOTTLE_CHROMIUM").expect("BOTTLE_CHROMIUM names a browser");
         let profile = tempfile::tempdir().expect("a profile");
         let (theirs_in, to) = nix::unistd::pipe().expect("a pipe");
         let (from, theirs_out) = nix::unistd::pipe().expect("a pipe");
@@ -104,7 +104,7 @@ impl Browser {
         this.call("Page.enable", json!({}));
         this.call("Log.enable", json!({}));
         this.call("Runtime.enable", json!({}));
-        Some(this)
+        this
     }
 
     /// Calls a method of the protocol, for the page once there is one; its result.

@@ -1,15 +1,18 @@
 //! Real `bottle` processes in homes of their own.
 
 pub mod browser;
+pub mod skip;
 pub mod terminal;
 pub mod tmux;
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use bottle::host::process::Program;
 use tempfile::TempDir;
 
 /// Longest time for anything that these tests wait for: emulation on a loaded machine is slow.
@@ -73,30 +76,48 @@ impl Home {
     /// and PATH. Launches are on the engine that `BOTTLE_TEST_ENGINE` names, if it does.
     pub fn bottle(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
+        command.args(Self::arguments(args)).current_dir(self.project()).env_clear();
+        command.envs(self.environment()).stdin(Stdio::null());
+        command
+    }
+
+    /// As [`Home::bottle`], started by `host::process`.
+    fn program(&self, args: &[&str]) -> Program {
+        let program = Program::new("bottle", &self.binary).args(Self::arguments(args));
+        let environment = self.environment();
+        environment
+            .into_iter()
+            .fold(program.dir(self.project()), |program, (name, value)| program.env(name, value))
+    }
+
+    fn arguments<'a>(args: &[&'a str]) -> Vec<&'a str> {
         match (args.split_first(), engine()) {
             (Some((&"launch", rest)), Some(engine)) if !rest.contains(&"--engine") => {
-                command.args(["launch", "--engine", engine]).args(rest);
+                [&["launch", "--engine", engine], rest].concat()
             }
-            _ => {
-                command.args(args);
-            }
+            _ => args.to_vec(),
         }
-        command.current_dir(self.project()).env_clear().stdin(Stdio::null());
-        command
-            .env("HOME", self.path())
-            .env("XDG_STATE_HOME", self.path().join("state"))
-            .env("XDG_RUNTIME_DIR", self.path().join("run"));
-        for name in ["BOTTLE_CLOSURE", "PATH"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        command
+    }
+
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let below = |name: &str| self.path().join(name).into_os_string();
+        let inherited = ["BOTTLE_CLOSURE", "PATH"].into_iter();
+        let inherited = inherited.filter_map(|name| Some((name, std::env::var_os(name)?)));
+        let own = [
+            ("HOME", self.path().as_os_str().to_owned()),
+            ("XDG_STATE_HOME", below("state")),
+            ("XDG_RUNTIME_DIR", below("run")),
+        ];
+        own.into_iter().chain(inherited).collect()
     }
 
     /// Runs `bottle ARGS…` to its end.
     pub fn run(&self, args: &[&str]) -> Output {
-        output_within(self.bottle(args), PATIENCE)
+        let output = self.program(args).output(PATIENCE).expect("bottle starts");
+        let Some(output) = output else {
+            silent(&format!("bottle {args:?} took longer than {PATIENCE:?}"), &threads())
+        };
+        Output { status: output.status, stdout: output.stdout, stderr: output.stderr }
     }
 
     /// Starts `bottle launch --yes ARGS…` without waiting.

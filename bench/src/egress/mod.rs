@@ -142,7 +142,7 @@ pub fn run(report: &mut Report, options: &Options) -> Result<(), String> {
 fn programs(options: &Options) -> Result<Vec<Program>, String> {
     let bundle = match &options.bundle {
         Some(path) => path.clone(),
-        None => bottle::closure::Closure::load().map_err(|e| e.to_string())?.bundle.binary.path,
+        None => bottle::closure::Closure::load().map_err(|e| e.chain())?.bundle.binary.path.into(),
     };
     let mut all = vec![Program { name: OURS, path: bundle, args: vec!["egress".to_owned()] }];
     let given = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);

@@ -78,7 +78,7 @@ impl World {
         for (option, file) in
             [("--git", &tools.git), ("--ssh", &tools.ssh), ("--gitleaks", &tools.gitleaks)]
         {
-            args.extend([option.to_owned(), tool(&file.path)]);
+            args.extend([option.to_owned(), tool(file.path.as_ref())]);
         }
         let program = Program { name: "git-gate", path: bundle.to_owned(), args };
         let daemon = Daemon::start(&program, &policy.to_string(), "{}")?;
@@ -165,9 +165,10 @@ fn words(bytes: usize, mut state: u64) -> String {
 
 /// Runs all cases.
 pub fn run(report: &mut Report, options: &Options, runs: u32) -> Result<(), String> {
-    let closure = Closure::load().map_err(|e| e.to_string())?;
+    let closure = Closure::load().map_err(|e| e.chain())?;
     let git = Git::of(&closure)?;
-    let bundle = options.bundle.clone().unwrap_or_else(|| closure.bundle.binary.path.clone());
+    let bundle =
+        options.bundle.clone().unwrap_or_else(|| closure.bundle.binary.path.clone().into());
     let runtime = crate::runtime::two_threads()?;
     let world = runtime.block_on(World::new(git, &bundle, &closure))?;
     let urls = [&world.direct, &world.gate];

@@ -17,7 +17,7 @@ pub struct Git {
 impl Git {
     /// The git of `closure`.
     pub fn of(closure: &Closure) -> Result<Self, String> {
-        let program = closure.tools.git.path.clone();
+        let program = PathBuf::from(&closure.tools.git.path);
         let prefix = program.parent().and_then(Path::parent);
         let exec_path = prefix.map(|p| p.join("lib/git-core")).filter(|p| p.is_dir());
         let exec_path = exec_path.ok_or("the closure's git has no lib/git-core")?;

@@ -8,9 +8,10 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::{draw, state::State};
-use crate::dashboard::model::{Board, ProposalRow, row};
+use crate::dashboard::model::{DashboardModel, ProposalRow, row};
+use crate::live_policy::LivePolicies;
 use crate::state::{Roots, now_ms};
-use crate::supervise::{Policies, Proposal, diff, lines, paint};
+use crate::supervise::{Proposal, diff, lines, paint};
 
 #[path = "../../../tests/attacks/supervise/text.rs"]
 mod table;
@@ -55,12 +56,12 @@ fn with(place: In, text: &str) -> Proposal {
 fn dashboard(row: ProposalRow, colour: bool) -> String {
     let home = tempfile::tempdir().unwrap();
     let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
-    let mut board = Board::new(roots.clone());
-    board.proposals = vec![row];
+    let mut model = DashboardModel::new(roots.clone());
+    model.proposals = vec![row];
     let mut state = State::new(roots, mpsc::channel().0);
     (state.colour, state.unicode) = (colour, true);
     let mut screen = Terminal::new(TestBackend::new(80, 24)).unwrap();
-    screen.draw(|frame| draw::draw(frame, &board, &mut state)).unwrap();
+    screen.draw(|frame| draw::draw(frame, &model, &mut state)).unwrap();
     let buffer = screen.backend().buffer();
     let line = |y| (0..80).map(|x| buffer[(x, y)].symbol()).collect::<String>();
     (0..24).map(|y| line(y) + "\n").collect()
@@ -139,7 +140,7 @@ fn no_reason_pushes_the_risk_off_the_screen() {
 
 #[test]
 fn the_change_is_made_of_types_and_never_of_what_the_agent_says() {
-    let policies = Policies { routes: Policy::new(Vec::new()), git: None };
+    let policies = LivePolicies { routes: Policy::new(Vec::new()), git: None };
     let mut p = proposal(route(), "fine");
     // A document that says of itself that it is harmless.
     p.diff = vec!["+ docs.test:443  GET  /".into()];

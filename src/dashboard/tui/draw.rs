@@ -7,10 +7,10 @@ use ratatui::symbols::border;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
 
-use super::state::{Asking, Pane, State};
-use crate::dashboard::model::Board;
+use super::state::{Pane, Prompt, State};
+use crate::dashboard::model::DashboardModel;
+use crate::humanize::age;
 use crate::state::now_ms;
-use crate::supervise::ago;
 
 const ASCII: border::Set = border::Set {
     top_left: "+",
@@ -23,13 +23,13 @@ const ASCII: border::Set = border::Set {
     horizontal_bottom: "-",
 };
 
-/// How things look on this terminal.
-struct Look {
+/// What this terminal can show.
+struct Theme {
     colour: bool,
     unicode: bool,
 }
 
-impl Look {
+impl Theme {
     fn colour(&self, colour: Color) -> Style {
         if self.colour { Style::new().fg(colour) } else { Style::new() }
     }
@@ -78,47 +78,53 @@ impl Look {
     }
 }
 
-const CHOSEN: Modifier = Modifier::REVERSED;
+const SELECTED: Modifier = Modifier::REVERSED;
 
-pub fn draw(frame: &mut Frame<'_>, board: &Board, state: &mut State) {
-    let look = Look { colour: state.colour, unicode: state.unicode };
+pub fn draw(frame: &mut Frame<'_>, model: &DashboardModel, state: &mut State) {
+    let theme = Theme { colour: state.colour, unicode: state.unicode };
     let [body, status, keys] =
         Layout::vertical([Constraint::Min(3), Constraint::Length(1), Constraint::Length(1)])
             .areas(frame.area());
     let most = if state.pane == Pane::Bottles { (frame.area().height / 3).max(4) } else { 4 };
-    let rows = u16::try_from(board.bottles.len()).unwrap_or(u16::MAX).clamp(1, most);
+    let rows = u16::try_from(model.bottles.len()).unwrap_or(u16::MAX).clamp(1, most);
     let log = match state.pane {
         Pane::Log => Constraint::Fill(3),
         _ => Constraint::Fill(1),
     };
     let [top, middle, bottom] =
         Layout::vertical([Constraint::Length(rows + 3), Constraint::Fill(2), log]).areas(body);
-    bottles(frame, top, board, state, &look);
+    bottles(frame, top, model, state, &theme);
     let [list, detail] =
         Layout::horizontal([Constraint::Percentage(45), Constraint::Percentage(55)]).areas(middle);
-    proposals(frame, list, board, state, &look);
-    let detail_title = if state.building.is_some() { "launch" } else { "proposal" };
-    let inner = look.block(detail_title.to_owned(), false);
+    proposals(frame, list, model, state, &theme);
+    let detail_title = if state.launch_pane.is_some() { "launch" } else { "proposal" };
+    let inner = theme.block(detail_title.to_owned(), false);
     frame.render_widget(
-        Paragraph::new(details(board, state, &look, detail.height))
+        Paragraph::new(details(model, state, &theme, detail.height))
             .wrap(Wrap { trim: false })
             .block(inner),
         detail,
     );
-    lines(frame, bottom, board, state, &look);
-    frame.render_widget(Paragraph::new(status_line(state, &look)), status);
+    lines(frame, bottom, model, state, &theme);
+    frame.render_widget(Paragraph::new(status_line(state, &theme)), status);
     frame.render_widget(
-        Paragraph::new(look.line(keys_of(state), Style::new().add_modifier(CHOSEN))),
+        Paragraph::new(theme.line(keys_of(state), Style::new().add_modifier(SELECTED))),
         keys,
     );
-    if matches!(state.asking, Some(Asking::Help)) {
-        help(frame, &look);
+    if matches!(state.prompt, Some(Prompt::Help)) {
+        help(frame, &theme);
     }
 }
 
-fn bottles(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, look: &Look) {
+fn bottles(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    model: &DashboardModel,
+    state: &State,
+    theme: &Theme,
+) {
     let title = Style::new().add_modifier(Modifier::BOLD);
-    let mut text = vec![look.line(
+    let mut text = vec![theme.line(
         format!(
             "{:<20} {:<9} {:<6} {:>8} {:>5} {:>9} {:>5}",
             "NAME", "STATE", "ENGINE", "AGE", "CPU%", "MEMORY", "ASKS"
@@ -127,37 +133,43 @@ fn bottles(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, look
     )];
     let height = usize::from(area.height.saturating_sub(3)).max(1);
     let first = state.bottle.saturating_sub(height - 1);
-    for (i, b) in board.bottles.iter().enumerate().skip(first).take(height) {
-        let age = ago(b.started_ms, now_ms());
+    for (i, b) in model.bottles.iter().enumerate().skip(first).take(height) {
+        let age = age(b.started_ms, now_ms());
         let memory = if b.memory == 0 { "-".to_owned() } else { format!("{} MiB", b.memory >> 20) };
         let row = format!(
             "{:<20} {:<9} {:<6} {:>8} {:>5} {memory:>9} {:>5}",
             b.name,
-            b.state,
+            b.state.as_str(),
             b.engine,
-            age.trim_end_matches(" ago"),
+            age,
             b.cpu,
             b.pending
         );
-        let mut style = if b.pending > 0 { look.colour(Color::Yellow) } else { Style::new() };
+        let mut style = if b.pending > 0 { theme.colour(Color::Yellow) } else { Style::new() };
         if i == state.bottle && state.pane == Pane::Bottles {
-            style = style.add_modifier(CHOSEN);
+            style = style.add_modifier(SELECTED);
         }
-        text.push(look.line(row, style));
+        text.push(theme.line(row, style));
     }
-    if board.bottles.is_empty() {
-        text.push(look.line("no bottles; n launches one", Style::new()));
+    if model.bottles.is_empty() {
+        text.push(theme.line("no bottles; n launches one", Style::new()));
     }
     frame.render_widget(
-        Paragraph::new(text).block(look.block("1 bottles".into(), state.pane == Pane::Bottles)),
+        Paragraph::new(text).block(theme.block("1 bottles".into(), state.pane == Pane::Bottles)),
         area,
     );
 }
 
-fn proposals(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, look: &Look) {
+fn proposals(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    model: &DashboardModel,
+    state: &State,
+    theme: &Theme,
+) {
     let height = usize::from(area.height.saturating_sub(2)).max(1);
     let first = state.proposal.saturating_sub(height - 1);
-    let text: Vec<Line<'_>> = board
+    let text: Vec<Line<'_>> = model
         .proposals
         .iter()
         .enumerate()
@@ -172,52 +184,60 @@ fn proposals(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &State, lo
                 p.summary
             );
             let mut style = match (p.open, p.host.is_some()) {
-                (true, true) => look.tone("risk"),
-                (true, false) => look.colour(Color::Yellow),
+                (true, true) => theme.tone("risk"),
+                (true, false) => theme.colour(Color::Yellow),
                 _ => Style::new(),
             };
             if i == state.proposal {
-                style = style.add_modifier(CHOSEN);
+                style = style.add_modifier(SELECTED);
             }
-            look.line(row, style)
+            theme.line(row, style)
         })
         .collect();
-    let open = board.proposals.iter().filter(|p| p.open).count();
+    let open = model.proposals.iter().filter(|p| p.open).count();
     frame.render_widget(
         Paragraph::new(text)
-            .block(look.block(format!("2 proposals, {open} open"), state.pane == Pane::Proposals)),
+            .block(theme.block(format!("2 proposals, {open} open"), state.pane == Pane::Proposals)),
         area,
     );
 }
 
-fn details<'a>(board: &Board, state: &State, look: &Look, height: u16) -> Vec<Line<'a>> {
-    if let Some(building) = &state.building {
+fn details<'a>(model: &DashboardModel, state: &State, theme: &Theme, height: u16) -> Vec<Line<'a>> {
+    if let Some(launch_pane) = &state.launch_pane {
         let most = usize::from(height.saturating_sub(2));
-        let first = building.lines.len().saturating_sub(most);
-        return building.lines[first..]
+        let first = launch_pane.lines.len().saturating_sub(most);
+        return launch_pane.lines[first..]
             .iter()
-            .map(|l| look.line(l.clone(), Style::new()))
+            .map(|l| theme.line(l.clone(), Style::new()))
             .collect();
     }
-    match state.chosen_proposal(board) {
-        Some(p) => p.lines.iter().map(|(tone, l)| look.line(l.clone(), look.tone(tone))).collect(),
-        None => vec![look.line("nobody asks for anything", Style::new())],
+    match state.chosen_proposal(model) {
+        Some(p) => {
+            p.lines.iter().map(|(tone, l)| theme.line(l.clone(), theme.tone(tone))).collect()
+        }
+        None => vec![theme.line("no agent asks for anything", Style::new())],
     }
 }
 
-fn lines(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &mut State, look: &Look) {
+fn lines(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    model: &DashboardModel,
+    state: &mut State,
+    theme: &Theme,
+) {
     let height = usize::from(area.height.saturating_sub(2));
-    let shown: Vec<Line<'_>> = board
+    let shown: Vec<Line<'_>> = model
         .lines
         .iter()
         .rev()
-        .filter(|l| l.has(&state.filter))
+        .filter(|l| l.contains(&state.filter))
         .skip(state.scroll)
         .take(height)
         .map(|l| {
             let style =
-                if l.text.contains(" DENY ") { look.colour(Color::Red) } else { Style::new() };
-            look.line(format!("{:<8} {}", l.bottle, l.text), style)
+                if l.text.contains(" DENY ") { theme.colour(Color::Red) } else { Style::new() };
+            theme.line(format!("{:<8} {}", l.bottle, l.text), style)
         })
         .collect();
     let filter = if state.filter.is_empty() {
@@ -225,19 +245,19 @@ fn lines(frame: &mut Frame<'_>, area: Rect, board: &Board, state: &mut State, lo
     } else {
         format!(", only \"{}\"", state.filter)
     };
-    let block = look.block(format!("3 log{filter}"), state.pane == Pane::Log);
+    let block = theme.block(format!("3 log{filter}"), state.pane == Pane::Log);
     frame.render_widget(
         Paragraph::new(shown.into_iter().rev().collect::<Vec<_>>()).block(block),
         area,
     );
 }
 
-fn status_line<'a>(state: &State, look: &Look) -> Line<'a> {
+fn status_line<'a>(state: &State, theme: &Theme) -> Line<'a> {
     let typed = &state.typed;
-    let text = match &state.asking {
+    let text = match &state.prompt {
         None => state.note.clone().unwrap_or_default(),
-        Some(Asking::Filter) => format!("filter: {typed}_"),
-        Some(Asking::Host { proposal, .. }) => {
+        Some(Prompt::Filter) => format!("filter: {typed}_"),
+        Some(Prompt::Host { proposal, .. }) => {
             format!(
                 "WIDE. To approve {}/{}, type {}: {typed}_",
                 proposal.bottle,
@@ -245,32 +265,32 @@ fn status_line<'a>(state: &State, look: &Look) -> Line<'a> {
                 proposal.host.as_deref().unwrap_or_default()
             )
         }
-        Some(Asking::Answer { proposal }) => {
+        Some(Prompt::Answer { proposal }) => {
             format!(
                 "answer to {}/{} (text, or the number of a choice): {typed}_",
                 proposal.bottle, proposal.id
             )
         }
-        Some(Asking::Reason { proposal }) => {
+        Some(Prompt::Reason { proposal }) => {
             format!(
                 "deny {}/{}; why, for the agent (Enter: no reason): {typed}_",
                 proposal.bottle, proposal.id
             )
         }
-        Some(Asking::Stop { bottle }) => format!("stop {bottle}? y"),
-        Some(Asking::Agent) => format!("launch which agent: {typed}_"),
-        Some(Asking::Launch { agent }) => format!("launch {agent} as planned above? y"),
-        Some(Asking::Help) => String::new(),
+        Some(Prompt::Stop { bottle }) => format!("stop {bottle}? y"),
+        Some(Prompt::Agent) => format!("launch which agent: {typed}_"),
+        Some(Prompt::Launch { agent }) => format!("launch {agent} as planned above? y"),
+        Some(Prompt::Help) => String::new(),
     };
-    let wide = matches!(state.asking, Some(Asking::Host { .. }));
-    look.line(
+    let wide = matches!(state.prompt, Some(Prompt::Host { .. }));
+    theme.line(
         text,
-        if wide { look.tone("risk") } else { Style::new().add_modifier(Modifier::BOLD) },
+        if wide { theme.tone("risk") } else { Style::new().add_modifier(Modifier::BOLD) },
     )
 }
 
 fn keys_of(state: &State) -> String {
-    let own = match (&state.asking, state.pane) {
+    let own = match (&state.prompt, state.pane) {
         (Some(_), _) => return " Enter: yes, do it   Esc: no".to_owned(),
         (_, Pane::Bottles) => "Enter attach  l logs  x stop  n launch",
         (_, Pane::Proposals) => "a approve  o once  h 1 hour  s save  e edit  d deny",
@@ -279,7 +299,7 @@ fn keys_of(state: &State) -> String {
     format!(" {own} | Tab pane  ? keys  q quit")
 }
 
-fn help(frame: &mut Frame<'_>, look: &Look) {
+fn help(frame: &mut Frame<'_>, theme: &Theme) {
     let area = frame.area();
     let (width, height) = (area.width.min(64), area.height.min(19));
     let at = Rect { x: (area.width - width) / 2, y: (area.height - height) / 2, width, height };
@@ -299,6 +319,6 @@ fn help(frame: &mut Frame<'_>, look: &Look) {
         "n  launch an agent     q  quit",
     ];
     frame.render_widget(Clear, at);
-    let text: Vec<Line<'_>> = text.iter().map(|l| look.line(*l, Style::new())).collect();
-    frame.render_widget(Paragraph::new(text).block(look.block("keys".into(), true)), at);
+    let text: Vec<Line<'_>> = text.iter().map(|l| theme.line(*l, Style::new())).collect();
+    frame.render_widget(Paragraph::new(text).block(theme.block("keys".into(), true)), at);
 }

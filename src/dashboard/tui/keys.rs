@@ -2,88 +2,86 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::state::{Asking, Pane, State, Todo};
-use crate::dashboard::model::{Board, ProposalRow};
+use super::state::{Action, Pane, Prompt, State};
+use crate::dashboard::decide::answer_text;
+use crate::dashboard::model::{DashboardModel, ProposalRow};
 use crate::supervise::{Scope, Verdict};
 
-pub fn key(key: KeyEvent, board: &Board, state: &mut State) -> Todo {
+pub fn key(key: KeyEvent, model: &DashboardModel, state: &mut State) -> Action {
     if key.kind == KeyEventKind::Release {
-        return Todo::Nothing;
+        return Action::Nothing;
     }
     if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
-        return Todo::Quit;
+        return Action::Quit;
     }
-    match state.asking.take() {
-        Some(asking) => typed(key.code, asking, state),
-        None => return command(key.code, board, state),
+    match state.prompt.take() {
+        Some(prompt) => typed(key.code, prompt, state),
+        None => return command(key.code, model, state),
     }
-    Todo::Nothing
+    Action::Nothing
 }
 
 /// A key while a line is typed.
-fn typed(code: KeyCode, asking: Asking, state: &mut State) {
-    match (code, &asking) {
-        (KeyCode::Esc, Asking::Launch { .. }) => state.building = None,
-        (KeyCode::Esc, Asking::Filter) => state.filter.clear(),
+fn typed(code: KeyCode, prompt: Prompt, state: &mut State) {
+    match (code, &prompt) {
+        (KeyCode::Esc, Prompt::Launch { .. }) => state.launch_pane = None,
+        (KeyCode::Esc, Prompt::Filter) => state.filter.clear(),
         (KeyCode::Esc, _) => state.note = Some("nothing is decided".to_owned()),
-        (_, Asking::Help) => {}
-        (KeyCode::Enter, _) => entered(asking, state),
-        (KeyCode::Char('y'), Asking::Stop { bottle }) => state.stop(bottle.clone()),
-        (KeyCode::Char('y'), Asking::Launch { agent }) => state.launch(&agent.clone()),
-        (_, Asking::Stop { .. }) => {}
-        (_, Asking::Launch { .. }) => state.building = None,
+        (_, Prompt::Help) => {}
+        (KeyCode::Enter, _) => entered(prompt, state),
+        (KeyCode::Char('y'), Prompt::Stop { bottle }) => state.stop(bottle.clone()),
+        (KeyCode::Char('y'), Prompt::Launch { agent }) => state.launch(&agent.clone()),
+        (_, Prompt::Stop { .. }) => {}
+        (_, Prompt::Launch { .. }) => state.launch_pane = None,
         (KeyCode::Backspace, _) => {
             state.typed.pop();
-            state.asking = Some(asking);
+            state.prompt = Some(prompt);
         }
         (KeyCode::Char(c), _) => {
             if state.typed.chars().count() < 500 {
                 state.typed.push(c);
             }
-            state.asking = Some(asking);
+            state.prompt = Some(prompt);
         }
-        _ => state.asking = Some(asking),
+        _ => state.prompt = Some(prompt),
     }
-    if matches!(state.asking, Some(Asking::Filter)) {
+    if matches!(state.prompt, Some(Prompt::Filter)) {
         (state.filter, state.scroll) = (state.typed.to_lowercase(), 0); // as one types
     }
 }
 
-fn entered(asking: Asking, state: &mut State) {
+fn entered(prompt: Prompt, state: &mut State) {
     let text = std::mem::take(&mut state.typed);
-    match asking {
-        Asking::Host { proposal, scope } => state.approve(&proposal, scope, Some(text), None),
-        Asking::Answer { proposal } => {
-            let choice = text
-                .trim()
-                .parse::<usize>()
-                .ok()
-                .and_then(|n| proposal.choices.as_ref()?.get(n.checked_sub(1)?).cloned());
-            state.approve(&proposal, Scope::Launch, None, Some(choice.unwrap_or(text)));
+    match prompt {
+        Prompt::Host { proposal, scope } => state.approve(&proposal, scope, Some(text), None),
+        Prompt::Answer { proposal } => {
+            let choices = proposal.choices.as_deref().unwrap_or_default();
+            let answer = answer_text(choices, &text);
+            state.approve(&proposal, Scope::Launch, None, Some(answer));
         }
-        Asking::Reason { proposal } => state.decide(
+        Prompt::Reason { proposal } => state.decide(
             &proposal,
             Verdict::Deny { reason: Some(text).filter(|t| !t.trim().is_empty()) },
         ),
-        Asking::Agent if !text.trim().is_empty() => state.plan(text.trim()),
-        Asking::Agent | Asking::Filter | Asking::Help | Asking::Stop { .. } => {}
-        Asking::Launch { .. } => state.building = None,
+        Prompt::Agent if !text.trim().is_empty() => state.plan(text.trim()),
+        Prompt::Agent | Prompt::Filter | Prompt::Help | Prompt::Stop { .. } => {}
+        Prompt::Launch { .. } => state.launch_pane = None,
     }
 }
 
-fn command(code: KeyCode, board: &Board, state: &mut State) -> Todo {
+fn command(code: KeyCode, model: &DashboardModel, state: &mut State) -> Action {
     state.note = None;
     match code {
-        KeyCode::Char('q') => return Todo::Quit,
-        KeyCode::Char('?') => state.ask(Asking::Help),
+        KeyCode::Char('q') => return Action::Quit,
+        KeyCode::Char('?') => state.ask(Prompt::Help),
         KeyCode::Char('/') => {
             state.pane = Pane::Log;
-            state.ask(Asking::Filter);
+            state.ask(Prompt::Filter);
         }
-        KeyCode::Char('n') => state.ask(Asking::Agent),
+        KeyCode::Char('n') => state.ask(Prompt::Agent),
         KeyCode::Esc => {
             state.filter.clear();
-            state.building = None;
+            state.launch_pane = None;
         }
         KeyCode::Char('1') => state.pane = Pane::Bottles,
         KeyCode::Char('2') => state.pane = Pane::Proposals,
@@ -96,47 +94,47 @@ fn command(code: KeyCode, board: &Board, state: &mut State) -> Todo {
                 (Pane::Log, true) | (Pane::Proposals, false) => Pane::Bottles,
             };
         }
-        KeyCode::Up | KeyCode::Char('k') => go(-1, board, state),
-        KeyCode::Down | KeyCode::Char('j') => go(1, board, state),
-        KeyCode::PageUp => go(-10, board, state),
-        KeyCode::PageDown => go(10, board, state),
+        KeyCode::Up | KeyCode::Char('k') => go(-1, model, state),
+        KeyCode::Down | KeyCode::Char('j') => go(1, model, state),
+        KeyCode::PageUp => go(-10, model, state),
+        KeyCode::PageDown => go(10, model, state),
         _ => match state.pane {
-            Pane::Bottles => return on_bottle(code, board, state),
-            Pane::Proposals => return on_proposal(code, board, state),
+            Pane::Bottles => return on_bottle(code, model, state),
+            Pane::Proposals => return on_proposal(code, model, state),
             Pane::Log => {}
         },
     }
-    Todo::Nothing
+    Action::Nothing
 }
 
-fn go(by: isize, board: &Board, state: &mut State) {
+fn go(by: isize, model: &DashboardModel, state: &mut State) {
     let moved = |at: usize, len: usize| at.saturating_add_signed(by).min(len.saturating_sub(1));
     match state.pane {
-        Pane::Bottles => state.bottle = moved(state.bottle, board.bottles.len()),
-        Pane::Proposals => state.proposal = moved(state.proposal, board.proposals.len()),
-        Pane::Log => state.scroll = state.scroll.saturating_add_signed(-by).min(board.lines.len()),
+        Pane::Bottles => state.bottle = moved(state.bottle, model.bottles.len()),
+        Pane::Proposals => state.proposal = moved(state.proposal, model.proposals.len()),
+        Pane::Log => state.scroll = state.scroll.saturating_add_signed(-by).min(model.lines.len()),
     }
-    state.remember(board);
+    state.remember(model);
 }
 
-fn on_bottle(code: KeyCode, board: &Board, state: &mut State) -> Todo {
-    let Some(bottle) = state.chosen_bottle(board).map(|b| b.name.clone()) else {
-        return Todo::Nothing;
+fn on_bottle(code: KeyCode, model: &DashboardModel, state: &mut State) -> Action {
+    let Some(bottle) = state.chosen_bottle(model).map(|b| b.name.clone()) else {
+        return Action::Nothing;
     };
     match code {
         KeyCode::Enter => {
-            return Todo::Run(vec!["exec".into(), bottle, "--".into(), "bash".into()]);
+            return Action::Run(vec!["exec".into(), bottle, "--".into(), "bash".into()]);
         }
         KeyCode::Char('l') => (state.filter, state.pane, state.scroll) = (bottle, Pane::Log, 0),
-        KeyCode::Char('x') => state.ask(Asking::Stop { bottle }),
+        KeyCode::Char('x') => state.ask(Prompt::Stop { bottle }),
         _ => {}
     }
-    Todo::Nothing
+    Action::Nothing
 }
 
-fn on_proposal(code: KeyCode, board: &Board, state: &mut State) -> Todo {
-    let Some(p) = state.chosen_proposal(board).filter(|p| p.open).cloned() else {
-        return Todo::Nothing;
+fn on_proposal(code: KeyCode, model: &DashboardModel, state: &mut State) -> Action {
+    let Some(p) = state.chosen_proposal(model).filter(|p| p.open).cloned() else {
+        return Action::Nothing;
     };
     match code {
         KeyCode::Char('a') => yes(p, Scope::Launch, state),
@@ -145,24 +143,24 @@ fn on_proposal(code: KeyCode, board: &Board, state: &mut State) -> Todo {
         KeyCode::Char('s') => yes(p, Scope::Save, state),
         KeyCode::Char('e') if p.choices.is_none() => {
             let id = format!("{}/{}", p.bottle, p.id);
-            return Todo::Run(
+            return Action::Run(
                 ["proposals", "approve", &id, "--edit", "--against", &p.against]
                     .map(str::to_owned)
                     .to_vec(),
             );
         }
-        KeyCode::Char('d') => state.ask(Asking::Reason { proposal: p }),
+        KeyCode::Char('d') => state.ask(Prompt::Reason { proposal: p }),
         _ => {}
     }
-    Todo::Nothing
+    Action::Nothing
 }
 
 /// One key is a yes only for what is not wide.
 fn yes(p: ProposalRow, scope: Scope, state: &mut State) {
     if p.choices.is_some() {
-        state.ask(Asking::Answer { proposal: p });
+        state.ask(Prompt::Answer { proposal: p });
     } else if p.host.is_some() {
-        state.ask(Asking::Host { proposal: p, scope });
+        state.ask(Prompt::Host { proposal: p, scope });
     } else {
         state.approve(&p, scope, None, None);
     }

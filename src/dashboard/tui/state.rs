@@ -1,17 +1,13 @@
-//! What the operator has chosen and typed.
+//! What the operator has selected and typed.
 
-use std::fs::File;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
-use crate::dashboard::model::{Board, BottleRow, ProposalRow};
-use crate::launch;
-use crate::manifest::neutral;
+use super::launch_pane::LaunchPane;
+use crate::dashboard::decide;
+use crate::dashboard::model::{BottleRow, DashboardModel, ProposalRow};
+use crate::host::runtime::block_on;
 use crate::state::Roots;
-use crate::supervise::{Answer, Decide, Scope, Verdict};
+use crate::supervise::{Scope, Verdict};
 
 /// A part of the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,16 +18,16 @@ pub enum Pane {
 }
 
 /// What the main loop does for a key.
-pub enum Todo {
+pub enum Action {
     Nothing,
     Quit,
     /// `bottle …` on the whole terminal.
     Run(Vec<String>),
 }
 
-/// A line that is being typed, and what for.
+/// What is being asked, and answered on the line at the bottom.
 #[derive(Debug, Clone)]
-pub enum Asking {
+pub enum Prompt {
     /// The log's filter.
     Filter,
     /// The host of a wide proposal.
@@ -50,14 +46,6 @@ pub enum Asking {
     Help,
 }
 
-/// A launch that was started here.
-pub struct Building {
-    pub agent: String,
-    pub lines: Vec<String>,
-    out: PathBuf,
-    child: Option<Child>,
-}
-
 pub struct State {
     pub pane: Pane,
     pub bottle: usize,
@@ -65,19 +53,19 @@ pub struct State {
     /// Lines from the end.
     pub scroll: usize,
     pub filter: String,
-    pub asking: Option<Asking>,
+    pub prompt: Option<Prompt>,
     pub typed: String,
     pub note: Option<String>,
-    pub building: Option<Building>,
+    pub launch_pane: Option<LaunchPane>,
     pub colour: bool,
     pub unicode: bool,
     roots: Roots,
-    told: Sender<String>,
+    outcomes: Sender<String>,
     chosen: Option<(String, u32)>,
 }
 
 impl State {
-    pub fn new(roots: Roots, told: Sender<String>) -> Self {
+    pub fn new(roots: Roots, outcomes: Sender<String>) -> Self {
         let set = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let locale = set("LC_ALL")
             .or_else(|| set("LC_CTYPE"))
@@ -90,49 +78,49 @@ impl State {
             proposal: 0,
             scroll: 0,
             filter: String::new(),
-            asking: None,
+            prompt: None,
             typed: String::new(),
             note: None,
-            building: None,
+            launch_pane: None,
             colour: set("NO_COLOR").is_none() && set("TERM").as_deref() != Some("dumb"),
             unicode: locale.contains("utf-8") || locale.contains("utf8"),
             roots,
-            told,
+            outcomes,
             chosen: None,
         }
     }
 
-    /// After the board has changed: what was chosen stays chosen, wherever it is now.
-    pub fn look(&mut self, board: &Board) -> bool {
+    /// Follows a change of the model: what was chosen stays chosen, wherever it is now.
+    pub fn refresh(&mut self, model: &DashboardModel) -> bool {
         if let Some(at) = self
             .chosen
             .as_ref()
-            .and_then(|c| board.proposals.iter().position(|p| (&p.bottle, p.id) == (&c.0, c.1)))
+            .and_then(|c| model.proposals.iter().position(|p| (&p.bottle, p.id) == (&c.0, c.1)))
         {
             self.proposal = at;
         }
-        self.proposal = self.proposal.min(board.proposals.len().saturating_sub(1));
-        self.bottle = self.bottle.min(board.bottles.len().saturating_sub(1));
-        self.remember(board);
-        self.building.as_mut().is_some_and(Building::look)
+        self.proposal = self.proposal.min(model.proposals.len().saturating_sub(1));
+        self.bottle = self.bottle.min(model.bottles.len().saturating_sub(1));
+        self.remember(model);
+        self.launch_pane.as_mut().is_some_and(LaunchPane::refresh)
     }
 
     /// Keeps what is chosen by its name.
-    pub fn remember(&mut self, board: &Board) {
-        self.chosen = board.proposals.get(self.proposal).map(|p| (p.bottle.clone(), p.id));
+    pub fn remember(&mut self, model: &DashboardModel) {
+        self.chosen = model.proposals.get(self.proposal).map(|p| (p.bottle.clone(), p.id));
     }
 
-    pub fn chosen_proposal<'b>(&self, board: &'b Board) -> Option<&'b ProposalRow> {
-        board.proposals.get(self.proposal)
+    pub fn chosen_proposal<'m>(&self, model: &'m DashboardModel) -> Option<&'m ProposalRow> {
+        model.proposals.get(self.proposal)
     }
 
-    pub fn chosen_bottle<'b>(&self, board: &'b Board) -> Option<&'b BottleRow> {
-        board.bottles.get(self.bottle)
+    pub fn chosen_bottle<'m>(&self, model: &'m DashboardModel) -> Option<&'m BottleRow> {
+        model.bottles.get(self.bottle)
     }
 
-    pub fn ask(&mut self, asking: Asking) {
+    pub fn ask(&mut self, prompt: Prompt) {
         self.typed.clear();
-        self.asking = Some(asking);
+        self.prompt = Some(prompt);
     }
 
     /// Sends a decision; what comes of it arrives as a note. The policy is the one that the
@@ -151,103 +139,42 @@ impl State {
     }
 
     pub fn decide(&mut self, p: &ProposalRow, verdict: Verdict) {
-        let (roots, told, bottle, id) =
-            (self.roots.clone(), self.told.clone(), p.bottle.clone(), p.id);
+        let (bottle, id) = (p.bottle.clone(), p.id);
         self.note = Some(format!("deciding {bottle}/{id} …"));
-        std::thread::spawn(move || {
-            let dir = roots.bottle(&bottle);
-            let answer = dir.and_then(|dir| {
-                crate::host::runtime::block_on(launch::decide(
-                    &dir,
-                    Decide { id, via: "dashboard".into(), verdict },
-                ))
-            });
-            let _ = told.send(match answer {
-                Ok(Answer::Done { text }) => text,
-                Ok(Answer::Outdated { .. }) => format!(
-                    "the policy has changed: look at {bottle}/{id} again, nothing is decided"
-                ),
-                Ok(Answer::Refused { why, .. }) => format!("not decided: {why}"),
-                Err(e) => e.to_string(),
-            });
+        self.in_background(async move |roots| {
+            let decided = decide::decide(&roots, &bottle, id, "dashboard", verdict).await;
+            decided.unwrap_or_else(|why| format!("not decided: {why}"))
         });
     }
 
     pub fn stop(&mut self, bottle: String) {
-        let (roots, told) = (self.roots.clone(), self.told.clone());
         self.note = Some(format!("stopping {bottle} …"));
-        std::thread::spawn(move || {
-            let stopped = roots.bottle(&bottle).and_then(|dir| {
-                crate::host::runtime::block_on(launch::stop(&dir, Duration::from_secs(30)))
-            });
-            let _ = told
-                .send(stopped.map_or_else(|e| e.to_string(), |()| format!("{bottle} is stopped")));
+        self.in_background(async move |roots| {
+            let stopped = decide::stop(&roots, &bottle).await;
+            stopped.unwrap_or_else(|why| format!("not stopped: {why}"))
         });
     }
 
-    /// `bottle plan AGENT`, into the pane.
+    /// Runs `work` on a thread; its result arrives as a note.
+    fn in_background(&self, work: impl AsyncFnOnce(Roots) -> String + Send + 'static) {
+        let (roots, outcomes) = (self.roots.clone(), self.outcomes.clone());
+        std::thread::spawn(move || {
+            let text = block_on(async { Ok(work(roots).await) });
+            let _ = outcomes.send(text.unwrap_or_else(|e| e.chain()));
+        });
+    }
+
+    /// Shows what a launch of `agent` would do, and asks whether to launch it.
     pub fn plan(&mut self, agent: &str) {
-        let said = bottle(&["plan", agent]).output();
-        let text = said.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
-        let lines = String::from_utf8_lossy(&text).lines().map(neutral).collect();
-        self.building =
-            Some(Building { agent: agent.to_owned(), lines, out: PathBuf::new(), child: None });
-        self.ask(Asking::Launch { agent: agent.to_owned() });
+        self.launch_pane = Some(LaunchPane::plan(agent));
+        self.ask(Prompt::Launch { agent: agent.to_owned() });
     }
 
     /// Starts a launch that outlives the dashboard; its progress is in the pane.
     pub fn launch(&mut self, agent: &str) {
-        let out =
-            std::env::temp_dir().join(format!("bottle-launch-{}-{agent}.log", std::process::id()));
-        let started = File::options()
-            .create_new(true)
-            .append(true)
-            .open(&out)
-            .or_else(|_| File::options().append(true).open(&out))
-            .and_then(|log| {
-                let mut command = bottle(&["launch", agent, "--yes"]);
-                command
-                    .stdin(Stdio::null())
-                    .stdout(log.try_clone()?)
-                    .stderr(log)
-                    .process_group(0)
-                    .spawn()
-            });
-        match started {
-            Ok(child) => {
-                self.building = Some(Building {
-                    agent: agent.to_owned(),
-                    lines: Vec::new(),
-                    out,
-                    child: Some(child),
-                })
-            }
+        match LaunchPane::launch(agent) {
+            Ok(pane) => self.launch_pane = Some(pane),
             Err(e) => self.note = Some(format!("cannot launch {agent}: {e}")),
         }
-    }
-}
-
-fn bottle(args: &[&str]) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap_or_else(|_| "bottle".into()));
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-impl Building {
-    fn look(&mut self) -> bool {
-        let Some(child) = &mut self.child else { return false };
-        let ended = child.try_wait().ok().flatten();
-        let text = std::fs::read(&self.out).unwrap_or_default();
-        let text =
-            String::from_utf8_lossy(&text[text.len().saturating_sub(16 << 10)..]).into_owned();
-        let mut lines: Vec<String> = text.lines().map(neutral).collect();
-        if let Some(status) = ended {
-            lines.push(format!("({} has ended: {status})", self.agent));
-            self.child = None;
-            let _ = std::fs::remove_file(&self.out);
-        }
-        let changed = lines != self.lines;
-        self.lines = lines;
-        changed
     }
 }

@@ -8,28 +8,28 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::Color;
 
-use super::state::{Asking, Pane, State, Todo};
+use super::state::{Action, Pane, Prompt, State};
 use super::{draw, keys};
-use crate::dashboard::model::{Board, BottleRow, LogLine, ProposalRow};
-use crate::state::Roots;
+use crate::dashboard::model::{BottleRow, DashboardModel, LogLine, ProposalRow};
+use crate::state::{BottleState, Roots};
 
-fn world() -> (Board, State) {
+fn fixture() -> (DashboardModel, State) {
     let home = tempfile::tempdir().unwrap();
     let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
-    let mut board = Board::new(roots.clone());
+    let mut model = DashboardModel::new(roots.clone());
     let bottle = |n: usize| BottleRow {
         name: format!("bottle-{n}"),
         agent: "claude".into(),
         engine: "qemu".into(),
-        state: "running",
+        state: BottleState::Running,
         started_ms: crate::state::now_ms(),
         cpu: 3.0,
         memory: 237 << 20,
         pending: usize::from(n == 0),
     };
-    board.bottles = (0..20).map(bottle).collect();
-    board.proposals = (0..30).map(proposal).collect();
-    board.lines = (0..500)
+    model.bottles = (0..20).map(bottle).collect();
+    model.proposals = (0..30).map(proposal).collect();
+    model.lines = (0..500)
         .map(|n| LogLine {
             bottle: "bottle-0".into(),
             text: format!("2026 DENY  GET a.test/{n} ↑1 B ↓2 B …"),
@@ -37,8 +37,8 @@ fn world() -> (Board, State) {
         .collect();
     let mut state = State::new(roots, mpsc::channel().0);
     (state.colour, state.unicode) = (true, true);
-    state.look(&board);
-    (board, state)
+    state.refresh(&model);
+    (model, state)
 }
 
 fn proposal(n: u32) -> ProposalRow {
@@ -65,9 +65,9 @@ fn proposal(n: u32) -> ProposalRow {
     }
 }
 
-fn screen(size: (u16, u16), board: &Board, state: &mut State) -> Buffer {
+fn screen(size: (u16, u16), model: &DashboardModel, state: &mut State) -> Buffer {
     let mut screen = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
-    screen.draw(|frame| draw::draw(frame, board, state)).unwrap();
+    screen.draw(|frame| draw::draw(frame, model, state)).unwrap();
     screen.backend().buffer().clone()
 }
 
@@ -78,8 +78,8 @@ fn text(buffer: &Buffer) -> Vec<String> {
 
 #[test]
 fn eighty_by_twenty_four_shows_all_three_panes_the_change_and_the_keys() {
-    let (board, mut state) = world();
-    let lines = text(&screen((80, 24), &board, &mut state));
+    let (model, mut state) = fixture();
+    let lines = text(&screen((80, 24), &model, &mut state));
     let all = lines.join("\n");
     for want in [
         "1 bottles",
@@ -96,14 +96,14 @@ fn eighty_by_twenty_four_shows_all_three_panes_the_change_and_the_keys() {
         assert!(all.contains(want), "{want}:\n{all}");
     }
     assert!(lines[23].contains("a approve") && lines[23].contains("q quit"), "{all}");
-    state.ask(Asking::Help);
-    let help = text(&screen((80, 24), &board, &mut state)).join("\n");
+    state.ask(Prompt::Help);
+    let help = text(&screen((80, 24), &model, &mut state)).join("\n");
     assert!(help.contains("n  launch an agent") && help.contains("for one request"), "{help}");
 }
 
 #[test]
 fn any_size_is_drawn_and_what_is_chosen_stays_in_sight() {
-    let (board, mut state) = world();
+    let (model, mut state) = fixture();
     for size in [
         (1, 1),
         (2, 40),
@@ -117,17 +117,17 @@ fn any_size_is_drawn_and_what_is_chosen_stays_in_sight() {
         (80, 24),
     ] {
         for pane in [Pane::Bottles, Pane::Proposals, Pane::Log] {
-            for asking in [
+            for prompt in [
                 None,
-                Some(Asking::Help),
-                Some(Asking::Host {
+                Some(Prompt::Help),
+                Some(Prompt::Host {
                     proposal: proposal(1),
                     scope: crate::supervise::Scope::Launch,
                 }),
             ] {
-                (state.pane, state.proposal, state.bottle, state.asking) = (pane, 29, 19, asking);
-                let lines = text(&screen(size, &board, &mut state)).join("\n");
-                if size.0 >= 80 && size.1 >= 24 && state.asking.is_none() {
+                (state.pane, state.proposal, state.bottle, state.prompt) = (pane, 29, 19, prompt);
+                let lines = text(&screen(size, &model, &mut state)).join("\n");
+                if size.0 >= 80 && size.1 >= 24 && state.prompt.is_none() {
                     assert!(lines.contains("bottle-0/1 "), "{size:?} {pane:?}\n{lines}");
                     assert!(
                         pane != Pane::Bottles || lines.contains("bottle-19"),
@@ -141,13 +141,13 @@ fn any_size_is_drawn_and_what_is_chosen_stays_in_sight() {
 
 #[test]
 fn without_colour_every_mark_is_a_character_and_without_unicode_all_is_ascii() {
-    let (board, mut state) = world();
-    let coloured = screen((80, 24), &board, &mut state);
+    let (model, mut state) = fixture();
+    let coloured = screen((80, 24), &model, &mut state);
     assert!(coloured.content.iter().any(|c| c.fg == Color::Red), "with colour there is some");
     (state.colour, state.unicode) = (false, false);
     for pane in [Pane::Bottles, Pane::Proposals, Pane::Log] {
         state.pane = pane;
-        let plain = screen((80, 24), &board, &mut state);
+        let plain = screen((80, 24), &model, &mut state);
         assert!(plain.content.iter().all(|c| c.fg == Color::Reset && c.bg == Color::Reset));
         assert!(plain.content.iter().all(|c| c.symbol().is_ascii()), "{:?}", text(&plain));
         let all = text(&plain).join("\n");
@@ -161,16 +161,16 @@ fn without_colour_every_mark_is_a_character_and_without_unicode_all_is_ascii() {
 
 #[test]
 fn one_key_approves_nothing_wide_and_esc_decides_nothing() {
-    let (board, mut state) = world();
-    let mut press = |code| keys::key(KeyEvent::new(code, KeyModifiers::NONE), &board, &mut state);
+    let (model, mut state) = fixture();
+    let mut press = |code| keys::key(KeyEvent::new(code, KeyModifiers::NONE), &model, &mut state);
     press(KeyCode::Down);
     for yes in ['a', 'o', 'h', 's'] {
         press(KeyCode::Char(yes));
         press(KeyCode::Esc);
     }
     press(KeyCode::Char('a'));
-    assert!(matches!(press(KeyCode::Char('y')), Todo::Nothing));
-    assert!(matches!(&state.asking, Some(Asking::Host { .. })), "it still asks");
+    assert!(matches!(press(KeyCode::Char('y')), Action::Nothing));
+    assert!(matches!(&state.prompt, Some(Prompt::Host { .. })), "it still asks");
     assert_eq!(
         (state.typed.as_str(), state.note.as_deref()),
         ("y", None),
@@ -180,17 +180,17 @@ fn one_key_approves_nothing_wide_and_esc_decides_nothing() {
 
 #[test]
 fn the_chosen_one_stays_chosen_when_others_come_and_a_closed_one_takes_no_key() {
-    let (mut board, mut state) = world();
+    let (mut model, mut state) = fixture();
     state.proposal = 2;
-    state.remember(&board);
-    let chosen = board.proposals[2].id;
-    board.proposals.insert(0, ProposalRow { id: 99, ..proposal(0) });
-    state.look(&board);
-    assert_eq!(board.proposals[state.proposal].id, chosen);
-    board.proposals[state.proposal].open = false;
-    keys::key(KeyEvent::new(KeyCode::Char('a'), KeyModifiers::NONE), &board, &mut state);
+    state.remember(&model);
+    let chosen = model.proposals[2].id;
+    model.proposals.insert(0, ProposalRow { id: 99, ..proposal(0) });
+    state.refresh(&model);
+    assert_eq!(model.proposals[state.proposal].id, chosen);
+    model.proposals[state.proposal].open = false;
+    keys::key(KeyEvent::new(KeyCode::Char('a'), KeyModifiers::NONE), &model, &mut state);
     assert!(
-        state.asking.is_none() && state.note.is_none(),
+        state.prompt.is_none() && state.note.is_none(),
         "what another took the place of is not approved by a late key"
     );
 }

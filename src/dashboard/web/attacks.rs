@@ -8,26 +8,28 @@ use tokio::net::UnixListener;
 
 use super::*;
 use crate::launch::Request as Control;
+use crate::supervise::DecisionOutcome;
 
 #[path = "../../../tests/attacks/supervise/page.rs"]
 mod table;
 use table::{CASES, Case};
 
-const ALL: [Guard; 6] =
-    [Guard::Host, Guard::Origin, Guard::Key, Guard::Once, Guard::Type, Guard::Size];
+const ALL: [Check; 6] =
+    [Check::Host, Check::Origin, Check::Key, Check::Once, Check::Type, Check::Size];
 
 /// Status and text of what comes back for `request` from a page that was logged in to.
-async fn answer(request: &str, off: &[Guard]) -> (u16, String) {
+async fn answer(request: &str, off: &[Check]) -> (u16, String) {
     let home = tempfile::tempdir().unwrap();
     let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
     let dir = roots.bottle("worker").unwrap();
-    crate::state::private_dir(dir.runtime()).unwrap();
+    crate::host::fs::private_dir(dir.runtime()).unwrap();
     let orchestrator = UnixListener::bind(dir.control_socket()).unwrap();
     let says_yes = async {
         while let Ok((mut client, _)) = orchestrator.accept().await {
             // A stop is answered by the end of the connection.
             if let Ok(Control::Decide(_)) = read_header(&mut client, 1 << 20).await {
-                let _ = write_header(&mut client, &Answer::Done { text: "yes".into() }).await;
+                let _ =
+                    write_header(&mut client, &DecisionOutcome::Done { text: "yes".into() }).await;
             }
         }
     };
@@ -35,13 +37,13 @@ async fn answer(request: &str, off: &[Guard]) -> (u16, String) {
     let port = listener.local_addr().unwrap().port();
     let (session, token) = Session::new().unwrap();
     let key =
-        session.buy(&token, off.is_empty() || !off.contains(&Guard::Once)).unwrap().to_owned();
+        session.exchange(&token, off.is_empty() || !off.contains(&Check::Once)).unwrap().to_owned();
     let site = Rc::new(Site {
         port,
         roots,
         session,
-        guards: Checks::without(off),
-        shots: watch::Sender::default(),
+        checks: Checks::without(off),
+        snapshots: watch::Sender::default(),
     });
     let decision = r#"{"bottle":"worker","id":3,"verdict":{"deny":{"reason":null}}}"#;
     let whole = |body: String| format!("content-length: {}\r\n\r\n{body}", body.len());
@@ -70,7 +72,7 @@ async fn answer(request: &str, off: &[Guard]) -> (u16, String) {
     };
     let said = tokio::task::LocalSet::new()
         .run_until(async {
-            tokio::select! { said = client => said, () = says_yes => unreachable!(), () = serve(&site, listener) => unreachable!() }
+            tokio::select! { said = client => said, () = says_yes => unreachable!(), () = accept(&site, listener) => unreachable!() }
         })
         .await;
     (said.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0), said)
@@ -85,7 +87,7 @@ async fn no_request_but_the_pages_own_gets_anything_and_each_would_without_its_g
         let shut = answer(request, &[]).await;
         assert!(shut.0 == *want && !decides(&shut), "{name}: {shut:?}");
         assert!(!shut.1.to_lowercase().contains("access-control-allow"), "{name}: {shut:?}");
-        let guards: Vec<Guard> = guards
+        let guards: Vec<Check> = guards
             .iter()
             .map(|name| *ALL.iter().find(|g| format!("{g:?}") == *name).unwrap())
             .collect();

@@ -1,8 +1,8 @@
-//! `bottle web`: the dashboard's three views in a browser on this machine.
+//! The dashboard's three views in a browser on this machine.
 //!
-//! No cookie and so no request forgery: the page has the session's key in its own storage and sends
-//! it with each request. The URL that is printed holds, behind `#`, a token that buys that key
-//! once. Nothing but the key opens `/events` and `/decide`.
+//! There is no cookie, so no request can be forged: the page keeps the session's key in its own
+//! storage and sends it with each request. The printed URL contains, behind `#`, a one-time token
+//! that is exchanged for that key. Only the key gives access to `/events`, `/decide` and `/stop`.
 
 #[cfg(test)]
 mod attacks;
@@ -28,42 +28,29 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-use super::model::{Board, LogLine};
+use super::decide;
+use super::model::{DashboardModel, LogLine};
 use crate::checks::Checks;
-use crate::error::{Context, Kind, Result};
-use crate::host::stderr::say;
-use crate::launch;
+use crate::error::{Context, ErrorKind, Result};
+use crate::host::stderr::note;
 use crate::state::Roots;
-use crate::supervise::{Answer, Decide, Verdict};
+use crate::supervise::Verdict;
 use session::Session;
 
-/// How often files are looked at while somebody watches, and every how many looks processor and
-/// memory are measured.
-const LOOK: Duration = Duration::from_millis(250);
-const MEASURE: u32 = 12;
-/// Connections at once; more wait.
-const CONNECTIONS: usize = 32;
-/// Largest body, bytes.
-const BODY: usize = 16 << 10;
-/// Longest time for a teardown.
-const STOPPED: Duration = Duration::from_secs(30);
-/// Lines that a page gets at first.
-const LINES: usize = 1000;
-
-/// Serve the dashboard to a browser on this machine.
-///
-/// The URL that is printed works once: open it in the browser that is to decide. Another one: start
-/// this again.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// Port on 127.0.0.1 (default: a free one).
-    #[arg(long, default_value_t = 0)]
-    port: u16,
-}
+/// How often files are read again while somebody watches.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(250);
+/// After how many refreshes processor time and memory are measured again.
+const REFRESHES_PER_MEASURE: u32 = 12;
+/// Connections at once; more of them wait.
+const MAX_CONNECTIONS: usize = 32;
+/// Largest body of a request, in bytes.
+const MAX_BODY_BYTES: usize = 16 << 10;
+/// Log lines that a page gets at first.
+const INITIAL_LINES: usize = 1000;
 
 /// What stands between other pages and programs, and a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Guard {
+enum Check {
     /// A name that leads here is not ours.
     Host,
     /// Another page must not ask.
@@ -74,7 +61,7 @@ enum Guard {
     Once,
     /// A form of another page cannot have our type.
     Type,
-    /// [`BODY`].
+    /// [`MAX_BODY_BYTES`].
     Size,
 }
 
@@ -82,7 +69,7 @@ type Reply = Response<BoxBody<Bytes, Infallible>>;
 
 /// What pages show now.
 #[derive(Default)]
-struct Shot {
+struct Snapshot {
     state: Value,
     lines: Vec<LogLine>,
     written: u64,
@@ -92,64 +79,58 @@ struct Site {
     port: u16,
     roots: Roots,
     session: Session,
-    guards: Checks<Guard>,
-    shots: watch::Sender<Arc<Shot>>,
+    checks: Checks<Check>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
 }
 
-impl Args {
-    pub(crate) fn run(&self) -> Result<u8> {
-        let roots = Roots::from_environment()?;
-        crate::host::runtime::block_on(async {
-            let what = || format!("cannot listen on 127.0.0.1:{}", self.port);
-            let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))
-                .await
-                .context(Kind::Usage, what)?;
-            let port = listener.local_addr().context(Kind::Internal, what)?.port();
-            let (session, token) = Session::new()?;
-            let site = Rc::new(Site {
-                port,
-                roots,
-                session,
-                guards: Checks::on(),
-                shots: watch::Sender::default(),
-            });
-            println!("http://127.0.0.1:{port}/#{token}");
-            say("bottle: open it in a browser on this machine; it works once. Ctrl-C ends this.");
-            let local = tokio::task::LocalSet::new();
-            local.run_until(async { tokio::join!(look(&site), serve(&site, listener)) }).await;
-            Ok(0)
-        })
-    }
+/// Serves the dashboard on `port` of 127.0.0.1 (0: a free one), and prints the URL.
+///
+/// # Errors
+/// `Usage` when the port cannot be used.
+pub(crate) async fn serve(roots: Roots, port: u16) -> Result<()> {
+    let what = || format!("cannot listen on 127.0.0.1:{port}");
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .await
+        .context(ErrorKind::Usage, what)?;
+    let port = listener.local_addr().context(ErrorKind::Internal, what)?.port();
+    let (session, token) = Session::new()?;
+    let snapshots = watch::Sender::default();
+    let site = Rc::new(Site { port, roots, session, checks: Checks::on(), snapshots });
+    println!("http://127.0.0.1:{port}/#{token}");
+    note("bottle: open it in a browser on this machine; it works once. Ctrl-C ends this.");
+    let local = tokio::task::LocalSet::new();
+    local.run_until(async { tokio::join!(refresh(&site), accept(&site, listener)) }).await;
+    Ok(())
 }
 
-/// Keeps the shot up to date while there is somebody to see it.
-async fn look(site: &Site) {
-    let mut board = Board::new(site.roots.clone());
+/// Keeps the snapshot up to date while somebody watches.
+async fn refresh(site: &Site) {
+    let mut model = DashboardModel::new(site.roots.clone());
     let mut n: u32 = 0;
     loop {
-        if site.shots.receiver_count() > 0 {
-            match board.look(n % MEASURE == 0) {
+        if site.snapshots.receiver_count() > 0 {
+            match model.refresh(n % REFRESHES_PER_MEASURE == 0) {
                 Ok(false) => {}
                 Ok(true) => {
-                    let skip = board.lines.len().saturating_sub(LINES);
-                    let lines = board.lines.iter().skip(skip).cloned().collect();
-                    let state = json!({ "bottles": board.bottles, "proposals": board.proposals });
-                    site.shots.send_replace(Arc::new(Shot {
+                    let skip = model.lines.len().saturating_sub(INITIAL_LINES);
+                    let lines = model.lines.iter().skip(skip).cloned().collect();
+                    let state = json!({ "bottles": model.bottles, "proposals": model.proposals });
+                    site.snapshots.send_replace(Arc::new(Snapshot {
                         state,
                         lines,
-                        written: board.written,
+                        written: model.written,
                     }));
                 }
-                Err(e) => tracing::warn!("{e}"),
+                Err(e) => tracing::warn!("{e:#}"),
             }
             n = n.wrapping_add(1);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(REFRESH_INTERVAL).await;
     }
 }
 
-async fn serve(site: &Rc<Site>, listener: TcpListener) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+async fn accept(site: &Rc<Site>, listener: TcpListener) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     while let Ok(slot) = slots.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -159,7 +140,7 @@ async fn serve(site: &Rc<Site>, listener: TcpListener) {
                     drop(slot);
                 });
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await, // out of descriptors; a pause, not a hope
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await, // no descriptor is free; some may be soon
         }
     }
 }
@@ -167,7 +148,7 @@ async fn serve(site: &Rc<Site>, listener: TcpListener) {
 async fn connection(site: Rc<Site>, stream: TcpStream) {
     let service = service_fn(|request| {
         let site = site.clone();
-        async move { Ok::<_, Infallible>(guarded(site.answer(request).await)) }
+        async move { Ok::<_, Infallible>(with_security_headers(site.answer(request).await)) }
     });
     let mut builder = http1::Builder::new();
     builder
@@ -179,8 +160,8 @@ async fn connection(site: Rc<Site>, stream: TcpStream) {
     }
 }
 
-/// What every answer says: no content but our own, nowhere else, kept by nobody.
-const HEADERS: [(&str, &str); 8] = [
+/// Sent with every response: only our own content, framed by nobody, kept in no cache.
+const SECURITY_HEADERS: [(&str, &str); 8] = [
     (
         "content-security-policy",
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
@@ -195,8 +176,8 @@ const HEADERS: [(&str, &str); 8] = [
     ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
 ];
 
-fn guarded(mut reply: Reply) -> Reply {
-    for (name, value) in HEADERS {
+fn with_security_headers(mut reply: Reply) -> Reply {
+    for (name, value) in SECURITY_HEADERS {
         reply.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     reply
@@ -208,6 +189,15 @@ fn content(kind: &'static str, text: impl Into<Bytes>) -> Reply {
     reply
 }
 
+/// What was done, or why not, for the page's status line.
+fn outcome(outcome: Result<String, String>) -> Reply {
+    let text = match outcome {
+        Ok(done) => json!({ "done": done }),
+        Err(refused) => json!({ "refused": refused }),
+    };
+    content("application/json", text.to_string())
+}
+
 fn refuse(status: StatusCode, why: &'static str) -> Reply {
     let mut reply = content("text/plain; charset=utf-8", why);
     *reply.status_mut() = status;
@@ -216,13 +206,13 @@ fn refuse(status: StatusCode, why: &'static str) -> Reply {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Login {
+struct LoginRequest {
     token: String,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Deciding {
+struct DecideRequest {
     bottle: String,
     id: u32,
     verdict: Verdict,
@@ -230,7 +220,7 @@ struct Deciding {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stopping {
+struct StopRequest {
     bottle: String,
 }
 
@@ -247,7 +237,7 @@ impl Site {
                 .collect::<Vec<_>>()
         };
         let hosts = [format!("127.0.0.1:{}", self.port), format!("localhost:{}", self.port)];
-        if self.guards.enabled(Guard::Host)
+        if self.checks.enabled(Check::Host)
             && !matches!(of(HOST)[..], [host] if hosts.iter().any(|h| h == host))
         {
             return refuse(
@@ -255,13 +245,13 @@ impl Site {
                 "this is not the name of this server\n",
             );
         }
-        if self.guards.enabled(Guard::Origin)
+        if self.checks.enabled(Check::Origin)
             && of(ORIGIN).iter().any(|o| !hosts.iter().any(|h| *o == format!("http://{h}")))
         {
             return refuse(StatusCode::FORBIDDEN, "another page must not ask\n");
         }
         let opened =
-            self.session.is_opened_by(request.headers()) || !self.guards.enabled(Guard::Key);
+            self.session.is_opened_by(request.headers()) || !self.checks.enabled(Check::Key);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         match (&method, path.as_str()) {
             (&Method::GET, "/") => content("text/html; charset=utf-8", include_str!("page.html")),
@@ -283,11 +273,11 @@ impl Site {
     }
 
     async fn login(&self, request: Request<Incoming>) -> Reply {
-        let bought = self
-            .read::<Login>(request)
+        let key = self
+            .read::<LoginRequest>(request)
             .await
-            .map(|login| self.session.buy(&login.token, self.guards.enabled(Guard::Once)));
-        match bought {
+            .map(|login| self.session.exchange(&login.token, self.checks.enabled(Check::Once)));
+        match key {
             Ok(Some(key)) => content("application/json", json!({ "key": key }).to_string()),
             Ok(None) => refuse(
                 StatusCode::FORBIDDEN,
@@ -299,43 +289,24 @@ impl Site {
 
     fn events(&self) -> Reply {
         let mut reply =
-            Response::new(BoxBody::new(StreamBody::new(events(self.shots.subscribe()))));
+            Response::new(BoxBody::new(StreamBody::new(events(self.snapshots.subscribe()))));
         reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         reply
     }
 
     async fn decide(&self, request: Request<Incoming>) -> Reply {
-        let Deciding { bottle, id, verdict } = match self.read(request).await {
+        let DecideRequest { bottle, id, verdict } = match self.read(request).await {
             Ok(deciding) => deciding,
             Err(refused) => return refused,
         };
-        let answer = match self.roots.bottle(&bottle) {
-            Ok(dir) => launch::decide(&dir, Decide { id, via: "web".into(), verdict }).await,
-            Err(e) => Err(e),
-        };
-        let text = match answer {
-            Ok(Answer::Done { text }) => json!({ "done": text }),
-            Ok(Answer::Outdated { .. }) => {
-                json!({ "refused": "the policy has changed: look again, nothing is decided" })
-            }
-            Ok(Answer::Refused { why, .. }) => json!({ "refused": why }),
-            Err(e) => json!({ "refused": e.to_string() }),
-        };
-        content("application/json", text.to_string())
+        outcome(decide::decide(&self.roots, &bottle, id, "web", verdict).await)
     }
 
     async fn stop(&self, request: Request<Incoming>) -> Reply {
-        let stopped =
-            match self.read::<Stopping>(request).await.map(|s| self.roots.bottle(&s.bottle)) {
-                Ok(Ok(dir)) => {
-                    launch::stop(&dir, STOPPED).await.map(|()| format!("{} is stopped", dir.slug()))
-                }
-                Ok(Err(e)) => Err(e),
-                Err(refused) => return refused,
-            };
-        let text = stopped
-            .map_or_else(|e| json!({ "refused": e.to_string() }), |text| json!({ "done": text }));
-        content("application/json", text.to_string())
+        match self.read::<StopRequest>(request).await {
+            Ok(StopRequest { bottle }) => outcome(decide::stop(&self.roots, &bottle).await),
+            Err(refused) => refused,
+        }
     }
 
     async fn read<T: serde::de::DeserializeOwned>(
@@ -344,12 +315,12 @@ impl Site {
     ) -> Result<T, Reply> {
         let bad = |_| refuse(StatusCode::BAD_REQUEST, "this is no request of our page\n");
         // A form of another page cannot have this type without asking first.
-        if self.guards.enabled(Guard::Type)
+        if self.checks.enabled(Check::Type)
             && request.headers().get(CONTENT_TYPE).is_none_or(|t| t != "application/json")
         {
             return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "application/json only\n"));
         }
-        let most = if self.guards.enabled(Guard::Size) { BODY } else { usize::MAX };
+        let most = if self.checks.enabled(Check::Size) { MAX_BODY_BYTES } else { usize::MAX };
         if request.body().size_hint().lower() > most as u64 {
             return Err(bad(String::new()));
         }
@@ -365,20 +336,23 @@ impl Site {
 
 /// Server-sent events: the state when it has changed, and lines that are new.
 fn events(
-    shots: watch::Receiver<Arc<Shot>>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
 ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
-    stream::unfold((shots, None::<Arc<Shot>>), |(mut shots, before)| async move {
+    stream::unfold((snapshots, None::<Arc<Snapshot>>), |(mut snapshots, before)| async move {
         if before.is_some() {
             // A comment now and then: a page that is gone is noticed.
-            match tokio::time::timeout(Duration::from_secs(15), shots.changed()).await {
+            match tokio::time::timeout(Duration::from_secs(15), snapshots.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return None,
                 Err(_) => {
-                    return Some((Ok(Frame::data(Bytes::from_static(b":\n\n"))), (shots, before)));
+                    return Some((
+                        Ok(Frame::data(Bytes::from_static(b":\n\n"))),
+                        (snapshots, before),
+                    ));
                 }
             }
         }
-        let now = shots.borrow_and_update().clone();
+        let now = snapshots.borrow_and_update().clone();
         let was = before.as_ref().map_or(0, |b| b.written);
         let new = usize::try_from(now.written.saturating_sub(was))
             .unwrap_or(usize::MAX)
@@ -391,6 +365,6 @@ fn events(
             text +=
                 &format!("event: lines\ndata: {}\n\n", json!(now.lines[now.lines.len() - new..]));
         }
-        Some((Ok(Frame::data(Bytes::from(text))), (shots, Some(now))))
+        Some((Ok(Frame::data(Bytes::from(text))), (snapshots, Some(now))))
     })
 }

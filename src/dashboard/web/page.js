@@ -137,7 +137,11 @@ function proposal(p) {
   return article;
 }
 
-const age = (ms) => { const s = Math.max(0, (Date.now() - ms) / 1000); return s < 60 ? `${s | 0}s` : s < 3600 ? `${(s / 60) | 0}m` : `${(s / 3600) | 0}h`; };
+// As `humanize::age` has it.
+function age(ms) {
+  const s = Math.max(0, (Date.now() - ms) / 1000);
+  return s < 60 ? `${s | 0}s` : s < 3600 ? `${(s / 60) | 0}m` : s < 86400 ? `${(s / 3600) | 0}h` : `${(s / 86400) | 0}d`;
+}
 
 let rowsShown = "";
 
@@ -148,8 +152,9 @@ function bottles(all) {
   const rows = all.map((b) => {
     const row = make("tr");
     row.append(...[b.name, b.state, b.engine, age(b.started_ms), `${b.cpu}%`, b.memory ? `${Math.round(b.memory / 1048576)} MiB` : "–"].map((t) => make("td", t)));
-    const alive = !["exited", "crashed"].includes(b.state), cell = make("td");
-    row.append(make("td", alive ? `bottle exec ${b.name} -- bash` : ""), cell);
+    const alive = ["starting", "running", "stopping"].includes(b.state), cell = make("td");
+    const command = alive ? `bottle exec ${b.name} -- bash` : b.state === "stopped" ? `bottle resume ${b.name}` : "";
+    row.append(make("td", command), cell);
     if (alive) {
       const button = make("button", "Stop", "stop");
       button.type = "button";
@@ -167,7 +172,7 @@ function state(now) {
   const text = JSON.stringify(now.proposals);
   if (text !== shown) { // so that a button keeps its focus
     shown = text;
-    $("proposals").replaceChildren(...(now.proposals.length ? now.proposals.map(proposal) : [make("p", "nobody asks for anything")]));
+    $("proposals").replaceChildren(...(now.proposals.length ? now.proposals.map(proposal) : [make("p", "no agent asks for anything")]));
   }
   const open = now.proposals.filter((p) => p.open).length;
   document.title = open ? `(${open}) bot-bottle` : "bot-bottle";

@@ -1,4 +1,5 @@
-//! Who may see and decide: whoever has the key, which the token of the printed URL buys once.
+//! Who may see and decide: whoever has the session's key. The one-time token of the printed URL is
+//! exchanged for it.
 
 use std::cell::RefCell;
 
@@ -6,27 +7,27 @@ use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, ErrorKind, Result};
 
 /// One browser's session.
 pub(super) struct Session {
     /// Hash of the token, until it is used.
     token: RefCell<Option<[u8; 32]>>,
-    /// The key that it buys.
+    /// The key that the token is exchanged for.
     key: String,
 }
 
 impl Session {
-    /// A session, and the token for it.
+    /// A session, and its one-time token.
     pub(super) fn new() -> Result<(Self, String)> {
         let (token, key) = (random()?, random()?);
         Ok((Self { token: RefCell::new(Some(hash(&token))), key }, token))
     }
 
-    /// The key, for the right token; it is `once` that it works.
-    pub(super) fn buy(&self, token: &str, once: bool) -> Option<&str> {
+    /// The key, for the right token. With `once`, the token works no second time.
+    pub(super) fn exchange(&self, token: &str, once: bool) -> Option<&str> {
         let mut kept = self.token.borrow_mut();
-        // Hashes are compared, so that time says nothing about the token.
+        // Hashes are compared, so that the time it takes reveals nothing about the token.
         let right = kept.is_some_and(|t| t == hash(token));
         if right && once {
             *kept = None;
@@ -34,7 +35,7 @@ impl Session {
         right.then_some(self.key.as_str())
     }
 
-    /// Whether a request has the key: `Authorization: Bearer KEY`, once.
+    /// True when a request has the key: exactly one `Authorization: Bearer KEY`.
     pub(super) fn is_opened_by(&self, headers: &HeaderMap) -> bool {
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let (first, more) = (given.next(), given.next());
@@ -45,7 +46,7 @@ impl Session {
 
 fn random() -> Result<String> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).context(Kind::Internal, || "no randomness".into())?;
+    getrandom::fill(&mut bytes).context(ErrorKind::Internal, || "no randomness".into())?;
     Ok(hex::encode(bytes))
 }
 
@@ -58,11 +59,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_buys_the_key_once_and_only_the_key_opens() {
+    fn a_token_is_exchanged_for_the_key_once() {
         let (session, token) = Session::new().unwrap();
-        assert_eq!(session.buy("wrong", true), None);
-        let key = session.buy(&token, true).unwrap().to_owned();
-        assert_eq!(session.buy(&token, true), None, "once");
+        assert_eq!(session.exchange("wrong", true), None);
+        let key = session.exchange(&token, true).unwrap().to_owned();
+        assert_eq!(session.exchange(&token, true), None, "once");
         let with = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {

@@ -1,21 +1,21 @@
-//! The table of tests/attacks/supervise/desk.rs: each attack fails, and works without the guard
+//! The table of tests/attacks/supervise/broker.rs: each attack fails, and works without the guard
 //! that stops it.
 
 use bottle_policy::UntrustedText;
 
-use super::world;
+use super::fixture;
 use super::*;
 
-#[path = "../../../tests/attacks/supervise/desk.rs"]
+#[path = "../../../tests/attacks/supervise/broker.rs"]
 mod table;
 use table::{CASES, Case};
 
 #[test]
-fn each_attack_on_the_desk_fails_and_works_without_its_guard() {
+fn each_attack_on_the_broker_fails_and_works_without_its_check() {
     let wrong: Vec<String> = CASES
         .iter()
         .filter_map(|Case(name, guard, also, attack)| {
-            let worked = |off: &[Guard]| attack(&mut world::World::new(off));
+            let worked = |off: &[Check]| attack(&mut fixture::World::new(off));
             match (
                 worked(&[]),
                 also.is_empty() || !worked(also),

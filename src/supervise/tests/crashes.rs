@@ -1,9 +1,9 @@
 //! What is left when the orchestrator dies between two steps of a decision: the change is made, or
 //! it is asked again, and never both.
 
-use super::world::{Daemons, MANIFEST, World, Yes, branch, plain, route};
+use super::fixture::{Daemons, MANIFEST, World, Yes, branch, plain, route};
 use super::*;
-use crate::live_policy::InForce;
+use crate::live_policy::LivePolicy;
 use bottle_policy::{Push, Stale, UntrustedText};
 
 const STEPS: [Step; 4] = [Step::Recorded, Step::Decided, Step::InForce, Step::Done];
@@ -115,7 +115,7 @@ fn what_was_for_the_launch_ends_with_it_wherever_the_orchestrator_dies() {
                     found, shown,
                     "{ask:?} {step:?}: what is shown of it is what becomes of it"
                 );
-                let over = found.decision.as_ref().is_some_and(|d| d.effect == Effect::Over);
+                let over = found.decision.as_ref().is_some_and(|d| d.effect == Effect::Expired);
                 assert!(
                     over || (step == Step::Recorded && found.state == ProposalState::Expired),
                     "{step:?} {found:?}"
@@ -127,7 +127,7 @@ fn what_was_for_the_launch_ends_with_it_wherever_the_orchestrator_dies() {
                 assert!(again > id, "the agent asks anew");
                 let verdict = w.verdict(again, Yes::default());
                 assert!(
-                    matches!(w.decide(again, verdict), Ok(Answer::Done { .. })),
+                    matches!(w.decide(again, verdict), Ok(DecisionOutcome::Done { .. })),
                     "{:?}",
                     w.on_disk(again)
                 );
@@ -169,25 +169,28 @@ fn who_asks_and_dies_has_decided_once() {
     let (drafts, arriving) = mpsc::channel(1);
     let (decisions, deciding) = mpsc::channel(4);
     let (end, ending) = oneshot::channel();
-    let decide = |verdict: Verdict| Decide { id, via: "cli".into(), verdict };
+    let request = |verdict: Verdict, outcome| {
+        let decide = Decide { id, via: "cli".into(), verdict };
+        DecisionRequest { decide, uid: 0, outcome }
+    };
     w.runtime.block_on(async {
-        work.guards = Checks::on();
-        let desk = work.run(arriving, deciding, ending);
+        work.checks = Checks::on();
+        let broker = run(work, arriving, deciding, ending);
         let operators = async {
             let (gone, answer) = oneshot::channel();
             drop(answer); // its program was killed after it had asked
-            decisions.send((decide(verdict.clone()), 0, gone)).await.unwrap();
+            decisions.send(request(verdict.clone(), gone)).await.unwrap();
             for verdict in [verdict.clone(), Verdict::Deny { reason: None }] {
                 let (sender, answer) = oneshot::channel();
-                decisions.send((decide(verdict), 0, sender)).await.unwrap();
-                let Answer::Refused { why, .. } = answer.await.unwrap() else {
+                decisions.send(request(verdict, sender)).await.unwrap();
+                let DecisionOutcome::Refused { why, .. } = answer.await.unwrap() else {
                     panic!("decided twice")
                 };
                 assert!(why.contains("approved already, by"), "{why}");
             }
             end.send(()).unwrap();
         };
-        tokio::join!(desk, operators);
+        tokio::join!(broker, operators);
     });
     drop(drafts);
     assert!(w.policies().routes.routes.iter().any(|r| r.host.as_str() == "a.test"));
@@ -204,7 +207,9 @@ fn what_a_daemon_refuses_or_does_not_answer_is_open_again() {
             let before = w.policies();
             w.daemons(how);
             let verdict = w.verdict(id, Yes { scope: Some(Scope::Save), ..Yes::default() });
-            let Err((why, _)) = w.decide(id, verdict) else { panic!("{how:?}: in force") };
+            let Err(Rejection { reason: why, .. }) = w.decide(id, verdict) else {
+                panic!("{how:?}: in force")
+            };
             assert!(why.contains("is open again"), "{why}");
             assert_eq!(
                 (w.policies(), w.manifest().as_str()),
@@ -249,7 +254,7 @@ fn what_waits_and_what_is_granted_ends_by_itself() {
     assert_eq!(w.on_disk(late).state, ProposalState::Expired);
     assert!(work.due() <= Duration::from_secs(1));
     // A reload that is under way is waited for, and then it ends all the same.
-    let held = InForce::<Policy>::read(&w.dir).unwrap();
+    let held = LivePolicy::<Policy>::read(&w.dir).unwrap();
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(1200));
         drop(held);
@@ -259,7 +264,7 @@ fn what_waits_and_what_is_granted_ends_by_itself() {
         work.sweep().await;
     });
     assert_eq!(w.policies().routes, w.plan.policy);
-    assert!(matches!(w.on_disk(timed).decision.unwrap().effect, Effect::Over));
+    assert!(matches!(w.on_disk(timed).decision.unwrap().effect, Effect::Expired));
     assert!(work.grants.is_empty());
 }
 
@@ -271,7 +276,10 @@ fn an_outdated_yes_changes_nothing_and_says_so() {
     w.reload("b.test");
     let now = w.policies();
     let verdict = w.verdict(id, Yes { against: Some(shown), ..Yes::default() });
-    assert_eq!(w.decide(id, verdict), Ok(Answer::Outdated { digest: now.routes.digest() }));
+    assert_eq!(
+        w.decide(id, verdict),
+        Ok(DecisionOutcome::Outdated { digest: now.routes.digest() })
+    );
     assert_eq!(w.policies(), now);
     assert!(w.on_disk(id).is_open(now_ms()), "it waits to be shown again");
     assert!(w.yes(id), "against the policy of now it is in force");
@@ -296,4 +304,21 @@ fn an_edit_is_kept_as_what_was_approved() {
     );
     let granted = w.policies().routes.routes.pop().unwrap();
     assert_eq!((granted.host, granted.methods, granted.tls), (edited.host, edited.methods, false));
+}
+
+#[test]
+fn a_number_answers_with_its_choice_and_text_with_itself() {
+    for (typed, answer) in
+        [("2", "drop it"), (" 1 ", "keep it"), ("3", "3"), ("neither", "neither")]
+    {
+        let mut w = World::new(&[]);
+        let choices = ["keep it", "drop it"].map(|c| UntrustedText::new(c, 99)).to_vec();
+        let id = w.ask(Ask::Question { text: UntrustedText::new("which?", 99), choices });
+        let verdict = w.verdict(id, Yes { answer: Some(typed), ..Yes::default() });
+        w.decide(id, verdict).unwrap();
+        assert_eq!(w.on_disk(id).decision.unwrap().text.as_deref(), Some(answer), "{typed}");
+    }
+    let mut w = World::new(&[]);
+    let numbers = ["1", "2", "10"].map(|c| UntrustedText::new(c, 99)).to_vec();
+    assert!(w.asks(Ask::Question { text: UntrustedText::new("how many?", 99), choices: numbers }));
 }

@@ -2,7 +2,7 @@
 
 mod attacks;
 mod crashes;
-mod world;
+mod fixture;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,12 @@ use std::time::Duration;
 use bottle_policy::{Ask, Policy, ProposalState, RouteAsk, SuperviseCommand};
 use tokio::sync::{mpsc, oneshot};
 
-use super::broker::*;
-use super::checks::{Guard, Step};
+use super::broker::run;
+use super::checks::{Check, Step};
+use super::outcome::*;
+use super::state::*;
 use super::*;
 use crate::checks::Checks;
+use crate::host::fs::private_dir;
 use crate::plan::LaunchPlan;
-use crate::state::{BottleDir, now_ms, private_dir};
+use crate::state::{BottleDir, now_ms};

@@ -1,0 +1,120 @@
+//! A bottle's work that the project does not have yet: read by `diff`, taken over by `pull`, and
+//! not lost by `launch` and `rm`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::stderr::note;
+use crate::launch::{Request, connect};
+use crate::plan::LaunchPlan;
+use crate::state::{BottleDir, Roots};
+use crate::values::neutral;
+use crate::workspace::{self, Baseline, Changes, WorkspaceChecks, transfer};
+
+/// Refused changes that are named one by one; the rest is counted.
+const MAX_REFUSALS_SHOWN: usize = 20;
+
+/// A bottle's files, unpacked, and how they differ from what went in.
+pub(super) struct UnpulledWork {
+    pub dir: BottleDir,
+    pub baseline: Baseline,
+    pub changes: Changes,
+    unpacked: TempDir,
+}
+
+impl UnpulledWork {
+    /// Reads the work of the bottle `name`: from its machine when it runs, otherwise from what its
+    /// last launch saved.
+    pub(super) fn of(name: &str) -> Result<Self> {
+        let dir = Roots::from_environment()?.bottle(name)?;
+        let baseline = Baseline::read(&dir.workspace(), name)?;
+        let what = || "cannot unpack the bottle's work".to_owned();
+        let near = dir.workspace();
+        let unpacked = tempfile::tempdir_in(near.parent().unwrap_or(".".as_ref()))
+            .context(ErrorKind::Io, what)?;
+        let tar = if dir.status().is_some_and(|s| s.alive) {
+            let tar = unpacked.path().join("tar");
+            crate::host::runtime::block_on(async {
+                let request = Request::Exec {
+                    argv: transfer::tar_command(),
+                    tty: None,
+                    term: None,
+                    stdin: true,
+                    cwd: None,
+                    root: false,
+                };
+                transfer::receive_tar(connect(&dir, &request).await?, &baseline, &tar).await
+            })?;
+            tar
+        } else {
+            dir.unpulled_tar().into()
+        };
+        let into = unpacked.path().join("work");
+        std::fs::create_dir(&into).context(ErrorKind::Io, what)?;
+        let refused = match File::open(&tar) {
+            Ok(file) => workspace::unpack(file, &into, WorkspaceChecks::ALL)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                // Work is only saved when something changed, so nothing is lost.
+                return Ok(Self { dir, baseline, unpacked, changes: Changes::default() });
+            }
+            Err(e) => return Err(e).context(ErrorKind::Io, what),
+        };
+        let changes = workspace::changes(&into, &baseline, refused, WorkspaceChecks::ALL)?;
+        Ok(Self { dir, baseline, unpacked, changes })
+    }
+
+    /// A private directory for temporary files.
+    pub(super) fn scratch(&self) -> &Path {
+        self.unpacked.path()
+    }
+
+    /// Where the bottle's files are.
+    pub(super) fn content(&self) -> PathBuf {
+        self.unpacked.path().join("work")
+    }
+
+    /// Prints which changes were refused, and why.
+    pub(super) fn print_refused(&self) {
+        for (name, why) in self.changes.refused.iter().take(MAX_REFUSALS_SHOWN) {
+            note(format_args!("bottle: not taken: {}: {}", neutral(name), neutral(why)));
+        }
+        let more = self.changes.refused.len().saturating_sub(MAX_REFUSALS_SHOWN);
+        if more > 0 {
+            note(format_args!("bottle: not taken: {more} more"));
+        }
+    }
+
+    /// The folder of the manifest, relative to the project's root.
+    pub(super) fn manifest_folder(&self) -> PathBuf {
+        let plan = std::fs::read(self.dir.plan())
+            .ok()
+            .and_then(|json| serde_json::from_slice::<LaunchPlan>(&json).ok());
+        let dir = plan.and_then(|p| p.manifest?.parent().map(Path::to_owned));
+        dir.and_then(|d| d.strip_prefix(&self.baseline.root).ok().map(Path::to_owned))
+            .unwrap_or_default()
+    }
+}
+
+/// Refuses to go on while `dir` has work that was not pulled. With `discard`, deletes that work.
+pub(super) fn require_pulled(dir: &BottleDir, discard: bool) -> Result<()> {
+    if !dir.unpulled_tar().exists() {
+        return Ok(());
+    }
+    if discard {
+        note(format_args!("bottle: deleting the changes of {} that were not pulled", dir.slug()));
+        return std::fs::remove_file(dir.unpulled_tar()).map_err(|e| {
+            Error::new(ErrorKind::Config, format!("cannot remove {}: {e}", dir.unpulled_tar()))
+        });
+    }
+    Err(Error::new(
+        ErrorKind::Usage,
+        format!("bottle {:?} has changes that were not pulled", dir.slug()),
+    )
+    .hint(format!(
+        "bottle diff {0}; bottle pull {0}; bottle resume {0}   # or --discard",
+        dir.slug()
+    )))
+}
