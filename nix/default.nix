@@ -1,9 +1,11 @@
 # Everything the flake gives, in one scope: a file's arguments are filled in from here by name.
-{ self ? null, system ? "x86_64-linux" }:
+# `nixpkgs` is a flake, of which legacyPackages is used, or { } where the sources come from nix/fetch.
+# `revision` is the commit, for `bottle --version`.
+{ nixpkgs ? { }, revision ? "unknown", system ? "x86_64-linux" }:
 let
   call = file: let f = import file; in f (builtins.intersectAttrs (builtins.functionArgs f) scope);
   scope = {
-    inherit self system;
+    inherit nixpkgs revision system;
     fixed = call ./fixed.nix;
     lock = call ./lock.nix;
     seed = (builtins.head (builtins.filter (s: s.kind == "tree") (scope.lock "seed"))).src;
@@ -23,6 +25,7 @@ let
     mitmproxy = call ./packages/mitmproxy.nix;
     smolvm = call ./packages/smolvm.nix;
     crane = call ./packages/crane.nix;
+    pipelock = call ./packages/pipelock.nix;
 
     vendor = call ./vendor.nix;
     workspace = call ./workspace.nix;
@@ -56,18 +59,26 @@ let
     realise = call ./packages/realise.nix;
     closure-of = call ./packages/closure.nix;
     closure = scope.closure-of [ ];
+    later-of = call ./packages/later.nix;
     closure-agents = call ./packages/closure-agents.nix;
     closure-clients = call ./packages/closure-clients.nix;
     bottle-of = call ./packages/bottle.nix;
-    bottle = scope.bottle-of scope.closure;
+    bottle = scope.bottle-of [ ];
     lib = {
       mkAgentImage = scope.agent-image;
       # `bottle` with a team's images beside the built-in ones.
-      mkBottle = { images }: scope.bottle-of (scope.closure-of images);
+      mkBottle = { images }: scope.bottle-of images;
     };
 
     check-root = call ./checks/root.nix;
     browser-root = import ./checks/root.nix { inherit (scope) debian toolchain-setup; more = [ "browser" ]; };
+    dev-root = import ./checks/root.nix {
+      inherit (scope) debian toolchain-setup;
+      name = "dev-root";
+      more = [ "dev" ];
+      # rust-analyzer reads the standard library's sources only.
+      drop = map (d: "usr/src/rustc-1.85.0/${d}") [ "src" "compiler" "tests" "vendor" ];
+    };
     test-programs = call ./checks/programs.nix;
     tests = call ./checks/tests.nix;
     sshd = import ./checks/sshd.nix;
@@ -75,6 +86,7 @@ let
     nested-run = call ./nested/run.nix;
     bench-engine = call ./nested/bench.nix;
     checks = {
+      same-paths = call ./checks/same-paths.nix;
       unit = call ./checks/unit.nix;
       lint = call ./checks/lint.nix;
       boot = call ./checks/boot.nix;
@@ -84,9 +96,17 @@ let
       smolvm = call ./checks/smolvm.nix;
     } // (if scope.workspace.bottle-tests == [ ] then { } else { bottles = call ./checks/bottles.nix; });
 
-    dev-tools = call ./packages/dev-tools.nix;
+    dev-tools-of = call ./packages/dev-tools.nix;
+    # `nix fmt` needs no editor's tools.
+    dev-tools = scope.dev-tools-of scope.check-root;
+    shell-tools = scope.dev-tools-of scope.dev-root;
     fmt = call ./packages/fmt.nix;
+    bash = call ./packages/bash.nix;
     shell = call ./shell.nix;
     bench = call ./packages/bench.nix;
+    sbom = call ./packages/sbom.nix;
+    cached-of = call ./packages/cached.nix;
+    cached = scope.cached-of { };
+    cached-with-agents = scope.cached-of { agents = true; };
   };
 in scope

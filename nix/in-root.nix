@@ -17,6 +17,18 @@ in bare {
     unset body
     export TOP=$PWD
     status=0
+    [ ! -e /nix/var ] || {
+      echo 'error: this build is not sandboxed: it sees the machine that it runs on'
+      echo '  hint: set "sandbox = true" in /etc/nix/nix.conf, and restart the daemon if there is one'
+      exit 1
+    } >&2
+    mkdir probe
+    busybox unshare -m -U -r busybox mount -t tmpfs tmpfs probe || {
+      echo 'error: a build cannot mount anything in a user namespace of its own here'
+      echo '  hint: on Ubuntu: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0'
+      echo '  hint: elsewhere: sudo sysctl user.max_user_namespaces=10000 kernel.unprivileged_userns_clone=1'
+      exit 1
+    } >&2
     busybox unshare -m -U -r sh -euc '
       R=$TOP/root
       mkdir -p $R $TOP/build
@@ -38,6 +50,8 @@ in bare {
     ' || status=$?
     ${after}
     [ $status = 0 ] || exit $status
+    # Across file systems mv is a copy, and cannot remove what is in a read-only directory.
+    chmod -R u+w build/out
     mv build/out $out
   '';
 }

@@ -24,8 +24,9 @@ said() { if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ]; then printf '\r\033[K%s\n' 
 # A group of sources is a name in nix/lock, or the path of a lock elsewhere, which has a slash.
 lock_file() { case $1 in */*) printf '%s\n' "$1" ;; *) printf '%s\n' "$lockdir/$1.lock" ;; esac; }
 
-# The lines of a lock, without comments: KIND NAME VERSION FILE HASH, tab-separated; of npm packages that bring
-# others along also the directory each is installed in.
+# The lines of a lock without comments: KIND NAME VERSION FILE HASH [DIRECTORY], separated by tabs. DIRECTORY is where a
+# Debian package or a wheel is in its registry's archive (plain Nix fetches it from there), or where an npm package that was locked together
+# with its dependencies is installed below node_modules.
 lock_lines() { grep -v '^#' "$(lock_file "$1")" | grep . || true; }
 
 # The Debian mirror this machine is configured for, whatever it is. No file of ours names one.
@@ -94,12 +95,16 @@ private_apt_update() {
       "check that 'apt-get update' works on this machine, then run the same command again"
 }
 
-# Where builds happen, and NIX_CONFIG for it. Sets store_root: what precedes /nix/store on this disk.
+# Where builds happen, and NIX_CONFIG for it. Sets store_root, what precedes /nix/store on this disk, and caches, which is empty where the user has
+# configured a binary cache.
 nix_env() {
-  local mode=
+  local mode='' builds='sandbox = true
+sandbox-fallback = false
+sandbox-paths ='
   store_root=
   if [ -S /nix/var/nix/daemon-socket/socket ]; then
-    : # an installed multi-user Nix does the building
+    # An installed multi-user Nix does the building, and decides how; it warns of every setting that it ignores.
+    builds=
   elif [ "$(id -u)" = 0 ] || [ -w /nix/var/nix ]; then
     mode='build-users-group ='
   else
@@ -107,19 +112,48 @@ nix_env() {
     store_root=${XDG_DATA_HOME:-$HOME/.local/share}/nix/root
     mode="store = $store_root"
   fi
-  # flake-registry: no look-up of flake names. sandbox-paths: Debian's default differs by version, we want none.
+  # sandbox-paths: Debian's default differs by version, we want none.
   # sandbox-fallback: rather no build than one that sees the host. What the user has set comes last and wins.
+  # None is asked that the user has not named: on a machine with registries only, each question would wait for a timeout.
+  caches='substituters ='
+  if printf '%s\n' "${NIX_CONFIG:-}" | cat - /etc/nix/nix.conf "${XDG_CONFIG_HOME:-${HOME:-}/.config}/nix/nix.conf" 2>/dev/null |
+    grep -qE '^ *(extra-)?substituters *= *[^ ]'; then
+    caches=
+  fi
+  # No look-up of flake names; but `nix develop` asks for its bash under the name nixpkgs, and warns if it has none.
+  registry=/dev/null
+  if mkdir -p "$cache" 2>/dev/null && printf '{"version":2,"flakes":[{"from":{"type":"indirect","id":"nixpkgs"},"to":{"type":"git","url":"%s","dir":"nix/registries"}}]}\n' \
+    "$(flake_reference "$top" | sed 's/^git+//')" 2>/dev/null >"$cache/registry.json"; then
+    registry=$cache/registry.json
+  fi
   NIX_CONFIG="experimental-features = nix-command flakes
 $mode
-substituters =
-sandbox = true
-sandbox-fallback = false
-sandbox-paths =
-flake-registry = /dev/null
+$caches
+$builds
+flake-registry = $registry
 warn-dirty = false
 max-jobs = auto
 ${NIX_CONFIG:-}"
   export NIX_CONFIG
+}
+
+# flake_reference DIR [SUBDIR]: the flake of the git checkout DIR. Nix 2.8 takes no spaces and no escapes in such a path. It follows a link above
+# the checkout, but not one in its place.
+flake_reference() {
+  local at=$1 name link
+  name=$(basename "$1")
+  case $1 in
+    *[!A-Za-z0-9/._+~-]*)
+      case $name in
+        *[!A-Za-z0-9._+~-]*) die "Nix cannot read a checkout that is named '$name'" "rename it: mv '$1' '$(dirname "$1")/${name//[!A-Za-z0-9._+~-]/-}'" ;;
+      esac
+      link=$(dirname "$cache")/above-$(printf %s "$1" | sha256sum | cut -c1-16)
+      mkdir -p "$(dirname "$link")" && ln -sfn "$(dirname "$1")" "$link" ||
+        die "Nix needs a path without spaces, and no link to $(dirname "$1") can be made in $(dirname "$link")" "set XDG_CACHE_HOME to a writable directory"
+      at=$link/$name
+      ;;
+  esac
+  printf 'git+file://%s%s\n' "$at" "${2:+?dir=$2}"
 }
 
 # The sources of a group as lock lines; the crates' lock is Cargo.lock itself.

@@ -6,7 +6,11 @@ in bare {
   name = "vendor";
   env.crates = builtins.concatMap (p: [
     p.checksum
-    (fixed { name = "${p.name}-${p.version}.crate"; hash = p.checksum; })
+    (fixed {
+      name = "${p.name}-${p.version}.crate";
+      hash = p.checksum;
+      origin = { kind = "crate"; pname = p.name; inherit (p) version; };
+    })
   ]) locked;
   # A .crate is a gzipped tar of one directory NAME-VERSION.
   script = ''

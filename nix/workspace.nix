@@ -35,9 +35,15 @@ let
     if dir == "." then builtins.filter exists ([ "src" "build.rs" ] ++ (if tests then [ "tests" "docs/manifest.md" "docs/egress-chains.md" ] else [ ]))
     else [ dir ];
 
+  # Without comments, which would compile all dependencies again.
+  manifest = dir:
+    let
+      lines = builtins.filter builtins.isString (builtins.split "\n" (builtins.readFile (../. + "/${dir}/Cargo.toml")));
+      kept = builtins.filter (line: builtins.match "[ \t]*(#.*)?" line == null) lines;
+    in builtins.toFile "Cargo.toml" (builtins.concatStringsSep "\n" kept + "\n");
   empty = dir: ''
     mkdir -p ws/${dir}
-    cp ${file "${dir}/Cargo.toml"} ws/${dir}/Cargo.toml
+    cp ${manifest dir} ws/${dir}/Cargo.toml
     for f in ${toString (targets dir)}; do
       mkdir -p ws/${dir}/$(dirname $f)
       case $f in */lib.rs) : > ws/${dir}/$f ;; *) echo 'fn main() {}' > ws/${dir}/$f ;; esac

@@ -6,20 +6,23 @@
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used))]
 
 pub mod bundle;
+mod checks;
 pub mod cli;
 pub mod closure;
+pub mod credentials;
+pub mod dashboard;
 pub mod error;
-mod guards;
+pub mod fault_injection;
+pub mod host;
 pub mod launch;
+pub mod live_policy;
+pub mod logs;
 pub mod machine;
 pub mod manifest;
 pub mod pki;
 pub mod plan;
-pub mod process;
-pub mod proposals;
 pub mod provider;
 pub mod provision;
-pub mod sabotage;
-pub mod say;
 pub mod state;
+pub mod supervise;
 pub mod workspace;

@@ -1,5 +1,5 @@
-//! `bottle-bundle demo-upstream`: a TLS server on loopback that can tell whether the bottle's token
-//! reached it, and has an empty repository.
+//! `bottle-bundle demo-upstream`: a TLS server on loopback that reports whether the bottle's token
+//! reached it, and serves an empty git repository.
 
 use std::convert::Infallible;
 use std::io;
@@ -31,9 +31,9 @@ use crate::egress::tls::provider;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DemoInput {
-    /// PEM, the server's own certificate first.
+    /// Certificates in PEM, the server's own first.
     pub cert_chain: String,
-    /// PEM.
+    /// Private key in PEM.
     pub key: Secret,
     /// The token that counts as authorised.
     pub token: Secret,
@@ -42,7 +42,7 @@ pub struct DemoInput {
 #[derive(Serialize)]
 struct WhoAmI {
     authorized: bool,
-    /// SHA-256 (lower hex) of the bearer token that was shown.
+    /// SHA-256 (lower-case hex) of the bearer token in the request.
     token_sha256: Option<String>,
 }
 
@@ -118,7 +118,7 @@ fn answer(request: &Request<Incoming>, token: &Secret) -> Response<Full<Bytes>> 
                 serde_json::to_string(&who).unwrap_or_default() + "\n",
             )
         }
-        // A repository without a ref, to which nothing can be pushed.
+        // A repository without refs, to which nothing can be pushed.
         "/demo.git/info/refs" if request.uri().query() == Some("service=git-upload-pack") => (
             StatusCode::OK,
             "application/x-git-upload-pack-advertisement",

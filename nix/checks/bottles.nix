@@ -3,6 +3,7 @@
 { tests, workspace, closure, sshd, browser-root }:
 tests {
   name = "bottles";
+  order = "1-";
   root = browser-root;
   env = {
     BOTTLE_CHROMIUM = "/usr/lib/chromium/chromium-headless-shell";

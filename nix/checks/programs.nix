@@ -1,5 +1,5 @@
 # Every test program of the workspace, compiled once for all checks: programs/PACKAGE/KIND/NAME (KIND: lib, bin or test), the
-# binaries that they start in debug/, and `bottle-sabotaged`, whose guards the tests break to see that each is what refuses.
+# binaries that they start in debug/, and `bottle-faulty`, whose guards the tests break to see that each is what refuses.
 { rust, workspace, deps-test, check-root }:
 rust.build {
   name = "test-programs";
@@ -25,7 +25,7 @@ rust.build {
         os.makedirs(os.path.dirname(to), exist_ok=True)
         shutil.copy(told["executable"], to)
     END
-    cargo build --frozen --workspace --features bottle/sabotage --bin bottle
-    cp ../target/${rust.target}/debug/bottle $out/bottle-sabotaged
+    cargo build --frozen --workspace --features bottle/fault-injection --bin bottle
+    cp ../target/${rust.target}/debug/bottle $out/bottle-faulty
   '';
 }

@@ -1,8 +1,8 @@
 # The toolchain with what the checks and the development shell add: clippy, rustfmt, shellcheck, and git, ssh
 # and curl as the other ends of what the tests run.
-{ debian, toolchain-setup, more ? [ ] }:
+{ debian, toolchain-setup, name ? "check-root", more ? [ ], drop ? [ ] }:
 debian {
-  name = "check-root";
+  inherit name drop;
   groups = [ "toolchain" "check" ] ++ more;
   setup = toolchain-setup + ''
     # sshd insists on a user and a directory, and every program on finding the uid it runs as.

@@ -1,10 +1,11 @@
 # Real bottles on the real smolvm: what the guest tries, and from launch to teardown. The same tests as `bottles`, which runs them on QEMU.
-{ nested-run, test-programs, bottle }:
+{ nested-run, test-programs, closure, orchestrator }:
 nested-run {
-  name = "check-smolvm";
+  # Nix starts what is ready in the order of names: the longest check is first.
+  name = "check-0-smolvm";
   env = {
-    BOTTLE_CLOSURE = "${bottle}/share/bottle/closure.json";
-    BOTTLE_BINARY = "${bottle}/bin/bottle";
+    BOTTLE_CLOSURE = closure;
+    BOTTLE_BINARY = "${orchestrator}/bin/bottle";
     BOTTLE_TEST_ENGINE = "smolvm";
     TERM = "xterm";
     BOTTLE_TEST_CASES = [

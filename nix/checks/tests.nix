@@ -1,15 +1,16 @@
 # A check that runs test programs (./programs.nix), after the script `before`: `run PROGRAM… -- ARGUMENTS…` runs those that the
 # patterns below programs/ name. What they say goes to the build's log, and its summary is the check's output, ending in
-# `N passed, N failed`, so that .ci/run can print it when the check was built long ago.
+# `N passed, N failed`, so that .ci/run can print it when the check was built long ago. `order` begins the derivation's name, as Nix starts what is
+# ready in the order of names.
 { rust, in-root, workspace, test-programs, check-root }:
-{ name, script, root ? check-root, before ? "", env ? { } }:
+{ name, script, order ? "", root ? check-root, before ? "", env ? { } }:
 in-root {
-  name = "check-${name}";
+  name = "check-${order}${name}";
   inherit root;
   env = env // { check = name; };
   script = workspace.stage { inherit (workspace) members; tests = true; } + ''
     export XDG_RUNTIME_DIR=/tmp/run XDG_STATE_HOME=/build/state XDG_CACHE_HOME=/build/cache XDG_CONFIG_HOME=/build/config XDG_DATA_HOME=/build/data
-    export SHELL=/bin/bash USER=root LOGNAME=root TERM=xterm RUST_BACKTRACE=1 BOTTLE_SABOTAGED=${test-programs}/bottle-sabotaged
+    export SHELL=/bin/bash USER=root LOGNAME=root TERM=xterm RUST_BACKTRACE=1 BOTTLE_FAULTY=${test-programs}/bottle-faulty
     mkdir -m 0700 -p $XDG_RUNTIME_DIR $XDG_STATE_HOME $XDG_CACHE_HOME $XDG_CONFIG_HOME $XDG_DATA_HOME
     # Where they were compiled to find the binaries that they start.
     mkdir -p target/${rust.target}

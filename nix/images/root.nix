@@ -3,7 +3,7 @@
 setup: ''
   root=/build/root
   # Hard links are the store's affair, which makes and loses them: an image has none, so it is the same from every store.
-  cp -a --no-preserve=links ${guest-root} $root
+  cp -a --no-preserve=ownership,links ${guest-root} $root
   chmod -R u+w $root
   rmdir $root/build $root/nix/store $root/nix
   mkdir -p $root/usr/lib/bottle

@@ -1,12 +1,20 @@
-# What users run. A copy of the orchestrator, which finds its closure beside itself: so a new image or bundle
-# does not compile it again.
-{ bare, orchestrator }:
-closure:
+# What users run. A copy of the orchestrator, which finds its closure beside itself: so a new image or bundle does not compile it again.
+# `images` are a team's, from lib.mkAgentImage.
+{ bare, orchestrator, closure-of, later-of, revision }:
+images:
 bare {
   name = "bottle";
   script = ''
     mkdir -p $out/bin $out/share/bottle
     cp ${orchestrator}/bin/bottle $out/bin/bottle
-    cp ${closure} $out/share/bottle/closure.json
+    cp ${closure-of images} $out/share/bottle/closure.json
+    cp ${later-of images} $out/share/bottle/later.json
+    # Here and not in the program, which would be compiled for each commit.
+    echo ${revision} > $out/share/bottle/revision
+    for shell in bash/bash-completion/completions/bottle zsh/zsh/site-functions/_bottle fish/fish/vendor_completions.d/bottle.fish; do
+      file=$out/share/''${shell#*/}
+      mkdir -p ''${file%/*}
+      $out/bin/bottle completions ''${shell%%/*} > $file
+    done
   '';
 }

@@ -1,13 +1,13 @@
 # closure.json: every path a launch needs, with its hash, so that a launch can check what it is about to run. The agents' images are
-# several hundred megabytes each, so they are only described: how to build them, and where they will be (bottle's src/closure). `images`
-# are a team's, from lib.mkAgentImage.
-{ bare, bottle-bundle, bottle-guest, tools, git, gitleaks, qemu, kernel, initrd, smolvm, image-demo, smolmachine-demo, claude, codex, bottle-pack, realise, system }:
+# several hundred megabytes each, so they are only described: where they will be (bottle's src/closure); later.json beside it says how they
+# are built (later.nix). `images` are a team's, from lib.mkAgentImage.
+{ bare, bottle-bundle, bottle-guest, tools, git, gitleaks, qemu, kernel, initrd, smolvm, image-demo, smolmachine-demo, claude, codex, system }:
 images:
 let
   later = image:
     let
       plain = builtins.unsafeDiscardStringContext;
-      build = image: ''{"drv":"${builtins.unsafeDiscardOutputDependency image.drvPath}","result":"${plain image.outPath}","file":"${plain image.file}"}'';
+      build = image: ''{"result":"${plain image.outPath}","file":"${plain image.file}"}'';
       words = builtins.concatStringsSep "," (map (group: ''"${group}"'') ([ "seed" "toolchain" "guest" ] ++ image.sources));
       download = if image.download == null then "" else ''"download_mb":${toString image.download},'';
     in ''"${image.name}":{"builds":{"qemu":${build image.qemu},"smolvm":${build image.smolvm}},"sources":[${words}],${download}
@@ -40,7 +40,6 @@ bare {
        "agent":"${smolvm}/share/agent","files":[$files]}},
      "images":{"demo":{"erofs":$(file ${image-demo}/root.erofs),"smolmachine":$(file ${smolmachine-demo}/demo.smolmachine),"user":"node","uid":1000,"gid":1000,"home":"/home/node",
       "workdir":"/home/node/workspace","path":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
-     "realise":{"program":"${realise}/nix/realise","keep":["${bottle-guest}","${bottle-pack}"]},
      "later":{${builtins.concatStringsSep ",\n      " (map later named)}}}
     END
   '';

@@ -1,7 +1,8 @@
 # cargo, rustc and friends of the locked toolchain, as commands for the development shell: each runs in a
-# user namespace whose /usr is the locked root and whose every other directory is the machine's own. So the
+# user namespace whose /usr is `root` (check-root or dev-root) and whose every other directory is the machine's own. So the
 # compiler is the one the builds use, on any distribution, over the files one edits.
-{ bare, check-root, seed }:
+{ bare, seed }:
+root:
 bare {
   name = "dev-tools";
   env.enter = ''
@@ -24,7 +25,7 @@ bare {
         fi
       done
       $busybox mkdir "$r/usr"
-      $busybox mount -o bind ${check-root}/usr "$r/usr"
+      $busybox mount -o bind ${root}/usr "$r/usr"
       for l in bin sbin lib lib64; do $busybox ln -s usr/$l "$r/$l"; done
       # The commands of this shell first would find these wrappers again.
       PATH=/usr/bin:/usr/sbin:$PATH
@@ -39,8 +40,8 @@ bare {
     mkdir -p $out/bin
     printf '%s' "$enter" > $out/bin/cargo
     chmod 0755 $out/bin/cargo
-    for tool in rustc rustdoc rustfmt cargo-fmt cargo-clippy clippy-driver cc shellcheck; do
-      [ -e ${check-root}/usr/bin/$tool ] || [ -L ${check-root}/usr/bin/$tool ] || continue
+    for tool in rustc rustdoc rustfmt cargo-fmt cargo-clippy clippy-driver cc shellcheck rust-analyzer; do
+      [ -e ${root}/usr/bin/$tool ] || [ -L ${root}/usr/bin/$tool ] || continue
       ln -s cargo $out/bin/$tool
     done
   '';

@@ -8,8 +8,8 @@ use bottle_policy::{EgressInput, GateInput, GatePolicy, Policy};
 pub use process::HostProcesses;
 
 use crate::error::{Error, Result};
+use crate::host::process::{Daemon, Pipe};
 use crate::manifest::EgressChain;
-use crate::process::{Daemon, Pipe};
 use crate::state::{BottleDir, Journal};
 
 /// What a bundle is started with.

@@ -10,7 +10,7 @@ use super::original::Original;
 use super::{Bundle, BundleRuntime, BundleSpec, GateSpec};
 use crate::closure::Closure;
 use crate::error::{Context, Kind, Result};
-use crate::process::{Daemon, Program};
+use crate::host::process::{Daemon, Program};
 use crate::state::{BottleDir, Journal, write_private};
 
 /// Longest time from a daemon's start to its answering socket.

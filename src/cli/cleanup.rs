@@ -1,9 +1,9 @@
 //! `bottle cleanup`, and the sweep that other commands begin with.
 
-use super::block_on;
+use crate::credentials::deploy_key;
 use crate::error::Result;
-use crate::launch::revoke_deploy_keys;
-use crate::say::say;
+use crate::host::runtime::block_on;
+use crate::host::stderr::say;
 use crate::state::{BottleDir, Roots};
 
 /// Tear down what crashed launches left.
@@ -60,5 +60,5 @@ pub(super) fn revoke(bottle: &BottleDir) -> Result<bool> {
         return Ok(false);
     }
     let Some(_lock) = bottle.unowned()? else { return Ok(false) };
-    block_on(revoke_deploy_keys(bottle, 0))
+    block_on(deploy_key::revoke(bottle, 0))
 }

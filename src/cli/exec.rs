@@ -1,7 +1,8 @@
 //! `bottle exec`: a command in a running bottle.
 
 use crate::error::Result;
-use crate::launch::{Request, attach, connect, interactive, size};
+use crate::host::terminal::{interactive, size};
+use crate::launch::{Request, attach, connect};
 use crate::state::Roots;
 
 /// Run a command in a running bottle, as the agent's user and in its environment.
@@ -44,6 +45,8 @@ impl Args {
             cwd: self.directory.clone(),
             root: self.root,
         };
-        super::block_on(async { attach(connect(&dir, &request).await?, tty, true, &[]).await })
+        crate::host::runtime::block_on(async {
+            attach(connect(&dir, &request).await?, tty, true, &[]).await
+        })
     }
 }

@@ -4,8 +4,8 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::stderr::{prompt, say};
 use crate::manifest::{self, FILE_NAME, Slug};
-use crate::say::{prompt, say};
 
 /// Write bottle.toml and an agent's file for the project in this directory.
 ///
@@ -51,7 +51,7 @@ const IGNORED: &str = ".env";
 
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
-        let here = super::planning::here()?;
+        let here = super::plan_args::here()?;
         if here.join(FILE_NAME).symlink_metadata().is_ok() {
             return Err(Error::new(Kind::Config, format!("there is a {FILE_NAME} already"))
                 .hint("bottle plan NAME   # shows what it amounts to"));

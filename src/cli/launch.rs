@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::planning::PlanArgs;
-use super::{block_on, preflight};
+use super::plan_args::PlanArgs;
+use super::preflight;
 use crate::closure::Closure;
 use crate::error::{Error, Kind, Result};
+use crate::host::runtime::block_on;
+use crate::host::stderr::say;
 use crate::launch::Launch;
 use crate::machine::{Qemu, Smolvm};
 use crate::manifest::{EnvName, Provider, WorkspaceMode};
 use crate::plan::LaunchPlan;
 use crate::provider;
-use crate::say::say;
 use crate::state::{BottleDir, Roots};
 use crate::workspace::Snapshot;
 

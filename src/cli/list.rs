@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::say::say;
+use crate::host::stderr::say;
 use crate::state::{BottleDir, BottleStatus, Phase, Roots, now_ms};
 
 /// Show the bottles of this user.

@@ -1,28 +1,23 @@
 //! The command line: one file a command, each parse → call → print.
 
 mod audit;
-mod audit_line;
-mod board;
 mod cleanup;
 mod completions;
-mod dashboard;
 mod doctor;
 mod exec;
-mod growing;
 mod init;
 mod launch;
 mod list;
 mod logs;
 mod pack;
 mod plan;
-mod planning;
+mod plan_args;
 mod preflight;
 mod proposals;
 mod reload;
 mod resume;
 mod rm;
 mod stop;
-mod web;
 mod work;
 
 use std::io::IsTerminal;
@@ -31,9 +26,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::dashboard::{tui, web};
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::stderr::say;
 use crate::manifest::neutral;
-use crate::say::say;
 
 /// Run AI coding agents in micro-VMs that can reach nothing but their own sidecars.
 ///
@@ -80,7 +76,7 @@ enum Command {
     /// Show what agents ask for, and decide.
     Proposals(proposals::Args),
     /// Show bottles, what their agents ask for, and what they do; decide with single keys.
-    Dashboard(dashboard::Args),
+    Dashboard(tui::Args),
     /// Serve the dashboard to a browser on this machine.
     Web(web::Args),
     /// Read a running bottle's manifest again and put its new routes and git rules in force.
@@ -178,19 +174,6 @@ fn log_to_stderr(verbose: u8) {
         .with_ansi(colour())
         .without_time()
         .init();
-}
-
-/// Runs `future` on this thread. Children must be spawned by the main thread: the kernel ties their
-/// lives to it.
-fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context(Kind::Internal, || "cannot start the runtime".into())?;
-    let result = runtime.block_on(future);
-    // A thread may still sit in a read of standard input; it must not hold the exit up.
-    runtime.shutdown_background();
-    result
 }
 
 /// Prints `value` as one JSON document.

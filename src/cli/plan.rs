@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::planning::PlanArgs;
+use super::plan_args::PlanArgs;
 use crate::closure::Closure;
 use crate::error::Result;
 use crate::plan::render;

@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::stderr::{prompt, say};
 use crate::manifest::{EnvName, neutral};
 use crate::plan::{LaunchPlan, Question, diff, render};
-use crate::say::{prompt, say};
 use crate::state::BottleDir;
 use crate::workspace::{Snapshot, size};
 

@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use bottle_policy::{Ask, ProposalState, RouteAsk};
 
-use super::{block_on, colour_on, print_json};
+use super::{colour_on, print_json};
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::{decide, in_force};
+use crate::host::runtime::block_on;
+use crate::host::stderr::{prompt, say};
+use crate::launch::decide;
+use crate::live_policy::in_force;
 use crate::manifest::Interval;
-use crate::proposals::{
-    Answer, Decide, Policies, Proposal, Queue, Scope, Tone, Verdict, ago, lines,
-};
-use crate::say::{prompt, say};
 use crate::state::{BottleDir, Roots, now_ms};
+use crate::supervise::{
+    Answer, Decide, Policies, Proposal, Queue, Scope, Tone, Verdict, ago, lines, paint,
+};
 
 /// Show what agents ask for, and decide.
 ///
@@ -182,19 +184,6 @@ impl Args {
         }
         Ok(0)
     }
-}
-
-/// `text` as a terminal shows it.
-pub(super) fn paint(tone: Tone, text: &str, colour: bool) -> String {
-    let code = match tone {
-        _ if !colour => return text.to_owned(),
-        Tone::Title => "1",
-        Tone::Plain => return text.to_owned(),
-        Tone::Added => "32",
-        Tone::Risk => "1;31",
-        Tone::Said => "2",
-    };
-    format!("\x1b[{code}m{text}\x1b[0m")
 }
 
 fn print(found: &Found, out: &mut dyn Write, colour: bool) -> Result<()> {

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use bottle_policy::{GatePolicy, Policy};
 
-use super::planning;
+use super::plan_args;
+use crate::credentials::git::with_rules;
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::{InForce, with_rules};
+use crate::host::stderr::say;
+use crate::live_policy::InForce;
 use crate::manifest::{self, EgressChain, Manifest, find};
 use crate::plan::{LaunchPlan, diff, not_reloadable, replan};
-use crate::proposals::Queue;
-use crate::say::say;
 use crate::state::Roots;
+use crate::supervise::Queue;
 
 /// Read a running bottle's manifest again and put its new routes and git rules in force.
 ///
@@ -39,7 +40,7 @@ impl Args {
             (!running.git.is_empty()).then(|| InForce::<GatePolicy>::read(&dir)).transpose()?;
         let manifest = self.manifest(&running)?;
         let new = replan(&running, &manifest, &|name| std::env::var(name).ok())
-            .map_err(planning::plan_error)?;
+            .map_err(plan_args::plan_error)?;
         let others = not_reloadable(&running, &new);
         if !others.is_empty() {
             let message = format!(
@@ -110,7 +111,7 @@ impl Args {
                 .hint("name another: --manifest FILE")
         };
         let search = match (&self.manifest, &running.manifest) {
-            (Some(named), _) => planning::search(planning::here()?, Some(named.clone())),
+            (Some(named), _) => plan_args::search(plan_args::here()?, Some(named.clone())),
             (None, None) => {
                 return Err(Error::new(
                     Kind::Usage,
@@ -123,13 +124,13 @@ impl Args {
             (None, Some(file)) => {
                 let start = file.parent().ok_or_else(|| gone(file))?.to_owned();
                 if file.file_name().is_some_and(|name| name == manifest::FILE_NAME) {
-                    let search = planning::search(start, None);
+                    let search = plan_args::search(start, None);
                     if find(&search.start, search.home.as_deref()).as_deref() != Some(file) {
                         return Err(gone(file));
                     }
                     search
                 } else {
-                    planning::search(start, Some(file.clone()))
+                    plan_args::search(start, Some(file.clone()))
                 }
             }
         };

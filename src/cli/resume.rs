@@ -1,7 +1,7 @@
 //! `bottle resume`: goes on with a bottle that was stopped.
 
 use super::launch::{self, How};
-use super::planning::PlanArgs;
+use super::plan_args::PlanArgs;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::EnvName;
 use crate::plan::LaunchPlan;
@@ -19,7 +19,7 @@ pub(super) struct Args {
     how: How,
     /// Set a variable in the guest, or answer a question of the manifest; what was given at launch
     /// is not remembered.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = super::planning::parse_env)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = super::plan_args::parse_env)]
     env: Vec<(EnvName, String)>,
     /// Run this instead of the agent's own command.
     #[arg(last = true, value_name = "COMMAND")]

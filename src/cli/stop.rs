@@ -20,7 +20,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let roots = Roots::from_environment()?;
-        super::block_on(async {
+        crate::host::runtime::block_on(async {
             for name in &self.names {
                 launch::stop(&roots.bottle(name)?, DEADLINE).await?;
             }

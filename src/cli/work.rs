@@ -8,12 +8,12 @@ use tempfile::TempDir;
 
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
-use crate::launch::{Request, connect, take_work, work_argv};
+use crate::host::stderr::say;
+use crate::launch::{Request, connect};
 use crate::manifest::neutral;
 use crate::plan::LaunchPlan;
-use crate::say::say;
 use crate::state::{BottleDir, Roots};
-use crate::workspace::{self, Baseline, Changes, Guards, What};
+use crate::workspace::{self, Baseline, Changes, Guards, What, transfer};
 
 /// Show what a bottle changed of the project, running or not.
 #[derive(Debug, clap::Args)]
@@ -59,16 +59,16 @@ impl Work {
             .context(Kind::Config, what)?;
         let tar = if dir.status().is_some_and(|s| s.alive) {
             let tar = taken.path().join("tar");
-            super::block_on(async {
+            crate::host::runtime::block_on(async {
                 let request = Request::Exec {
-                    argv: work_argv(),
+                    argv: transfer::argv(),
                     tty: None,
                     term: None,
                     stdin: true,
                     cwd: None,
                     root: false,
                 };
-                take_work(connect(&dir, &request).await?, &baseline, &tar).await
+                transfer::take(connect(&dir, &request).await?, &baseline, &tar).await
             })?;
             tar
         } else {

@@ -3,14 +3,14 @@
 //! `closure.json` is built by Nix (nix/packages/closure.nix) and names every file with its SHA-256,
 //! so that a file that is missing or was altered is refused before anything starts.
 
-mod later;
+mod deferred_image;
 mod verify;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use later::Realise;
-pub use later::{Build, Later};
+use deferred_image::Realise;
+pub use deferred_image::{Build, Later};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -38,7 +38,8 @@ pub struct Closure {
     /// Images that are built when a launch first needs them.
     #[serde(default)]
     pub later: BTreeMap<String, Later>,
-    /// What builds them.
+    /// What builds them, from `later.json`.
+    #[serde(skip)]
     realise: Option<Realise>,
 }
 
@@ -200,7 +201,7 @@ impl Closure {
         let text = std::fs::read(path)
             .context(Kind::Engine, || format!("cannot read the closure {}", path.display()))
             .map_err(|e| e.hint(rebuild))?;
-        let closure: Self = serde_json::from_slice(&text)
+        let mut closure: Self = serde_json::from_slice(&text)
             .context(Kind::Engine, || format!("{} is not a closure", path.display()))
             .map_err(|e| e.hint(rebuild))?;
         if closure.version != 1 {
@@ -210,6 +211,7 @@ impl Closure {
             )
             .hint(rebuild));
         }
+        closure.read_builders(path).map_err(|e| e.hint(rebuild))?;
         Ok(closure)
     }
 

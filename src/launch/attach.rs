@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::terminal::{Raw, follow_size};
 use crate::error::{Error, Kind, Result};
-use crate::say::say;
+use crate::host::stderr::say;
 
 /// Exec frames over `stream` until the command has ended and all its output is written.
 ///

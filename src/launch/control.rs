@@ -17,11 +17,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::desk::Asked;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::LaunchPlan;
-use crate::proposals::{Answer, Decide};
 use crate::state::BottleDir;
+use crate::supervise::Asked;
+use crate::supervise::{Answer, Decide};
 
 const HEADER_LIMIT: usize = 1 << 20;
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);

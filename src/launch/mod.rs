@@ -2,19 +2,10 @@
 
 mod attach;
 mod control;
-mod deploy_key;
-mod desk;
 mod endpoints;
-mod gate;
-mod login;
 mod progress;
-mod refresh;
-mod reload;
 mod selftest;
 mod signals;
-mod terminal;
-mod tokens;
-mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -27,30 +18,28 @@ use tokio::sync::{Notify, watch};
 
 pub use attach::attach;
 pub use control::{Request, connect, decide, stop};
-pub use deploy_key::revoke as revoke_deploy_keys;
-pub use gate::with_rules;
-pub use reload::{InForce, Reloadable, in_force};
-pub use terminal::{interactive, size};
-pub use work::{argv as work_argv, take as take_work};
 
 use crate::bundle::{Bundle, BundleRuntime, BundleSpec, HostProcesses};
 use crate::closure::Closure;
+use crate::credentials::refresh::Refresher;
+use crate::credentials::{deploy_key, git as gate, tokens};
 use crate::error::{Context, Error, Kind, Result};
+use crate::fault_injection::breaks;
+use crate::host::stderr::{self as say, say};
+use crate::host::terminal;
 use crate::machine::{Engine, MachineSpec, Running};
 use crate::manifest::{EnvName, Provider, WorkspaceMode};
 use crate::pki::Authority;
 use crate::plan::{DEMO_COMMAND, DEMO_HOST, DEMO_REPOSITORY, DEMO_TOKEN, LaunchPlan};
 use crate::provider::{self, demo::DemoUpstream};
 use crate::provision;
-use crate::sabotage::breaks;
-use crate::say::{self, say};
 use crate::state::{BottleDir, Journal, Metadata, Phase, Roots, Step, write_private};
+use crate::supervise::Desk;
+use crate::workspace::transfer as work;
 use crate::workspace::{self, Baseline, Guards, Snapshot};
 use control::{Control, Up};
-use desk::Desk;
 use endpoints::Splices;
 use progress::Progress;
-use refresh::Refresher;
 use selftest::Canary;
 use signals::Signals;
 
@@ -204,7 +193,7 @@ impl Underway<'_> {
             ca_cert: authority.certificate.clone(),
             ca_key: authority.key.clone(),
             tokens: tokens.clone(),
-            refreshable: refresh::refreshable(&plan),
+            refreshable: crate::credentials::refresh::refreshable(&plan),
         };
         let gate = gate
             .map(|policy| {
@@ -509,7 +498,7 @@ fn agent(plan: &LaunchPlan, env: BTreeMap<String, String>, canary: &Canary) -> R
         ]);
         argv.extend(["--repository".into(), DEMO_REPOSITORY.into()]);
     }
-    let tty = interactive().then(size);
+    let tty = terminal::interactive().then(terminal::size);
     Ok(ExecRequest {
         argv,
         env,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::say::say;
+use crate::host::stderr::say;
 
 /// Steps of a launch, on standard error.
 pub(super) struct Progress {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::MachineSpec;
 use crate::closure::Closure;
 use crate::error::{Context, Kind, Result};
-use crate::process::Program;
+use crate::host::process::Program;
 use crate::state::{Journal, Step};
 
 /// Arguments of mke2fs, complete, so that no configuration file is needed: ext4 without a journal

@@ -3,10 +3,10 @@
 
 mod console;
 mod disk;
+mod image_cache;
 mod probe;
 mod qemu;
 mod smolvm;
-mod unpacked;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -20,10 +20,10 @@ pub use smolvm::{Smolvm, TESTED as SMOLVM_TESTED};
 
 use crate::closure::StoreFile;
 use crate::error::{Error, Kind, Result};
-use crate::process::Daemon;
+use crate::host::process::Daemon;
 use crate::state::Journal;
 use console::Console;
-use unpacked::Unpacked;
+use image_cache::Unpacked;
 
 /// What an engine needs to know of a machine.
 #[derive(Debug)]

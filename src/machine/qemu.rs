@@ -17,8 +17,8 @@ use super::console::Console;
 use super::{Engine, MachineSpec, Running, Virtualisation, virtualisation};
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
-use crate::process::{Daemon, Program};
-use crate::sabotage::breaks;
+use crate::fault_injection::breaks;
+use crate::host::process::{Daemon, Program};
 use crate::state::Journal;
 
 /// Longest time from the start of QEMU to an answering agent; then it is started once more. Booting

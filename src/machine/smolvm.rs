@@ -17,11 +17,11 @@ use sha2::{Digest, Sha256};
 use tokio::net::UnixListener;
 
 use super::console::Console;
-use super::unpacked::Unpacked;
+use super::image_cache::Unpacked;
 use super::{Engine, MachineSpec, Running, Virtualisation, virtualisation};
 use crate::closure::{Closure, Smolvm as Files};
 use crate::error::{Context, Error, Kind, Result};
-use crate::process::{Daemon, Program};
+use crate::host::process::{Daemon, Program};
 use crate::state::{Journal, Step, private_dir};
 
 /// Longest time from the start to an answering agent; then it is started once more. It is 1 s on a

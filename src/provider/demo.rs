@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::closure::Closure;
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::process::{Daemon, Program};
 use crate::pki::Authority;
 use crate::plan::DEMO_HOST;
-use crate::process::{Daemon, Program};
 use crate::state::{BottleDir, Journal};
 
 const READY: Duration = Duration::from_secs(10);

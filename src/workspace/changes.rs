@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::baseline::{Baseline, Kept};
-use super::{Guards, names, take::Taken};
+use super::{Guards, names, unpack::Taken};
 use crate::error::{Context, Kind, Result};
 
 /// How a file is different.

@@ -10,7 +10,8 @@ mod branch;
 mod changes;
 mod names;
 mod snapshot;
-mod take;
+pub mod transfer;
+mod unpack;
 
 #[cfg(test)]
 mod attacks;
@@ -22,7 +23,7 @@ pub use branch::commit;
 pub use changes::{Change, Changes, What, changes};
 pub(crate) use snapshot::size;
 pub use snapshot::{Entry, Snapshot};
-pub use take::{MOST, Taken, input, script, unpack};
+pub use unpack::{MOST, Taken, input, script, unpack};
 
 /// Which guards the attacks' twins switch off; there is no way to do so outside of tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -143,10 +143,10 @@ fn planted_token() {
 }
 
 fn leaked_into_the_environment() {
-    // The demo's token is random, so only the launch itself can leak it: the sabotaged build does.
-    let home = Home::sabotaged();
+    // The demo's token is random, so only the launch itself can leak it: the build with faults does.
+    let home = Home::faulty();
     let mut command = home.bottle(&["launch", "demo", "--yes"]);
-    command.env("BOTTLE_SABOTAGE", "leak-token");
+    command.env("BOTTLE_FAULT", "leak-token");
     let output = crate::support::output_within(command, crate::support::PATIENCE);
     assert_code(&output, 5);
     assert!(crate::support::stderr(&output).contains("holds a token's value"), "{output:?}");

@@ -271,12 +271,12 @@ fn lost_vmm() {
     lost(if engine() == Some("smolvm") { SMOLVM } else { "qemu-system" }, "lost-vmm");
 }
 
-fn sabotage(how: &str, said: &str) {
-    let home = Home::sabotaged();
-    // The twin: the same build, unsabotaged, runs the agent.
+fn fails_self_test(how: &str, said: &str) {
+    let home = Home::faulty();
+    // The twin: the same build, without a fault, runs the agent.
     assert_code(&home.run(&["launch", "demo", "--yes"]), 0);
     let mut command = home.bottle(&["launch", "demo", "--yes", "--", "echo", "the agent ran"]);
-    command.env("BOTTLE_SABOTAGE", how);
+    command.env("BOTTLE_FAULT", how);
     let output = output_within(command, PATIENCE);
     assert_code(&output, 5);
     assert!(
@@ -287,11 +287,11 @@ fn sabotage(how: &str, said: &str) {
 }
 
 fn open_egress() {
-    sabotage("open-egress", "denied");
+    fails_self_test("open-egress", "denied");
 }
 
 fn network_device() {
-    sabotage("network-device", "device");
+    fails_self_test("network-device", "device");
 }
 
 fn trust() {

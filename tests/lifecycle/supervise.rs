@@ -736,10 +736,10 @@ fn browser() {
 /// force.
 fn dies_between() {
     for step in ["die-Decided", "die-InForce"] {
-        let home = Home::sabotaged();
+        let home = Home::faulty();
         let toml = home.project().join("bottle.toml");
         std::fs::write(&toml, MANIFEST).unwrap();
-        let mut bottle = home.start_with("worker", &["worker"], &[("BOTTLE_SABOTAGE", step)]);
+        let mut bottle = home.start_with("worker", &["worker"], &[("BOTTLE_FAULT", step)]);
         bottle.wait_until_up();
         assert_eq!(propose(&bottle, "a.test", 443, true, &["/x"]).unwrap()["id"], 1);
         let out = home.run(&["proposals", "approve", "worker/1", "--save"]);

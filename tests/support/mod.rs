@@ -40,9 +40,9 @@ impl Home {
     }
 
     /// A home whose `bottle` is the build with broken guards.
-    pub fn sabotaged() -> Self {
-        let binary = std::env::var_os("BOTTLE_SABOTAGED")
-            .expect("BOTTLE_SABOTAGED names a `bottle` built with --features sabotage");
+    pub fn faulty() -> Self {
+        let binary = std::env::var_os("BOTTLE_FAULTY")
+            .expect("BOTTLE_FAULTY names a `bottle` built with --features fault-injection");
         Self { binary: binary.into(), ..Self::new() }
     }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bottle_policy::audit::{AuditError, AuditEvent, AuditWriter, Line, Verdict};
+use bottle_policy::audit::{AuditError, AuditEvent, AuditVerdict, AuditWriter, Line};
 use bottle_scan::{Direction, Profile};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -52,7 +52,7 @@ impl<C: Closing> RequestAudit<C> {
         Self {
             log,
             secrets,
-            event: AuditEvent::new(C::DAEMON, "request", Verdict::Allow),
+            event: AuditEvent::new(C::DAEMON, "request", AuditVerdict::Allow),
             searched: false,
             started: Instant::now(),
             written: false,
@@ -118,7 +118,7 @@ impl<C: Closing> RequestAudit<C> {
     fn set_refusal(&mut self, rule: C::Rule, reason: &str) {
         if rule.is_denial() {
             "refused".clone_into(&mut self.event.event);
-            self.event.verdict = Verdict::Deny;
+            self.event.verdict = AuditVerdict::Deny;
         }
         self.event.rule = Some(rule.code().to_owned());
         self.event.reason = Some(reason.to_owned());

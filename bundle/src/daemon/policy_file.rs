@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict};
+use bottle_policy::audit::{AuditEvent, AuditVerdict, AuditWriter, Line};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
@@ -45,8 +45,10 @@ pub fn audit_reload(
 ) {
     let (verdict, reason) = match applied {
         Ok(None) => return,
-        Ok(Some(digest)) => (Verdict::Allow, format!("policy {digest} in force, was {before}")),
-        Err(why) => (Verdict::Deny, format!("the policy {before} stays in force: {why}")),
+        Ok(Some(digest)) => {
+            (AuditVerdict::Allow, format!("policy {digest} in force, was {before}"))
+        }
+        Err(why) => (AuditVerdict::Deny, format!("the policy {before} stays in force: {why}")),
     };
     tracing::info!("{reason}");
     let mut event = AuditEvent::new(daemon, "policy", verdict);

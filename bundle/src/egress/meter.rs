@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bottle_policy::Action;
-use bottle_policy::audit::FINDINGS_CAP;
+use bottle_policy::audit::MAX_FINDINGS;
 use bottle_scan::Finding;
 use tokio::time::Instant;
 
@@ -82,7 +82,7 @@ impl Meter {
             return Ok(());
         }
         let mut noted = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = FINDINGS_CAP.saturating_sub(noted.len());
+        let room = MAX_FINDINGS.saturating_sub(noted.len());
         noted.extend(found.iter().take(room).map(|f| describe(part, f)));
         drop(noted);
         let Some(blocking) = found.iter().find(|f| f.action == Action::Block) else {

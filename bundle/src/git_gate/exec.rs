@@ -409,6 +409,6 @@ impl CommandOutput {
             if is_path { "(path)" } else { word }
         });
         let text = words.collect::<Vec<_>>().join(" ");
-        text.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect()
+        bottle_policy::text::remove(&text, REASON_CHARS)
     }
 }

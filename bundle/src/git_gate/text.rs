@@ -1,5 +1,7 @@
 //! Text that a guest or an upstream chose: what may be a ref's name, and what a terminal may show.
 
+use bottle_policy::text::is_unprintable;
+
 /// Longest text that a message quotes, in characters.
 const MAX_QUOTED_CHARS: usize = 200;
 /// Longest name of a ref, in bytes.
@@ -9,9 +11,8 @@ const MAX_REF_NAME_BYTES: usize = 512;
 /// it unchanged.
 #[must_use]
 pub fn is_ref_name(name: &str) -> bool {
-    let bad = |c: char| {
-        c.is_control() || c.is_whitespace() || "~^:?*[\\\"'`$|&;<>(){}".contains(c) || is_hidden(c)
-    };
+    let bad =
+        |c: char| is_unprintable(c) || c.is_whitespace() || "~^:?*[\\\"'`$|&;<>(){}".contains(c);
     let component = |c: &str| {
         !c.is_empty()
             && !c.starts_with(['.', '-'])
@@ -29,17 +30,10 @@ pub fn is_ref_name(name: &str) -> bool {
         && !name.ends_with("/HEAD")
 }
 
-/// Whether `c` is invisible or changes how the characters around it are shown.
-#[must_use]
-pub fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
-}
-
 /// `text` for a message: cut to 200 characters; control and hidden characters become U+FFFD.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() || is_hidden(c) { '\u{fffd}' } else { c };
-    text.chars().take(MAX_QUOTED_CHARS).map(shown).collect()
+    bottle_policy::text::replace(text, '\u{fffd}', MAX_QUOTED_CHARS)
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use crate::https::client::{self, HttpsClient};
 
+/// Most characters of the forge's own message that are quoted.
+const MAX_MESSAGE_CHARS: usize = 200;
 /// Most pages of keys that are searched.
 const MAX_PAGES: usize = 100;
 
@@ -163,12 +165,8 @@ impl Refused for ForgeRequest {
             .map(ToString::to_string)
             .unwrap_or_default();
         // The message is quoted as data, without the token in case the server repeats it.
-        let message: String = message
-            .replace(self.token.expose(), "***")
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(200)
-            .collect();
+        let message = message.replace(self.token.expose(), "***");
+        let message = bottle_policy::text::remove(&message, MAX_MESSAGE_CHARS);
         let why = match *status {
             StatusCode::UNAUTHORIZED => "; the token is not valid",
             StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {

@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use bottle_policy::{RenewRequest, Renewed, Secret};
+use bottle_policy::{RenewReply, RenewRequest, Secret};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -12,6 +12,9 @@ use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
 use crate::https::client::{self, HttpsClient};
+
+/// Most characters of the vendor's own message that are quoted.
+const MAX_MESSAGE_CHARS: usize = 200;
 
 /// Handles the request on standard input.
 ///
@@ -24,23 +27,23 @@ pub fn run() -> Result<(), String> {
     Ok(())
 }
 
-async fn renew(request: &RenewRequest) -> Result<Renewed, String> {
+async fn renew(request: &RenewRequest) -> Result<RenewReply, String> {
     let mut client = match HttpsClient::connect(&request.url, request.ca.as_deref()).await {
         Ok(client) => client,
-        Err(why) => return Ok(Renewed::Refused(why)),
+        Err(why) => return Ok(RenewReply::Refused(why)),
     };
     let body = json!({ "grant_type": "refresh_token", "refresh_token": request.refresh_token.expose(), "client_id": request.client_id });
     let (status, answer) = client.call(Method::POST, "", None, Some(&body)).await?;
     let text = |name: &str| answer[name].as_str().map(|s| Secret::new(s.to_owned()));
     match (status, text("access_token")) {
-        (StatusCode::OK, Some(access_token)) => Ok(Renewed::Login {
+        (StatusCode::OK, Some(access_token)) => Ok(RenewReply::Login {
             access_token,
             refresh_token: text("refresh_token"),
             id_token: text("id_token"),
             expires_in: answer["expires_in"].as_u64(),
             at: OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default(),
         }),
-        _ => Ok(Renewed::Refused(refused(request, status, &answer))),
+        _ => Ok(RenewReply::Refused(refused(request, status, &answer))),
     }
 }
 
@@ -51,7 +54,7 @@ fn refused(request: &RenewRequest, status: StatusCode, answer: &Value) -> String
         .find(|v| !v.is_null())
         .map(ToString::to_string);
     let message = message.unwrap_or_default().replace(request.refresh_token.expose(), "***");
-    let message: String = message.chars().filter(|c| !c.is_control()).take(200).collect();
+    let message = bottle_policy::text::remove(&message, MAX_MESSAGE_CHARS);
     format!("{}: {status} {message}", request.url)
 }
 

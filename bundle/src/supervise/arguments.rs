@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use bottle_policy::{Ask, CHOICE_CAP, MOST, RouteAsk, Said, TEXT_CAP};
+use bottle_policy::{Ask, MAX_CHOICE_CHARS, MAX_ITEMS, MAX_TEXT_CHARS, RouteAsk, UntrustedText};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -108,15 +108,15 @@ pub trait IntoDraft {
 /// One line for the agent.
 pub fn parse<T: DeserializeOwned>(args: Value) -> Result<T, String> {
     serde_json::from_value(args)
-        .map_err(|e| format!("arguments: {}", Said::new(&e.to_string(), TEXT_CAP)))
+        .map_err(|e| format!("arguments: {}", UntrustedText::new(&e.to_string(), MAX_TEXT_CHARS)))
 }
 
 /// Parses one text.
 fn parse_text<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|e: T::Err| Said::new(&e.to_string(), TEXT_CAP).to_string())
+    text.parse().map_err(|e: T::Err| UntrustedText::new(&e.to_string(), MAX_TEXT_CHARS).to_string())
 }
 
-/// Parses each of at most [`MOST`] texts.
+/// Parses each of at most [`MAX_ITEMS`] texts.
 fn parse_list<T: FromStr<Err: Display>>(
     checks: &Checks,
     what: &str,
@@ -127,8 +127,8 @@ fn parse_list<T: FromStr<Err: Display>>(
 }
 
 fn check_length(checks: &Checks, what: &str, texts: &[String]) -> Result<(), String> {
-    if checks.enabled(Check::ListLength) && texts.len() > MOST {
-        return Err(format!("at most {MOST} {what}"));
+    if checks.enabled(Check::ListLength) && texts.len() > MAX_ITEMS {
+        return Err(format!("at most {MAX_ITEMS} {what}"));
     }
     Ok(())
 }
@@ -138,7 +138,9 @@ fn check_reason(checks: &Checks, text: String) -> Result<String, String> {
     match text.trim().is_empty() {
         _ if !checks.enabled(Check::Reason) => Ok(text),
         true => Err("say why: a person reads it and decides".to_owned()),
-        false if text.chars().count() > TEXT_CAP => Err(format!("say it in {TEXT_CAP} characters")),
+        false if text.chars().count() > MAX_TEXT_CHARS => {
+            Err(format!("say it in {MAX_TEXT_CHARS} characters"))
+        }
         false => Ok(text),
     }
 }
@@ -198,8 +200,9 @@ impl IntoDraft for FindingArgs {
 impl IntoDraft for QuestionArgs {
     fn into_draft(self, checks: &Checks) -> Result<Draft, String> {
         check_length(checks, "choices", &self.choices)?;
-        let text = Said::new(&check_reason(checks, self.question)?, TEXT_CAP);
-        let choices = self.choices.iter().map(|c| Said::new(c, CHOICE_CAP)).collect();
+        let text = UntrustedText::new(&check_reason(checks, self.question)?, MAX_TEXT_CHARS);
+        let choices =
+            self.choices.iter().map(|c| UntrustedText::new(c, MAX_CHOICE_CHARS)).collect();
         let ask = Ask::Question { text, choices };
         Ok(Draft { ask, reason: String::new(), wait_seconds: self.wait_seconds })
     }

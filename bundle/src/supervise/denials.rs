@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use bottle_policy::PathPattern;
-use bottle_policy::audit::{AuditRecord, Verdict};
+use bottle_policy::audit::{AuditRecord, AuditVerdict};
 use serde_json::{Value, json};
 
 /// How much of each log is read, from its end, in bytes.
@@ -39,7 +39,7 @@ fn records(log: &Path) -> io::Result<Vec<AuditRecord>> {
     // The launch's self-test asks for this host before the agent starts.
     let by_agent = |r: &AuditRecord| r.what.host.as_deref() != Some("denied.bottle.invalid");
     let denied = |r: &AuditRecord| {
-        r.what.verdict == Verdict::Deny
+        r.what.verdict == AuditVerdict::Deny
             && !matches!(r.what.event.as_str(), "policy" | "suppressed" | "spent")
     };
     Ok(lines
@@ -128,7 +128,7 @@ mod tests {
         let log = dir.path().join("audit");
         let writer = AuditWriter::open(&log, "egress").unwrap();
         let refused = |method: &str, path: Option<&str>, rule: &str| {
-            let mut e = AuditEvent::new("egress", "refused", Verdict::Deny);
+            let mut e = AuditEvent::new("egress", "refused", AuditVerdict::Deny);
             e.method = Some(method.into());
             (e.host, e.port, e.path) = (Some("api.test".into()), Some(443), path.map(Into::into));
             (e.rule, e.hint) = (Some(rule.into()), Some("a hint".into()));
@@ -139,7 +139,9 @@ mod tests {
         refused("GET", Some("/a/b"), "not-allowed");
         refused("GET", Some("/a/x*y/z"), "not-allowed");
         refused("POST", Some("/a"), "secret");
-        writer.append(Line::Opening, AuditEvent::new("egress", "request", Verdict::Allow)).unwrap();
+        writer
+            .append(Line::Opening, AuditEvent::new("egress", "request", AuditVerdict::Allow))
+            .unwrap();
         let found = last(&[&log, &dir.path().join("no-such-log")], 10);
         let by = |i: usize, p: &str| found[i].pointer(p).cloned().unwrap_or_default();
         assert_eq!(found.len(), 4, "{found:?}");

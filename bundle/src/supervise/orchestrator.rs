@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bottle_policy::{Ask, ProposalState, ProposalStatus, Said, SuperviseCommand, SuperviseReport};
+use bottle_policy::{
+    Ask, ProposalState, ProposalStatus, SuperviseCommand, SuperviseReport, UntrustedText,
+};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -91,7 +93,7 @@ impl OrchestratorLink {
     ///
     /// # Errors
     /// One line: why there is no proposal.
-    pub async fn file(&self, ask: Ask, reason: Said) -> FilingResult {
+    pub async fn file(&self, ask: Ask, reason: UntrustedText) -> FilingResult {
         let (sender, answer) = oneshot::channel();
         let call = {
             let mut calls = self.open_calls();

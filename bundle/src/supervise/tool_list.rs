@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bottle_policy::MOST;
+use bottle_policy::MAX_ITEMS;
 use rmcp::model::Tool;
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ waits. A denial is an answer: do not ask for the same again.";
 #[must_use]
 pub fn all() -> Vec<Tool> {
     let text = |about: &str| json!({ "type": "string", "description": about });
-    let list = |about: &str| json!({ "type": "array", "items": { "type": "string" }, "maxItems": MOST, "description": about });
+    let list = |about: &str| json!({ "type": "array", "items": { "type": "string" }, "maxItems": MAX_ITEMS, "description": about });
     let reason = text("why you need it, for the person who decides, at most 500 characters");
     let wait = json!({ "type": "integer", "minimum": 0, "maximum": 50, "description": "wait this long for the decision; without it the call returns at once with an id" });
     let tool = |name: &'static str, about: &'static str, properties: Value, required: &[&str]| {

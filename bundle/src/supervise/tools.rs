@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_policy::{ProposalState, ProposalStatus, Said, TEXT_CAP};
+use bottle_policy::{MAX_TEXT_CHARS, ProposalState, ProposalStatus, UntrustedText};
 use rmcp::ErrorData;
 use rmcp::ServerHandler;
 use rmcp::model::{
@@ -96,7 +96,8 @@ impl Tools {
 
     async fn propose<T: DeserializeOwned + IntoDraft>(&self, args: Value) -> ToolResult {
         let draft = parse::<T>(args)?.into_draft(self.checks())?;
-        let filed = self.link.file(draft.ask, Said::new(&draft.reason, TEXT_CAP)).await?;
+        let filed =
+            self.link.file(draft.ask, UntrustedText::new(&draft.reason, MAX_TEXT_CHARS)).await?;
         self.describe(filed.id, draft.wait_seconds).await
     }
 

@@ -1,4 +1,4 @@
-//! `host:port`, in one spelling.
+//! `host:port` in normal form.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Reads `host:port`, `[v6]:port`, or either without port when there is a default.
+    /// Parses `host:port`, `[v6]:port`, or either without a port if there is a default.
     ///
     /// # Errors
     /// [`Rule::Userinfo`] or [`Rule::Authority`].
@@ -29,7 +29,7 @@ impl Authority {
         if text.contains('@') {
             return Err(Refusal::new(
                 Rule::Userinfo,
-                "a user name or password stands in front of the host",
+                "there is a user name or password before the host",
             ));
         }
         let (host, port) = match text.strip_prefix('[') {
@@ -57,8 +57,8 @@ impl Authority {
             (None, Some(p)) => p,
             _ => return Err(bad("no port")),
         };
-        // The parser of policies decides what a host is, so that both sides of a comparison have
-        // one spelling.
+        // The policy's own parser reads the host, so that both sides of a comparison have the same
+        // spelling.
         let pattern: HostPattern = host.parse().map_err(|_| bad("not a DNS name or IP address"))?;
         if pattern.as_str().starts_with("*.") {
             return Err(bad("a wildcard is no host"));
@@ -66,13 +66,13 @@ impl Authority {
         Ok(Self { host: pattern.as_str().to_owned(), port })
     }
 
-    /// The host as an address, when it is one.
+    /// The host as an IP address, if it is one.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
 
-    /// The text of a Host header: no port when it is `default_port`.
+    /// The value of a Host header, without the port if that is `default_port`.
     #[must_use]
     pub fn host_header(&self, default_port: u16) -> String {
         match (self.ip(), self.port == default_port) {

@@ -1,17 +1,17 @@
-//! One spelling for a path, before it is matched and as it is sent on (RFC 3986 section 6.2.2).
+//! The normal form of a path, in which it is matched and sent on (RFC 3986 section 6.2.2).
 
 use crate::egress::refusal::{Refusal, Rule};
 
-/// A path and query as they are matched and forwarded.
+/// A path and query in normal form.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
-    /// Starts with `/`; no dot segment, no `//`, no escape of an unreserved character, escapes in
-    /// upper case.
+    /// Starts with `/`. Has no dot segment, no `//` and no escape of an unreserved character; escapes
+    /// are in upper case.
     pub path: String,
-    /// Without `?`, as the guest sent it.
+    /// As the guest sent it, without the `?`.
     pub query: Option<String>,
-    /// Whether the path holds `%2F`, which some servers read as `/`. It cannot be matched against
-    /// path rules.
+    /// Whether the path holds `%2F`, which some servers read as `/`. Such a path cannot be matched
+    /// against path rules.
     pub encoded_slash: bool,
 }
 
@@ -26,11 +26,11 @@ impl Target {
     }
 }
 
-/// Normalises `raw`, the request target from its path on.
+/// Brings `raw`, a request target from its path on, into normal form.
 ///
 /// # Errors
-/// [`Rule::Path`] for what servers are known to read differently: backslashes and their escape,
-/// escaped control characters, bad escapes, `..;` segments, fragments, bytes that are not ASCII.
+/// [`Rule::Path`] for what different servers read differently: backslashes and their escape, escaped
+/// control characters, bad escapes, `..;` segments, fragments, and bytes that are not ASCII.
 pub fn normalise(raw: &str) -> Result<Target, Refusal> {
     let bad = |why: &str| Refusal::new(Rule::Path, format!("the path {why}"));
     if !raw.starts_with('/') {
@@ -50,7 +50,7 @@ pub fn normalise(raw: &str) -> Result<Target, Refusal> {
     let mut segments: Vec<&str> = Vec::new();
     for segment in decoded.split('/').skip(1) {
         match segment {
-            // `//` and `/./` name the same as `/`; the last one keeps the slash that ends the path.
+            // `//` and `/./` mean the same as `/`. At the end of the path the slash is kept.
             "" | "." => {}
             ".." => drop(segments.pop()),
             s if s.starts_with(".;") || s.starts_with("..;") => {
@@ -70,8 +70,8 @@ pub fn normalise(raw: &str) -> Result<Target, Refusal> {
     Ok(Target { path: normal, query, encoded_slash })
 }
 
-/// Decodes escapes of unreserved characters, refuses dangerous ones, writes the others in upper
-/// case.
+/// Decodes escapes of unreserved characters, refuses dangerous ones, and writes the others in upper
+/// case. Returns whether there is an escaped slash.
 fn decode(path: &str) -> Result<(String, bool), Refusal> {
     let bad = |why: &str| Refusal::new(Rule::Path, format!("the path {why}"));
     let mut out = String::with_capacity(path.len());
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn query_is_left_alone_and_an_encoded_slash_is_told() {
+    fn the_query_is_kept_and_an_encoded_slash_is_reported() {
         let t = normalise("/a%2fb?x=%2e%2E/../#".trim_end_matches('#')).unwrap();
         assert_eq!(
             (t.path.as_str(), t.query.as_deref(), t.encoded_slash),

@@ -11,7 +11,7 @@ use bottle_policy::{Inject, Place, Scheme, Secret};
 
 use crate::egress::request::headers::HOP_BY_HOP;
 
-/// A credential, ready to be put into requests. Its memory is wiped when the last copy goes.
+/// A credential, ready to be put into requests. Its memory is wiped when the last copy is dropped.
 #[derive(Clone)]
 pub enum Credential {
     /// A header and its value.
@@ -20,7 +20,7 @@ pub enum Credential {
     Query(String, Arc<Zeroizing<String>>),
 }
 
-/// Why a credential cannot be put into requests. Never tells the value.
+/// Why a credential cannot be put into requests. It never contains the value.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// The header belongs to the connection or to routing.
@@ -34,22 +34,22 @@ pub enum CredentialError {
     Value(String),
 }
 
-/// Bytes that are wiped on drop, in the shape that `Bytes` takes over without a copy.
-struct Wiped(Zeroizing<Vec<u8>>);
+/// Bytes that are wiped on drop, in a shape that `Bytes` takes over without a copy.
+struct WipedOnDrop(Zeroizing<Vec<u8>>);
 
-impl AsRef<[u8]> for Wiped {
+impl AsRef<[u8]> for WipedOnDrop {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
 }
 
 impl Credential {
-    /// Makes what `inject` describes out of `token`.
+    /// The credential that `inject` describes, with the value `token`.
     ///
     /// # Errors
-    /// A place that must not be injected into, or a token that does not fit there.
+    /// A place that must not be injected into, or a value that does not fit there.
     pub fn new(inject: &Inject, token: &Secret) -> Result<Self, CredentialError> {
-        let text = written(inject.scheme, token.expose().as_bytes());
+        let text = with_scheme(inject.scheme, token.expose().as_bytes());
         match &inject.place {
             Place::Header(header) => {
                 let bad = || CredentialError::Header(header.clone());
@@ -62,7 +62,7 @@ impl Credential {
                     return Err(bad());
                 }
                 let value: Result<HeaderValue, InvalidHeaderValue> =
-                    HeaderValue::from_maybe_shared(Bytes::from_owner(Wiped(text)));
+                    HeaderValue::from_maybe_shared(Bytes::from_owner(WipedOnDrop(text)));
                 let mut value =
                     value.map_err(|_| CredentialError::Value(inject.token.to_string()))?;
                 value.set_sensitive(true);
@@ -89,7 +89,7 @@ impl Credential {
     }
 
     /// Removes what the guest sent in the credential's place. `x_api_key` counts as `x-api-key`,
-    /// because CGI-style servers read both as one; a parameter counts in any case and escaping.
+    /// because CGI-style servers do not tell them apart. A parameter counts in any case and escaping.
     pub fn clear(&self, headers: &mut HeaderMap, query: &mut Option<String>) {
         match self {
             Self::Header(name, _) => {
@@ -129,7 +129,7 @@ fn same_header(a: &HeaderName, b: &HeaderName) -> bool {
         && a.as_str().bytes().zip(b.as_str().bytes()).all(|(a, b)| plain(a) == plain(b))
 }
 
-/// Whether the `key=value` text `part` has this key.
+/// Whether the key of the `key=value` text `part` is `name`.
 fn is_parameter(part: &str, name: &str) -> bool {
     let key = part.split('=').next().unwrap_or_default().as_bytes();
     let mut decoded = Vec::with_capacity(key.len());
@@ -144,8 +144,8 @@ fn is_parameter(part: &str, name: &str) -> bool {
     decoded.trim_ascii().eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// The token as its scheme writes it.
-fn written(scheme: Scheme, token: &[u8]) -> Zeroizing<Vec<u8>> {
+/// The token in the form of its scheme.
+fn with_scheme(scheme: Scheme, token: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut text = Zeroizing::new(Vec::with_capacity(token.len() * 2 + 16));
     match scheme {
         Scheme::Raw => text.extend_from_slice(token),

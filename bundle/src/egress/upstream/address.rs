@@ -1,8 +1,8 @@
-//! Which addresses an upstream may have.
+//! The addresses that an upstream may have: only global unicast.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Why an address is not on the public internet; `None` when it is.
+/// Why an address is not on the public internet, or `None` if it is.
 #[must_use]
 pub fn refuse(ip: IpAddr) -> Option<&'static str> {
     match ip {
@@ -11,7 +11,7 @@ pub fn refuse(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-// IANA special-purpose registries, in the order of specific names first.
+// The IANA special-purpose registries, the most specific entries first.
 fn refuse_v4(ip: Ipv4Addr) -> Option<&'static str> {
     let [a, b, c, _] = ip.octets();
     Some(match (a, b, c) {

@@ -1,7 +1,8 @@
 //! Paths, symbolic links and submodules of a tree that are dangerous to check out.
 
+use bottle_policy::text::{is_joiner, is_unprintable};
+
 use crate::git_gate::refusal::Rule;
-use crate::git_gate::text::is_hidden;
 
 /// Why `path` is refused, if it is.
 #[must_use]
@@ -15,15 +16,10 @@ pub fn path(path: &str) -> Option<(Rule, String)> {
             return Some((Rule::DotGit, format!("{component:?} is not a file name")));
         }
     }
-    if path.chars().any(|c| c.is_control() || (is_hidden(c) && !is_joiner(c))) {
+    if path.contains(|c| is_unprintable(c) && !is_joiner(c)) {
         return Some((Rule::PathText, "a path has control or invisible characters".to_owned()));
     }
     None
-}
-
-/// The zero-width joiner, which emoji need.
-fn is_joiner(c: char) -> bool {
-    c == '\u{200d}'
 }
 
 /// Whether some file system reads `name` as `.git`: case-insensitive ones, HFS+, which ignores some

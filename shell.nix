@@ -1,0 +1,2 @@
+# Without flakes: `nix-shell` has what `nix develop` has.
+(import ./nix/no-flakes.nix).shell

@@ -1,0 +1,283 @@
+//! Deploy keys: made in memory, registered with a forge at launch, revoked at its end, whoever ends
+//! it.
+//!
+//! What a forge may have of a bottle is written down before the forge is asked, and forgotten once
+//! the forge no longer lists it. So whoever finds the file after a crash can revoke what is in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use bottle_policy::{DeployKeyAction, Forge, ForgeRequest, Secret, TokenName};
+use rcgen::PublicKeyData;
+use serde::{Deserialize, Serialize};
+
+use super::git::{key_name, text};
+use super::tokens;
+use crate::closure::Closure;
+use crate::error::{Context, Error, Kind, Result};
+use crate::host::process::Program;
+use crate::host::stderr::say;
+use crate::manifest::TokenSource;
+use crate::plan::LaunchPlan;
+use crate::state::{BottleDir, now_ms, write_private};
+
+/// For one question to a forge; the program itself gives up before.
+const DEADLINE: Duration = Duration::from_secs(25);
+
+/// How long a forge may take for a registration that it never answered, ms.
+const PENDING: u64 = 5 * 60 * 1000;
+
+/// A key that a forge has or may have.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Registered {
+    /// The closure's `bottle-bundle`, which speaks with the forge.
+    program: PathBuf,
+    forge: Forge,
+    api: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca: Option<String>,
+    repo: String,
+    /// Where people find it.
+    page: String,
+    /// Where the token comes from, never the token.
+    token: (TokenName, TokenSource),
+    title: String,
+    public_key: String,
+    /// When the forge was asked, ms since the epoch.
+    asked_ms: u64,
+    /// It has said that it has it.
+    confirmed: bool,
+    /// Where the launch was: a token's command may depend on it.
+    cwd: PathBuf,
+}
+
+/// Makes and registers the keys that `plan` asks for; returns the private ones, by the names that
+/// git-gate's policy has.
+pub(crate) async fn register(
+    plan: &LaunchPlan,
+    dir: &BottleDir,
+    program: &Path,
+) -> Result<Vec<(TokenName, Secret)>> {
+    let mut private = Vec::new();
+    let mut known = read(dir)?;
+    for (i, git) in plan.git.iter().enumerate() {
+        let Some(wanted) = &git.deploy_key else { continue };
+        let failed = |e: &dyn std::fmt::Display| {
+            Error::new(Kind::Config, format!("git upstream {}: {e}", git.name))
+        };
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(|e| failed(&e))?;
+        let public_key = openssh(key.der_bytes());
+        let host = nix::unistd::gethostname()
+            .map(|h| h.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let registered = Registered {
+            program: program.to_owned(),
+            forge: wanted.forge,
+            api: wanted.api.clone(),
+            ca: wanted
+                .ca_file
+                .as_deref()
+                .map(text)
+                .transpose()
+                .map_err(|e| failed(&format!("ca_file {e}")))?,
+            repo: wanted.repo.clone(),
+            page: page(wanted.forge, git.url.host(), &wanted.repo),
+            token: wanted.token.clone(),
+            // Some forges want titles of their own for all keys of a repository.
+            title: format!(
+                "bottle {} on {host} ({})",
+                plan.slug,
+                &public_key[public_key.len() - 8..]
+            ),
+            public_key,
+            asked_ms: now_ms(),
+            confirmed: false,
+            cwd: std::env::current_dir().map_err(|e| failed(&e))?,
+        };
+        let action = DeployKeyAction::Register {
+            title: registered.title.clone(),
+            public_key: registered.public_key.clone(),
+            write: wanted.write,
+        };
+        known.push(registered.clone());
+        write(dir, &known)?;
+        match registered.ask(action).await.map_err(|e| failed(&e))? {
+            Answer::Refused(why) => {
+                known.pop();
+                write(dir, &known)?;
+                return Err(failed(&why));
+            }
+            Answer::Done | Answer::Absent => {
+                known.iter_mut().for_each(|k| k.confirmed |= k.public_key == registered.public_key);
+                write(dir, &known)?;
+            }
+        }
+        private.push((key_name(i)?, Secret::new(key.serialize_pem())));
+    }
+    Ok(private)
+}
+
+/// Revokes every key that the bottle in `dir`, whose lock the caller holds, may have left with a
+/// forge; whether there was one. What launches before `since` (ms since the epoch) left is only
+/// said.
+///
+/// # Errors
+/// `Internal`: which keys are still there, why, and where to remove them by hand. They stay written
+/// down for the next attempt.
+pub async fn revoke(dir: &BottleDir, since: u64) -> Result<bool> {
+    let mut left = Vec::new();
+    let mut why = Vec::new();
+    let known = read(dir)?;
+    for key in &known {
+        let asked = key.ask(DeployKeyAction::Revoke { public_key: key.public_key.clone() }).await;
+        let failure = match asked {
+            Ok(Answer::Done) => continue,
+            Ok(Answer::Absent) if key.confirmed || now_ms() > key.asked_ms + PENDING => continue,
+            // It may be there in a moment. The next command looks again.
+            Ok(Answer::Absent) => None,
+            Ok(Answer::Refused(why)) => Some(why),
+            Err(e) => Some(e.to_string()),
+        };
+        left.push(key.clone());
+        let Some(failure) = failure else { continue };
+        let text = format!(
+            "the deploy key {:?} of {} IS NOT REVOKED: {failure}; remove it by hand at {}",
+            key.title, key.repo, key.page
+        );
+        if key.asked_ms < since {
+            say(format_args!("bottle: {text}"));
+        } else {
+            why.push(text);
+        }
+    }
+    if left.len() < known.len() {
+        write(dir, &left)?;
+    }
+    if why.is_empty() {
+        return Ok(!known.is_empty());
+    }
+    let hint = format!(
+        "bottle cleanup   # tries again, as list and launch do; it needs the forge's token. Of a key that is gone: bottle rm --forget-keys {}",
+        dir.slug()
+    );
+    Err(Error::new(Kind::Internal, why.join("; ")).hint(hint))
+}
+
+/// The same before a launch: what an earlier one left is not this one's failure, but is said.
+pub(crate) async fn revoke_left(dir: &BottleDir) {
+    if let Err(e) = revoke(dir, 0).await {
+        say(format_args!("bottle: {e}"));
+    }
+}
+
+/// What a forge made of a question.
+enum Answer {
+    /// It is done.
+    Done,
+    /// There was no such key.
+    Absent,
+    /// Certainly nothing was done.
+    Refused(String),
+}
+
+impl Registered {
+    /// Asks the forge. After an error nobody knows what it did.
+    async fn ask(&self, deploy_key: DeployKeyAction) -> Result<Answer> {
+        // A token that lives shorter than the launch is asked for anew.
+        let token = tokens::value_in(
+            &self.cwd,
+            &self.token.0,
+            &self.token.1,
+            tokens::How { bundle: &self.program, turned_down: None },
+            Stdio::inherit(),
+        )
+        .await?;
+        let (forge, api, ca, repo) =
+            (self.forge, self.api.clone(), self.ca.clone(), self.repo.clone());
+        let request = ForgeRequest { forge, api, ca, token, repo, deploy_key };
+        // The launch's own may have been collected since.
+        let program = if self.program.exists() {
+            self.program.clone()
+        } else {
+            Closure::load()?.bundle.binary.path
+        };
+        let program = Program::new("the forge's client", program)
+            .arg("forge")
+            .args(["--parent", &std::process::id().to_string()]);
+        let said = program.with_host_roots().run_with(&request, DEADLINE, Kind::Config).await?;
+        let said = String::from_utf8_lossy(&said);
+        match (said.trim(), said.trim().strip_prefix("refused: ")) {
+            ("done", _) => Ok(Answer::Done),
+            ("absent", _) => Ok(Answer::Absent),
+            (_, Some(why)) => Ok(Answer::Refused(why.to_owned())),
+            _ => Err(Error::new(Kind::Internal, "the forge's client said nothing")),
+        }
+    }
+}
+
+fn read(dir: &BottleDir) -> Result<Vec<Registered>> {
+    let path = dir.deploy_keys();
+    let damaged = |e: &dyn std::fmt::Display| {
+        Error::new(
+            Kind::Internal,
+            format!("{}: {e}; deploy keys of this bottle may be left with a forge", path.display()),
+        )
+        .hint("look for keys titled `bottle …` at the forge, then remove the file")
+    };
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| damaged(&e)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(damaged(&e)),
+    }
+}
+
+fn write(dir: &BottleDir, known: &[Registered]) -> Result<()> {
+    let path = dir.deploy_keys();
+    let what = || format!("cannot write {}", path.display());
+    if known.is_empty() {
+        return std::fs::remove_file(&path).context(Kind::Config, what);
+    }
+    let json = serde_json::to_vec_pretty(known).context(Kind::Internal, what)?;
+    write_private(&path, &json)?;
+    // On the disk before the forge is asked: a key that outlives a power failure must be known to
+    // somebody.
+    std::fs::File::open(&path).and_then(|f| f.sync_all()).context(Kind::Config, what)
+}
+
+/// The page of a repository's keys.
+fn page(forge: Forge, host: &str, repo: &str) -> String {
+    match forge {
+        Forge::GitHub | Forge::Gitea => format!("https://{host}/{repo}/settings/keys"),
+        Forge::GitLab => format!("https://{host}/{repo}/-/settings/repository"),
+    }
+}
+
+/// An ed25519 public key as in `authorized_keys`.
+fn openssh(public: &[u8]) -> String {
+    use base64::Engine as _;
+    const KIND: &[u8] = b"ssh-ed25519";
+    let mut blob = Vec::new();
+    for part in [KIND, public] {
+        blob.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+        blob.extend_from_slice(part);
+    }
+    format!("ssh-ed25519 {}", base64::engine::general_purpose::STANDARD.encode(blob))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_key_has_openssh_s_form() {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let line = openssh(key.der_bytes());
+        assert!(
+            line.starts_with("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI")
+                && line.len() == "ssh-ed25519 ".len() + 68,
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! What git-gate is started with: the plan's upstreams, with the host keys that the operator has
+//! pinned.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use bottle_policy::{Access, GateInput, GatePolicy, GateUpstream, Secret, TokenName};
+
+use crate::bundle::GateSpec;
+use crate::error::{Context, Error, Kind, Result};
+use crate::manifest::GitSpec;
+use crate::plan::LaunchPlan;
+
+/// Longest known_hosts file, bytes.
+const KNOWN_HOSTS: u64 = 1 << 20;
+
+/// The policy of git-gate; `None` when the plan has no repository.
+///
+/// # Errors
+/// `Config` when an upstream cannot be reached as it is described: its host keys are not pinned,
+/// its key is not there.
+pub(crate) fn policy(plan: &LaunchPlan) -> Result<Option<GatePolicy>> {
+    if plan.git.is_empty() {
+        return Ok(None);
+    }
+    let upstreams =
+        plan.git.iter().enumerate().map(|(i, git)| upstream(i, git)).collect::<Result<_>>()?;
+    Ok(Some(GatePolicy {
+        version: 1,
+        agent: plan.agent.to_string(),
+        slug: plan.slug.to_string(),
+        upstreams,
+    }))
+}
+
+/// What is in force with the rules of `plan`, whose upstreams are the same.
+#[must_use]
+pub fn with_rules(in_force: &GatePolicy, plan: &LaunchPlan) -> GatePolicy {
+    let mut policy = in_force.clone();
+    for upstream in &mut policy.upstreams {
+        if let Some(git) = plan.git.iter().find(|git| git.name == upstream.name) {
+            (upstream.push, upstream.stale) = (git.push.clone(), git.stale);
+        }
+    }
+    policy
+}
+
+/// A policy with its secrets: `tokens` are all that the bundle has, `others` are only looked for in
+/// what is pushed.
+pub(crate) fn spec<'a>(
+    policy: GatePolicy,
+    tokens: impl Iterator<Item = (&'a TokenName, &'a Secret)>,
+    others: [(&str, &Secret); 1],
+) -> Result<GateSpec> {
+    let used = |name: &TokenName| {
+        policy.upstreams.iter().any(|u| {
+            matches!(&u.access, Access::Token(t) | Access::Key(t) if t == name)
+                || u.attest.as_ref() == Some(name)
+        })
+    };
+    let (used, unused): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        tokens.map(|(n, v)| (n.clone(), v.clone())).partition(|(name, _)| used(name));
+    let mut secrets = unused;
+    for (name, value) in others {
+        let name = name.parse().context(Kind::Internal, || format!("{name} is no name"))?;
+        secrets.insert(name, value.clone());
+    }
+    Ok(GateSpec { policy, input: GateInput { tokens: used, secrets } })
+}
+
+/// What git-gate's policy calls the deploy key of the upstream number `i`.
+pub(crate) fn key_name(i: usize) -> Result<TokenName> {
+    format!("BOTTLE_DEPLOY_KEY_{}", i + 1)
+        .parse()
+        .context(Kind::Internal, || "a deploy key's name is none".into())
+}
+
+/// What it calls the key that attests pushes to the upstream number `i`.
+fn attest_name(i: usize) -> Result<TokenName> {
+    format!("BOTTLE_ATTEST_KEY_{}", i + 1)
+        .parse()
+        .context(Kind::Internal, || "an attesting key's name is none".into())
+}
+
+/// The keys that attest pushes, read now: a missing one ends the launch.
+pub(crate) fn attest_keys(plan: &LaunchPlan) -> Result<Vec<(TokenName, Secret)>> {
+    let keys = plan
+        .git
+        .iter()
+        .enumerate()
+        .filter_map(|(i, git)| Some((i, git, git.attest_key.as_deref()?)));
+    let read = |(i, git, path): (usize, &GitSpec, &Path)| {
+        let text = text(path).map_err(|why| {
+            Error::new(Kind::Config, format!("git upstream {}: attest_key {why}", git.name))
+        })?;
+        Ok((attest_name(i)?, Secret::new(text)))
+    };
+    keys.map(read).collect()
+}
+
+fn upstream(i: usize, git: &GitSpec) -> Result<GateUpstream> {
+    let bad = |why: &dyn std::fmt::Display| {
+        Error::new(Kind::Config, format!("git upstream {}: {why}", git.name))
+    };
+    let url = git.url.clone();
+    let access = match (&git.identity_file, &git.token, &git.deploy_key) {
+        (Some(path), ..) => {
+            std::fs::File::open(path)
+                .map_err(|e| bad(&format!("identity_file {}: {e}", path.display())))?;
+            Access::IdentityFile(path.clone())
+        }
+        (None, Some((name, _)), _) => Access::Token(name.clone()),
+        (None, None, Some(_)) => Access::Key(key_name(i)?),
+        (None, None, None) => Access::None,
+    };
+    let known_hosts = match &git.known_hosts {
+        Some(path) => Some(text(path).map_err(|why| bad(&format!("known_hosts {why}")))?),
+        None if url.is_ssh() => {
+            let hint = format!(
+                "ssh-keyscan {} > known_hosts, compare the keys with those that its operator publishes, and say known_hosts = \"known_hosts\"",
+                url.host()
+            );
+            return Err(bad(
+                &"an ssh upstream needs known_hosts: the keys by which its host is known",
+            )
+            .hint(hint));
+        }
+        None => None,
+    };
+    let attest = git.attest_key.is_some().then(|| attest_name(i)).transpose()?;
+    let ca = git
+        .ca_file
+        .as_deref()
+        .map(text)
+        .transpose()
+        .map_err(|why| bad(&format!("ca_file {why}")))?;
+    Ok(GateUpstream {
+        name: git.name.clone(),
+        url,
+        access,
+        known_hosts,
+        ca,
+        connect: None,
+        attest,
+        stale: git.stale,
+        push: git.push.clone(),
+    })
+}
+
+/// A file of the operator's.
+pub(crate) fn text(path: &Path) -> Result<String, String> {
+    let said = |e: std::io::Error| format!("{}: {e}", path.display());
+    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
+        .map_err(said)?;
+    let mut text = String::new();
+    file.take(KNOWN_HOSTS + 1).read_to_string(&mut text).map_err(said)?;
+    if text.len() as u64 > KNOWN_HOSTS {
+        return Err(format!("{} is larger than {KNOWN_HOSTS} bytes", path.display()));
+    }
+    Ok(text)
+}

@@ -1,0 +1,4 @@
+//! Audit and daemon logs for people: one follower of growing files, one way to print a line.
+
+pub mod follow;
+pub mod render;
