@@ -13,7 +13,8 @@ use crate::git_gate::refusal::{Refusal, Rule};
 const HEADER_BYTES: usize = 12;
 /// Size of the id of a delta's base, in bytes.
 const ID_BYTES: usize = 20;
-/// Most bytes of a variable-length number.
+/// Most bytes of a variable-length number. In a longer one git shifts bits by more than 63, and so may
+/// read another number.
 const MAX_VARINT_BYTES: usize = 10;
 /// Size of the buffer for inflated data, in bytes.
 const BUFFER_BYTES: usize = 32 << 10;
@@ -145,7 +146,10 @@ impl ObjectData {
             match status {
                 Status::StreamEnd if self.left == 0 && self.delta.is_none() => return Ok(true),
                 Status::StreamEnd => return Err(malformed("an object is cut short")),
-                _ if read == 0 && written == 0 => return Ok(false), // it needs more input
+                _ if read == 0 && written == 0 && bytes.is_empty() => return Ok(false),
+                _ if read == 0 && written == 0 => {
+                    return Err(malformed("an object is not zlib data"));
+                }
                 _ => {}
             }
         }
@@ -156,15 +160,10 @@ impl ObjectData {
         let Some(start) = &mut self.delta else { return Ok(None) };
         let room = (2 * MAX_VARINT_BYTES).saturating_sub(start.len());
         start.extend(piece.iter().take(room));
-        let size = varint(start).and_then(|(_, base)| varint(&start[base..]));
-        match size {
-            Some((size, _)) => {
-                self.delta = None;
-                Ok(Some(size))
-            }
-            None if start.len() < 2 * MAX_VARINT_BYTES => Ok(None),
-            None => Err(malformed("the size of a delta is too long")),
-        }
+        let Some((_, base)) = varint(start)? else { return Ok(None) };
+        let Some((size, _)) = varint(&start[base..])? else { return Ok(None) };
+        self.delta = None;
+        Ok(Some(size))
     }
 }
 
@@ -184,11 +183,20 @@ fn take(to: &mut Vec<u8>, len: usize, from: &mut &[u8]) {
 }
 
 /// A little-endian number of 7 bits a byte at the start of `bytes`, and its length. `None` if it is
-/// not complete. Bits above 64 are dropped: git refuses such a number.
-fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let end = bytes.iter().position(|b| b & 0x80 == 0)?;
+/// not complete.
+fn varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, Refusal> {
+    let Some(end) = last_byte(bytes)? else { return Ok(None) };
     let value = bytes[..=end].iter().rev().fold(0_u64, |n, b| (n << 7) | u64::from(b & 0x7f));
-    Some((value, end + 1))
+    Ok(Some((value, end + 1)))
+}
+
+/// The index of the last byte of a variable-length number; `None` if it is not complete.
+fn last_byte(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+    match bytes.iter().position(|b| b & 0x80 == 0) {
+        Some(end) if end < MAX_VARINT_BYTES => Ok(Some(end)),
+        None if bytes.len() < MAX_VARINT_BYTES => Ok(None),
+        _ => Err(malformed("a size is too long")),
+    }
 }
 
 /// Type and size of an object, once `entry` has them and the base of a delta.
@@ -197,7 +205,7 @@ fn read_entry(entry: &[u8]) -> Result<Option<(u8, u64)>, Refusal> {
         return Err(malformed("the header of an object is too long"));
     }
     let kind = (entry[0] >> 4) & 7;
-    let Some(end) = entry.iter().position(|b| b & 0x80 == 0) else { return Ok(None) };
+    let Some(end) = last_byte(entry)? else { return Ok(None) };
     // The first byte has 4 bits of the size, the others 7 each.
     let high = entry[1..=end].iter().rev().fold(0_u64, |n, b| (n << 7) | u64::from(b & 0x7f));
     let size = (high << 4) | u64::from(entry[0] & 0xf);
@@ -287,6 +295,21 @@ mod tests {
                 "less data than the header says",
                 vec![[vec![0x33], zlib(b"xx")].concat()],
                 Err(Rule::Pack),
+            ),
+            (
+                "a size of eleven bytes",
+                vec![[&[0x90][..], &[0x80; 9], &[1], &zlib(b"")].concat()],
+                Err(Rule::Pack),
+            ),
+            (
+                "a delta's size of eleven bytes",
+                vec![entry(REF_DELTA, &id, &[&[1][..], &[0x80; 10], &[1]].concat())],
+                Err(Rule::Pack),
+            ),
+            (
+                "an empty blob, then a large tree",
+                vec![entry(BLOB, b"", b""), entry(2, b"", &large)],
+                Err(Rule::MaxBlob),
             ),
             ("a delta without its size", vec![entry(REF_DELTA, &id, b"\x80")], Err(Rule::Pack)),
         ] {
