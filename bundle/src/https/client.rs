@@ -1,4 +1,5 @@
-//! A client of JSON APIs over HTTPS. A program that uses it handles one request of the orchestrator.
+//! A client of JSON APIs over HTTPS. A program that uses it handles one request of the
+//! orchestrator.
 
 use std::io;
 use std::sync::Arc;
@@ -36,7 +37,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// `answer`. `url` returns the server's URL, for error messages.
 ///
 /// # Errors
-/// One line: the request is malformed, the process cannot be confined, or there is no answer in time.
+/// One line: the request is malformed, the process cannot be confined, or there is no answer in
+/// time.
 pub fn run_once<R: DeserializeOwned, T>(
     url: impl Fn(&R) -> &str,
     answer: impl AsyncFnOnce(&R) -> T,
@@ -65,8 +67,8 @@ pub struct HttpsClient {
 }
 
 impl HttpsClient {
-    /// Connects to the server of `url`, `https://…`. Its certificate may also be signed by the CAs in
-    /// the PEM `ca`.
+    /// Connects to the server of `url`, `https://…`. Its certificate may also be signed by the CAs
+    /// in the PEM `ca`.
     ///
     /// # Errors
     /// One line for people: the URL is not valid, or the server was not reached.

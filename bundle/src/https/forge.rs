@@ -1,5 +1,5 @@
-//! `bottle-bundle forge`: registers or revokes a deploy key at a forge. The request, with its token,
-//! comes over standard input; the process is confined like egress before it resolves a name.
+//! `bottle-bundle forge`: registers or revokes a deploy key at a forge. The request, with its
+//! token, comes over standard input; the process is confined like egress before it resolves a name.
 //!
 //! It prints `done`, `absent` (a key to be revoked is not there), or `refused: WHY` (the forge
 //! certainly did nothing). After any other failure it is unknown whether the forge acted.

@@ -32,7 +32,11 @@ async fn renew(request: &RenewRequest) -> Result<RenewReply, String> {
         Ok(client) => client,
         Err(why) => return Ok(RenewReply::Refused(why)),
     };
-    let body = json!({ "grant_type": "refresh_token", "refresh_token": request.refresh_token.expose(), "client_id": request.client_id });
+    let body = json!({
+        "grant_type": "refresh_token",
+        "refresh_token": request.refresh_token.expose(),
+        "client_id": request.client_id,
+    });
     let (status, answer) = client.call(Method::POST, "", None, Some(&body)).await?;
     let text = |name: &str| answer[name].as_str().map(|s| Secret::new(s.to_owned()));
     match (status, text("access_token")) {

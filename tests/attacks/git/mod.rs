@@ -1,5 +1,5 @@
-//! The table of pushes, each made by the git in a bottle, through everything that a launch starts, to
-//! an upstream behind a real sshd.
+//! The table of pushes, each made by the git in a bottle, through everything that a launch starts,
+//! to an upstream behind a real sshd.
 
 #[path = "../../../bundle/tests/git_gate/client.rs"]
 mod client;

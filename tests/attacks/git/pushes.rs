@@ -1,13 +1,13 @@
 //! Pushes that must not get through. Each is made by a real git in a clone whose branch `agent/old`
-//! is at the upstream. The policy allows the branches `agent/*`, `main` and `Main`, protects `main`,
-//! allows tags `agent-*`, addresses at `agent.test`, packs of 200 KB, objects of 100 KB, and 60
-//! objects.
+//! is at the upstream. The policy allows the branches `agent/*`, `main` and `Main`, protects
+//! `main`, allows tags `agent-*`, addresses at `agent.test`, packs of 200 KB, objects of 100 KB,
+//! and 60 objects.
 
 use super::{Rule, Work};
 
-/// Name, the rule that stops it, rules that would stop it earlier, who finds it, and a function that
-/// prepares it and returns the arguments of `git push`. Without all of these rules it reaches the
-/// upstream.
+/// Name, the rule that stops it, rules that would stop it earlier, who finds it, and a function
+/// that prepares it and returns the arguments of `git push`. Without all of these rules it reaches
+/// the upstream.
 pub struct Case(
     pub &'static str,
     pub Rule,

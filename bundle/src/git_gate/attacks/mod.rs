@@ -1,6 +1,6 @@
-//! Attacks, each tried twice: against git-gate, and, as a negative control, against git-gate without
-//! the rules that stop it. Here the upstream is a repository on this machine, and children are not
-//! confined; `tests/git_gate.rs` runs the real daemon.
+//! Attacks, each tried twice: against git-gate, and, as a negative control, against git-gate
+//! without the rules that stop it. Here the upstream is a repository on this machine, and children
+//! are not confined; `tests/git_gate.rs` runs the real daemon.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -50,7 +50,8 @@ fn policy() -> Push {
     push
 }
 
-/// An upstream with the branches main and agent/old and the tag agent-1. It is copied for each test.
+/// An upstream with the branches main and agent/old and the tag agent-1. It is copied for each
+/// test.
 fn seed() -> &'static Path {
     static SEED: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
     SEED.get_or_init(|| {

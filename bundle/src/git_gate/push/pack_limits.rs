@@ -1,9 +1,10 @@
 //! The sizes that a pack's objects claim, read while the pack arrives. git expands deltas, commits,
-//! trees and tags in memory, whether or not a ref leads to them, so their size is checked before git
-//! gets them. Blobs are not checked here: git streams large ones, and the scan can name their path.
+//! trees and tags in memory, whether or not a ref leads to them, so their size is checked before
+//! git gets them. Blobs are not checked here: git streams large ones, and the scan can name their
+//! path.
 //!
-//! The format is gitformat-pack(5): a header of 12 bytes, then for each object its type and size, the
-//! base of a delta, and zlib data. A delta starts with the size of its base and of its result.
+//! The format is gitformat-pack(5): a header of 12 bytes, then for each object its type and size,
+//! the base of a delta, and zlib data. A delta starts with the size of its base and of its result.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -13,8 +14,8 @@ use crate::git_gate::refusal::{Refusal, Rule};
 const HEADER_BYTES: usize = 12;
 /// Size of the id of a delta's base, in bytes.
 const ID_BYTES: usize = 20;
-/// Most bytes of a variable-length number. In a longer one git shifts bits by more than 63, and so may
-/// read another number.
+/// Most bytes of a variable-length number. In a longer one git shifts bits by more than 63, and so
+/// may read another number.
 const MAX_VARINT_BYTES: usize = 10;
 /// Size of the buffer for inflated data, in bytes.
 const BUFFER_BYTES: usize = 32 << 10;
