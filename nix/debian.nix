@@ -1,6 +1,6 @@
-# A Debian root: the packages of some groups, unpacked, but for those that the groups `without` have. Maintainer scripts do
-# not run (there is no root and no network to run them with), so what they would have made is passed as `setup`, a busybox
-# script in $out.
+# A Debian root: the packages of some groups, unpacked, but for those that the groups `without`
+# have. Maintainer scripts do not run (there is no root and no network to run them with), so what
+# they would have made is passed as `setup`, a busybox script in $out.
 { bare, lock }:
 { name, groups, without ? [ ], drop ? [ ], setup ? "" }:
 let

@@ -1,6 +1,6 @@
 # Everything the flake gives, in one scope: a file's arguments are filled in from here by name.
-# `nixpkgs` is a flake, of which legacyPackages is used, or { } where the sources come from nix/fetch.
-# `revision` is the commit, for `bottle --version`.
+# `nixpkgs` is a flake, of which legacyPackages is used, or { } where the sources come from
+# nix/fetch. `revision` is the commit, for `bottle --version`.
 { nixpkgs ? { }, revision ? "unknown", system ? "x86_64-linux" }:
 let
   call = file: let f = import file; in f (builtins.intersectAttrs (builtins.functionArgs f) scope);

@@ -1,6 +1,6 @@
-# Run a script with a Debian root as /, inside Nix's own sandbox: no host path, no network, no privilege.
-# In the script: $out is a directory or file to leave behind, $final the store path it will have, the work
-# directory /build, and `env` is in the environment.
+# Run a script with a Debian root as /, inside Nix's own sandbox: no host path, no network, no
+# privilege. In the script: $out is a directory or file to leave behind, $final the store path it
+# will have, the work directory /build, and `env` is in the environment.
 { bare, seed }:
 { name, root, script, env ? { }, after ? "" }:
 let
@@ -10,8 +10,8 @@ let
 in bare {
   inherit name;
   env.body = exports + script;
-  # The root and the store are remounted read-only: the builder owns its inputs, and python or cargo would
-  # write into them.
+  # The root and the store are remounted read-only: the builder owns its inputs, and python or cargo
+  # would write into them.
   script = ''
     printf '%s' "$body" > body
     unset body

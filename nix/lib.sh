@@ -24,9 +24,10 @@ said() { if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ]; then printf '\r\033[K%s\n' 
 # A group of sources is a name in nix/lock, or the path of a lock elsewhere, which has a slash.
 lock_file() { case $1 in */*) printf '%s\n' "$1" ;; *) printf '%s\n' "$lockdir/$1.lock" ;; esac; }
 
-# The lines of a lock without comments: KIND NAME VERSION FILE HASH [DIRECTORY], separated by tabs. DIRECTORY is where a
-# Debian package or a wheel is in its registry's archive (plain Nix fetches it from there), or where an npm package that was locked together
-# with its dependencies is installed below node_modules.
+# The lines of a lock without comments: KIND NAME VERSION FILE HASH [DIRECTORY], separated by tabs.
+# DIRECTORY is where a Debian package or a wheel is in its registry's archive (plain Nix fetches it
+# from there), or where an npm package that was locked together with its dependencies is installed
+# below node_modules.
 lock_lines() { grep -v '^#' "$(lock_file "$1")" | grep . || true; }
 
 # The Debian mirror this machine is configured for, whatever it is. No file of ours names one.
@@ -47,9 +48,9 @@ debian_mirror() {
          END { if (!found && other) print other }'
 }
 
-# An apt of our own: its own lists, cache and (empty) dpkg status, bookworm main only, because that suite is
-# frozen while bookworm-updates and -security drop old versions. The machine's proxy settings still apply.
-# Leaves APT_CONFIG set; touches nothing of the machine's apt state.
+# An apt of our own: its own lists, cache and (empty) dpkg status, bookworm main only, because that
+# suite is frozen while bookworm-updates and -security drop old versions. The machine's proxy
+# settings still apply. Leaves APT_CONFIG set; touches nothing of the machine's apt state.
 private_apt() {
   local dir=$cache/apt mirror signed=
   command -v apt-get >/dev/null || die "apt-get is missing: the sources of bottles are Debian packages" \
@@ -95,32 +96,35 @@ private_apt_update() {
       "check that 'apt-get update' works on this machine, then run the same command again"
 }
 
-# Where builds happen, and NIX_CONFIG for it. Sets store_root, what precedes /nix/store on this disk, and caches, which is empty where the user has
-# configured a binary cache.
+# Where builds happen, and NIX_CONFIG for it. Sets store_root, what precedes /nix/store on this
+# disk, and caches, which is empty where the user has configured a binary cache.
 nix_env() {
   local mode='' builds='sandbox = true
 sandbox-fallback = false
 sandbox-paths ='
   store_root=
   if [ -S /nix/var/nix/daemon-socket/socket ]; then
-    # An installed multi-user Nix does the building, and decides how; it warns of every setting that it ignores.
+    # An installed multi-user Nix does the building, and decides how; it warns of every setting that
+    # it ignores.
     builds=
   elif [ "$(id -u)" = 0 ] || [ -w /nix/var/nix ]; then
     mode='build-users-group ='
   else
-    # An ordinary user gets a store of their own; builds and runs see it as /nix/store in a user namespace.
+    # An ordinary user gets a store of their own; builds and runs see it as /nix/store in a user
+    # namespace.
     store_root=${XDG_DATA_HOME:-$HOME/.local/share}/nix/root
     mode="store = $store_root"
   fi
-  # sandbox-paths: Debian's default differs by version, we want none.
-  # sandbox-fallback: rather no build than one that sees the host. What the user has set comes last and wins.
-  # None is asked that the user has not named: on a machine with registries only, each question would wait for a timeout.
+  # sandbox-paths: Debian's default differs by version, we want none. sandbox-fallback: rather no
+  # build than one that sees the host. What the user has set comes last and wins. None is asked that
+  # the user has not named: on a machine with registries only, each question would wait for a
+  # timeout.
   caches='substituters ='
-  if printf '%s\n' "${NIX_CONFIG:-}" | cat - /etc/nix/nix.conf "${XDG_CONFIG_HOME:-${HOME:-}/.config}/nix/nix.conf" 2>/dev/null |
-    grep -qE '^ *(extra-)?substituters *= *[^ ]'; then
+  if grep -qsE '^ *(extra-)?substituters *= *[^ ]' /etc/nix/nix.conf "${XDG_CONFIG_HOME:-${HOME:-}/.config}/nix/nix.conf" <(printf '%s\n' "${NIX_CONFIG:-}"); then
     caches=
   fi
-  # No look-up of flake names; but `nix develop` asks for its bash under the name nixpkgs, and warns if it has none.
+  # No look-up of flake names; but `nix develop` asks for its bash under the name nixpkgs, and warns
+  # if it has none.
   registry=/dev/null
   if mkdir -p "$cache" 2>/dev/null && printf '{"version":2,"flakes":[{"from":{"type":"indirect","id":"nixpkgs"},"to":{"type":"git","url":"%s","dir":"nix/registries"}}]}\n' \
     "$(flake_reference "$top" | sed 's/^git+//')" 2>/dev/null >"$cache/registry.json"; then
@@ -137,8 +141,8 @@ ${NIX_CONFIG:-}"
   export NIX_CONFIG
 }
 
-# flake_reference DIR [SUBDIR]: the flake of the git checkout DIR. Nix 2.8 takes no spaces and no escapes in such a path. It follows a link above
-# the checkout, but not one in its place.
+# flake_reference DIR [SUBDIR]: the flake of the git checkout DIR. Nix 2.8 takes no spaces and no
+# escapes in such a path. It follows a link above the checkout, but not one in its place.
 flake_reference() {
   local at=$1 name link
   name=$(basename "$1")
@@ -148,7 +152,7 @@ flake_reference() {
         *[!A-Za-z0-9._+~-]*) die "Nix cannot read a checkout that is named '$name'" "rename it: mv '$1' '$(dirname "$1")/${name//[!A-Za-z0-9._+~-]/-}'" ;;
       esac
       link=$(dirname "$cache")/above-$(printf %s "$1" | sha256sum | cut -c1-16)
-      mkdir -p "$(dirname "$link")" && ln -sfn "$(dirname "$1")" "$link" ||
+      { mkdir -p "$(dirname "$link")" && ln -sfn "$(dirname "$1")" "$link"; } ||
         die "Nix needs a path without spaces, and no link to $(dirname "$1") can be made in $(dirname "$link")" "set XDG_CACHE_HOME to a writable directory"
       at=$link/$name
       ;;
@@ -175,8 +179,8 @@ check_groups() {
   done
 }
 
-# Lock lines of the groups that are not in the store. The index remembers hash → store path, so that this
-# needs no process per source.
+# Lock lines of the groups that are not in the store. The index remembers hash → store path, so that
+# this needs no process per source.
 missing() {
   local group kind name version file hash path _
   local -A at=()
@@ -195,7 +199,8 @@ missing() {
   done
 }
 
-# install_debs PACKAGE…: Debian packages that this machine lacks, or a word on why it cannot have them.
+# install_debs PACKAGE…: Debian packages that this machine lacks, or a word on why it cannot have
+# them.
 install_debs() {
   local log
   command -v apt-get >/dev/null ||

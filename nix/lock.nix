@@ -1,6 +1,7 @@
-# The sources of a group, as { kind; name; version; src; directory; origin; } in the order of nix/lock/GROUP.lock. The group may also be the path of a
-# lock file elsewhere. `directory` is where an npm package is installed that was locked together with its dependencies, else null. `origin` says
-# where plain Nix finds the file (fixed.nix).
+# The sources of a group, as { kind; name; version; src; directory; origin; } in the order of
+# nix/lock/GROUP.lock. The group may also be the path of a lock file elsewhere. `directory` is where
+# an npm package is installed that was locked together with its dependencies, else null. `origin`
+# says where plain Nix finds the file (fixed.nix).
 { fixed }:
 group:
 let

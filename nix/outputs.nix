@@ -1,4 +1,5 @@
-# What the flake gives. `nixpkgs` is the flake input, or { } where sources come from nix/fetch (nix/registries/flake.nix).
+# What the flake gives. `nixpkgs` is the flake input, or { } where sources come from nix/fetch
+# (nix/registries/flake.nix).
 { self, nixpkgs }:
 let
   system = "x86_64-linux";
@@ -50,9 +51,10 @@ in {
   devShells.${system}.default = parts.shell;
   formatter.${system} = describe "Format the workspace" parts.fmt;
 
-  # Intermediate results that are worth building by name, when one of them is what changed; and nixpkgs with our packages in it. That
-  # is one attribute (`nix build .#nixpkgs.hello`), because `nix build .#checks.…` looks for that name here too, and would have to
-  # evaluate all of nixpkgs to find that it is not there.
+  # Intermediate results that are worth building by name, when one of them is what changed; and
+  # nixpkgs with our packages in it. That is one attribute (`nix build .#nixpkgs.hello`), because
+  # `nix build .#checks.…` looks for that name here too, and would have to evaluate all of nixpkgs
+  # to find that it is not there.
   legacyPackages.${system} = {
     inherit (parts)
       toolchain vendor deps-release deps-test deps-check orchestrator bottle-pack guest-root engine-root qemu kernel initrd tools git

@@ -1,6 +1,7 @@
-# Where locked sources are on the public network, by kind. The addresses are those that the locked nixpkgs' fetchers know, so none is
-# written down here. Each function takes what a lock line says (nix/lock.nix) and gives nixpkgs' derivation of that file; its name and hash are
-# ours, so its store path is too.
+# Where locked sources are on the public network, by kind. The addresses are those that the locked
+# nixpkgs' fetchers know, so none is written down here. Each function takes what a lock line says
+# (nix/lock.nix) and gives nixpkgs' derivation of that file; its name and hash are ours, so its
+# store path is too.
 { pkgs, lock }:
 let
   hex = hash: "sha256:${hash}";
@@ -15,8 +16,9 @@ in {
     then throw "the lock line of ${file} does not say where in Debian's archive the file is: renew the lock with nix/relock"
     else pkgs.fetchurl { inherit name; url = "mirror://debian/${directory}/${without-epoch file}"; hash = hex hash; };
 
-  # NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM.whl; no locked wheel has a build number. fetchPypi knows the host, and an address that the registry
-  # redirects; the lock has the one without redirection, which mirrors know too.
+  # NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM.whl; no locked wheel has a build number. fetchPypi
+  # knows the host, and an address that the registry redirects; the lock has the one without
+  # redirection, which mirrors know too.
   pypi = { file, directory, hash, ... }:
     let
       parts = split "-" (builtins.head (builtins.match "(.*)\\.whl" file));
@@ -50,7 +52,8 @@ in {
       registry = builtins.head (split "pnpm/-/" (pnpm.resolvedUrl or (builtins.head pnpm.urls)));
     in pkgs.fetchurl { inherit name hash; url = "${registry}${pname}/-/${baseNameOf pname}-${version}.tgz"; };
 
-  # The seed starts all other builds, so something else has to unpack it: nixpkgs' busybox. (nix/seed.sh makes the same tree.)
+  # The seed starts all other builds, so something else has to unpack it: nixpkgs' busybox.
+  # (nix/seed.sh makes the same tree.)
   seed = {
     builder = "${pkgs.busybox}/bin/busybox";
     args = [ "sh" "-euc" ''

@@ -1,15 +1,16 @@
-# The Cargo workspace as sources that change only when what they name changes: `stage { members, tests }` is a
-# shell script that lays down, in ./ws, the real sources of those members (with their tests and what tests read,
-# or without) and empty ones of all others. Every build sees the whole workspace, because Cargo unifies features
-# over it: so one layer of compiled dependencies serves them all.
+# The Cargo workspace as sources that change only when what they name changes: `stage { members,
+# tests }` is a shell script that lays down, in ./ws, the real sources of those members (with their
+# tests and what tests read, or without) and empty ones of all others. Every build sees the whole
+# workspace, because Cargo unifies features over it: so one layer of compiled dependencies serves
+# them all.
 { }:
 let
   top = builtins.fromTOML (builtins.readFile ../Cargo.toml);
   read = dir: builtins.fromTOML (builtins.readFile (../. + "/${dir}/Cargo.toml"));
   all = [ "." ] ++ top.workspace.members;
   exists = dir: builtins.pathExists (../. + "/${dir}");
-  # A store path of its own for each directory: what is next to it does not count, and a program is not built
-  # again for a test.
+  # A store path of its own for each directory: what is next to it does not count, and a program is
+  # not built again for a test.
   source = tests: dir:
     let path = ../. + "/${dir}";
     in builtins.path {
@@ -29,8 +30,8 @@ let
     in [ "src/lib.rs" "src/main.rs" ] ++ of "bin" "src/bin" ++ of "test" "tests" ++ of "bench" "benches"
       ++ of "example" "examples" ++ (if builtins.isString build then [ build ] else [ ]);
 
-  # Entries of a member that are sources; of the root package only its own, not the other members. Its tests
-  # read two documents.
+  # Entries of a member that are sources; of the root package only its own, not the other members.
+  # Its tests read two documents.
   entries = tests: dir:
     if dir == "." then builtins.filter exists ([ "src" "build.rs" ] ++ (if tests then [ "tests" "docs/manifest.md" "docs/egress-chains.md" ] else [ ]))
     else [ dir ];

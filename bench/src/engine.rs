@@ -1,5 +1,5 @@
-//! `bench engine`: a launch on smolvm against smolvm alone, and QEMU's beside them; what our packer
-//! writes against what smolvm's own does. Where KVM is nested in emulation all of it is slow alike.
+//! `bench engine`: launches on smolvm, beside smolvm alone and QEMU, and the files of our packer,
+//! beside those of smolvm's. Where KVM is nested in emulation, all of them are equally slow.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,11 @@ use crate::report::Against::{AtMost, Peer};
 use crate::report::{Report, median};
 
 const BENCH: &str = "engine";
-/// A launch may take so much longer than smolvm alone: a part of it, or ms, whichever is more.
-const BEYOND: (f64, f64) = (0.15, 500.0);
+/// How much longer a launch may take than smolvm alone: this part of it, or this many ms, whichever
+/// is more.
+const MAX_OVERHEAD: (f64, f64) = (0.15, 500.0);
 
-/// Runs all cases, in turns.
+/// Runs all cases in turn.
 pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> {
     let closure = Closure::load().map_err(|e| e.to_string())?;
     let smolvm = closure.engines.smolvm.as_ref().ok_or("this closure has no smolvm")?;
@@ -35,7 +36,7 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> 
         bare[0].push(state.boot(&image.path)?.1);
         bare[1].push(state.boot(&image.path)?.1);
         let new = Home::new(binary).map_err(|e| e.to_string())?;
-        // The first launch in a home hashes the closure; that is not what smolvm does.
+        // The first launch in a home hashes the closure, which smolvm does not do.
         std::fs::create_dir_all(new.path().join("state/bottle")).map_err(|e| e.to_string())?;
         std::fs::copy(
             used.path().join("state/bottle/verified.json"),
@@ -48,7 +49,7 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> 
     }
     let (ours, bare, qemu) = (ours.map(median), bare.map(median), median(qemu));
     for (n, how) in ["first launch", "launch"].into_iter().enumerate() {
-        let limit = bare[n] + (bare[n] * BEYOND.0).max(BEYOND.1);
+        let limit = bare[n] + (bare[n] * MAX_OVERHEAD.0).max(MAX_OVERHEAD.1);
         report.beside(
             BENCH,
             how,
@@ -63,14 +64,14 @@ pub fn run(report: &mut Report, binary: &Path, runs: u32) -> Result<(), String> 
     artifacts(report, smolvm, &image.path, runs)
 }
 
-/// `image` against what `smolvm pack create` makes of the same files: create and start once it is
-/// unpacked, and the size.
+/// Compares `image` with what `smolvm pack create` makes of the same files: the time to create and
+/// start a machine once the image is unpacked, and the size.
 fn artifacts(report: &mut Report, smolvm: &Smolvm, image: &Path, runs: u32) -> Result<(), String> {
     let state = State::new(smolvm)?;
     state.boot(image)?;
     let own = state.dir.path().join("own");
     let began = Instant::now();
-    // It boots a machine, by itself a large one.
+    // `pack create` boots a machine, which is large by default.
     let small = ["--cpus", "1", "--mem", "1024", "--storage", "4"];
     let (tree, to) = (format!("{}/", state.tree()?.display()), own.to_string_lossy());
     if let Err(e) =
@@ -118,7 +119,7 @@ fn artifacts(report: &mut Report, smolvm: &Smolvm, image: &Path, runs: u32) -> R
     Ok(())
 }
 
-/// `bench pack`: packing the demo's files. Needs no KVM.
+/// `bench pack`: packs the demo's files. Needs no KVM.
 pub fn pack(report: &mut Report, runs: u32) -> Result<(), String> {
     let closure = Closure::load().map_err(|e| e.to_string())?;
     let smolvm = closure.engines.smolvm.as_ref().ok_or("this closure has no smolvm")?;
@@ -153,7 +154,7 @@ fn megabytes(path: &Path) -> Result<f64, String> {
     Ok(path.metadata().map_err(|e| format!("{}: {e}", path.display()))?.len() as f64 / 1e6)
 }
 
-/// smolvm without a bottle around it, in a state directory of its own.
+/// smolvm without a bottle, in a state directory of its own.
 struct State<'a> {
     smolvm: &'a Smolvm,
     dir: tempfile::TempDir,
@@ -167,8 +168,8 @@ impl<'a> State<'a> {
         })
     }
 
-    /// ms from create to the end of start, and to the end of exec; the machine is deleted
-    /// afterwards.
+    /// Returns the time from create to the end of start, and to the end of exec, in ms. Deletes the
+    /// machine afterwards.
     fn boot(&self, image: &Path) -> Result<(f64, f64), String> {
         let began = Instant::now();
         self.create(image)?;

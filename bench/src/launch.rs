@@ -1,4 +1,4 @@
-//! `bench launch`: what a bottle costs beyond the machine itself.
+//! `bench launch`: what a bottle costs in addition to the machine itself.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -17,17 +17,14 @@ use crate::report::Against::{AtLeast, AtMost, Peer};
 use crate::report::{Report, median};
 
 const BENCH: &str = "launch";
-/// Bytes that are copied in.
-const COPY: usize = 200_000_000;
+/// Size of the file that is copied in.
+const COPY_BYTES: usize = 200_000_000;
 
 /// Runs all cases.
 pub fn run(report: &mut Report, binary: &Path, runs: u32, soak: u32) -> Result<(), String> {
     let home = Home::new(binary).map_err(|e| e.to_string())?;
     let closure = Closure::load().map_err(|e| e.to_string())?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| e.to_string())?;
+    let runtime = crate::runtime::current_thread()?;
     cold_start(report, &home, runs)?;
     launches(report, &home, &closure, &runtime, runs)?;
     {
@@ -109,22 +106,22 @@ fn copy(report: &mut Report, home: &Home, runtime: &tokio::runtime::Runtime) -> 
     let roots = Roots::at(home.path().join("state/bottle"), home.path().join("run/bottle"))
         .map_err(|e| e.to_string())?;
     let dir = roots.bottle("bench").map_err(|e| e.to_string())?;
-    let tar = one_file(COPY);
+    let tar = one_file(COPY_BYTES);
     let rate = repeat(3, || {
         runtime.block_on(async {
             let request = Request::CopyIn { dest_dir: "/dev/shm/copy".into() };
             let stream = connect(&dir, &request).await.map_err(|e| e.to_string())?;
             let began = Instant::now();
             copy_in_stream(stream, tar.as_slice()).await.map_err(|e| e.to_string())?;
-            Ok(COPY as f64 / 1e6 / began.elapsed().as_secs_f64())
+            Ok(COPY_BYTES as f64 / 1e6 / began.elapsed().as_secs_f64())
         })
     })?;
     report.figure(BENCH, "copy in, one 200 MB file", "rate", "MB/s", rate, Some(AtLeast(50.0)));
     Ok(())
 }
 
-/// A project's copy: until commands run in a bottle that has it, less until they run in one
-/// without, beside what tar into `bottle exec` takes for the same files.
+/// Copying a project: the time until commands run in a bottle with a workspace, minus the time in
+/// one without, beside the time of `tar` into `bottle exec` for the same files.
 fn workspace(report: &mut Report, home: &Home) -> Result<(), String> {
     let project =
         project(home.path()).map_err(|e| format!("the project cannot be written: {e}"))?;
@@ -153,7 +150,7 @@ fn workspace(report: &mut Report, home: &Home) -> Result<(), String> {
     Ok(())
 }
 
-/// Claude Code's own program, in its image; only where that is built.
+/// Launches Claude Code in its image, if that is built.
 fn claude(report: &mut Report, home: &Home, closure: &Closure, runs: u32) -> Result<(), String> {
     let built = closure
         .later
@@ -193,7 +190,7 @@ fn project(home: &Path) -> std::io::Result<PathBuf> {
         let at = project.join(format!("src-{directory}"));
         std::fs::create_dir_all(&at)?;
         for file in 0..100 {
-            // A xorshift's bytes: nothing on the way could make them smaller.
+            // The bytes of a xorshift generator, which cannot be compressed.
             let mut state = directory * 100 + file + 1;
             let words = std::iter::repeat_with(|| {
                 state ^= state << 13;
@@ -219,7 +216,8 @@ fn project(home: &Path) -> std::io::Result<PathBuf> {
     Ok(project)
 }
 
-/// A tar of one file of `bytes` zeros: a 512-byte ustar header, the content, two zero blocks.
+/// A tar with one file of `bytes` zeros: a ustar header of 512 bytes, the content, and two blocks
+/// of zeros.
 fn one_file(bytes: usize) -> Vec<u8> {
     let mut header = [0_u8; 512];
     header[..4].copy_from_slice(b"data");

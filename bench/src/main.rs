@@ -1,4 +1,5 @@
-//! Benchmarks. Every figure is printed beside its peer's figure, or its limit, from the same run.
+//! Benchmarks. Every figure is printed beside its limit, or beside a peer's figure from the same
+//! run.
 
 mod daemon;
 mod egress;
@@ -9,19 +10,20 @@ mod launch;
 mod peer;
 mod process;
 mod report;
+mod runtime;
 mod supervise;
 
 use clap::{Parser, Subcommand};
 use report::Report;
 
-/// Measure bottles against their peers and limits, in one run.
+/// Measure bottles, and compare them with peers and limits in the same run.
 #[derive(Debug, Parser)]
 #[command(name = "bottle-bench", version)]
 struct Cli {
-    /// One JSON object a line: {"bench","case","metric","unit","value","baseline"}.
+    /// Print one JSON object per line: {"bench","case","metric","unit","value","baseline"}.
     #[arg(long, global = true)]
     json: bool,
-    /// Runs of which the median is taken.
+    /// Number of runs; figures are their medians.
     #[arg(long, global = true, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// The orchestrator (default: `bottle` beside this program, or on PATH).
@@ -33,25 +35,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    /// Launch, exec, copy, memory; against a bare QEMU with the same kernel and image.
+    /// Measure launch, exec, copy and memory, beside a bare QEMU with the same kernel and image.
     Launch {
-        /// Launches in a row, none of which may fail or leave anything behind.
+        /// Number of launches in a row; none may fail or leave anything behind.
         #[arg(long, default_value_t = 30)]
         soak: u32,
     },
-    /// Launches on smolvm; against smolvm alone, and QEMU; and .smolmachine files against smolvm's
-    /// own. Needs KVM.
+    /// Measure launches on smolvm, beside smolvm alone and QEMU, and our .smolmachine files, beside
+    /// smolvm's own. Needs KVM.
     Engine,
-    /// Packing the demo's image.
+    /// Measure packing the demo's image.
     Pack,
-    /// The egress proxy; against no proxy, and against mitmproxy where BOTTLE_MITMPROXY says where
-    /// it is.
+    /// Measure the egress proxy, beside no proxy, and beside mitmproxy if BOTTLE_MITMPROXY is set.
     Egress(egress::Options),
-    /// Pushes and clones through git-gate; against the same made directly.
+    /// Measure pushes and clones through git-gate, beside direct ones.
     Git(git::Options),
-    /// A decision's effect in a real bottle, and what the dashboard costs.
+    /// Measure how soon an approval takes effect in a real bottle, and what the dashboard costs.
     Supervise(supervise::Options),
-    /// The upstream of `egress`, in a process of its own.
+    /// Serve as the upstream of `egress`, in a separate process.
     #[command(name = egress::UPSTREAM, hide = true)]
     Upstream,
 }
@@ -72,7 +73,7 @@ fn main() -> std::process::ExitCode {
     match ran {
         Ok(()) if report.within_limits() => std::process::ExitCode::SUCCESS,
         Ok(()) => {
-            eprintln!("bottle-bench: a figure is beyond its limit");
+            eprintln!("bottle-bench: a figure exceeds its limit");
             std::process::ExitCode::FAILURE
         }
         Err(e) => {

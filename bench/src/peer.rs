@@ -1,4 +1,4 @@
-//! The peer: a bare QEMU command line with the same kernel and image, until its agent answers.
+//! The peer: a bare QEMU command line with the same kernel and image.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -18,14 +18,14 @@ use crate::process::{self, Process};
 const KERNEL_COMMAND_LINE: &str =
     "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on no_timer_check";
 
-/// Formats a disk for the peer's machine, once; not part of what is timed.
+/// Formats a disk for the peer's machine. This is not timed.
 pub fn disk(closure: &Closure, path: &Path) -> Result<(), String> {
     File::create(path).and_then(|f| f.set_len(10 << 30)).map_err(|e| e.to_string())?;
     let args = bottle::machine::FORMAT.iter().map(OsStr::new).chain([path.as_os_str()]);
     process::run(cmd(&closure.tools.mke2fs.path, args).env("MKE2FS_CONFIG", "/dev/null"))
 }
 
-/// Boots, waits for the agent's handshake and kills the machine; ms it took.
+/// Boots the machine, waits for the guest's handshake and kills it. Returns the boot time in ms.
 pub async fn boot(closure: &Closure, disk: &Path) -> Result<f64, String> {
     let text = |e: std::io::Error| e.to_string();
     let image = closure.image("demo").and_then(|i| i.of("qemu")).map_err(|e| e.to_string())?;

@@ -1,4 +1,4 @@
-//! Figures, one a line.
+//! Prints figures, one per line.
 
 use std::collections::BTreeMap;
 
@@ -7,35 +7,35 @@ use serde::Serialize;
 /// One figure.
 #[derive(Debug, Serialize)]
 pub struct Figure<'a> {
-    /// The benchmark.
+    /// Name of the benchmark.
     pub bench: &'a str,
-    /// What was done.
+    /// Name of the case.
     pub case: &'a str,
-    /// What was measured.
+    /// Name of the metric.
     pub metric: &'a str,
-    /// Its unit.
+    /// Unit of the value.
     pub unit: &'a str,
     /// The measured value.
     pub value: f64,
-    /// The peer's value in the same run, or the limit's, or none.
+    /// The limit, or a peer's value in the same run, if there is one.
     pub baseline: Option<f64>,
-    /// The values of others in the same run, by who they are.
+    /// Values of peers in the same run, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub peers: BTreeMap<&'a str, f64>,
 }
 
-/// What a figure is held to.
+/// What a figure is compared with.
 #[derive(Debug, Clone, Copy)]
 pub enum Against {
-    /// A peer measured in the same run; only shown.
+    /// A peer's value in the same run; not a limit.
     Peer(f64),
-    /// At most this.
+    /// A maximum.
     AtMost(f64),
-    /// At least this.
+    /// A minimum.
     AtLeast(f64),
 }
 
-/// Prints figures and remembers whether all were within their limits.
+/// Prints figures, and records whether all are within their limits.
 pub struct Report {
     json: bool,
     within: bool,
@@ -60,7 +60,7 @@ impl Report {
         self.beside(bench, case, metric, unit, value, against, &[]);
     }
 
-    /// Prints one figure, and what others measured in the same run.
+    /// Prints one figure, beside peers' values in the same run.
     #[allow(clippy::too_many_arguments)] // the fields of a figure
     pub fn beside(
         &mut self,
@@ -109,13 +109,13 @@ impl Report {
         println!("{case:<28} {metric:<12} {value:>10.1} {unit:<6} {held}{}", beside.concat());
     }
 
-    /// Whether every limit was kept.
+    /// Whether every figure was within its limit.
     pub fn within_limits(&self) -> bool {
         self.within
     }
 }
 
-/// The median; 0 for none.
+/// The median of `values`; 0 when they are empty.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {

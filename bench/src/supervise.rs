@@ -1,5 +1,5 @@
-//! `bench supervise`: from a yes to its effect in a real bottle; what an idle dashboard costs
-//! beside 20 bottles; how fast its filter is.
+//! `bench supervise`: the time from an approval to its effect in a real bottle, the cost of an idle
+//! dashboard with 20 bottles, and the speed of its filter.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,19 +22,19 @@ use crate::report::Against::AtMost;
 use crate::report::{Report, median};
 
 const BENCH: &str = "supervise";
-/// Bottles beside which the dashboard idles.
+/// Number of bottles on the dashboard.
 const BOTTLES: usize = 20;
-/// Audit lines that it keeps.
-const LINES: usize = 10_000;
-/// So many proposals a desk takes in ten minutes, less one.
+/// Number of audit lines on the dashboard.
+const AUDIT_LINES: usize = 10_000;
+/// Number of approvals: one less than the proposals that are accepted in ten minutes.
 const DECISIONS: usize = 9;
-/// How long a dashboard is watched.
-const IDLE: Duration = Duration::from_secs(30);
+/// Time for which the idle dashboard is measured.
+const IDLE_TIME: Duration = Duration::from_secs(30);
 
-/// What is asked for.
+/// Options of the command line.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Only the dashboard: no bottle is booted.
+    /// Measure only the dashboard, without booting a bottle.
     #[arg(long)]
     dashboard: bool,
 }
@@ -53,8 +53,8 @@ fn roots(home: &Home) -> Result<Roots, String> {
     Roots::at(home.path().join("state/bottle"), home.path().join("run/bottle")).map_err(text)
 }
 
-/// Bottles as they are on disk while they run, each with a proposal that waits, and [`LINES`] audit
-/// lines in all.
+/// Measures the dashboard with the state files of running bottles, each with a pending proposal,
+/// and [`AUDIT_LINES`] audit lines in all.
 fn dashboard(report: &mut Report, binary: &Path) -> Result<(), String> {
     let home = Home::new(binary).map_err(text)?;
     let roots = roots(&home)?;
@@ -74,15 +74,15 @@ fn dashboard(report: &mut Report, binary: &Path) -> Result<(), String> {
         std::fs::write(dir.proposals().join("1.json"), proposal(dir.slug()).to_string())
             .map_err(text)?;
         let mut log = File::create(dir.audit()).map_err(text)?;
-        for line in 0..LINES / BOTTLES {
+        for line in 0..AUDIT_LINES / BOTTLES {
             writeln!(log, "{}", record(n, line)).map_err(text)?;
         }
     }
     let screen = Screen::start(&home)?;
     screen.until("bottle-0")?;
-    std::thread::sleep(Duration::from_secs(3)); // what it does at first is not idle
+    std::thread::sleep(Duration::from_secs(3)); // it is not idle at first
     let (before, began) = (cpu(screen.child.id()), Instant::now());
-    std::thread::sleep(IDLE);
+    std::thread::sleep(IDLE_TIME);
     let percent = (cpu(screen.child.id()) - before) / 1e4 / began.elapsed().as_secs_f64();
     report.figure(BENCH, "dashboard, 20 bottles", "cpu", "%", percent, Some(AtMost(1.0)));
     report.figure(
@@ -94,15 +94,15 @@ fn dashboard(report: &mut Report, binary: &Path) -> Result<(), String> {
         Some(AtMost(25.0)),
     );
 
-    // From a key to the filtered log on the screen, through the terminal. A letter more each time;
-    // the last one matches nothing.
+    // The time from a key to the filtered log on the screen, through the terminal. Each key adds a
+    // letter; with the last one, nothing matches.
     screen.keys("/")?;
     screen.until("filter:")?;
     let mut taken = Vec::new();
     for key in "match/499~".chars().map(String::from) {
         let began = Instant::now();
         screen.keys(&key)?;
-        screen.until(&key)?; // what is typed is drawn with what is filtered
+        screen.until(&key)?; // the typed text and the filtered log are drawn together
         taken.push(began.elapsed().as_secs_f64() * 1e3);
     }
     report.figure(
@@ -154,15 +154,15 @@ impl Screen {
     fn start(home: &Home) -> Result<Self, String> {
         let (mut ours, mut line) = (-1, -1);
         let size = libc::winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: both descriptors are written to, the size is read; the others may be null, see
-        // openpty(3).
+        // SAFETY: openpty(3) writes both descriptors and reads the size; the other pointers may be
+        // null.
         let made = unsafe {
             libc::openpty(&mut ours, &mut line, std::ptr::null_mut(), std::ptr::null(), &size)
         };
         if made != 0 {
             return Err(format!("no terminal: {}", std::io::Error::last_os_error()));
         }
-        // SAFETY: they are open, and nobody else's.
+        // SAFETY: the descriptors are open, and nothing else owns them.
         let (ours, line) = unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(line)) };
         let end = || line.try_clone().map_err(text);
         let dashboard = home
@@ -185,11 +185,11 @@ impl Screen {
     }
 
     fn keys(&self, keys: &str) -> Result<(), String> {
-        while self.shown.try_recv().is_ok() {} // what was drawn before
+        while self.shown.try_recv().is_ok() {} // discard what was drawn before
         (&self.keys).write_all(keys.as_bytes()).map_err(text)
     }
 
-    /// Waits until something that is drawn has `wanted` in it.
+    /// Waits until the screen output contains `wanted`.
     fn until(&self, wanted: &str) -> Result<(), String> {
         let mut seen = String::new();
         while !seen.contains(wanted) {
@@ -213,8 +213,9 @@ impl Drop for Screen {
 const MANIFEST: &str = "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"sleep\", \"100000\"]\n\
                         [bottles.dev]\nimage = \"demo\"\nsupervise = true\n";
 
-/// A yes, as any of the operator's programs sends it, and the first request that passes by it.
-/// Requests come one after another on the bottle's socket, as fast as they are refused.
+/// Measures the time from an approval, sent as the operator's programs send it, to the first
+/// request that passes. Requests are sent on the bottle's socket one after another, as fast as they
+/// are refused.
 fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
     let home = Home::new(binary).map_err(text)?;
     std::fs::write(home.path().join("bottle.toml"), MANIFEST).map_err(text)?;
@@ -228,8 +229,7 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(20));
     }
     let port = upstream()?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
+    let runtime = crate::runtime::current_thread()?;
     let (mut answered, mut passed) = (Vec::new(), Vec::new());
     for n in 0..DECISIONS {
         let id = propose(&dir, port, n)?;
@@ -251,7 +251,7 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
                 }
             }
         });
-        std::thread::sleep(Duration::from_millis(50)); // some are refused first
+        std::thread::sleep(Duration::from_millis(50)); // so that some are refused first
         let began = Instant::now();
         let answer = runtime
             .block_on(bottle::launch::decide(&dir, Decide { id, via: "bench".into(), verdict }))
@@ -263,30 +263,14 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
         let at = first.join().map_err(|_| "no answer".to_owned())??;
         passed.push(at.saturating_duration_since(began).as_secs_f64() * 1e3);
     }
-    report.figure(
-        BENCH,
-        "approve → next request passes",
-        "median",
-        "ms",
-        median(passed.clone()),
-        Some(AtMost(50.0)),
-    );
-    report.figure(
-        BENCH,
-        "approve → next request passes",
-        "worst",
-        "ms",
-        passed.into_iter().fold(0.0, f64::max),
-        Some(AtMost(50.0)),
-    );
-    report.figure(
-        BENCH,
-        "approve → the operator is told",
-        "median",
-        "ms",
-        median(answered),
-        Some(AtMost(50.0)),
-    );
+    let worst = passed.iter().copied().fold(0.0, f64::max);
+    for (case, metric, ms) in [
+        ("approve → next request passes", "median", median(passed)),
+        ("approve → next request passes", "worst", worst),
+        ("approve → the operator is told", "median", median(answered)),
+    ] {
+        report.figure(BENCH, case, metric, "ms", ms, Some(AtMost(50.0)));
+    }
     Ok(())
 }
 
@@ -303,8 +287,8 @@ fn upstream() -> Result<u16, String> {
     Ok(port)
 }
 
-/// As a program in the bottle would ask, whose stream ends at this socket. The number of the
-/// proposal.
+/// Proposes a route on the socket at which the streams of programs in the bottle end. Returns the
+/// number of the proposal.
 fn propose(dir: &BottleDir, port: u16, n: usize) -> Result<u32, String> {
     let arguments = json!({ "host": "127.0.0.1", "port": port, "tls": false, "methods": ["GET"], "paths": [format!("/{n}")], "reason": "bench" });
     let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "propose_route", "arguments": arguments } });

@@ -1,4 +1,4 @@
-//! The real `bottle-bundle egress` and `demo-upstream`, as `bottle` starts them.
+//! The real `bottle-bundle egress` and `demo-upstream`, started as `bottle` starts them.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod support;
@@ -34,7 +34,7 @@ fn the_socket_is_private_and_goes_away_at_the_end() {
 }
 
 #[test]
-fn sigterm_ends_it_as_well() {
+fn sigterm_ends_the_daemon() {
     let demo = support::Demo::start();
     let mut egress = Egress::start(&demo.policy());
     let pid = nix::unistd::Pid::from_raw(egress.process.id().try_into().unwrap());
@@ -42,7 +42,7 @@ fn sigterm_ends_it_as_well() {
     assert!(egress.wait().success());
 }
 
-/// A daemon with a request that has gone up and gets no answer.
+/// A daemon with a request that was sent on and gets no answer.
 fn with_an_open_request() -> (Egress, impl Sized) {
     let upstream = Upstream::start(0);
     let egress = Egress::start(&upstream.policy());
@@ -114,7 +114,7 @@ fn the_token_is_in_no_log_argument_environment_or_audit_line() {
     egress.get("demo.bottle.test", "/%zz", "");
     let pid = egress.process.id();
     for file in ["cmdline", "environ"] {
-        // Not dumpable, so only root can read these at all.
+        // The daemon is not dumpable, so only root can read these.
         let text = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
         assert!(!String::from_utf8_lossy(&text).contains(TOKEN), "{file}");
     }
@@ -190,7 +190,7 @@ fn memory_stays_flat_while_a_hundred_megabytes_pass_each_way() {
 }
 
 #[test]
-fn it_is_ready_at_once() {
+fn the_daemon_is_ready_at_once() {
     let demo = support::Demo::start();
     let policy = demo.policy();
     let times: Vec<Duration> = (0..5)
@@ -208,7 +208,7 @@ fn it_is_ready_at_once() {
 }
 
 #[test]
-fn confined_it_still_reads_the_systems_cas_and_hosts() {
+fn the_confined_daemon_still_reads_the_systems_cas_and_hosts() {
     let upstream = Upstream::start(2);
     let cas = tempfile::tempdir().unwrap();
     let file = cas.path().join("cas.pem");
@@ -232,7 +232,7 @@ fn confined_it_still_reads_the_systems_cas_and_hosts() {
 }
 
 #[test]
-fn another_policy_file_is_in_force_at_once_and_a_bad_one_never() {
+fn a_new_policy_file_is_in_force_at_once_and_a_bad_one_never() {
     let upstream = Upstream::start(2);
     let egress = Egress::start(&upstream.policy());
     assert!(egress.get("up.test", "/a", "").starts_with("HTTP/1.1 200"));
@@ -266,7 +266,7 @@ fn another_policy_file_is_in_force_at_once_and_a_bad_one_never() {
 }
 
 #[test]
-fn a_refused_token_is_asked_for_on_standard_output_and_taken_from_standard_input() {
+fn a_rejected_token_is_reported_and_its_new_value_is_used() {
     let upstream = Upstream::start(2);
     let mut policy: serde_json::Value = serde_json::from_str(&upstream.policy()).unwrap();
     policy["routes"][0]["inject"] =
@@ -279,9 +279,9 @@ fn a_refused_token_is_asked_for_on_standard_output_and_taken_from_standard_input
     let (mut stdin, mut stdout) =
         (egress.process.stdin.take().unwrap(), egress.process.stdout.take().unwrap());
     let operator = std::thread::spawn(move || {
-        let mut said = [0; 128];
-        let n = stdout.read(&mut said).unwrap();
-        assert_eq!(String::from_utf8_lossy(&said[..n]), "{\"stale\":{\"token\":\"DEMO\"}}\n");
+        let mut line = [0; 128];
+        let n = stdout.read(&mut line).unwrap();
+        assert_eq!(String::from_utf8_lossy(&line[..n]), "{\"stale\":{\"token\":\"DEMO\"}}\n");
         writeln!(
             stdin,
             "not json\n{{\"token\":{{\"name\":\"DEMO\",\"value\":\"the-new-value\"}}}}"

@@ -12,7 +12,7 @@ use crate::run::CallError;
 
 const DATA: u8 = 32;
 const DONE: u8 = 33;
-const CHUNK: usize = 32 * 1024;
+const CHUNK_BYTES: usize = 32 * 1024;
 
 /// Totals of a copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ pub async fn copy_in_stream<S: AsyncRead + AsyncWrite + Unpin, R: AsyncRead + Un
 ) -> Result<CopyReport, CallError> {
     let (mut from, mut to) = tokio::io::split(stream);
     let send = async {
-        let mut buf = vec![0; CHUNK];
+        let mut buf = vec![0; CHUNK_BYTES];
         loop {
             let n = tar.read(&mut buf).await.map_err(CallError::Local)?;
             if n == 0 {

@@ -25,6 +25,12 @@ pub enum HostOpen {
     /// Packs files. The guest sends frames of [`crate::copy`]. No command uses this yet; it is for
     /// `bottle cp`.
     CopyOut(CopyOutRequest),
+    /// Sets the guest's clock. The guest sends a [`Reply`] with the step in milliseconds (i64),
+    /// negative when the clock went back, and 0 when the difference was too small to matter.
+    SetClock {
+        /// Time of day in milliseconds since 1970.
+        unix_ms: u64,
+    },
     /// Stops every process, flushes the disk and powers off. The guest sends a [`Reply`] before the
     /// power-off.
     Shutdown,

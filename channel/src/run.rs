@@ -72,6 +72,16 @@ impl Session<HostOpen> {
         call(self, &HostOpen::Configure(config)).await
     }
 
+    /// Sets the guest's clock to `unix_ms` (milliseconds since 1970), forward or back. Returns the
+    /// step in milliseconds; 0 when the guest's clock was right. Call it after the host may have
+    /// slept.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn set_clock(&self, unix_ms: u64) -> Result<i64, CallError> {
+        call(self, &HostOpen::SetClock { unix_ms }).await
+    }
+
     /// Powers the guest off. Returns when the guest has flushed its disk, just before the
     /// power-off.
     ///

@@ -551,6 +551,22 @@ mod processes {
     }
 
     #[tokio::test]
+    async fn a_clock_is_set_by_one_request_and_its_step_comes_back() {
+        let (host, _from_guest, _guest, mut from_host) = pair();
+        tokio::spawn(async move {
+            for reply in [Reply::Ok(-3_600_000_i64), Reply::Error("clock: \u{1b}EPERM".into())] {
+                let (open, mut stream) = from_host.next().await.unwrap();
+                assert_eq!(open, HostOpen::SetClock { unix_ms: 1_800_000_000_000 });
+                write_header(&mut stream, &reply).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        assert_eq!(host.set_clock(1_800_000_000_000).await.unwrap(), -3_600_000);
+        let error = host.set_clock(1_800_000_000_000).await.unwrap_err().to_string();
+        assert!(error.contains("EPERM") && !error.contains('\u{1b}'), "{error}");
+    }
+
+    #[tokio::test]
     async fn a_size_goes_through_and_a_signal_comes_back_as_128_plus_n() {
         let host = with_fake_guest();
         let stream = host.open(&HostOpen::Exec(exec(&["killed"]))).await.unwrap();

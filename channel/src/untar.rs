@@ -83,7 +83,7 @@ pub fn extract_for<R: Read>(
     (uid, gid): (u32, u32),
 ) -> Result<CopyReport, UntarError> {
     let limits = Limits { entries: u64::MAX, bytes: u64::MAX };
-    extract(tar, Unpacking::new(dest, Some((uid, gid)), false)?, limits, |_| false)
+    extract(tar, Unpacker::new(dest, Some((uid, gid)), false)?, limits, |_| false)
 }
 
 /// As [`extract_hostile`], but a refused entry is skipped when `refused` returns true for its
@@ -98,12 +98,12 @@ pub fn extract_hostile_but<R: Read>(
     links_inside: bool,
     refused: impl FnMut(&UntarError) -> bool,
 ) -> Result<CopyReport, UntarError> {
-    extract(tar, Unpacking::new(dest, None, links_inside)?, limits, refused)
+    extract(tar, Unpacker::new(dest, None, links_inside)?, limits, refused)
 }
 
 fn extract<R: Read>(
     tar: R,
-    mut unpacking: Unpacking,
+    mut unpacker: Unpacker,
     limits: Limits,
     mut refused: impl FnMut(&UntarError) -> bool,
 ) -> Result<CopyReport, UntarError> {
@@ -150,7 +150,7 @@ fn extract<R: Read>(
                 if report.bytes > limits.bytes {
                     return Err(UntarError::Limit(format!("{} bytes", limits.bytes)));
                 }
-                match unpacking.unpack(&mut entry, kind, &path, link.as_deref()) {
+                match unpacker.unpack(&mut entry, kind, &path, link.as_deref()) {
                     Err(e) if refused(&e) => {}
                     other => other?,
                 }
@@ -177,7 +177,7 @@ fn extension<R: Read>(entry: &mut tar::Entry<'_, R>, limit: u64) -> Result<Vec<u
 }
 
 /// The destination.
-struct Unpacking {
+struct Unpacker {
     root: OwnedFd,
     owner: Option<(u32, u32)>,
     links_inside: bool,
@@ -185,7 +185,7 @@ struct Unpacking {
     last: (Vec<OsString>, OwnedFd),
 }
 
-impl Unpacking {
+impl Unpacker {
     fn new(dest: &Path, owner: Option<(u32, u32)>, links_inside: bool) -> io::Result<Self> {
         let root = fcntl::open(dest, DIR_FLAGS, Mode::empty())?;
         let last = (Vec::new(), root.try_clone()?);
@@ -237,32 +237,8 @@ impl Unpacking {
                 stat::fchmod(&made, mode | Mode::S_IRWXU).map_err(io::Error::from)?;
             }
             EntryType::Regular | EntryType::Continuous => {
-                let flags = OFlag::O_WRONLY
-                    | OFlag::O_CREAT
-                    | OFlag::O_EXCL
-                    | OFlag::O_NOFOLLOW
-                    | OFlag::O_CLOEXEC;
-                let make = || fcntl::openat(dir, *name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
-                let file = match make() {
-                    Err(Errno::EEXIST) => {
-                        clear(dir, name)?;
-                        make()
-                    }
-                    other => other,
-                };
-                let mut file = std::fs::File::from(file.map_err(|e| refused(e, &shown))?);
-                let expected = entry.header().entry_size()?;
-                if io::copy(entry, &mut file)? != expected {
-                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-                }
-                if let Some((uid, gid)) = owner {
-                    fchown(&file, Some(uid), Some(gid))?;
-                }
-                stat::fchmod(&file, mode).map_err(io::Error::from)?;
-                let modified = TimeSpec::from_duration(Duration::from_secs(
-                    entry.header().mtime()?.min(u32::MAX.into()),
-                ));
-                stat::futimens(&file, &modified, &modified).map_err(io::Error::from)?;
+                let file = create(dir, name).map_err(|e| refused(e, &shown))?;
+                write_file(entry, file, mode, owner)?;
             }
             EntryType::Symlink => {
                 let target = link.unwrap_or_default();
@@ -307,6 +283,42 @@ fn descend(dir: &OwnedFd, name: &OsStr, owner: Option<(u32, u32)>) -> nix::Resul
     }
 }
 
+/// Creates the file `name` in `dir`, replacing a file or link.
+fn create(dir: &OwnedFd, name: &OsStr) -> nix::Result<std::fs::File> {
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let exclusively = || fcntl::openat(dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+    match exclusively() {
+        Err(Errno::EEXIST) => {
+            clear(dir, name).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+            exclusively()
+        }
+        other => other,
+    }
+    .map(std::fs::File::from)
+}
+
+/// Writes the content of `entry` to `file`, and sets owner, mode and modification time.
+fn write_file<R: Read>(
+    entry: &mut tar::Entry<'_, R>,
+    mut file: std::fs::File,
+    mode: Mode,
+    owner: Option<(u32, u32)>,
+) -> Result<(), UntarError> {
+    let expected = entry.header().entry_size()?;
+    if io::copy(entry, &mut file)? != expected {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    if let Some((uid, gid)) = owner {
+        fchown(&file, Some(uid), Some(gid))?;
+    }
+    stat::fchmod(&file, mode).map_err(io::Error::from)?;
+    let seconds = entry.header().mtime()?.min(u32::MAX.into());
+    let modified = TimeSpec::from_duration(Duration::from_secs(seconds));
+    stat::futimens(&file, &modified, &modified).map_err(io::Error::from)?;
+    Ok(())
+}
+
 /// Removes a file or link of that name. A directory stays; the caller's exclusive creation then
 /// fails.
 fn clear(dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
@@ -341,155 +353,4 @@ fn stays_inside(target: &[u8], depth: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn limits() -> Limits {
-        Limits { entries: 10, bytes: 1000 }
-    }
-
-    type Raw<'a> = (EntryType, &'a str, &'a str, &'a [u8]);
-
-    /// A tar whose names are written raw, as no honest builder would.
-    fn tar(entries: &[Raw]) -> Vec<u8> {
-        let mut out = tar::Builder::new(Vec::new());
-        for (kind, path, link, data) in entries {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(*kind);
-            header.set_mode(0o4755);
-            header.set_size(data.len() as u64);
-            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-            header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
-            header.set_cksum();
-            out.append(&header, *data).unwrap();
-        }
-        out.into_inner().unwrap()
-    }
-
-    fn unpack_all(entries: &[Raw]) -> (tempfile::TempDir, Result<CopyReport, UntarError>) {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("in")).unwrap();
-        let result = extract_hostile(&tar(entries)[..], &dir.path().join("in"), limits());
-        (dir, result)
-    }
-
-    #[test]
-    fn files_directories_and_inner_links_arrive_without_setuid() {
-        use std::os::unix::fs::PermissionsExt;
-        let (dir, result) = unpack_all(&[
-            (EntryType::Directory, "d/e", "", b""),
-            (EntryType::Regular, "d/e/f", "", b"hello"),
-            (EntryType::Symlink, "d/l", "../d/e/f", b""),
-            (EntryType::Regular, "d/e/f", "", b"again"),
-        ]);
-        assert_eq!(result.unwrap(), CopyReport { files: 4, bytes: 10 });
-        assert_eq!(std::fs::read(dir.path().join("in/d/l")).unwrap(), b"again");
-        assert_eq!(
-            std::fs::metadata(dir.path().join("in/d/e/f")).unwrap().permissions().mode() & 0o7777,
-            0o755
-        );
-    }
-
-    #[test]
-    fn every_way_out_is_refused() {
-        let outside: &[&[Raw]] = &[
-            &[(EntryType::Regular, "../x", "", b"x")],
-            &[(EntryType::Regular, "/x", "", b"x")],
-            &[(EntryType::Regular, "a/../../x", "", b"x")],
-            &[(EntryType::Symlink, "l", "/etc", b"")],
-            &[(EntryType::Symlink, "l", "..", b"")],
-            &[(EntryType::Symlink, "l", "", b"")],
-            &[(EntryType::Symlink, "d/l", "../..", b"")],
-            // The second link stays inside only by its text.
-            &[
-                (EntryType::Symlink, "d/e/up", "../..", b""),
-                (EntryType::Symlink, "out", "d/e/up/..", b""),
-            ],
-            // A path through a link is refused, even when the link stays inside.
-            &[
-                (EntryType::Directory, "d", "", b""),
-                (EntryType::Symlink, "l", "d", b""),
-                (EntryType::Regular, "l/x", "", b"x"),
-            ],
-            &[(EntryType::Symlink, "l", "d", b""), (EntryType::Directory, "l", "", b"")],
-            &[(EntryType::Directory, "d", "", b""), (EntryType::Regular, "d", "", b"x")],
-            &[(EntryType::Link, "h", "/etc/passwd", b"")],
-            &[(EntryType::Char, "c", "", b"")],
-            &[(EntryType::Block, "b", "", b"")],
-            &[(EntryType::Fifo, "p", "", b"")],
-            &[(EntryType::GNUSparse, "s", "", b"")],
-        ];
-        for entries in outside {
-            let (dir, result) = unpack_all(entries);
-            assert!(result.is_err(), "{entries:?}");
-            let names: Vec<_> =
-                std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-            assert_eq!(names, ["in"], "{entries:?}");
-        }
-    }
-
-    #[test]
-    fn limits_hold_for_entries_bytes_and_names() {
-        let many: Vec<_> = (0..11).map(|_| (EntryType::Regular, "f", "", &b""[..])).collect();
-        assert!(matches!(unpack_all(&many).1, Err(UntarError::Limit(_))));
-        assert!(matches!(
-            unpack_all(&[(EntryType::Regular, "f", "", &[0; 1001])]).1,
-            Err(UntarError::Limit(_))
-        ));
-        assert!(matches!(
-            unpack_all(&[(EntryType::GNULongName, "f", "", &[b'a'; 5000])]).1,
-            Err(UntarError::Limit(_))
-        ));
-        assert!(matches!(
-            unpack_all(&[(EntryType::XHeader, "f", "", &[b'a'; 20000])]).1,
-            Err(UntarError::Limit(_))
-        ));
-    }
-
-    #[test]
-    fn a_cut_stream_is_an_error() {
-        let whole = tar(&[(EntryType::Regular, "f", "", &[1; 900])]);
-        let dir = tempfile::tempdir().unwrap();
-        assert!(extract_hostile(&whole[..1000], dir.path(), limits()).is_err());
-    }
-
-    #[test]
-    fn a_workspace_replaces_what_is_there_and_keeps_its_links() {
-        use std::os::unix::fs::MetadataExt;
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        std::fs::write(at("old"), "a longer text").unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", at("link")).unwrap();
-        let bytes = tar(&[
-            (EntryType::Regular, "a/b/one", "", b"1"),
-            (EntryType::Regular, "a/b/two", "", b"2"),
-            (EntryType::Regular, "old", "", b"new"),
-            (EntryType::Regular, "link", "", b"no link any more"),
-            (EntryType::Symlink, "a/out", "/outside", b""),
-            (EntryType::Regular, "a/b/three", "", b"3"),
-        ]);
-        let me = std::fs::metadata(dir.path()).unwrap();
-        let own = (me.uid(), me.gid());
-        assert_eq!(extract_for(&bytes[..], dir.path(), own).unwrap().files, 6);
-        for (name, text) in [
-            ("a/b/one", "1"),
-            ("a/b/two", "2"),
-            ("a/b/three", "3"),
-            ("old", "new"),
-            ("link", "no link any more"),
-        ] {
-            assert_eq!(std::fs::read_to_string(at(name)).unwrap(), text, "{name}");
-            let meta = std::fs::symlink_metadata(at(name)).unwrap();
-            assert_eq!((meta.uid(), meta.mode() & 0o7777), (own.0, 0o755), "{name}");
-        }
-        assert_eq!(std::fs::read_link(at("a/out")).unwrap(), Path::new("/outside"));
-        for path in ["../up", "/abs", "a/out/through"] {
-            assert!(
-                extract_for(&tar(&[(EntryType::Regular, path, "", b"x")])[..], dir.path(), own)
-                    .is_err(),
-                "{path}"
-            );
-        }
-    }
-}
+mod tests;

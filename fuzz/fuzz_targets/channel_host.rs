@@ -1,6 +1,6 @@
-//! Everything that a guest which holds the key can send: the multiplexer's frames, the headers of
-//! streams, and the frames of an exec and of a copy on streams that the host opened. Nothing may
-//! panic, hang, or hold more than the channel's bound.
+//! Everything that a guest with the key can send: frames of the multiplexer, headers of streams,
+//! and frames of an exec and of a copy on streams that the host opened. The host must not panic,
+//! hang, or exceed the channel's bounds.
 #![no_main]
 
 use std::pin::Pin;
@@ -13,7 +13,8 @@ use bottle_channel::{
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The guest's bytes in pieces of `step`; takes what the host writes, except every fifth time.
+/// A transport that returns the guest's bytes in pieces of `step`, and accepts what the host writes
+/// except every fifth time.
 struct Guest<'a> {
     bytes: &'a [u8],
     step: usize,
@@ -80,7 +81,7 @@ fuzz_target!(|data: &[u8]| {
             tty: None,
             stdin: true,
         };
-        // Streams 1 and 3.
+        // These are the streams 1 and 3.
         let exec = session.open(&HostOpen::Exec(request)).await.expect("a stream");
         let out = session
             .open(&HostOpen::CopyOut(CopyOutRequest { path: "/".into() }))
@@ -107,6 +108,6 @@ fuzz_target!(|data: &[u8]| {
         let all = async { tokio::join!(driver, exec, out, accept) };
         let _results = tokio::time::timeout(Duration::from_secs(5), all)
             .await
-            .expect("the end of the transport ends everything");
+            .expect("everything ends when the transport ends");
     });
 });

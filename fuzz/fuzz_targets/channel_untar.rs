@@ -1,4 +1,4 @@
-//! A tar stream from a guest: nothing may be written outside of the destination.
+//! A tar stream from a guest. Nothing may be written outside of the destination.
 #![no_main]
 
 use bottle_channel::untar::{Limits, extract_hostile};

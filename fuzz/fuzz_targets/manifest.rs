@@ -1,5 +1,5 @@
-//! Arbitrary bytes as `bottle.toml` and as an agent file: parse, plan and show them. Nothing
-//! panics, each fault has a place that exists in its file, and what is shown cannot drive a
+//! Parses, plans and shows arbitrary bytes as `bottle.toml` and as an agent file. Nothing may
+//! panic, each error must name a place that exists in its file, and the output must not act on a
 //! terminal.
 #![no_main]
 
@@ -10,7 +10,7 @@ use bottle::manifest::{MAX_FILE, Manifest, ManifestErrors, MemFiles, parse};
 use bottle::plan::{Engine, Host, ImageFacts, LaunchPlan, Options, diff, plan, render};
 use libfuzzer_sys::fuzz_target;
 
-/// Lines of the fuzzed file, as an editor counts them.
+/// Number of lines of the fuzzed file, as editors count them.
 fn lines(bytes: &[u8]) -> u32 {
     let newlines =
         bytes.iter().filter(|b| **b == b'\n').count() + usize::from(!bytes.ends_with(b"\n"));

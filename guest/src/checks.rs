@@ -18,9 +18,9 @@ use crate::{net, proxy};
 
 /// Time to wait for something that must not answer. Without a network device, all of these fail at
 /// once.
-const SILENCE: Duration = Duration::from_millis(300);
+const SILENCE_TIMEOUT: Duration = Duration::from_millis(300);
 /// Time to wait for an answer that may still be on its way when a later one has arrived.
-const LAG: Duration = Duration::from_millis(50);
+const LATE_ANSWER_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// One line of a report.
 #[derive(Debug, Clone, Serialize)]
@@ -159,7 +159,7 @@ const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
 pub async fn direct_tcp() -> Result<String, String> {
     all(ADDRESSES.map(|(ip, port)| async move {
         let address = SocketAddr::new(ip, port);
-        match timeout(SILENCE, TcpStream::connect(address)).await {
+        match timeout(SILENCE_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(_)) => Err(format!("connected to {address}")),
             Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused => {
                 Err(format!("{address} refused, so something answers there"))
@@ -232,13 +232,13 @@ pub async fn vsock(
     mut answered: watch::Receiver<bool>,
 ) -> Result<String, String> {
     let silence = async {
-        if timeout(SILENCE, answered.wait_for(|answered| *answered))
+        if timeout(SILENCE_TIMEOUT, answered.wait_for(|answered| *answered))
             .await
             .is_ok_and(|seen| seen.is_ok())
         {
-            tokio::time::sleep(LAG).await;
+            tokio::time::sleep(LATE_ANSWER_TIMEOUT).await;
         } else {
-            tokio::time::sleep(SILENCE).await;
+            tokio::time::sleep(SILENCE_TIMEOUT).await;
         }
     };
     let connected = async {
@@ -284,7 +284,7 @@ pub async fn host_loopback(port: u16) -> Result<String, String> {
         v4(192, 168, 127, 254),
     ];
     all(hosts.map(|ip| async move {
-        match timeout(SILENCE, TcpStream::connect((ip, port))).await {
+        match timeout(SILENCE_TIMEOUT, TcpStream::connect((ip, port))).await {
             Ok(Ok(_)) => Err(format!("connected to {ip} port {port}")),
             Ok(Err(_)) | Err(_) => Ok(()),
         }
@@ -309,7 +309,7 @@ pub async fn name_lookup() -> Result<String, String> {
         v4(8, 8, 8, 8),
     ]);
     all(servers.into_iter().map(|server| async move {
-        match timeout(SILENCE, lookup(server)).await {
+        match timeout(SILENCE_TIMEOUT, lookup(server)).await {
             Ok(Ok(())) => Err(format!("{server} answered")),
             Ok(Err(_)) | Err(_) => Ok(()),
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-const ROOTS: [&str; 6] = ["/etc", "/home", "/root", "/run", "/tmp", "/var"];
+const SEARCH_ROOTS: [&str; 6] = ["/etc", "/home", "/root", "/run", "/tmp", "/var"];
 /// Largest file that is searched, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Limits of the whole search, so that it ends in time. The result says when one was reached.
@@ -20,7 +20,7 @@ const TOKEN_LENGTHS: std::ops::RangeInclusive<usize> = 8..=128;
 const MAX_BOUNDARIES: usize = 12;
 
 /// Searches this process's environment, every readable process's environment and arguments, and the
-/// readable files below [`ROOTS`].
+/// readable files below [`SEARCH_ROOTS`].
 ///
 /// # Errors
 /// The place where the value was found, or that `sha256_hex` is not a hash.
@@ -41,7 +41,7 @@ pub fn absent(sha256_hex: &str) -> Result<String, String> {
             }
         }
     }
-    for root in ROOTS {
+    for root in SEARCH_ROOTS {
         search.tree(Path::new(root))?;
     }
     let more = if search.bytes >= MAX_TOTAL_BYTES || search.files >= MAX_FILES {

@@ -8,12 +8,10 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use bottle_channel::Key;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixStream;
 
-use crate::limits::MAX_OPEN_FILES;
-use crate::net;
 use crate::pid1::server::serve;
+use crate::{limits, net};
 
 pub fn main(args: &[String]) -> Result<ExitCode, String> {
     let [socket] = args else { return Err("serve needs exactly one socket".into()) };
@@ -33,9 +31,7 @@ fn run(socket: &str) -> Result<(), String> {
     let key = Key::from_bytes(key);
     // Orphans become our children, as if this were PID 1.
     nix::sys::prctl::set_child_subreaper(true).map_err(|e| format!("subreaper: {e}"))?;
-    let files = getrlimit(Resource::RLIMIT_NOFILE)
-        .map_or(MAX_OPEN_FILES, |(_, hard)| hard.min(MAX_OPEN_FILES));
-    setrlimit(Resource::RLIMIT_NOFILE, files, files).map_err(|e| format!("rlimit: {e}"))?;
+    limits::raise()?;
     net::loopback_up().map_err(|e| format!("loopback: {e}"))?;
     net::remove_dummies().map_err(|e| format!("network devices: {e}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,5 +1,5 @@
-# The root package's tests/bottles*, but for the clients' (./clients.nix) and the agents' (./agents.nix): the real programs, booting real bottles under QEMU inside Nix's
-# sandbox.
+# The root package's tests/bottles*, but for the clients' (./clients.nix) and the agents'
+# (./agents.nix): the real programs, booting real bottles under QEMU inside Nix's sandbox.
 { tests, workspace, closure, sshd, browser-root }:
 tests {
   name = "bottles";

@@ -5,7 +5,7 @@ let
   scripts = [
     (script "bootstrap" ../bootstrap) (script "fetch" ../fetch) (script "relock" ../relock) (script "realise" ../realise)
     (script "pipelock" ../pipelock) (script "lib.sh" ../lib.sh) (script "seed.sh" ../seed.sh) (script "ci-run" ../../.ci/run)
-    (script "plain-fetch" ./plain-fetch)
+    (script "plain-fetch" ./plain-fetch) (script "times" ../times) (script "try-fresh" ../try-fresh)
   ];
 in
 rust.build {

@@ -1,4 +1,5 @@
-# The conformance suite (bundle/tests/conformance.rs) against the real mitmproxy chain, in Nix's sandbox.
+# The conformance suite (bundle/tests/conformance.rs) against the real mitmproxy chain, in Nix's
+# sandbox.
 { tests, mitmproxy }:
 tests {
   name = "mitmproxy";

@@ -1,5 +1,6 @@
-# Every test program of the workspace, compiled once for all checks: programs/PACKAGE/KIND/NAME (KIND: lib, bin or test), the
-# binaries that they start in debug/, and `bottle-faulty`, whose guards the tests break to see that each is what refuses.
+# Every test program of the workspace, compiled once for all checks: programs/PACKAGE/KIND/NAME
+# (KIND: lib, bin or test), the binaries that they start in debug/, and `bottle-faulty`, whose
+# guards the tests break to see that each is what refuses.
 { rust, workspace, deps-test, check-root }:
 rust.build {
   name = "test-programs";

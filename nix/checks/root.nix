@@ -1,5 +1,5 @@
-# The toolchain with what the checks and the development shell add: clippy, rustfmt, shellcheck, and git, ssh
-# and curl as the other ends of what the tests run.
+# The toolchain with what the checks and the development shell add: clippy, rustfmt, shellcheck, and
+# git, ssh and curl as the other ends of what the tests run.
 { debian, toolchain-setup, name ? "check-root", more ? [ ], drop ? [ ] }:
 debian {
   inherit name drop;

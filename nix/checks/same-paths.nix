@@ -1,6 +1,7 @@
-# Every package and check has the same store path with nixpkgs' fetchers as with nix/fetch, so that a binary cache which one of them filled
-# serves the other. What names how images are built (later.json) is the exception. Compared when the flake is evaluated, with a stand-in for
-# nixpkgs and with one whose fetchers do not tell their URLs.
+# Every package and check has the same store path with nixpkgs' fetchers as with nix/fetch, so that
+# a binary cache which one of them filled serves the other. What names how images are built
+# (later.json) is the exception. Compared when the flake is evaluated, with a stand-in for nixpkgs
+# and with one whose fetchers do not tell their URLs.
 { bare, system }:
 let
   stand-in = (import ./stand-in/flake.nix).outputs { self = null; };

@@ -1,4 +1,5 @@
-# Real bottles on the real smolvm: what the guest tries, and from launch to teardown. The same tests as `bottles`, which runs them on QEMU.
+# Real bottles on the real smolvm: what the guest tries, and from launch to teardown. The same tests
+# as `bottles`, which runs them on QEMU.
 { nested-run, test-programs, closure, orchestrator }:
 nested-run {
   # Nix starts what is ready in the order of names: the longest check is first.

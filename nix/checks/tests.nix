@@ -1,7 +1,8 @@
-# A check that runs test programs (./programs.nix), after the script `before`: `run PROGRAM… -- ARGUMENTS…` runs those that the
-# patterns below programs/ name. What they say goes to the build's log, and its summary is the check's output, ending in
-# `N passed, N failed`, so that .ci/run can print it when the check was built long ago. `order` begins the derivation's name, as Nix starts what is
-# ready in the order of names.
+# A check that runs test programs (./programs.nix), after the script `before`: `run PROGRAM… --
+# ARGUMENTS…` runs those that the patterns below programs/ name. What they say goes to the build's
+# log, and its summary is the check's output, ending in `N passed, N failed`, so that .ci/run can
+# print it when the check was built long ago. `order` begins the derivation's name, as Nix starts
+# what is ready in the order of names.
 { rust, in-root, workspace, test-programs, check-root }:
 { name, script, order ? "", root ? check-root, before ? "", env ? { } }:
 in-root {

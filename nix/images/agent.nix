@@ -1,16 +1,20 @@
-# An agent's image, for each engine: the guest root, the tools that agents expect, the provider's program, and what a team adds.
+# An agent's image, for each engine: the guest root, the tools that agents expect, the provider's
+# program, and what a team adds.
 #   name       what `image` in bottle.toml says
 #   provider   "claude", "codex", or null for neither
 #   lock       what nix/relock made of the team's wants: a path, or null
-#   setup      bash that runs in the image's own root, without network, before it is packed; what it puts into $root is laid over it
-# The result also has what a closure says of an image that is not built yet: `sources`, and `download` in MB where it is known.
+#   setup      bash that runs in the image's own root, without network, before it is packed; what it
+#              puts into $root is laid over it
+# The result also has what a closure says of an image that is not built yet: `sources`, and
+# `download` in MB where it is known.
 { erofs, smolmachine, lock, lay, agent-tools, team-packages, claude-program, codex-program }:
 let
   programs = { claude = claude-program; codex = codex-program; };
   # The argument of that name below hides it.
   locked = lock;
 
-  # Beside programs of several hundred megabytes, at least what no agent runs is left out. A team's packages may need it.
+  # Beside programs of several hundred megabytes, at least what no agent runs is left out. A team's
+  # packages may need it.
   trim = ''
     (
       cd $root/usr

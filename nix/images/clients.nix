@@ -1,4 +1,5 @@
-# The image of the check `clients`: the guest root and the programs with which agents reach the world. It is no part of what users run.
+# The image of the check `clients`: the guest root and the programs with which agents reach the
+# world. It is no part of what users run.
 { erofs, debian, in-root, lock }:
 let
   npm = name: (builtins.head (builtins.filter (s: s.name == name) (lock "clients"))).src;
@@ -23,7 +24,8 @@ let
       ln -s ../lib/node_modules/npm/bin/npm-cli.js usr/local/bin/npm
     '';
   };
-  # What Debian's maintainer scripts would compile, and the Java program: under emulation, doing it at run time takes seconds.
+  # What Debian's maintainer scripts would compile, and the Java program: under emulation, doing it
+  # at run time takes seconds.
   compiled = in-root {
     name = "clients-compiled";
     inherit root;

@@ -1,4 +1,5 @@
-# Codex as its image holds it: the static native binary of its npm package, without the voice host, which a bottle has no sound card for.
+# Codex as its image holds it: the static native binary of its npm package, without the voice host,
+# which a bottle has no sound card for.
 { lock }:
 {
   sources = [ "agent-codex" ];

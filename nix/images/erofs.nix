@@ -1,5 +1,5 @@
-# An agent image as a read-only file system, for QEMU. All files belong to root; the guest gives the agent its home at boot. `compression`
-# is mkfs.erofs' -z and what belongs to it.
+# An agent image as a read-only file system, for QEMU. All files belong to root; the guest gives the
+# agent its home at boot. `compression` is mkfs.erofs' -z and what belongs to it.
 { in-root, toolchain, image-root, image-json }:
 { name, setup ? "", compression ? "lz4hc" }:
 let

@@ -1,4 +1,5 @@
-# Script of an image: `image.json` beside its file, which is what a closure says of it (src/closure): a closure names images before they are built.
+# Script of an image: `image.json` beside its file, which is what a closure says of it
+# (src/closure): a closure names images before they are built.
 { }:
 engine: file: ''
   printf '{"%s":{"path":"%s","sha256":"%s","bytes":%s},"user":"node","uid":1000,"gid":1000,"home":"/home/node","workdir":"/home/node/workspace","path":"%s"}' \

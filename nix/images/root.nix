@@ -2,7 +2,8 @@
 { guest-root, bottle-guest }:
 setup: ''
   root=/build/root
-  # Hard links are the store's affair, which makes and loses them: an image has none, so it is the same from every store.
+  # Hard links are the store's affair, which makes and loses them: an image has none, so it is the
+  # same from every store.
   cp -a --no-preserve=ownership,links ${guest-root} $root
   chmod -R u+w $root
   rmdir $root/build $root/nix/store $root/nix

@@ -1,4 +1,5 @@
-# The same image as a .smolmachine, packed without a virtual machine and read back (pack/), with what a launch has to know of it.
+# The same image as a .smolmachine, packed without a virtual machine and read back (pack/), with
+# what a launch has to know of it.
 { in-root, toolchain, image-root, image-json, bottle-pack }:
 { name, setup ? "" }:
 let

@@ -1,4 +1,5 @@
-# What a team adds to an agent's image, as trees: the packages of its lock (a path, or null), and what `setup` puts into $root (./agent.nix).
+# What a team adds to an agent's image, as trees: the packages of its lock (a path, or null), and
+# what `setup` puts into $root (./agent.nix).
 { debian, in-root, toolchain, lock, lay, guest-root, agent-tools }:
 name: lockfile: setup:
 let

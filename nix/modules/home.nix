@@ -1,4 +1,5 @@
-# programs.bottle for home-manager: the command, and a manifest for all projects below the home directory that have none of their own.
+# programs.bottle for home-manager: the command, and a manifest for all projects below the home
+# directory that have none of their own.
 { package }:
 { config, lib, pkgs, ... }:
 let

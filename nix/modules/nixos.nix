@@ -1,4 +1,5 @@
-# programs.bottle for NixOS: the command, and what bottles need of the machine (`bottle doctor` checks the same).
+# programs.bottle for NixOS: the command, and what bottles need of the machine (`bottle doctor`
+# checks the same).
 { package }:
 { config, lib, ... }:
 let cfg = config.programs.bottle; in {

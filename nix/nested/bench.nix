@@ -1,4 +1,5 @@
-# `bench engine` where KVM may have to be emulated: everything is slow there, and compared with what is as slow.
+# `bench engine` where KVM may have to be emulated: everything is slow there, and compared with what
+# is as slow.
 { nested-run, bench }:
 nested-run {
   name = "bench-engine";

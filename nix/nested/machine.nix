@@ -1,5 +1,6 @@
-# A machine in which KVM works where there is none: QEMU's TCG emulates AMD's SVM, so a generic kernel in it can load kvm_amd. Its
-# kernel, and a first file system that mounts the rest: the store and /build by 9p, read-only and as they are, and a scratch disk.
+# A machine in which KVM works where there is none: QEMU's TCG emulates AMD's SVM, so a generic
+# kernel in it can load kvm_amd. Its kernel, and a first file system that mounts the rest: the store
+# and /build by 9p, read-only and as they are, and a scratch disk.
 { in-root, toolchain, debian, seed }:
 in-root {
   name = "nested-machine";

@@ -1,5 +1,5 @@
-# The three programs. Each is a derivation of its own over the crates it is made of, so that a change to the
-# bundle does not make a new guest image.
+# The three programs. Each is a derivation of its own over the crates it is made of, so that a
+# change to the bundle does not make a new guest image.
 { rust }:
 let
   layer = rust.layer { name = "deps-release"; command = "build --release"; release = true; };
@@ -19,8 +19,8 @@ in {
   deps-test = rust.layer { name = "deps-test"; command = "test --no-run"; };
   deps-check = rust.layer { name = "deps-check"; command = "check --all-targets"; };
   orchestrator = program "bottle" [ "." "policy" "channel" "pack" "text" ];
-  # Link-time optimisation takes 3 to 4 µs of egress' 40 for a request. Here alone, and not as a profile, whose dependencies would be compiled
-  # once more.
+  # Link-time optimisation takes 3 to 4 µs of egress' 40 for a request. Here alone, and not as a
+  # profile, whose dependencies would be compiled once more.
   bottle-bundle = program' "bottle-bundle" [ "bundle" "scan" "policy" "text" ] ''
     cat > /build/rustc-lto <<'END'
     #!/bin/sh

@@ -1,4 +1,5 @@
-# The closure with the agents' images and a team's in it, for the check of that name: there is no Nix in Nix's sandbox.
+# The closure with the agents' images and a team's in it, for the check of that name: there is no
+# Nix in Nix's sandbox.
 { bare, closure, agent-claude, agent-codex, team }:
 bare {
   name = "closure-agents.json";

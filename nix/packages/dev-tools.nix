@@ -1,6 +1,7 @@
-# cargo, rustc and friends of the locked toolchain, as commands for the development shell: each runs in a
-# user namespace whose /usr is `root` (check-root or dev-root) and whose every other directory is the machine's own. So the
-# compiler is the one the builds use, on any distribution, over the files one edits.
+# cargo, rustc and friends of the locked toolchain, as commands for the development shell: each runs
+# in a user namespace whose /usr is `root` (check-root or dev-root) and whose every other directory
+# is the machine's own. So the compiler is the one the builds use, on any distribution, over the
+# files one edits.
 { bare, seed }:
 root:
 bare {

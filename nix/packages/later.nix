@@ -1,5 +1,6 @@
-# later.json: how the images are built that closure.json only describes. A derivation names where its sources come from, so this file,
-# unlike closure.json, is not the same for plain Nix and for nix/bootstrap.
+# later.json: how the images are built that closure.json only describes. A derivation names where
+# its sources come from, so this file, unlike closure.json, is not the same for plain Nix and for
+# nix/bootstrap.
 { bare, claude, codex, realise, bottle-guest, bottle-pack }:
 images:
 let

@@ -1,4 +1,5 @@
-# nix/realise with what it needs, so that an installed `bottle` can build an image without the checkout that it came from.
+# nix/realise with what it needs, so that an installed `bottle` can build an image without the
+# checkout that it came from.
 { bare }:
 let
   keep = path: type:

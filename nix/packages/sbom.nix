@@ -1,5 +1,6 @@
-# A bill of materials, CycloneDX 1.5: the pinned parts of what `bottle` runs, with their hashes: Debian packages and wheels of the programs and the
-# guest's root, and every crate of the workspace, which are more than the binaries are linked from.
+# A bill of materials, CycloneDX 1.5: the pinned parts of what `bottle` runs, with their hashes:
+# Debian packages and wheels of the programs and the guest's root, and every crate of the workspace,
+# which are more than the binaries are linked from.
 { bare, lock, system }:
 let
   groups = [ "seed" "engine" "engine-smolvm" "guest" "gate" ];

@@ -1,4 +1,4 @@
-//! An image out of `docker save` or an OCI layout, as layers.
+//! Reads an image from a `docker save` archive or an OCI layout, as layers.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::container::sha256;
+use crate::error::{PackError, at};
 use crate::layer::Layer;
-use crate::{PackError, at};
 
-/// Nothing larger is read as JSON.
-const JSON_LIMIT: u64 = 4 << 20;
+/// Maximum size of a JSON document in bytes.
+const MAX_JSON_BYTES: u64 = 4 << 20;
 
-/// An opened archive.
+/// An image in an archive.
 #[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
     files: BTreeMap<String, (u64, u64)>,
     layers: Vec<Blob>,
-    /// `NAME=value` of the image's configuration.
+    /// Environment of the image's configuration, each `NAME=value`.
     pub env: Vec<String>,
-    /// Its working directory.
+    /// Working directory of the image's configuration.
     pub workdir: Option<String>,
 }
 
@@ -60,7 +60,7 @@ struct ImageManifest {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Saved {
+struct DockerManifest {
     config: String,
     layers: Vec<String>,
 }
@@ -70,13 +70,13 @@ struct Config {
     architecture: String,
     os: String,
     #[serde(default)]
-    config: Run,
+    config: RunConfig,
     rootfs: RootFs,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase")]
-struct Run {
+struct RunConfig {
     #[serde(default)]
     env: Option<Vec<String>>,
     #[serde(default)]
@@ -89,11 +89,11 @@ struct RootFs {
 }
 
 impl Archive {
-    /// Reads what is in the archive at `path`, and takes its image for `platform`. Every layer is
-    /// compared with the digest that the image's configuration names.
+    /// Opens the archive at `path` and selects its image for `platform`. Compares every layer with
+    /// the digest in the image's configuration.
     ///
     /// # Errors
-    /// No such file, no such image, or a layer that is missing or altered.
+    /// When there is no such file or no such image, or a layer is missing or altered.
     pub fn open(path: &Path, platform: &str) -> Result<Self, PackError> {
         let mut archive = Self {
             path: path.to_owned(),
@@ -104,14 +104,14 @@ impl Archive {
         };
         let (config, blobs) = match archive.files.contains_key("index.json") {
             true => archive.oci(platform)?,
-            false => archive.saved()?,
+            false => archive.docker()?,
         };
         let found = format!("{}/{}", config.os, config.architecture);
         if found != platform {
             return Err(PackError::Platform { found, wanted: platform.to_owned() });
         }
         if config.rootfs.diff_ids.len() != blobs.len() {
-            return Err(archive.wrong("its configuration names another number of layers"));
+            return Err(archive.wrong("its configuration has another number of layers"));
         }
         for (blob, diff) in blobs.iter().zip(&config.rootfs.diff_ids) {
             if format!("sha256:{}", hex::encode(blob.measure()?.0)) != *diff {
@@ -124,14 +124,14 @@ impl Archive {
         Ok(archive)
     }
 
-    /// The image's layers, lowest first.
+    /// The image's layers, from the lowest to the highest.
     pub fn layers(&self) -> impl Iterator<Item = &dyn Layer> {
         self.layers.iter().map(|blob| blob as &dyn Layer)
     }
 
     fn oci(&self, platform: &str) -> Result<(Config, Vec<Blob>), PackError> {
         let mut index: Index = self.json("index.json")?;
-        // An index of several platforms may be inside the archive's own.
+        // The archive's index may contain another index, of several platforms.
         for _ in 0..2 {
             let fits = |d: &&Descriptor| {
                 d.platform
@@ -156,10 +156,10 @@ impl Archive {
         Err(self.wrong(&format!("it has no image for {platform}")))
     }
 
-    fn saved(&self) -> Result<(Config, Vec<Blob>), PackError> {
-        let saved: Vec<Saved> = self.json("manifest.json")?;
-        let [image] = &saved[..] else {
-            return Err(self.wrong(&format!("it has {} images, and one is wanted", saved.len())));
+    fn docker(&self) -> Result<(Config, Vec<Blob>), PackError> {
+        let images: Vec<DockerManifest> = self.json("manifest.json")?;
+        let [image] = &images[..] else {
+            return Err(self.wrong(&format!("it has {} images, and one is wanted", images.len())));
         };
         let layers = image.layers.iter().map(|l| self.blob(l)).collect::<Result<_, _>>()?;
         Ok((self.json(&image.config)?, layers))
@@ -183,7 +183,7 @@ impl Archive {
 
     fn text(&self, name: &str) -> Result<Vec<u8>, PackError> {
         let blob = self.blob(name)?;
-        if blob.size > JSON_LIMIT {
+        if blob.size > MAX_JSON_BYTES {
             return Err(self.wrong(&format!("{name:?} is too large")));
         }
         let mut text = Vec::new();
@@ -208,7 +208,7 @@ impl Archive {
     }
 }
 
-/// Where each file of the archive begins, and its size.
+/// Position and size of each file in the archive, in bytes.
 fn index(path: &Path) -> Result<BTreeMap<String, (u64, u64)>, PackError> {
     let mut files = BTreeMap::new();
     let mut tar = tar::Archive::new(File::open(path).map_err(at(path))?);

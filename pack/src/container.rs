@@ -1,4 +1,4 @@
-//! The file around the layers: compressed assets, manifest, footer.
+//! The `.smolmachine` file: compressed assets, manifest and footer.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -7,39 +7,39 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::error::{PackError, at};
 use crate::layer::{Layer, Meter};
-use crate::{PackError, at};
 
 const MAGIC: &[u8; 8] = b"SMOLPACK";
 const VERSION: u32 = 1;
-const FOOTER: usize = 64;
-/// Of zstd. On one thread, as more would make other bytes.
-const LEVEL: i32 = 7;
-/// From 1.8.1 on smolvm honours owners and whiteouts; this is the one the layout was read from.
-const WRITTEN_FOR: &str = "1.32.2";
-/// Nothing larger is a manifest.
-const MANIFEST_LIMIT: u64 = 1 << 20;
+const FOOTER_BYTES: usize = 64;
+/// Compression level of zstd. It runs on one thread, because more threads would change the bytes.
+const ZSTD_LEVEL: i32 = 7;
+/// The smolvm whose format this is. smolvm honours owners and whiteouts from 1.8.1 on.
+const SMOLVM_VERSION: &str = "1.32.2";
+/// Maximum size of a manifest in bytes.
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
-/// What a machine made from the file is, unless its creator says otherwise.
+/// Defaults of a machine that is created from the file.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// Name of the image, for listings.
+    /// Name of the image, as listings show it.
     pub name: String,
-    /// Such as `linux/amd64`.
+    /// Platform, such as `linux/amd64`.
     pub platform: String,
-    /// What runs from the machine's start on.
+    /// Command that runs when the machine starts.
     pub command: Vec<String>,
-    /// `NAME=value`.
+    /// Environment, each `NAME=value`.
     pub env: Vec<String>,
     /// Working directory.
     pub workdir: Option<String>,
 }
 
-/// The guest's own binary in every image; idle, it keeps the container that it is started in.
+/// The guest's own binary in every image. `idle` keeps its container running.
 const GUEST: &str = "/usr/lib/bottle/bottle-guest";
 
 impl Spec {
-    /// An image of ours: a bottle's own binary does nothing until it is asked to.
+    /// The spec of a bottle's image. Its command does nothing; the engine starts the channel later.
     #[must_use]
     pub fn of_bottle(name: &str, platform: &str) -> Self {
         let command = vec![GUEST.to_owned(), "idle".to_owned()];
@@ -53,30 +53,30 @@ impl Spec {
     }
 }
 
-/// What was written.
+/// Size and hash of a written file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packed {
+pub struct PackReport {
     /// Size of the file in bytes.
     pub bytes: u64,
     /// SHA-256 of the file.
     pub sha256: [u8; 32],
 }
 
-/// smolvm's manifest, as far as it is used here; further fields are left alone.
+/// smolvm's manifest: the fields that we use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// `container`: layers.
+    /// Always `container`, which means layers.
     pub mode: String,
     /// Name of the image.
     pub image: String,
-    /// `sha256:` of the last layer.
+    /// Digest of the last layer, `sha256:…`.
     pub digest: String,
     /// Guest platform.
     pub platform: String,
-    /// What runs from the start on.
+    /// Command that runs when the machine starts.
     #[serde(default)]
     pub cmd: Vec<String>,
-    /// `NAME=value`.
+    /// Environment, each `NAME=value`.
     #[serde(default)]
     pub env: Vec<String>,
     /// Working directory.
@@ -86,19 +86,19 @@ pub struct Manifest {
     pub cpus: u8,
     /// Default memory in MiB.
     pub mem: u32,
-    /// Bytes of all layers.
+    /// Total size of the layers in bytes.
     #[serde(default)]
     pub image_size: u64,
-    /// Never here.
+    /// Whether the machine has a network. Always false.
     #[serde(default)]
     pub network: bool,
-    /// A fixed time: the same input gives the same file.
+    /// A fixed time, so that the same input gives the same file.
     #[serde(default)]
     pub created: String,
-    /// The version whose layout this is.
+    /// The smolvm version whose format this is.
     #[serde(default)]
     pub smolvm_version: String,
-    /// What is in the assets.
+    /// Inventory of the assets.
     pub assets: Assets,
 }
 
@@ -107,7 +107,7 @@ pub struct Manifest {
 pub struct Assets {
     libraries: Vec<Asset>,
     agent_rootfs: Asset,
-    /// Lowest first.
+    /// Layers, from the lowest to the highest.
     pub layers: Vec<LayerEntry>,
 }
 
@@ -120,29 +120,29 @@ struct Asset {
 /// One layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerEntry {
-    /// `sha256:…` of the uncompressed tar.
+    /// Digest of the uncompressed tar, `sha256:…`.
     pub digest: String,
-    /// Its name in the assets.
+    /// Path in the assets.
     pub path: String,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// Writes `layers`, lowest first, to `to`. Nothing is buffered but zstd's window: each layer is
-/// read twice.
+/// Writes `layers` (from the lowest to the highest) to `to`. Each layer is read twice, so that only
+/// zstd's window is buffered.
 ///
 /// # Errors
 /// When a layer cannot be read, changed between its two readings, or `to` cannot be written.
-pub fn pack(layers: &[&dyn Layer], spec: &Spec, to: impl Write) -> Result<Packed, PackError> {
+pub fn pack(layers: &[&dyn Layer], spec: &Spec, to: impl Write) -> Result<PackReport, PackError> {
     let mut whole = Meter::new(io::BufWriter::with_capacity(1 << 17, to));
     let mut assets = Checksum { to: &mut whole, crc: crc32fast::Hasher::new(), bytes: 0 };
-    let mut zstd = zstd::Encoder::new(&mut assets, LEVEL)?;
+    let mut zstd = zstd::Encoder::new(&mut assets, ZSTD_LEVEL)?;
     zstd.write_all(header("layers/", tar::EntryType::Directory, 0o755, 0)?.as_bytes())?;
     let mut entries: Vec<LayerEntry> = Vec::new();
     for layer in layers {
         let (digest, size) = layer.measure()?;
         let digest = hex::encode(digest);
-        // smolvm keys a layer by its digest, so a layer that comes twice is there once.
+        // smolvm identifies a layer by its digest, so a repeated layer is written once.
         if !entries.iter().any(|e| e.digest.ends_with(&digest)) {
             let path = format!("layers/{digest}.tar");
             zstd.write_all(header(&path, tar::EntryType::Regular, 0o644, size)?.as_bytes())?;
@@ -167,7 +167,7 @@ pub fn pack(layers: &[&dyn Layer], spec: &Spec, to: impl Write) -> Result<Packed
     whole.write_all(&footer.bytes())?;
     whole.flush()?;
     let (sha256, bytes) = whole.finish();
-    Ok(Packed { bytes, sha256 })
+    Ok(PackReport { bytes, sha256 })
 }
 
 fn manifest(spec: &Spec, layers: Vec<LayerEntry>) -> Manifest {
@@ -184,7 +184,7 @@ fn manifest(spec: &Spec, layers: Vec<LayerEntry>) -> Manifest {
         image_size: layers.iter().map(|l| l.size).sum(),
         network: false,
         created: "1970-01-01T00:00:01Z".into(),
-        smolvm_version: WRITTEN_FOR.into(),
+        smolvm_version: SMOLVM_VERSION.into(),
         assets: Assets {
             libraries: Vec::new(),
             agent_rootfs: Asset { path: "agent-rootfs.tar".into(), size: 0 },
@@ -193,12 +193,11 @@ fn manifest(spec: &Spec, layers: Vec<LayerEntry>) -> Manifest {
     }
 }
 
-/// Reads what the file at `path` says of itself: that it is whole as far as sizes tell, of a known
-/// format, and for `platform` (such as `linux/amd64`). The layers are not read; [`verify`] does
-/// that.
+/// Reads the manifest of the file at `path`, and checks its size, its format version and that it is
+/// for `platform` (such as `linux/amd64`). It does not read the layers; [`verify`] does.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first check that fails.
 pub fn inspect(path: &Path, platform: &str) -> Result<Manifest, PackError> {
     open(path, platform).map(|(.., manifest)| manifest)
 }
@@ -219,11 +218,11 @@ fn open(path: &Path, platform: &str) -> Result<(File, Footer, Manifest), PackErr
     Ok((file, footer, manifest))
 }
 
-/// Reads the file at `path` to its end and checks every byte of it: what [`inspect`] does, the
-/// checksum, and each layer's digest.
+/// Reads the whole file at `path` and checks every byte: in addition to [`inspect`], the checksum
+/// and each layer's digest.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first check that fails.
 pub fn verify(path: &Path, platform: &str) -> Result<Manifest, PackError> {
     let (mut file, footer, manifest) = open(path, platform)?;
     let mut crc = crc32fast::Hasher::new();
@@ -239,10 +238,10 @@ pub fn verify(path: &Path, platform: &str) -> Result<Manifest, PackError> {
         left -= n as u64;
     }
     if crc.finalize() != footer.crc {
-        return Err(PackError::Damaged("its checksum is another one".into()));
+        return Err(PackError::Damaged("its checksum does not match".into()));
     }
     file.rewind().map_err(at(path))?;
-    layers(file.take(footer.assets), &manifest)?;
+    check_layers(file.take(footer.assets), &manifest)?;
     Ok(manifest)
 }
 
@@ -252,8 +251,8 @@ pub fn host_platform() -> &'static str {
     if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" }
 }
 
-/// Each layer that the manifest names, by its content.
-fn layers(assets: impl Read, manifest: &Manifest) -> Result<(), PackError> {
+/// Checks the digest of each layer that the manifest names.
+fn check_layers(assets: impl Read, manifest: &Manifest) -> Result<(), PackError> {
     let damaged = |e: io::Error| PackError::Damaged(format!("its assets: {e}"));
     let mut tar = tar::Archive::new(
         zstd::Decoder::with_buffer(BufReader::with_capacity(1 << 17, assets)).map_err(damaged)?,
@@ -293,7 +292,7 @@ fn header(
     Ok(header)
 }
 
-/// Where everything is. No stub comes before the assets here.
+/// Positions and checksum. Our files have no stub before the assets.
 struct Footer {
     assets: u64,
     manifest: u64,
@@ -301,8 +300,8 @@ struct Footer {
 }
 
 impl Footer {
-    fn bytes(&self) -> [u8; FOOTER] {
-        let mut bytes = [0; FOOTER];
+    fn bytes(&self) -> [u8; FOOTER_BYTES] {
+        let mut bytes = [0; FOOTER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         // stub_size 12, assets_offset 20: none.
@@ -315,8 +314,9 @@ impl Footer {
 
     fn read(file: &mut File, size: u64) -> Result<Self, PackError> {
         let truncated = |why: &str| PackError::Truncated(why.to_owned());
-        let start = size.checked_sub(FOOTER as u64).ok_or_else(|| truncated("it is too short"))?;
-        let mut bytes = [0; FOOTER];
+        let start =
+            size.checked_sub(FOOTER_BYTES as u64).ok_or_else(|| truncated("it is too short"))?;
+        let mut bytes = [0; FOOTER_BYTES];
         file.seek(SeekFrom::Start(start))?;
         file.read_exact(&mut bytes)?;
         if &bytes[..8] != MAGIC {
@@ -334,7 +334,7 @@ impl Footer {
         if !whole
             || number(20) != 0
             || number(36) != footer.assets
-            || footer.manifest > MANIFEST_LIMIT
+            || footer.manifest > MAX_MANIFEST_BYTES
         {
             return Err(truncated("its footer does not fit its size"));
         }
@@ -342,7 +342,7 @@ impl Footer {
     }
 }
 
-/// Counts what goes through it, with smolvm's checksum.
+/// A writer that counts what goes through it and computes smolvm's checksum.
 struct Checksum<W> {
     to: W,
     crc: crc32fast::Hasher,

@@ -1,17 +1,17 @@
-//! A layer: an uncompressed tar that can be written out more than once.
+//! A layer: an uncompressed tar that can be written more than once.
 
 use std::io::{self, Write};
 
 use sha2::{Digest, Sha256};
 
-use crate::PackError;
+use crate::error::PackError;
 
 /// Something that writes the same tar each time.
 pub trait Layer {
     /// Writes the whole tar.
     ///
     /// # Errors
-    /// When the source cannot be read, or `to` not be written.
+    /// When the source cannot be read, or `to` cannot be written.
     fn write(&self, to: &mut dyn Write) -> Result<(), PackError>;
 
     /// SHA-256 of the tar, and its size in bytes.
@@ -25,7 +25,7 @@ pub trait Layer {
     }
 }
 
-/// Counts and hashes what goes through it.
+/// A writer that counts and hashes what goes through it.
 pub struct Meter<W> {
     to: W,
     hash: Sha256,

@@ -1,4 +1,4 @@
-//! `bottle-pack`: what the flake packs images with. `bottle pack` is the same for people.
+//! `bottle-pack`: packs the flake's images. `bottle pack` is the same for users.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

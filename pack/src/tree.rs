@@ -1,4 +1,4 @@
-//! A directory, or a few files, as a layer. Everything belongs to root and is one second old.
+//! A directory, or a single file, as a layer. Everything belongs to root, with a fixed time.
 
 use std::fs;
 use std::io::Write;
@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 
 use tar::{Builder, EntryType, Header};
 
+use crate::error::{PackError, at};
 use crate::layer::Layer;
-use crate::{PackError, at};
 
-/// Modification time of every entry, in seconds: some programs take 0 for "no time".
+/// Modification time of every entry, in seconds since 1970. It is not 0 because some programs take
+/// 0 for "no time".
 const MTIME: u64 = 1;
 
-/// A directory with all that is in it, in the order of its names' bytes. Hard links become files of
-/// their own: a store may make and lose them without a word, and they would be other bytes. Sockets
-/// and devices are refused.
+/// A directory with all its contents, sorted by the bytes of the names. Hard links become separate
+/// files: a Nix store adds and removes hard links silently, and they would change the bytes.
+/// Sockets, pipes and devices are refused.
 #[derive(Debug)]
 pub struct Tree(pub PathBuf);
 
@@ -68,14 +69,14 @@ impl Tree {
     }
 }
 
-/// One file, with the directories above it, to lie over what the layers below have.
+/// One file, with the directories above it, that overlays the layers below.
 #[derive(Debug)]
 pub struct File {
-    /// What it is read from.
+    /// The file on the host.
     pub from: PathBuf,
-    /// Where it goes, relative to the root.
+    /// Its path in the image, relative to the root.
     pub to: PathBuf,
-    /// Its permission bits.
+    /// Permission bits.
     pub mode: u32,
 }
 

@@ -1,4 +1,4 @@
-//! What is measured, each the same way for everybody.
+//! The cases. Each subject is measured in the same way.
 
 use std::time::{Duration, Instant};
 
@@ -29,20 +29,20 @@ pub const UP: &str = "100 MB up";
 pub const UPLOAD: &str = "4 MB of text up";
 pub const HELD: &str = "500 connections held";
 
-/// What is asked for most.
+/// Path of most requests.
 pub const SMALL: &str = "/v1/models/bench";
-/// Connections of [`HELD`].
-const MANY: usize = 500;
+/// Number of connections of [`HELD`].
+const HELD_CONNECTIONS: usize = 500;
 
-/// One of them.
+/// A case.
 pub struct Case {
-    /// What its figures are called.
+    /// Name of its figures.
     pub name: &'static str,
     what: What,
 }
 
 enum What {
-    /// Connections, request, time.
+    /// Number of connections, request, duration.
     KeepAlive(usize, Box<Request<Payload>>, Duration),
     Http2(Duration),
     Fresh(Duration),
@@ -54,7 +54,7 @@ enum What {
 
 type Measured = Result<Vec<(&'static str, f64)>, String>;
 
-/// The cases of a round; what takes long or cannot vary is in the first alone.
+/// The cases of a round. Only the first round has those that take long or do not vary.
 pub fn all(span: Duration, first: bool) -> Vec<Case> {
     let case = |name, what| Case { name, what };
     let mut all = vec![
@@ -73,7 +73,7 @@ pub fn all(span: Duration, first: bool) -> Vec<Case> {
     all
 }
 
-/// A request as agents' HTTP libraries send it. HTTP/1.1 has the origin form of `path`.
+/// A request like those of agents' HTTP libraries. In HTTP/1.1, `path` is in origin form.
 fn request(method: Method, path: &str, body: Payload) -> Request<Payload> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
@@ -92,12 +92,12 @@ fn request(method: Method, path: &str, body: Payload) -> Request<Payload> {
     request
 }
 
-/// A GET.
+/// A GET request.
 pub fn get(path: &str) -> Request<Payload> {
     request(Method::GET, path, Payload::default())
 }
 
-/// A POST with a small body of JSON.
+/// A POST request with a small JSON body.
 pub fn post() -> Request<Payload> {
     const BODY: &str = r#"{"model":"bench-1","max_tokens":256,"messages":[{"role":"user","content":"What does this function return when the list is empty?"}]}"#;
     post_of(Bytes::from_static(BODY.as_bytes()).into())
@@ -109,7 +109,8 @@ fn post_of(body: Payload) -> Request<Payload> {
     request
 }
 
-/// Whether a proxy injects and refuses: one that does not would be fast for the wrong reason.
+/// Checks that a proxy injects the token and refuses a path without a route. A proxy that does not
+/// would be fast for the wrong reason.
 pub async fn does_its_work(client: &Client) -> Result<(), String> {
     let mut connection = client.http1().await?;
     for request in [get(SMALL), post()] {
@@ -126,7 +127,7 @@ pub async fn does_its_work(client: &Client) -> Result<(), String> {
     }
 }
 
-/// Nothing but GETs, for a profiler.
+/// Sends only GETs, for a profiler.
 pub async fn profiled(daemon: &Daemon, client: &Client, span: Duration) -> Result<(), String> {
     let request = get(SMALL);
     let mut connections = client::open(client, CONNECTIONS, &request).await?;
@@ -139,7 +140,7 @@ pub async fn profiled(daemon: &Daemon, client: &Client, span: Duration) -> Resul
 }
 
 impl Case {
-    /// Metrics and values.
+    /// Measures the case. Returns metrics and values.
     pub async fn measure(&self, client: &Client, daemon: Option<&Daemon>) -> Measured {
         let cpu = || daemon.map(Daemon::cpu);
         let spent = |before: Option<f64>| Some(cpu()? - before?);
@@ -184,12 +185,12 @@ impl Case {
                     connection.expect(request.clone()).await?;
                     all.push(began.elapsed().as_secs_f64() * 1e3);
                 }
-                all.remove(0); // the upstream's connection may be a new one
+                all.remove(0); // the connection to the upstream may be new
                 Ok(vec![("wall", median(all))])
             }
             What::Held => {
                 let (began, request) = (Instant::now(), get(SMALL));
-                let mut connections = client::open(client, MANY, &request).await?;
+                let mut connections = client::open(client, HELD_CONNECTIONS, &request).await?;
                 let mut answered = connections.len();
                 for connection in &mut connections {
                     connection
@@ -210,7 +211,7 @@ impl Case {
     }
 }
 
-/// The same GET with the whole URI, and no Host, as HTTP/2 has it.
+/// The same GET for HTTP/2: with the whole URI and without Host.
 fn over_http2() -> Request<Payload> {
     let mut request = get(&format!("https://{}{SMALL}", upstream::HOST));
     request.headers_mut().remove(HOST);
@@ -224,8 +225,8 @@ fn of_load(mut load: Load, cpu: Option<f64>) -> Vec<(&'static str, f64)> {
     all
 }
 
-/// One request with a long body in one of its directions, three times on a connection that has been
-/// used; the median.
+/// Sends a request with a long body in one direction three times, on a used connection. Returns the
+/// median rate.
 async fn streamed(
     client: &Client,
     request: &Request<Payload>,

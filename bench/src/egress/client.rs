@@ -1,4 +1,4 @@
-//! The load: connections that ask, and how long each answer took.
+//! The load: connections that send requests, and the time of each response.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 type Tls = TlsStream<Box<dyn Io>>;
 
-/// How the upstream is reached.
+/// How to reach the upstream.
 #[derive(Clone)]
 pub enum Way {
     /// Without a proxy.
@@ -37,7 +37,8 @@ pub enum Way {
     Proxy(PathBuf),
 }
 
-/// Makes connections to the upstream. TLS sessions are not resumed: each handshake is a whole one.
+/// Makes connections to the upstream. TLS sessions are not resumed, so that each handshake is
+/// complete.
 #[derive(Clone)]
 pub struct Client {
     way: Way,
@@ -45,19 +46,19 @@ pub struct Client {
     http2: TlsConnector,
 }
 
-/// What a request was answered.
+/// Summary of a response.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// Whether the upstream says that the token came.
+    /// Whether the upstream got the token.
     pub with_token: bool,
-    /// Bytes of its body.
+    /// Length of the body in bytes.
     pub body: u64,
 }
 
 impl Client {
-    /// One that trusts the certificates `roots`, PEM.
+    /// A client that trusts the certificates `roots` (PEM).
     pub fn new(way: Way, roots: &[&str]) -> Result<Self, String> {
         let mut store = rustls::RootCertStore::empty();
         for pem in roots {
@@ -95,7 +96,7 @@ impl Client {
                             .as_bytes(),
                     )
                     .await?;
-                // Nothing comes behind this head before the client has said something.
+                // The server sends nothing after this head before the client has sent something.
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {
                     if tunnel.read_buf(&mut head).await? == 0 {
@@ -115,7 +116,7 @@ impl Client {
         connector.connect(name, io).await
     }
 
-    /// A connection of HTTP/1.1.
+    /// Opens an HTTP/1.1 connection.
     pub async fn http1(&self) -> Result<Http1, String> {
         let tls = self.tls(&self.http1).await.map_err(|e| e.to_string())?;
         let (sender, connection) =
@@ -137,11 +138,11 @@ impl Client {
     }
 }
 
-/// A connection of HTTP/1.1; it ends when this is dropped.
+/// An HTTP/1.1 connection. Dropping this closes it.
 pub struct Http1(http1::SendRequest<Payload>);
 
 impl Http1 {
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads the response.
     pub async fn ask(&mut self, request: Request<Payload>) -> Result<Answer, String> {
         self.0.ready().await.map_err(|e| e.to_string())?;
         let response = self.0.send_request(request).await.map_err(|e| e.to_string())?;
@@ -149,14 +150,14 @@ impl Http1 {
         Ok(Answer { status, with_token, body: length(response.into_body()).await? })
     }
 
-    /// As [`Self::ask`], for an answer that has to be 200.
+    /// As [`Self::ask`]. A status other than 200 is an error.
     pub async fn expect(&mut self, request: Request<Payload>) -> Result<Answer, String> {
         let answer = self.ask(request).await?;
         if answer.status == StatusCode::OK { Ok(answer) } else { Err(answer.status.to_string()) }
     }
 }
 
-/// Reads a body to its end and throws it away; its bytes.
+/// Reads a body to its end and discards it. Returns its length in bytes.
 async fn length(mut body: hyper::body::Incoming) -> Result<u64, String> {
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
@@ -165,22 +166,22 @@ async fn length(mut body: hyper::body::Incoming) -> Result<u64, String> {
     Ok(bytes)
 }
 
-/// What a load came to.
+/// Result of a load.
 #[derive(Debug, Default)]
 pub struct Load {
-    /// Time of each answer, µs.
+    /// Time of each response in µs.
     pub micros: Vec<f64>,
-    /// All of it, seconds.
+    /// Duration of the load in seconds.
     pub seconds: f64,
 }
 
 impl Load {
-    /// Answers in a second.
+    /// Responses per second.
     pub fn rate(&self) -> f64 {
         self.micros.len() as f64 / self.seconds
     }
 
-    /// Time in which this part of all answers came, ms.
+    /// The time within which this part of the responses came, in ms.
     pub fn percentile(&mut self, part: f64) -> f64 {
         self.micros.sort_by(f64::total_cmp);
         let at = (self.micros.len() as f64 * part) as usize;
@@ -199,7 +200,7 @@ impl Load {
     }
 }
 
-/// `n` connections, each of which has had one answer.
+/// Opens `n` connections, each of which has had one response.
 pub async fn open(
     client: &Client,
     n: usize,
@@ -225,8 +226,8 @@ pub async fn open(
     Ok(all)
 }
 
-/// Each connection asks again and again, for `span`; with `pause`, not before that has passed since
-/// the last time.
+/// Each connection sends requests one after another, for `span`. With `pause`, requests of a
+/// connection are at least that far apart.
 pub async fn keep_alive(
     connections: &mut Vec<Http1>,
     request: &Request<Payload>,
@@ -259,7 +260,7 @@ pub async fn keep_alive(
     Ok(load)
 }
 
-/// `n` at once, each request on a new connection.
+/// Sends `n` requests at once, each on a new connection, for `span`.
 pub async fn fresh(
     client: &Client,
     n: usize,
@@ -282,7 +283,7 @@ pub async fn fresh(
     Load::of(all, began).await
 }
 
-/// `n` streams at once of one connection of HTTP/2.
+/// Sends requests on `n` concurrent streams of one HTTP/2 connection, for `span`.
 pub async fn http2(
     client: &Client,
     n: usize,

@@ -1,9 +1,9 @@
-//! `bench egress`: what the egress daemon costs, beside no proxy at all and beside mitmproxy with
-//! an addon that does the same.
+//! `bench egress`: what the egress daemon costs, beside no proxy, and beside mitmproxy with an
+//! addon that does the same.
 //!
-//! All are measured in turns, in one run, against one upstream with TLS on the loopback. Rates that
-//! fill the machine share its processors between the client, the upstream and the proxy; processor
-//! time is the proxy's own.
+//! All are measured in turn, in one run, with one TLS upstream on the loopback. Client, upstream
+//! and proxy share the machine's processors, which limits the rates; processor time is the proxy's
+//! own.
 
 mod cases;
 mod client;
@@ -29,31 +29,32 @@ use upstream::Upstream;
 
 const DIRECT: &str = "direct";
 const OURS: &str = "ours";
-/// Where the peers are; unset, they are left out.
+/// Environment variables with the paths of the peers. A peer whose variable is unset is left out.
 const MITMPROXY: &str = "BOTTLE_MITMPROXY";
 const PIPELOCK: &str = "BOTTLE_PIPELOCK";
 
-/// What is asked for.
+/// Options of the command line.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Rounds, in each of which everything is measured once.
+    /// Number of rounds. Each round measures everything once.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Seconds of each load of which processor time is taken; its clock ticks every 10 ms.
+    /// Seconds of each load whose processor time is measured; its clock ticks every 10 ms.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     span: u64,
-    /// Seconds for which memory has to stay flat; 600 for the claim.
+    /// Seconds for which memory must not grow; the documented figure is for 600.
     #[arg(long, default_value_t = 20)]
     soak: u64,
     /// `bottle-bundle` (default: the closure's).
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
-    /// Nothing but this many seconds of GETs through ours, for a profiler; prints its process id.
+    /// For a profiler: only send GETs through our daemon for this many seconds, and print its
+    /// process id.
     #[arg(long, value_name = "SECONDS")]
     profile: Option<u64>,
 }
 
-/// All values of a run, by case, metric and who was measured.
+/// All values of a run, by case, metric and subject.
 #[derive(Default)]
 struct Values(BTreeMap<(&'static str, &'static str, &'static str), Vec<f64>>);
 
@@ -72,11 +73,7 @@ pub fn run(report: &mut Report, options: &Options) -> Result<(), String> {
     let upstream = Upstream::start()?;
     let setup = Setup::new(&upstream)?;
     let programs = programs(options)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| e.to_string())?;
+    let runtime = crate::runtime::two_threads()?;
     let client = |way| Client::new(way, &[&setup.ca, &upstream.cert]);
     if let Some(seconds) = options.profile {
         let ours = Daemon::start(&programs[0], &setup.policy, &setup.input)?;
@@ -100,8 +97,8 @@ pub fn run(report: &mut Report, options: &Options) -> Result<(), String> {
         }
     }
     for round in 0..options.rounds {
-        // New daemons every round: a daemon's audit log is bounded, and so is the number of
-        // requests that it can let through.
+        // Each round starts new daemons, because a daemon's audit log is bounded, and with it the
+        // number of requests that it lets through.
         let mut subjects = vec![(DIRECT, None, client(Way::Direct(upstream.address))?)];
         for program in &programs {
             let daemon = Daemon::start(program, &setup.policy, &setup.input)?;
@@ -141,7 +138,7 @@ pub fn run(report: &mut Report, options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// Ours first, then the peers that are given.
+/// Our daemon first, then the peers whose variables are set.
 fn programs(options: &Options) -> Result<Vec<Program>, String> {
     let bundle = match &options.bundle {
         Some(path) => path.clone(),
@@ -173,13 +170,13 @@ fn programs(options: &Options) -> Result<Vec<Program>, String> {
     Ok(all)
 }
 
-/// The machine's, over the last minute.
+/// Load average of the machine over the last minute.
 fn load_average() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0.0)
 }
 
-/// A figure of ours, beside everybody else's.
+/// A figure of our daemon, beside the others'.
 struct Line {
     case: &'static str,
     metric: &'static str,

@@ -2,18 +2,19 @@
 
 use super::upstream::{HOST, TOKEN, Upstream};
 
-/// Policy and input, JSON each, and the bottle's CA certificate, PEM.
+/// What a daemon is started with.
 pub struct Setup {
-    /// The policy's text.
+    /// The policy (JSON).
     pub policy: String,
-    /// The first line of standard input.
+    /// The first line of standard input (JSON).
     pub input: String,
-    /// The CA's certificate.
+    /// The certificate of the bottle's CA (PEM).
     pub ca: String,
 }
 
 impl Setup {
-    /// Eleven routes; the upstream's come last but one, so that the others are looked at as well.
+    /// A policy of eleven routes. Those of the upstream come last, so that the others are tried
+    /// first.
     pub fn new(upstream: &Upstream) -> Result<Self, String> {
         let key = rcgen::KeyPair::generate().map_err(|e| e.to_string())?;
         let mut ca = rcgen::CertificateParams::default();

@@ -1,4 +1,4 @@
-//! Memory over time.
+//! Memory use over time.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,15 @@ use crate::daemon::{Daemon, Program};
 use crate::report::Against::AtMost;
 use crate::report::Report;
 
-/// A daemon's audit log takes some 270,000 requests in one launch: the load is thinned out to stay
-/// below.
-const REQUESTS: f64 = 200_000.0;
-/// And at most so many a second.
-const RATE: f64 = 2000.0;
-/// Parts of the time; each has new connections, GETs, and POSTs.
+/// Maximum number of requests. A daemon's audit log takes some 270,000 in one launch.
+const MAX_REQUESTS: f64 = 200_000.0;
+/// Maximum number of requests per second.
+const MAX_RATE: f64 = 2000.0;
+/// Number of parts of the soak. Each has new connections, GETs and POSTs.
 const PARTS: u32 = 12;
 
-/// Load of all kinds for `span`; the resident memory must not grow by more than a tenth once all
-/// kinds have been there.
+/// Runs all kinds of load for `span`. After each kind has run once, resident memory must not grow
+/// by more than a tenth.
 pub fn run(
     report: &mut Report,
     runtime: &tokio::runtime::Runtime,
@@ -35,7 +34,7 @@ pub fn run(
     let loaded = |part: Duration, pause| {
         runtime.block_on(async {
             for request in [cases::get(cases::SMALL), cases::post()] {
-                // The connections are new ones every time.
+                // The connections are new each time.
                 let mut connections = client::open(&client, CONNECTIONS, &request).await?;
                 client::keep_alive(&mut connections, &request, part / 2, pause).await?;
             }
@@ -43,8 +42,9 @@ pub fn run(
         })
     };
     loaded(Duration::from_secs(2), None).map_err(|e| format!("soak: {e}: {}", daemon.log()))?;
-    let pause =
-        Duration::from_secs_f64(CONNECTIONS as f64 / RATE.min(REQUESTS / span.as_secs_f64()));
+    let pause = Duration::from_secs_f64(
+        CONNECTIONS as f64 / MAX_RATE.min(MAX_REQUESTS / span.as_secs_f64()),
+    );
     let (began, mut resident) = (Instant::now(), vec![daemon.resident()]);
     for _ in 0..PARTS {
         loaded(span / PARTS, Some(pause))

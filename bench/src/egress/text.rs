@@ -1,7 +1,7 @@
-//! What agents send: JSON around source text. Always the same bytes, no line like another, and full
-//! of the words that a scanner for credentials must look at twice.
+//! Text like what agents send: JSON around source text. The bytes are always the same, no line is
+//! repeated, and many words are ones that a credential scanner must check.
 
-/// Bytes of [`large`].
+/// Length of [`large`] in bytes.
 pub const LARGE_BYTES: usize = 4_000_000;
 
 const WORDS: [&str; 40] = [
@@ -47,7 +47,7 @@ const WORDS: [&str; 40] = [
     "handle",
 ];
 
-/// Numbers that look random (xorshift64*, Vigna 2016).
+/// Pseudo-random numbers (xorshift64*, Vigna 2016).
 struct Numbers(u64);
 
 impl Numbers {
@@ -63,7 +63,7 @@ impl Numbers {
     }
 }
 
-/// A request's body of exactly [`LARGE_BYTES`] bytes.
+/// A request body of exactly [`LARGE_BYTES`] bytes.
 pub fn large() -> Vec<u8> {
     let mut n = Numbers(0x9E37_79B9_7F4A_7C15);
     let mut out = String::from(r#"{"model":"bench","stream":true,"messages":["#);
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_json_of_the_length_it_says() {
+    fn the_text_is_json_of_the_right_length() {
         let text = large();
         assert_eq!(text.len(), LARGE_BYTES);
         let read: serde_json::Value = serde_json::from_slice(&text).unwrap();

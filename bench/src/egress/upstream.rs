@@ -1,4 +1,4 @@
-//! The upstream: a process of its own, so that its work is nobody else's.
+//! The upstream: a separate process, so that its processor time does not count as ours.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -23,17 +23,17 @@ use super::payload::Payload;
 use super::text;
 use crate::process::{self, Process};
 
-/// Name of the hidden command that it is.
+/// Name of the hidden command that serves as the upstream.
 pub const COMMAND: &str = "egress-upstream";
-/// The host that it is.
+/// Host name of the upstream.
 pub const HOST: &str = "api.upstream.test";
-/// What a proxy injects for it.
+/// The token that a proxy injects.
 pub const TOKEN: &str = "bench-5f0d41c7e2-token";
-/// A header of its answers to requests with that token.
+/// Header of responses to requests with that token.
 pub const TOKEN_CAME: &str = "x-token";
-/// The path of its long answer.
+/// Path of the long response.
 pub const LONG: &str = "/v1/big";
-/// What it answers with most.
+/// Body of the other responses.
 const SMALL: &str = r#"{"id":"msg_01","type":"message","role":"assistant","usage":{"input_tokens":12,"output_tokens":7},"ok":true}"#;
 
 #[derive(Serialize, Deserialize)]
@@ -42,18 +42,18 @@ struct Identity {
     key: String,
 }
 
-/// An upstream that runs; ends when dropped.
+/// A running upstream. Dropping it ends the process.
 pub struct Upstream {
     process: Process,
     stdin: Option<File>,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// Its certificate, PEM.
+    /// Its certificate (PEM).
     pub cert: String,
 }
 
 impl Upstream {
-    /// Starts this program again as an upstream.
+    /// Starts this program again, as the upstream.
     pub fn start() -> Result<Self, String> {
         let text = |e: &dyn std::fmt::Display| format!("the upstream: {e}");
         let key = rcgen::KeyPair::generate().map_err(|e| text(&e))?;
@@ -83,17 +83,13 @@ impl Drop for Upstream {
     }
 }
 
-/// The hidden command: serves until standard input ends.
+/// The hidden command. Serves until standard input ends.
 pub fn serve() -> Result<(), String> {
     let mut line = String::new();
     io::stdin().read_line(&mut line).map_err(|e| e.to_string())?;
     let identity: Identity = serde_json::from_str(&line).map_err(|e| e.to_string())?;
     let tls = config(&identity)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| e.to_string())?;
+    let runtime = crate::runtime::two_threads()?;
     let large = Bytes::from(text::large());
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|e| e.to_string())?;
@@ -126,7 +122,7 @@ fn config(identity: &Identity) -> Result<tokio_rustls::TlsAcceptor, String> {
     Ok(Arc::new(config).into())
 }
 
-/// A connection that breaks is its client's affair.
+/// Serves one connection. Errors are ignored: the client sees them.
 async fn connection(tcp: TcpStream, tls: tokio_rustls::TlsAcceptor, large: Bytes) {
     let _ = tcp.set_nodelay(true);
     let Ok(io) = tls.accept(tcp).await else { return };

@@ -1,5 +1,5 @@
-//! `bench git`: what git-gate costs, beside the same pushes and clones made directly. In turns, in
-//! one run, over https on loopback.
+//! `bench git`: pushes and clones through git-gate, alternating with direct ones, over https on
+//! loopback.
 
 mod program;
 mod upstream;
@@ -17,15 +17,15 @@ use crate::report::{Report, median};
 use program::Git;
 
 const BENCH: &str = "git";
-/// Bytes of the repository that is cloned.
-const CLONED: usize = 200 << 20;
-/// Bytes of the text that is pushed.
-const PUSHED: usize = 15 << 20;
+/// Size of the repository that is cloned.
+const CLONED_BYTES: usize = 200 << 20;
+/// Size of the text that is pushed.
+const PUSHED_BYTES: usize = 15 << 20;
 
-/// What is asked for.
+/// Options of the command line.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Rounds of the large push and the clone.
+    /// Number of rounds of the large push and the clone.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// `bottle-bundle` (default: the closure's).
@@ -33,7 +33,7 @@ pub struct Options {
     bundle: Option<PathBuf>,
 }
 
-/// Two ways to one repository, and a work tree to push from.
+/// A repository with two URLs, direct and through the gate, and a work tree to push from.
 struct World {
     git: Arc<Git>,
     dir: tempfile::TempDir,
@@ -52,7 +52,7 @@ impl World {
         git.run(dir.path(), &["init", "-q", "--bare", "-b", "main", "up/x.git"])?;
         git.run(&at("up/x.git"), &["config", "http.receivepack", "true"])?;
         git.run(dir.path(), &["init", "-q", "-b", "main", "work"])?;
-        let mut noise = vec![0; CLONED / 20];
+        let mut noise = vec![0; CLONED_BYTES / 20];
         let mut state = 1u64;
         for n in 0..20 {
             noise.chunks_mut(8).for_each(|chunk| {
@@ -63,7 +63,7 @@ impl World {
         git.run(&at("work"), &["add", "."])?;
         git.run(&at("work"), &["commit", "-qm", "first"])?;
         git.run(&at("work"), &["push", "-q", "../up/x.git", "main"])?;
-        // As a forge keeps it.
+        // Packed as a forge packs its repositories.
         git.run(&at("up/x.git"), &["repack", "-adq"])?;
 
         let upstream = upstream::serve(git.clone(), at("up")).await?;
@@ -100,7 +100,7 @@ impl World {
         timed.map_err(|e| format!("{e}: {}", self.daemon.log()))
     }
 
-    /// Commits `text` and pushes it to a branch of its own.
+    /// Commits `text` and pushes it to a new branch.
     fn push(&self, url: &str, branch: &str, text: &str) -> Result<f64, String> {
         let work = self.work();
         self.git.run(&work, &["checkout", "-qB", branch, "main"])?;
@@ -119,7 +119,7 @@ impl World {
     }
 }
 
-/// Carries connections to the daemon's socket, as the relay in a guest does. The port.
+/// Relays connections to the daemon's socket, as a guest does. Returns the port.
 async fn relay(socket: PathBuf) -> std::io::Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
@@ -141,7 +141,7 @@ async fn relay(socket: PathBuf) -> std::io::Result<u16> {
     Ok(port)
 }
 
-/// splitmix64.
+/// The next number of a splitmix64 generator.
 fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
@@ -150,7 +150,7 @@ fn next(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Words in lines, as source code has them.
+/// Lines of words, like source code.
 fn words(bytes: usize, mut state: u64) -> String {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(bytes + 64);
@@ -168,15 +168,11 @@ pub fn run(report: &mut Report, options: &Options, runs: u32) -> Result<(), Stri
     let closure = Closure::load().map_err(|e| e.to_string())?;
     let git = Git::of(&closure)?;
     let bundle = options.bundle.clone().unwrap_or_else(|| closure.bundle.binary.path.clone());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| e.to_string())?;
+    let runtime = crate::runtime::two_threads()?;
     let world = runtime.block_on(World::new(git, &bundle, &closure))?;
     let urls = [&world.direct, &world.gate];
 
-    // The first clone of all fills the mirror, which stays with the bottle's name.
+    // The very first clone fills the mirror, which later clones reuse.
     let direct = world.clone(urls[0])?;
     report.figure(
         BENCH,
@@ -211,9 +207,10 @@ pub fn run(report: &mut Report, options: &Options, runs: u32) -> Result<(), Stri
         Some(AtMost(40.0)),
     );
 
-    for (case, bytes, rounds, limit) in
-        [("small push", 60, runs, 450.0), ("push of 15 MB of text", PUSHED, options.rounds, 2000.0)]
-    {
+    for (case, bytes, rounds, limit) in [
+        ("small push", 60, runs, 450.0),
+        ("push of 15 MB of text", PUSHED_BYTES, options.rounds, 2000.0),
+    ] {
         let mut pushes = [Vec::new(), Vec::new()];
         for round in 0..rounds {
             for (which, url) in urls.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! A forge: git's own two services behind TLS, streamed.
+//! A minimal forge: serves git's two services over TLS, as streams.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use super::program::Git;
 use crate::process::{self, Process};
 
-/// Where it is and how it is known.
+/// Address and certificate of the forge.
 pub struct Upstream {
     /// Port on loopback.
     pub port: u16,
@@ -152,7 +152,7 @@ async fn answer(
     Ok(response)
 }
 
-/// The parts of an answer as they come.
+/// A response body that is sent as it arrives.
 struct Parts(mpsc::Receiver<Result<Frame<Bytes>, Infallible>>);
 
 impl hyper::body::Body for Parts {

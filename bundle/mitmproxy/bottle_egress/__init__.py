@@ -1,5 +1,6 @@
-"""The mitmproxy chain: `bottle-bundle egress`'s contract, kept by mitmproxy 11.0.2.
+"""The mitmproxy chain: keeps the contract of `bottle-bundle egress`, with mitmproxy 11.0.2.
 
-A request passes, in this order: `head` (one reading of its bytes) and `asks` (where it goes, by which route) in
-`http1`, before mitmproxy has parsed anything; then `addon` (audit line, address, credential) in mitmproxy's hooks.
+A request first passes `http1`, before mitmproxy has parsed anything: `head` reads its bytes,
+`request_checks` finds its destination and route. Then `addon` handles it in mitmproxy's hooks:
+audit line, address, credential.
 """

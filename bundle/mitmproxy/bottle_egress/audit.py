@@ -58,7 +58,9 @@ class AuditWriter:
         return self._failed or self._spent
 
     def append(self, line: Line, event: dict[str, Any]) -> int | None:
-        """The line's seq; None for a refusal that was only counted. Raises AuditError, from then on always."""
+        """The line's seq; None for a refusal that was only counted. Raises AuditError, from then on
+        always.
+        """
         if self._failed or (self._spent and line is not Line.CLOSING):
             raise AuditError(f"audit log {self.path} is closed")
         written = line is not Line.REFUSAL or self._take()
@@ -73,7 +75,9 @@ class AuditWriter:
 
     def _take(self) -> bool:
         now = time.monotonic()
-        self._tokens = min(float(REFUSAL_BURST), self._tokens + (now - self._filled) * REFUSALS_PER_SECOND)
+        self._tokens = min(
+            float(REFUSAL_BURST), self._tokens + (now - self._filled) * REFUSALS_PER_SECOND
+        )
         self._filled = now
         if self._tokens < 1:
             self._suppressed += 1
@@ -95,7 +99,11 @@ class AuditWriter:
         text, digest = self._link(event)
         if len(text) > self._left and line is not Line.CLOSING:
             self._spent = True
-            said = self._own("spent", f"budget spent: {BYTES} bytes for this run; nothing more is let through", "deny")
+            said = self._own(
+                "spent",
+                f"budget spent: {BYTES} bytes for this run; nothing more is let through",
+                "deny",
+            )
             self._put(*self._link(said))
             raise AuditError(f"audit log {self.path}: the {BYTES} bytes for this run are spent")
         self._left = max(0, self._left - len(text))
@@ -103,10 +111,20 @@ class AuditWriter:
 
     def _link(self, event: dict[str, Any]) -> tuple[bytes, str]:
         now = datetime.now(UTC)
-        record = {"v": 1, "seq": self._seq + 1, "time": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03}Z"}
-        record |= {key: _clean(value, CAPS.get(key, FIELD_CAP)) for key, value in event.items() if value is not None}
+        record = {
+            "v": 1,
+            "seq": self._seq + 1,
+            "time": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03}Z",
+        }
+        record |= {
+            key: _clean(value, CAPS.get(key, FIELD_CAP))
+            for key, value in event.items()
+            if value is not None
+        }
         record["prev"] = self._prev
-        text = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")[:-1]
+        text = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode(
+            "utf-8", "replace"
+        )[:-1]
         digest = hashlib.sha256(self._prev.encode() + text).hexdigest()
         return text + b',"hash":"' + digest.encode() + b'"}\n', digest
 
@@ -123,7 +141,9 @@ class AuditWriter:
         return self._seq
 
     def _recover(self) -> None:
-        """Reads the last line, and removes an unfinished one (a machine that stopped in the middle of a write)."""
+        """Reads the last line, and removes an unfinished one (a machine that stopped in the middle
+        of a write).
+        """
         size = os.fstat(self._fd).st_size
         tail = os.pread(self._fd, min(size, _TAIL), max(0, size - _TAIL))
         whole, _, torn = tail.rpartition(b"\n")
@@ -142,7 +162,12 @@ class AuditWriter:
                 )
         if torn:
             os.ftruncate(self._fd, size - len(torn))
-            self.append(Line.OPENING, self._own("recovered", f"{len(torn)} bytes of an unfinished line were removed", "allow"))
+            self.append(
+                Line.OPENING,
+                self._own(
+                    "recovered", f"{len(torn)} bytes of an unfinished line were removed", "allow"
+                ),
+            )
 
 
 def _clean(value: Any, cap: int) -> Any:

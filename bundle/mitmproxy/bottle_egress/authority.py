@@ -1,4 +1,6 @@
-"""`host:port` in one spelling; the rules are those of bundle/src/egress/request/authority.rs and policy's HostPattern."""
+"""`host:port` in one spelling; the rules are those of bundle/src/egress/request/authority.rs and
+policy's HostPattern.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Authority:
 
     @classmethod
     def parse(cls, text: str, default_port: int | None = None) -> Authority:
-        """Reads `host:port`, `[v6]:port`, or either without a port when there is a default; raises Refusal."""
+        """Reads `host:port`, `[v6]:port`, or either without a port when there is a default; raises
+        Refusal.
+        """
 
         def bad(why: str) -> Refusal:
             return Refusal("authority", f"{text!r} is no host and port: {why}")

@@ -1,7 +1,8 @@
 """The head of a request, byte by byte, and the body behind it (bundle/src/egress/http1, RFC 9112).
 
-mitmproxy's own reader takes bare LF, folded lines and superfluous white space, and repairs framing; what is repaired is
-not seen. So requests are read here, and mitmproxy gets only what has one reading.
+mitmproxy's own reader accepts bare LF, obs-fold and needless white space, and repairs framing, so
+that what was sent is not seen. Therefore requests are read here, and mitmproxy gets only requests
+that every server reads the same way.
 """
 
 from __future__ import annotations
@@ -78,7 +79,11 @@ def _read(lines: list[bytes]) -> Head:
     def values(name: bytes) -> list[bytes]:
         return [v for n, v in headers if n.lower() == name]
 
-    hosts, lengths, codings = values(b"host"), values(b"content-length"), values(b"transfer-encoding")
+    hosts, lengths, codings = (
+        values(b"host"),
+        values(b"content-length"),
+        values(b"transfer-encoding"),
+    )
     connect = method == "CONNECT"
     if len(hosts) > 1:
         raise Refusal("duplicate-host", "more than one Host")

@@ -1,4 +1,4 @@
-"""What a policy can say and this chain cannot enforce; a daemon that cannot does not start."""
+"""The keys of a policy that this chain cannot enforce. With one of them the daemon does not start."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from .routes import Policy, Route
 
 
 def unsupported(policy: Policy, *, pipelock: bool) -> list[str]:
-    """One text a key, for people. Empty when there is nothing of the kind."""
+    """One line of text for each key that cannot be enforced."""
     found: list[str] = []
     for route in policy.routes:
-        keys = [key for key, given in _given(route, pipelock=pipelock) if given]
+        keys = [key for key, is_set in _keys(route, pipelock=pipelock) if is_set]
         found += [f"route {route.name!r}: {key}" for key in keys]
     for n, one in enumerate(policy.routes):
         for other in policy.routes[n + 1 :]:
             if one.port == other.port and one.ca != other.ca and _overlap(one, other):
-                found.append(f"routes {one.name!r} and {other.name!r} share a host and differ in ca")
+                found.append(
+                    f"routes {one.name!r} and {other.name!r} share a host and differ in ca"
+                )
     return found
 
 
-def _given(route: Route, *, pipelock: bool) -> list[tuple[str, bool]]:
+def _keys(route: Route, *, pipelock: bool) -> list[tuple[str, bool]]:
     scan = route.scan
     return [
         ("passthrough", route.passthrough),

@@ -1,4 +1,6 @@
-"""One spelling for a path, and matching it (bundle/src/egress/request/target.rs, policy's PathPattern)."""
+"""One spelling for a path, and matching it (bundle/src/egress/request/target.rs, policy's
+PathPattern).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Target:
-    """`path` has no dot segment, no `//` and no needless escape; `query` is as sent; `encoded_slash`: it holds %2F."""
+    """`path` has no dot segment, no `//` and no needless escape; `query` is as sent;
+    `encoded_slash`: it holds %2F.
+    """
 
     path: str
     query: str | None
@@ -93,7 +97,9 @@ def matches(pattern: str, path: str) -> bool:
     wanted = pattern[1:].split("/")
     if wanted[-1] in ("*", "**"):
         wanted[-1:] = ["*", "**"]  # one segment, and then any number
-    return _wild(wanted, path[1:].split("/"), "**", lambda p, s: _wild(p, s, "*", lambda a, b: a == b))
+    return _wild(
+        wanted, path[1:].split("/"), "**", lambda p, s: _wild(p, s, "*", lambda a, b: a == b)
+    )
 
 
 def _wild(pattern: Sequence[P], items: Sequence[T], star: P, same: Callable[[P, T], bool]) -> bool:

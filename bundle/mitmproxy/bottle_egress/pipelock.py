@@ -1,6 +1,7 @@
 """pipelock behind mitmproxy: its configuration, and its process.
 
-Written against pipelock 2.3.0's and 3.2.0's published presets; neither was run here, because neither is in a registry.
+It follows the published presets of pipelock 2.3.0 and 3.2.0. Neither was run here, because neither
+is in a package registry.
 docs/egress-chains.md lists the traps that this file steers around.
 """
 
@@ -32,7 +33,8 @@ from .routes import Policy
 
 READY_SECONDS = 8.0
 MIB = 1 << 20
-# What we inject is pipelock's to see. In the mode `all` it would reject it; in `sensitive` it looks at these only.
+# What we inject is pipelock's to see. In the mode `all` it would reject it; in `sensitive` it looks
+# at these only.
 GUEST_HEADERS = ["Cookie", "X-Token"]
 
 
@@ -41,8 +43,13 @@ class PipelockError(Exception):
 
 
 def config(policy: Policy, listen: str, ca_cert: str, ca_key: str) -> dict[str, Any]:
-    """pipelock's configuration. JSON is YAML; pipelock refuses keys it does not know, so there is none too many."""
-    hosts = sorted({r.host for r in policy.routes} | {r.host[2:] for r in policy.routes if r.apex and r.host.startswith("*.")})
+    """pipelock's configuration. JSON is YAML; pipelock refuses keys it does not know, so there is
+    none too many.
+    """
+    hosts = sorted(
+        {r.host for r in policy.routes}
+        | {r.host[2:] for r in policy.routes if r.apex and r.host.startswith("*.")}
+    )
     private = [r for r in policy.routes if r.allow_private]
     literal = [ip for r in private if (ip := address(r.host)) is not None]
     off = sorted({r.host for r in policy.routes if r.scan.get("limit") == "off"})
@@ -56,17 +63,23 @@ def config(policy: Policy, listen: str, ca_cert: str, ca_key: str) -> dict[str, 
         "ssrf": {"ip_allowlist": [str(ipaddress.ip_network(ip)) for ip in literal]},
         "fetch_proxy": {
             "listen": listen,
-            # By default 60 requests a minute and URLs of 500 bytes; rates and budgets are mitmproxy's to keep.
+            # By default 60 requests a minute and URLs of 500 bytes; rates and budgets are
+            # mitmproxy's to keep.
             "monitoring": {"max_url_length": 16384, "max_requests_per_minute": 100_000},
         },
         # By default a tunnel ends after 300 s, in the middle of an agent's answer.
-        "forward_proxy": {"enabled": True, "max_tunnel_seconds": 86400, "idle_timeout_seconds": 600},
+        "forward_proxy": {
+            "enabled": True,
+            "max_tunnel_seconds": 86400,
+            "idle_timeout_seconds": 600,
+        },
         "websocket_proxy": {"enabled": False},
         "tls_interception": {
             "enabled": True,
             "ca_cert": ca_cert,
             "ca_key": ca_key,
-            # Over 5 MiB, and compressed, answers would be refused; those of these hosts are not looked into.
+            # Over 5 MiB, and compressed, answers would be refused; those of these hosts are not
+            # looked into.
             "max_response_bytes": 64 * MIB,
             "passthrough_domains": off,
         },
@@ -84,9 +97,13 @@ def config(policy: Policy, listen: str, ca_cert: str, ca_key: str) -> dict[str, 
 
 
 def throwaway_ca() -> tuple[bytes, bytes]:
-    """Certificate and key (SEC1, as pipelock wants it), PEM, for the way from mitmproxy to pipelock alone."""
+    """Certificate and key (SEC1, as pipelock wants it), PEM, for the way from mitmproxy to pipelock
+    alone.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bot-bottle, between mitmproxy and pipelock")])
+    name = x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, "bot-bottle, between mitmproxy and pipelock")]
+    )
     now = datetime.datetime.now(datetime.UTC)
     usage = x509.KeyUsage(
         digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
@@ -113,7 +130,9 @@ def throwaway_ca() -> tuple[bytes, bytes]:
 
 
 def start(program: Path, policy: Policy, directory: Path) -> tuple[str, str]:
-    """Starts pipelock and waits until it answers: its address, and the CA (PEM) that its certificates are signed by."""
+    """Starts pipelock and waits until it answers: its address, and the CA (PEM) that its
+    certificates are signed by.
+    """
     certificate, key = throwaway_ca()
     with socket.socket() as probe:  # no way to tell it "any port" and to be told which
         probe.bind(("127.0.0.1", 0))

@@ -8,14 +8,24 @@ STATUS: dict[str, int] = {
     "connect-body": 400, "chunk": 400, "head-too-large": 431,
     "authority": 400, "userinfo": 400, "no-route": 403, "not-tls": 403, "no-sni": 403, "sni-mismatch": 403,
     "host-mismatch": 421, "not-proxy-form": 400, "https-absolute": 400, "nested-connect": 403, "wrong-scheme": 403,
-    "path": 400, "not-allowed": 403, "trace": 403, "override": 403, "destination": 403, "upgrade": 400, "secret": 403, "max-body": 413, "budget": 403, "rate": 429,
+    "path": 400, "not-allowed": 403, "trace": 403, "override": 403, "destination": 403,
+    "upgrade": 400, "secret": 403, "max-body": 413, "budget": 403, "rate": 429,
     "address": 403, "resolve": 502, "connect": 502, "connect-timeout": 504, "upstream-tls": 502, "upstream": 502,
     "upstream-timeout": 504, "audit": 503, "aborted": 499,
 }  # fmt: skip
 
 # What the network decided, not policy.
 FAILURES = frozenset(
-    ["resolve", "connect", "connect-timeout", "upstream-tls", "upstream", "upstream-timeout", "audit", "aborted"]
+    [
+        "resolve",
+        "connect",
+        "connect-timeout",
+        "upstream-tls",
+        "upstream",
+        "upstream-timeout",
+        "audit",
+        "aborted",
+    ]
 )
 
 
@@ -36,7 +46,9 @@ class Refusal(Exception):
         return f"bot-bottle egress refused this: {self.reason} [{self.code}]\n{hint}"
 
     def response(self, *, head_only: bool = False) -> bytes:
-        """The whole response. The connection ends with it: what came behind the refused head is not looked at."""
+        """The whole response. The connection ends with it: what came behind the refused head is not
+        looked at.
+        """
         body = self.body().encode("utf-8", "replace")
         lines = [
             f"HTTP/1.1 {self.status} Refused",
@@ -49,4 +61,7 @@ class Refusal(Exception):
 
 
 def unrecorded() -> Refusal:
-    return Refusal("audit", "the audit log takes no more lines (disk full, or this launch's budget spent), so nothing is let through")
+    return Refusal(
+        "audit",
+        "the audit log takes no more lines (disk full, or this launch's budget spent), so nothing is let through",
+    )

@@ -1,4 +1,6 @@
-"""Another policy while the daemon runs: whoever replaces the file puts it in force (bundle/src/egress/policy/reload.rs)."""
+"""Another policy while the daemon runs: whoever replaces the file puts it in force
+(bundle/src/egress/policy/reload.rs).
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,16 @@ from .limits import unsupported
 from .routes import Policy, PolicyError
 
 logger = logging.getLogger("bottle")
-EVERY_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
 async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool) -> None:
-    """Looks at the file now and then, and puts what is new there in force, or says why not."""
-    seen = _look(path)
+    """Polls the policy file, and puts each new policy in force or records why not."""
+    seen = _stat(path)
     before = digest(path)
     while True:
-        await asyncio.sleep(EVERY_SECONDS)
-        now = _look(path)
+        await asyncio.sleep(POLL_SECONDS)
+        now = _stat(path)
         if now == seen:
             continue
         seen = now
@@ -30,20 +32,27 @@ async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool
             if (after := digest(path)) == before:
                 continue
             if pipelock:
-                raise PolicyError("pipelock reads its configuration at its start only; stop and launch the bottle again")
+                raise PolicyError(
+                    "pipelock reads its configuration at its start only; stop and launch the bottle again"
+                )
             replace(path, policy)
         except (OSError, PolicyError, ValueError) as e:
             verdict, reason = "deny", f"the policy {before} stays in force: {path}: {e}"
         else:
             verdict, reason, before = "allow", f"policy {after} in force, was {before}", after
         try:
-            log.append(Line.OPENING, {"daemon": "egress", "event": "policy", "verdict": verdict, "reason": reason})
+            log.append(
+                Line.OPENING,
+                {"daemon": "egress", "event": "policy", "verdict": verdict, "reason": reason},
+            )
         except AuditError as e:
             logger.error("%s", e)
 
 
 def replace(path: Path, policy: Policy) -> None:
-    """Raises PolicyError or ValueError, and then changes nothing."""
+    """Puts the policy at `path` in force. Raises PolicyError or ValueError, and then changes
+    nothing.
+    """
     new = Policy(path.read_bytes())
     if cannot := unsupported(new, pipelock=False):
         raise PolicyError("this chain cannot enforce it: " + "; ".join(cannot))
@@ -60,7 +69,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _look(path: Path) -> tuple[int, int, int] | None:
+def _stat(path: Path) -> tuple[int, int, int] | None:
     try:
         stat = path.stat()
     except OSError:

@@ -1,4 +1,6 @@
-"""The policy, ready for matching: the first route that fits decides (policy/src/route.rs, bundle/src/egress/policy/routes.rs)."""
+"""The policy, ready for matching: the first route that fits decides (policy/src/route.rs,
+bundle/src/egress/policy/routes.rs).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,17 @@ from .authority import Authority, address, host_pattern
 from .refusal import Refusal
 
 HOP = frozenset(
-    ["connection", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
+    [
+        "connection",
+        "expect",
+        "http2-settings",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
 )
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 _PARAMETER = frozenset("-_.[]0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -64,7 +76,9 @@ class Route:
         if not self.host.startswith("*."):
             return self.host == to.host
         suffix = self.host[1:]
-        return (to.host.endswith(suffix) and len(to.host) > len(suffix)) or (self.apex and to.host == suffix[1:])
+        return (to.host.endswith(suffix) and len(to.host) > len(suffix)) or (
+            self.apex and to.host == suffix[1:]
+        )
 
     def allows(self, method: str, path: str) -> bool:
         by_method = not self.methods or method in self.methods
@@ -74,7 +88,10 @@ class Route:
         """Goes on counting where `old`, the route of this name in the policy before, has stopped."""
         self.up, self.down = old.up, old.down
         if old._bucket is not None and self.rate is not None:
-            self._bucket, self._filled = min(old._bucket, float(self.rate.partition("/")[0])), old._filled
+            self._bucket, self._filled = (
+                min(old._bucket, float(self.rate.partition("/")[0])),
+                old._filled,
+            )
 
     def take(self) -> None:
         """Counts one request against the rate; raises Refusal."""
@@ -83,11 +100,17 @@ class Route:
         most, _, unit = self.rate.partition("/")
         per_second = int(most) / _PERIODS[unit]
         now = time.monotonic()
-        left = float(most) if self._bucket is None else min(float(most), self._bucket + (now - self._filled) * per_second)
+        left = (
+            float(most)
+            if self._bucket is None
+            else min(float(most), self._bucket + (now - self._filled) * per_second)
+        )
         self._bucket, self._filled = left, now
         if left < 1:
             wait = max(1, -int(-(1 - left) // per_second))
-            raise Refusal("rate", f"the route's rate of {self.rate} is used up; try again in {wait} s")
+            raise Refusal(
+                "rate", f"the route's rate of {self.rate} is used up; try again in {wait} s"
+            )
         self._bucket = left - 1
 
     def spend(self, way: str, count: int) -> None:
@@ -96,7 +119,9 @@ class Route:
         setattr(self, way, total)
         most = self.budget.get(way)
         if most is not None and total > most:
-            raise Refusal("budget", f"the route's budget of {most} bytes {way} for this launch is spent")
+            raise Refusal(
+                "budget", f"the route's budget of {most} bytes {way} for this launch is spent"
+            )
 
 
 class Policy:
@@ -138,7 +163,9 @@ class Policy:
         if not named:
             raise Refusal("no-route", f"no route of this bottle names {to}", _hint(to, tls=True))
         if not any(r.tls for r in named):
-            raise Refusal("wrong-scheme", f"the route for {to} is plain http (tls = false), so not by CONNECT")
+            raise Refusal(
+                "wrong-scheme", f"the route for {to} is plain http (tls = false), so not by CONNECT"
+            )
 
     def find(self, to: Authority, *, tls: bool, method: str, target: paths.Target) -> Route:
         named = self.named(to)
@@ -147,13 +174,22 @@ class Policy:
         fitting = [r for r in named if r.tls == tls]
         if not fitting:
             wanted, given = ("http", "https") if tls else ("https", "http")
-            raise Refusal("wrong-scheme", f"the route for {to} is for {wanted}, this request is {given}")
+            raise Refusal(
+                "wrong-scheme", f"the route for {to} is for {wanted}, this request is {given}"
+            )
         if target.encoded_slash and any(r.paths for r in fitting):
-            raise Refusal("path", f"the path has an escaped slash, and the routes for {to.host} differ by path")
+            raise Refusal(
+                "path",
+                f"the path has an escaped slash, and the routes for {to.host} differ by path",
+            )
         for route in fitting:
             if route.allows(method, target.path):
                 return route
-        raise Refusal("not-allowed", f"no route for {to} allows {method} {target.path}", _hint(to, tls=tls, asks=(method, target.path)))
+        raise Refusal(
+            "not-allowed",
+            f"no route for {to} allows {method} {target.path}",
+            _hint(to, tls=tls, asks=(method, target.path)),
+        )
 
 
 def written(inject: Inject, token: str) -> tuple[str, str]:
@@ -169,7 +205,9 @@ def written(inject: Inject, token: str) -> tuple[str, str]:
         if not name or not set(name) <= _TOKEN or barred:
             raise ValueError(f"header {inject.header!r} cannot be injected")
         if any(ord(c) < 0x20 and c != "\t" or c == "\x7f" for c in value):
-            raise ValueError(f"the value of token {inject.token} has a line break or another control character")
+            raise ValueError(
+                f"the value of token {inject.token} has a line break or another control character"
+            )
         return name, value
     name = inject.query or ""
     if not name or not set(name) <= _PARAMETER:
@@ -185,16 +223,26 @@ def with_parameter(query: str | None, name: str, value: str) -> str:
 
 def _route(text: dict[str, Any]) -> Route:
     text = dict(text)
-    unknown = set(text) - {f for f in Route.__dataclass_fields__ if not f.startswith("_") and f not in ("up", "down")}
+    unknown = set(text) - {
+        f for f in Route.__dataclass_fields__ if not f.startswith("_") and f not in ("up", "down")
+    }
     if unknown:
-        raise PolicyError(f"route {text.get('name')!r} has keys this program does not know: {', '.join(sorted(unknown))}")
+        raise PolicyError(
+            f"route {text.get('name')!r} has keys this program does not know: {', '.join(sorted(unknown))}"
+        )
     if (pattern := host_pattern(text["host"])) is None:
         raise PolicyError(f"route {text['name']!r}: {text['host']!r} is no host")
     text["host"] = pattern
     if (inject := text.get("inject")) is not None:
-        if set(inject) - {"header", "query", "scheme", "token"} or ("header" in inject) == ("query" in inject):
-            raise PolicyError(f"route {text['name']!r}: inject needs exactly one of header and query")
-        text["inject"] = Inject(inject.get("header"), inject.get("query"), inject.get("scheme", "raw"), inject["token"])
+        if set(inject) - {"header", "query", "scheme", "token"} or ("header" in inject) == (
+            "query" in inject
+        ):
+            raise PolicyError(
+                f"route {text['name']!r}: inject needs exactly one of header and query"
+            )
+        text["inject"] = Inject(
+            inject.get("header"), inject.get("query"), inject.get("scheme", "raw"), inject["token"]
+        )
     if (connect := text.get("connect")) is not None:
         host, _, port = connect.rpartition(":")
         host = host.strip("[]")

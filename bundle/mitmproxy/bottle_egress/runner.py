@@ -38,7 +38,9 @@ class StartError(Exception):
 
 def main() -> None:
     args = _arguments()
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
+    )
     try:
         _harden(args.parent)
         _run(args)
@@ -49,9 +51,13 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bottle-egress-mitmproxy", description="bottle-bundle egress, by mitmproxy")
-    parser.add_argument("--socket", type=Path, required=True, help="Unix socket to listen at")
-    parser.add_argument("--listen-fd", type=int, help="the socket, bound already and inherited under this number")
+    parser = argparse.ArgumentParser(
+        prog="bottle-egress-mitmproxy", description="bottle-bundle egress, by mitmproxy"
+    )
+    parser.add_argument("--socket", type=Path, required=True, help="Unix socket to listen on")
+    parser.add_argument(
+        "--listen-fd", type=int, help="the socket, bound already and inherited under this number"
+    )
     parser.add_argument("--policy", type=Path, required=True, help="policy, JSON")
     parser.add_argument("--audit", type=Path, required=True, help="audit log, JSONL, appended to")
     parser.add_argument("--slug", default="-", help="the bottle's name, for log lines")
@@ -61,7 +67,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _harden(parent: int | None) -> None:
-    """No core dump, no debugger, private files, and no life after the parent's."""
+    """No core dump, no debugger, private files; the process dies with its parent."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None)
@@ -70,7 +76,7 @@ def _harden(parent: int | None) -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             raise StartError(f"parent process {parent} is gone", EXIT_ENGINE)
-    # A name is looked up as it is: the system's search list must not turn it into another one.
+    # Without this the system's search list could turn a name into another one.
     os.environ["LOCALDOMAIN"] = ""
 
 
@@ -107,7 +113,7 @@ def _listen(args: argparse.Namespace) -> socket.socket:
         try:
             listener.bind(path)
         except OSError:
-            # A socket that nobody answers any more is replaced.
+            # A socket on which nobody listens any more is replaced.
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 if probe.connect_ex(path) == 0:
                     raise
@@ -135,10 +141,14 @@ def _first_line() -> tuple[bytes, bytes]:
 
 
 def _input(line: bytes) -> dict[str, Any]:
-    # The parser's message could quote a value: say only that.
+    # The parser's message could quote a secret, so the error only says that it failed.
     try:
         text = json.loads(line)
-        ok = isinstance(text["ca_cert"], str) and isinstance(text["ca_key"], str) and isinstance(text["tokens"], dict)
+        ok = (
+            isinstance(text["ca_cert"], str)
+            and isinstance(text["ca_key"], str)
+            and isinstance(text["tokens"], dict)
+        )
         ok = ok and all(isinstance(v, str) for v in text["tokens"].values())
     except (ValueError, KeyError, TypeError):
         ok = False
@@ -147,19 +157,21 @@ def _input(line: bytes) -> dict[str, Any]:
     return text
 
 
-def _serve(args: argparse.Namespace, policy: Policy, log: AuditWriter, listener: socket.socket) -> None:
+def _serve(
+    args: argparse.Namespace, policy: Policy, log: AuditWriter, listener: socket.socket
+) -> None:
     line, rest = _first_line()
-    given = _input(line)
+    inputs = _input(line)
     try:
-        policy.bind(given["tokens"])
+        policy.bind(inputs["tokens"])
     except PolicyError as e:
         raise StartError(str(e)) from e
 
-    # mitmproxy takes half a second to import: not before it is clear that it is wanted.
+    # mitmproxy takes half a second to import, so it comes after everything that can fail quickly.
     from . import app, reload, tls
 
     try:
-        leaves = tls.Leaves(given["ca_cert"], given["ca_key"])
+        certificates = tls.LeafCertificates(inputs["ca_cert"], inputs["ca_key"])
     except ValueError as e:
         raise StartError(str(e)) from e
     for route in policy.routes:
@@ -179,17 +191,17 @@ def _serve(args: argparse.Namespace, policy: Policy, log: AuditWriter, listener:
         for route in policy.routes:
             route.ca = behind_ca
 
-    refreshable = set(given.get("refreshable", []))
-    asked: set[str] = set()
+    refreshable = set(inputs.get("refreshable", []))
+    reported: set[str] = set()
 
     def stale(token: str) -> None:
-        if token in refreshable and token not in asked:
-            asked.add(token)
+        if token in refreshable and token not in reported:
+            reported.add(token)
             print(json.dumps({"stale": {"token": token}}), flush=True)
 
-    def told(text: bytes) -> None:
+    def apply_command(text: bytes) -> None:
         command = json.loads(text)["token"]
-        asked.discard(command["name"])
+        reported.discard(command["name"])
         if command.get("value") is not None and command["name"] in policy.tokens:
             policy.tokens[command["name"]] = command["value"]
 
@@ -198,10 +210,14 @@ def _serve(args: argparse.Namespace, policy: Policy, log: AuditWriter, listener:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ending.set)
-        lifeline = threading.Thread(target=_follow, args=(rest, loop, told, ending.set), daemon=True)
-        proxy = await app.start(policy, log, leaves, stale, listener, upstream)
+        lifeline = threading.Thread(
+            target=_follow, args=(rest, loop, apply_command, ending.set), daemon=True
+        )
+        proxy = await app.start(policy, log, certificates, stale, listener, upstream)
         lifeline.start()
-        watch = asyncio.create_task(reload.follow(args.policy, policy, log, pipelock=args.pipelock is not None))
+        watch = asyncio.create_task(
+            reload.follow(args.policy, policy, log, pipelock=args.pipelock is not None)
+        )
         print("ready", flush=True)
         await ending.wait()
         watch.cancel()
@@ -209,27 +225,32 @@ def _serve(args: argparse.Namespace, policy: Policy, log: AuditWriter, listener:
         deadline = time.monotonic() + DRAIN_SECONDS
         while proxy.open_requests() and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        for gate in list(proxy.gates.values()):
-            if gate.ticket is not None and gate.ticket.admitted:
-                gate.ticket.close(Refusal("aborted", "cut off at teardown"))
+        for guest in list(proxy.guests.values()):
+            if guest.audit is not None and guest.audit.admitted:
+                guest.audit.close(Refusal("aborted", "cut off at teardown"))
         log.finish()
         args.socket.unlink(missing_ok=True)
         sys.stderr.flush()
         # pipelock, if any, dies with this process.
-        os._exit(0)  # tasks of connections that were cut off have nothing more to say
+        os._exit(0)  # tasks of connections that were cut off have nothing more to write
 
     asyncio.run(serve())
 
 
-def _follow(rest: bytes, loop: asyncio.AbstractEventLoop, told: Callable[[bytes], None], ended: Callable[[], None]) -> None:
-    """Reads commands from standard input until it ends. A thread, because a pipe, a terminal and /dev/null need
-    three different ways to be waited for otherwise."""
+def _follow(
+    rest: bytes,
+    loop: asyncio.AbstractEventLoop,
+    apply_command: Callable[[bytes], None],
+    ended: Callable[[], None],
+) -> None:
+    """Reads commands from standard input until it ends. This is a thread, because waiting for a pipe, a terminal and
+    /dev/null in the event loop would need three different ways."""
     data = rest
     while True:
         *lines, data = data.split(b"\n")
         for line in lines:
             try:
-                told(line)
+                apply_command(line)
             except (ValueError, KeyError, TypeError):
                 logging.getLogger("bottle").warning("a line of standard input is no command")
         try:

@@ -13,7 +13,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler, ServerInstance
 
-from .gate import Gate
+from .guest_connection import GuestConnection
 from .refusal import Refusal
 
 CONNECTIONS = 512
@@ -35,11 +35,15 @@ class BottleUpstreamMode(mode_specs.UpstreamMode):
 class _Named:
     """A stream of a Unix socket, whose ends have names that mitmproxy can print."""
 
-    def __init__(self, stream: Any, gate: Gate) -> None:
-        self._stream, self._gate = stream, gate
+    def __init__(self, stream: Any, guest: GuestConnection) -> None:
+        self._stream, self._gate = stream, guest
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("bottle", 0) if name in ("peername", "sockname") else self._stream.get_extra_info(name, default)
+        return (
+            ("bottle", 0)
+            if name in ("peername", "sockname")
+            else self._stream.get_extra_info(name, default)
+        )
 
     async def read(self, count: int) -> bytes:
         await self._gate.opened()
@@ -52,9 +56,13 @@ class _Named:
 class Handler(ProxyConnectionHandler):
     """One connection from the guest."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mode: mode_specs.ProxyMode) -> None:
-        self.gate = Gate(abort=self.abort)
-        super().__init__(ctx.master, _Named(reader, self.gate), _Named(writer, self.gate), ctx.options, mode)
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mode: mode_specs.ProxyMode
+    ) -> None:
+        self.guest = GuestConnection(abort=self.abort)
+        super().__init__(
+            ctx.master, _Named(reader, self.guest), _Named(writer, self.guest), ctx.options, mode
+        )
 
     def abort(self) -> None:
         """Closes the connection, and with it those it has to upstreams."""
@@ -64,13 +72,18 @@ class Handler(ProxyConnectionHandler):
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
         """As the parent's, within a time; mitmproxy has none of its own for lookup, TCP and TLS."""
-        task, ticket = asyncio.current_task(), self.gate.ticket
+        task, audit = asyncio.current_task(), self.guest.audit
 
         def late() -> None:
             server = command.connection
             if server.timestamp_tls_setup is None if server.tls else not server.connected:
-                if ticket is not None:
-                    ticket.refuse(Refusal("connect-timeout", f"the upstream did not accept in {CONNECT_SECONDS:.0f} s"))
+                if audit is not None:
+                    audit.refuse(
+                        Refusal(
+                            "connect-timeout",
+                            f"the upstream did not accept in {CONNECT_SECONDS:.0f} s",
+                        )
+                    )
                 if task is not None:
                     task.cancel("connect timeout")
 
@@ -92,7 +105,7 @@ class _Instance(ServerInstance[M], Generic[M]):
     """Serves the socket that the runner has bound before anything else happened."""
 
     listener: socket.socket
-    gates: dict[str, Gate]
+    guests: dict[str, GuestConnection]
     top: type[layer.Layer]
     _server: asyncio.Server | None = None
 
@@ -119,13 +132,15 @@ class _Instance(ServerInstance[M], Generic[M]):
         async with self._slots:  # a full house is not refused but waits
             handler = Handler(reader, writer, self.mode)
             handler.layer = self.make_top_layer(handler.layer.context)
-            self.gates[handler.client.id] = handler.gate
+            self.guests[handler.client.id] = handler.guest
             try:
                 with self.manager.register_connection(handler.client.id, handler):
                     await handler.handle_client()
             finally:
-                handler.gate.end(Refusal("aborted", "the bottle closed the connection before the end"))
-                del self.gates[handler.client.id]
+                handler.guest.end(
+                    Refusal("aborted", "the bottle closed the connection before the end")
+                )
+                del self.guests[handler.client.id]
 
 
 class BottleInstance(_Instance[BottleMode]):

@@ -1,4 +1,6 @@
-"""TLS on both sides: leaves by the bottle's CA, which is never on a disk, and verified upstreams."""
+"""TLS on both sides: certificates by the bottle's CA, which is never on a disk, and verified
+upstreams.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ SYSTEM_CAS = [
 ]
 
 
-class Leaves:
+class LeafCertificates:
     """Certificates for the guest, each with a key of its own.
 
     Not mitmproxy's CertStore: it reads the CA from files, signs every leaf for the CA's own key, and takes SHA-1 of that
@@ -37,7 +39,9 @@ class Leaves:
     def __init__(self, ca_cert: str, ca_key: str) -> None:
         """Raises ValueError, which tells nothing of the key."""
         try:
-            self._key = cast(ec.EllipticCurvePrivateKey, load_pem_private_key(ca_key.encode(), None))
+            self._key = cast(
+                ec.EllipticCurvePrivateKey, load_pem_private_key(ca_key.encode(), None)
+            )
             self._ca = x509.load_pem_x509_certificate(ca_cert.encode())
         except Exception:
             raise ValueError("the bottle's CA cannot be read") from None
@@ -46,7 +50,9 @@ class Leaves:
     def connection(self, to: Authority) -> SSL.Connection:
         """The server's side of TLS for this host."""
         if to.host not in self._made:
-            if len(self._made) >= LEAVES_MAX:  # a wildcard route has as many hosts as a guest can think of
+            if (
+                len(self._made) >= LEAVES_MAX
+            ):  # a wildcard route has as many hosts as a guest can think of
                 self._made.clear()
             self._made[to.host] = self._make(to)
         certificate, key = self._made[to.host]
@@ -61,7 +67,9 @@ class Leaves:
 
     def _make(self, to: Authority) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         key = ec.generate_private_key(ec.SECP256R1())
-        name: x509.GeneralName = x509.IPAddress(to.ip) if to.ip is not None else x509.DNSName(to.host)
+        name: x509.GeneralName = (
+            x509.IPAddress(to.ip) if to.ip is not None else x509.DNSName(to.host)
+        )
         try:
             stated = self._ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
             issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(stated)

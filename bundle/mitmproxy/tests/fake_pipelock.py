@@ -36,13 +36,17 @@ def context(host):
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=True)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(CA_KEY.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(CA_KEY.public_key()), critical=False
+        )
         .sign(CA_KEY, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
     form = serialization.PrivateFormat.TraditionalOpenSSL
     fd = os.memfd_create("leaf")
-    os.write(fd, leaf.public_bytes(pem) + key.private_bytes(pem, form, serialization.NoEncryption()))
+    os.write(
+        fd, leaf.public_bytes(pem) + key.private_bytes(pem, form, serialization.NoEncryption())
+    )
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.load_cert_chain(f"/proc/self/fd/{fd}")
     os.close(fd)

@@ -23,9 +23,14 @@ class Pipelock(unittest.TestCase):
         return pipelock.config(policy(*changes), "127.0.0.1:1", "/ca", "/key")
 
     def test_strict_mode_has_a_list_that_is_never_empty(self):
-        self.assertEqual(pipelock.config(policy(), "127.0.0.1:1", "/ca", "/key")["api_allowlist"], ["nothing.invalid"])
+        self.assertEqual(
+            pipelock.config(policy(), "127.0.0.1:1", "/ca", "/key")["api_allowlist"],
+            ["nothing.invalid"],
+        )
         made = self.config({"host": "*.b.test", "apex": True}, {})
-        self.assertEqual((made["mode"], made["api_allowlist"]), ("strict", ["*.b.test", "a.test", "b.test"]))
+        self.assertEqual(
+            (made["mode"], made["api_allowlist"]), ("strict", ["*.b.test", "a.test", "b.test"])
+        )
 
     def test_our_own_credential_is_not_a_sensitive_header(self):
         inject = {"inject": {"header": "Cookie", "token": "T"}}
@@ -34,14 +39,20 @@ class Pipelock(unittest.TestCase):
         self.assertEqual(self.config({})["request_body_scanning"]["header_mode"], "sensitive")
 
     def test_private_upstreams_are_let_through_by_name_and_address(self):
-        made = self.config({"allow_private": True}, {"host": "10.0.0.1", "allow_private": True}, {"host": "b.test"})
-        self.assertEqual((made["trusted_domains"], made["ssrf"]["ip_allowlist"]), (["a.test"], ["10.0.0.1/32"]))
+        made = self.config(
+            {"allow_private": True}, {"host": "10.0.0.1", "allow_private": True}, {"host": "b.test"}
+        )
+        self.assertEqual(
+            (made["trusted_domains"], made["ssrf"]["ip_allowlist"]), (["a.test"], ["10.0.0.1/32"])
+        )
 
     def test_its_defaults_for_people_who_browse_are_lifted_and_its_environment_is_not_read(self):
         made = self.config({"scan": {"limit": "off"}})
         self.assertGreater(made["fetch_proxy"]["monitoring"]["max_requests_per_minute"], 60)
         self.assertEqual(made["tls_interception"]["passthrough_domains"], ["a.test"])
-        self.assertEqual((made["dlp"]["scan_env"], made["websocket_proxy"]["enabled"]), (False, False))
+        self.assertEqual(
+            (made["dlp"]["scan_env"], made["websocket_proxy"]["enabled"]), (False, False)
+        )
 
     def test_the_key_is_sec1(self):
         self.assertTrue(pipelock.throwaway_ca()[1].startswith(b"-----BEGIN EC PRIVATE KEY-----"))
@@ -49,7 +60,10 @@ class Pipelock(unittest.TestCase):
 
 class Readers(unittest.TestCase):
     def test_one_host_has_one_spelling(self):
-        for text, want in [("API.Example.com:443", "api.example.com:443"), ("[0:0::1]:8443", "[::1]:8443")]:
+        for text, want in [
+            ("API.Example.com:443", "api.example.com:443"),
+            ("[0:0::1]:8443", "[::1]:8443"),
+        ]:
             self.assertEqual(str(Authority.parse(text, 443)), want)
         for text in ["", ":443", "a.com:", "a.com:0", "a.com:65536", "a.com:+80", "a.com.:443", "127.1:80", "0x7f000001:80",
                      "2130706433:80", "0177.0.0.1:80", "[::1:80", "[1.2.3.4]:80", "::1:80", "[fe80::1%eth0]:80", "a b:80",
@@ -61,7 +75,21 @@ class Readers(unittest.TestCase):
         for raw, want in [("/a/./b", "/a/b"), ("/a/../b", "/b"), ("/a/..", "/"), ("/a/b/..", "/a/"), ("//a///b", "/a/b"),
                           ("/%61%2d%7E", "/a-~"), ("/a/%2e%2e/b", "/b"), ("/a%c3%a4", "/a%C3%A4"), ("/a/.", "/a/")]:  # fmt: skip
             self.assertEqual(paths.normalise(raw).path, want, raw)
-        for raw in ["", "a", "/a\\b", "/%5c", "/%00", "/%7f", "/%", "/%4", "/%zz", "/a#b", "/ä", "/a b", "/..;/x"]:
+        for raw in [
+            "",
+            "a",
+            "/a\\b",
+            "/%5c",
+            "/%00",
+            "/%7f",
+            "/%",
+            "/%4",
+            "/%zz",
+            "/a#b",
+            "/ä",
+            "/a b",
+            "/..;/x",
+        ]:
             with self.assertRaises(Refusal, msg=raw):
                 paths.normalise(raw)
 
@@ -88,14 +116,28 @@ class Readers(unittest.TestCase):
             got += part
             self.assertEqual(done, n == len(body) - 1)
         self.assertEqual(got, b"hello0123456789")
-        for bad in [b"\r\n", b"5;x=y\r\n", b"5 \r\n", b"+5\r\n", b"0x5\r\n", b"5\n", b"1\r\nab", b"0\r\nx: y\r\n", b"1" * 16 + b"\r\n"]:
+        for bad in [
+            b"\r\n",
+            b"5;x=y\r\n",
+            b"5 \r\n",
+            b"+5\r\n",
+            b"0x5\r\n",
+            b"5\n",
+            b"1\r\nab",
+            b"0\r\nx: y\r\n",
+            b"1" * 16 + b"\r\n",
+        ]:
             with self.assertRaises(Refusal, msg=bad):
                 head.Chunked().feed(bytearray(bad))
 
     def test_what_cannot_be_enforced_is_named(self):
         self.assertEqual(unsupported(policy({"ca": "x"}, {"host": "b.test"}), pipelock=False), [])
         self.assertEqual(len(unsupported(policy({"ca": "x"}, {}), pipelock=False)), 1)
-        for change in [{"passthrough": True}, {"scan": {"responses": True}}, {"scan": {"limit": "warn"}}]:
+        for change in [
+            {"passthrough": True},
+            {"scan": {"responses": True}},
+            {"scan": {"limit": "warn"}},
+        ]:
             self.assertEqual(len(unsupported(policy(change), pipelock=False)), 1, change)
         for change in [{"ca": "x"}, {"connect": "127.0.0.1:1"}, {"tls": False}]:
             self.assertEqual(len(unsupported(policy(change), pipelock=True)), 1, change)

@@ -63,3 +63,22 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
 pub fn directory(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_socket_is_replaced_and_one_that_is_served_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        drop(UnixListener::bind(&path).unwrap()); // its file stays
+        let (listener, file) = bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(bind(&path).is_err());
+        drop(listener);
+        drop(file);
+        assert!(!path.exists());
+        assert!(bind(&dir.path().join("x".repeat(108))).unwrap_err().contains("107 bytes"));
+    }
+}

@@ -1,5 +1,5 @@
-//! What goes through, and how it is changed on the way; and what policy decides by more than one
-//! request.
+//! Requests that go through and how they are changed on the way, and decisions that depend on more
+//! than one request.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use super::site::{BIG, Site};
 use super::support::{Egress, Program, TOKEN};
 
 type Test = (&'static str, fn(&mut Guest));
-/// A test with a daemon, or several, of its own.
+/// A test with one or more daemons of its own.
 pub type OwnTest = (&'static str, fn(&Program));
 
-/// Against one daemon, one after the other.
+/// Tests that run one after the other against one daemon.
 pub const TESTS: &[Test] = &[
     ("a request is let through and has two lines", let_through),
     ("the token replaces what the guest sent", token_replaces),
@@ -53,7 +53,7 @@ pub const TESTS: &[Test] = &[
     ("switching protocols unasked is refused", switched),
 ];
 
-/// Each with a daemon of its own.
+/// Tests with a daemon of their own each.
 pub const OWN: &[OwnTest] = &[
     ("the socket is private and goes away", private_socket),
     ("sigterm ends it", sigterm),
@@ -103,8 +103,7 @@ fn token_replaces(guest: &mut Guest) {
     assert_eq!(seen.header("host"), Some("api.test"));
 }
 
-/// OpenSSL follows the identifiers; rustls, which the other tests speak with, does not look at
-/// them.
+/// OpenSSL follows the key identifiers; rustls, which the other tests use, ignores them.
 fn leaves(guest: &mut Guest) {
     use x509_parser::prelude::*;
     let ca = Egress::ca_certificate();
@@ -222,7 +221,7 @@ fn keep_alive(guest: &mut Guest) {
     }
 }
 
-/// More than is let wait, and a body at its end.
+/// Sends more requests than may wait, and a body after them.
 fn pipelined(guest: &mut Guest) {
     let io = guest.egress.connect();
     let mut writer = io.try_clone().unwrap();
@@ -312,7 +311,7 @@ fn destination(guest: &mut Guest) {
         ("api.test", "https://api.test/v1/b", "https://api.test/v1/b"),
         ("api.test", "HTTPS://API.test:443/v1/x/../b%20c", "HTTPS://API.test:443/v1/b%20c"),
         ("api.test", "/v1/%62?c=d", "/v1/b?c=d"),
-        // A route without paths has nothing to keep to.
+        // A route without paths allows any destination.
         ("other.test", "https://api.test/admin", "https://api.test/admin"),
     ] {
         let ask = format!("MOVE /v1/a HTTP/1.1\r\nHost: {host}\r\nDestination: {sent}\r\n\r\n");
@@ -510,7 +509,7 @@ fn sigterm(program: &Program) {
     assert!(egress.wait().success());
 }
 
-/// A request whose body does not end.
+/// A request with a body that does not end.
 fn open_request(egress: &Egress) -> impl Sized + use<> {
     let mut io = egress.tls("api.test");
     write!(io, "POST /v1/open HTTP/1.1\r\nHost: api.test\r\nContent-Length: 100\r\n\r\nexfiltrate")
@@ -627,7 +626,7 @@ fn flood(program: &Program) {
     let (_site, egress) = with(program);
     egress.get("api.test", "/v1/a", "");
     let before = egress.peak_kib();
-    // Requests behind a request whose answer is not read.
+    // Requests after a request with an answer that is not read.
     let mut io = egress.connect();
     io.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let one = "GET http://plain.test/v1/big HTTP/1.1\r\nHost: plain.test\r\n\r\n".repeat(1000);

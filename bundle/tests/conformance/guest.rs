@@ -1,4 +1,4 @@
-//! A daemon under test and a guest that speaks to it, byte by byte.
+//! A daemon under test, and a guest that sends it bytes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::site::Site;
 use super::support::{Egress, Program};
 
-/// What came back.
+/// A response.
 #[derive(Debug, Default)]
 pub struct Answer {
     pub status: u16,
@@ -26,18 +26,18 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The code by which it was refused.
+    /// The code of the rule that refused the request.
     pub fn refused(&self) -> Option<&str> {
         self.header("x-bottle-refused")
     }
 }
 
-/// One answer, as long as it says it is. Where nothing comes, status 0.
+/// Reads one response. If none arrives, the status is 0.
 pub fn answer(io: impl Read, head: bool) -> Answer {
     next_answer(&mut BufReader::new(io), head)
 }
 
-/// The same, and what comes behind it stays in `io`.
+/// The same, and leaves what follows the response in `io`.
 pub fn next_answer(io: &mut impl BufRead, head: bool) -> Answer {
     let mut line = String::new();
     let _ = io.read_line(&mut line);
@@ -71,7 +71,7 @@ pub fn next_answer(io: &mut impl BufRead, head: bool) -> Answer {
     answer
 }
 
-/// A running daemon, the upstreams behind it, and how far its audit log was read.
+/// A running daemon, its upstreams, and how far its audit log has been read.
 pub struct Guest {
     pub egress: Egress,
     pub site: Site,
@@ -86,7 +86,7 @@ impl Guest {
         Self { egress, site, audit_read: 0 }
     }
 
-    /// Sends bytes into a tunnel to `host`, or (without) to the socket.
+    /// Sends bytes into a tunnel to `host`, or without a host to the socket.
     pub fn send(&self, host: Option<&str>, bytes: &str) -> Answer {
         let head = bytes.starts_with("HEAD ");
         match host {
@@ -107,13 +107,13 @@ impl Guest {
         self.send(Some(host), &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
     }
 
-    /// The lines that were added since the last call, once each request that was let through has
-    /// its closing one, and there is one; or after a second.
+    /// The audit lines since the last call. Waits, at most a second, until there is one and every
+    /// admitted request has its closing line.
     pub fn audited(&mut self) -> Vec<serde_json::Value> {
         self.wait(|lines| lines.iter().any(closes))
     }
 
-    /// Whatever has been audited so far, and is still to come of it, is not this test's.
+    /// Skips the lines of earlier requests, including those that are still to be written.
     pub fn forget_audit(&mut self) {
         self.wait(|_| true);
     }

@@ -1,4 +1,4 @@
-//! Upstreams that say what they saw: one over TLS for every host of the tests, one without.
+//! Upstreams that record what they receive: one with TLS for every host of the tests, one without.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use rustls::{ServerConnection, StreamOwned};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A request as it arrived.
+/// A request as the upstream received it.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub line: String,
@@ -29,11 +29,11 @@ impl Seen {
     }
 }
 
-/// Both upstreams and what they saw.
+/// Both upstreams, and the requests that they received.
 pub struct Site {
     pub tls_port: u16,
     pub plain_port: u16,
-    /// PEM of the CA that the TLS upstream is signed by, and of another one.
+    /// The CA that signed for the TLS upstream, and another CA, both in PEM.
     pub ca: String,
     pub other_ca: String,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -97,13 +97,14 @@ fn authority() -> (String, rcgen::Issuer<'static, KeyPair>) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // Not the name that leaves have: OpenSSL takes who is issued by a namesake for self-signed.
+    // Another name than the leaves have: OpenSSL takes a certificate for self-signed if its issuer has
+    // the same name.
     params.distinguished_name.push(rcgen::DnType::CommonName, "the tests' CA");
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     (params.self_signed(&key).unwrap().pem(), rcgen::Issuer::new(params, key))
 }
 
-/// Keep-alive HTTP/1.1 until the other end goes away.
+/// Serves HTTP/1.1 with keep-alive until the other end closes.
 fn serve(io: impl Read + Write, log: &Mutex<Vec<Seen>>) {
     let mut io = BufReader::new(io);
     while let Some(seen) = request(&mut io) {

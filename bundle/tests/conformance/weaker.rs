@@ -1,5 +1,5 @@
-//! What the mitmproxy chain does less well than ours, each still true, and each in
-//! docs/egress-chains.md by its name.
+//! Where the mitmproxy chain does less than our own daemon. docs/egress-chains.md lists each of these
+//! by its name.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use super::guest::{Guest, answer};
 use super::site::Site;
 use super::support::{Egress, Program, TOKEN};
 
-/// Name, as in the document's table, and what happens instead.
+/// The name in the document's table, and a test of what happens instead.
 pub const WEAKER: &[OwnTest] = &[
     ("HTTP/2", http2),
     ("WebSocket", websocket),
@@ -20,7 +20,7 @@ pub const WEAKER: &[OwnTest] = &[
     ("after a refusal", closes),
 ];
 
-/// The document has each of them.
+/// Compares the document's table with [`WEAKER`].
 pub fn documented() {
     let text = include_str!("../../../docs/egress-chains.md");
     for (name, _) in WEAKER {
@@ -63,7 +63,7 @@ fn http2(program: &Program) {
     assert_eq!(io.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
 }
 
-/// A handshake that is in order is refused.
+/// A valid handshake is refused.
 fn websocket(program: &Program) {
     let guest = guest(program);
     let ask = "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -81,7 +81,8 @@ fn scan(program: &Program) {
     fails_with(program, "scan", serde_json::json!({"responses": true}), "scan.responses");
 }
 
-/// What looks like a credential goes out, and so would the bottle's own token if the guest knew it.
+/// Text that looks like a credential goes out, and so would the bottle's own token if the guest knew
+/// it.
 fn patterns(program: &Program) {
     let guest = guest(program);
     for key in ["AKIAIOSFODNN7EXAMPLX", TOKEN] {
@@ -97,7 +98,7 @@ fn patterns(program: &Program) {
     }
 }
 
-/// The 401 reaches the guest; a new value counts from the next request on.
+/// The 401 reaches the guest; a new value is used from the next request on.
 fn refresh(program: &Program) {
     let site = Site::start(super::HOSTS);
     let input = Egress::input().replacen('{', "{\"refreshable\":[\"DEMO\"],", 1);
@@ -108,10 +109,10 @@ fn refresh(program: &Program) {
     write!(io, "GET /v1/stale HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
     assert_eq!(answer(&mut io, false).status, 401);
     let mut egress = egress;
-    let mut said = [0; 256];
-    let n = egress.process.stdout.as_mut().unwrap().read(&mut said).unwrap();
-    let said: serde_json::Value = serde_json::from_slice(&said[..n]).unwrap();
-    assert_eq!(said, serde_json::json!({"stale": {"token": "DEMO"}}));
+    let mut line = [0; 256];
+    let n = egress.process.stdout.as_mut().unwrap().read(&mut line).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&line[..n]).unwrap();
+    assert_eq!(report, serde_json::json!({"stale": {"token": "DEMO"}}));
     let command = serde_json::json!({"token": {"name": "DEMO", "value": "the-new-one"}});
     writeln!(egress.process.stdin.as_mut().unwrap(), "{command}").unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
@@ -135,13 +136,13 @@ fn closes(program: &Program) {
     assert!(!matches!(io.read(&mut [0; 1]), Ok(1..)));
 }
 
-/// The chain with something behind it that does as pipelock does, from the outside. pipelock itself
-/// is not run.
+/// The chain with a stand-in behind it that behaves like pipelock from the outside. pipelock itself is
+/// not run.
 pub fn behind_pipelock(program: &Program) {
     let site = Site::start(super::HOSTS);
     let dir = tempfile::tempdir().unwrap();
     let fake = dir.path().join("pipelock");
-    // The chain's own Python: first line and module path as in its program.
+    // Uses the chain's own Python: the same first line and module path as its program.
     let text = std::fs::read_to_string(&program.path).unwrap();
     let start: Vec<&str> = text
         .lines()

@@ -1,4 +1,4 @@
-//! Starts the daemons and speaks to them like a guest, with blocking IO.
+//! Starts the daemons, and talks to them as a guest does, with blocking I/O.
 #![allow(dead_code)]
 
 use std::fs;
@@ -35,7 +35,7 @@ fn ca() -> &'static (String, String) {
     })
 }
 
-/// A certificate of its own for `host`.
+/// A self-signed certificate for `host`.
 fn own(host: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     (
@@ -93,12 +93,12 @@ impl Drop for Demo {
     }
 }
 
-/// An egress program and the arguments before those of the contract.
+/// An egress program, with arguments that come before those of the contract.
 #[derive(Debug, Clone)]
 pub struct Program {
     pub path: PathBuf,
     pub args: Vec<String>,
-    /// Process that it is told to follow; absent: this one.
+    /// Parent process that the program is told to die with; by default this process.
     pub parent: Option<u32>,
 }
 
@@ -118,7 +118,7 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// The bottle's CA, DER.
+    /// The bottle's CA in DER.
     pub fn ca_certificate() -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(ca().0.as_bytes()).unwrap()
     }
@@ -152,7 +152,7 @@ impl Egress {
         )
     }
 
-    /// Another program that keeps the same contract.
+    /// Another program with the same contract.
     pub fn spawn_program(
         program: &Program,
         dir: tempfile::TempDir,
@@ -207,13 +207,13 @@ impl Egress {
         self
     }
 
-    /// As `bottle` does it. The parent-death signal is tied to the thread that spawns, which is the
-    /// test.
+    /// Spawns the program as `bottle` does. The parent-death signal is tied to the spawning thread,
+    /// which is the test's.
     pub fn start(policy: &str) -> Self {
         Self::spawn(tempfile::tempdir().unwrap(), policy, &Self::input()).ready()
     }
 
-    /// Another daemon in the place of one that was killed.
+    /// Starts another daemon in place of one that was killed.
     pub fn again(mut self, policy: &str) -> Self {
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
         Self::spawn(dir, policy, &Self::input()).ready()
@@ -223,7 +223,7 @@ impl Egress {
         self.dir.path().join("audit.jsonl")
     }
 
-    /// The log once it has `n` lines beside those of what was admitted.
+    /// The audit log once it has `n` lines besides the opening lines.
     pub fn audit_lines(&self, n: usize) -> String {
         let deadline = Instant::now() + Duration::from_secs(3);
         loop {
@@ -258,12 +258,12 @@ impl Egress {
         self.tls_as(host, host)
     }
 
-    /// A tunnel to `host`, in which TLS is for `name`.
+    /// TLS for `name` in a tunnel to `host`.
     pub fn tls_as(&self, host: &str, name: &str) -> StreamOwned<ClientConnection, UnixStream> {
         self.tls_offering(host, name, &[])
     }
 
-    /// The same, with these protocols offered (ALPN).
+    /// The same, and offers these protocols by ALPN.
     pub fn tls_offering(
         &self,
         host: &str,
@@ -300,7 +300,7 @@ impl Egress {
         String::from_utf8_lossy(&all).into_owned()
     }
 
-    /// Most memory that the daemon ever had, KiB.
+    /// Peak memory of the daemon, KiB.
     pub fn peak_kib(&self) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
@@ -382,7 +382,7 @@ fn serve(io: StreamOwned<ServerConnection, std::net::TcpStream>, size: usize) {
             std::thread::sleep(Duration::from_secs(60)); // an upstream that got all and does not answer
         }
         let n = if first.starts_with("GET /big ") { size } else { 2 };
-        // `/wants/TOKEN` wants that one.
+        // `/wants/TOKEN` accepts only that token.
         let wanted = first.split(' ').nth(1).and_then(|path| path.strip_prefix("/wants/"));
         let status = if wanted.is_none_or(|w| authorization.ends_with(w)) {
             "200 OK"
@@ -403,7 +403,7 @@ fn serve(io: StreamOwned<ServerConnection, std::net::TcpStream>, size: usize) {
     }
 }
 
-/// Length of a body that is as long as its Content-Length says.
+/// Reads a response up to its Content-Length. Returns the length of the body, bytes.
 pub fn read_body(io: &mut impl Read) -> usize {
     let mut io = BufReader::new(io);
     let mut length = 0;

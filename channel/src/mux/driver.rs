@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::error::ChannelError;
 use super::state::{Event, Shared};
 use super::stream::ChannelStream;
-use super::wire::{self, Limits, Parsed};
+use super::wire::{self, Limits, ParseResult};
 
 const READ_BUFFER: usize = 64 * 1024;
 
@@ -74,8 +74,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: DeserializeOwned + Send + 'static> Dr
     fn parse(&mut self) -> Result<(), ChannelError> {
         let need = loop {
             match wire::parse(&self.input[self.start..self.end], &self.limits)? {
-                Parsed::Need(need) => break need,
-                Parsed::Frame(frame, used) => {
+                ParseResult::Need(need) => break need,
+                ParseResult::Frame(frame, used) => {
                     let event = self.shared.lock().receive(frame)?;
                     if let Event::Opened(id, header) = event {
                         // From here on the handle owns the stream: dropping it in any branch

@@ -41,7 +41,7 @@ pub enum Frame<'a> {
 
 /// The start of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parsed<'a> {
+pub enum ParseResult<'a> {
     /// A frame, and its length in bytes.
     Frame(Frame<'a>, usize),
     /// An incomplete frame, and the total number of bytes it needs.
@@ -52,9 +52,9 @@ pub enum Parsed<'a> {
 ///
 /// # Errors
 /// [`ChannelError::Protocol`], as soon as `buf` has the frame's header.
-pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, ChannelError> {
+pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<ParseResult<'a>, ChannelError> {
     let Some((head, rest)) = buf.split_first_chunk::<HEADER_LEN>() else {
-        return Ok(Parsed::Need(HEADER_LEN));
+        return Ok(ParseResult::Need(HEADER_LEN));
     };
     let len = u32::from_le_bytes([head[1], head[2], head[3], 0]) as usize;
     let id = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
@@ -69,7 +69,7 @@ pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, ChannelEr
         return Err(ChannelError::Protocol(why));
     }
     let used = HEADER_LEN + len;
-    let Some(payload) = rest.get(..len) else { return Ok(Parsed::Need(used)) };
+    let Some(payload) = rest.get(..len) else { return Ok(ParseResult::Need(used)) };
     let frame = match (head[0], payload) {
         (OPEN, header) => Frame::Open(id, header),
         (DATA, bytes) => Frame::Data(id, bytes),
@@ -80,7 +80,7 @@ pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, ChannelEr
         (FIN, _) => Frame::Fin(id),
         _ => Frame::Reset(id),
     };
-    Ok(Parsed::Frame(frame, used))
+    Ok(ParseResult::Frame(frame, used))
 }
 
 /// Appends a frame header. `len` must fit 24 bits; it is at most [`super::MAX_HOST_HEADER`].

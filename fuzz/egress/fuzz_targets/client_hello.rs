@@ -1,13 +1,13 @@
-//! The first bytes of a tunnel that is not intercepted. More bytes change no answer, and a name
-//! that we read is the name that a server reads: of what rustls accepts we say the same, or refuse
-//! it.
+//! The first bytes of a tunnel that is not intercepted. More bytes must not change a verdict, and a
+//! name that we read must be the one that a server reads: of a ClientHello that rustls accepts, we
+//! read the same name or refuse it.
 #![no_main]
 
 use bottle_bundle::egress::tunnel::client_hello::{ClientHello, NotClientHello, peek};
 use libfuzzer_sys::fuzz_target;
 use rustls::server::Acceptor;
 
-/// The server name that rustls reads; `None` when it accepts no ClientHello, or waits for more.
+/// The server name that rustls reads; `None` when it refuses the ClientHello, or waits for more.
 fn accepted(mut bytes: &[u8]) -> Option<Option<String>> {
     let mut acceptor = Acceptor::default();
     loop {

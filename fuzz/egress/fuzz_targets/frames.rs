@@ -1,4 +1,5 @@
-//! WebSocket frames, however they are cut: the verdict is the same, and what goes on is what came.
+//! WebSocket frames in pieces of any size. The verdict must not depend on the pieces, and what is
+//! forwarded must be what came.
 #![no_main]
 
 use std::sync::OnceLock;
@@ -19,7 +20,8 @@ fn profile() -> Profile {
     PROFILE.get_or_init(made).clone()
 }
 
-/// What comes out, whether something was found, and whether all was well and ended with a frame.
+/// The output, whether there was a finding, and whether the stream was valid and ended with a
+/// complete frame.
 fn fed(
     direction: Direction,
     scanned: bool,
@@ -47,7 +49,7 @@ fuzz_target!(|data: &[u8]| {
     for (out, found) in [(&out, found), (&cut_out, cut_found)] {
         assert!(found || bytes.starts_with(out), "what goes on is not what came");
     }
-    // A scanner may hold back what it is not sure of; without one nothing waits.
+    // A scanner may hold back bytes that it has not decided about; without one, nothing waits.
     if !scanned {
         assert_eq!(state, cut_state, "the verdict depends on how it was cut");
         assert!(state.is_none() || out == cut_out, "what goes on depends on how it was cut");

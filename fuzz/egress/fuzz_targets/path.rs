@@ -1,13 +1,13 @@
-//! `PATTERN\nTARGET`: a normalised path is normal, stays so and has nothing in it that servers read
-//! in two ways; and a pattern matches what its description says, by a second matcher that is slow
-//! and plain.
+//! `PATTERN\nTARGET`. Normalising a normalised path must not change it, and it must hold nothing
+//! that servers read in two ways. A pattern must match what its documentation says, according to a
+//! second matcher that is slow and simple.
 #![no_main]
 
 use bottle_bundle::egress::request::target::normalise;
 use bottle_policy::PathPattern;
 use libfuzzer_sys::fuzz_target;
 
-/// `*` for any number of bytes.
+/// Matches `*` with any number of bytes.
 fn segment(pattern: &[u8], text: &[u8]) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),
@@ -16,7 +16,7 @@ fn segment(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// As the documentation of `PathPattern` says it.
+/// Matches as the documentation of `PathPattern` says.
 fn matches(pattern: &[&str], path: &[&str]) -> bool {
     match pattern {
         [] => path.is_empty(),
@@ -58,7 +58,7 @@ fuzz_target!(|text: &str| {
         );
         assert!(!escape[..2].bytes().any(|b| b.is_ascii_lowercase()), "{path}");
     }
-    // It may have been in a segment that `..` took away.
+    // It may have been in a segment that `..` removed.
     assert!(target.encoded_slash || !path.contains("%2F"), "{path}");
     let again = normalise(&target.path_and_query()).expect("what is normal is accepted");
     assert_eq!((&again.path, &again.query), (path, &target.query));

@@ -1,5 +1,5 @@
-//! Arbitrary bytes as a policy: nothing panics, a refusal says where, and what is accepted has one
-//! text and one digest.
+//! Arbitrary bytes as a policy. Nothing may panic, an error must say where, and an accepted policy
+//! must have one text and one digest.
 #![no_main]
 
 use bottle_policy::Policy;

@@ -1,6 +1,6 @@
-//! What a guest sends, through the strict reader and on to hyper. However the bytes arrive, the
-//! reader passes on the same; each head that it passes has one reading for httparse; and hyper sees
-//! as many requests, with bodies as long, as it does.
+//! A guest's bytes go through the strict reader and on to hyper. However the bytes are split, the
+//! reader passes on the same; httparse reads each head that it passes in the same way; and hyper sees
+//! as many requests, with bodies of the same length, as our own reading does.
 #![no_main]
 
 use std::cell::RefCell;
@@ -23,7 +23,7 @@ use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The guest's bytes, so many at a time, and then no more. What is written to it is lost.
+/// A guest that sends `bytes` in pieces of `step` bytes, then ends. What is written to it is lost.
 struct Guest<'a> {
     bytes: &'a [u8],
     step: usize,
@@ -67,7 +67,7 @@ impl Peer for Guest<'_> {
     }
 }
 
-/// All that the reader passes on, and whether it broke off.
+/// Everything that the reader passes on, and whether it broke off.
 fn passed(bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
     let mut reader = pin!(StrictReader::new(Guest { bytes, step }, Checks::default()));
     let (mut all, mut some) = (Vec::new(), [0; 4096]);
@@ -89,8 +89,9 @@ type Seen = (String, Option<u64>);
 fn ours(mut bytes: &[u8]) -> Vec<Seen> {
     let mut all = Vec::new();
     while !bytes.is_empty() && !bytes.starts_with(SENTINEL.as_bytes()) {
-        let Ok(Some((length, framing))) = HeadReader::default().feed(bytes, &Checks::default()) else {
-            panic!("a head that was passed on and is none")
+        let Ok(Some((length, framing))) = HeadReader::default().feed(bytes, &Checks::default())
+        else {
+            panic!("what was passed on is no head")
         };
         let (head, rest) = bytes.split_at(length);
         let mut lines = [httparse::EMPTY_HEADER; 100];
@@ -123,7 +124,7 @@ fn ours(mut bytes: &[u8]) -> Vec<Seen> {
     all
 }
 
-/// How much data is in a whole chunked body.
+/// Length of the data in a complete chunked body, bytes.
 fn dechunked(mut body: &[u8]) -> u64 {
     let mut all = 0;
     loop {

@@ -12,9 +12,8 @@ use bottle_channel::Key;
 use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
 use nix::libc;
 use nix::mount::{MsFlags, mount};
-use nix::sys::resource::{Resource, setrlimit};
 
-use crate::limits::MAX_OPEN_FILES;
+use crate::limits;
 
 /// Maximum time for a device to appear after its driver was loaded. It is long because the machine
 /// may be emulated on a busy host.
@@ -23,14 +22,14 @@ const KEY_FILE: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/bottle/key/raw";
 const PORT_NAME: &str = "bottle";
 
 /// Result of the boot.
-pub struct Booted {
+pub struct BootResult {
     pub key: Key,
     pub port: OwnedFd,
     /// The root directory of the private disk, which no path reaches any more.
     pub disk: File,
 }
 
-pub fn boot() -> Result<Booted, String> {
+pub fn boot() -> Result<BootResult, String> {
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     attach("proc", "/proc", "proc", quiet, "")?;
     attach("sysfs", "/sys", "sysfs", quiet, "")?;
@@ -59,10 +58,9 @@ pub fn boot() -> Result<Booted, String> {
     switch_root()?;
     furnish()?;
     crate::net::loopback_up().map_err(|e| format!("loopback: {e}"))?;
-    setrlimit(Resource::RLIMIT_NOFILE, MAX_OPEN_FILES, MAX_OPEN_FILES)
-        .map_err(|e| format!("rlimit: {e}"))?;
+    limits::raise()?;
     let port = open_port()?;
-    Ok(Booted { key, port, disk })
+    Ok(BootResult { key, port, disk })
 }
 
 fn attach(

@@ -1,10 +1,9 @@
 //! Applies the configuration of a launch.
 
 use bottle_channel::{GuestConfig, GuestOpen, Session};
-use nix::sys::time::TimeSpec;
 
 use super::files::{append, make_dir, replace};
-use super::trust;
+use super::{clock, trust};
 use crate::relay;
 
 /// git's configuration for all users.
@@ -12,9 +11,7 @@ const GIT_SETTINGS: &str = "/etc/gitconfig";
 
 pub async fn apply(config: GuestConfig, session: &Session<GuestOpen>) -> Result<(), String> {
     if config.time_unix_ms > 0 {
-        let now = TimeSpec::from_duration(std::time::Duration::from_millis(config.time_unix_ms));
-        nix::time::clock_settime(nix::time::ClockId::CLOCK_REALTIME, now)
-            .map_err(|e| format!("clock: {e}"))?;
+        clock::set(config.time_unix_ms)?;
     }
     for endpoint in &config.endpoints {
         let listener = relay::listen(endpoint.port).await?;

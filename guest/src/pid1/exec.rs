@@ -14,15 +14,16 @@ use nix::unistd::Pid;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
 
+use super::cgroup::Cgroup;
 use super::port::Port;
 use super::reaper::Reaper;
 use super::spawn::{Ends, resize, spawn};
 
 /// Time between SIGHUP and SIGKILL after the host has hung up.
-const HANGUP_GRACE: Duration = Duration::from_secs(2);
+const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 /// Maximum silence while the rest of a terminal's output is read. Another process may keep the
 /// terminal open after this one has ended.
-const TERMINAL_DRAIN: Duration = Duration::from_millis(200);
+const TERMINAL_DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// Maximum bytes of stdin kept for a process that does not read.
 const MAX_STDIN_BACKLOG: usize = 256 * 1024;
 /// Control-D, which is the end of input on a terminal.
@@ -32,11 +33,15 @@ const BUFFER_BYTES: usize = 32 * 1024;
 type Reader = FrameReader<ReadHalf<ChannelStream>>;
 type Writer = FrameWriter<WriteHalf<ChannelStream>>;
 
+/// Runs `request` to its end and then sends its exit status. Processes that it leaves behind go on.
+/// When the host hangs up before, the process and all its descendants are killed.
 pub async fn serve(request: ExecRequest, stream: ChannelStream, reaper: &Reaper) {
     let (from, to) = tokio::io::split(stream);
     let (mut from, mut to) = (FrameReader::new(from), FrameWriter::new(to));
+    let cgroup = Cgroup::create();
     // There must be no await between these two; see Reaper.
-    let spawned = spawn(&request).map(|spawned| (reaper.watch(spawned.pid), spawned));
+    let spawned =
+        spawn(&request, cgroup.as_ref()).map(|spawned| (reaper.watch(spawned.pid), spawned));
     let (mut exit, spawned) = match spawned {
         Ok(started) => started,
         Err(error) => {
@@ -69,6 +74,9 @@ pub async fn serve(request: ExecRequest, stream: ChannelStream, reaper: &Reaper)
             drop(ends);
             if status.is_none() {
                 hang_up(spawned.pid, exit).await;
+            }
+            if let Some(cgroup) = cgroup {
+                cgroup.kill();
             }
         }
     }
@@ -137,7 +145,7 @@ async fn output(
     if let Io::Terminal(terminal) = io {
         // When a session leader ends, its terminal hangs up: first comes what it wrote, then EIO.
         while first_open {
-            match tokio::time::timeout(TERMINAL_DRAIN, read(terminal, &mut out)).await {
+            match tokio::time::timeout(TERMINAL_DRAIN_TIMEOUT, read(terminal, &mut out)).await {
                 Ok(Some(n)) => FromGuest::Stdout(&out[..n]).send(to).await.map_err(gone)?,
                 _ => first_open = false,
             }
@@ -221,7 +229,7 @@ async fn hang_up(pid: i32, mut exit: oneshot::Receiver<ExitStatus>) {
     let leader = Pid::from_raw(pid);
     let _ = killpg(leader, Signal::SIGHUP);
     let _ = killpg(leader, Signal::SIGCONT);
-    if tokio::time::timeout(HANGUP_GRACE, &mut exit).await.is_err() {
+    if tokio::time::timeout(HANG_UP_GRACE, &mut exit).await.is_err() {
         let _ = killpg(leader, Signal::SIGKILL);
         for member in session(pid) {
             let _ = kill(member, Signal::SIGKILL);

@@ -2,6 +2,8 @@
 //! for shutdown or goes away.
 
 mod boot;
+mod cgroup;
+mod clock;
 mod config;
 mod copy;
 mod exec;

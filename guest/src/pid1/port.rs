@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-const PAGE: usize = 4096;
+const PAGE_BYTES: usize = 4096;
 
 /// Any non-blocking descriptor that epoll supports: the channel's port, a pipe or a terminal.
 pub struct Port(AsyncFd<std::fs::File>);
@@ -40,7 +40,7 @@ impl Port {
             match guard.try_io(|fd| fd.get_ref().read(buf.initialize_unfilled())) {
                 Ok(Ok(n)) => {
                     buf.advance(n);
-                    if n == 0 || buf.remaining() < PAGE {
+                    if n == 0 || buf.remaining() < PAGE_BYTES {
                         return Poll::Ready(Ok(()));
                     }
                 }

@@ -13,7 +13,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 /// Time between SIGTERM and SIGKILL to all processes.
-const GRACE: Duration = Duration::from_millis(500);
+const KILL_GRACE: Duration = Duration::from_millis(500);
 
 /// Ends every process except this one.
 pub async fn stop_processes() {
@@ -21,10 +21,10 @@ pub async fn stop_processes() {
     if kill(all, Signal::SIGTERM).is_err() {
         return;
     }
-    if tokio::time::timeout(GRACE, no_children()).await.is_err() {
+    if tokio::time::timeout(KILL_GRACE, no_children()).await.is_err() {
         let _ = kill(all, Signal::SIGKILL);
         // A process that survives this is stuck in the kernel. Do not wait for it.
-        let _ = tokio::time::timeout(GRACE, no_children()).await;
+        let _ = tokio::time::timeout(KILL_GRACE, no_children()).await;
     }
 }
 

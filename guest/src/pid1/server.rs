@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::reaper::Reaper;
 use super::reply::reply;
-use super::{config, copy, exec, power};
+use super::{clock, config, copy, exec, power};
 
 /// Maximum time from opening the channel to the end of the handshake.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(30);
@@ -63,6 +63,9 @@ async fn answer(
         HostOpen::Configure(config) => {
             let done = config::apply(config, &session).await;
             reply(stream, &done.map_or_else(Reply::Error, Reply::Ok)).await;
+        }
+        HostOpen::SetClock { unix_ms } => {
+            reply(stream, &clock::set(unix_ms).map_or_else(Reply::Error, Reply::Ok)).await;
         }
         HostOpen::Shutdown => {} // `serve` handles it
     }

@@ -11,8 +11,10 @@ use bottle_channel::exec::{SpawnError, SpawnErrorKind};
 use bottle_channel::{ExecRequest, SELF, TtySize};
 use nix::libc;
 
+use super::cgroup::Cgroup;
+
 /// A running process, and our ends of its standard streams.
-pub struct Spawned {
+pub struct ChildProcess {
     pub pid: i32,
     pub ends: Ends,
 }
@@ -23,7 +25,7 @@ pub enum Ends {
 }
 
 /// Starts `request`. Blocks for a few milliseconds, until the program runs or was refused.
-pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
+pub fn spawn(request: &ExecRequest, cgroup: Option<&Cgroup>) -> Result<ChildProcess, SpawnError> {
     let (program, args) =
         request.argv.split_first().ok_or_else(|| refused(SpawnErrorKind::Other, "empty argv"))?;
     let mut command = if program == SELF {
@@ -50,13 +52,14 @@ pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
             .stderr(Stdio::piped());
     }
 
-    let child = Child {
+    let child = ChildSetup {
         uid: request.uid,
         gid: request.gid,
         groups: groups_of(request.uid, request.gid),
         cwd: CString::new(request.cwd.as_deref().unwrap_or("/"))
             .map_err(|_| refused(SpawnErrorKind::Other, "NUL in cwd"))?,
         terminal: terminal.is_some(),
+        cgroup: cgroup.and_then(Cgroup::procs),
     };
     // SAFETY: between fork and exec, `enter` only makes system calls, on data that was allocated
     // before.
@@ -82,21 +85,23 @@ pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
         },
         _ => return Err(refused(SpawnErrorKind::Other, "no pipes")),
     };
-    Ok(Spawned { pid, ends })
+    Ok(ChildProcess { pid, ends })
 }
 
 /// Debian's group `tty`. devpts is mounted with the same one.
 const TTY_GROUP: u32 = 5;
 
-struct Child {
+struct ChildSetup {
     uid: u32,
     gid: u32,
     groups: Vec<libc::gid_t>,
     cwd: CString,
     terminal: bool,
+    /// See [`Cgroup::procs`].
+    cgroup: Option<File>,
 }
 
-impl Child {
+impl ChildSetup {
     /// Becomes the user, in a new session. Runs between fork and exec.
     fn enter(&self) -> io::Result<()> {
         let check =
@@ -105,6 +110,10 @@ impl Child {
         // them.
         unsafe {
             check(libc::setsid())?;
+            if let Some(file) = &self.cgroup {
+                // When this fails, the process runs without a cgroup.
+                let _ = libc::write(file.as_raw_fd(), b"0".as_ptr().cast(), 1);
+            }
             if self.terminal {
                 check(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
             }

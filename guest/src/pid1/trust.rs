@@ -11,13 +11,13 @@ use super::files::{append, make_parents, replace};
 use super::keystore;
 
 /// Debian's `update-ca-certificates` reads this, in case the agent runs it.
-const LOCAL: &str = "/usr/local/share/ca-certificates/bottle.crt";
+const DEBIAN_LOCAL_CA: &str = "/usr/local/share/ca-certificates/bottle.crt";
 /// OpenSSL's default when no variable names another file. Debian's OpenSSL has no such file.
 const OPENSSL_DEFAULT: &str = "/usr/lib/ssl/cert.pem";
 
 /// Makes every client trust `certificate` (PEM).
 pub fn install(certificate: &str) -> io::Result<()> {
-    for path in [CA, LOCAL] {
+    for path in [CA, DEBIAN_LOCAL_CA] {
         write(path, certificate.as_bytes())?;
     }
     append(CA_BUNDLE, certificate)?;

@@ -1,7 +1,7 @@
-//! Hosts that a route may name but that lead to where no bottle may go, unless the route says
+//! Hosts that a route may name, with addresses that no bottle may reach unless the route says
 //! `allow_private`.
 
-/// Hosts as routes spell them.
+/// The hosts, in the spelling of routes.
 pub const HOSTS: &[&str] = &[
     "127.0.0.1",
     "127.1.2.3",

@@ -1,38 +1,38 @@
-//! Credentials on their way out, in every part of a request and in every dress. The route is
-//! `api.test`, whose own token is one of the secrets; another secret is a provider's key that is
-//! not ours.
+//! Credentials on their way out, in every part of a request and in every encoding. The route is
+//! `api.test`, and its token is one of the secrets. The other secret is a provider's key, which the
+//! bundle does not know.
 
 use super::Rule;
 
-/// What is to get out.
+/// The secret that is sent.
 #[derive(Debug, Clone, Copy)]
-pub enum What {
+pub enum Payload {
     /// A provider's key.
     Provider,
-    /// A private key's PEM.
+    /// A private key in PEM.
     PrivateKey,
-    /// The bundle's own token, as it is.
+    /// The bundle's own token, unchanged.
     Own,
-    /// In base64, after so many other bytes.
+    /// The token in base64, after so many other bytes.
     Base64(usize),
-    /// In base64 with `-` and `_`, after so many other bytes.
+    /// The token in base64url, after so many other bytes.
     Base64Url(usize),
-    /// In hex.
+    /// The token in hex.
     Hex,
-    /// In hex with capitals.
+    /// The token in upper-case hex.
     HexUpper,
-    /// Every byte as `%xx`.
+    /// The token with every byte as `%xx`.
     Percent,
-    /// Every third byte as `%xx`.
+    /// The token with every third byte as `%xx`.
     PercentSome,
-    /// Every byte as `\u00xx`.
+    /// The token with every byte as `\u00xx`.
     Unicode,
 }
-use What::{
+use Payload::{
     Base64, Base64Url, Hex, HexUpper, Own, Percent, PercentSome, PrivateKey, Provider, Unicode,
 };
 
-/// How it is sent.
+/// Where in the request the secret is.
 #[derive(Debug, Clone, Copy)]
 pub enum Part {
     /// In the query.
@@ -49,7 +49,7 @@ pub enum Part {
     Bytewise,
     /// In a body with these codings, the first applied first.
     Coded(&'static [&'static str]),
-    /// In a body that is coded but does not say so.
+    /// In a coded body without Content-Encoding.
     Undeclared(&'static str),
     /// In the body of an HTTP/2 request.
     Http2,
@@ -61,19 +61,19 @@ pub enum Part {
     Ping,
     /// In a trailer.
     Trailer,
-    /// A body as it stands here, with this Content-Encoding; nothing of [`What`] is in it.
-    Given(&'static str, &'static [u8]),
-    /// 20 MB of nothing, in gzip.
+    /// This body with this Content-Encoding, without a secret.
+    Literal(&'static str, &'static [u8]),
+    /// 20 MB of zeros in gzip.
     Bomb,
 }
 use Part::{
-    Body, Bomb, Bytewise, Coded, Cookie, Fragments, Given, Header, Http2, Message, Path, Ping,
+    Body, Bomb, Bytewise, Coded, Cookie, Fragments, Header, Http2, Literal, Message, Path, Ping,
     Query, Trailer, Undeclared,
 };
 
-/// Name, the rule, what, and how.
+/// Name, rule, secret, and where it is.
 #[derive(Debug)]
-pub struct Case(pub &'static str, pub Rule, pub What, pub Part);
+pub struct Case(pub &'static str, pub Rule, pub Payload, pub Part);
 
 #[rustfmt::skip]
 pub const CASES: &[Case] = &[
@@ -124,10 +124,10 @@ pub const CASES: &[Case] = &[
     Case("the bundle's token in escapes, one byte a chunk", Rule::Secret, Percent, Bytewise),
     Case("the bundle's token in json escapes", Rule::Secret, Unicode, Body),
     Case("the bundle's token in json escapes, in a message", Rule::Secret, Unicode, Fragments),
-    Case("a coding that nobody knows", Rule::Coding, Provider, Given("rot13", b"hello")),
-    Case("three codings", Rule::Coding, Provider, Given("gzip, gzip, gzip", b"hello")),
-    Case("gzip that is none", Rule::Coding, Provider, Given("gzip", b"hello, this is no gzip")),
-    Case("gzip with more behind its end", Rule::Coding, Provider, Given("gzip", b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0hello behind the end")),
-    Case("zstd with a window of a gigabyte", Rule::Coding, Provider, Given("zstd", b"\x28\xb5\x2f\xfd\x00\xa0\x09\x00\x00a")),
+    Case("a coding that nobody knows", Rule::Coding, Provider, Literal("rot13", b"hello")),
+    Case("three codings", Rule::Coding, Provider, Literal("gzip, gzip, gzip", b"hello")),
+    Case("gzip that is none", Rule::Coding, Provider, Literal("gzip", b"hello, this is no gzip")),
+    Case("gzip with more behind its end", Rule::Coding, Provider, Literal("gzip", b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0hello behind the end")),
+    Case("zstd with a window of a gigabyte", Rule::Coding, Provider, Literal("zstd", b"\x28\xb5\x2f\xfd\x00\xa0\x09\x00\x00a")),
     Case("a gzip bomb", Rule::Coding, Provider, Bomb),
 ];

@@ -1,10 +1,10 @@
-//! The same intentions over HTTP/2, and heads that would become another request on a naive way down
-//! to HTTP/1.1. Route as in requests.rs.
+//! The same attacks over HTTP/2, and heads that a naive translation to HTTP/1.1 would turn into
+//! another request. The routes are those of requests.rs.
 
 use super::Rule;
 use super::Without::{self, Parser, Reaches, ReachesIfAlso};
 
-/// Name, the rule, method, URI, more headers, and what happens without the rule.
+/// Name, rule, method, URI, more headers, and what happens without the rule.
 #[derive(Debug)]
 pub struct Case(
     pub &'static str,
@@ -40,7 +40,7 @@ pub const CASES: &[Case] = &[
     Case("trace", Rule::Trace, "TRACE", "https://api.test/v1/a", &[], ReachesIfAlso(&[Rule::NotAllowed])),
 ];
 
-/// Name, and the fields of a request's head as they stand in a HEADERS frame.
+/// Name, and the fields of a request's head in a HEADERS frame.
 #[derive(Debug)]
 pub struct Raw(pub &'static str, pub &'static [(&'static str, &'static str)]);
 
@@ -49,8 +49,7 @@ const HTTPS: (&str, &str) = (":scheme", "https");
 const API: (&str, &str) = (":authority", "api.test");
 const PATH: (&str, &str) = (":path", "/v1/a");
 
-/// A proxy that writes these fields out as HTTP/1.1 lines has written something else than it has
-/// checked.
+/// A proxy that writes these fields as HTTP/1.1 lines would send something else than it has checked.
 #[rustfmt::skip]
 pub const RAW: &[Raw] = &[
     Raw("line break in a value", &[GET, HTTPS, API, PATH, ("x", "y\r\ntransfer-encoding: chunked")]),

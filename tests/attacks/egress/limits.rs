@@ -1,10 +1,10 @@
-//! More than a route allows. The route has max_body 1000, budget 5000 up and 5000 down, rate 5/m,
-//! for `*.api.test`.
+//! Requests over the limits of a route. The route is for `*.api.test` and has max_body 1000, budget
+//! 5000 up and 5000 down, rate 5/m.
 
 use super::Rule;
 
-/// Name, the rule, and the requests, of which the last is refused: host, method, bytes of path,
-/// bytes of body, whether the body is chunked.
+/// Name, rule, and the requests, the last of which is refused: host, method, length of the path and
+/// of the body in bytes, and whether the body is chunked.
 #[derive(Debug)]
 pub struct Case(
     pub &'static str,

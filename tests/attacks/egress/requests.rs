@@ -5,31 +5,30 @@
 
 use super::Rule;
 
-/// Where the attack's bytes go in.
+/// Where the attack's bytes are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
     Socket,
     Tunnel,
 }
 
-/// What happens without the rule.
+/// The negative control: what happens without the rule.
 #[derive(Debug, Clone, Copy)]
 pub enum Without {
     /// The request reaches the upstream.
     Reaches,
-    /// It reaches the upstream once these rules are off too.
+    /// It reaches the upstream if these rules are disabled too.
     ReachesIfAlso(&'static [Rule]),
-    /// hyper stops it, and nothing is audited.
+    /// hyper stops it even if these rules are disabled too, and nothing is audited.
     Unaudited(&'static [Rule]),
     /// The tunnel opens.
     Opens,
-    /// The check is a parser: there is no request without it.
+    /// None: the check is a parser, without which there is no request.
     Parser,
 }
 use Without::{Opens, Parser, Reaches, ReachesIfAlso, Unaudited};
 
-/// Name, the rule that stops it, where its bytes go in, the bytes, and what happens without the
-/// rule.
+/// Name, the rule that stops it, where its bytes are sent, the bytes, and the negative control.
 #[derive(Debug)]
 pub struct Case(pub &'static str, pub Rule, pub At, pub &'static str, pub Without);
 

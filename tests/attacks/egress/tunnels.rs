@@ -1,23 +1,22 @@
-//! What may not follow CONNECT: to a route that is intercepted, and to one that is left alone
-//! (`passthrough`).
+//! What may not follow CONNECT, to a route that is intercepted and to one with `passthrough`.
 
 use super::Rule;
 
-/// What the guest says first.
+/// The first bytes of the guest.
 #[derive(Debug, Clone, Copy)]
-pub enum First {
+pub enum FirstBytes {
     /// These bytes.
     Bytes(&'static [u8]),
-    /// A real ClientHello for this name (none at all for `""`), in records of so many bytes, with
-    /// this extension more.
+    /// A real ClientHello for this name (without a name for `""`), in records of so many bytes, with
+    /// this additional extension.
     Hello(&'static str, usize, &'static [u8]),
 }
-use First::{Bytes, Hello};
+use FirstBytes::{Bytes, Hello};
 
-/// Name, the rule, whether the route is passthrough, and what the guest says first. The tunnel is
-/// to `api.test:443`.
+/// Name, rule, whether the route is passthrough, and the guest's first bytes. The tunnel is to
+/// `api.test:443`.
 #[derive(Debug)]
-pub struct Case(pub &'static str, pub Rule, pub bool, pub First);
+pub struct Case(pub &'static str, pub Rule, pub bool, pub FirstBytes);
 
 const WHOLE: usize = 1 << 14;
 const ECH: &[u8] = &[0xfe, 0x0d, 0, 2, 0, 0];

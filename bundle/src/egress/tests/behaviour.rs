@@ -6,7 +6,8 @@ use bottle_policy::audit::Bounds;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::harness::{Bench, Options, TOKEN, Upstream, bearer, response};
+use super::harness::{Bench, Options, TOKEN, bearer, response};
+use super::upstream::Upstream;
 use crate::egress::limits::Limits;
 
 async fn two_hosts() -> (Upstream, Bench) {
@@ -45,7 +46,7 @@ async fn injection_replaces_what_the_guest_sent_and_only_on_its_route() {
 }
 
 #[tokio::test]
-async fn one_route_keeps_its_connection_and_never_lends_it() {
+async fn routes_never_share_connections() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let route = |name: &str, path: &str| {
         let mut r = upstream.route(name, "api.test");
@@ -64,21 +65,24 @@ async fn one_route_keeps_its_connection_and_never_lends_it() {
 }
 
 #[tokio::test]
-async fn the_normalised_path_is_what_is_sent_on() {
+async fn the_normal_form_of_the_path_is_sent_on() {
     let (upstream, bench) = two_hosts().await;
-    for (asked, sent) in [
+    for (requested, sent) in [
         ("/a/%2e%2e/b//c?x=../%2e", "/b/c?x=../%2e"),
         ("/%7Euser/./%c3%a4", "/~user/%C3%A4"),
         ("/@scope%2fname", "/@scope%2Fname"), // npm; no route here looks at paths
         ("/a?", "/a?"),
     ] {
-        assert!(bench.get("other.test", asked).await.contains("ok from upstream"), "{asked}");
+        assert!(
+            bench.get("other.test", requested).await.contains("ok from upstream"),
+            "{requested}"
+        );
         assert_eq!(upstream.seen().last().unwrap().uri, sent);
     }
 }
 
 #[tokio::test]
-async fn headers_of_a_connection_stop_at_the_proxy_both_ways() {
+async fn hop_by_hop_headers_are_dropped_both_ways() {
     let (upstream, bench) = two_hosts().await;
     let mut io = bench.tls("other.test").await;
     let own = "Connection: X-Mine\r\nX-Mine: 1\r\nTE: trailers\r\nProxy-Authorization: Basic x\r\nKeep-Alive: 1\r\nX-Keep: 1\r\n";
@@ -110,7 +114,7 @@ async fn events_arrive_one_by_one() {
             at.push(Instant::now());
         }
     }
-    // The upstream sends one every 100 ms; a proxy that collects would give them all at once.
+    // The upstream sends an event every 100 ms. A proxy that buffers would pass them on all at once.
     assert!(at[4] - at[0] > Duration::from_millis(200), "{at:?}");
 }
 
@@ -132,7 +136,7 @@ async fn two_hundred_connections_at_once() {
 }
 
 #[tokio::test]
-async fn more_connections_than_allowed_wait_their_turn() {
+async fn connections_over_the_limit_wait() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let limits = Limits { connections: 2, ..Limits::default() };
     let bench = Bench::with(
@@ -161,11 +165,15 @@ async fn a_guest_that_never_finishes_its_head_is_dropped() {
     for first in ["GET http://a", ""] {
         let mut io = bench.connect().await;
         io.write_all(first.as_bytes()).await.unwrap();
-        timeout(Duration::from_secs(3), io.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+        let mut answer = Vec::new();
+        timeout(Duration::from_secs(3), io.read_to_end(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
     }
     let mut io = bench.tunnel("api.test:443").await.unwrap();
     io.write_all(b"\x16\x03").await.unwrap();
-    timeout(Duration::from_secs(3), io.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    let mut answer = Vec::new();
+    timeout(Duration::from_secs(3), io.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.is_empty() && bench.audit_text().is_empty(), "there was no request");
 }
 
 #[tokio::test]
@@ -204,7 +212,7 @@ async fn a_guest_that_leaves_is_recorded() {
 }
 
 #[tokio::test]
-async fn an_answer_without_a_body_is_one_line_too() {
+async fn an_answer_without_a_body_has_one_closing_line() {
     let (_upstream, bench) = two_hosts().await;
     assert!(bench.get("other.test", "/empty").await.starts_with("HTTP/1.1 204"));
     let mut io = bench.tls("other.test").await;
@@ -233,7 +241,7 @@ async fn at_the_end_open_requests_finish_and_idle_connections_close() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_recorded_is_not_let_through() {
+async fn a_request_that_cannot_be_recorded_is_refused() {
     let upstream = Upstream::start(&["api.test"], true).await;
     // Every write to /dev/full fails as on a full disk.
     let bench = Bench::with(
@@ -252,7 +260,7 @@ async fn what_cannot_be_recorded_is_not_let_through() {
 }
 
 #[tokio::test]
-async fn what_is_let_through_is_recorded_before_it_leaves() {
+async fn a_request_is_recorded_before_it_leaves() {
     let (upstream, bench) = two_hosts().await;
     let mut io = bench.tls("api.test").await;
     io.write_all(
@@ -302,7 +310,7 @@ async fn a_host_that_is_refused_when_it_is_looked_up_was_admitted_before() {
 }
 
 #[tokio::test]
-async fn at_the_end_what_does_not_finish_is_cut_off_and_recorded() {
+async fn at_the_end_unfinished_requests_are_cut_off_and_recorded() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let limits = Limits { drain: Duration::from_millis(100), ..Limits::default() };
     let bench = Bench::with(
@@ -378,7 +386,7 @@ async fn a_certificate_is_for_one_host_by_the_bottles_ca_backdated_and_reused() 
 }
 
 #[tokio::test]
-async fn more_requests_than_allowed_wait_their_turn() {
+async fn requests_over_the_limit_wait() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let limits = Limits { requests: 1, ..Limits::default() };
     let bench = Bench::with(

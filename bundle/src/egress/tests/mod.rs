@@ -4,3 +4,4 @@ mod attacks;
 mod behaviour;
 mod harness;
 mod protocols;
+mod upstream;

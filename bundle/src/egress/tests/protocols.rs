@@ -1,4 +1,5 @@
-//! HTTP/2, WebSocket, trailers, tunnels that are left alone; and what changes while requests run.
+//! HTTP/2, WebSocket, trailers, passthrough tunnels, and changes of policy and tokens while requests
+//! run.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::harness::{Bench, TOKEN, Upstream, bearer, response};
+use super::harness::{Bench, TOKEN, bearer, response};
+use super::upstream::Upstream;
 
 fn get(uri: &str) -> Request<Full<Bytes>> {
     Request::get(uri).body(Full::default()).unwrap()
@@ -70,7 +72,7 @@ async fn http2_goes_through_as_http2_with_everything_that_http1_has() {
 }
 
 #[tokio::test]
-async fn each_side_speaks_what_it_can() {
+async fn each_side_speaks_its_own_http_version() {
     for (alpn, guest2, want) in [
         (&[&b"http/1.1"[..]][..], true, http::Version::HTTP_11),
         (&[&b"h2"[..]][..], false, http::Version::HTTP_2),
@@ -148,7 +150,7 @@ async fn a_websocket_carries_messages_both_ways() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_does_not_want_a_websocket_or_lies_about_it() {
+async fn a_websocket_that_the_upstream_declines_or_fakes_is_not_opened() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let bench = Bench::start(vec![upstream.route("api", "api.test")]);
     for (path, want) in [("/plain", "HTTP/1.1 200"), ("/ws-lies", "HTTP/1.1 502")] {
@@ -181,7 +183,7 @@ async fn an_upgrade_to_something_else_is_an_ordinary_request() {
 }
 
 #[tokio::test]
-async fn a_tunnel_that_is_left_alone_is_the_upstreams_own_tls() {
+async fn a_passthrough_tunnel_is_the_upstreams_own_tls() {
     let upstream = Upstream::start(&["pass.test"], true).await;
     let mut route = upstream.route("pass", "pass.test");
     (route.passthrough, route.ca) = (true, None);
@@ -216,7 +218,7 @@ async fn a_tunnel_that_is_left_alone_is_the_upstreams_own_tls() {
 }
 
 #[tokio::test]
-async fn who_closes_only_its_sending_side_gets_the_answer_and_the_end() {
+async fn a_half_closed_guest_gets_its_answer_and_then_the_end() {
     let upstream = Upstream::start(&[], false).await;
     let mut route = upstream.route("plain", "plain.test");
     (route.tls, route.port) = (false, 80);
@@ -232,17 +234,17 @@ async fn who_closes_only_its_sending_side_gets_the_answer_and_the_end() {
 }
 
 #[tokio::test]
-async fn a_token_that_has_run_out_is_renewed_without_the_guest_noticing() {
+async fn an_expired_token_is_renewed_without_the_guest_noticing() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let mut route = upstream.route("api", "api.test");
     route.inject = bearer();
     let mut bench = Bench::start(vec![route]);
-    let live = bench.live.clone();
+    let live = bench.policy.clone();
     let mut io = bench.tls("api.test").await;
     io.write_all(b"POST /fresh HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello")
         .await
         .unwrap();
-    assert!(bench.asks.recv().await.is_some());
+    assert!(bench.reports.recv().await.is_some());
     live.apply(EgressCommand::Token {
         name: "TOKEN".parse().unwrap(),
         value: Some(Secret::new("the-fresh-value".into())),
@@ -262,15 +264,15 @@ async fn a_token_that_has_run_out_is_renewed_without_the_guest_noticing() {
     );
     assert_eq!(bench.audit(1).await[0]["status"], 200);
 
-    // No new one to be had: the upstream's own answer.
+    // Without a new value the guest gets the upstream's own answer.
     live.apply(EgressCommand::Token {
         name: "TOKEN".parse().unwrap(),
         value: Some(Secret::new("stale-again-value".into())),
     });
-    let asked = tokio::spawn(async move { bench.get("api.test", "/fresh").await });
+    let request = tokio::spawn(async move { bench.get("api.test", "/fresh").await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     live.apply(EgressCommand::Token { name: "TOKEN".parse().unwrap(), value: None });
-    assert!(asked.await.unwrap().starts_with("HTTP/1.1 401"));
+    assert!(request.await.unwrap().starts_with("HTTP/1.1 401"));
 }
 
 #[tokio::test]
@@ -292,7 +294,7 @@ async fn a_query_parameter_is_injected_and_never_written_down() {
 }
 
 #[tokio::test]
-async fn another_policy_counts_from_the_next_request_on() {
+async fn a_new_policy_is_in_force_from_the_next_request_on() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let mut first = upstream.route("api", "api.test");
     first.rate = Some("3/h".parse().unwrap());
@@ -307,7 +309,7 @@ async fn another_policy_counts_from_the_next_request_on() {
     assert!(ask("/a").await.starts_with("HTTP/1.1 200"));
     let mut narrow = first.clone();
     narrow.paths = vec!["/v1/*".parse().unwrap()];
-    bench.live.replace(Policy::new(vec![narrow.clone()])).unwrap();
+    bench.policy.replace(Policy::new(vec![narrow.clone()])).unwrap();
     assert!(ask("/a").await.starts_with("HTTP/1.1 403"), "the same connection");
     assert!(ask("/v1/a").await.starts_with("HTTP/1.1 200"));
     assert_eq!(*upstream.connections.lock().unwrap(), 1, "the route's connections stay");
@@ -318,11 +320,11 @@ async fn another_policy_counts_from_the_next_request_on() {
         scheme: Scheme::Raw,
         token: "NONE".parse().unwrap(),
     });
-    assert!(bench.live.replace(Policy::new(vec![bad])).unwrap_err().to_string().contains("NONE"));
+    assert!(bench.policy.replace(Policy::new(vec![bad])).unwrap_err().to_string().contains("NONE"));
     assert!(ask("/v1/a").await.starts_with("HTTP/1.1 200"), "the old one stays");
-    bench.live.replace(Policy::new(vec![first])).unwrap();
+    bench.policy.replace(Policy::new(vec![first])).unwrap();
     assert!(ask("/a").await.starts_with("HTTP/1.1 429"), "a reload is no refill");
-    bench.live.replace(Policy::new(vec![])).unwrap();
+    bench.policy.replace(Policy::new(vec![])).unwrap();
     assert!(ask("/a").await.contains("[no-route]"));
 }
 
@@ -334,14 +336,14 @@ async fn a_request_keeps_the_policy_that_it_began_with() {
     io.write_all(b"GET /events HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
     let mut got = Vec::new();
     io.read_buf(&mut got).await.unwrap();
-    bench.live.replace(Policy::new(vec![])).unwrap();
+    bench.policy.replace(Policy::new(vec![])).unwrap();
     while !String::from_utf8_lossy(&got).contains("data: 4") {
         assert!(timeout(Duration::from_secs(2), io.read_buf(&mut got)).await.unwrap().unwrap() > 0);
     }
 }
 
 #[tokio::test]
-async fn what_the_upstream_says_back_is_not_the_token() {
+async fn a_token_that_the_upstream_repeats_is_hidden() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let mut route = upstream.route("api", "api.test");
     route.inject = bearer();
@@ -379,7 +381,7 @@ async fn a_redirect_to_another_host_carries_no_token() {
     let mut api = upstream.route("api", "api.test");
     api.inject = bearer();
     let bench = Bench::start(vec![api, upstream.route("other", "other.test")]);
-    // A guest that follows a redirect makes a new request, and that one has its own route.
+    // A guest that follows a redirect sends a new request, which has its own route.
     for host in ["api.test", "other.test"] {
         assert!(bench.get(host, "/").await.starts_with("HTTP/1.1 200"));
     }
@@ -389,7 +391,7 @@ async fn a_redirect_to_another_host_carries_no_token() {
 }
 
 #[tokio::test]
-async fn a_full_house_of_http2_streams_waits() {
+async fn http2_streams_over_the_limit_wait() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let limits =
         crate::egress::limits::Limits { streams: 2, ..crate::egress::limits::Limits::default() };
@@ -419,7 +421,7 @@ async fn a_full_house_of_http2_streams_waits() {
 }
 
 #[tokio::test]
-async fn a_guest_that_has_its_answer_and_sends_no_more_holds_no_place() {
+async fn a_half_closed_guest_with_its_answer_holds_no_slot() {
     let upstream = Upstream::start(&[], false).await;
     let mut route = upstream.route("plain", "plain.test");
     (route.tls, route.port) = (false, 80);
@@ -439,7 +441,7 @@ async fn a_guest_that_has_its_answer_and_sends_no_more_holds_no_place() {
 }
 
 #[tokio::test]
-async fn trailers_that_say_the_token_back_are_dropped() {
+async fn trailers_that_repeat_the_token_are_dropped() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let mut route = upstream.route("api", "api.test");
     route.inject = bearer();
@@ -471,11 +473,11 @@ async fn a_new_token_is_a_secret_from_its_first_use_on() {
     let mut route = upstream.route("api", "api.test");
     route.inject = bearer();
     let mut bench = Bench::start(vec![route]);
-    let live = bench.live.clone();
+    let live = bench.policy.clone();
     let mut io = bench.tls("api.test").await;
-    // 401 to the old one; to the new one an answer that says it back.
+    // The old token gets 401, the new one an answer that repeats it.
     io.write_all(b"GET /fresh-say-back HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
-    assert!(bench.asks.recv().await.is_some());
+    assert!(bench.reports.recv().await.is_some());
     live.apply(EgressCommand::Token {
         name: "TOKEN".parse().unwrap(),
         value: Some(Secret::new("the-fresh-value".into())),
@@ -505,7 +507,7 @@ async fn an_upload_does_not_outlive_its_audit_line() {
 }
 
 #[tokio::test]
-async fn a_refused_upload_is_read_to_its_end_so_that_the_reason_is_too() {
+async fn a_refused_upload_is_drained_so_that_the_client_reads_the_reason() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let mut route = upstream.route("api", "api.test");
     route.paths = vec!["/v1/*".parse().unwrap()];

@@ -2,7 +2,8 @@
 
 use tokio::io::AsyncWriteExt;
 
-use super::super::harness::{Bench, Upstream, response};
+use super::super::harness::{Bench, response};
+use super::super::upstream::Upstream;
 use crate::egress::refusal::{Checks, Rule};
 use crate::egress::request::authority::Authority;
 use crate::egress::upstream::resolver::Resolver;
@@ -12,7 +13,7 @@ mod cases;
 use cases::HOSTS;
 
 #[tokio::test]
-async fn no_route_leads_to_an_address_that_is_not_public_unless_it_says_so() {
+async fn routes_lead_only_to_public_addresses_unless_they_allow_private_ones() {
     let plain = Upstream::start(&[], false).await;
     let mut wrong = Vec::new();
     for host in HOSTS {

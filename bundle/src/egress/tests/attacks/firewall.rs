@@ -11,36 +11,37 @@ use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::super::harness::{Bench, Options, TOKEN, Upstream, bearer, response};
+use super::super::harness::{Bench, Options, TOKEN, bearer, response};
 use super::super::protocols::{WEBSOCKET, frame};
+use super::super::upstream::Upstream;
 use crate::egress::refusal::Rule;
 
 #[path = "../../../../../tests/attacks/egress/firewall.rs"]
 mod cases;
-use cases::{CASES, Case, Part, What};
+use cases::{CASES, Case, Part, Payload};
 
-/// Nobody's; in two parts, so that other scanners pass this file by.
+/// Nobody's key, in two parts so that other scanners do not report this file.
 const PROVIDER: &str = concat!("gs", "k_AwRXPKasLtWSrnADwuvmwcPmC1l9hs058iPttPVfin6Ub6O7cN0s");
 
-fn text(what: What) -> String {
+fn text(what: Payload) -> String {
     let each = |f: &dyn Fn(u8) -> String| TOKEN.bytes().map(f).collect::<String>();
     let after = |n: usize| [&b"??"[..n], TOKEN.as_bytes(), b"!"].concat();
     match what {
-        What::Provider => PROVIDER.to_owned(),
-        What::PrivateKey => rcgen::KeyPair::generate().unwrap().serialize_pem(),
-        What::Own => TOKEN.to_owned(),
-        What::Base64(n) => STANDARD.encode(after(n)),
-        What::Base64Url(n) => URL_SAFE_NO_PAD.encode(after(n)),
-        What::Hex => hex::encode(TOKEN),
-        What::HexUpper => hex::encode_upper(TOKEN),
-        What::Percent => each(&|b| format!("%{b:02x}")),
-        What::PercentSome => {
+        Payload::Provider => PROVIDER.to_owned(),
+        Payload::PrivateKey => rcgen::KeyPair::generate().unwrap().serialize_pem(),
+        Payload::Own => TOKEN.to_owned(),
+        Payload::Base64(n) => STANDARD.encode(after(n)),
+        Payload::Base64Url(n) => URL_SAFE_NO_PAD.encode(after(n)),
+        Payload::Hex => hex::encode(TOKEN),
+        Payload::HexUpper => hex::encode_upper(TOKEN),
+        Payload::Percent => each(&|b| format!("%{b:02x}")),
+        Payload::PercentSome => {
             let some = |(n, b): (usize, u8)| {
                 if n % 3 == 0 { format!("%{b:02X}") } else { char::from(b).to_string() }
             };
             TOKEN.bytes().enumerate().map(some).collect()
         }
-        What::Unicode => each(&|b| format!("\\u00{b:02x}")),
+        Payload::Unicode => each(&|b| format!("\\u00{b:02x}")),
     }
 }
 
@@ -98,7 +99,7 @@ async fn ask(bench: &Bench, request: &str) -> String {
     response(&mut io).await
 }
 
-/// What the guest is answered.
+/// The answer to the guest.
 async fn attack(bench: &Bench, Case(_, _, what, part): &Case) -> String {
     let text = text(*what);
     let json = format!("{{\"model\":\"x\",\"prompt\":\"look at this: {text}\",\"n\":1}}");
@@ -131,7 +132,7 @@ async fn attack(bench: &Bench, Case(_, _, what, part): &Case) -> String {
             post(bench, &format!("Content-Encoding: {names}\r\n"), &body).await
         }
         Part::Undeclared(coding) => post(bench, "", &coded(coding, json.as_bytes())).await,
-        Part::Given(coding, body) => {
+        Part::Literal(coding, body) => {
             post(bench, &format!("Content-Encoding: {coding}\r\n"), body).await
         }
         Part::Bomb => {
@@ -168,7 +169,7 @@ async fn attack(bench: &Bench, Case(_, _, what, part): &Case) -> String {
     }
 }
 
-/// What a WebSocket says back, or the reason for which it is closed.
+/// The messages that a WebSocket sends back, or the reason for which it is closed.
 async fn socket(bench: &Bench, frames: &[Vec<u8>]) -> String {
     let mut io = bench.tls("api.test").await;
     io.write_all(format!("GET /ws HTTP/1.1\r\nHost: api.test\r\n{WEBSOCKET}\r\n").as_bytes())
@@ -187,18 +188,18 @@ async fn socket(bench: &Bench, frames: &[Vec<u8>]) -> String {
             break;
         }
     }
-    // Messages said back lie in frames of one byte; what a person would see is their content.
-    let mut said = String::new();
+    // The messages come back in frames of one byte each; only their content is of interest.
+    let mut echoed = String::new();
     let mut rest = &answer[..];
     while let [_, n, more @ ..] = rest {
         let n = usize::from(*n).min(more.len());
-        said += &String::from_utf8_lossy(&more[..n]).replace("ping", "");
+        echoed += &String::from_utf8_lossy(&more[..n]).replace("ping", "");
         rest = &more[n..];
     }
-    if said.contains("bot-bottle egress: ") {
-        said.replace("egress: ", "egress: [") + "]"
+    if echoed.contains("bot-bottle egress: ") {
+        echoed.replace("egress: ", "egress: [") + "]"
     } else {
-        format!("HTTP/1.1 200 {said}")
+        format!("HTTP/1.1 200 {echoed}")
     }
 }
 
@@ -209,7 +210,7 @@ async fn bench(upstream: &Upstream, disabled: Vec<Rule>) -> Bench {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_credential_gets_out_and_each_does_without_the_rule() {
+async fn no_credential_gets_out_unless_the_rule_is_disabled() {
     let upstream = Upstream::start_for(&["api.test"], true, &[b"h2", b"http/1.1"]).await;
     let mut wrong = Vec::new();
     for case in CASES {
@@ -219,14 +220,15 @@ async fn no_credential_gets_out_and_each_does_without_the_rule() {
         let guarded = bench(&upstream, vec![]).await;
         let answer = attack(&guarded, case).await;
         let log = guarded.audit_text();
-        let told = answer.contains(&format!("[{}]", rule.code()));
+        let refused = answer.contains(&format!("[{}]", rule.code()));
         let complete = upstream.seen().len() - before
             > usize::from(matches!(part, Part::Message | Part::Fragments | Part::Ping));
         let text = text(*what);
         let leaked = upstream.partial.lock().unwrap().contains(&text[..12]);
-        if !told || complete || leaked || answer.contains(&text[..12]) {
-            wrong
-                .push(format!("{name}: told {told} complete {complete} leaked {leaked}: {answer}"));
+        if !refused || complete || leaked || answer.contains(&text[..12]) {
+            wrong.push(format!(
+                "{name}: refused {refused} complete {complete} leaked {leaked}: {answer}"
+            ));
         }
         let line = guarded.audit(1).await[0].clone();
         let findings = line["findings"].to_string();

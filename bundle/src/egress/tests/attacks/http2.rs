@@ -9,7 +9,8 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::super::harness::{Bench, Upstream};
+use super::super::harness::Bench;
+use super::super::upstream::Upstream;
 use super::Without::{self, Parser, Reaches, ReachesIfAlso};
 use crate::egress::refusal::Rule;
 
@@ -76,7 +77,7 @@ async fn each_attack_over_http2_is_refused_and_works_without_its_rule() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The fields as a naive proxy writes them down in HTTP/1.1.
+/// The fields as a naive proxy would write them in HTTP/1.1.
 fn naive(fields: &[(&str, &str)]) -> String {
     let pseudo = |name: &str| fields.iter().rev().find(|(n, _)| *n == name).map_or("", |(_, v)| *v);
     let mut text = format!(
@@ -91,7 +92,7 @@ fn naive(fields: &[(&str, &str)]) -> String {
     text + "\r\n"
 }
 
-/// Whether what is written down is not the one request that the fields are.
+/// Whether the HTTP/1.1 text is anything but the one request of the fields.
 fn is_misread(fields: &[(&str, &str)]) -> bool {
     let text = naive(fields);
     let ordinary = fields.iter().filter(|(n, _)| !n.starts_with(':')).count();
@@ -131,7 +132,7 @@ fn raw(fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_would_be_another_one_in_http1_is_stopped() {
+async fn an_http2_head_that_reads_differently_in_http1_is_refused() {
     let upstream = Upstream::start(&["api.test", "other.test"], true).await;
     let plain = Upstream::start(&[], false).await;
     for Raw(name, fields) in RAW {

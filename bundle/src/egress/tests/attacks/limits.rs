@@ -3,7 +3,8 @@
 use bottle_policy::Budget;
 use tokio::io::AsyncWriteExt;
 
-use super::super::harness::{Bench, Options, Upstream, response};
+use super::super::harness::{Bench, Options, response};
+use super::super::upstream::Upstream;
 use crate::egress::refusal::Rule;
 
 #[path = "../../../../../tests/attacks/egress/limits.rs"]
@@ -56,7 +57,7 @@ async fn read_some(io: &mut tokio::net::UnixStream) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_a_route_allows_is_refused_and_gets_through_without_the_rule() {
+async fn requests_over_a_limit_are_refused_unless_the_rule_is_disabled() {
     let upstream = Upstream::start(&[], false).await;
     let mut wrong = Vec::new();
     for case in CASES {

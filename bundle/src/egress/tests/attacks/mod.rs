@@ -1,9 +1,10 @@
-//! Attacks, each twice: against the proxy, and against the proxy without the one rule that stops
-//! it.
+//! Each attack runs twice: against the proxy, and as a negative control against the proxy without the
+//! one rule that stops it.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::harness::{Bench, Options, TOKEN, Upstream, bearer, response};
+use super::harness::{Bench, Options, TOKEN, bearer, response};
+use super::upstream::Upstream;
 use crate::egress::refusal::Rule;
 
 mod addresses;
@@ -46,7 +47,7 @@ async fn attack(bench: &Bench, case: &Case) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_attack_is_refused_and_audited_once_and_works_without_its_rule() {
+async fn each_attack_is_refused_audited_once_and_works_without_its_rule() {
     let upstream = Upstream::start(&["api.test", "other.test"], true).await;
     let plain = Upstream::start(&[], false).await;
     let reached = || upstream.seen().len() + plain.seen().len();
@@ -153,7 +154,8 @@ async fn the_server_name_must_be_the_host_of_connect() {
         assert_eq!(bench.audit(1).await[0]["rule"], rule.code());
         let open = Bench::with(routes(), Options { disabled: vec![rule], ..Options::default() });
         let got = open.tls_as("api.test:443", name, sni).await;
-        // Without the rule the handshake goes on: a guest that takes any certificate is through.
+        // Without the rule the handshake continues, so a guest that accepts any certificate gets
+        // through.
         assert!(
             got.is_ok() || got.is_err_and(|e| e.to_string().contains("certificate")),
             "{rule:?}"
@@ -236,9 +238,9 @@ async fn an_upstream_that_cannot_prove_its_name_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_smuggled_second_request_is_seen_as_what_it_is() {
-    // The body hides a request; whoever frames the message otherwise than the upstream would let it
-    // through.
+async fn a_smuggled_second_request_is_checked_as_a_request() {
+    // The body hides a request. A proxy that frames the message differently from the upstream would
+    // let it through.
     let upstream = Upstream::start(&["api.test"], true).await;
     let mut route = upstream.route("api", "api.test");
     route.paths = vec!["/v1/*".parse().unwrap()];

@@ -6,14 +6,15 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::super::harness::{Bench, Ca, Options, Upstream};
+use super::super::harness::{Bench, Options};
+use super::super::upstream::{Ca, Upstream};
 use crate::egress::refusal::Rule;
 
 #[path = "../../../../../tests/attacks/egress/tunnels.rs"]
 mod cases;
-use cases::{CASES, Case, First};
+use cases::{CASES, Case, FirstBytes};
 
-/// What a client says first, in records of at most `records` bytes, with one more `extension`.
+/// A client's first message, in records of at most `records` bytes, with an additional `extension`.
 pub fn client_hello(name: &str, records: usize, extension: &[u8]) -> Vec<u8> {
     let config = Ca::new().connector(!name.is_empty()).config().clone();
     let name =
@@ -52,8 +53,8 @@ async fn attack(
     let bench = Bench::with(vec![route], Options { disabled, ..Options::default() });
     let mut io = bench.tunnel("api.test:443").await.unwrap();
     let bytes = match first {
-        First::Bytes(bytes) => bytes.to_vec(),
-        First::Hello(name, records, extension) => client_hello(name, *records, extension),
+        FirstBytes::Bytes(bytes) => bytes.to_vec(),
+        FirstBytes::Hello(name, records, extension) => client_hello(name, *records, extension),
     };
     io.write_all(&bytes).await.unwrap();
     let mut answer = Vec::new();
@@ -62,23 +63,23 @@ async fn attack(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_but_tls_for_that_host_follows_connect() {
+async fn only_tls_for_the_named_host_may_follow_connect() {
     let mut wrong = Vec::new();
     for case in CASES {
         let Case(name, rule, passthrough, first) = case;
         let upstream = Upstream::start(&["api.test"], true).await;
         let (bench, answer) = attack(&upstream, vec![], case).await;
         let line = &bench.audit(1).await[0];
-        let told = answer.first() == Some(&0x15)
+        let alerted = answer.first() == Some(&0x15)
             || String::from_utf8_lossy(&answer).contains(&format!("[{}]", rule.code()));
-        if line["rule"] != rule.code() || *upstream.connections.lock().unwrap() > 0 || !told {
+        if line["rule"] != rule.code() || *upstream.connections.lock().unwrap() > 0 || !alerted {
             wrong.push(format!("{name}: {line} {answer:?}"));
         }
-        // Without the rule: the bytes reach the upstream, or our own TLS answers for another host
-        // than was allowed.
+        // Without the rule, the bytes reach the upstream, or our own TLS answers for another host than
+        // was allowed.
         let (bench, answer) = attack(&upstream, vec![*rule], case).await;
         let reached = *upstream.connections.lock().unwrap() > 0;
-        let answered = matches!(first, First::Hello(..)) && answer.first() == Some(&22);
+        let answered = matches!(first, FirstBytes::Hello(..)) && answer.first() == Some(&22);
         if !(reached || (!passthrough && answered)) {
             wrong.push(format!("{name}, without: {answer:?} {}", bench.audit_text()));
         }

@@ -1,7 +1,8 @@
-"""What one connection from the guest has under way, and how much of it waits in memory.
+"""One connection from the guest: the request in progress, and how much of it waits in memory.
 
-mitmproxy reads from a client as fast as it can while a hook or a connection to the upstream is pending, and queues what
-it reads: a guest could fill the host's memory. The gate stops reading while too much waits.
+mitmproxy reads from a client as fast as it can while a hook or a connection to the upstream is
+pending, and queues what it reads, so a guest could fill the host's memory. Therefore nothing is
+read while too much waits.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .asks import Ask
 from .authority import Authority
 from .refusal import Refusal
-from .ticket import Ticket
+from .request_audit import RequestAudit
+from .request_checks import CheckedRequest
 
-WAITING_MAX = 256 * 1024
+MAX_WAITING_BYTES = 256 * 1024
 
 
 @dataclass(eq=False)
-class Gate:
+class GuestConnection:
     """`abort` closes the connection."""
 
     abort: Callable[[], None]
     inside: Authority | None = None
-    ticket: Ticket | None = None
-    ask: Ask | None = None
+    audit: RequestAudit | None = None
+    checked: CheckedRequest | None = None
     pinned: dict[tuple[str, int], str] = field(default_factory=dict)
     _waiting: int = 0
     _behind: int = 0
@@ -46,32 +47,22 @@ class Gate:
         self._update()
 
     def behind(self, count: int) -> None:
-        """So many bytes wait behind the request under way."""
+        """Sets how many bytes wait behind the request in progress."""
         self._behind = count
         self._update()
 
-    def begin(self, ticket: Ticket, ask: Ask | None) -> None:
-        self.ticket, self.ask, self._waiting = ticket, ask, 0
+    def begin(self, audit: RequestAudit, checked: CheckedRequest | None) -> None:
+        self.audit, self.checked, self._waiting = audit, checked, 0
 
     def end(self, otherwise: Refusal | None = None) -> None:
-        """The request under way is over: its line is written, what waits of it does not count any more."""
-        if self.ticket is not None:
-            self.ticket.close(otherwise)
+        """Ends the request in progress: writes its line, and no longer counts what waits of it."""
+        if self.audit is not None:
+            self.audit.close(otherwise)
         self._waiting = 0
         self._update()
 
     def _update(self) -> None:
-        if self._waiting + self._behind > WAITING_MAX:
+        if self._waiting + self._behind > MAX_WAITING_BYTES:
             self._open.clear()
         else:
             self._open.set()
-
-
-class Shared:
-    """What all connections share; filled in by the runner before the first one."""
-
-    def __init__(self) -> None:
-        self.gates: dict[str, Gate] = {}
-
-    def gate(self, client_id: str) -> Gate:
-        return self.gates[client_id]

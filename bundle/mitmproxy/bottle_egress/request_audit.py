@@ -1,4 +1,6 @@
-"""The audit lines of one request: one before anything of it leaves, and one at its end, exactly once."""
+"""The audit lines of one request: one before anything of it leaves, and one at its end, exactly
+once.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bottle")
 
 
-class Ticket:
-    """The lines-to-be of one request."""
+class RequestAudit:
+    """The audit lines of one request, until they are written."""
 
     def __init__(self, log: AuditWriter, inside: Authority | None = None) -> None:
         self._log = log
@@ -30,23 +32,27 @@ class Ticket:
         self.up = self.down = 0
         self.body = 0
         if inside is not None:
-            self.to(inside)
+            self.set_destination(inside)
 
-    def to(self, to: Authority) -> None:
+    def set_destination(self, to: Authority) -> None:
         self._event |= {"host": to.host, "port": to.port}
 
-    def asks(self, method: str, path: str | None, query: str | None) -> None:
-        self._event |= {"method": method, "path": path, "query_bytes": None if query is None else len(query)}
+    def set_request(self, method: str, path: str | None, query: str | None) -> None:
+        self._event |= {
+            "method": method,
+            "path": path,
+            "query_bytes": None if query is None else len(query),
+        }
 
-    def via(self, route: Route) -> None:
+    def set_route(self, route: Route) -> None:
         self.route = route
         self._event["route"] = route.name
 
-    def status(self, status: int) -> None:
+    def set_status(self, status: int) -> None:
         self._event["status"] = status
 
-    def take(self, count: int) -> None:
-        """Counts body bytes from the guest; raises Refusal when they are too many."""
+    def count_body(self, count: int) -> None:
+        """Counts body bytes from the guest; raises Refusal if there are too many."""
         self.body += count
         if self.route is None:
             return
@@ -55,22 +61,28 @@ class Ticket:
         self.route.spend("up", count)
 
     def admit(self) -> None:
-        """Records that the request is let through; nothing of it may leave before, not even a lookup. Raises Refusal."""
+        """Writes the opening line. Nothing of the request may leave before, not even a name lookup.
+        Raises Refusal.
+        """
         try:
             seq = self._log.append(Line.OPENING, self._event | {"event": "admitted"})
         except AuditError as e:
-            _complain(e)
+            _log_failure(e)
             raise unrecorded() from e
         self.admitted = True
         self._event["admitted"] = seq
 
     def refuse(self, refusal: Refusal) -> None:
-        """Why this request ends; the first reason counts. What the guest is answered, if it can be."""
+        """Sets why this request ends. The first reason counts, and is the guest's answer if it can
+        still get one.
+        """
         if self.refusal is None:
             self.refusal = refusal
 
     def close(self, otherwise: Refusal | None = None) -> None:
-        """The end: by what it was refused for, or `otherwise`, or else with its answer."""
+        """Writes the closing line: with the refusal if there is one, or `otherwise`, or else the
+        answer.
+        """
         if self.done:
             return
         self.done = True
@@ -80,17 +92,21 @@ class Ticket:
                 event |= {"event": "refused", "verdict": "deny"}
             event |= {"rule": refusal.code, "reason": refusal.reason, "hint": refusal.hint}
             event.setdefault("status", refusal.status)
-        event |= {"bytes_up": self.up, "bytes_down": self.down, "ms": int((time.monotonic() - self._started) * 1000)}
+        event |= {
+            "bytes_up": self.up,
+            "bytes_down": self.down,
+            "ms": int((time.monotonic() - self._started) * 1000),
+        }
         try:
             self._log.append(Line.CLOSING if self.admitted else Line.REFUSAL, event)
         except AuditError as e:
-            _complain(e)
+            _log_failure(e)
 
-    def forget(self) -> None:
-        """No line: the requests inside a tunnel have their own."""
+    def discard(self) -> None:
+        """Writes no line, such as for a tunnel in which each request has lines of its own."""
         self.done = True
 
 
-def _complain(e: AuditError) -> None:
+def _log_failure(e: AuditError) -> None:
     if "closed" not in str(e):
         logger.error("%s; no request is accepted any more", e)
