@@ -225,7 +225,7 @@ impl ConfinedCommand {
     }
 
     /// Like [`ConfinedCommand::run`], for a child that must succeed. `what` completes the sentence
-    /// "the gate could not …".
+    /// "git-gate could not …".
     ///
     /// # Errors
     /// [`Rule::Host`](crate::git_gate::refusal::Rule::Host).

@@ -9,8 +9,8 @@
 //! new, [`scan`] scans it, and [`push::forward`] sends it to the upstream, with a note of
 //! [`push::attest`] if the policy asks for one. Only then does the mirror take it.
 //!
-//! [`exec`] starts every child process, of the [`programs`]. [`audit`] writes the audit lines, [`reload`] puts
-//! other rules in force, and [`shared`] is what all requests share.
+//! [`exec`] starts every child process, of the [`programs`]. [`audit`] writes the audit lines,
+//! [`reload`] puts other rules in force, and [`shared`] is what all requests share.
 
 pub mod audit;
 pub mod body;

@@ -1,5 +1,5 @@
-//! Every reason for which a request or a push is refused or fails, with its stable code and its HTTP
-//! status. The status is used when the request itself is refused, and not a ref of a push.
+//! Every reason for which a request or a push is refused or fails, with its stable code and its
+//! HTTP status. The status is used when the request itself is refused, and not a ref of a push.
 
 use std::fmt::Display;
 

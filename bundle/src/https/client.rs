@@ -1,5 +1,5 @@
-//! One connection to an HTTPS API of JSON, for the orchestrator, which itself never speaks with a
-//! server.
+//! A client of JSON APIs over HTTPS. A program that uses it handles one request of the
+//! orchestrator.
 
 use std::io;
 use std::sync::Arc;
@@ -27,18 +27,19 @@ use crate::egress::request::authority::Authority;
 use crate::egress::tls;
 use crate::egress::upstream;
 
-/// Longest answer, bytes.
-const ANSWER: usize = 4 << 20;
+/// Largest answer, in bytes.
+const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// For one request, from its first name lookup to the end of the answer.
+/// Time for all of a request, from the first name lookup to the end of the answer.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Answers the one request that is a line of standard input, having given up everything but what a
-/// client of TLS needs. `url` is of whom it asks.
+/// Reads one request from standard input, confines the process to what a TLS client needs, and runs
+/// `answer`. `url` returns the server's URL, for error messages.
 ///
 /// # Errors
-/// One line: it is no request, the process cannot be confined, or there is no answer in time.
-pub fn once<R: DeserializeOwned, T>(
+/// One line: the request is malformed, the process cannot be confined, or there is no answer in
+/// time.
+pub fn run_once<R: DeserializeOwned, T>(
     url: impl Fn(&R) -> &str,
     answer: impl AsyncFnOnce(&R) -> T,
 ) -> Result<T, String> {
@@ -58,26 +59,26 @@ pub fn once<R: DeserializeOwned, T>(
     runtime.block_on(async { tokio::time::timeout(DEADLINE, answer(&request)).await.map_err(late) })
 }
 
-/// A connection.
-pub struct Api {
+/// A connection to one server.
+pub struct HttpsClient {
     send: SendRequest<Full<Bytes>>,
     host: String,
     base: String,
 }
 
-impl Api {
-    /// To the server of `url`, `https://…`; its certificate may be signed by the CAs of the PEM
-    /// `ca`, too.
+impl HttpsClient {
+    /// Connects to the server of `url`, `https://…`. Its certificate may also be signed by the CAs
+    /// in the PEM `ca`.
     ///
     /// # Errors
-    /// One line for people.
+    /// One line for people: the URL is not valid, or the server was not reached.
     pub async fn connect(url: &str, ca: Option<&str>) -> Result<Self, String> {
         let at = |e: &dyn std::fmt::Display| format!("{url}: {e}");
         let rest = url.strip_prefix("https://").ok_or_else(|| at(&"not an https URL"))?;
         let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
         let to = Authority::parse(authority, Some(443)).map_err(|r| at(&r.reason))?;
         let network = upstream::network::Network::default();
-        // The operator named this server: it may well be a private one.
+        // The operator named this server, so it may have a private address.
         let addresses = network
             .resolver
             .addresses(&to, true, &Checks::default())
@@ -100,10 +101,11 @@ impl Api {
         Ok(Self { send, host: to.host_header(443), base: path.trim_end_matches('/').to_owned() })
     }
 
-    /// Asks for `path`, below the URL's own. What is no JSON is null.
+    /// Sends a request for `path`, which is appended to the path of the URL. Returns the status and
+    /// the body; a body that is not JSON is null.
     ///
     /// # Errors
-    /// One line for people: the server may have done what it was asked, or not.
+    /// One line for people. It is unknown whether the server acted on the request.
     pub async fn call(
         &mut self,
         method: Method,
@@ -129,7 +131,7 @@ impl Api {
         self.send.ready().await.map_err(|e| failed(&e))?;
         let response = self.send.send_request(request).await.map_err(|e| failed(&e))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER).collect().await;
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         let body =
             Zeroizing::new(body.map_err(|e| failed(&io::Error::other(e)))?.to_bytes().to_vec());
         Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))

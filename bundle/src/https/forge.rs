@@ -1,27 +1,29 @@
-//! `bottle-bundle forge`: one question to a forge's API, for the orchestrator, which itself never
-//! speaks with a server. The request, with its token, comes over standard input; the process is
-//! confined like egress before it resolves a name. It says `done`, `absent` of a key to be revoked
-//! that is not there, or `refused: WHY` when nothing can have come of the request; of any other
-//! failure nobody knows.
+//! `bottle-bundle forge`: registers or revokes a deploy key at a forge. The request, with its
+//! token, comes over standard input; the process is confined like egress before it resolves a name.
+//!
+//! It prints `done`, `absent` (a key to be revoked is not there), or `refused: WHY` (the forge
+//! certainly did nothing). After any other failure it is unknown whether the forge acted.
 
 use bottle_policy::{DeployKeyAction, Forge, ForgeRequest};
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::https::client::{self, Api};
+use crate::https::client::{self, HttpsClient};
 
-/// Most pages of keys that are looked through.
-const PAGES: usize = 100;
+/// Most characters of the forge's own message that are quoted.
+const MAX_MESSAGE_CHARS: usize = 200;
+/// Most pages of keys that are searched.
+const MAX_PAGES: usize = 100;
 
-/// Does what standard input says.
+/// Handles the request on standard input.
 ///
 /// # Errors
-/// One line: what the forge said, or what kept it from being asked. No part of the token.
+/// One line: what the forge answered, or why it was not reached. It contains no part of the token.
 pub fn run() -> Result<(), String> {
-    let answered = client::once(|request: &ForgeRequest| &request.api, answer)?;
+    let answered = client::run_once(|request: &ForgeRequest| &request.api, answer)?;
     match answered {
-        Ok(said) => println!("{said}"),
+        Ok(result) => println!("{result}"),
         Err(Failure::Refused(why)) => println!("refused: {why}"),
         Err(Failure::Unknown(why)) => return Err(why),
     }
@@ -30,15 +32,16 @@ pub fn run() -> Result<(), String> {
 
 #[derive(Debug)]
 enum Failure {
-    /// The forge was not reached, or said no.
+    /// The forge was not reached, or it refused.
     Refused(String),
-    /// It may have done what it was asked, or not.
+    /// It is unknown whether the forge acted.
     Unknown(String),
 }
 
 async fn answer(request: &ForgeRequest) -> Result<&'static str, Failure> {
-    let mut api =
-        Api::connect(&request.api, request.ca.as_deref()).await.map_err(Failure::Refused)?;
+    let mut client = HttpsClient::connect(&request.api, request.ca.as_deref())
+        .await
+        .map_err(Failure::Refused)?;
     let (header, value) = request.forge.credential(request.token.expose());
     let value = HeaderValue::try_from(value)
         .map_err(|_| "the token has characters that no header can carry".to_owned());
@@ -54,7 +57,7 @@ async fn answer(request: &ForgeRequest) -> Result<&'static str, Failure> {
                 ("read_only", !write)
             };
             let body = json!({ "title": title, "key": public_key, access.0: access.1 });
-            match api
+            match client
                 .call(Method::POST, &keys, credential, Some(&body))
                 .await
                 .map_err(Failure::Unknown)?
@@ -69,9 +72,9 @@ async fn answer(request: &ForgeRequest) -> Result<&'static str, Failure> {
             }
         }
         DeployKeyAction::Revoke { public_key } => {
-            // Found by what it is: who registered it may have died before it knew its number. All
-            // pages, as a forge may give fewer keys a page than it is asked for.
-            revoke(request, &mut api, (&keys, &credential), public_key)
+            // The key is searched by its text, because the launch that registered it may have died
+            // before it got the number.
+            revoke(request, &mut client, (&keys, &credential), public_key)
                 .await
                 .map_err(Failure::Unknown)
         }
@@ -82,12 +85,13 @@ type Credential = Option<(HeaderName, HeaderValue)>;
 
 async fn revoke(
     request: &ForgeRequest,
-    api: &mut Api,
+    client: &mut HttpsClient,
     (keys, credential): (&str, &Credential),
     public_key: &str,
 ) -> Result<&'static str, String> {
-    for page in 1..=PAGES {
-        let listed = match api
+    // All pages are read, because a forge may return fewer keys a page than it is asked for.
+    for page in 1..=MAX_PAGES {
+        let listed = match client
             .call(
                 Method::GET,
                 &format!("{keys}?per_page=100&limit=50&page={page}"),
@@ -108,7 +112,7 @@ async fn revoke(
             continue;
         };
         let id = found["id"].as_u64().ok_or("the forge names a deploy key without its number")?;
-        return match api
+        return match client
             .call(Method::DELETE, &format!("{keys}/{id}"), credential.clone(), None)
             .await?
         {
@@ -116,10 +120,10 @@ async fn revoke(
             refused => Err(request.refused("revoke a deploy key", &refused)),
         };
     }
-    Err(format!("the repository has more than {PAGES} pages of deploy keys"))
+    Err(format!("the repository has more than {MAX_PAGES} pages of deploy keys"))
 }
 
-/// Forges keep kind and key, some with a comment of their own.
+/// Compares algorithm and key. A forge may replace the comment.
 fn same_key(a: &str, b: &str) -> bool {
     let words =
         |k: &'_ str| k.split_ascii_whitespace().take(2).map(ToOwned::to_owned).collect::<Vec<_>>();
@@ -127,7 +131,7 @@ fn same_key(a: &str, b: &str) -> bool {
 }
 
 trait Dialect {
-    /// Below the API's base.
+    /// The path of the repository's deploy keys.
     fn keys(self, repo: &str) -> String;
     fn credential(self, token: &str) -> (HeaderName, String);
 }
@@ -155,13 +159,14 @@ trait Refused {
 
 impl Refused for ForgeRequest {
     fn refused(&self, what: &str, (status, body): &(StatusCode, Value)) -> String {
-        let said = [&body["message"], &body["error"]]
+        let message = [&body["message"], &body["error"]]
             .into_iter()
             .find(|v| !v.is_null())
             .map(ToString::to_string)
             .unwrap_or_default();
-        // Whatever a server says is data; should it repeat the token, that is not.
-        let said = bottle_policy::text::remove(&said.replace(self.token.expose(), "***"), 200);
+        // The message is quoted as data, without the token in case the server repeats it.
+        let message = message.replace(self.token.expose(), "***");
+        let message = bottle_policy::text::remove(&message, MAX_MESSAGE_CHARS);
         let why = match *status {
             StatusCode::UNAUTHORIZED => "; the token is not valid",
             StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
@@ -169,7 +174,7 @@ impl Refused for ForgeRequest {
             }
             _ => "",
         };
-        format!("cannot {what} of {} at {}: {status} {said}{why}", self.repo, self.api)
+        format!("cannot {what} of {} at {}: {status} {message}{why}", self.repo, self.api)
     }
 }
 
@@ -178,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_the_same_whatever_its_comment() {
+    fn keys_are_compared_without_their_comments() {
         assert!(same_key("ssh-ed25519 AAAA me@here", "ssh-ed25519 AAAA\n"));
         for other in ["", "ssh-ed25519", "ssh-ed25519 AAAB", "ssh-rsa AAAA"] {
             assert!(!same_key(other, "ssh-ed25519 AAAA"), "{other}");
@@ -187,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn each_forge_has_its_paths() {
+    fn each_forge_has_its_own_paths() {
         assert_eq!(Forge::Gitea.keys("me/x"), "/repos/me/x/keys");
         assert_eq!(Forge::GitLab.keys("group/sub/x"), "/projects/group%2Fsub%2Fx/deploy_keys");
     }

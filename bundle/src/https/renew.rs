@@ -1,6 +1,6 @@
-//! `bottle-bundle renew`: renews the host's own login at a vendor, for the orchestrator. The
-//! request comes over standard input, the new login goes to standard output, a pipe; the process is
-//! confined before it resolves a name.
+//! `bottle-bundle renew`: renews the host's own login at a vendor. The request comes over standard
+//! input, the new login goes to standard output, which is a pipe. The process is confined before it
+//! resolves a name.
 
 use std::time::SystemTime;
 
@@ -11,26 +11,33 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
-use crate::https::client::{self, Api};
+use crate::https::client::{self, HttpsClient};
 
-/// Does what standard input says.
+/// Most characters of the vendor's own message that are quoted.
+const MAX_MESSAGE_CHARS: usize = 200;
+
+/// Handles the request on standard input.
 ///
 /// # Errors
-/// One line; nobody knows whether the login was renewed. No part of a token.
+/// One line without any part of a token. It is unknown whether the login was renewed.
 pub fn run() -> Result<(), String> {
-    let renewed = client::once(|request: &RenewRequest| &request.url, renew)??;
+    let renewed = client::run_once(|request: &RenewRequest| &request.url, renew)??;
     let text = Zeroizing::new(serde_json::to_string(&renewed).map_err(|e| e.to_string())?);
     println!("{}", *text);
     Ok(())
 }
 
 async fn renew(request: &RenewRequest) -> Result<RenewReply, String> {
-    let mut api = match Api::connect(&request.url, request.ca.as_deref()).await {
-        Ok(api) => api,
+    let mut client = match HttpsClient::connect(&request.url, request.ca.as_deref()).await {
+        Ok(client) => client,
         Err(why) => return Ok(RenewReply::Refused(why)),
     };
-    let body = json!({ "grant_type": "refresh_token", "refresh_token": request.refresh_token.expose(), "client_id": request.client_id });
-    let (status, answer) = api.call(Method::POST, "", None, Some(&body)).await?;
+    let body = json!({
+        "grant_type": "refresh_token",
+        "refresh_token": request.refresh_token.expose(),
+        "client_id": request.client_id,
+    });
+    let (status, answer) = client.call(Method::POST, "", None, Some(&body)).await?;
     let text = |name: &str| answer[name].as_str().map(|s| Secret::new(s.to_owned()));
     match (status, text("access_token")) {
         (StatusCode::OK, Some(access_token)) => Ok(RenewReply::Login {
@@ -44,15 +51,15 @@ async fn renew(request: &RenewRequest) -> Result<RenewReply, String> {
     }
 }
 
-/// Whatever a server says is data; should it repeat the token, that is not.
+/// The server's message, quoted as data, without the token in case the server repeats it.
 fn refused(request: &RenewRequest, status: StatusCode, answer: &Value) -> String {
-    let said = [&answer["error_description"], &answer["error"]]
+    let message = [&answer["error_description"], &answer["error"]]
         .into_iter()
         .find(|v| !v.is_null())
         .map(ToString::to_string);
-    let said = said.unwrap_or_default().replace(request.refresh_token.expose(), "***");
-    let said = bottle_policy::text::remove(&said, 200);
-    format!("{}: {status} {said}", request.url)
+    let message = message.unwrap_or_default().replace(request.refresh_token.expose(), "***");
+    let message = bottle_policy::text::remove(&message, MAX_MESSAGE_CHARS);
+    format!("{}: {status} {message}", request.url)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The arguments of the tools, and what they become: proposals, in types that have no place for what
-//! must not be asked for.
+//! The arguments of the tools, and what they become: proposals, in types that have no place for
+//! what must not be asked for.
 
 use std::fmt::Display;
 use std::str::FromStr;

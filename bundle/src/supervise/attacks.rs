@@ -1,5 +1,5 @@
-//! The table of tests/attacks/supervise/mcp.rs, against the real endpoint on a real socket. The test
-//! plays the orchestrator, which accepts whatever is filed.
+//! The table of tests/attacks/supervise/mcp.rs, against the real endpoint on a real socket. The
+//! test plays the orchestrator, which accepts whatever is filed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

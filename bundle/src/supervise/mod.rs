@@ -1,13 +1,13 @@
-//! `bottle-bundle supervise`: an MCP server on the bottle's socket, through which the agent asks its
-//! operator.
+//! `bottle-bundle supervise`: an MCP server on the bottle's socket, through which the agent asks
+//! its operator.
 //!
 //! A request passes [`http`] (limits), the SDK (JSON-RPC), [`tools`] (which can be called),
 //! `arguments` (what can be asked for, as types) and [`orchestrator`] (lines on standard output to
-//! the orchestrator, which keeps the queue and decides nothing by itself). [`denials`] reads what the
-//! other daemons refused.
+//! the orchestrator, which keeps the queue and decides nothing by itself). [`denials`] reads what
+//! the other daemons refused.
 //!
-//! The daemon can write no file and open no socket. Someone who takes it over can ask, and read what
-//! the bottle may reach, and nothing else.
+//! The daemon can write no file and open no socket. Someone who takes it over can ask, and read
+//! what the bottle may reach, and nothing else.
 
 mod arguments;
 pub mod checks;
@@ -55,7 +55,8 @@ pub fn run(args: &Args) -> Result<(), String> {
     limits::limit_memory(MAX_MEMORY_BYTES);
     let (listener, _socket_file) = socket::bind(&args.daemon.socket)?;
     let mut stdin = ControlStdin::new();
-    stdin.next_line().map_err(|e| e.to_string())?; // there are no secrets, but each daemon gets a line
+    // There are no secrets, but each daemon gets a first line.
+    stdin.next_line().map_err(|e| e.to_string())?;
     let confined =
         confine::seal(&grants(&args.files), Network::Nothing, false).map_err(|e| e.to_string())?;
     tracing::info!(bottle = args.daemon.slug(), "supervise: {confined}");

@@ -72,7 +72,12 @@ impl Tools {
 
     fn policy(&self) -> ToolResult {
         let routes = self.files.egress()?.routes.into_iter().map(|r| {
-            let mut out = json!({ "host": r.host, "port": r.port, "tls": r.tls, "credential_is_added": r.inject.is_some() });
+            let mut out = json!({
+                "host": r.host,
+                "port": r.port,
+                "tls": r.tls,
+                "credential_is_added": r.inject.is_some(),
+            });
             out["methods"] = if r.methods.is_empty() { json!("any") } else { json!(r.methods) };
             out["paths"] = if r.paths.is_empty() { json!("any") } else { json!(r.paths) };
             if let Some(requests) = r.budget.requests {
@@ -83,7 +88,10 @@ impl Tools {
         let mut out =
             json!({ "routes": routes.collect::<Vec<_>>(), "everything_else": "is refused" });
         if let Some(gate) = self.files.git_gate()? {
-            let upstream = |u: bottle_policy::GateUpstream| json!({ "name": u.name, "url": u.url, "push": u.push.map(|p| p.branches) });
+            let upstream = |u: bottle_policy::GateUpstream| {
+                let push = u.push.map(|p| p.branches);
+                json!({ "name": u.name, "url": u.url, "push": push })
+            };
             out["git"] = gate.upstreams.into_iter().map(upstream).collect();
         }
         Ok(out)

@@ -1,5 +1,5 @@
-//! The table of pushes, each made by the git in a bottle, through all that a launch starts; the
-//! upstream has a real sshd before it.
+//! The table of pushes, each made by the git in a bottle, through everything that a launch starts,
+//! to an upstream behind a real sshd.
 
 #[path = "../../../bundle/tests/git_gate/client.rs"]
 mod client;
@@ -19,7 +19,7 @@ use pushes::{By, CASES as PUSHES, OWN};
 
 pub const CASES: &[Case] = &[("attacks::git::no_push_of_the_table_leaves_a_bottle", none_leaves)];
 
-/// What each push of the table is made in: a clone of an upstream with main, agent/old and the tag
+/// The clone in which each push of the table is made. Its upstream has main, agent/old and the tag
 /// agent-1.
 fn seed(upstream: &Upstream) -> Work {
     let dir = tempfile::tempdir().unwrap();
@@ -47,7 +47,7 @@ fn none_leaves() {
     fs::write(&token, OWN).unwrap();
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
 
-    // Made here, as a git of its own in the bottle could make them; the bottle only pushes.
+    // The commits are made here, as a git in the bottle could make them; the bottle only pushes.
     let made = tempfile::tempdir().unwrap();
     for (n, case) in PUSHES.iter().enumerate() {
         let path = made.path().join(n.to_string());
@@ -95,7 +95,7 @@ fn none_leaves() {
                 .into_owned()
         };
         let said = read("said");
-        // With all rules in force another one may be first.
+        // With all checks enabled, another rule may refuse it first.
         let refused =
             case.2.iter().chain([&case.1]).any(|rule| said.contains(&format!("[{}]", rule.code())));
         if read("code").trim() == "0" || !refused {
@@ -103,9 +103,12 @@ fn none_leaves() {
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), PUSHES.len(), wrong.join("\n"));
-    assert!(PUSHES.iter().any(|case| case.3 == By::Leaks), "gitleaks is among those who find");
+    assert!(
+        PUSHES.iter().any(|case| case.3 == By::Leaks),
+        "the table has findings that only gitleaks makes"
+    );
 
-    // The same git does get through with what is allowed.
+    // The same git can push what is allowed.
     let good = "cd ~/made/0; git checkout -q agent/old; git push origin HEAD:refs/heads/agent/new";
     assert_code(&home.run(&["exec", "worker", "--", "sh", "-c", good]), 0);
     assert!(upstream.refs().contains("refs/heads/agent/new"));

@@ -1,13 +1,13 @@
 //! Pushes that must not get through. Each is made by a real git in a clone whose branch `agent/old`
-//! the upstream has, too; the policy allows the branches `agent/*`, `main` and `Main`, protects
-//! `main`, allows tags `agent-*` and addresses at `agent.test`, packs of 200 KB, objects of 100 KB
-//! and 60 of them.
+//! is at the upstream. The policy allows the branches `agent/*`, `main` and `Main`, protects
+//! `main`, allows tags `agent-*`, addresses at `agent.test`, packs of 200 KB, objects of 100 KB,
+//! and 60 objects.
 
 use super::{Rule, Work};
 
-/// Name, the rule that stops it, rules that would stop it before, whether only gitleaks knows, and
-/// how to make it: gives the arguments of `git push`. Without all of those rules it reaches the
-/// upstream.
+/// Name, the rule that stops it, rules that would stop it earlier, who finds it, and a function
+/// that prepares it and returns the arguments of `git push`. Without all of these rules it reaches
+/// the upstream.
 pub struct Case(
     pub &'static str,
     pub Rule,
@@ -19,19 +19,19 @@ pub struct Case(
 /// Who finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// The gate itself.
+    /// git-gate itself.
     Gate,
-    /// gitleaks alone.
+    /// Only gitleaks.
     Leaks,
 }
 use By::{Gate, Leaks};
 
-/// A provider's key. In pieces, so that scanners pass this file by.
+/// A provider's key, in pieces, so that scanners do not report this file.
 pub fn key() -> String {
     ["ghp", "_", "k3Jd92LmQx7VbT0sYw5RzN8fPc1HgA4uE6oX"].concat()
 }
 
-/// What only gitleaks takes for a credential.
+/// Text that only gitleaks reports as a credential.
 pub fn generic() -> String {
     ["api_", "key = '", "q8Rk2ZmT7vXp4LwN9sBd3FhJ6yGc1A5u", "'\n"].concat()
 }
@@ -43,7 +43,7 @@ fn own() -> &'static [u8] {
     OWN.as_bytes()
 }
 
-/// A gzip file of `text`.
+/// `text` as a gzip file.
 pub fn gzip(text: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -51,7 +51,7 @@ pub fn gzip(text: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A zip file of one deflated member.
+/// `text` as a zip file with one deflated member.
 fn zip(text: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut encoder =
@@ -81,7 +81,7 @@ fn file(work: &Work, name: &str, content: impl AsRef<[u8]>) -> Vec<&'static str>
 
 const HERE: &[&str] = &["origin", "HEAD:refs/heads/agent/new"];
 
-/// A commit whose tree has one entry that no checkout would make.
+/// A commit whose tree has one entry that no checkout creates.
 fn entry(work: &Work, mode: &str, name: &str, content: &[u8]) -> Vec<&'static str> {
     let blob = work.feed(&["hash-object", "-w", "--stdin"], content);
     let mut tree = format!("{mode} {name}\0").into_bytes();
@@ -89,7 +89,7 @@ fn entry(work: &Work, mode: &str, name: &str, content: &[u8]) -> Vec<&'static st
     commit_tree(work, &tree)
 }
 
-/// The same, the entry being in a directory `.GIT` or whatever it is called.
+/// A commit whose tree has one directory with this name.
 fn dir(work: &Work, name: &str) -> Vec<&'static str> {
     let blob = work.feed(&["hash-object", "-w", "--stdin"], b"[core]\n");
     let inner = work.feed(&["mktree"], format!("100644 blob {blob}\tconfig\n").as_bytes());
@@ -105,7 +105,7 @@ fn commit_tree(work: &Work, tree: &[u8]) -> Vec<&'static str> {
     HERE.to_vec()
 }
 
-/// A commit object of this text after its tree and parent.
+/// A commit object with this text after its tree and parent.
 fn commit_object(work: &Work, rest: &str) -> Vec<&'static str> {
     let tree = work.ok(&["rev-parse", "HEAD^{tree}"]);
     let parent = work.ok(&["rev-parse", "HEAD"]);
@@ -116,7 +116,7 @@ fn commit_object(work: &Work, rest: &str) -> Vec<&'static str> {
     HERE.to_vec()
 }
 
-/// A merge with something that neither side has.
+/// A merge commit with content that neither parent has.
 fn evil_merge(work: &Work, text: &str) -> Vec<&'static str> {
     work.ok(&["checkout", "-qb", "side", "HEAD"]);
     work.commit("side", "s", "side");

@@ -1,6 +1,6 @@
-//! Attacks, each tried twice: against git-gate, and, as a negative control, against git-gate without
-//! the rules that stop it. Here the upstream is a repository on this machine, and children are not
-//! confined; `tests/git_gate.rs` runs the real daemon.
+//! Attacks, each tried twice: against git-gate, and, as a negative control, against git-gate
+//! without the rules that stop it. Here the upstream is a repository on this machine, and children
+//! are not confined; `tests/git_gate.rs` runs the real daemon.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -50,7 +50,8 @@ fn policy() -> Push {
     push
 }
 
-/// An upstream with the branches main and agent/old and the tag agent-1. It is copied for each test.
+/// An upstream with the branches main and agent/old and the tag agent-1. It is copied for each
+/// test.
 fn seed() -> &'static Path {
     static SEED: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
     SEED.get_or_init(|| {
@@ -319,7 +320,7 @@ fn what_the_upstream_has_excuses_nothing_else() {
     if git_program().is_none() {
         return;
     }
-    // Once with gitleaks, once with our own rules alone: either must hold.
+    // Once with gitleaks and once with only our own rules: each must refuse it.
     for leaks in [None, gitleaks()] {
         let first = private_key("MIIEvQIBADANBgkq");
         let bench = Bench::new(&[], policy(), leaks.clone());
@@ -338,7 +339,7 @@ fn what_the_upstream_has_excuses_nothing_else() {
         let (ok, said) = bench.work.push(&["origin", "HEAD:refs/heads/agent/new"]);
         assert!(!ok && said.contains("[secret]"), "{said}");
 
-        // A file's id, pushed first, is no excuse for the file.
+        // A file is not excused because its id was pushed as text before.
         bench.work.ok(&["reset", "-q", "--hard", "HEAD~1"]);
         let packed = gzip(pushes::key().as_bytes());
         let id = bench.work.feed(&["hash-object", "--stdin"], &packed);
@@ -349,7 +350,7 @@ fn what_the_upstream_has_excuses_nothing_else() {
         let (ok, said) = bench.work.push(&["origin", "HEAD:refs/heads/agent/new"]);
         assert!(!ok && said.contains("[secret]"), "{said}");
 
-        // Nor is a lock file for the same content elsewhere.
+        // Nor because a lock file has the same content.
         bench.work.ok(&["reset", "-q", "--hard", "HEAD~1"]);
         std::fs::write(bench.work.path.join("Cargo.lock"), pushes::generic()).unwrap();
         bench.work.commit("src.txt", pushes::generic(), "twice");
@@ -365,7 +366,7 @@ fn the_first_clone_is_passed_on_while_the_mirror_takes_it_in() {
     }
     let one_try = || {
         let bench = Bench::new(&[], policy(), None);
-        // Enough that git takes a while, and of no pattern.
+        // Enough random data that git takes a while.
         let mut state = 1_u64;
         let noise = std::iter::repeat_with(|| {
             state = state
@@ -410,6 +411,6 @@ fn the_first_clone_is_passed_on_while_the_mirror_takes_it_in() {
         assert!(!audit.contains("\"deny\"") && !audit.contains("\"rule\""), "{audit}");
         audit.contains("passed on as it arrived")
     };
-    // A machine that is busy elsewhere may have the mirror whole before a client asks.
+    // On a busy machine the mirror may be complete before the client asks.
     assert!((0..5).any(|_| one_try()));
 }

@@ -1,4 +1,4 @@
-//! Requests that no git would make.
+//! Requests that no git makes, and their negative controls.
 
 use std::io::Write;
 
@@ -6,6 +6,7 @@ use super::{Bench, policy, run};
 use crate::git_gate::attacks::client::{git, git_program};
 use crate::git_gate::attacks::pushes::gzip;
 use crate::git_gate::pkt_line;
+use crate::git_gate::refusal::Rule;
 
 fn post(service: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
@@ -25,7 +26,7 @@ fn line(text: &str) -> Vec<u8> {
     out
 }
 
-/// A push of one command, `rest` being after the flush.
+/// A push of one ref update, with `rest` after the flush.
 fn push(command: &str, rest: &[u8]) -> Vec<u8> {
     post(
         "git-receive-pack",
@@ -73,7 +74,7 @@ fn what_no_git_would_send_is_refused_and_changes_nothing() {
             "unknown-upstream",
         ),
         (
-            "another host through the gate",
+            "another host through git-gate",
             get("http://evil.test/x.git/info/refs?service=git-upload-pack"),
             "path",
         ),
@@ -127,6 +128,25 @@ fn what_no_git_would_send_is_refused_and_changes_nothing() {
             ),
             "command",
         ),
+        (
+            "a second NUL in the capabilities",
+            post(
+                "git-receive-pack",
+                "",
+                &[&line(&format!("{new}\0report-status\0 side-band-64k"))[..], b"0000"].concat(),
+            ),
+            "command",
+        ),
+        (
+            "a client that asks for no report",
+            post("git-receive-pack", "", &[&line(&format!("{new}\0atomic"))[..], b"0000"].concat()),
+            "command",
+        ),
+        (
+            "an object that no ref leads to, whose delta expands over the limit",
+            push(&format!("{zero} {main} {branch}"), &delta_pack(15, 10_000)),
+            "max-blob",
+        ),
         ("a deleted branch", push(&format!("{old} {zero} refs/heads/agent/old"), b""), "delete"),
         ("a ref outside of refs", push(&format!("{zero} {a} HEAD"), b""), "ref-name"),
         ("a ref above", push(&format!("{zero} {a} refs/heads/../../config"), b""), "ref-name"),
@@ -168,6 +188,83 @@ fn empty_pack() -> Vec<u8> {
     use sha1::Digest;
     let head = b"PACK\0\0\0\x02\0\0\0\0";
     [&head[..], &sha1::Sha1::digest(head)].concat()
+}
+
+/// A pack of a blob of `size` bytes and a delta that repeats it `times`. No ref leads to either.
+fn delta_pack(times: usize, size: u16) -> Vec<u8> {
+    use sha1::Digest;
+    let zlib = |data: &[u8]| {
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        zlib.write_all(data).unwrap();
+        zlib.finish().unwrap()
+    };
+    // Numbers of 7 bits a byte; the first byte of an object has its type and 4 bits of its size.
+    let number =
+        |n: usize| [(n & 0x7f) as u8 | 0x80, (n >> 7) as u8 & 0x7f | 0x80, (n >> 14) as u8];
+    let header = |kind: u8, n: usize| {
+        [&[(kind << 4) | 0x80 | (n & 0xf) as u8][..], &number(n >> 4)].concat()
+    };
+    let blob = vec![b'x'; size.into()];
+    let id = sha1::Sha1::new().chain_update(format!("blob {size}\0")).chain_update(&blob);
+    let copy = [&[0xb0][..], &size.to_le_bytes()].concat(); // all of the base
+    let base_and_result = [number(size.into()), number(usize::from(size) * times)].concat();
+    let delta = [base_and_result, copy.repeat(times)].concat();
+    let pack = [
+        &b"PACK\0\0\0\x02\0\0\0\x02"[..],
+        &header(3, blob.len()),
+        &zlib(&blob),
+        &header(7, delta.len()),
+        &id.finalize(),
+        &zlib(&delta),
+    ]
+    .concat();
+    [&pack[..], &sha1::Sha1::digest(&pack)].concat()
+}
+
+#[test]
+fn without_the_checks_such_packs_and_clients_get_through() {
+    if git_program().is_none() {
+        return;
+    }
+    let bench = |rule| {
+        let bench = Bench::new(&[rule], policy(), None);
+        bench.raw(&get("/x.git/info/refs?service=git-receive-pack"));
+        bench
+    };
+    let zero = "0".repeat(40);
+    let new = |bench: &Bench| {
+        let main = run(git(&bench.dir.path().join("up.git")).args(["rev-parse", "main"]));
+        format!("{zero} {} refs/heads/agent/new", main.trim())
+    };
+    let deltas = bench(Rule::MaxBlob);
+    let answer = deltas.raw(&push(&new(&deltas), &delta_pack(15, 10_000)));
+    assert!(deltas.refs().contains("refs/heads/agent/new"), "{answer}");
+    let silent = bench(Rule::Command);
+    let head = line(&format!("{}\0atomic", new(&silent)));
+    let body = [&head[..], b"0000", &empty_pack()].concat();
+    let answer = silent.raw(&post("git-receive-pack", "", &body));
+    assert!(silent.refs().contains("refs/heads/agent/new"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n") || answer.ends_with("0\r\n\r\n"), "{answer}");
+}
+
+#[test]
+fn a_client_that_deletes_a_branch_is_told_why_it_cannot() {
+    if git_program().is_none() {
+        return;
+    }
+    let bench = Bench::new(&[], policy(), None);
+    let before = bench.refs();
+    for refs in [&[":refs/heads/agent/old"][..], &["HEAD:refs/heads/agent/new", ":agent/old"]] {
+        let (ok, said) = bench.work.push(&[&["origin"], refs].concat());
+        assert!(
+            !ok && said.contains("git-gate does not delete branches or tags [delete]"),
+            "{said}"
+        );
+        assert!(said.contains("hint: the operator can delete it"), "{said}");
+        assert_eq!(bench.refs(), before);
+    }
+    let audit = bench.audit();
+    assert!(audit.lines().last().is_some_and(|l| l.contains("\"rule\":\"delete\"")), "{audit}");
 }
 
 #[test]

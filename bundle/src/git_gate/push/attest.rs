@@ -1,5 +1,5 @@
-//! Attestation: a signed note about each branch and tag that git-gate forwards, pushed together with
-//! it. The agent's commits, and so its clone, stay unchanged.
+//! Attestation: a signed note about each branch and tag that git-gate forwards, pushed together
+//! with it. The agent's commits, and so its clone, stay unchanged.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

@@ -158,7 +158,13 @@ fn read_update(line: &[u8]) -> Result<RefUpdate, Refusal> {
     Ok(RefUpdate { old, new, name })
 }
 
+/// The words of a capability list, which are printable ASCII. A second NUL, or another character
+/// that could hide a word, is refused: a capability that is overlooked changes what the client is
+/// told.
 fn read_capabilities(text: &[u8]) -> Result<Capabilities, Refusal> {
+    if !text.iter().all(|b| *b == b' ' || b.is_ascii_graphic()) {
+        return Err(bad_line("a character that no capability has"));
+    }
     let mut read = Capabilities::default();
     for word in text.split(|b| *b == b' ').filter(|w| !w.is_empty()) {
         match word {
@@ -195,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_the_same_however_it_arrives() {
+    fn a_head_is_parsed_alike_however_it_arrives() {
         let mut text = line(&format!("shallow {}", "b".repeat(40)));
         text.extend(command(
             "refs/heads/x",
@@ -218,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_is_refused() {
+    fn malformed_heads_are_refused() {
         let zero = "0".repeat(40);
         for (bytes, rule) in [
             (line("hello"), Rule::Command),
@@ -230,6 +236,10 @@ mod tests {
             (command(&"x".repeat(2000), ""), Rule::Command),
             (command("refs/heads/x", "\0push-options"), Rule::Command),
             (command("refs/heads/x", "\0object-format=sha256"), Rule::ObjectFormat),
+            (command("refs/heads/x", "\0report-status\0x"), Rule::Command),
+            (command("refs/heads/x", "\0report-status\0push-options"), Rule::Command),
+            (command("refs/heads/x", "\0report-status\tside-band-64k"), Rule::Command),
+            (command("refs/heads/x", "\0report-status\u{a0}atomic"), Rule::Command),
             ([command("a", ""), command("a", "")].concat(), Rule::Command),
             ([command("a", ""), command("b", "\0report-status")].concat(), Rule::Command),
             ((0..65).flat_map(|n| command(&format!("r{n}"), "")).collect(), Rule::Command),

@@ -4,6 +4,7 @@ pub mod attest;
 pub mod forward;
 pub mod head;
 pub mod pack;
+pub mod pack_limits;
 pub mod receive;
 pub mod ref_policy;
 pub mod report;

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::head::PushHead;
+use super::pack_limits::PackLimits;
 use super::ref_policy::RefPolicy;
 use super::upstream::{Upstream, UpstreamRules};
 use crate::git_gate::body::RequestBody;
@@ -149,6 +150,7 @@ async fn feed(
     body: &mut RequestBody,
 ) -> Result<bool, Refusal> {
     let mut pack = PackHeader::default();
+    let mut limits = checks.enabled(Rule::MaxBlob).then(|| PackLimits::new(push.max_blob));
     let mut stdin = indexer.stdin.take();
     let mut chunk = Some(Bytes::copy_from_slice(rest));
     while let Some(bytes) = chunk {
@@ -160,6 +162,9 @@ async fn feed(
         checks.refuse_if(too_many, Rule::MaxObjects, || {
             format!("the pack has more than max_objects, {} objects", push.max_objects)
         })?;
+        if let Some(limits) = &mut limits {
+            limits.push(&bytes)?;
+        }
         if let Some(to) = &mut stdin {
             if to.write_all(&bytes).await.is_err() {
                 stdin = None; // index-pack ended early; its exit status tells why

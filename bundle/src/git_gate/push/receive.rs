@@ -13,7 +13,7 @@ use super::report::{self, ClientProgress};
 use super::upstream::Upstream;
 use crate::git_gate::audit::RequestAudit;
 use crate::git_gate::body::{RequestBody, ResponseBody};
-use crate::git_gate::refusal::{Refusal, Rule};
+use crate::git_gate::refusal::{Checks, Refusal, Rule};
 use crate::git_gate::shared::Shared;
 
 /// How much of a refused push is read before the answer, in bytes, and for how long.
@@ -31,7 +31,7 @@ pub async fn receive(
     mut body: RequestBody,
     mut audit: RequestAudit,
 ) -> Result<ResponseBody, (Refusal, RequestAudit)> {
-    let (head, rest) = match read_head(&mut body).await {
+    let (head, rest) = match read_head(&shared.checks, &mut body).await {
         Ok(it) => it,
         Err(refusal) => {
             body.drain(DRAIN.0, DRAIN.1).await;
@@ -72,11 +72,20 @@ pub async fn receive(
     Ok(ResponseBody::Channel(rx))
 }
 
-async fn read_head(body: &mut RequestBody) -> Result<(PushHead, Vec<u8>), Refusal> {
+async fn read_head(
+    checks: &Checks,
+    body: &mut RequestBody,
+) -> Result<(PushHead, Vec<u8>), Refusal> {
     let mut reader = PushHeadReader::default();
     while let Some(bytes) = body.next().await? {
-        if let Some(done) = reader.push(&bytes)? {
-            return Ok(done);
+        if let Some((head, rest)) = reader.push(&bytes)? {
+            let unreported = !head.updates.is_empty() && !head.capabilities.report_status;
+            checks.refuse_if(unreported, Rule::Command, || {
+                "the client does not ask for report-status, so it would not learn whether the push \
+                 succeeded"
+                    .to_owned()
+            })?;
+            return Ok((head, rest));
         }
     }
     Err(Refusal::new(Rule::PktLine, "the request ends inside its list of refs"))

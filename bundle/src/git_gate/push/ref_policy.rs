@@ -45,9 +45,11 @@ impl RefPolicy {
         checks.refuse_if(!is_ref_name(name), Rule::RefName, || {
             "this is not a valid name for a ref".to_owned()
         })?;
-        checks.refuse_if(update.new.is_zero(), Rule::Delete, || {
-            "git-gate does not delete refs".to_owned()
-        })?;
+        checks
+            .refuse_if(update.new.is_zero(), Rule::Delete, || {
+                "git-gate does not delete branches or tags".to_owned()
+            })
+            .map_err(|r| r.hint("the operator can delete it at the upstream"))?;
         let slashed = |short: &str| format!("/{short}");
         if let Some(branch) = name.strip_prefix("refs/heads/") {
             let branch = slashed(branch);

@@ -18,9 +18,10 @@ use crate::git_gate::refusal::{Refusal, Rule};
 pub const MAX_SHOWN_FINDINGS: usize = 20;
 /// Interval of keep-alive packets, and the longest wait for a client that does not read.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// The capabilities that a push may use.
-const CAPABILITIES: &str =
-    "report-status side-band-64k ofs-delta atomic object-format=sha1 agent=bot-bottle-gate";
+/// The capabilities that a push may use. git-gate refuses every deletion; `delete-refs` makes the
+/// client ask for one, so that its user sees the reason.
+const CAPABILITIES: &str = "report-status delete-refs side-band-64k ofs-delta atomic \
+    object-format=sha1 agent=bot-bottle-gate";
 
 /// The answer to `GET info/refs?service=git-receive-pack`: the mirror's refs, and what git-gate
 /// supports.

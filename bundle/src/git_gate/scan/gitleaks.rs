@@ -1,9 +1,9 @@
 //! gitleaks, run once over everything that is new in a push, through its standard input.
 //!
 //! `gitleaks git` scans what `git log -p` shows: no merges, no messages, no file with a NUL byte,
-//! and nothing that an inline comment excuses. Here it gets all new objects one after the other, and
-//! so scans all of these; git-gate maps the lines of its report back to objects, and gitleaks runs
-//! no git. The price is that its rules do not know paths: see
+//! and nothing that an inline comment excuses. Here it gets all new objects one after the other,
+//! and so scans all of these; git-gate maps the lines of its report back to objects, and gitleaks
+//! runs no git. The price is that its rules do not know paths: see
 //! [`is_lock_file`](super::tree_paths::is_lock_file) and `pkcs12` in [`super::push_scan`].
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! An ssh agent for one key, so that a key that came over standard input is on no disk. It lists its
-//! key and signs with it; all other requests fail. The protocol is draft-ietf-sshm-ssh-agent.
+//! An ssh agent for one key, so that a key that came over standard input is on no disk. It lists
+//! its key and signs with it; all other requests fail. The protocol is draft-ietf-sshm-ssh-agent.
 
 use std::io;
 use std::os::unix::net::UnixListener;

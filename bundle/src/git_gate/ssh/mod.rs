@@ -1,5 +1,5 @@
-//! ssh for upstreams: its configuration file, keys that are held in memory, and the agent that signs
-//! with them.
+//! ssh for upstreams: its configuration file, keys that are held in memory, and the agent that
+//! signs with them.
 
 pub mod agent;
 pub mod config;
