@@ -156,6 +156,12 @@ mod tests {
         for bad in ["a\\.git\\x", "a/../b", "a\nb", "a\x1b[2J", "a/\u{202e}b", "..\\x", "a//b"] {
             assert!(path(bad).is_some(), "{bad:?}");
         }
+        for hidden in ["a\u{ad}b", "a\u{34f}b", "a\u{3164}b", "a\u{2800}b", "a\u{e0041}b"] {
+            assert!(path(hidden).is_some(), "{hidden:?}");
+        }
+        for joined in ["❤\u{fe0f}.png", "نمی\u{200c}خواهم.txt"] {
+            assert!(path(joined).is_none(), "{joined:?}");
+        }
         assert!(
             path("a b/ü.txt").is_none()
                 && path(".github/x").is_none()
