@@ -27,7 +27,7 @@ pub struct Closure {
     /// Images that are built when a launch first needs them.
     #[serde(default, rename = "later")]
     pub deferred: BTreeMap<String, DeferredImage>,
-    /// What builds them.
+    /// The program that builds deferred images.
     pub(super) realise: Option<Realise>,
 }
 
@@ -89,7 +89,7 @@ pub struct Smolvm {
 }
 
 impl Smolvm {
-    /// Where it finds the programs that it starts.
+    /// The directory of the programs that it starts.
     #[must_use]
     pub fn path(&self) -> Utf8PathBuf {
         self.root.join("bin")
@@ -105,7 +105,7 @@ pub struct Qemu {
     pub binary: StoreFile,
     /// Directory of firmware images (`-L`).
     pub firmware: Utf8PathBuf,
-    /// The images in it: they run in the guest before its kernel.
+    /// The firmware images, which run in the guest before its kernel.
     pub firmware_files: Vec<StoreFile>,
     /// Uncompressed kernel with a PVH entry.
     pub kernel: StoreFile,
@@ -118,7 +118,7 @@ pub struct Qemu {
 pub struct Image {
     /// Root file system, for QEMU.
     pub erofs: Option<StoreFile>,
-    /// The same for smolvm.
+    /// Root file system as a `.smolmachine` file, for smolvm.
     pub smolmachine: Option<StoreFile>,
     /// The agent's user.
     pub user: String,
@@ -128,7 +128,7 @@ pub struct Image {
     pub gid: u32,
     /// Its home directory.
     pub home: Utf8PathBuf,
-    /// Where it works.
+    /// Its working directory.
     pub workdir: Utf8PathBuf,
     /// PATH in the guest.
     pub path: String,
@@ -139,9 +139,9 @@ pub struct Image {
 pub struct Build {
     /// The derivation, in the store.
     pub drv: Utf8PathBuf,
-    /// What it builds: a directory with `image.json`, an [`Image`].
+    /// Its output: a directory with `image.json`, an [`Image`].
     pub result: Utf8PathBuf,
-    /// Where the file that the engine boots will be.
+    /// The path that the file which the engine boots will have.
     pub file: Utf8PathBuf,
 }
 
@@ -162,7 +162,7 @@ pub struct DeferredImage {
     pub gid: u32,
     /// Its home directory.
     pub home: Utf8PathBuf,
-    /// Where it works.
+    /// Its working directory.
     pub workdir: Utf8PathBuf,
     /// PATH in the guest.
     pub path: String,
