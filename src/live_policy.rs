@@ -145,7 +145,7 @@ impl<P: Reloadable> LivePolicy<P> {
             .write(true)
             .mode(0o600)
             .open(lock)
-            .context(ErrorKind::Config, what)?;
+            .context(ErrorKind::Io, what)?;
         let held =
             Flock::lock(held, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
                 nix::errno::Errno::EWOULDBLOCK => {
@@ -188,8 +188,8 @@ impl<P: Reloadable> LivePolicy<P> {
     /// it was then.
     pub fn replace(self, policy: &P) -> Result<()> {
         let what = || format!("cannot read {}", self.audit.display());
-        let mut log = File::open(&self.audit).context(ErrorKind::Config, what)?;
-        log.seek(SeekFrom::End(0)).context(ErrorKind::Config, what)?;
+        let mut log = File::open(&self.audit).context(ErrorKind::Io, what)?;
+        log.seek(SeekFrom::End(0)).context(ErrorKind::Io, what)?;
         // Compact, so that the digest of the file is that of the policy: mitmproxy's addon knows a
         // policy by the file's bytes.
         let json = serde_json::to_vec(policy)
@@ -213,7 +213,7 @@ impl<P: Reloadable> LivePolicy<P> {
         loop {
             let late = began.elapsed() > self.deadline; // then this is the last look
             log.read_to_end(&mut text)
-                .context(ErrorKind::Config, || format!("cannot read {}", self.audit.display()))?;
+                .context(ErrorKind::Io, || format!("cannot read {}", self.audit.display()))?;
             let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
             for line in text.drain(..whole).as_slice().split(|b| *b == b'\n') {
                 if let Some(answer) = answers(P::DAEMON, line, digest) {

@@ -82,10 +82,8 @@ fn check(path: &Path, live: bool) -> Result<String> {
     };
     match verify(file.take(whole)) {
         Ok(log) => Ok(format!("{shown}: whole, {} lines, last hash {}", log.lines, log.last_hash)),
-        Err(broken) => {
-            Err(Error::new(ErrorKind::SelfTest, format!("{shown} is not whole: {broken}"))
-                .hint("keep the file as evidence; nothing from that line on can be relied on"))
-        }
+        Err(broken) => Err(Error::new(ErrorKind::Audit, format!("{shown} is not whole: {broken}"))
+            .hint("keep the file as evidence; nothing from that line on can be relied on")),
     }
 }
 
@@ -135,9 +133,9 @@ mod tests {
         text.extend(b"{\"v\":1,");
         fs::write(&path, &text).unwrap();
         assert!(check(&path, true).unwrap().contains("whole, 5 lines"));
-        assert_eq!(check(&path, false).unwrap_err().kind(), ErrorKind::SelfTest);
+        assert_eq!(check(&path, false).unwrap_err().kind(), ErrorKind::Audit);
         fs::write(&path, "no line end").unwrap();
-        assert_eq!(check(&path, true).unwrap_err().kind(), ErrorKind::SelfTest);
+        assert_eq!(check(&path, true).unwrap_err().kind(), ErrorKind::Audit);
     }
 
     #[test]

@@ -55,7 +55,8 @@ fn default_provider() -> Result<Provider> {
     vendors().next().ok_or_else(|| Error::new(ErrorKind::Internal, "no provider has settings"))
 }
 
-const PROMPT: &str = "You work on this project in a bottle: a machine of your own that reaches only what its manifest names.\n\
+const PROMPT: &str = "You work on this project in a bottle: a machine of your own that \
+    reaches only what its manifest names.\n\
     Read the README first. Run the tests before you call something done.\n";
 /// What is added to .gitignore.
 const IGNORED_FILE: &str = ".env";
@@ -99,7 +100,7 @@ impl Args {
                 .hint("--name with another name"));
         }
         std::fs::create_dir_all(here.join("agents"))
-            .context(ErrorKind::Config, || "cannot make agents/".into())?;
+            .context(ErrorKind::Io, || "cannot make agents/".into())?;
         for (path, text) in &files {
             new_file(&here.join(path), text)?;
             note(format_args!("bottle: wrote {path}"));
@@ -122,10 +123,13 @@ fn ask(question: &str, default: &str) -> Result<String> {
 
 fn bottle_toml(provider: Provider, hosts: &[String]) -> Result<String> {
     let mut text = format!(
-        "# What agents of this project may reach: docs/manifest.md of bot-bottle tells every key.\nversion = 1\n\n[bottles.dev]\n\
-         # A copy of this directory, without what .gitignore names; `bottle pull` brings work back.\n\
+        "# What agents of this project may reach: docs/manifest.md of bot-bottle tells every key.\n\
+         version = 1\n\n[bottles.dev]\n\
+         # A copy of this directory, without what .gitignore names; `bottle pull` brings work \
+         back.\n\
          workspace = {{ mode = \"copy\" }}\nresources = {{ cpus = 2, memory = \"2GiB\" }}\n\n\
-         [bottles.dev.provider.{0}]\n# The credential stays on this host. Without a line here it is the usual variable's;\n\
+         [bottles.dev.provider.{0}]\n\
+         # The credential stays on this host. Without a line here it is the usual variable's;\n\
          # this uses your own login of {0} instead:\n# forward_host_credentials = true\n",
         provider.as_str()
     );
@@ -166,8 +170,8 @@ fn new_file(path: &Path, text: &str) -> Result<()> {
         .write(true)
         .create_new(true)
         .open(path)
-        .context(ErrorKind::Config, what)?;
-    file.write_all(text.as_bytes()).context(ErrorKind::Config, what)
+        .context(ErrorKind::Io, what)?;
+    file.write_all(text.as_bytes()).context(ErrorKind::Io, what)
 }
 
 /// Adds [`IGNORED_FILE`] to .gitignore; true when it was not there.
@@ -177,14 +181,13 @@ fn ignore(dir: &Path) -> Result<bool> {
     let old = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(e).context(ErrorKind::Config, what),
+        Err(e) => return Err(e).context(ErrorKind::Io, what),
     };
     if old.lines().any(|line| line.trim() == IGNORED_FILE) {
         return Ok(false);
     }
     let gap = if old.is_empty() || old.ends_with('\n') { "" } else { "\n" };
-    std::fs::write(&path, format!("{old}{gap}{IGNORED_FILE}\n"))
-        .context(ErrorKind::Config, what)?;
+    std::fs::write(&path, format!("{old}{gap}{IGNORED_FILE}\n")).context(ErrorKind::Io, what)?;
     Ok(true)
 }
 

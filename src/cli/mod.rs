@@ -39,7 +39,7 @@ Exit codes:
   1      you declined, or there was nothing to do
   2      usage: the command line, or a name in it, is wrong
   3      configuration: a manifest, an agent file or a state file is wrong
-  4      no engine (or a part of one) can run here
+  4      no engine (or a part of one) can run here, or the guest does not answer
   5      the self-test failed, or an audit log is broken
   70     internal: a bug, or this machine failed
   74     a file on this machine cannot be read or written

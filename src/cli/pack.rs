@@ -60,10 +60,10 @@ impl Args {
         let what = || format!("cannot write {}", output.display());
         let beside =
             output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::NamedTempFile::new_in(beside).context(ErrorKind::Config, what)?;
+        let file = tempfile::NamedTempFile::new_in(beside).context(ErrorKind::Io, what)?;
         let packed = pack(&layers, &spec, &file).map_err(failed)?;
         verify(file.path(), platform).map_err(failed)?;
-        file.persist(&output).context(ErrorKind::Config, what)?;
+        file.persist(&output).context(ErrorKind::Io, what)?;
         println!(
             "{}  {} bytes  sha256 {}",
             output.display(),

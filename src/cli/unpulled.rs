@@ -34,7 +34,7 @@ impl UnpulledWork {
         let what = || "cannot unpack the bottle's work".to_owned();
         let near = dir.workspace();
         let unpacked = tempfile::tempdir_in(near.parent().unwrap_or(".".as_ref()))
-            .context(ErrorKind::Config, what)?;
+            .context(ErrorKind::Io, what)?;
         let tar = if dir.status().is_some_and(|s| s.alive) {
             let tar = unpacked.path().join("tar");
             crate::host::runtime::block_on(async {
@@ -53,14 +53,14 @@ impl UnpulledWork {
             dir.unpulled_tar().into()
         };
         let into = unpacked.path().join("work");
-        std::fs::create_dir(&into).context(ErrorKind::Config, what)?;
+        std::fs::create_dir(&into).context(ErrorKind::Io, what)?;
         let refused = match File::open(&tar) {
             Ok(file) => workspace::unpack(file, &into, WorkspaceChecks::ALL)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 // Work is only saved when something changed, so nothing is lost.
                 return Ok(Self { dir, baseline, unpacked, changes: Changes::default() });
             }
-            Err(e) => return Err(e).context(ErrorKind::Config, what),
+            Err(e) => return Err(e).context(ErrorKind::Io, what),
         };
         let changes = workspace::changes(&into, &baseline, refused, WorkspaceChecks::ALL)?;
         Ok(Self { dir, baseline, unpacked, changes })

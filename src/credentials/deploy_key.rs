@@ -239,13 +239,13 @@ fn write(dir: &BottleDir, known: &[Registered]) -> Result<()> {
     let path = dir.deploy_keys();
     let what = || format!("cannot write {path}");
     if known.is_empty() {
-        return std::fs::remove_file(&path).context(ErrorKind::Config, what);
+        return std::fs::remove_file(&path).context(ErrorKind::Io, what);
     }
     let json = serde_json::to_vec_pretty(known).context(ErrorKind::Internal, what)?;
     write_private(&path, &json)?;
     // On the disk before the forge is asked: a key that outlives a power failure must be known to
     // somebody.
-    std::fs::File::open(&path).and_then(|f| f.sync_all()).context(ErrorKind::Config, what)
+    std::fs::File::open(&path).and_then(|f| f.sync_all()).context(ErrorKind::Io, what)
 }
 
 /// The page of a repository's keys.

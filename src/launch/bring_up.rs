@@ -247,7 +247,7 @@ impl LaunchState<'_> {
             session
                 .open(&open)
                 .await
-                .context(ErrorKind::Engine, || "the agent cannot be started".into())
+                .context(ErrorKind::Guest, || "the agent cannot be started".into())
         };
         let stream = in_time("asked to run the agent", opening).await?;
         tokio::select! {

@@ -90,7 +90,7 @@ impl Control {
     ) -> Result<Self> {
         let path = dir.control_socket();
         let listener = UnixListener::bind(&path)
-            .context(ErrorKind::Config, || format!("cannot listen on {path}"))?;
+            .context(ErrorKind::Io, || format!("cannot listen on {path}"))?;
         Ok(Self { listener, guest, stop, broker })
     }
 
@@ -156,7 +156,7 @@ impl Control {
             .session
             .open(&open)
             .await
-            .context(ErrorKind::Engine, || "the guest does not answer".into())?;
+            .context(ErrorKind::Guest, || "the guest does not answer".into())?;
         let _ = tokio::io::copy_bidirectional_with_sizes(
             &mut client,
             &mut stream,

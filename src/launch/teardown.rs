@@ -96,15 +96,15 @@ impl LaunchState<'_> {
                 .session
                 .shutdown()
                 .await
-                .context(ErrorKind::Engine, || "the guest does not shut down".into())?;
+                .context(ErrorKind::Guest, || "the guest does not shut down".into())?;
             machine.vmm.ended().await;
             Ok::<(), Error>(())
         };
         let saved = match tokio::time::timeout(SHUTDOWN_DEADLINE, down).await {
             Ok(Ok(())) => std::fs::rename(self.dir.disk(), self.dir.resumable_disk())
-                .context(ErrorKind::Config, || "the disk cannot be kept".into()),
+                .context(ErrorKind::Io, || "the disk cannot be kept".into()),
             Ok(Err(e)) => Err(e),
-            Err(_) => Err(Error::new(ErrorKind::Engine, "the guest does not shut down")),
+            Err(_) => Err(Error::new(ErrorKind::Guest, "the guest does not shut down")),
         };
         match saved {
             Ok(()) => note(format_args!(
@@ -119,9 +119,9 @@ impl LaunchState<'_> {
 fn unpulled(work: &Path, baseline: &Baseline) -> Result<usize> {
     let what = || format!("cannot read {}", work.display());
     let into = tempfile::tempdir_in(work.parent().unwrap_or(Path::new(".")))
-        .context(ErrorKind::Config, what)?;
+        .context(ErrorKind::Io, what)?;
     let refused = workspace::unpack(
-        File::open(work).context(ErrorKind::Config, what)?,
+        File::open(work).context(ErrorKind::Io, what)?,
         into.path(),
         WorkspaceChecks::ALL,
     )?;

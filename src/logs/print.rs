@@ -48,7 +48,7 @@ impl Source {
             let line = self
                 .follower
                 .next_line()
-                .context(ErrorKind::Config, || format!("cannot read {}", self.path.display()))?;
+                .context(ErrorKind::Io, || format!("cannot read {}", self.path.display()))?;
             self.next = line.map(|line| (time_of(&line).to_vec(), self.format.line(&line)));
         }
         Ok(self.next.as_ref().map(|(time, _)| &**time))
@@ -137,9 +137,8 @@ fn closed_requests(log: &Path) -> Result<BTreeSet<u64>> {
     const MEMBER: &[u8] = b"\"admitted\":";
     let mut closed = BTreeSet::new();
     let mut follower = LineFollower::new(log);
-    while let Some(line) = follower
-        .next_line()
-        .context(ErrorKind::Config, || format!("cannot read {}", log.display()))?
+    while let Some(line) =
+        follower.next_line().context(ErrorKind::Io, || format!("cannot read {}", log.display()))?
     {
         if line.windows(MEMBER.len()).any(|w| w == MEMBER) {
             let record = serde_json::from_slice::<AuditRecord>(&line).ok();

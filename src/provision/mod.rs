@@ -50,7 +50,7 @@ pub async fn configure(
     session
         .configure(config)
         .await
-        .context(ErrorKind::Engine, || "the guest could not be set up".into())
+        .context(ErrorKind::Guest, || "the guest could not be set up".into())
 }
 
 /// Puts into the agent's home what is the operator's: the prompt, settings and skills.
@@ -80,7 +80,7 @@ pub async fn provision(
             uid: Some(image.uid),
             gid: Some(image.gid),
         };
-        copy_in(session, request, home.as_slice()).await.context(ErrorKind::Engine, what)?;
+        copy_in(session, request, home.as_slice()).await.context(ErrorKind::Guest, what)?;
     }
     if let Some(skills) = extras.skills {
         let image = &plan.image.facts.guest;
@@ -89,7 +89,7 @@ pub async fn provision(
             uid: Some(image.uid),
             gid: Some(image.gid),
         };
-        copy_in(session, request, skills).await.context(ErrorKind::Engine, what)?;
+        copy_in(session, request, skills).await.context(ErrorKind::Guest, what)?;
     }
     Ok(())
 }

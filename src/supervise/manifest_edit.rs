@@ -70,11 +70,11 @@ impl Edit {
         }
         let real = std::fs::canonicalize(&self.path).context(ErrorKind::Config, what)?;
         let mut file = tempfile::NamedTempFile::new_in(real.parent().unwrap_or(&real))
-            .context(ErrorKind::Config, what)?;
-        file.write_all(self.new.as_bytes()).context(ErrorKind::Config, what)?;
+            .context(ErrorKind::Io, what)?;
+        file.write_all(self.new.as_bytes()).context(ErrorKind::Io, what)?;
         let mode = std::fs::metadata(&real).context(ErrorKind::Config, what)?.permissions();
-        file.as_file().set_permissions(mode).context(ErrorKind::Config, what)?;
-        file.persist(&real).map_err(|e| e.error).context(ErrorKind::Config, what)?;
+        file.as_file().set_permissions(mode).context(ErrorKind::Io, what)?;
+        file.persist(&real).map_err(|e| e.error).context(ErrorKind::Io, what)?;
         Ok(())
     }
 }

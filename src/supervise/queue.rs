@@ -69,7 +69,7 @@ impl Queue {
                 return Ok(Self { dir: path, all: BTreeMap::new() });
             }
             entries => {
-                entries.context(ErrorKind::Config, || format!("cannot read {}", path.display()))?
+                entries.context(ErrorKind::Io, || format!("cannot read {}", path.display()))?
             }
         };
         let mut all = BTreeMap::new();

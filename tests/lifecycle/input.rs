@@ -187,7 +187,7 @@ pub const CASES: &[Case] = &[
         manifest: "",
         args: &["launch", "demo", "--yes"],
         prepare: |h, _| std::fs::write(h.state(), b"").expect("a file"),
-        code: 3,
+        code: 74,
         said: "cannot create",
     },
     Case {

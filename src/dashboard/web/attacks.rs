@@ -62,25 +62,30 @@ async fn answer(request: &str, off: &[Check]) -> (u16, String) {
     let client = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let _ = stream.write_all(text.as_bytes()).await;
-        let mut said = vec![0; 4096];
-        let first = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut said)).await;
-        said.truncate(first.map_or(0, |n| n.unwrap_or(0)));
+        let mut response = vec![0; 4096];
+        let first = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut response)).await;
+        response.truncate(first.map_or(0, |n| n.unwrap_or(0)));
         // The log does not end by itself.
-        let _ =
-            tokio::time::timeout(Duration::from_millis(300), stream.read_to_end(&mut said)).await;
-        String::from_utf8_lossy(&said).into_owned()
+        let _ = tokio::time::timeout(Duration::from_millis(300), stream.read_to_end(&mut response))
+            .await;
+        String::from_utf8_lossy(&response).into_owned()
     };
-    let said = tokio::task::LocalSet::new()
+    let response = tokio::task::LocalSet::new()
         .run_until(async {
-            tokio::select! { said = client => said, () = says_yes => unreachable!(), () = accept(&site, listener) => unreachable!() }
+            tokio::select! {
+                response = client => response,
+                () = says_yes => unreachable!(),
+                () = accept(&site, listener) => unreachable!(),
+            }
         })
         .await;
-    (said.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0), said)
+    (response.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0), response)
 }
 
 #[tokio::test]
 async fn no_request_but_the_pages_own_gets_anything_and_each_would_without_its_guard() {
-    let decides = |(status, said): &(u16, String)| *status == 200 && said.contains("\"done\"");
+    let decides =
+        |(status, response): &(u16, String)| *status == 200 && response.contains("\"done\"");
     assert!(decides(&answer(&table::honest(), &[]).await));
     let mut twins = 0;
     for Case(name, request, want, guards) in CASES {
