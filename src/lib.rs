@@ -1,7 +1,25 @@
 //! The orchestrator: plans, launches and tears down bottles.
 //!
-//! Dependencies point downward only: `cli` → `launch` → {`plan`, `provision`, `machine`, `bundle`,
-//! `provider`} → {`manifest`, `closure`, `state`, `pki`}. docs/architecture.md has the map.
+//! A module imports only from the lines below its own; `tests/architecture.rs` checks it, and
+//! docs/architecture.md has the map of files.
+//!
+//! ```text
+//! cli
+//! dashboard
+//! launch
+//! supervise, credentials, workspace
+//! live_policy, machine, bundle, provision
+//! logs
+//! manifest_files
+//! plan
+//! manifest
+//! provider
+//! closure
+//! state, pki
+//! host
+//! values, humanize
+//! error, checks, fault_injection
+//! ```
 
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used))]
 

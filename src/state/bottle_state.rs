@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{BottleDir, BottleStatus, Phase};
+use super::bottle::{BottleDir, BottleStatus, Phase};
 
 /// What a bottle is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::layout::console;
 use crate::error::{Error, ErrorKind};
 use crate::host::process::Daemon;
+use crate::values::neutral;
 
 /// What helps where an image is damaged.
 pub(super) const REPACK_HINT: &str = "nix/bootstrap build .#bottle   # packs the image anew";
@@ -35,7 +36,7 @@ pub(super) async fn failure(vmm: &mut Daemon, log: &Utf8Path, dir: &Utf8Path) ->
 fn explain(output: &str, startup: &str) -> Option<Error> {
     let reported =
         output.lines().rev().find_map(|line| serde_json::from_str::<Reported>(line.trim()).ok())?;
-    let message = crate::manifest::neutral(&reported.error.message).to_string();
+    let message = neutral(&reported.error.message).to_string();
     let all = format!("{message} {startup}").to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|w| all.contains(w));
     let (kind, hint) = if has(&["kvmopen(error(13", "/dev/kvm: permission"]) {
