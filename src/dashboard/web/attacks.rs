@@ -1,6 +1,6 @@
-//! The table of tests/attacks/supervise/page.rs against the real page: each request gets nothing,
-//! and what it wants without its guard. The orchestrator is one that says yes to everything; the
-//! real one is in `lifecycle::supervise`.
+//! The table of tests/attacks/supervise/page.rs against the real page: each request gets nothing. As
+//! the negative control, it gets what it wants once its check is disabled. The orchestrator here
+//! says yes to everything; the real one is in `lifecycle::supervise`.
 
 use bottle_channel::{read_header, write_header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,11 +83,11 @@ async fn answer(request: &str, off: &[Check]) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn no_request_but_the_pages_own_gets_anything_and_each_would_without_its_guard() {
+async fn only_requests_of_the_page_are_served() {
     let decides =
         |(status, response): &(u16, String)| *status == 200 && response.contains("\"done\"");
     assert!(decides(&answer(&table::honest(), &[]).await));
-    let mut twins = 0;
+    let mut controls = 0;
     for Case(name, request, want, guards) in CASES {
         let shut = answer(request, &[]).await;
         assert!(shut.0 == *want && !decides(&shut), "{name}: {shut:?}");
@@ -108,7 +108,7 @@ async fn no_request_but_the_pages_own_gets_anything_and_each_would_without_its_g
             open.0 == 200
         };
         assert!(wanted, "{name}, without {guards:?}: {open:?}");
-        twins += 1;
+        controls += 1;
     }
-    println!("{} cases, {twins} twins", CASES.len());
+    println!("{} cases, {controls} controls", CASES.len());
 }
