@@ -227,6 +227,9 @@ fn check<T, K: std::fmt::Debug>(
     let stale: Vec<&K> =
         known.iter().filter(|k| !found.iter().any(|(f, _)| covers(k, f))).collect();
     println!("{what}: {} known, {} new", found.len() - new.len(), new.len());
+    for (_, text) in found.iter().filter(|(f, _)| !is_new(f)) {
+        println!("known: {}", text.lines().next().unwrap_or_default());
+    }
     assert!(new.is_empty(), "{what}:\n{}", new.join("\n"));
     assert!(stale.is_empty(), "{what}: gone, so remove from the list: {stale:?}");
 }
