@@ -1,5 +1,5 @@
-//! Another policy for a running bottle: the file is swapped, and the daemon says in its audit log
-//! what it made of it.
+//! The policies in force in a running bottle. A new one replaces the policy's file; the daemon
+//! watches the file and confirms or refuses the policy in its audit log.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -17,15 +17,16 @@ use crate::plan::LaunchPlan;
 use crate::provider::DEMO_HOST;
 use crate::state::{BottleDir, Phase};
 
-/// How long the daemon may take to say that a policy is in force.
-const DEADLINE: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(2);
+/// How long the daemon may take to confirm a policy.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(2);
+/// How often the audit log is read for the confirmation.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// Largest policy file, bytes.
-const MAX: u64 = 4 << 20;
+const MAX_POLICY_BYTES: u64 = 4 << 20;
 
-/// A policy that its daemon takes anew while it runs.
+/// A policy that its daemon reloads while it runs.
 pub trait Reloadable: serde::Serialize + Sized {
-    /// The daemon, as its audit lines name it.
+    /// The daemon's name in its audit lines.
     const DAEMON: &'static str;
     /// The policy's file in the bottle's runtime directory.
     const FILE: &'static str;
@@ -36,7 +37,7 @@ pub trait Reloadable: serde::Serialize + Sized {
     /// Line, column and key.
     fn read(text: &[u8]) -> Result<Self, PolicyTextError>;
 
-    /// What the daemon calls it.
+    /// The digest by which the daemon names it.
     fn identity(&self) -> String;
 
     /// The daemon's audit log.
@@ -77,17 +78,17 @@ impl Reloadable for GatePolicy {
     }
 }
 
-/// What is in force in a running bottle.
+/// The policies of a bottle's daemons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LivePolicies {
-    /// egress'.
+    /// The policy of egress.
     pub routes: Policy,
-    /// git-gate's, if there is one.
+    /// The policy of git-gate, if the bottle has it.
     pub git: Option<GatePolicy>,
 }
 
 impl LivePolicies {
-    /// Digest of the one that `ask` would change.
+    /// Digest of the policy that `ask` would change.
     #[must_use]
     pub fn digest_for(&self, ask: &Ask) -> String {
         match (ask, &self.git) {
@@ -108,7 +109,7 @@ pub fn in_force(dir: &BottleDir) -> Result<LivePolicies> {
     Ok(LivePolicies { routes, git })
 }
 
-/// The policy file of a running bottle, held against other reloads.
+/// The policy in force in a running bottle, locked against other reloads.
 #[derive(Debug)]
 pub struct LivePolicy<P = Policy> {
     file: PathBuf,
@@ -120,7 +121,7 @@ pub struct LivePolicy<P = Policy> {
 }
 
 impl<P: Reloadable> LivePolicy<P> {
-    /// Reads what is in force in the running bottle `dir`.
+    /// Reads and locks the policy in force in the running bottle `dir`.
     ///
     /// # Errors
     /// `Usage` when it does not run (or is still starting), or when another reload is under way.
@@ -157,14 +158,14 @@ impl<P: Reloadable> LivePolicy<P> {
         let mut bytes = Vec::new();
         File::open(&file)
             .context(ErrorKind::Config, what)?
-            .take(MAX)
+            .take(MAX_POLICY_BYTES)
             .read_to_end(&mut bytes)
             .context(ErrorKind::Config, what)?;
         let policy = P::read(&bytes).context(ErrorKind::Config, what)?;
-        Ok(Self { file, audit, bytes, policy, deadline: DEADLINE, _held: held })
+        Ok(Self { file, audit, bytes, policy, deadline: CONFIRM_DEADLINE, _held: held })
     }
 
-    /// What is in force in `dir`, without holding it.
+    /// The policy in force in `dir`, without the lock.
     ///
     /// # Errors
     /// `Config` when it cannot be read: the bottle does not run.
@@ -181,11 +182,11 @@ impl<P: Reloadable> LivePolicy<P> {
         &self.policy
     }
 
-    /// Puts `policy` in its place and waits until the daemon says that it is in force.
+    /// Replaces it by `policy` and waits until the daemon confirms that.
     ///
     /// # Errors
-    /// `Config` when the daemon refuses it, `Engine` when it says nothing for 2 s. The file is as
-    /// it was then.
+    /// `Config` when the daemon refuses it, `Engine` when it does not answer for 2 s. The old file is
+    /// restored then.
     pub fn replace(self, policy: &P) -> Result<()> {
         let what = || format!("cannot read {}", self.audit.display());
         let mut log = File::open(&self.audit).context(ErrorKind::Io, what)?;
@@ -194,14 +195,14 @@ impl<P: Reloadable> LivePolicy<P> {
         // policy by the file's bytes.
         let json = serde_json::to_vec(policy)
             .context(ErrorKind::Internal, || "cannot write the policy".into())?;
-        if json.len() as u64 >= MAX {
+        if json.len() as u64 >= MAX_POLICY_BYTES {
             return Err(Error::new(ErrorKind::Config, "the policy is larger than 4 MiB"));
         }
         write_private(&self.file, &json)?;
         let answer = self.answer(&mut log, &policy.identity());
         if answer.is_err() {
-            // The daemon passes over the policy that is in force already; an answer that comes late
-            // is undone by this.
+            // The daemon ignores the policy that is in force already. If it confirms late, this
+            // makes it go back.
             write_private(&self.file, &self.bytes)?;
         }
         answer
@@ -231,14 +232,14 @@ impl<P: Reloadable> LivePolicy<P> {
                 )
                 .hint(format!("bottle logs NAME --daemon {}", P::DAEMON)));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
 impl LivePolicy {
-    /// Fills in what only the launch knows: what the operator granted to it, and where the demo's
-    /// upstream is.
+    /// Adds to `policy` what only the launch knows: routes that the operator granted, and the
+    /// address of the demo's upstream.
     pub fn complete(&self, plan: &LaunchPlan, policy: &mut Policy) {
         policy
             .routes
@@ -256,7 +257,7 @@ impl LivePolicy {
     }
 }
 
-/// What a line of the audit log says about the policy `digest`, if it says something.
+/// The daemon's answer about the policy `digest`, if this line of the audit log is one.
 fn answers(daemon: &str, line: &[u8], digest: &str) -> Option<Result<()>> {
     let event = serde_json::from_slice::<AuditRecord>(line).ok()?.what;
     if event.event != "policy" || event.daemon != daemon {
@@ -264,7 +265,7 @@ fn answers(daemon: &str, line: &[u8], digest: &str) -> Option<Result<()>> {
     }
     let reason = event.reason.unwrap_or_default();
     match event.verdict {
-        // Another policy than ours may have come into force in between.
+        // A confirmation of another policy may come in between.
         Verdict::Allow => {
             reason.starts_with(&format!("policy {digest} in force")).then_some(Ok(()))
         }
@@ -320,8 +321,8 @@ mod tests {
             answer: impl FnOnce(&Policy) -> Option<AuditEvent> + Send + 'static,
         ) -> std::thread::JoinHandle<()> {
             let log = AuditWriter::open(&self.0.path().join("audit"), "egress").unwrap();
-            // An answer from before is none to this reload.
-            log.append(Line::Opening, said(Verdict::Allow, &policy("new.example").digest()))
+            // An earlier answer does not count for this reload.
+            log.append(Line::Opening, answer_line(Verdict::Allow, &policy("new.example").digest()))
                 .unwrap();
             let file = self.file();
             std::thread::spawn(move || {
@@ -334,7 +335,7 @@ mod tests {
                             AuditEvent::new("egress", "request", Verdict::Deny),
                         )
                         .unwrap();
-                        log.append(Line::Opening, said(Verdict::Allow, "0000")).unwrap();
+                        log.append(Line::Opening, answer_line(Verdict::Allow, "0000")).unwrap();
                         answer(&now).map(|event| log.append(Line::Opening, event).unwrap());
                         return;
                     }
@@ -345,7 +346,7 @@ mod tests {
         }
     }
 
-    fn said(verdict: Verdict, digest: &str) -> AuditEvent {
+    fn answer_line(verdict: Verdict, digest: &str) -> AuditEvent {
         let reason = match verdict {
             Verdict::Allow => format!("policy {digest} in force, was 1234"),
             Verdict::Deny => "the policy 1234 stays in force: routes[0] is odd".to_owned(),
@@ -356,7 +357,7 @@ mod tests {
     #[test]
     fn a_new_policy_is_swapped_in_and_waited_for() {
         let bottle = Bottle::new();
-        let daemon = bottle.daemon(|now| Some(said(Verdict::Allow, &now.digest())));
+        let daemon = bottle.daemon(|now| Some(answer_line(Verdict::Allow, &now.digest())));
         let in_force = bottle.in_force(20_000).unwrap();
         assert_eq!(in_force.policy(), &policy("old.example"));
         assert_eq!(
@@ -420,7 +421,7 @@ mod tests {
     fn a_refused_policy_leaves_the_old_file() {
         let bottle = Bottle::new();
         let before = fs::read(bottle.file()).unwrap();
-        let daemon = bottle.daemon(|_| Some(said(Verdict::Deny, "")));
+        let daemon = bottle.daemon(|_| Some(answer_line(Verdict::Deny, "")));
         let e = bottle.in_force(20_000).unwrap().replace(&policy("new.example")).unwrap_err();
         daemon.join().unwrap();
         assert_eq!(
@@ -432,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_says_nothing_leaves_the_old_file() {
+    fn a_silent_daemon_leaves_the_old_file() {
         let bottle = Bottle::new();
         let before = fs::read(bottle.file()).unwrap();
         let daemon = bottle.daemon(|_| None);

@@ -1,8 +1,8 @@
-//! Deploy keys: made in memory, registered with a forge at launch, revoked at its end, whoever ends
-//! it.
+//! Deploy keys: made in memory, registered with a forge at launch, and revoked when the launch ends
+//! in any way.
 //!
-//! What a forge may have of a bottle is written down before the forge is asked, and forgotten once
-//! the forge no longer lists it. So whoever finds the file after a crash can revoke what is in it.
+//! A key is written to the bottle's state before the forge is asked to register it, and removed from
+//! there once the forge no longer lists it. So the next command can revoke it after a crash.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -23,24 +23,24 @@ use crate::manifest::TokenSource;
 use crate::plan::LaunchPlan;
 use crate::state::{BottleDir, now_ms};
 
-/// For one question to a forge; the program itself gives up before.
-const DEADLINE: Duration = Duration::from_secs(25);
+/// Outer timeout of one request; `bottle-bundle forge` times out first.
+const FORGE_DEADLINE: Duration = Duration::from_secs(25);
 
-/// How long a forge may take for a registration that it never answered, ms.
-const PENDING: u64 = 5 * 60 * 1000;
+/// How long a registration that the forge never answered may still appear, ms.
+const REGISTRATION_GRACE_MS: u64 = 5 * 60 * 1000;
 
-/// A key that a forge has or may have.
+/// A key that the forge has, or may have.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Registered {
-    /// The closure's `bottle-bundle`, which speaks with the forge.
+    /// The closure's `bottle-bundle`, which is the forge's client.
     program: PathBuf,
     forge: Forge,
     api: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ca: Option<String>,
     repo: String,
-    /// Where people find it.
+    /// Web page of the repository's keys.
     page: String,
     /// Where the token comes from, never the token.
     token: (TokenName, TokenSource),
@@ -48,14 +48,14 @@ struct Registered {
     public_key: String,
     /// When the forge was asked, ms since the epoch.
     asked_ms: u64,
-    /// It has said that it has it.
+    /// Whether the forge confirmed the registration.
     confirmed: bool,
-    /// Where the launch was: a token's command may depend on it.
+    /// Working directory of the launch, which a token's command may depend on.
     cwd: PathBuf,
 }
 
-/// Makes and registers the keys that `plan` asks for; returns the private ones, by the names that
-/// git-gate's policy has.
+/// Makes and registers the keys that `plan` asks for. Returns the private keys by their names in
+/// git-gate's policy.
 pub(crate) async fn register(
     plan: &LaunchPlan,
     dir: &BottleDir,
@@ -86,7 +86,7 @@ pub(crate) async fn register(
             repo: wanted.repo.clone(),
             page: page(wanted.forge, git.url.host(), &wanted.repo),
             token: wanted.token.clone(),
-            // Some forges want titles of their own for all keys of a repository.
+            // Some forges want a unique title for every key of a repository.
             title: format!(
                 "bottle {} on {host} ({})",
                 plan.slug,
@@ -105,12 +105,12 @@ pub(crate) async fn register(
         known.push(registered.clone());
         write(dir, &known)?;
         match registered.ask(action).await.map_err(|e| failed(&e.chain()))? {
-            Answer::Refused(why) => {
+            ForgeResult::Refused(why) => {
                 known.pop();
                 write(dir, &known)?;
                 return Err(failed(&why));
             }
-            Answer::Done | Answer::Absent => {
+            ForgeResult::Done | ForgeResult::Absent => {
                 known.iter_mut().for_each(|k| k.confirmed |= k.public_key == registered.public_key);
                 write(dir, &known)?;
             }
@@ -120,13 +120,13 @@ pub(crate) async fn register(
     Ok(private)
 }
 
-/// Revokes every key that the bottle in `dir`, whose lock the caller holds, may have left with a
-/// forge; whether there was one. What launches before `since` (ms since the epoch) left is only
-/// said.
+/// Revokes every key that the bottle in `dir` may have left with a forge; returns whether there was
+/// one. The caller holds the bottle's lock. A failure for a key of a launch before `since` (ms since
+/// the epoch) is printed and is no error.
 ///
 /// # Errors
-/// `Internal`: which keys are still there, why, and where to remove them by hand. They stay written
-/// down for the next attempt.
+/// `Internal`: which keys are still registered, why, and where to remove them by hand. They stay in
+/// the bottle's state for the next attempt.
 pub async fn revoke(dir: &BottleDir, since: u64) -> Result<bool> {
     let mut left = Vec::new();
     let mut why = Vec::new();
@@ -134,11 +134,15 @@ pub async fn revoke(dir: &BottleDir, since: u64) -> Result<bool> {
     for key in &known {
         let asked = key.ask(DeployKeyAction::Revoke { public_key: key.public_key.clone() }).await;
         let failure = match asked {
-            Ok(Answer::Done) => continue,
-            Ok(Answer::Absent) if key.confirmed || now_ms() > key.asked_ms + PENDING => continue,
-            // It may be there in a moment. The next command looks again.
-            Ok(Answer::Absent) => None,
-            Ok(Answer::Refused(why)) => Some(why),
+            Ok(ForgeResult::Done) => continue,
+            Ok(ForgeResult::Absent)
+                if key.confirmed || now_ms() > key.asked_ms + REGISTRATION_GRACE_MS =>
+            {
+                continue;
+            }
+            // The forge may still be registering it. The next command tries again.
+            Ok(ForgeResult::Absent) => None,
+            Ok(ForgeResult::Refused(why)) => Some(why),
             Err(e) => Some(e.chain()),
         };
         left.push(key.clone());
@@ -166,39 +170,39 @@ pub async fn revoke(dir: &BottleDir, since: u64) -> Result<bool> {
     Err(Error::new(ErrorKind::Internal, why.join("; ")).hint(hint))
 }
 
-/// The same before a launch: what an earlier one left is not this one's failure, but is said.
+/// The same before a launch. A failure is printed: it is not the new launch's.
 pub(crate) async fn revoke_left(dir: &BottleDir) {
     if let Err(e) = revoke(dir, 0).await {
         note(format_args!("bottle: {e:#}"));
     }
 }
 
-/// What a forge made of a question.
-enum Answer {
-    /// It is done.
+/// The forge's result.
+enum ForgeResult {
+    /// The request was carried out.
     Done,
-    /// There was no such key.
+    /// The key was not there.
     Absent,
-    /// Certainly nothing was done.
+    /// The forge certainly did nothing, and why.
     Refused(String),
 }
 
 impl Registered {
-    /// Asks the forge. After an error nobody knows what it did.
-    async fn ask(&self, deploy_key: DeployKeyAction) -> Result<Answer> {
-        // A token that lives shorter than the launch is asked for anew.
+    /// Sends a request to the forge. After an error it is unknown whether the forge acted.
+    async fn ask(&self, deploy_key: DeployKeyAction) -> Result<ForgeResult> {
+        // Resolved again, because the token may live shorter than the launch.
         let token = tokens::value_in(
             &self.cwd,
             &self.token.0,
             &self.token.1,
-            tokens::How { bundle: &self.program, turned_down: None },
+            tokens::RefreshContext { bundle: &self.program, rejected: None },
             Stdio::inherit(),
         )
         .await?;
         let (forge, api, ca, repo) =
             (self.forge, self.api.clone(), self.ca.clone(), self.repo.clone());
         let request = ForgeRequest { forge, api, ca, token, repo, deploy_key };
-        // The launch's own may have been collected since.
+        // The program of the launch may have been garbage-collected since.
         let program = if self.program.exists() {
             self.program.clone()
         } else {
@@ -207,14 +211,14 @@ impl Registered {
         let program = Program::new("the forge's client", program)
             .arg("forge")
             .args(["--parent", &std::process::id().to_string()]);
-        let said =
-            program.with_host_roots().run_with(&request, DEADLINE, ErrorKind::Config).await?;
-        let said = String::from_utf8_lossy(&said);
-        match (said.trim(), said.trim().strip_prefix("refused: ")) {
-            ("done", _) => Ok(Answer::Done),
-            ("absent", _) => Ok(Answer::Absent),
-            (_, Some(why)) => Ok(Answer::Refused(why.to_owned())),
-            _ => Err(Error::new(ErrorKind::Internal, "the forge's client said nothing")),
+        let output =
+            program.with_host_roots().run_with(&request, FORGE_DEADLINE, ErrorKind::Config).await?;
+        let output = String::from_utf8_lossy(&output);
+        match (output.trim(), output.trim().strip_prefix("refused: ")) {
+            ("done", _) => Ok(ForgeResult::Done),
+            ("absent", _) => Ok(ForgeResult::Absent),
+            (_, Some(why)) => Ok(ForgeResult::Refused(why.to_owned())),
+            _ => Err(Error::new(ErrorKind::Internal, "the forge's client printed nothing")),
         }
     }
 }
@@ -243,12 +247,11 @@ fn write(dir: &BottleDir, known: &[Registered]) -> Result<()> {
     }
     let json = serde_json::to_vec_pretty(known).context(ErrorKind::Internal, what)?;
     write_private(&path, &json)?;
-    // On the disk before the forge is asked: a key that outlives a power failure must be known to
-    // somebody.
+    // Synced before the forge is asked, so that the key is known after a power failure.
     std::fs::File::open(&path).and_then(|f| f.sync_all()).context(ErrorKind::Io, what)
 }
 
-/// The page of a repository's keys.
+/// The web page of a repository's keys.
 fn page(forge: Forge, host: &str, repo: &str) -> String {
     match forge {
         Forge::GitHub | Forge::Gitea => format!("https://{host}/{repo}/settings/keys"),

@@ -1,5 +1,4 @@
-//! What git-gate is started with: the plan's upstreams, with the host keys that the operator has
-//! pinned.
+//! git-gate's policy and secrets, made from the plan's upstreams and the operator's pinned host keys.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -15,13 +14,12 @@ use crate::manifest::GitSpec;
 use crate::plan::LaunchPlan;
 
 /// Longest known_hosts file, bytes.
-const KNOWN_HOSTS: u64 = 1 << 20;
+const MAX_KNOWN_HOSTS_BYTES: u64 = 1 << 20;
 
 /// The policy of git-gate; `None` when the plan has no repository.
 ///
 /// # Errors
-/// `Config` when an upstream cannot be reached as it is described: its host keys are not pinned,
-/// its key is not there.
+/// `Config` when a file that an upstream needs is missing: pinned host keys, or the ssh key.
 pub(crate) fn policy(plan: &LaunchPlan) -> Result<Option<GatePolicy>> {
     if plan.git.is_empty() {
         return Ok(None);
@@ -36,7 +34,7 @@ pub(crate) fn policy(plan: &LaunchPlan) -> Result<Option<GatePolicy>> {
     }))
 }
 
-/// What is in force with the rules of `plan`, whose upstreams are the same.
+/// The policy in force with the push rules of `plan`, which has the same upstreams.
 #[must_use]
 pub fn with_rules(in_force: &GatePolicy, plan: &LaunchPlan) -> GatePolicy {
     let mut policy = in_force.clone();
@@ -48,8 +46,8 @@ pub fn with_rules(in_force: &GatePolicy, plan: &LaunchPlan) -> GatePolicy {
     policy
 }
 
-/// A policy with its secrets: `tokens` are all that the bundle has, `others` are only looked for in
-/// what is pushed.
+/// A policy with its secrets. `tokens` are all secrets of the bundle. git-gate uses some of them, and
+/// looks for the rest, and for `others`, in what is pushed.
 pub(crate) fn spec<'a>(
     policy: GatePolicy,
     tokens: impl Iterator<Item = (&'a TokenName, &'a Secret)>,
@@ -71,21 +69,21 @@ pub(crate) fn spec<'a>(
     Ok(GateSpec { policy, input: GateInput { tokens: used, secrets } })
 }
 
-/// What git-gate's policy calls the deploy key of the upstream number `i`.
+/// Name of the deploy key of upstream number `i` in git-gate's policy.
 pub(crate) fn key_name(i: usize) -> Result<TokenName> {
     format!("BOTTLE_DEPLOY_KEY_{}", i + 1)
         .parse()
         .context(ErrorKind::Internal, || "a deploy key's name is none".into())
 }
 
-/// What it calls the key that attests pushes to the upstream number `i`.
+/// Name of the key that attests pushes to upstream number `i`.
 fn attest_name(i: usize) -> Result<TokenName> {
     format!("BOTTLE_ATTEST_KEY_{}", i + 1)
         .parse()
         .context(ErrorKind::Internal, || "an attesting key's name is none".into())
 }
 
-/// The keys that attest pushes, read now: a missing one ends the launch.
+/// Reads the keys that attest pushes. A missing one ends the launch.
 pub(crate) fn attest_keys(plan: &LaunchPlan) -> Result<Vec<(TokenName, Secret)>> {
     let keys = plan
         .git
@@ -150,7 +148,7 @@ fn upstream(i: usize, git: &GitSpec) -> Result<GateUpstream> {
     })
 }
 
-/// A file of the operator's.
+/// Reads a small text file of the operator's.
 pub(crate) fn text(path: &Path) -> Result<String, String> {
     let said = |e: std::io::Error| format!("{}: {e}", path.display());
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
@@ -160,9 +158,9 @@ pub(crate) fn text(path: &Path) -> Result<String, String> {
         .open(path)
         .map_err(said)?;
     let mut text = String::new();
-    file.take(KNOWN_HOSTS + 1).read_to_string(&mut text).map_err(said)?;
-    if text.len() as u64 > KNOWN_HOSTS {
-        return Err(format!("{} is larger than {KNOWN_HOSTS} bytes", path.display()));
+    file.take(MAX_KNOWN_HOSTS_BYTES + 1).read_to_string(&mut text).map_err(said)?;
+    if text.len() as u64 > MAX_KNOWN_HOSTS_BYTES {
+        return Err(format!("{} is larger than {MAX_KNOWN_HOSTS_BYTES} bytes", path.display()));
     }
     Ok(text)
 }

@@ -1,6 +1,5 @@
-//! The host's own login as a token. One that has ended, or that the upstream turned down, is
-//! renewed here on the host, and written back to where the vendor's program keeps it: what renews a
-//! login is good once.
+//! The host's own login as a token. A login that has expired, or that the upstream rejects, is renewed
+//! on the host and written back to the vendor's file: a refresh token works only once.
 
 use std::fs::File;
 use std::io::Write;
@@ -18,26 +17,26 @@ use crate::host::lock::lock_within;
 use crate::host::process::Program;
 use crate::provider::TokenSource;
 
-/// For the question; the program itself gives up before.
-const DEADLINE: Duration = Duration::from_secs(30);
-/// For another launch that renews the same login.
-const TURN: Duration = Duration::from_secs(60);
+/// Outer timeout of a renewal; `bottle-bundle renew` times out first.
+const RENEW_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest wait for another launch that renews the same login.
+const LOCK_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The access token of the login `source`, renewed by the program `bundle` where it has ended, or
-/// is the one that was `turned_down`.
+/// The access token of the login `source`. `bundle` is the program that renews it when it has expired
+/// or is the token that the upstream `rejected`.
 ///
 /// # Errors
 /// One line for the operator, with what to do.
 pub(crate) async fn token(
     source: &TokenSource,
     bundle: &Path,
-    turned_down: Option<&Digest>,
+    rejected: Option<&Digest>,
 ) -> Result<Zeroizing<String>, String> {
     let TokenSource::Login { provider, file, url, ca } = source else {
         return Err("not a login".to_owned());
     };
     let is_good = |login: &Login| {
-        !login.has_expired() && turned_down.is_none_or(|old| digest(&login.token) != *old)
+        !login.has_expired() && rejected.is_none_or(|old| digest(&login.token) != *old)
     };
     let login = Login::read(*provider, file)?;
     if is_good(&login) {
@@ -45,8 +44,8 @@ pub(crate) async fn token(
     }
     let file = file.canonicalize().map_err(|e| format!("{}: {e}", file.display()))?;
     let dir = file.parent().unwrap_or(Path::new("/"));
-    let _turn = turn(dir).await?;
-    // Somebody else may have renewed it in the meantime: another launch, or the vendor's program.
+    let _lock = lock(dir).await?;
+    // Another launch or the vendor's program may have renewed it in the meantime.
     let login = Login::read(*provider, &file)?;
     if is_good(&login) {
         return Ok(login.token);
@@ -61,8 +60,8 @@ pub(crate) async fn token(
         return Err(format!("{why}, and nothing in it renews it; run: {run}"));
     };
     let layout = provider.login.as_ref().ok_or("that provider keeps no login")?;
-    // Before the question: what is asked for must not be lost for want of a place.
-    let mut kept = tempfile::Builder::new()
+    // The new file is made before the request, so that the answer cannot be lost for lack of space.
+    let mut new_file = tempfile::Builder::new()
         .prefix(".bottle-login-")
         .tempfile_in(dir)
         .map_err(|e| format!("{}: {e}", dir.display()))?;
@@ -74,12 +73,12 @@ pub(crate) async fn token(
         .args(["--parent", &std::process::id().to_string()]);
     let program = program.with_host_roots();
     let answer = program
-        .run_with(&request, DEADLINE, ErrorKind::Config)
+        .run_with(&request, RENEW_DEADLINE, ErrorKind::Config)
         .await
         .map(Zeroizing::new)
         .map_err(|e| format!("{why}: {e:#}; run: {run}"))?;
     let renewed: Renewed = serde_json::from_slice(&answer)
-        .map_err(|_| format!("{why}: its client said nothing; run: {run}"))?;
+        .map_err(|_| format!("{why}: its client failed nothing; run: {run}"))?;
     let token = match &renewed {
         Renewed::Refused(no) => {
             return Err(format!("{why} and cannot be renewed: {no}; run: {run}"));
@@ -87,18 +86,18 @@ pub(crate) async fn token(
         Renewed::Login { access_token, .. } => Zeroizing::new(access_token.expose().to_owned()),
     };
     let text = login.renewed(&renewed);
-    let written = kept.write_all(text.as_bytes()).and_then(|()| kept.as_file().sync_all());
-    written.and_then(|()| kept.persist(&file).map(drop).map_err(|e| e.error)).map_err(|e| {
+    let written = new_file.write_all(text.as_bytes()).and_then(|()| new_file.as_file().sync_all());
+    written.and_then(|()| new_file.persist(&file).map(drop).map_err(|e| e.error)).map_err(|e| {
         format!(
-            "the login in {} was renewed and cannot be kept ({e}): you are logged out; run: {run}",
+            "the login in {} was renewed and cannot be new_file ({e}): you are logged out; run: {run}",
             file.display()
         )
     })?;
     Ok(token)
 }
 
-/// Waits until nobody else renews a login in `dir`.
-async fn turn(dir: &Path) -> Result<Flock<File>, String> {
-    let said = |e: std::io::Error| format!("{}: {e}", dir.display());
-    lock_within(File::open(dir).map_err(said)?, TURN).await.map_err(said)
+/// Locks `dir` against other renewals of its logins.
+async fn lock(dir: &Path) -> Result<Flock<File>, String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", dir.display());
+    lock_within(File::open(dir).map_err(failed)?, LOCK_DEADLINE).await.map_err(failed)
 }

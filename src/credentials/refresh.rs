@@ -1,4 +1,4 @@
-//! New values for tokens while a bottle runs: when one is old, and when an upstream turned it down.
+//! New values for tokens while a bottle runs: when one is old, and when an upstream rejects it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,18 +12,18 @@ use tokio::time::Instant;
 
 use super::check::hint_for_rejected_token;
 use super::digest::{Digest, digest};
-use super::tokens::{self, How};
+use super::tokens::{self, RefreshContext};
 use crate::error::{Error, Result};
 use crate::host::process::{CommandWriter, ControlPipe, ReportReader};
 use crate::manifest::{Interval, TokenSource, neutral};
 use crate::plan::LaunchPlan;
 
 /// Least time between two attempts to get the same token.
-const PACE: Duration = Duration::from_secs(10);
-/// Reports that wait to be answered, at most; a token needs one at a time.
-const REPORTS: usize = 64;
+const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Most reports that wait for an answer. A token has one at a time.
+const MAX_WAITING_REPORTS: usize = 64;
 
-/// The tokens of `plan` that can have another value later.
+/// The tokens of `plan` that can get a new value while the bottle runs.
 pub(crate) fn refreshable(plan: &LaunchPlan) -> BTreeSet<TokenName> {
     plan.tokens
         .iter()
@@ -43,8 +43,7 @@ impl Drop for Refresher {
 }
 
 impl Refresher {
-    /// Answers the daemon behind `pipe`; `tell` gets lines for the operator, none of which holds a
-    /// value.
+    /// Answers the daemon behind `pipe`. `tell` gets lines for the operator, without token values.
     pub(crate) fn start(
         pipe: ControlPipe,
         (plan, values): (&LaunchPlan, &BTreeMap<TokenName, Secret>),
@@ -56,7 +55,7 @@ impl Refresher {
             .keys()
             .map(|name| (name.clone(), hint_for_rejected_token(plan, name)))
             .collect();
-        Self::paced(pipe, (&plan.tokens, values), hints, bundle, PACE, tell)
+        Self::paced(pipe, (&plan.tokens, values), hints, bundle, MIN_RETRY_INTERVAL, tell)
     }
 
     fn paced(
@@ -82,8 +81,8 @@ impl Refresher {
             .filter(|(_, source)| source.refreshable())
             .map(|(name, source)| (name.clone(), token(name, source)))
             .collect();
-        let (stale, reports) = mpsc::channel(REPORTS);
-        let work = Work {
+        let (stale, reports) = mpsc::channel(MAX_WAITING_REPORTS);
+        let work = RefreshTask {
             all,
             hints,
             pace,
@@ -98,26 +97,26 @@ impl Refresher {
     }
 }
 
-/// A token that can be asked for again.
+/// A token that can be resolved again.
 struct Token {
     source: TokenSource,
-    /// What the daemon has of it.
+    /// Digest of the value that the daemon has.
     value: Option<Digest>,
-    /// When it was last asked for since the launch.
+    /// When it was last resolved since the launch.
     tried: Option<Instant>,
-    /// When it is too old.
+    /// When its value is too old.
     next: Option<Instant>,
-    /// It is being asked for.
+    /// Whether it is being resolved.
     busy: bool,
-    /// Because an upstream turned it down.
+    /// Whether an upstream rejected it, and the daemon waits.
     asked: bool,
-    /// The last attempt failed, and the operator knows.
+    /// Whether the last attempt failed and the operator was told.
     lost: bool,
 }
 
-struct Work {
+struct RefreshTask {
     all: BTreeMap<TokenName, Token>,
-    /// What the operator is told, once, of a token that was turned down and has no other value.
+    /// Lines for the operator about rejected tokens that have no other value; each is printed once.
     hints: BTreeMap<TokenName, String>,
     pace: Duration,
     bundle: PathBuf,
@@ -129,18 +128,18 @@ fn ttl(source: &TokenSource) -> Option<Duration> {
     source.refresh().map(Interval::duration)
 }
 
-/// Reads the daemon's reports to their end.
+/// Reads the daemon's reports until it ends.
 async fn listen(mut reports: ReportReader, stale: mpsc::Sender<TokenName>) {
     while let Some(line) = reports.next().await {
         match serde_json::from_slice(&line) {
             Ok(EgressReport::Stale { token }) => drop(stale.send(token).await),
-            // A later daemon may say more.
+            // A newer daemon may send other reports.
             Err(e) => tracing::debug!("a report that is none: {e}"),
         }
     }
 }
 
-impl Work {
+impl RefreshTask {
     async fn run(mut self, mut reports: mpsc::Receiver<TokenName>, tell: impl Fn(&str)) {
         let mut listening = true;
         loop {
@@ -166,15 +165,15 @@ impl Work {
                 },
             };
             if let Err(e) = told {
-                // The launch sees the daemon's end itself. Until then its standard input stays
-                // open: it is its lifeline.
+                // The launch notices the daemon's end. Until then this keeps the pipe open, as the
+                // daemon ends with its standard input.
                 tracing::debug!("{e:#}");
                 return std::future::pending().await;
             }
         }
     }
 
-    /// The daemon waits for an answer: a new value, or that there is none.
+    /// Answers the daemon, which waits for a new value or to hear that there is none.
     async fn stale(&mut self, name: &TokenName, tell: &impl Fn(&str)) -> Result<()> {
         let now = Instant::now();
         let pace = self.pace;
@@ -205,14 +204,14 @@ impl Work {
         due.into_iter().for_each(|name| self.begin(name, false));
     }
 
-    fn begin(&mut self, name: TokenName, turned_down: bool) {
+    fn begin(&mut self, name: TokenName, rejected: bool) {
         let Some(token) = self.all.get_mut(&name) else { return };
-        (token.busy, token.asked) = (true, turned_down);
+        (token.busy, token.asked) = (true, rejected);
         let (source, old, bundle) =
-            (token.source.clone(), token.value.filter(|_| turned_down), self.bundle.clone());
+            (token.source.clone(), token.value.filter(|_| rejected), self.bundle.clone());
         self.running.spawn(async move {
-            let how = How { bundle: &bundle, turned_down: old.as_ref() };
-            // The agent may have the terminal now: the command must not write into it.
+            let how = RefreshContext { bundle: &bundle, rejected: old.as_ref() };
+            // The agent may have the terminal now, so the command must not write to it.
             let value = tokens::value(&name, &source, how, Stdio::null()).await;
             (name, value)
         });
@@ -247,7 +246,7 @@ impl Work {
     }
 }
 
-/// One line; what it quotes of the manifest cannot drive a terminal.
+/// One line for the operator, safe for a terminal.
 fn failed(e: &Error) -> String {
     format!("bottle: {}; the old value stays in use", neutral(&e.chain()))
 }

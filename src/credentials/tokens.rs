@@ -20,8 +20,8 @@ use crate::plan::LaunchPlan;
 
 /// Longest time that a token's command may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
-/// Longest token, in bytes.
-const LIMIT: usize = 64 * 1024;
+/// Longest token, bytes.
+const MAX_TOKEN_BYTES: usize = 64 * 1024;
 
 /// Reads every token that the plan names.
 pub(crate) async fn resolve(
@@ -30,42 +30,42 @@ pub(crate) async fn resolve(
 ) -> Result<BTreeMap<TokenName, Secret>> {
     let mut values = BTreeMap::new();
     for (name, source) in &plan.tokens {
-        // Before the agent runs, a command's standard error is the operator's: it may say what to
-        // do.
+        // Before the agent runs, a command's standard error goes to the operator.
         values.insert(
             name.clone(),
-            value(name, source, How { bundle, turned_down: None }, Stdio::inherit()).await?,
+            value(name, source, RefreshContext { bundle, rejected: None }, Stdio::inherit())
+                .await?,
         );
     }
     Ok(values)
 }
 
-/// How a login is read.
+/// What resolving a login needs.
 #[derive(Clone, Copy)]
-pub(crate) struct How<'a> {
+pub(crate) struct RefreshContext<'a> {
     /// `bottle-bundle`, which renews it.
     pub bundle: &'a Path,
-    /// The value that an upstream does not take any more.
-    pub turned_down: Option<&'a Digest>,
+    /// The value that an upstream rejected.
+    pub rejected: Option<&'a Digest>,
 }
 
-/// Reads one token. What a command says on standard error goes to `said`.
+/// Reads one token. A command's standard error goes to `stderr`.
 pub(crate) async fn value(
     name: &TokenName,
     source: &TokenSource,
-    how: How<'_>,
-    said: Stdio,
+    how: RefreshContext<'_>,
+    stderr: Stdio,
 ) -> Result<Secret> {
-    value_in(Path::new("."), name, source, how, said).await
+    value_in(Path::new("."), name, source, how, stderr).await
 }
 
-/// The same, a command being run in `dir`.
+/// The same, with `dir` as working directory of a command.
 pub(crate) async fn value_in(
     dir: &Path,
     name: &TokenName,
     source: &TokenSource,
-    how: How<'_>,
-    said: Stdio,
+    how: RefreshContext<'_>,
+    stderr: Stdio,
 ) -> Result<Secret> {
     let value = match source {
         TokenSource::Env(env) => std::env::var(env.to_string()).map_err(|_| {
@@ -74,10 +74,10 @@ pub(crate) async fn value_in(
         })?,
         TokenSource::File { path, .. } => read(path).map_err(|e| missing(name, &e))?,
         TokenSource::Command { argv, .. } => {
-            run(dir, argv, said).await.map_err(|e| missing(name, &e))?
+            run(dir, argv, stderr).await.map_err(|e| missing(name, &e))?
         }
         TokenSource::Login { .. } => {
-            let token = login::token(source, how.bundle, how.turned_down)
+            let token = login::token(source, how.bundle, how.rejected)
                 .await
                 .map_err(|e| missing(name, &e))?;
             token.as_str().to_owned()
@@ -91,14 +91,14 @@ fn missing(name: &TokenName, why: &str) -> Error {
     Error::new(ErrorKind::Config, format!("token {name} cannot be resolved: {why}"))
 }
 
-/// Strips the line end; what could not be a header value is refused here, where the operator can
-/// mend it.
+/// Strips the line end and refuses a value that no header can hold, while the operator can correct
+/// it.
 fn secret(name: &TokenName, mut value: String) -> Result<Secret> {
     let trimmed = Secret::new(value.trim_end_matches(['\n', '\r']).to_owned());
     value.zeroize();
     let text = trimmed.expose();
     if text.is_empty()
-        || text.len() > LIMIT
+        || text.len() > MAX_TOKEN_BYTES
         || !text.bytes().all(|b| (0x21..0x7f).contains(&b) || b == b' ')
     {
         return Err(missing(
@@ -110,29 +110,29 @@ fn secret(name: &TokenName, mut value: String) -> Result<Secret> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let said = |e: std::io::Error| format!("{}: {e}", path.display());
+    let stderr = |e: std::io::Error| format!("{}: {e}", path.display());
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(nix::libc::O_NONBLOCK)
         .open(path)
-        .map_err(said)?;
-    if !file.metadata().map_err(said)?.is_file() {
+        .map_err(stderr)?;
+    if !file.metadata().map_err(stderr)?.is_file() {
         return Err(format!("{} is not a regular file", path.display()));
     }
-    let mut text = Zeroizing::new(String::with_capacity(LIMIT + 1));
-    file.take(LIMIT as u64 + 1).read_to_string(&mut text).map_err(said)?;
-    if text.len() > LIMIT {
-        return Err(format!("{} is larger than {LIMIT} bytes", path.display()));
+    let mut text = Zeroizing::new(String::with_capacity(MAX_TOKEN_BYTES + 1));
+    file.take(MAX_TOKEN_BYTES as u64 + 1).read_to_string(&mut text).map_err(stderr)?;
+    if text.len() > MAX_TOKEN_BYTES {
+        return Err(format!("{} is larger than {MAX_TOKEN_BYTES} bytes", path.display()));
     }
     Ok(std::mem::take(&mut *text))
 }
 
 /// Runs the operator's own command with the operator's environment.
-async fn run(dir: &Path, argv: &[String], said: Stdio) -> Result<String, String> {
+async fn run(dir: &Path, argv: &[String], stderr: Stdio) -> Result<String, String> {
     let (program, args) = argv.split_first().ok_or("its command is empty")?;
     let mut command = tokio::process::Command::new(program);
-    command.args(args).current_dir(dir).stdin(Stdio::null()).stderr(said).kill_on_drop(true);
+    command.args(args).current_dir(dir).stdin(Stdio::null()).stderr(stderr).kill_on_drop(true);
     die_with_parent(&mut command);
     let running = command.output();
     let output = tokio::time::timeout(COMMAND_DEADLINE, running)

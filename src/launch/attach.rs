@@ -13,11 +13,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::stderr::note;
 use crate::host::terminal::{RawMode, follow_size};
 
-/// Exec frames over `stream` until the command has ended and all its output is written.
+/// Exchanges exec frames over `stream` until the command has ended and its output is written.
 ///
 /// Returns the command's exit code: 128 + n when signal n killed it, 127 when there is no such
-/// command, 126 when it cannot be executed. With `tty` the operator's terminal is raw meanwhile,
-/// and should one of `dialogs` be on it at the beginning, that is said at the end.
+/// command, 126 when it cannot be executed. With `tty` the operator's terminal is raw meanwhile; if
+/// the agent's first output has one of `first_run_prompts`, a note about it is printed at the end.
 ///
 /// # Errors
 /// `Engine` when the guest or its channel is lost.
@@ -25,17 +25,20 @@ pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     tty: bool,
     stdin: bool,
-    dialogs: &[&str],
+    first_run_prompts: &[&str],
 ) -> Result<u8> {
     let (controls, receiver) = mpsc::channel(16);
-    let beginning = Arc::new(Mutex::new(Beginning::default()));
-    // After the terminal is the operator's again, however this ends.
-    let _said = Question { beginning: beginning.clone(), dialogs: if tty { dialogs } else { &[] } };
+    let beginning = Arc::new(Mutex::new(FirstOutput::default()));
+    // Dropped after the terminal has been restored.
+    let _warning = PromptWarning {
+        beginning: beginning.clone(),
+        first_run_prompts: if tty { first_run_prompts } else { &[] },
+    };
     let _raw = if tty { Some(RawMode::enter()?) } else { None };
     if tty {
         follow_size(controls.clone())?;
     }
-    let (out, err) = (Watched { to: tokio::io::stdout(), beginning }, tokio::io::stderr());
+    let (out, err) = (WatchedOutput { to: tokio::io::stdout(), beginning }, tokio::io::stderr());
     let ended = if stdin {
         run_exec(stream, tokio::io::stdin(), out, err, receiver).await
     } else {
@@ -61,36 +64,36 @@ pub async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Says, when dropped, which of `dialogs` the agent began with.
-struct Question<'a> {
-    beginning: Arc<Mutex<Beginning>>,
-    dialogs: &'a [&'a str],
+/// Prints, when dropped, which first-run prompt the agent began with.
+struct PromptWarning<'a> {
+    beginning: Arc<Mutex<FirstOutput>>,
+    first_run_prompts: &'a [&'a str],
 }
 
-impl Drop for Question<'_> {
+impl Drop for PromptWarning<'_> {
     fn drop(&mut self) {
         let shown = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(dialog) = self.dialogs.iter().find(|dialog| shown.has(dialog)) {
+        if let Some(prompt) = self.first_run_prompts.iter().find(|prompt| shown.has(prompt)) {
             note(format_args!(
-                "bottle: the agent began with a question ({dialog} …), so its first start is not the one that this bottle knows; \
+                "bottle: the agent began with a question ({prompt} …), so its first start is not the one that this bottle knows; \
                  docs/agents.md names the versions that are tested"
             ));
         }
     }
 }
 
-/// Most letters that are kept of a beginning.
-const BEGINNING: usize = 16 << 10;
+/// Most letters of the first output that are kept.
+const MAX_LETTERS: usize = 16 << 10;
 
-/// The letters and digits that a terminal was sent first: a screen is drawn with moves of the
-/// cursor where a text has spaces.
+/// The letters and digits of the first output. Spaces are left out, because programs draw them by
+/// moving the cursor.
 #[derive(Debug, Default)]
-struct Beginning {
+struct FirstOutput {
     letters: String,
     escape: Escape,
 }
 
-/// Where in a control sequence (ECMA-48) one is.
+/// State of the parser of control sequences (ECMA-48).
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Escape {
     #[default]
@@ -102,10 +105,10 @@ enum Escape {
     String,
 }
 
-impl Beginning {
+impl FirstOutput {
     fn take(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            if self.letters.len() == BEGINNING {
+            if self.letters.len() == MAX_LETTERS {
                 return;
             }
             self.escape = match (self.escape, byte) {
@@ -130,13 +133,13 @@ impl Beginning {
     }
 }
 
-/// An output whose beginning is looked at.
-struct Watched<W> {
+/// An output that keeps its first letters.
+struct WatchedOutput<W> {
     to: W,
-    beginning: Arc<Mutex<Beginning>>,
+    beginning: Arc<Mutex<FirstOutput>>,
 }
 
-impl<W: AsyncWrite + Unpin> AsyncWrite for Watched<W> {
+impl<W: AsyncWrite + Unpin> AsyncWrite for WatchedOutput<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         task: &mut Task<'_>,
@@ -165,7 +168,7 @@ mod tests {
     #[test]
     fn a_question_is_seen_however_it_is_drawn_and_only_at_the_beginning() {
         let shown = |pieces: &[&str]| {
-            let mut beginning = Beginning::default();
+            let mut beginning = FirstOutput::default();
             pieces.iter().for_each(|p| beginning.take(p.as_bytes()));
             beginning.has("Do you trust")
         };
@@ -174,6 +177,6 @@ mod tests {
         for other in ["Do you like", "\x1b]0;Do you trust\x07", "\x1b[Do you\x1b_trust"] {
             assert!(!shown(&[other]), "{other:?}");
         }
-        assert!(!shown(&[&"x".repeat(BEGINNING), "Do you trust"]));
+        assert!(!shown(&[&"x".repeat(MAX_LETTERS), "Do you trust"]));
     }
 }

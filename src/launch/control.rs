@@ -59,7 +59,7 @@ pub enum Request {
     },
     /// Tear the bottle down. The connection closes when nothing is left.
     Stop,
-    /// Decide a proposal. Answered by one header, an [`DecisionOutcome`].
+    /// Decide a proposal. Answered by one header, a [`DecisionOutcome`].
     Decide(Decide),
 }
 
@@ -80,8 +80,7 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Listens from the launch's first moment; what needs a guest waits until `guest` holds
-    /// one.
+    /// Listens from the start of the launch. Requests that need a guest wait until `guest` holds one.
     pub(super) fn listen(
         dir: &BottleDir,
         guest: watch::Receiver<Option<RunningGuest>>,
@@ -108,7 +107,7 @@ impl Control {
 
     async fn answer(&self, mut client: UnixStream) -> Result<()> {
         let what = || "a client's request cannot be read".to_owned();
-        // The directory is private already; this holds even if somebody opens it.
+        // The directory is private already. This check holds even if its mode is changed.
         let uid = client
             .peer_cred()
             .map(|c| c.uid())
@@ -240,8 +239,8 @@ const DECISION_DEADLINE: Duration = Duration::from_secs(15);
 /// Has the orchestrator of a running bottle decide a proposal.
 ///
 /// # Errors
-/// `Usage` when the bottle does not run, `Engine` when it does not answer: the proposal's file says
-/// then what was decided.
+/// `Usage` when the bottle does not run. `Engine` when it does not answer; then the proposal's file
+/// shows what was decided.
 pub async fn decide(dir: &BottleDir, decide: Decide) -> Result<DecisionOutcome> {
     let late = || {
         Error::new(ErrorKind::Engine, "the bottle does not answer; it may have decided")
@@ -265,7 +264,6 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(120);
 pub async fn stop(dir: &BottleDir, deadline: Duration) -> Result<()> {
     let mut stream = connect(dir, &Request::Stop).await?;
     let mut byte = [0];
-    // A forge takes its time.
     let deadline = if dir.deploy_keys().exists() { deadline + REVOKE_DEADLINE } else { deadline };
     let late = || {
         Error::new(

@@ -9,8 +9,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::state::BottleDir;
 
-/// Longest chunk a splice holds in each direction, in bytes.
-const BUFFER: usize = 16 * 1024;
+/// Buffer of a splice in each direction, bytes.
+const BUFFER_BYTES: usize = 16 * 1024;
 
 /// The running splices of a bottle.
 pub(super) struct Splices {
@@ -48,13 +48,17 @@ async fn serve(mut incoming: Incoming<GuestOpen>, dir: BottleDir, shut: Arc<Noti
 }
 
 async fn splice(name: EndpointName, mut stream: ChannelStream, dir: BottleDir) {
-    // A daemon that is not there means a stream that ends at once: the guest sees a closed
-    // connection.
+    // Without the daemon the stream ends at once, which the guest sees as a closed connection.
     let Ok(mut daemon) = UnixStream::connect(dir.daemon_socket(name.as_str())).await else {
         return;
     };
-    if let Err(e) =
-        tokio::io::copy_bidirectional_with_sizes(&mut stream, &mut daemon, BUFFER, BUFFER).await
+    if let Err(e) = tokio::io::copy_bidirectional_with_sizes(
+        &mut stream,
+        &mut daemon,
+        BUFFER_BYTES,
+        BUFFER_BYTES,
+    )
+    .await
     {
         tracing::debug!("{name}: {e}");
     }

@@ -1,5 +1,4 @@
-//! What the operator sees while a bottle comes up: one moving line on a terminal, plain lines
-//! elsewhere.
+//! Progress of a launch for the operator: one changing line on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -37,7 +36,7 @@ impl Progress {
         }
     }
 
-    /// Clears the moving line: what follows is the agent's.
+    /// Clears the changing line, because the agent's output follows.
     pub(super) fn done(&self, what: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -14,7 +14,7 @@ use crate::provision;
 
 /// A host that no policy can name: RFC 6761 keeps `.invalid` from ever existing.
 pub(super) const DENIED_HOST: &str = "denied.bottle.invalid";
-/// What every report must hold, besides one `endpoint-NAME` an endpoint.
+/// Checks that every report must have, besides one `endpoint-NAME` for each endpoint.
 const CHECKS: [&str; 10] = [
     "network-devices",
     "hardware",
@@ -83,7 +83,7 @@ pub(super) async fn run(
     canary: &Canary,
     secrets: &[&Secret],
 ) -> Result<usize> {
-    // Before anything is sent: what is in the guest has leaked already.
+    // Checked before anything is sent: what is in the guest has leaked already.
     let leaking = leaks(env, secrets);
     if !leaking.is_empty() {
         return Err(refusal(&leaking));
@@ -143,7 +143,7 @@ fn refusal(failed: &[String]) -> Error {
     .hint("report this: it is a bug in bot-bottle or in the engine")
 }
 
-/// What a whole report would have and this one has not.
+/// Checks and variables that are missing from the report.
 fn missing(report: &Report, plan: &LaunchPlan, env: &BTreeMap<String, String>) -> Vec<String> {
     let endpoints = plan.endpoints.iter().map(|e| format!("endpoint-{}", e.daemon.as_str()));
     let wanted = CHECKS.iter().map(|&name| name.to_owned()).chain(endpoints);
@@ -166,7 +166,7 @@ fn leaks(environment: &BTreeMap<String, String>, secrets: &[&Secret]) -> Vec<Str
         .collect()
 }
 
-/// The environment that the agent will see; what the self-test compares with the secrets.
+/// The environment that the agent will see, which the self-test searches for secrets.
 #[must_use]
 pub(super) fn agent_environment(plan: &LaunchPlan) -> BTreeMap<String, String> {
     let term = std::env::var("TERM").ok().filter(|t| {

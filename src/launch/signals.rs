@@ -23,7 +23,7 @@ impl Signals {
         ]))
     }
 
-    /// The number of the next one.
+    /// The number of the next signal.
     pub(super) async fn next(&mut self) -> i32 {
         let waits = self.0.iter_mut().map(|(number, stream)| {
             Box::pin(async move {

@@ -4,7 +4,8 @@ use super::files::{Files, inside};
 use super::walk::{Source, Tab, Val};
 use super::{Agent, Location, Provider, Skill, Slug, quote};
 
-const MOST_SKILLS: usize = 128;
+/// Most skills of an agent.
+const MAX_SKILLS: usize = 128;
 
 /// An agent, and where its bottle is named.
 pub(super) struct Parsed {
@@ -70,8 +71,8 @@ fn prompt_file(v: &Val<'_>, files: &dyn Files) -> Option<String> {
 }
 
 fn skills(v: &Val<'_>, files: &dyn Files) -> Option<Vec<Skill>> {
-    let names = v.parsed_list::<Slug>(MOST_SKILLS)?;
-    let elements = v.list(MOST_SKILLS)?;
+    let names = v.parsed_list::<Slug>(MAX_SKILLS)?;
+    let elements = v.list(MAX_SKILLS)?;
     let found = names.into_iter().zip(elements).map(|(name, element)| match files.skill(&name) {
         Ok(dir) => Some(Skill { name, dir }),
         Err(why) => element.none(

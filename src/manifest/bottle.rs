@@ -13,7 +13,8 @@ use super::{
 
 use crate::provider::Auth;
 
-const MOST_ENV: usize = 256;
+/// Most guest variables of a bottle.
+const MAX_ENV: usize = 256;
 const MIN_MEMORY: ByteSize = ByteSize::mib(256);
 const MAX_MEMORY: ByteSize = ByteSize::mib(1 << 20);
 const MIN_DISK: ByteSize = ByteSize::mib(64);
@@ -91,7 +92,7 @@ fn supervise(v: &Val<'_>) -> Option<Option<Supervise>> {
 
 fn env(t: &Tab<'_>) -> BTreeMap<EnvName, EnvEntry> {
     let mut out = BTreeMap::new();
-    for (key, key_at, v) in t.entries(MOST_ENV) {
+    for (key, key_at, v) in t.entries(MAX_ENV) {
         let name = match key.parse::<EnvName>() {
             Ok(name) if name.is_reserved() => {
                 let hint = "the launch sets it in every guest".to_owned();

@@ -37,7 +37,7 @@ pub(super) struct Draft {
     inject: Option<(Place, Scheme, TokenSource, Val2)>,
 }
 
-/// Where to report a fault of a token, kept after the document's borrow ends.
+/// Where to report a fault of a token after the document's borrow has ended.
 type Val2 = (Location, String);
 
 impl Draft {
@@ -113,8 +113,7 @@ fn clashes(list: &Val<'_>, drafts: &[Draft]) {
     }
 }
 
-/// Reports a route that wants a tunnel left alone which another route wants opened: it is one or
-/// the other.
+/// Reports two routes for the same host where one is passthrough and the other is not.
 fn mixed_tunnels(list: &Val<'_>, drafts: &[Draft]) {
     let mut seen: HashMap<(&str, u16), &Draft> = HashMap::new();
     for d in drafts {
@@ -176,14 +175,14 @@ fn draft(t: &Tab<'_>, files: &dyn Files) -> Option<Draft> {
         ..Route::to(name?, host?)
     };
     if let Some(v) = passthrough_key.filter(|_| route.passthrough) {
-        // Injection has no token name yet, and an explicit default of scan is a wish too.
+        // Injection has no token name yet, and an explicit default of scan counts as set.
         let also = [("inject", inject_key.is_some()), ("scan", scan_key.is_some())];
         not_with_passthrough(&v, &route, &also)?;
     }
     Some(Draft { at: t.at.clone(), path: t.path.clone(), route, inject: inject? })
 }
 
-/// What is asked of requests that nobody sees is a fault, named by its keys.
+/// Reports keys that need to see requests, on a passthrough route.
 fn not_with_passthrough(v: &Val<'_>, route: &Route, also: &[(&'static str, bool)]) -> Option<()> {
     let mut keys: Vec<&str> = route
         .passthrough_conflicts()

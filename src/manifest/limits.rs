@@ -1,4 +1,4 @@
-//! What a route looks for in what it carries, and how much it carries.
+//! A route's scan settings and its limits.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub(super) fn scan(v: &Val<'_>) -> Option<Scan> {
     Some(Scan { limit: most?, rules: rules?, responses: responses? })
 }
 
-/// Blocking is the most that any rule does, so it limits nothing.
+/// Blocking is the strongest action, so it limits nothing.
 fn limit(action: Action) -> Option<Action> {
     (action != Action::Block).then_some(action)
 }
@@ -82,8 +82,8 @@ pub(super) fn budget(v: &Val<'_>) -> Option<Budget> {
     Some(Budget { up: up?, down: down?, ..Budget::default() })
 }
 
-/// An amount that lets something through: a request's target counts too, so a budget of nothing
-/// would be no route.
+/// An amount above zero. A request's target counts too, so a budget of zero would let nothing
+/// through.
 fn some(v: &Val<'_>) -> Option<u64> {
     match v.amount()?.get() {
         0 => v.none(

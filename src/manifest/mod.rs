@@ -33,8 +33,8 @@ pub(crate) use crate::values::{nearest, quote};
 use toml_edit::Document;
 use walk::{Faults, Source, Tab};
 
-/// Most agents, and most bottles.
-const MOST_NAMES: usize = 256;
+/// Most agents of a manifest, and most bottles.
+const MAX_NAMES: usize = 256;
 
 /// Parses the bytes of `file` (a name for messages) and the agent files that `files` lists, over
 /// the built-ins.
@@ -138,7 +138,7 @@ fn agent_files(file: &Path, files: &dyn Files, faults: &Faults) -> Vec<(Slug, ag
 /// The sub-tables of a table whose keys are names.
 fn named<'a>(t: &Tab<'a>) -> Vec<(Slug, Tab<'a>)> {
     let mut out = Vec::new();
-    for (key, key_at, value) in t.entries(MOST_NAMES) {
+    for (key, key_at, value) in t.entries(MAX_NAMES) {
         let table = value.table();
         match key.parse::<Slug>() {
             Ok(name) => out.extend(table.map(|t| (name, t))),

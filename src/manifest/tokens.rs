@@ -8,7 +8,7 @@ use super::files::{Files, host_path};
 use super::walk::Val;
 use super::{EnvName, Interval, TokenSource};
 
-/// How often a token may be made anew, at most and at least.
+/// Shortest and longest interval of `refresh`.
 const REFRESH: (Interval, Interval) = (Interval::seconds(10), Interval::seconds(7 * 24 * 3600));
 
 /// Reads `{ env = "…" }`, `{ file = "…", refresh = "…" }` or `{ command = […], refresh = "…" }`.
@@ -65,7 +65,7 @@ fn interval(v: &Val<'_>) -> Option<Interval> {
 pub(super) struct TokenNames(BTreeMap<TokenName, TokenSource>);
 
 impl TokenNames {
-    /// Takes the names of all variables first, so that no made-up name can be one of them.
+    /// Reserves the names of all variables, so that no generated name equals one.
     pub fn reserve<'s>(&mut self, sources: impl IntoIterator<Item = &'s TokenSource>) {
         for source in sources {
             if let TokenSource::Env(env) = source {

@@ -15,10 +15,10 @@ use toml_edit::{ArrayOfTables, Item, TableLike, Value};
 
 use super::{ByteSize, Location, ManifestError, nearest, quote};
 
-/// Faults beyond this many are only counted.
-const MOST_ERRORS: usize = 100;
-/// Columns beyond this many bytes into a line are counted in bytes.
-const LONG_LINE: usize = 10_000;
+/// Most faults that are reported; later ones are counted.
+const MAX_FAULTS: usize = 100;
+/// Columns after this many bytes of a line are counted in bytes.
+const MAX_COUNTED_BYTES: usize = 10_000;
 
 /// The faults found so far, of all files.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Faults {
 impl Faults {
     pub fn push(&self, at: &Location, key: &str, message: impl Into<String>, hint: Option<String>) {
         let mut list = self.list.borrow_mut();
-        if list.len() < MOST_ERRORS {
+        if list.len() < MAX_FAULTS {
             list.push(ManifestError::new(at, key, message, hint));
         } else {
             self.more.set(self.more.get() + 1);
@@ -81,7 +81,7 @@ impl<'a> Source<'a> {
         }
         let line = self.lines.partition_point(|start| *start <= offset).saturating_sub(1);
         let start = self.lines.get(line).copied().unwrap_or(0);
-        let column = if offset - start > LONG_LINE {
+        let column = if offset - start > MAX_COUNTED_BYTES {
             offset - start
         } else {
             self.text[start..offset].chars().count()

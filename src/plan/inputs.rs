@@ -32,11 +32,11 @@ pub struct Options {
     pub command: Vec<String>,
     /// `--env K=V`: answers to questions, replacements, and further guest variables.
     pub env: BTreeMap<EnvName, String>,
-    /// The agent keeps its own permission questions.
+    /// Keep the agent's own permission prompts.
     pub ask: bool,
     /// Use the host's own login.
     pub login: bool,
-    /// The agent goes on with its previous conversation.
+    /// Resume the agent's previous conversation.
     pub resume: bool,
 }
 

@@ -1,5 +1,5 @@
-//! A running bottle's manifest, planned again: its routes and what may be pushed can change while
-//! it runs, and nothing else.
+//! A new plan from a running bottle's changed manifest. Only routes and push rules can change while
+//! the bottle runs.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,8 @@ use super::types::LaunchPlan;
 use crate::manifest::{EnvPart, EnvValue, Manifest, TokenSource};
 use crate::provider::LoginFacts;
 
-/// Plans the launch that `running` was made for once more, out of `manifest` as it is now. What the
-/// operator said at launch and what the host gave then stays as it was: only the manifest is asked
-/// again.
+/// Plans the launch of `running` again with the current `manifest`. Command line options and facts of
+/// the host stay those of the launch.
 ///
 /// # Errors
 /// As [`plan`].
@@ -31,7 +30,7 @@ pub fn replan(
     let mut answers: BTreeMap<_, _> =
         running.given.env.iter().map(|name| (name.clone(), String::new())).collect();
     if let Some((agent, bottle)) = bottle {
-        // An image of another name is a change to be told, not a missing image.
+        // An image with another name is reported as a change, not as missing.
         let wanted = bottle.image.as_ref().map(|(name, _)| name.clone());
         let wanted = wanted.or_else(|| agent.provider.image.parse().ok());
         images.extend(wanted.map(|name| (name, running.image.facts.clone())));
@@ -43,7 +42,7 @@ pub fn replan(
         }
     }
     let command = if running.given.command { running.command.clone() } else { Vec::new() };
-    // The login that the launch found, as it was then.
+    // The login that the launch found.
     let login_of = |source: &TokenSource| match source {
         TokenSource::Login { provider, file, .. } => {
             let settings = running.settings.as_ref()?;
@@ -81,8 +80,8 @@ pub fn replan(
     Ok(new)
 }
 
-/// What besides routes and rules of git-gate is not as `running` (as it is remembered: redacted)
-/// was launched with; empty when those of `new` can take the place of its own.
+/// Differences between `running` (the redacted plan on disk) and `new` that need a restart: all but
+/// routes and git-gate's rules. Empty: `new` can be reloaded.
 #[must_use]
 pub fn not_reloadable(running: &LaunchPlan, new: &LaunchPlan) -> Vec<String> {
     let mut now = new.redacted();
@@ -96,7 +95,7 @@ pub fn not_reloadable(running: &LaunchPlan, new: &LaunchPlan) -> Vec<String> {
     }
     now.policy = then.policy.clone();
     now.policy_digest.clone_from(&then.policy_digest);
-    // The daemon holds the tokens of the launch. It can go without one of them, but get no other.
+    // The daemon has the tokens of the launch: a reload can use fewer of them, but no others.
     let missing: Vec<_> = then
         .tokens
         .iter()

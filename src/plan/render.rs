@@ -17,7 +17,7 @@ struct Line {
     cells: Vec<String>,
 }
 
-/// The plan for a person: aligned sections, nothing in it that could drive a terminal.
+/// The plan for a person: aligned sections, safe for a terminal.
 #[must_use]
 pub fn render(plan: &LaunchPlan) -> String {
     let lines = lines(plan);
@@ -303,12 +303,12 @@ fn token(source: &TokenSource) -> String {
     }
 }
 
-/// How often a value is asked for again.
+/// How often a token's value is read again.
 fn again(source: &TokenSource) -> String {
     source.refresh().map(|interval| format!(", again every {interval}")).unwrap_or_default()
 }
 
-/// What is looked for in a route's requests, as far as it differs from the usual.
+/// A route's scan settings, as far as they differ from the defaults.
 fn scan(scan: &Scan, notes: &mut Vec<String>) {
     match scan.limit {
         Some(Action::Off) => notes.push("SCAN OFF".to_owned()),
@@ -330,7 +330,7 @@ fn scan(scan: &Scan, notes: &mut Vec<String>) {
     }
 }
 
-/// How much a route carries.
+/// A route's limits and budget.
 fn limits(r: &Route, notes: &mut Vec<String>) {
     let amount = |bytes| ByteSize::bytes(bytes);
     notes.extend(r.max_body.map(|n| format!("≤ {} a body", amount(n))));
@@ -344,14 +344,14 @@ fn limits(r: &Route, notes: &mut Vec<String>) {
     notes.extend(r.budget.requests.map(|n| format!("{n} request(s)")));
 }
 
-/// A command's word as a shell would want it, hidden when it looks like a secret.
+/// A word of a command, quoted for a shell, or hidden when it looks like a secret.
 fn word(w: &str) -> String {
     let plain = !w.is_empty() && w.chars().all(|c| c.is_alphanumeric() || "-_./:=@,+%".contains(c));
     let shown = hide(w);
     if plain || shown != w { shown } else { format!("'{}'", w.replace('\'', "'\\''")) }
 }
 
-/// `value`, or what it looks like when it looks like a secret.
+/// `value`, or a word for its kind when it looks like a secret.
 pub(super) fn hide(value: &str) -> String {
     match looks_secret(value) {
         Some(what) => {

@@ -23,7 +23,7 @@ const NAMED_PREFIXES: &[(&str, usize, &str)] = &[
     ("AIza", 30, "a Google API key"),
 ];
 
-/// What `value` looks like, if it looks like a secret.
+/// The kind of secret that `value` looks like.
 #[must_use]
 pub fn looks_secret(value: &str) -> Option<&'static str> {
     if value.contains("-----BEGIN") && value.contains("PRIVATE KEY") {

@@ -1,4 +1,4 @@
-//! What the operator should know before saying yes.
+//! Warnings that the operator sees before agreeing to a plan.
 
 use bottle_policy::{Action, PathPattern, Policy, Route};
 
@@ -6,9 +6,8 @@ use super::secrets::looks_secret;
 use super::types::LaunchPlan;
 use crate::manifest::{EgressChain, TokenSource, neutral};
 
-/// Comparisons of path patterns after which overlaps are no longer looked for (a policy that large
-/// has none to read anyway).
-const BUDGET: usize = 2_000_000;
+/// Most comparisons of path patterns when looking for overlaps; beyond that none are reported.
+const MAX_COMPARISONS: usize = 2_000_000;
 
 /// A warning when a guest variable's value looks like a secret.
 pub(super) fn readable_secret(name: &str, value: &str) -> Option<String> {
@@ -64,7 +63,7 @@ pub(super) fn warnings(plan: &LaunchPlan, env_is_set: &dyn Fn(&str) -> bool) -> 
 }
 
 fn routes(policy: &Policy, out: &mut Vec<String>) {
-    let mut budget = BUDGET;
+    let mut budget = MAX_COMPARISONS;
     for (i, r) in policy.routes.iter().enumerate() {
         let name = neutral(&r.name);
         if let Some(inject) = &r.inject {
@@ -112,13 +111,12 @@ fn routes(policy: &Policy, out: &mut Vec<String>) {
     }
 }
 
-/// Whether each request that `b` matches is matched by `a` too.
+/// Whether `a` matches every request that `b` matches.
 fn covers(a: &Route, b: &Route, budget: &mut usize) -> bool {
     if a.port != b.port || !covers_host(a, b) {
         return false;
     }
-    // The first route that names a host decides whether its tunnels are opened, whatever its paths
-    // are.
+    // The first route for a host decides whether its tunnels are intercepted, whatever its paths.
     if a.passthrough != b.passthrough {
         return true;
     }
@@ -143,8 +141,8 @@ fn covers_host(a: &Route, b: &Route) -> bool {
     if b.apex && !b.host.as_str().strip_prefix("*.").is_some_and(|apex| a.names(apex, a.port)) {
         return false;
     }
-    // A pattern is above another when it matches a name made from it; `*.x` itself stands for some
-    // label below x.
+    // A pattern covers another when it matches a name made from that; `*.x` stands for some label
+    // below x.
     a.host == b.host
         || a.names(below, a.port)
         || (above.starts_with("*.")
@@ -153,8 +151,8 @@ fn covers_host(a: &Route, b: &Route) -> bool {
 }
 
 fn covers_path(a: &PathPattern, b: &PathPattern) -> bool {
-    // A star of `b` can only be met by a star of `a`, so matching the pattern's own text is enough,
-    // but for `**`, which stands for no segment too.
+    // Only a star of `a` matches a star of `b`, so it is enough to match the pattern's own text.
+    // The exception is `**`, which also stands for no segment.
     let text = b.as_str().trim_end_matches('*');
     a == b || (a.as_str().ends_with('*') && !text.contains("**") && a.matches(text))
 }

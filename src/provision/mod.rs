@@ -13,10 +13,10 @@ use crate::plan::{Daemon, Identity, LaunchPlan, PROMPT};
 use crate::provider::{GuestFile, SettingsInputs};
 use crate::state::now_ms;
 
-/// What a launch tells the guest's init before anything runs.
+/// The configuration that the guest's init gets before anything runs.
 ///
 /// # Errors
-/// `Config` when an upstream's URL is none.
+/// `Config` when an upstream's URL is not valid.
 fn configuration(plan: &LaunchPlan, ca_certificate: &str) -> Result<GuestConfig> {
     let image = &plan.image.facts.guest;
     Ok(GuestConfig {
@@ -53,7 +53,7 @@ pub async fn configure(
         .context(ErrorKind::Guest, || "the guest could not be set up".into())
 }
 
-/// Puts into the agent's home what is the operator's: the prompt, settings and skills.
+/// Puts the operator's prompt, settings and skills into the agent's home.
 ///
 /// # Errors
 /// `Engine` when the guest refuses (a full disk, for one).
@@ -69,7 +69,7 @@ pub async fn provision(
     }
     let identity = plan.identity.as_ref().map(gitconfig);
     home.extend(identity.iter().map(|text| (".gitconfig", text.as_bytes(), 0o644)));
-    // A resumed agent keeps what it wrote into them.
+    // A resumed agent keeps its own changes of them.
     let settings = if extras.resumed { Vec::new() } else { settings_files(plan) };
     home.extend(settings.iter().map(|f| (f.path.as_str(), f.content.as_bytes(), 0o600)));
     if !home.is_empty() {
@@ -106,16 +106,16 @@ fn settings_files(plan: &LaunchPlan) -> Vec<GuestFile> {
     })
 }
 
-/// What a launch gives besides its plan.
+/// What provisioning needs besides the plan.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Extras<'a> {
     /// The tar of [`skills::pack`].
     pub skills: Option<&'a [u8]>,
-    /// The disk is that of an earlier launch.
+    /// Whether the disk is that of an earlier launch.
     pub resumed: bool,
 }
 
-/// Who the agent's commits are by.
+/// The git configuration with the author of the agent's commits.
 fn gitconfig(identity: &Identity) -> String {
     let value = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     format!(
@@ -125,7 +125,7 @@ fn gitconfig(identity: &Identity) -> String {
     )
 }
 
-/// Leads every spelling of an upstream's URL to git-gate.
+/// The git configuration that redirects every spelling of an upstream's URL to git-gate.
 fn git_settings(plan: &LaunchPlan) -> Result<String> {
     let port = Daemon::GitGate.port();
     let mut settings = String::new();

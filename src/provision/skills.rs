@@ -7,10 +7,12 @@ use std::path::Path;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::plan::LaunchPlan;
 
-/// Most files and bytes of all skills of a bottle.
-const MOST: (usize, u64) = (10_000, 64 << 20);
-/// Deepest directory.
-const DEEPEST: usize = 32;
+/// Most files of all skills of a bottle.
+const MAX_FILES: usize = 10_000;
+/// Most bytes of all skills of a bottle.
+const MAX_BYTES: u64 = 64 << 20;
+/// Deepest nesting of directories.
+const MAX_DEPTH: usize = 32;
 
 /// The tar of the plan's skills, relative to the agent's home; `None`: there are none.
 ///
@@ -58,7 +60,7 @@ impl Packed {
         }
         let meta = fs::metadata(&real).context(ErrorKind::Config, what)?;
         if meta.is_dir() {
-            if depth > DEEPEST {
+            if depth > MAX_DEPTH {
                 return Err(Error::new(
                     ErrorKind::Config,
                     format!(
@@ -81,10 +83,10 @@ impl Packed {
         }
         self.files += 1;
         self.bytes += meta.len();
-        if self.files > MOST.0 || self.bytes > MOST.1 {
+        if self.files > MAX_FILES || self.bytes > MAX_BYTES {
             return Err(Error::new(
                 ErrorKind::Config,
-                format!("more than {} files or {} MiB", MOST.0, MOST.1 >> 20),
+                format!("more than {} files or {} MiB", MAX_FILES, MAX_BYTES >> 20),
             ));
         }
         let content = fs::read(&real).context(ErrorKind::Config, what)?;

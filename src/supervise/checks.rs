@@ -1,49 +1,49 @@
 //! The checks of the broker, and the places where tests make it die.
 
-/// What protects from a policy that nobody wanted, by an agent or a hasty operator.
+/// Checks against a policy that nobody wanted, asked for by an agent or approved in haste.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
-    /// What is wide needs its name typed.
+    /// A wide proposal needs its name typed.
     Typed,
     /// An edit can only narrow.
     Narrow,
     /// The change is made to the policy that was shown.
     Shown,
-    /// What is decided stays decided.
+    /// A decision is final.
     Decided,
-    /// What is over stays over.
+    /// An expired proposal cannot be approved.
     Expired,
-    /// `MAX_PENDING`.
+    /// At most `MAX_PENDING` proposals wait.
     Pending,
-    /// `MAX_NEW_PER_PERIOD`.
+    /// At most `MAX_NEW_PER_PERIOD` proposals are made in a period.
     Rate,
-    /// The same ask again is the same proposal.
+    /// Asking again for the same returns the pending proposal.
     Same,
-    /// Another ask about the same takes the place of the one before.
+    /// A proposal about the same host replaces the pending one.
     Replaced,
-    /// `STAYS_DENIED`.
+    /// What was denied cannot be asked for again during `STAYS_DENIED`.
     Denied,
-    /// What is allowed already is not asked.
+    /// What the policy allows is not proposed.
     Allowed,
-    /// Beside a route that is passthrough there is none.
+    /// No route can be added for a host with a passthrough route.
     Passthrough,
     /// Choices of a question cannot be confused.
     Choices,
-    /// Only what this bottle has can be changed.
+    /// Only upstreams of this bottle can be changed.
     Known,
-    /// Only this bottle's own documents are its queue.
+    /// Only this bottle's own documents are read into its queue.
     Own,
 }
 
-/// Between the steps of a decision, where a process can die.
+/// Places between the steps of a decision where tests make the process die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// It is in the audit log, and not in the queue.
+    /// In the audit log, not yet in the queue.
     Recorded,
-    /// It is in the queue, and not in force.
+    /// In the queue, not yet in force.
     Decided,
-    /// It is in force, and not in the manifest.
+    /// In force, not yet in the manifest.
     InForce,
-    /// It is all there, and the queue does not say so.
+    /// All done, not yet recorded in the queue.
     Done,
 }

@@ -33,13 +33,13 @@ pub struct Proposal {
     pub policy: String,
     /// What it would change in that policy.
     pub diff: Vec<String>,
-    /// What makes it wide.
+    /// Risks that make it wide.
     pub risks: Vec<Risk>,
     /// Its state.
     pub state: ProposalState,
     /// When it was made, ms since the epoch.
     pub made_ms: u64,
-    /// When nobody can approve it any more.
+    /// When it expires, ms since the epoch.
     pub expires_ms: u64,
     /// What was decided; none while it is pending.
     pub decision: Option<Decision>,
@@ -63,17 +63,17 @@ pub struct Decision {
     pub effect: Effect,
 }
 
-/// How long an approved route is there.
+/// How long an approval holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Scope {
     /// Until the bottle ends.
     Launch,
-    /// So many seconds.
+    /// For so many seconds.
     For(u64),
     /// For one request.
     Once,
-    /// Until the bottle ends, and in its manifest for those to come.
+    /// Until the bottle ends, and in the manifest for later launches.
     Save,
 }
 
@@ -92,12 +92,12 @@ impl std::fmt::Display for Scope {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Effect {
-    /// It changes nothing by itself.
+    /// None: a denial, or an answer.
     Nothing,
     /// Decided, and not confirmed by the daemon yet. It stays so after a crash, when the bottle is
     /// gone.
     Applying,
-    /// In force since the policy of this digest.
+    /// In force, since the policy with this digest.
     InForce(String),
     /// It was in force, and its time is over.
     #[serde(rename = "over")]
@@ -108,13 +108,13 @@ pub enum Effect {
     Failed(String),
 }
 
-/// What a command asks the orchestrator to decide.
+/// A decision that a command sends to the orchestrator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decide {
     /// The proposal.
     pub id: u32,
-    /// The program that asks: `cli`, `dashboard`, `web`.
+    /// The program that sends it: `cli`, `dashboard`, `web`.
     pub via: String,
     /// The decision.
     pub verdict: Verdict,
@@ -124,41 +124,41 @@ pub struct Decide {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Verdict {
-    /// Yes.
+    /// Approves it.
     Approve {
         /// Digest of the policy that the operator was shown the change against.
         against: String,
         /// For how long.
         scope: Scope,
-        /// Less than was asked; none: as asked.
+        /// A narrower route; none: as asked.
         route: Option<RouteAsk>,
-        /// What a wide proposal needs: its host, typed.
+        /// The host, typed, which a wide proposal needs.
         typed: Option<String>,
         /// The answer to a question.
         answer: Option<String>,
     },
-    /// No.
+    /// Denies it.
     Deny {
         /// Why, for the agent.
         reason: Option<String>,
     },
 }
 
-/// What the orchestrator says to a [`Decide`].
+/// The orchestrator's answer to a [`Decide`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum DecisionOutcome {
     /// Decided.
     Done {
-        /// What holds now.
+        /// What was done, for the operator.
         text: String,
     },
-    /// The policy is another than the one that the operator was shown: look again.
+    /// The policy has changed since the operator was shown the proposal.
     Outdated {
-        /// The digest of now.
+        /// The digest of the current policy.
         digest: String,
     },
-    /// Not decided by this.
+    /// Nothing was decided.
     Refused {
         /// Why.
         why: String,
@@ -203,7 +203,7 @@ impl Proposal {
         self.state == ProposalState::Pending && now_ms < self.expires_ms
     }
 
-    /// What its agent is told.
+    /// Its state, as the agent is told.
     #[must_use]
     pub fn status(&self) -> ProposalStatus {
         ProposalStatus { id: self.id, state: self.state, text: self.told() }

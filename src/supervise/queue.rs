@@ -1,5 +1,5 @@
-//! The queue's files. One writer, the orchestrator; each file is replaced as a whole, so that
-//! whoever dies leaves the old or the new one.
+//! The queue's files. Only the orchestrator writes them. Each file is replaced as a whole, so that a
+//! crash leaves the old or the new one.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::error::{Context, ErrorKind, Result};
 use crate::host::fs::write_private;
 use crate::state::BottleDir;
 
-/// Proposals that are kept; older ones are forgotten when a launch begins.
+/// Most proposals that are kept. Older ones are removed when a launch begins.
 const MAX_KEPT: usize = 500;
 
 /// The proposals of one bottle.
@@ -34,11 +34,11 @@ pub enum Interrupted {
 }
 
 impl Queue {
-    /// Reads the proposals of `dir`. Of a bottle that is not `alive` nothing is open or in force
-    /// any more.
+    /// Reads the proposals of `dir`. When the bottle is not `alive`, none is open or in force any
+    /// more.
     ///
     /// # Errors
-    /// `Config` when the directory cannot be read. A file that is no proposal is passed over.
+    /// `Config` when the directory cannot be read. A file that is not a proposal is skipped.
     pub fn read(dir: &BottleDir, alive: bool) -> Result<Self> {
         let mut queue = Self::read_all(dir, true)?;
         let left = if alive { Vec::new() } else { queue.interrupted() };
@@ -61,7 +61,7 @@ impl Queue {
         Ok(queue)
     }
 
-    /// The documents as they are. `own`: only those that are this bottle's, under their own number.
+    /// The documents as they are. With `own`, only those of this bottle under their own number.
     pub(crate) fn read_all(dir: &BottleDir, own: bool) -> Result<Self> {
         let path: PathBuf = dir.proposals().into();
         let entries = match std::fs::read_dir(&path) {
@@ -123,13 +123,13 @@ impl Queue {
         self.all.get(&id)
     }
 
-    /// Those that nobody has decided, oldest first.
+    /// The undecided ones, oldest first.
     #[must_use]
     pub fn pending(&self) -> Vec<Proposal> {
         self.all.values().filter(|p| p.state == ProposalState::Pending).cloned().collect()
     }
 
-    /// `policy` with what was granted to git in this launch and holds still.
+    /// `policy` with the git rules that were granted in this launch and still hold.
     #[must_use]
     pub fn with_git_grants(&self, policy: GatePolicy) -> GatePolicy {
         let held = self.all.values().filter(|p| {
@@ -138,7 +138,7 @@ impl Queue {
         held.fold(policy, |policy, p| with_git(&policy, &p.ask).unwrap_or(policy))
     }
 
-    /// The number of the next one. A file that is no proposal has a number too.
+    /// The number of the next proposal. Files that are not proposals count as well.
     #[must_use]
     pub fn next_id(&self) -> u32 {
         let names = std::fs::read_dir(&self.dir)
@@ -151,7 +151,7 @@ impl Queue {
         highest.max(self.all.keys().next_back().copied().unwrap_or(0)).saturating_add(1)
     }
 
-    /// Writes `proposal`, on disk first.
+    /// Stores `proposal`, on disk before in memory.
     ///
     /// # Errors
     /// `Config` when it cannot be written; then nothing has changed.

@@ -1,5 +1,5 @@
-//! Proposals for people. The change is made here out of the typed ask and the policy in force:
-//! nothing that an agent wrote is shown as a change.
+//! Proposals for people. The shown change is computed from the typed request and the policy in force;
+//! no text of an agent is shown as a change.
 
 use bottle_policy::{Ask, Policy, ProposalState, RouteAsk};
 
@@ -16,15 +16,16 @@ pub enum Tone {
     Title,
     /// Context.
     Plain,
-    /// What is added.
+    /// An addition to the policy.
     Added,
-    /// What needs a second thought.
+    /// A risk.
     Risk,
     /// The agent's own text.
     Quoted,
 }
 
-/// What `ask` would change in `policy`: `  ` what is there for the same host, `+ ` what comes.
+/// What `ask` would change in `policy`. Lines with `  ` are present routes for the same host; lines
+/// with `+ ` are new.
 #[must_use]
 pub fn diff(ask: &Ask, policy: &Policy) -> Vec<String> {
     match ask {
@@ -60,15 +61,15 @@ fn added(route: &RouteAsk) -> String {
     format!("+ {}", route_line(&route.route(String::new())))
 }
 
-/// A proposal in full; `now` is what is in force, when the bottle runs.
+/// A proposal in full. `now` holds the policies in force when the bottle runs.
 #[must_use]
 pub fn lines(p: &Proposal, now: Option<&LivePolicies>, now_ms: u64) -> Vec<(Tone, String)> {
     let mut out = vec![(
         Tone::Title,
         format!("{}/{}  {}  {}", p.bottle, p.id, p.state.as_str(), ago(p.made_ms, now_ms)),
     )];
-    // What makes it wide comes first and what the agent says last, so that no text of its pushes
-    // that off a screen.
+    // Risks come first and the agent's text last, so that its text cannot push them off a
+    // screen.
     out.extend(p.risks.iter().map(|r| (Tone::Risk, format!("! {}", r.text()))));
     let change = now
         .filter(|_| p.state == ProposalState::Pending)
@@ -133,11 +134,10 @@ pub fn lines(p: &Proposal, now: Option<&LivePolicies>, now_ms: u64) -> Vec<(Tone
     out
 }
 
-/// Columns of a quoted line: what fits beside the list on 80 columns.
+/// Columns of a quoted line, so that it fits beside the list on 80 columns.
 const QUOTED_COLUMNS: usize = 38;
 
-/// Text of an agent in lines that no screen has to break, each marked: no part of it can look like
-/// a line of the change.
+/// An agent's text in short lines, each with a mark, so that none can look like a line of the change.
 fn quoted(text: &str) -> Vec<String> {
     let (mut out, mut line, mut width) = (Vec::new(), String::new(), 0);
     for word in text.split_inclusive(' ') {
@@ -173,7 +173,7 @@ pub fn ago(then_ms: u64, now_ms: u64) -> String {
     format!("{} ago", age(then_ms, now_ms))
 }
 
-/// `text` as a terminal shows it.
+/// `text` with the terminal's colour for `tone`.
 pub(crate) fn paint(tone: Tone, text: &str, colour: bool) -> String {
     let code = match tone {
         _ if !colour => return text.to_owned(),

@@ -203,7 +203,7 @@ fn check_choices(choices: &[Said]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether `ask` is what was denied, or more.
+/// Whether `ask` asks for what was denied, or for more.
 fn is_no_less(ask: &Ask, denied: &Ask) -> bool {
     match (ask, denied) {
         (Ask::Route(ask), Ask::Route(denied)) => denied.is_within(ask),
@@ -211,7 +211,7 @@ fn is_no_less(ask: &Ask, denied: &Ask) -> bool {
     }
 }
 
-/// Tells the operator by a command of theirs. Nothing in its arguments is the agent's prose.
+/// Runs the operator's notification command. Its arguments hold none of the agent's own text.
 fn notify(command: &[String], proposal: &Proposal) {
     let Some((program, args)) = command.split_first() else { return };
     let what = match &proposal.ask {

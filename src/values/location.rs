@@ -24,7 +24,7 @@ impl Location {
         Self { file: file.into(), line: 0, column: 0 }
     }
 
-    /// Where the built-in agents and bottles are said to be.
+    /// The place of built-in agents and bottles.
     #[must_use]
     pub fn built_in() -> Self {
         Self::whole(Path::new("(built in)"))

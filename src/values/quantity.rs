@@ -113,7 +113,7 @@ impl Interval {
         Self(n)
     }
 
-    /// The same for the clock.
+    /// The same as a `Duration`.
     #[must_use]
     pub const fn duration(self) -> std::time::Duration {
         std::time::Duration::from_secs(self.0)
