@@ -28,7 +28,7 @@ pub struct Closure {
     /// Images that are built when a launch first needs them.
     #[serde(default, rename = "later")]
     pub deferred: BTreeMap<String, DeferredImage>,
-    /// What builds them.
+    /// The program that builds deferred images.
     pub(super) realise: Option<Realise>,
 }
 
@@ -90,7 +90,7 @@ pub struct Smolvm {
 }
 
 impl Smolvm {
-    /// Where it finds the programs that it starts.
+    /// The directory of the programs that it starts.
     #[must_use]
     pub fn path(&self) -> Utf8PathBuf {
         self.root.join("bin")
@@ -106,7 +106,7 @@ pub struct Qemu {
     pub binary: StoreFile,
     /// Directory of firmware images (`-L`).
     pub firmware: Utf8PathBuf,
-    /// The images in it: they run in the guest before its kernel.
+    /// The firmware images, which run in the guest before its kernel.
     pub firmware_files: Vec<StoreFile>,
     /// Uncompressed kernel with a PVH entry.
     pub kernel: StoreFile,
@@ -119,7 +119,7 @@ pub struct Qemu {
 pub struct Image {
     /// Root file system, for QEMU.
     pub erofs: Option<StoreFile>,
-    /// The same for smolvm.
+    /// Root file system as a `.smolmachine` file, for smolvm.
     pub smolmachine: Option<StoreFile>,
     /// The agent's account in it.
     #[serde(flatten)]
@@ -131,9 +131,9 @@ pub struct Image {
 pub struct Build {
     /// The derivation, in the store.
     pub drv: Utf8PathBuf,
-    /// What it builds: a directory with `image.json`, an [`Image`].
+    /// Its output: a directory with `image.json`, an [`Image`].
     pub result: Utf8PathBuf,
-    /// Where the file that the engine boots will be.
+    /// The path that the file which the engine boots will have.
     pub file: Utf8PathBuf,
 }
 
