@@ -6,6 +6,7 @@ use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::values::Guest;
 
 /// The format of `closure.json`, version 1.
 #[derive(Debug, Clone, Deserialize)]
@@ -120,18 +121,9 @@ pub struct Image {
     pub erofs: Option<StoreFile>,
     /// Root file system as a `.smolmachine` file, for smolvm.
     pub smolmachine: Option<StoreFile>,
-    /// The agent's user.
-    pub user: String,
-    /// Its user id.
-    pub uid: u32,
-    /// Its group id.
-    pub gid: u32,
-    /// Its home directory.
-    pub home: Utf8PathBuf,
-    /// Its working directory.
-    pub workdir: Utf8PathBuf,
-    /// PATH in the guest.
-    pub path: String,
+    /// The agent's account in it.
+    #[serde(flatten)]
+    pub guest: Guest,
 }
 
 /// How an engine's image is built.
@@ -154,18 +146,9 @@ pub struct DeferredImage {
     pub sources: Vec<String>,
     /// About the most that the build downloads, MB, where that is known.
     pub download_mb: Option<u32>,
-    /// The agent's user.
-    pub user: String,
-    /// Its user id.
-    pub uid: u32,
-    /// Its group id.
-    pub gid: u32,
-    /// Its home directory.
-    pub home: Utf8PathBuf,
-    /// Its working directory.
-    pub workdir: Utf8PathBuf,
-    /// PATH in the guest.
-    pub path: String,
+    /// The agent's account in it.
+    #[serde(flatten)]
+    pub guest: Guest,
 }
 
 /// The program that builds deferred images, `nix/realise`.
