@@ -1,7 +1,7 @@
-//! Checks that the twins of attacks switch off, to show that what each of them stops is real.
-//! Outside of tests nothing can.
+//! Checks that tests can disable one at a time, to prove that an attack really succeeds without the
+//! check. In other builds they cannot be disabled.
 
-/// Which guards enabled: all of them, but for those that a test has switched off.
+/// Which checks are made: all of them, except those that a test has disabled.
 #[derive(Debug, Clone)]
 pub struct Checks<G> {
     #[cfg(test)]
@@ -17,7 +17,7 @@ impl<G: PartialEq> Checks<G> {
         Self { off: Default::default() }
     }
 
-    /// All but these.
+    /// All except these.
     #[cfg(test)]
     pub fn without(off: &[G]) -> Self
     where
@@ -26,15 +26,15 @@ impl<G: PartialEq> Checks<G> {
         Self { off: off.to_vec() }
     }
 
-    /// Whether `guard` holds.
+    /// Whether `check` is made.
     #[must_use]
     #[cfg_attr(not(test), allow(clippy::unused_self))]
-    pub fn enabled(&self, guard: G) -> bool {
+    pub fn enabled(&self, check: G) -> bool {
         #[cfg(test)]
-        return !self.off.contains(&guard);
+        return !self.off.contains(&check);
         #[cfg(not(test))]
         {
-            let _ = guard;
+            let _ = check;
             true
         }
     }

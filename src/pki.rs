@@ -1,5 +1,5 @@
-//! The bottle's own certificate authority. Its key exists in memory only and is handed to egress
-//! over a pipe.
+//! The bottle's own certificate authority. Its key exists only in memory and is sent to egress by
+//! pipe.
 
 use bottle_policy::Secret;
 use rcgen::{
@@ -12,7 +12,7 @@ use crate::error::{Context, ErrorKind, Result};
 /// A certificate authority of one launch (or of the demo's upstream).
 pub struct Authority {
     name: String,
-    /// PEM certificate: public.
+    /// Certificate, PEM; public.
     pub certificate: String,
     /// PKCS#8 PEM key.
     pub key: Secret,

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bottle::manifest::{MAX_FILE, Manifest, ManifestErrors, MemFiles, parse};
 use bottle::plan::{Engine, Host, ImageFacts, LaunchPlan, Options, diff, plan, render};
+use bottle::values::Guest;
 use libfuzzer_sys::fuzz_target;
 
 /// Number of lines of the fuzzed file, as editors count them.
@@ -47,17 +48,19 @@ fuzz_target!(|bytes: &[u8]| {
     let env = |name: &str| (name.len() % 2 == 0).then(|| format!("{name}\u{1b}[31m\u{202e}"));
     let image = ImageFacts {
         image: "/nix/store/x".into(),
-        user: "node".into(),
-        uid: 1000,
-        gid: 1000,
-        home: "/home/node".into(),
-        workdir: "/".into(),
-        path: "/bin".into(),
+        guest: Guest {
+            user: "node".into(),
+            uid: 1000,
+            gid: 1000,
+            home: "/home/node".into(),
+            workdir: "/".into(),
+            path: "/bin".into(),
+        },
     };
     let images: BTreeMap<_, _> =
         "demo".parse().into_iter().map(|name| (name, image.clone())).collect();
     let engine = Engine { name: "qemu".to_owned(), reason: "fuzzing".to_owned() };
-    let host = Host { env: &env, engine, images };
+    let host = Host { env: &env, engine, images, identity: None, logins: BTreeMap::new() };
     let mut previous: Option<LaunchPlan> = None;
     for manifest in [as_manifest, as_agent].iter().flatten() {
         for agent in manifest.agents.keys().take(8) {

@@ -1,5 +1,5 @@
-//! The original chain: mitmproxy, with or without pipelock behind it. Where its programs come from,
-//! and what it cannot enforce. docs/egress-chains.md is the same for people.
+//! The original egress chain: mitmproxy, with or without pipelock behind it. Finds its programs and
+//! lists policies that it cannot enforce; docs/egress-chains.md explains both.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use sha2::{Digest, Sha256};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::manifest::EgressChain;
 
-/// Names the store path of mitmproxy.
+/// Environment variable that names the store path of mitmproxy.
 pub const MITMPROXY: &str = "BOTTLE_MITMPROXY";
-/// Names the binary of pipelock.
+/// Environment variable that names the binary of pipelock.
 pub const PIPELOCK: &str = "BOTTLE_PIPELOCK";
 
-const PROGRAM: &str = "bin/bottle-egress-mitmproxy";
-const PINS: &str = include_str!("pipelock.pins");
-const STORE: &str = "/nix/store";
+const MITMPROXY_PROGRAM: &str = "bin/bottle-egress-mitmproxy";
+const PIPELOCK_PINS: &str = include_str!("pipelock.pins");
+const NIX_STORE: &str = "/nix/store";
 
 /// Programs of the original chain, found and checked.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,11 +31,11 @@ pub struct Original {
 }
 
 impl Original {
-    /// What `chain` needs, by the environment; `None` for our own daemon.
+    /// The programs of `chain`, which environment variables name; `None` for our own daemon.
     ///
     /// # Errors
-    /// `Engine` when a program is not there or not one that is pinned; `Config` when the chain
-    /// cannot enforce `policy`.
+    /// `Engine` when a program does not exist or is not pinned; `Config` when the chain cannot
+    /// enforce `policy`.
     pub fn find(chain: EgressChain, policy: &Policy) -> Result<Option<Self>> {
         Self::find_in(chain, policy, |name| std::env::var_os(name))
     }
@@ -74,9 +74,9 @@ impl Original {
         let root = Path::new(&named)
             .canonicalize()
             .map_err(|e| missing(format!("{}: {e}", Path::new(&named).display())))?;
-        let program = root.join(PROGRAM);
+        let program = root.join(MITMPROXY_PROGRAM);
         if !program.is_file() {
-            return Err(missing(format!("and {} has no {PROGRAM}", root.display())));
+            return Err(missing(format!("and {} has no {MITMPROXY_PROGRAM}", root.display())));
         }
         let pipelock = match chain {
             EgressChain::MitmproxyPipelock => Some(pipelock(var(PIPELOCK))?),
@@ -86,7 +86,7 @@ impl Original {
     }
 }
 
-/// The binary that the operator supplies, if it is one that may be run.
+/// The binary that the operator supplies, if it is in the store or pinned.
 fn pipelock(named: Option<OsString>) -> Result<PathBuf> {
     let hint = format!(
         "nix/pipelock pipelock_VERSION_linux_amd64.tar.gz   # checks a release, and says what to set {PIPELOCK} to"
@@ -101,13 +101,13 @@ fn pipelock(named: Option<OsString>) -> Result<PathBuf> {
     let named =
         PathBuf::from(named.ok_or_else(|| refuse(format!("and {PIPELOCK} does not name it")))?);
     let path = named.canonicalize().map_err(|e| refuse(format!("{}: {e}", named.display())))?;
-    if path.starts_with(STORE) {
+    if path.starts_with(NIX_STORE) {
         return Ok(path);
     }
     let bytes = std::fs::read(&path)
         .context(ErrorKind::Engine, || format!("cannot read {}", path.display()))?;
     let hash = hex::encode(Sha256::digest(&bytes));
-    let pinned = PINS.lines().filter(|l| !l.starts_with('#')).any(|l| l.ends_with(&hash));
+    let pinned = PIPELOCK_PINS.lines().filter(|l| !l.starts_with('#')).any(|l| l.ends_with(&hash));
     let what = if pinned {
         "is an archive, not in the Nix store"
     } else {
@@ -116,7 +116,7 @@ fn pipelock(named: Option<OsString>) -> Result<PathBuf> {
     Err(refuse(format!("and {} {what}", path.display())))
 }
 
-/// What `policy` asks for and `chain` cannot do; empty when there is nothing of the kind.
+/// The keys of `policy` that `chain` cannot enforce.
 fn unsupported(chain: EgressChain, policy: &Policy) -> Vec<String> {
     let pipelock = chain == EgressChain::MitmproxyPipelock;
     let keys = |route: &Route| {
@@ -180,11 +180,11 @@ mod tests {
             );
         }
         std::fs::create_dir(dir.path().join("bin")).expect("bin");
-        std::fs::write(dir.path().join(PROGRAM), "").expect("program");
+        std::fs::write(dir.path().join(MITMPROXY_PROGRAM), "").expect("program");
         let found = find(EgressChain::Mitmproxy, &nothing, &[(MITMPROXY, dir.path())])
             .expect("found")
             .expect("a chain");
-        assert!(found.program.ends_with(PROGRAM) && found.pipelock.is_none());
+        assert!(found.program.ends_with(MITMPROXY_PROGRAM) && found.pipelock.is_none());
         let error = find(EgressChain::MitmproxyPipelock, &nothing, &[(MITMPROXY, dir.path())])
             .expect_err("no pipelock");
         assert!(
@@ -208,8 +208,11 @@ mod tests {
 
     #[test]
     fn each_pin_is_a_hash() {
-        let pins: Vec<Vec<&str>> =
-            PINS.lines().filter(|l| !l.starts_with('#')).map(|l| l.split(' ').collect()).collect();
+        let pins: Vec<Vec<&str>> = PIPELOCK_PINS
+            .lines()
+            .filter(|l| !l.starts_with('#'))
+            .map(|l| l.split(' ').collect())
+            .collect();
         assert_eq!(pins.len(), 6);
         assert!(
             pins.iter().all(|p| p.len() == 3

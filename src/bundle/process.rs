@@ -128,7 +128,7 @@ impl HostProcesses<'_> {
             "--audit",
         ]);
         for log in &logs {
-            touch(log)?; // confinement is to files that exist
+            touch(log)?; // the daemon is confined to files that exist
             program = program.arg(log);
         }
         let mut daemon = program.spawn(&dir.log("supervise"), journal)?;
@@ -136,16 +136,16 @@ impl HostProcesses<'_> {
         Ok(daemon)
     }
 
-    /// `bottle-bundle confine … -- bottle-egress-mitmproxy`, which has no way to make a Unix socket
-    /// and so inherits its own.
+    /// `bottle-bundle confine … -- bottle-egress-mitmproxy`. mitmproxy cannot listen on a Unix socket,
+    /// so it inherits one.
     fn original(&self, original: &Original, spec: &BundleSpec<'_>) -> Result<Program> {
         let socket = spec.dir.daemon_socket("egress");
         let mut program = Program::new("egress", &self.0.bundle.binary.path);
         let listener = program.keep_fd(listen(&socket)?.into());
         let audit = spec.dir.audit();
-        touch(&audit)?; // confinement is to files that exist
+        touch(&audit)?; // the daemon is confined to files that exist
 
-        // pipelock listens on loopback, because mitmproxy reaches another proxy no other way.
+        // pipelock listens on loopback, because mitmproxy can only reach another proxy by TCP.
         let network = if original.pipelock.is_some() { "--inet" } else { "--outgoing" };
         program =
             program.arg("confine").arg(network).args(["--parent", &std::process::id().to_string()]);

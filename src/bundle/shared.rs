@@ -12,29 +12,29 @@ use crate::state::{BottleDir, Journal};
 /// Longest time from a daemon's start to its ready line.
 const READY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What a bundle is started with.
+/// Everything that a bundle needs to start.
 #[derive(Debug)]
 pub struct BundleSpec<'a> {
-    /// Where its sockets, policy and logs go.
+    /// The bottle's directory, for sockets, policy and logs.
     pub dir: &'a BottleDir,
-    /// What the agent may reach.
+    /// The hosts that the agent may reach.
     pub policy: &'a Policy,
-    /// Which program enforces it.
+    /// The programs that enforce it.
     pub chain: EgressChain,
-    /// CA and token values, handed over by pipe.
+    /// CA and token values, which are sent by pipe.
     pub egress: EgressInput,
     /// git-gate, if the plan has a repository.
     pub gate: Option<GateSpec>,
-    /// Whether the agent may ask.
+    /// Whether the agent may propose changes of its policy.
     pub supervise: bool,
 }
 
-/// What git-gate is started with.
+/// Everything that git-gate needs to start.
 #[derive(Debug)]
 pub struct GateSpec {
-    /// What the agent may fetch and push.
+    /// Repositories and refs that the agent may fetch and push.
     pub policy: GatePolicy,
-    /// Keys and tokens, handed over by pipe.
+    /// Keys and tokens, which are sent by pipe.
     pub input: GateInput,
 }
 
@@ -70,21 +70,21 @@ impl Bundle {
         Ok(())
     }
 
-    /// The conversation with the daemon of this name, once it is ready; it ends when this is
+    /// The control pipe of the daemon of this name, once it is ready. The daemon ends when it is
     /// dropped.
     pub fn take_control_pipe(&mut self, daemon: &str) -> Option<ControlPipe> {
         self.daemons.iter_mut().find(|d| d.name() == daemon).and_then(Daemon::take_control_pipe)
     }
 
-    /// Waits until all of them are gone; they were told to end.
+    /// Kills all of them, which have been told to end, and waits until they are gone.
     pub async fn gone(&mut self) {
         for daemon in &mut self.daemons {
             daemon.kill().await;
         }
     }
 
-    /// Waits for the first daemon that ends while the bottle runs: without it the bottle reaches
-    /// nothing.
+    /// Waits for the first daemon that ends while the bottle runs, which is an error: without it the
+    /// bottle reaches nothing.
     pub async fn lost(&mut self) -> Error {
         let waits = self.daemons.iter_mut().map(|d| Box::pin(async move { d.lost().await }));
         futures_util::future::select_all(waits).await.0

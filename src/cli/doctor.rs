@@ -174,7 +174,8 @@ fn confinement() -> Finding {
                 .unwrap_or("no reason given")
                 .to_owned(),
             Some(
-                "allow user namespaces: sysctl user.max_user_namespaces=10000; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0",
+                "allow user namespaces: sysctl user.max_user_namespaces=10000; \
+                 on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0",
             ),
         ),
         Err(e) => finding("confinement", Level::Failed, format!("{bundle}: {e}"), None),

@@ -55,7 +55,8 @@ fn default_provider() -> Result<Provider> {
     vendors().next().ok_or_else(|| Error::new(ErrorKind::Internal, "no provider has settings"))
 }
 
-const PROMPT: &str = "You work on this project in a bottle: a machine of your own that reaches only what its manifest names.\n\
+const PROMPT: &str = "You work on this project in a bottle: a machine of your own that \
+    reaches only what its manifest names.\n\
     Read the README first. Run the tests before you call something done.\n";
 /// What is added to .gitignore.
 const IGNORED_FILE: &str = ".env";
@@ -122,10 +123,13 @@ fn ask(question: &str, default: &str) -> Result<String> {
 
 fn bottle_toml(provider: Provider, hosts: &[String]) -> Result<String> {
     let mut text = format!(
-        "# What agents of this project may reach: docs/manifest.md of bot-bottle tells every key.\nversion = 1\n\n[bottles.dev]\n\
-         # A copy of this directory, without what .gitignore names; `bottle pull` brings work back.\n\
+        "# What agents of this project may reach: docs/manifest.md of bot-bottle tells every key.\n\
+         version = 1\n\n[bottles.dev]\n\
+         # A copy of this directory, without what .gitignore names; `bottle pull` brings work \
+         back.\n\
          workspace = {{ mode = \"copy\" }}\nresources = {{ cpus = 2, memory = \"2GiB\" }}\n\n\
-         [bottles.dev.provider.{0}]\n# The credential stays on this host. Without a line here it is the usual variable's;\n\
+         [bottles.dev.provider.{0}]\n\
+         # The credential stays on this host. Without a line here it is the usual variable's;\n\
          # this uses your own login of {0} instead:\n# forward_host_credentials = true\n",
         provider.as_str()
     );

@@ -147,3 +147,28 @@ fn log_to_stderr(verbose: u8) {
         .without_time()
         .init();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind::{
+        Audit, Config, Declined, Engine, Guest, Internal, Io, SelfTest, Usage,
+    };
+
+    #[test]
+    fn every_command_has_help() {
+        let cli = Cli::command();
+        cli.clone().debug_assert();
+        for command in cli.get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn every_exit_code_is_in_the_help() {
+        for kind in [Declined, Usage, Config, Engine, Guest, SelfTest, Audit, Internal, Io] {
+            let line = format!("\n  {:<6} ", kind.exit_code());
+            assert!(EXIT_CODES.contains(&line), "{kind:?}");
+        }
+    }
+}

@@ -12,7 +12,6 @@ use crate::manifest::{EnvName, Provider, Slug, TokenSource};
 use crate::manifest_files::{self, Search};
 use crate::plan::{self, Engine, Host, Identity, ImageFacts, LaunchPlan, Options, PlanError};
 use crate::provider::LoginFacts;
-use crate::values::Guest;
 
 /// The arguments that `plan` and `launch` share.
 #[derive(Debug, clap::Args)]
@@ -228,40 +227,14 @@ pub(super) fn plan_error(e: PlanError) -> Error {
 fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>> {
     // An image that does not exist for the engine is reported by the launch.
     let built = closure.images.iter().map(|(name, image)| {
-        let facts = ImageFacts {
-            image: image.of(engine).map(|file| file.path.clone().into()).unwrap_or_default(),
-            guest: Guest {
-                user: image.user.clone(),
-                uid: image.uid,
-                gid: image.gid,
-                home: image.home.to_string(),
-                workdir: image.workdir.to_string(),
-                path: image.path.clone(),
-            },
-        };
-        (name, facts)
+        let file = image.of(engine).map(|file| file.path.clone().into()).unwrap_or_default();
+        (name, ImageFacts { image: file, guest: image.guest.clone() })
     });
-    let later =
-        closure.deferred.iter().filter(|(name, _)| !closure.images.contains_key(*name)).map(
-            |(name, image)| {
-                let facts = ImageFacts {
-                    image: image
-                        .builds
-                        .get(engine)
-                        .map(|build| build.file.clone().into())
-                        .unwrap_or_default(),
-                    guest: Guest {
-                        user: image.user.clone(),
-                        uid: image.uid,
-                        gid: image.gid,
-                        home: image.home.to_string(),
-                        workdir: image.workdir.to_string(),
-                        path: image.path.clone(),
-                    },
-                };
-                (name, facts)
-            },
-        );
+    let deferred = closure.deferred.iter().filter(|(name, _)| !closure.images.contains_key(*name));
+    let deferred = deferred.map(|(name, image)| {
+        let file = image.builds.get(engine).map(|build| build.file.clone().into());
+        (name, ImageFacts { image: file.unwrap_or_default(), guest: image.guest.clone() })
+    });
     let named = |(name, facts): (&String, ImageFacts)| {
         Ok((
             name.parse().map_err(|e| {
@@ -270,5 +243,5 @@ fn images(closure: &Closure, engine: &str) -> Result<BTreeMap<Slug, ImageFacts>>
             facts,
         ))
     };
-    built.chain(later).map(named).collect()
+    built.chain(deferred).map(named).collect()
 }

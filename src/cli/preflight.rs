@@ -91,7 +91,8 @@ fn describe(snapshot: &Snapshot) -> String {
         let named: Vec<String> =
             credentials.iter().take(5).map(|p| neutral(&p.to_string_lossy())).collect();
         out += &format!(
-            "warning    {} would be readable in the guest and may hold credentials; .gitignore keeps files out\n",
+            "warning    {} would be readable in the guest and may hold credentials; \
+             .gitignore keeps files out\n",
             named.join(", ")
         );
     }

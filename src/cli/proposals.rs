@@ -212,7 +212,8 @@ fn show(id: &Id, json: bool) -> Result<u8> {
             if found.proposal.risks.is_empty() { String::new() } else { " --type NAME".to_owned() };
         let name = format!("{}/{}", id.bottle, id.number);
         println!(
-            "\nbottle proposals approve {name}{against}{wide}   # --for 1h, --once, --save\nbottle proposals deny {name}"
+            "\nbottle proposals approve {name}{against}{wide}   # --for 1h, --once, --save\n\
+             bottle proposals deny {name}"
         );
     }
     Ok(0)
@@ -349,7 +350,8 @@ fn edit(asked: &RouteAsk) -> Result<RouteAsk> {
         items.map(|i| format!("{i:?}")).collect::<Vec<_>>().join(", ")
     };
     let text = format!(
-        "# Narrow this as you like: fewer methods, fewer or longer paths, one host of a wildcard.\n# It cannot become wider. An empty file gives up.\nhost = {:?}\nmethods = [{}]\npaths = [{}]\n",
+        "# Narrow this as you like: fewer methods, fewer or longer paths, one host of a wildcard.\n\
+         # It cannot become wider. An empty file gives up.\nhost = {:?}\nmethods = [{}]\npaths = [{}]\n",
         asked.host.as_str(),
         list(&mut asked.methods.iter().map(ToString::to_string)),
         list(&mut asked.paths.iter().map(ToString::to_string)),

@@ -102,7 +102,7 @@ impl Closure {
                     )
                     .hint("nix/bootstrap build .#bottle"));
                 }
-                // Without a link it can be collected one day, and is built again then.
+                // Without a link the image may be garbage-collected one day; then it is built again.
                 _ => {}
             }
         }

@@ -6,6 +6,7 @@ use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::values::Guest;
 
 /// The format of `closure.json`, version 1.
 #[derive(Debug, Clone, Deserialize)]
@@ -90,7 +91,7 @@ pub struct Smolvm {
 }
 
 impl Smolvm {
-    /// Where it finds the programs that it starts.
+    /// The directory of the programs that it starts.
     #[must_use]
     pub fn path(&self) -> Utf8PathBuf {
         self.root.join("bin")
@@ -106,7 +107,7 @@ pub struct Qemu {
     pub binary: StoreFile,
     /// Directory of firmware images (`-L`).
     pub firmware: Utf8PathBuf,
-    /// The images in it: they run in the guest before its kernel.
+    /// The firmware images, which run in the guest before its kernel.
     pub firmware_files: Vec<StoreFile>,
     /// Uncompressed kernel with a PVH entry.
     pub kernel: StoreFile,
@@ -119,20 +120,11 @@ pub struct Qemu {
 pub struct Image {
     /// Root file system, for QEMU.
     pub erofs: Option<StoreFile>,
-    /// The same for smolvm.
+    /// Root file system as a `.smolmachine` file, for smolvm.
     pub smolmachine: Option<StoreFile>,
-    /// The agent's user.
-    pub user: String,
-    /// Its user id.
-    pub uid: u32,
-    /// Its group id.
-    pub gid: u32,
-    /// Its home directory.
-    pub home: Utf8PathBuf,
-    /// Where it works.
-    pub workdir: Utf8PathBuf,
-    /// PATH in the guest.
-    pub path: String,
+    /// The agent's account in it.
+    #[serde(flatten)]
+    pub guest: Guest,
 }
 
 /// How an engine's image is built.
@@ -143,7 +135,7 @@ pub struct Build {
     pub drv: Option<Utf8PathBuf>,
     /// What it builds: a directory with `image.json`, an [`Image`].
     pub result: Utf8PathBuf,
-    /// Where the file that the engine boots will be.
+    /// The path that the file which the engine boots will have.
     pub file: Utf8PathBuf,
 }
 
@@ -156,18 +148,9 @@ pub struct DeferredImage {
     pub sources: Vec<String>,
     /// About the most that the build downloads, MB, where that is known.
     pub download_mb: Option<u32>,
-    /// The agent's user.
-    pub user: String,
-    /// Its user id.
-    pub uid: u32,
-    /// Its group id.
-    pub gid: u32,
-    /// Its home directory.
-    pub home: Utf8PathBuf,
-    /// Where it works.
-    pub workdir: Utf8PathBuf,
-    /// PATH in the guest.
-    pub path: String,
+    /// The agent's account in it.
+    #[serde(flatten)]
+    pub guest: Guest,
 }
 
 /// The program that builds deferred images, `nix/realise`.

@@ -1,4 +1,4 @@
-//! Hashing the closure's files, once a file.
+//! Verifies the closure's files; each is hashed once.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,9 +13,9 @@ use super::format::{Closure, Image, StoreFile};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::fs::write_private;
 
-/// What a file looked like when its content was found right.
+/// The metadata of a file when its hash was last found correct.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Seen {
+struct VerifiedFile {
     sha256: String,
     device: u64,
     inode: u64,
@@ -59,13 +59,13 @@ fn verify_files<'a>(
     files: impl IntoIterator<Item = &'a StoreFile>,
     cache: &Utf8Path,
 ) -> Result<()> {
-    let mut seen: BTreeMap<Utf8PathBuf, Seen> = fs::read(cache)
+    let mut seen: BTreeMap<Utf8PathBuf, VerifiedFile> = fs::read(cache)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();
-    let mut news = false;
+    let mut changed = false;
     for file in files {
-        let now = look(file)?;
+        let now = current_metadata(file)?;
         if seen.get(&file.path) == Some(&now) {
             continue;
         }
@@ -74,26 +74,26 @@ fn verify_files<'a>(
             return Err(altered(file));
         }
         seen.insert(file.path.clone(), now);
-        news = true;
+        changed = true;
     }
-    if news {
+    if changed {
         seen.retain(|path, _| path.exists());
         let json = serde_json::to_vec(&seen)
-            .context(ErrorKind::Internal, || "cannot write what was verified".into())?;
+            .context(ErrorKind::Internal, || "cannot write the cache of verified files".into())?;
         write_private(cache, &json)?;
     }
     Ok(())
 }
 
-fn look(file: &StoreFile) -> Result<Seen> {
+fn current_metadata(file: &StoreFile) -> Result<VerifiedFile> {
     let meta = std::fs::metadata(&file.path).map_err(|e| {
         Error::new(ErrorKind::Engine, format!("{} is missing from the store: {e}", file.path))
-            .hint("nix/bootstrap build .#bottle   # realises it again")
+            .hint("nix/bootstrap build .#bottle   # builds it again")
     })?;
     if meta.len() != file.bytes {
         return Err(altered(file));
     }
-    Ok(Seen {
+    Ok(VerifiedFile {
         sha256: file.sha256.clone(),
         device: meta.dev(),
         inode: meta.ino(),

@@ -1,5 +1,5 @@
-//! What the dashboard and the web page show: bottles, proposals and the latest audit lines. It reads
-//! files and waits for nothing.
+//! What the dashboard and the web page show: bottles, proposals and the latest audit lines. It
+//! reads files and waits for nothing.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
@@ -282,7 +282,8 @@ mod tests {
 
     #[test]
     fn filtering_ten_thousand_lines_is_fast() {
-        let text = "2026-11-21T17:13:57Z allow GET api.example.com/v1/x  route proposal:1  200  up 120 B down 4 kB  2 ms  and some words more";
+        let text = "2026-11-21T17:13:57Z allow GET api.example.com/v1/x  route proposal:1  200  \
+                    up 120 B down 4 kB  2 ms  and some words more";
         let lines: Vec<LogLine> = (0..MAX_LOG_LINES)
             .map(|n| LogLine { bottle: "demo".into(), text: format!("{text} {n}") })
             .collect();

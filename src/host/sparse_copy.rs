@@ -20,7 +20,7 @@ pub fn copy_tree(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()>
         let (kind, place) = (entry.file_type()?, to.join(entry.file_name()));
         if kind.is_dir() {
             DirBuilder::new().mode(0o700).create(&place)?;
-            copy_tree(&entry.path(), &place)?;
+            copy_tree(entry.path(), &place)?;
         } else if kind.is_file() {
             copy_file(&entry.path(), &place)?;
         } else {

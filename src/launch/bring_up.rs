@@ -282,7 +282,7 @@ fn remember(dir: &BottleDir, plan: &LaunchPlan, given: &BTreeSet<EnvName>) -> Re
     remembered.env.retain(|name, _| !given.contains(name));
     let json = serde_json::to_vec_pretty(&remembered)
         .context(ErrorKind::Internal, || "cannot write the plan".into())?;
-    write_private(&dir.plan(), &json)
+    write_private(dir.plan(), &json)
 }
 
 /// Fault injection: a policy that lets the self-test's denied host through.

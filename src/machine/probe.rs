@@ -1,20 +1,20 @@
-//! Whether hardware virtualisation is really usable here.
+//! Finds out whether hardware virtualisation really works on this host.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What the host offers.
+/// The hardware virtualisation that the host offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Virtualisation {
     /// KVM works.
     Kvm,
-    /// It does not; the text says why.
+    /// KVM does not work; the text says why.
     None(String),
 }
 
-/// Probes the host. `/dev/kvm` alone proves nothing: on a paravirtual host it opens, and even
-/// creates machines, while no ordinary kernel ever boots on it; the CPU flags tell.
+/// Probes the host. `/dev/kvm` alone proves nothing: on a paravirtual host it opens and even creates
+/// machines, but no ordinary kernel boots on them. So the CPU flags are checked too.
 #[must_use]
 pub fn virtualisation() -> Virtualisation {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -43,7 +43,7 @@ pub fn virtualisation() -> Virtualisation {
     }
 }
 
-/// What lets this user open /dev/kvm: joining the group that may, if there is one.
+/// The command that lets this user open /dev/kvm: joining the group that may, if there is one.
 pub(super) fn permit(group: Option<&str>) -> String {
     match group {
         Some(group) => format!("sudo usermod -aG {group} $USER   # and log in again"),

@@ -5,7 +5,7 @@
 //! serial console and one virtio-serial port, both of which end in socket pairs: there is no path
 //! or port that anybody else could connect to.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -23,13 +23,14 @@ use crate::fault_injection::breaks;
 use crate::host::process::{Daemon, Program};
 use crate::state::Journal;
 
-/// Longest time from the start of QEMU to an answering agent; then it is started once more. Booting
-/// takes 1.5 s under TCG on an idle machine.
+/// Longest time from the start of QEMU to an answering agent; after it QEMU is started once more.
+/// Booting takes 1.5 s under TCG on an idle machine.
 const BOOT_WATCHDOG: Duration = Duration::from_secs(60);
-/// Emulated `rep movsb` goes a byte a step, so the guest must not believe that it is fast: copies
-/// are twice as quick without.
+/// Without `erms`, because TCG emulates `rep movsb` byte by byte: a guest that believes it to be fast
+/// copies at half the speed.
 const TCG_ARGS: [&str; 4] = ["-accel", "tcg", "-cpu", "max,-erms"];
-/// QEMU out of the closure.
+
+/// The closure's QEMU.
 #[derive(Debug)]
 pub struct Qemu<'a> {
     closure: &'a Closure,
@@ -43,7 +44,7 @@ impl<'a> Qemu<'a> {
         Self { closure, virtualisation: virtualisation() }
     }
 
-    /// Why it runs the way it runs, for preflight.
+    /// How it runs and why, for the preflight.
     #[must_use]
     pub fn reason(&self) -> String {
         match &self.virtualisation {
@@ -81,11 +82,22 @@ impl<'a> Qemu<'a> {
         if kvm {
             confine = confine.arg("--rw").arg("/dev/kvm");
         }
+        let program = confine.arg("--").arg(&qemu.binary.path);
+        self.with_qemu_args(program, spec, [channel, console, key])
+    }
+
+    /// Adds QEMU's own arguments to `program`. The descriptors are channel, console and key.
+    fn with_qemu_args(
+        &self,
+        program: Program,
+        spec: &MachineSpec<'_>,
+        [channel, console, key]: [RawFd; 3],
+    ) -> Program {
+        let qemu = &self.closure.engines.qemu;
+        let kvm = self.virtualisation == Virtualisation::Kvm;
         let smp = spec.cpus.to_string();
         let memory = format!("{}M", spec.memory_bytes >> 20);
-        confine
-            .arg("--")
-            .arg(&qemu.binary.path)
+        program
             .args([
                 "-nodefaults",
                 "-no-user-config",
@@ -112,7 +124,7 @@ impl<'a> Qemu<'a> {
                 "-append",
                 "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on no_timer_check",
             ])
-            .args(["-blockdev", &blockdev("image", image, true)])
+            .args(["-blockdev", &blockdev("image", &spec.image.path, true)])
             .args(["-device", "virtio-blk-pci,drive=image"])
             .args(["-blockdev", &blockdev("disk", &spec.disk, false)])
             .args(["-device", "virtio-blk-pci,drive=disk,werror=report,rerror=report"])
@@ -150,8 +162,8 @@ impl Engine for Qemu<'_> {
         match self.boot(spec, journal).await {
             Ok(running) => Ok(running),
             Err(BootFailure { error, kernel_ran: true }) => {
-                // Emulated on an overloaded host, a kernel now and then gives up on its clocks.
-                // Nothing has happened yet.
+                // On an overloaded host, an emulated kernel sometimes gives up on its clocks. The
+                // agent has not run yet, so booting again is safe.
                 tracing::warn!("{error:#}; booting once more");
                 disk::make(self.closure, spec, journal).await?;
                 self.boot(spec, journal).await.map_err(|failure| failure.error)
@@ -161,10 +173,10 @@ impl Engine for Qemu<'_> {
     }
 }
 
-/// Why a boot did not end in an answering agent.
+/// Why a boot failed.
 struct BootFailure {
     error: Error,
-    /// The guest's kernel had begun to run: the engine itself works.
+    /// Whether the guest's kernel had begun to run, which means that the engine itself works.
     kernel_ran: bool,
 }
 
@@ -226,7 +238,7 @@ async fn boot_failure(vmm: &mut Daemon, why: &str) -> Error {
         .hints_of(&failure)
 }
 
-/// `/nix/store/HASH-NAME` of a path below it.
+/// The directory `/nix/store/HASH-NAME` that `path` is below.
 fn store_path(path: &Utf8Path) -> &Utf8Path {
     let depth = path.ancestors().count();
     path.ancestors().nth(depth.saturating_sub(4)).unwrap_or(path)

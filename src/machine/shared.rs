@@ -1,4 +1,4 @@
-//! What all engines have in common: what a machine is, and how it is started.
+//! Types that all engines share: the specification of a machine, and a running machine.
 
 use std::future::Future;
 
@@ -12,14 +12,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::process::Daemon;
 use crate::state::Journal;
 
-/// What an engine needs to know of a machine.
+/// Everything that an engine needs to start a machine.
 #[derive(Debug)]
 pub struct MachineSpec<'a> {
     /// The bottle's name.
     pub slug: &'a str,
-    /// The agent image, as this engine takes it.
+    /// The agent image, in this engine's format.
     pub image: &'a StoreFile,
-    /// The private writable disk (made anew by the engine).
+    /// The private writable disk, which the engine makes.
     pub disk: Utf8PathBuf,
     /// Its size in bytes.
     pub disk_bytes: u64,
@@ -29,11 +29,11 @@ pub struct MachineSpec<'a> {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory_bytes: u64,
-    /// Where the VMM's own messages go.
+    /// The file for the VMM's own messages.
     pub log: Utf8PathBuf,
-    /// A short path for a socket, for engines that need one to listen on.
+    /// A short socket path, for engines that need a socket to listen on.
     pub channel: Utf8PathBuf,
-    /// Where engines keep images that they have to unpack.
+    /// The directory where engines keep images that they have unpacked.
     pub image_cache: Utf8PathBuf,
 }
 
@@ -45,8 +45,8 @@ pub trait Engine {
     /// Starts a machine and waits until its agent has answered and proved the launch's key.
     ///
     /// # Errors
-    /// `Engine` when it cannot start or is not ready in time; what it had started is in the
-    /// journal.
+    /// `Engine` when it cannot start, `Guest` when it is not ready in time; everything that was
+    /// started is in the journal.
     fn start(
         &self,
         spec: &MachineSpec<'_>,
@@ -59,7 +59,7 @@ pub trait Engine {
 pub struct Running {
     /// Opens streams to the guest.
     pub session: Session<HostOpen>,
-    /// Streams that the guest opens, until somebody serves them.
+    /// Streams that the guest opens, until they are taken.
     pub(super) incoming: Option<Incoming<GuestOpen>>,
     /// The VMM.
     pub vmm: Daemon,
@@ -69,7 +69,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// The streams that the guest opens, for the one who serves them.
+    /// Takes the streams that the guest opens, to serve them.
     ///
     /// # Errors
     /// `Internal` the second time.
@@ -79,7 +79,7 @@ impl Running {
         })
     }
 
-    /// `error` with what the guest's kernel said last.
+    /// `error` with the last lines of the guest's console.
     #[must_use]
     pub fn explain(&self, error: Error) -> Error {
         self.console.explain(error)

@@ -1,4 +1,4 @@
-//! One bottle's directory: its lock, its metadata, and where its files are.
+//! One bottle's directory: its lock, its metadata, and the paths of its files.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -27,7 +27,7 @@ pub struct BottleDir {
     runtime: Utf8PathBuf,
 }
 
-/// Where a bottle is in its life, as its orchestrator last wrote it.
+/// The phase of a bottle's life, as its orchestrator last wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -41,7 +41,7 @@ pub enum Phase {
     Crashed,
 }
 
-/// What is known of a bottle without talking to it.
+/// Facts about a bottle that are on disk, so nobody has to ask its orchestrator.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Metadata {
     /// Format version, 1.
@@ -52,7 +52,7 @@ pub struct Metadata {
     pub agent: String,
     /// The engine it runs on.
     pub engine: String,
-    /// Where it is in its life.
+    /// Its phase when this was written.
     pub phase: Phase,
     /// The orchestrator's process id.
     pub pid: u32,
@@ -60,20 +60,20 @@ pub struct Metadata {
     pub started_ms: u64,
     /// When it ended, ms since the epoch.
     pub ended_ms: Option<u64>,
-    /// The agent's exit code, when it ran to an end.
+    /// The agent's exit code, if the agent has ended.
     pub exit_code: Option<u8>,
     /// Digest of the policy it was launched with.
     pub policy_digest: String,
-    /// Where its sockets are: not every command has the same XDG_RUNTIME_DIR.
+    /// The directory of its sockets: not every command has the same XDG_RUNTIME_DIR.
     pub runtime: Utf8PathBuf,
 }
 
 /// A bottle's directory and whether somebody holds its lock.
 #[derive(Debug)]
 pub struct BottleStatus {
-    /// As last written.
+    /// The metadata as last written.
     pub metadata: Metadata,
-    /// An orchestrator is alive and owns it.
+    /// Whether an orchestrator is alive and holds its lock.
     pub alive: bool,
 }
 
@@ -125,7 +125,7 @@ impl BottleDir {
         &self.slug
     }
 
-    /// Sockets and the policy file while the bottle runs.
+    /// The directory of sockets and the policy file while the bottle runs.
     #[must_use]
     pub fn runtime(&self) -> &Utf8Path {
         &self.runtime
@@ -137,7 +137,7 @@ impl BottleDir {
         self.runtime.join("control.sock")
     }
 
-    /// The same as its orchestrator wrote it down, for whoever wants to connect.
+    /// The control socket that its orchestrator recorded, for a client to connect to.
     #[must_use]
     pub fn recorded_control_socket(&self) -> Utf8PathBuf {
         self.read_metadata()
@@ -180,7 +180,7 @@ impl BottleDir {
         self.state.join("proposals")
     }
 
-    /// All audit logs that there are; egress' in any case.
+    /// All audit logs that exist, and always egress's.
     #[must_use]
     pub fn audits(&self) -> Vec<Utf8PathBuf> {
         let others = [self.git_audit(), self.supervise_audit()];
@@ -193,7 +193,7 @@ impl BottleDir {
         self.state.join("git")
     }
 
-    /// Deploy keys that a forge may have of this bottle; absent: none.
+    /// Deploy keys of this bottle that a forge may know; there is no file when there are none.
     #[must_use]
     pub fn deploy_keys(&self) -> Utf8PathBuf {
         self.state.join("deploy-keys.json")
@@ -205,13 +205,13 @@ impl BottleDir {
         self.state.join("saved.img")
     }
 
-    /// What of the project went into the bottle.
+    /// The list of project files that went into the bottle.
     #[must_use]
     pub fn workspace(&self) -> Utf8PathBuf {
         self.state.join("workspace.json")
     }
 
-    /// The agent's work, as tar, of a launch that has ended: hostile, and not pulled yet.
+    /// The agent's work as tar, after the launch has ended and until it is pulled. It is hostile.
     #[must_use]
     pub fn unpulled_tar(&self) -> Utf8PathBuf {
         self.state.join("work.tar")
@@ -223,7 +223,7 @@ impl BottleDir {
         self.state.join("plan.json")
     }
 
-    /// What the daemon or engine `name` said on standard error in the latest launch.
+    /// The standard error of the daemon or engine `name` in the latest launch.
     #[must_use]
     pub fn log(&self, name: &str) -> Utf8PathBuf {
         self.state.join(format!("{name}.log"))
@@ -249,7 +249,7 @@ impl BottleDir {
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             let Some(lock) = self.try_lock(Mode::Exclusive)? else {
-                // `bottle list` looks with a shared lock, for a moment.
+                // `bottle list` takes a shared lock for a moment.
                 if Instant::now() < deadline {
                     std::thread::sleep(Duration::from_millis(2));
                     continue;
@@ -263,8 +263,8 @@ impl BottleDir {
                     self.slug
                 )));
             };
-            // `bottle rm` may have removed the directory between our open and our lock: then we
-            // hold a dead file.
+            // `bottle rm` may have removed the directory between our open and our lock. Then we
+            // hold the lock of a deleted file.
             let on_disk = fs::metadata(self.state.join("lock")).map(|m| m.ino()).ok();
             if on_disk == lock.0.metadata().map(|m| m.ino()).ok() {
                 return Ok(lock);
@@ -273,7 +273,7 @@ impl BottleDir {
         }
     }
 
-    /// The lock when it is free; `None` when an orchestrator holds it.
+    /// The lock if it is free; `None` when an orchestrator holds it.
     fn try_lock(&self, mode: Mode) -> Result<Option<Lock>> {
         let path = self.state.join("lock");
         let mut options = fs::OpenOptions::new();
@@ -287,7 +287,7 @@ impl BottleDir {
         }
     }
 
-    /// The lock, when no orchestrator has the bottle.
+    /// The lock, if no orchestrator holds it.
     ///
     /// # Errors
     /// `Io` when the lock cannot be opened.
@@ -295,8 +295,8 @@ impl BottleDir {
         self.try_lock(Mode::Exclusive)
     }
 
-    /// Requires room for a launch before anything starts. (The disk itself is sparse; a guest that
-    /// fills the host's file system meets an error of its own.)
+    /// Checks that there is space for a launch before anything starts. (The disk itself is sparse; a
+    /// guest that fills the host's file system gets an I/O error later.)
     ///
     /// # Errors
     /// `Config` when less than 64 MiB are free.
@@ -321,7 +321,7 @@ impl BottleDir {
     pub fn write_metadata(&self, metadata: &Metadata) -> Result<()> {
         let json = serde_json::to_vec_pretty(metadata)
             .context(ErrorKind::Internal, || "cannot write metadata".into())?;
-        write_private(&self.metadata_file(), &json)
+        write_private(self.metadata_file(), &json)
     }
 
     /// Metadata and liveness; `None` when there is no such bottle (or its metadata is unreadable).
@@ -333,11 +333,11 @@ impl BottleDir {
         Some(BottleStatus { metadata, alive })
     }
 
-    /// Tears down what a dead orchestrator left; does nothing while one is alive or when nothing is
-    /// left.
+    /// Tears down what a dead orchestrator left behind, and returns whether there was anything. Does
+    /// nothing while an orchestrator is alive.
     ///
     /// # Errors
-    /// What could not be undone. The journal is kept then, so that the next command tries again.
+    /// Some step could not be undone. The journal is kept then, so that the next command retries.
     pub fn recover(&self) -> Result<bool> {
         if !self.journal().exists() {
             return Ok(false);
@@ -357,7 +357,7 @@ impl BottleDir {
         serde_json::from_slice(&fs::read(self.metadata_file()).ok()?).ok()
     }
 
-    /// Removes all that is known of a bottle that is not running.
+    /// Removes all files of a bottle that is not running.
     ///
     /// # Errors
     /// `Usage` when it runs or does not exist.
@@ -371,13 +371,13 @@ impl BottleDir {
         }
         let _lock = self.lock()?;
         if self.journal().exists() && Journal::unwind(&self.journal()).is_err() {
-            // A journal that cannot be read any more: at least what has a fixed place goes.
+            // The journal cannot be read or undone: at least files with a fixed path are removed.
             let _ = fs::remove_dir_all(&self.runtime);
         }
         Ok(fs::remove_dir_all(&self.state)?)
     }
 }
 
-/// The right to bring a bottle up or tear it down.
+/// The lock of a bottle: the right to bring it up or tear it down.
 #[derive(Debug)]
 pub struct Lock(Flock<File>);

@@ -1,8 +1,8 @@
-//! The launch journal: each thing that outlives a crash is written down before it exists, so that
-//! anyone can undo it.
+//! The launch journal: everything that would outlive a crash is recorded before it is created, so
+//! that any later command can undo it.
 //!
-//! One JSON object a line. The journal *is* the teardown stack: an orderly teardown and a clean-up
-//! after `kill -9` undo the same lines in reverse order.
+//! The file has one JSON object per line. It *is* the teardown stack: an orderly teardown and a
+//! clean-up after `kill -9` undo the same lines in reverse order.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -45,17 +45,17 @@ pub enum Step {
         /// Its path.
         path: Utf8PathBuf,
     },
-    /// A directory of this launch only, whatever is in it.
+    /// A directory of this launch only, with everything in it.
     Tree {
         /// Its path.
         path: Utf8PathBuf,
     },
-    /// A child process. Written right after the spawn; until then (and after a crash) the kernel
-    /// ends the child with its parent (`PR_SET_PDEATHSIG`).
+    /// A child process. It is recorded right after the spawn; until then (and after a crash) the
+    /// kernel kills the child with its parent (`PR_SET_PDEATHSIG`).
     Process {
-        /// What it is.
+        /// The daemon's name.
         name: String,
-        /// Which one it is.
+        /// Its process.
         #[serde(flatten)]
         id: ProcessId,
     },
@@ -78,7 +78,7 @@ impl Journal {
         Ok(Self { file: options.open(path)? })
     }
 
-    /// Writes a step down.
+    /// Appends a step.
     ///
     /// # Errors
     /// `Io` when the line cannot be written: then the step must not be taken.
@@ -89,8 +89,8 @@ impl Journal {
         Ok(self.file.write_all(&line)?)
     }
 
-    /// The steps of a journal; `None` when it is damaged. A last line that a crash cut short is a
-    /// step not taken.
+    /// The steps of a journal; `None` when it is damaged. If a crash cut the last line short, its step
+    /// was not taken.
     fn steps(text: &str) -> Option<Vec<Step>> {
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
         whole.lines().map(|line| serde_json::from_str(line).ok()).collect()
@@ -99,17 +99,17 @@ impl Journal {
     /// Undoes every step, newest first, and removes the journal when nothing is left.
     ///
     /// # Errors
-    /// All that could not be undone, in one error; the other steps were undone all the same.
+    /// One error that lists every step that could not be undone; all others were undone.
     pub fn unwind(path: &Utf8Path) -> Result<()> {
         let text = fs::read_to_string(path)?;
         let steps = Self::steps(&text).ok_or_else(|| {
             Error::new(
                 ErrorKind::Internal,
-                format!("{path} is damaged, so nobody knows what is left to tear down"),
+                format!("{path} is damaged, so it is unknown what is left to tear down"),
             )
             .hint("bottle rm NAME   # forgets the bottle and what has a fixed place")
         })?;
-        // All are told at once, and then waited for: each takes its time.
+        // All processes get SIGTERM together and are then waited for one by one.
         for step in steps.iter().rev() {
             if let Step::Process { id, .. } = step {
                 id.signal(Signal::SIGTERM);
@@ -140,8 +140,8 @@ fn undo(step: &Step) -> Result<(), String> {
     }
 }
 
-/// Ends a process: SIGTERM, then SIGKILL after a grace of 3 s; then what it left in its process
-/// group.
+/// Ends a process with SIGTERM, and with SIGKILL after a grace of 3 s; then kills the processes left
+/// in its process group.
 ///
 /// # Errors
 /// A message when something still runs after SIGKILL.
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_journal_is_kept_and_said() {
+    fn a_damaged_journal_is_kept_and_reported() {
         let (_dir, dir) = dir();
         let path = dir.join("journal.jsonl");
         for text in ["\0\0\0\n", "{\"step\":\"from-the-future\"}\n"] {

@@ -1,4 +1,4 @@
-//! Which process is meant, long after its id may have been given to another one.
+//! Identifies a process even after the kernel may have reused its process id.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::procfs::{Stat, boot_id, pids};
 
-/// A process id that cannot mean another process later: with its start time.
+/// A process id together with the process's start time, so that it never means another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
     /// Process id.
     pub pid: i32,
     /// Start time in clock ticks since boot.
     pub start_ticks: u64,
-    /// The beginning of the id of that boot; 0 where a system has none.
+    /// The first 64 bits of the kernel's boot id; 0 where a system has none.
     #[serde(default)]
     pub boot: u64,
     /// The session that it and all its children began in.

@@ -62,19 +62,19 @@ impl Roots {
         Ok(Self { state, runtime })
     }
 
-    /// Where what has been verified once is remembered (see `closure`).
+    /// The file that remembers which store files have been verified (see `Closure::verify`).
     #[must_use]
     pub fn verified(&self) -> Utf8PathBuf {
         self.state.join("verified.json")
     }
 
-    /// Where engines keep images that they have unpacked.
+    /// The directory where engines keep images that they have unpacked.
     #[must_use]
     pub fn image_cache(&self) -> Utf8PathBuf {
         self.state.join("unpacked")
     }
 
-    /// Where links keep images from Nix's garbage collector.
+    /// The directory of links that keep images from Nix's garbage collector.
     ///
     /// # Errors
     /// `Io` when it cannot be made.

@@ -158,7 +158,7 @@ impl Queue {
     pub fn put(&mut self, proposal: Proposal) -> Result<()> {
         let json = serde_json::to_vec_pretty(&proposal)
             .context(ErrorKind::Internal, || "cannot write a proposal".into())?;
-        write_private(&self.dir.join(format!("{}.json", proposal.id)), &json)?;
+        write_private(self.dir.join(format!("{}.json", proposal.id)), &json)?;
         self.all.insert(proposal.id, proposal);
         Ok(())
     }

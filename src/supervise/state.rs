@@ -50,7 +50,7 @@ impl BrokerState {
     ) -> Result<Self> {
         let log = AuditWriter::open(dir.supervise_audit().as_ref(), "supervise")
             .map_err(|e| Error::new(ErrorKind::Config, e.to_string()))?;
-        private_dir(&dir.proposals())?;
+        private_dir(dir.proposals())?;
         let queue = Queue::read_all(dir, checks.enabled(Check::Own))?;
         let mut this = Self {
             queue,

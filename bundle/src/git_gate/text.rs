@@ -69,6 +69,7 @@ mod tests {
             "refs/heads/@{x}",
             "refs/heads/-x",
             "refs/heads/x\u{202e}y",
+            "refs/heads/x\u{3164}y",
             "refs/heads/x.",
             "refs/heads/HEAD",
             "refs/heads/$(x)",

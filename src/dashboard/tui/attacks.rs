@@ -1,5 +1,5 @@
-//! The table of tests/attacks/supervise/text.rs on all three screens: what an agent writes acts on
-//! none of them, and would as it was written.
+//! The table of tests/attacks/supervise/text.rs on all three screens: an agent's text acts on none
+//! of them. The negative control shows the same text unescaped, where it does act.
 
 use std::sync::mpsc;
 
@@ -18,7 +18,10 @@ mod table;
 use table::{CASES, Case, In, On};
 
 fn route() -> Ask {
-    let route = serde_json::json!({ "route": { "host": "*.evil.test", "port": 443, "methods": ["GET"], "paths": ["/*"], "tls": true } });
+    let host = "*.evil.test";
+    let route = serde_json::json!({
+        "route": { "host": host, "port": 443, "methods": ["GET"], "paths": ["/*"], "tls": true }
+    });
     serde_json::from_value(route).unwrap()
 }
 
@@ -39,7 +42,7 @@ fn proposal(ask: Ask, reason: &str) -> Proposal {
     }
 }
 
-/// A proposal with `text` in its place.
+/// A proposal with `text` in the given place.
 fn with(place: In, text: &str) -> Proposal {
     let question = |text: &str, choices: &[&str]| Ask::Question {
         text: UntrustedText::new(text, MAX_TEXT_CHARS),
@@ -67,7 +70,7 @@ fn dashboard(row: ProposalRow, colour: bool) -> String {
     (0..24).map(|y| line(y) + "\n").collect()
 }
 
-/// What `on` gets of `row`, after `put` has put something in place of text on its way there.
+/// What the screen `on` shows of `p`, after `put` has replaced parts of its text.
 fn shown(on: On, p: &Proposal, put: &dyn Fn(&str) -> String) -> String {
     let mut row = row(p, None, true, now_ms());
     row.lines.iter_mut().for_each(|(_, l)| *l = put(l));
@@ -82,7 +85,7 @@ fn shown(on: On, p: &Proposal, put: &dyn Fn(&str) -> String) -> String {
 }
 
 #[test]
-fn no_text_of_an_agent_acts_on_a_screen_and_each_would_as_it_was_written() {
+fn agents_text_acts_on_no_screen() {
     const MARK: &str = "MARKMARK";
     let mut wrong = Vec::new();
     for Case(name, place, text, acts, works) in CASES {
@@ -91,7 +94,7 @@ fn no_text_of_an_agent_acts_on_a_screen_and_each_would_as_it_was_written() {
             assert!(!now.contains(acts), "{name} on {on:?}: {now:?}");
             let hidden = |c: char| c.is_control() && c != '\n';
             assert!(!now.contains(hidden), "{name} on {on:?}: {now:?}");
-            // As if it had been taken as it came: everything after that is the same code.
+            // The negative control: the text is inserted unescaped, and then shown by the same code.
             let raw = shown(on, &with(*place, MARK), &|l| l.replace(MARK, text));
             if raw.contains(acts) != works.contains(&on) {
                 wrong.push(format!("{name} on {on:?}, without: {raw:?}"));
@@ -124,7 +127,7 @@ fn no_reason_looks_like_a_line_of_the_change() {
             return;
         }
     }
-    panic!("it does not work without its guard either");
+    panic!("the negative control does not work");
 }
 
 #[test]
@@ -139,7 +142,7 @@ fn no_reason_pushes_the_risk_off_the_screen() {
 }
 
 #[test]
-fn the_change_is_made_of_types_and_never_of_what_the_agent_says() {
+fn a_change_is_shown_from_its_types() {
     let policies = LivePolicies { routes: Policy::new(Vec::new()), git: None };
     let mut p = proposal(route(), "fine");
     // A document that says of itself that it is harmless.

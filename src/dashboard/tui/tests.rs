@@ -77,7 +77,7 @@ fn text(buffer: &Buffer) -> Vec<String> {
 }
 
 #[test]
-fn eighty_by_twenty_four_shows_all_three_panes_the_change_and_the_keys() {
+fn a_small_screen_shows_everything() {
     let (model, mut state) = fixture();
     let lines = text(&screen((80, 24), &model, &mut state));
     let all = lines.join("\n");
@@ -102,7 +102,7 @@ fn eighty_by_twenty_four_shows_all_three_panes_the_change_and_the_keys() {
 }
 
 #[test]
-fn any_size_is_drawn_and_what_is_chosen_stays_in_sight() {
+fn any_size_shows_the_selection() {
     let (model, mut state) = fixture();
     for size in [
         (1, 1),
@@ -140,7 +140,7 @@ fn any_size_is_drawn_and_what_is_chosen_stays_in_sight() {
 }
 
 #[test]
-fn without_colour_every_mark_is_a_character_and_without_unicode_all_is_ascii() {
+fn marks_need_no_colour_and_no_unicode() {
     let (model, mut state) = fixture();
     let coloured = screen((80, 24), &model, &mut state);
     assert!(coloured.content.iter().any(|c| c.fg == Color::Red), "with colour there is some");
@@ -160,7 +160,7 @@ fn without_colour_every_mark_is_a_character_and_without_unicode_all_is_ascii() {
 }
 
 #[test]
-fn one_key_approves_nothing_wide_and_esc_decides_nothing() {
+fn one_key_approves_nothing_wide() {
     let (model, mut state) = fixture();
     let mut press = |code| keys::key(KeyEvent::new(code, KeyModifiers::NONE), &model, &mut state);
     press(KeyCode::Down);
@@ -179,7 +179,7 @@ fn one_key_approves_nothing_wide_and_esc_decides_nothing() {
 }
 
 #[test]
-fn the_chosen_one_stays_chosen_when_others_come_and_a_closed_one_takes_no_key() {
+fn a_selected_proposal_stays_selected() {
     let (mut model, mut state) = fixture();
     state.proposal = 2;
     state.remember(&model);

@@ -1,6 +1,6 @@
-//! The table of tests/attacks/supervise/page.rs against the real page: each request gets nothing,
-//! and what it wants without its guard. The orchestrator is one that says yes to everything; the
-//! real one is in `lifecycle::supervise`.
+//! The table of tests/attacks/supervise/page.rs against the real page: each request gets nothing. As
+//! the negative control, it gets what it wants once its check is disabled. The orchestrator here
+//! says yes to everything; the real one is in `lifecycle::supervise`.
 
 use bottle_channel::{read_header, write_header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -62,27 +62,32 @@ async fn answer(request: &str, off: &[Check]) -> (u16, String) {
     let client = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let _ = stream.write_all(text.as_bytes()).await;
-        let mut said = vec![0; 4096];
-        let first = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut said)).await;
-        said.truncate(first.map_or(0, |n| n.unwrap_or(0)));
+        let mut response = vec![0; 4096];
+        let first = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut response)).await;
+        response.truncate(first.map_or(0, |n| n.unwrap_or(0)));
         // The log does not end by itself.
-        let _ =
-            tokio::time::timeout(Duration::from_millis(300), stream.read_to_end(&mut said)).await;
-        String::from_utf8_lossy(&said).into_owned()
+        let _ = tokio::time::timeout(Duration::from_millis(300), stream.read_to_end(&mut response))
+            .await;
+        String::from_utf8_lossy(&response).into_owned()
     };
-    let said = tokio::task::LocalSet::new()
+    let response = tokio::task::LocalSet::new()
         .run_until(async {
-            tokio::select! { said = client => said, () = says_yes => unreachable!(), () = accept(&site, listener) => unreachable!() }
+            tokio::select! {
+                response = client => response,
+                () = says_yes => unreachable!(),
+                () = accept(&site, listener) => unreachable!(),
+            }
         })
         .await;
-    (said.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0), said)
+    (response.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0), response)
 }
 
 #[tokio::test]
-async fn no_request_but_the_pages_own_gets_anything_and_each_would_without_its_guard() {
-    let decides = |(status, said): &(u16, String)| *status == 200 && said.contains("\"done\"");
+async fn only_requests_of_the_page_are_served() {
+    let decides =
+        |(status, response): &(u16, String)| *status == 200 && response.contains("\"done\"");
     assert!(decides(&answer(&table::honest(), &[]).await));
-    let mut twins = 0;
+    let mut controls = 0;
     for Case(name, request, want, guards) in CASES {
         let shut = answer(request, &[]).await;
         assert!(shut.0 == *want && !decides(&shut), "{name}: {shut:?}");
@@ -103,7 +108,7 @@ async fn no_request_but_the_pages_own_gets_anything_and_each_would_without_its_g
             open.0 == 200
         };
         assert!(wanted, "{name}, without {guards:?}: {open:?}");
-        twins += 1;
+        controls += 1;
     }
-    println!("{} cases, {twins} twins", CASES.len());
+    println!("{} cases, {controls} controls", CASES.len());
 }

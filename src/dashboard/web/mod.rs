@@ -140,7 +140,8 @@ async fn accept(site: &Rc<Site>, listener: TcpListener) {
                     drop(slot);
                 });
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await, // no descriptor is free; some may be soon
+            // No descriptor is free; one may be soon.
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
 }
@@ -164,8 +165,8 @@ async fn connection(site: Rc<Site>, stream: TcpStream) {
 const SECURITY_HEADERS: [(&str, &str); 8] = [
     (
         "content-security-policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-         frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
     ),
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),

@@ -14,16 +14,16 @@ use super::program::{Input, Program, Sink, last_line};
 use super::secret_line::secret_line;
 use crate::error::{Context, Error, ErrorKind, Result};
 
-/// Most that is kept of a daemon's standard error, in bytes.
-const LOG_LIMIT: usize = 1 << 20;
-/// Longest time in which a daemon takes a line.
+/// Largest log of a daemon's standard error, in bytes.
+const MAX_LOG_BYTES: usize = 1 << 20;
+/// Longest time that a daemon may take to read a line.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest line that a daemon may report, in bytes.
-const REPORT_LIMIT: u64 = 4096;
+const MAX_REPORT_BYTES: u64 = 4096;
 
-/// Where a new process is written down, so that it is found after a crash.
+/// A record of new processes, so that they are found after a crash. The launch journal is one.
 pub trait ProcessRecord {
-    /// Writes down that `name` is the process `pid`.
+    /// Records that `name` is the process `pid`.
     ///
     /// # Errors
     /// It cannot be written; the process is killed then.
@@ -40,11 +40,11 @@ pub struct Daemon {
     child: Child,
     stdin: Option<Sender>,
     stdout: Option<BufReader<Receiver>>,
-    /// It was given secrets, so it is the one to talk to about them.
+    /// Whether it was given secrets. Only then does it get a [`ControlPipe`].
     trusted: bool,
 }
 
-/// Both ends of a daemon's conversation after its start. The daemon ends when this is dropped.
+/// Both ends of a daemon's pipe after its start. The daemon ends when this is dropped.
 #[derive(Debug)]
 pub struct ControlPipe {
     /// Lines to the daemon.
@@ -53,7 +53,7 @@ pub struct ControlPipe {
     pub reports: ReportReader,
 }
 
-/// The standard input of a daemon that was handed secrets.
+/// The standard input of a daemon that was given secrets.
 #[derive(Debug)]
 pub struct CommandWriter {
     name: String,
@@ -65,8 +65,8 @@ pub struct CommandWriter {
 pub struct ReportReader(BufReader<Receiver>);
 
 impl Program {
-    /// Starts a daemon whose standard error goes to `log` (mode 0600, truncated, at most 1 MiB),
-    /// and writes it down in `record`.
+    /// Starts a daemon, and records it in `record`. Its standard error goes to `log` (mode 0600,
+    /// truncated, at most 1 MiB).
     ///
     /// # Errors
     /// `Engine` when it cannot start, `Io` when the log or the record cannot be written.
@@ -75,7 +75,7 @@ impl Program {
         options.create(true).write(true).truncate(true).mode(0o600);
         let file = options.open(log)?.into_file();
         let name = self.name.clone();
-        let what = format!("cannot start {name} ({})", self.program.display());
+        let what = format!("cannot start {name} ({})", self.program.to_string_lossy());
         let program = self.stdin(Input::Pipe).stdout(Sink::Pipe).stderr(Sink::Pipe);
         let mut child = program.start().context(ErrorKind::Engine, || what.clone())?;
         record.record_process(&name, child.pid())?;
@@ -117,7 +117,7 @@ impl Daemon {
     }
 
     /// Writes `secrets` as one line of JSON to its standard input, which stays open: the daemon
-    /// ends when it closes. The copy made on the way is wiped.
+    /// ends when it closes. The copy that is made for this is wiped.
     ///
     /// # Errors
     /// As [`Daemon::ready_line`].
@@ -140,8 +140,8 @@ impl Daemon {
         }
     }
 
-    /// Takes over the conversation with a daemon that was handed secrets, once it has said that it
-    /// is ready; `None` for any other, and when it was taken already.
+    /// Takes the pipe to a daemon that was given secrets, once it is ready; `None` for any other
+    /// daemon, and when it was taken already.
     pub fn take_control_pipe(&mut self) -> Option<ControlPipe> {
         if !self.trusted || self.stdin.is_none() || self.stdout.is_none() {
             return None;
@@ -153,17 +153,17 @@ impl Daemon {
         })
     }
 
-    /// Waits for the line by which it says that it is ready.
+    /// Waits for the line by which the daemon reports that it is ready.
     ///
     /// # Errors
-    /// `Engine`, with the last line of its standard error, when it ends first or says nothing
+    /// `Engine`, with the last line of its standard error, when it ends first or prints no line
     /// within `deadline`.
     pub async fn ready_line(&mut self, deadline: Duration) -> Result<String> {
         let mut line = String::new();
         let Some(stdout) = self.stdout.as_mut() else {
             return Err(Error::new(
                 ErrorKind::Internal,
-                format!("{} was listened to already", self.name),
+                format!("the output of {} was taken already", self.name),
             ));
         };
         match tokio::time::timeout(deadline, stdout.read_line(&mut line)).await {
@@ -177,7 +177,7 @@ impl Daemon {
         }
     }
 
-    /// Waits until it ends, and says how.
+    /// Waits until it ends, and returns a sentence that says how.
     pub async fn ended(&mut self) -> String {
         match self.child.ended().await {
             Ok(status) => format!("{} ended ({status})", self.name),
@@ -185,7 +185,7 @@ impl Daemon {
         }
     }
 
-    /// Waits until it ends, which it should not, and returns the error.
+    /// Waits until it ends, which is an error.
     pub async fn lost(&mut self) -> Error {
         self.ended().await;
         self.failure().await
@@ -216,35 +216,35 @@ impl Daemon {
 }
 
 impl CommandWriter {
-    /// Writes `command` as one line of JSON; the copy made on the way is wiped.
+    /// Writes `command` as one line of JSON. The copy that is made for this is wiped.
     ///
     /// # Errors
-    /// `Engine` when the daemon does not take it within 5 s: half a line may have been written, so
-    /// nothing more can be.
+    /// `Engine` when the daemon does not read it within 5 s. Half a line may have been written, so
+    /// nothing can be sent any more.
     pub async fn send(&mut self, command: &impl serde::Serialize) -> Result<()> {
         let line = secret_line(command)
-            .context(ErrorKind::Internal, || format!("cannot tell {}", self.name))?;
+            .context(ErrorKind::Internal, || format!("cannot send a command to {}", self.name))?;
         let written = tokio::time::timeout(COMMAND_DEADLINE, self.stdin.write_all(&line)).await;
-        let lost =
-            || Error::new(ErrorKind::Engine, format!("{} does not listen any more", self.name));
+        let lost = || {
+            Error::new(ErrorKind::Engine, format!("{} does not read commands any more", self.name))
+        };
         written.map_err(|_| lost())?.map_err(|_| lost())
     }
 }
 
 impl ReportReader {
-    /// The next line, without its end; `None` when there is no more, or when it is longer than any
-    /// report.
+    /// The next line, without its line end; `None` at the end, and when a line is too long.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
         let mut line = Vec::new();
-        (&mut self.0).take(REPORT_LIMIT).read_until(b'\n', &mut line).await.ok()?;
+        (&mut self.0).take(MAX_REPORT_BYTES).read_until(b'\n', &mut line).await.ok()?;
         (line.pop() == Some(b'\n')).then_some(line)
     }
 }
 
-/// Copies a child's standard error into its log, up to [`LOG_LIMIT`], and throws the rest away: a
-/// guest can make its VMM write without end.
+/// Copies a child's standard error into its log, up to [`MAX_LOG_BYTES`], and discards the rest: a guest
+/// can make its VMM write without end.
 async fn keep_log(mut stderr: Receiver, mut log: tokio::fs::File) {
-    let (mut buffer, mut left) = ([0; 4096], LOG_LIMIT);
+    let (mut buffer, mut left) = ([0; 4096], MAX_LOG_BYTES);
     while let Ok(n @ 1..) = stderr.read(&mut buffer).await {
         let kept = n.min(left);
         left -= kept;

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind};
 use crate::host::process::Daemon;
 use crate::values::neutral;
 
-/// What helps where an image is damaged.
+/// The hint for a damaged image.
 pub(super) const REPACK_HINT: &str = "nix/bootstrap build .#bottle   # packs the image anew";
 
 /// One line of smolvm's own errors.
@@ -54,7 +54,7 @@ fn explain(output: &str, startup: &str) -> Option<Error> {
     } else if has(&["checksum", "crc", "invalid magic", "truncated", "unsupported version"]) {
         (ErrorKind::Engine, REPACK_HINT)
     } else if has(&["libkrun", "dlopen"]) {
-        (ErrorKind::Engine, "nix/bootstrap build .#bottle   # realises smolvm's libraries again")
+        (ErrorKind::Engine, "nix/bootstrap build .#bottle   # builds smolvm's libraries again")
     } else {
         (ErrorKind::Engine, "bottle doctor")
     };

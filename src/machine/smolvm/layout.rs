@@ -37,7 +37,7 @@ pub(super) fn share(image: &CachedImage, dir: &Utf8Path) -> Result<(Utf8PathBuf,
     let damaged = || Error::new(ErrorKind::Engine, format!("{} is damaged", image.dir()));
     let layers =
         unpacked_image(&from).ok_or_else(|| damaged().hint(format!("rm -r {}", image.dir())))?;
-    private_dir(&to.join(&layers))?;
+    private_dir(to.join(&layers))?;
     for entry in from.read_dir_utf8()?.flatten() {
         if entry.file_type().is_ok_and(|t| t.is_file()) {
             fs::copy(entry.path(), to.join(entry.file_name()))?;
@@ -46,7 +46,8 @@ pub(super) fn share(image: &CachedImage, dir: &Utf8Path) -> Result<(Utf8PathBuf,
     Ok((from.join(&layers), Utf8Path::new(LAYER_CACHE_DIR).join(layers)))
 }
 
-/// What smolvm calls the directory of the machine `name`: the beginning of the name's SHA-256.
+/// The name of smolvm's directory for the machine `name`: the first 16 hex
+/// digits of the name's SHA-256.
 pub(super) fn machine_id(name: &str) -> String {
     hex::encode(&Sha256::digest(name)[..8])
 }
@@ -59,13 +60,13 @@ pub(super) fn unpacked_image(shared: &Utf8Path) -> Option<String> {
     one.filter(|_| other.is_none()).map(|e| e.file_name().to_owned())
 }
 
-/// The directories of smolvm's machines below `dir`: of one, if all is well.
+/// The directories of smolvm's machines below `dir`. There should be one.
 fn machines(dir: &Utf8Path) -> impl Iterator<Item = Utf8PathBuf> {
     let all = dir.join(MACHINES_DIR).read_dir_utf8();
     all.into_iter().flatten().flatten().map(|machine| machine.into_path())
 }
 
-/// Whether the machine's disk is the file `disk`, and no other.
+/// Whether there is one machine below `dir`, and its disk is the file `disk`.
 pub(super) fn runs_on(dir: &Utf8Path, disk: &Utf8Path) -> bool {
     let file = |path: &Utf8Path| fs::symlink_metadata(path).map(|m| (m.dev(), m.ino())).ok();
     let used: Vec<_> = machines(dir).filter_map(|m| file(&m.join(STORAGE_DISK))).collect();

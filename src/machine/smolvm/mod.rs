@@ -35,8 +35,8 @@ use layout::{
     unpacked_image,
 };
 
-/// Longest time from the start to an answering agent; then it is started once more. It is 1 s on a
-/// quiet host with KVM, 25 s in a machine that is emulated itself.
+/// Longest time from the start to an answering agent. Booting takes 1 s on a quiet host with KVM, and
+/// 25 s in a machine that is emulated itself.
 const BOOT_WATCHDOG: Duration = Duration::from_secs(180);
 /// smolvm's message about a guest that takes longer than smolvm waits.
 const SLOW_BOOT_MESSAGE: &str = "did not become ready";
@@ -53,7 +53,7 @@ const GUEST_BINARY: &str = "/usr/lib/bottle/bottle-guest";
 const OVERLAY_GIB: &str = "1";
 const GIB: u64 = 1 << 30;
 
-/// smolvm out of the closure.
+/// The closure's smolvm.
 #[derive(Debug)]
 pub struct Smolvm<'a> {
     closure: &'a Closure,
@@ -76,7 +76,7 @@ impl<'a> Smolvm<'a> {
         }
     }
 
-    /// Why it runs the way it runs, for preflight.
+    /// How it runs and why, for the preflight.
     #[must_use]
     pub fn reason(&self) -> String {
         format!("smolvm {} with KVM", self.files.version)
