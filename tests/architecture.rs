@@ -92,8 +92,6 @@ const KNOWN_SPAWNS: &[&str] = &[
     "bundle/src/gate/call.rs",
     "bundle/src/gate/mod.rs",
     "bundle/src/gate/remote.rs",
-    "src/credentials/tokens.rs",
-    "src/supervise/submit.rs",
 ];
 
 /// The folder of the workspace: where the test runs, which may not be where it was built.

@@ -5,7 +5,6 @@
 //! from there once the forge no longer lists it. So the next command can revoke it after a crash.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use bottle_policy::{DeployKeyAction, Forge, ForgeRequest, Secret, TokenName};
@@ -17,7 +16,7 @@ use super::tokens;
 use crate::closure::Closure;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::fs::write_private;
-use crate::host::process::Program;
+use crate::host::process::{Program, Sink};
 use crate::host::stderr::note;
 use crate::manifest::TokenSource;
 use crate::plan::LaunchPlan;
@@ -196,7 +195,7 @@ impl Registered {
             &self.token.0,
             &self.token.1,
             tokens::RefreshContext { bundle: &self.program, rejected: None },
-            Stdio::inherit(),
+            Sink::Inherit,
         )
         .await?;
         let (forge, api, ca, repo) =

@@ -2,20 +2,18 @@
 //! keys.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use bottle_policy::{Access, GateInput, GatePolicy, GateUpstream, Secret, TokenName};
 
 use crate::bundle::GateSpec;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::fs::read_small_text;
 use crate::manifest::GitSpec;
 use crate::plan::LaunchPlan;
 
 /// Longest known_hosts file, bytes.
-const MAX_KNOWN_HOSTS_BYTES: u64 = 1 << 20;
+const MAX_KNOWN_HOSTS_BYTES: usize = 1 << 20;
 
 /// The policy of git-gate; `None` when the plan has no repository.
 ///
@@ -151,17 +149,6 @@ fn upstream(i: usize, git: &GitSpec) -> Result<GateUpstream> {
 
 /// Reads a small text file of the operator's.
 pub(crate) fn text(path: &Path) -> Result<String, String> {
-    let said = |e: std::io::Error| format!("{}: {e}", path.display());
-    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(path)
-        .map_err(said)?;
-    let mut text = String::new();
-    file.take(MAX_KNOWN_HOSTS_BYTES + 1).read_to_string(&mut text).map_err(said)?;
-    if text.len() as u64 > MAX_KNOWN_HOSTS_BYTES {
-        return Err(format!("{} is larger than {MAX_KNOWN_HOSTS_BYTES} bytes", path.display()));
-    }
-    Ok(text)
+    let text = read_small_text(path, MAX_KNOWN_HOSTS_BYTES);
+    text.map(|mut text| std::mem::take(&mut *text)).map_err(|e| e.chain())
 }

@@ -7,11 +7,12 @@ use bottle_policy::{Renewed, Secret};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::host::fs::read_small;
 use crate::provider::{Auth, LoginFacts, LoginLayout, Provider, RenewedField};
 use crate::state::now_ms;
 
 /// Longest login file, bytes.
-const MAX_FILE_BYTES: u64 = 1 << 20;
+const MAX_FILE_BYTES: usize = 1 << 20;
 /// A token that ends sooner than this counts as expired, ms.
 const EXPIRY_MARGIN_MS: u64 = 60_000;
 /// Longest account id, bytes.
@@ -141,17 +142,7 @@ fn expiry(layout: &LoginLayout, document: &Value, token: &str) -> Option<u64> {
 }
 
 fn read(file: &Path) -> Result<Value, String> {
-    use std::io::Read;
-    use std::os::unix::fs::OpenOptionsExt;
-    let failed = |e: std::io::Error| format!("{}: {e}", file.display());
-    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    let opened = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(file)
-        .map_err(failed)?;
-    let mut text = Zeroizing::new(Vec::new());
-    opened.take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(failed)?;
+    let text = read_small(file, MAX_FILE_BYTES).map_err(|e| e.chain())?;
     serde_json::from_slice(&text).map_err(|_| format!("{}: not a login file", file.display()))
 }
 

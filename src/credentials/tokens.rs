@@ -1,11 +1,7 @@
 //! Token values, resolved on the host and held in memory only.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use bottle_policy::{Secret, TokenName};
@@ -14,7 +10,8 @@ use zeroize::{Zeroize, Zeroizing};
 use super::digest::Digest;
 use super::login;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::host::process::die_with_parent;
+use crate::host::fs::read_small_text;
+use crate::host::process::{Program, Sink};
 use crate::manifest::TokenSource;
 use crate::plan::LaunchPlan;
 
@@ -33,8 +30,7 @@ pub(crate) async fn resolve(
         // Before the agent runs, a command's standard error goes to the operator.
         values.insert(
             name.clone(),
-            value(name, source, RefreshContext { bundle, rejected: None }, Stdio::inherit())
-                .await?,
+            value(name, source, RefreshContext { bundle, rejected: None }, Sink::Inherit).await?,
         );
     }
     Ok(values)
@@ -54,7 +50,7 @@ pub(crate) async fn value(
     name: &TokenName,
     source: &TokenSource,
     how: RefreshContext<'_>,
-    stderr: Stdio,
+    stderr: Sink,
 ) -> Result<Secret> {
     value_in(Path::new("."), name, source, how, stderr).await
 }
@@ -65,14 +61,17 @@ pub(crate) async fn value_in(
     name: &TokenName,
     source: &TokenSource,
     how: RefreshContext<'_>,
-    stderr: Stdio,
+    stderr: Sink,
 ) -> Result<Secret> {
     let value = match source {
         TokenSource::Env(env) => std::env::var(env.to_string()).map_err(|_| {
             missing(name, &format!("the environment variable {env} is not set"))
                 .hint(format!("export {env}=…"))
         })?,
-        TokenSource::File { path, .. } => read(path).map_err(|e| missing(name, &e))?,
+        TokenSource::File { path, .. } => {
+            let text = read_small_text(path, MAX_TOKEN_BYTES);
+            std::mem::take(&mut *text.map_err(|e| missing(name, &e.chain()))?)
+        }
         TokenSource::Command { argv, .. } => {
             run(dir, argv, stderr).await.map_err(|e| missing(name, &e))?
         }
@@ -109,36 +108,20 @@ fn secret(name: &TokenName, mut value: String) -> Result<Secret> {
     Ok(trimmed)
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    let stderr = |e: std::io::Error| format!("{}: {e}", path.display());
-    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(path)
-        .map_err(stderr)?;
-    if !file.metadata().map_err(stderr)?.is_file() {
-        return Err(format!("{} is not a regular file", path.display()));
-    }
-    let mut text = Zeroizing::new(String::with_capacity(MAX_TOKEN_BYTES + 1));
-    file.take(MAX_TOKEN_BYTES as u64 + 1).read_to_string(&mut text).map_err(stderr)?;
-    if text.len() > MAX_TOKEN_BYTES {
-        return Err(format!("{} is larger than {MAX_TOKEN_BYTES} bytes", path.display()));
-    }
-    Ok(std::mem::take(&mut *text))
-}
-
 /// Runs the operator's own command with the operator's environment.
-async fn run(dir: &Path, argv: &[String], stderr: Stdio) -> Result<String, String> {
+async fn run(dir: &Path, argv: &[String], stderr: Sink) -> Result<String, String> {
     let (program, args) = argv.split_first().ok_or("its command is empty")?;
-    let mut command = tokio::process::Command::new(program);
-    command.args(args).current_dir(dir).stdin(Stdio::null()).stderr(stderr).kill_on_drop(true);
-    die_with_parent(&mut command);
-    let running = command.output();
-    let output = tokio::time::timeout(COMMAND_DEADLINE, running)
+    let command = Program::new("a token's command", program)
+        .args(args)
+        .dir(dir)
+        .inherit_env()
+        .in_foreground() // it may ask the operator at the terminal
+        .stderr(stderr);
+    let output = command
+        .output_async(COMMAND_DEADLINE)
         .await
-        .map_err(|_| format!("{program} did not finish in {} s", COMMAND_DEADLINE.as_secs()))?
-        .map_err(|e| format!("{program}: {e}"))?;
+        .map_err(|e| format!("{program}: {e}"))?
+        .ok_or_else(|| format!("{program} did not finish in {} s", COMMAND_DEADLINE.as_secs()))?;
     let printed = Zeroizing::new(output.stdout);
     if !output.status.success() {
         return Err(format!("{program} failed ({})", output.status));

@@ -97,6 +97,20 @@ pub fn read_small(path: impl AsRef<Path>, limit: usize) -> Result<Zeroizing<Vec<
     Ok(bytes)
 }
 
+/// The same for a file of UTF-8 text.
+///
+/// # Errors
+/// As [`read_small`], and `Config` when it is not UTF-8.
+pub fn read_small_text(path: impl AsRef<Path>, limit: usize) -> Result<Zeroizing<String>> {
+    let path = path.as_ref();
+    let mut bytes = read_small(path, limit)?;
+    let text = String::from_utf8(std::mem::take(&mut *bytes));
+    text.map(Zeroizing::new).map_err(|e| {
+        drop(Zeroizing::new(e.into_bytes()));
+        Error::new(ErrorKind::Config, format!("{} is not UTF-8 text", path.display()))
+    })
+}
+
 /// Space that is free for this user on the file system of `dir`, MiB.
 ///
 /// # Errors
@@ -158,6 +172,10 @@ mod tests {
         fs::write(at("file"), "12345").unwrap();
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(&**read_small(at("file"), 5).unwrap(), b"12345");
+        assert_eq!(&**read_small_text(at("file"), 5).unwrap(), "12345");
+        fs::write(at("binary"), b"\xff").unwrap();
+        let refused = read_small_text(at("binary"), 5).unwrap_err();
+        assert!(refused.to_string().ends_with("is not UTF-8 text"), "{refused}");
         for (name, limit, kind, why) in [
             ("file", 4, ErrorKind::Config, "larger than 4 bytes"),
             ("fifo", 4, ErrorKind::Config, "not a regular file"),

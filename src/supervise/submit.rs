@@ -1,6 +1,5 @@
 //! An agent's draft becomes a proposal, or the agent is told why not.
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bottle_policy::audit::Verdict as AuditVerdict;
@@ -11,6 +10,7 @@ use super::policy_change::with_git;
 use super::proposal::Proposal;
 use super::render::diff;
 use super::state::BrokerState;
+use crate::host::process::{Program, Sink};
 use crate::live_policy::LivePolicies;
 use crate::state::now_ms;
 use crate::values::neutral;
@@ -218,19 +218,19 @@ fn notify(command: &[String], proposal: &Proposal) {
         Ask::Question { .. } => "has a question".to_owned(),
         ask => format!("asks: {}", neutral(&ask.summary())),
     };
-    let mut command = tokio::process::Command::new(program);
-    command
+    let bottle = &proposal.bottle;
+    let command = Program::new("notify", program)
         .args(args)
-        .arg(format!("bottle {}", proposal.bottle))
-        .arg(format!("{what}   (bottle proposals show {}/{})", proposal.bottle, proposal.id));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    crate::host::process::die_with_parent(&mut command);
-    match command.spawn() {
-        Ok(mut child) => {
-            drop(tokio::spawn(
-                async move { tokio::time::timeout(NOTIFY_DEADLINE, child.wait()).await },
-            ))
+        .arg(format!("bottle {bottle}"))
+        .arg(format!("{what}   (bottle proposals show {bottle}/{})", proposal.id))
+        .inherit_env()
+        .in_foreground()
+        .stdout(Sink::Null)
+        .stderr(Sink::Null);
+    let program = program.clone();
+    tokio::spawn(async move {
+        if let Err(e) = command.output_async(NOTIFY_DEADLINE).await {
+            tracing::warn!("notify: {program}: {e}");
         }
-        Err(e) => tracing::warn!("notify: {program}: {e}"),
-    }
+    });
 }

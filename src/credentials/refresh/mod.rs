@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use bottle_policy::{EgressCommand, EgressReport, Secret, TokenName};
@@ -212,7 +211,7 @@ impl RefreshTask {
         self.running.spawn(async move {
             let how = RefreshContext { bundle: &bundle, rejected: old.as_ref() };
             // The agent may have the terminal now, so the command must not write to it.
-            let value = tokens::value(&name, &source, how, Stdio::null()).await;
+            let value = tokens::value(&name, &source, how, crate::host::process::Sink::Null).await;
             (name, value)
         });
     }

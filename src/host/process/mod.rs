@@ -23,16 +23,3 @@ pub use child::Child;
 pub use daemon::{CommandWriter, ControlPipe, Daemon, ProcessRecord, ReportReader};
 pub use oneshot::Output;
 pub use program::{Input, Program, Sink};
-
-/// Makes the kernel kill the child when the thread that starts it dies.
-pub fn die_with_parent(command: &mut tokio::process::Command) {
-    #[cfg(target_os = "linux")]
-    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe; nothing is
-    // allocated.
-    unsafe {
-        command.pre_exec(|| {
-            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
-                .map_err(std::io::Error::from)
-        });
-    }
-}
