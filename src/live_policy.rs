@@ -185,8 +185,8 @@ impl<P: Reloadable> LivePolicy<P> {
     /// Replaces it by `policy` and waits until the daemon confirms that.
     ///
     /// # Errors
-    /// `Config` when the daemon refuses it, `Engine` when it does not answer for 2 s. The old file is
-    /// restored then.
+    /// `Config` when the daemon refuses it, `Engine` when it does not answer for 2 s. The old file
+    /// is restored then.
     pub fn replace(self, policy: &P) -> Result<()> {
         let what = || format!("cannot read {}", self.audit.display());
         let mut log = File::open(&self.audit).context(ErrorKind::Io, what)?;

@@ -140,7 +140,7 @@ impl Args {
             Some(Command::Approve(approve)) => approve.run(),
             Some(Command::Deny { proposal, reason }) => {
                 let found = load(proposal)?;
-                print_outcome(&found, &send(&found, Verdict::Deny { reason: reason.clone() })?)
+                print_outcome(&found, send(&found, Verdict::Deny { reason: reason.clone() })?)
             }
         }
     }
@@ -224,26 +224,11 @@ fn send(found: &LoadedProposal, verdict: Verdict) -> Result<DecisionOutcome> {
     block_on(decide(&found.dir, ask))
 }
 
-fn print_outcome(found: &LoadedProposal, answer: &DecisionOutcome) -> Result<u8> {
-    let name = format!("{}/{}", found.dir.slug(), found.proposal.id);
-    match answer {
-        DecisionOutcome::Done { text } => {
-            note(format_args!("bottle: {}: {text}", found.dir.slug()));
-            Ok(0)
-        }
-        DecisionOutcome::Outdated { .. } => Err(Error::new(
-            ErrorKind::Config,
-            format!("the policy has changed since {name} was asked; look at it again"),
-        )
-        .hint(format!("bottle proposals show {name}"))),
-        DecisionOutcome::Refused { why, hint } => {
-            let e = Error::new(ErrorKind::Config, why.clone());
-            Err(match hint {
-                Some(hint) => e.hint(hint.clone()),
-                None => e,
-            })
-        }
-    }
+fn print_outcome(found: &LoadedProposal, outcome: DecisionOutcome) -> Result<u8> {
+    let slug = found.dir.slug();
+    let text = outcome.into_result(&format!("{slug}/{}", found.proposal.id))?;
+    note(format_args!("bottle: {slug}: {text}"));
+    Ok(0)
 }
 
 impl Approve {
@@ -295,7 +280,7 @@ impl Approve {
         };
         let answer = self.answer(&found.proposal, terminal)?;
         let verdict = Verdict::Approve { against, scope, route, typed, answer };
-        print_outcome(&found, &send(&found, verdict)?)
+        print_outcome(&found, send(&found, verdict)?)
     }
 
     fn answer(&self, proposal: &Proposal, terminal: bool) -> Result<Option<String>> {

@@ -1,8 +1,8 @@
 //! Deploy keys: made in memory, registered with a forge at launch, and revoked when the launch ends
 //! in any way.
 //!
-//! A key is written to the bottle's state before the forge is asked to register it, and removed from
-//! there once the forge no longer lists it. So the next command can revoke it after a crash.
+//! A key is written to the bottle's state before the forge is asked to register it, and removed
+//! from there once the forge no longer lists it. So the next command can revoke it after a crash.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -120,8 +120,8 @@ pub(crate) async fn register(
 }
 
 /// Revokes every key that the bottle in `dir` may have left with a forge; returns whether there was
-/// one. The caller holds the bottle's lock. A failure for a key of a launch before `since` (ms since
-/// the epoch) is printed and is no error.
+/// one. The caller holds the bottle's lock. A failure for a key of a launch before `since` (ms
+/// since the epoch) is printed and is no error.
 ///
 /// # Errors
 /// `Internal`: which keys are still registered, why, and where to remove them by hand. They stay in

@@ -1,4 +1,5 @@
-//! git-gate's policy and secrets, made from the plan's upstreams and the operator's pinned host keys.
+//! git-gate's policy and secrets, made from the plan's upstreams and the operator's pinned host
+//! keys.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,8 +45,8 @@ pub fn with_rules(in_force: &GatePolicy, plan: &LaunchPlan) -> GatePolicy {
     policy
 }
 
-/// A policy with its secrets. `tokens` are all secrets of the bundle. git-gate uses some of them, and
-/// looks for the rest, and for `others`, in what is pushed.
+/// A policy with its secrets. `tokens` are all secrets of the bundle. git-gate uses some of them,
+/// and looks for the rest, and for `others`, in what is pushed.
 pub(crate) fn spec<'a>(
     policy: GatePolicy,
     tokens: impl Iterator<Item = (&'a TokenName, &'a Secret)>,

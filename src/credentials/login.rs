@@ -1,5 +1,5 @@
-//! The host's own login as a token. A login that has expired, or that the upstream rejects, is renewed
-//! on the host and written back to the vendor's file: a refresh token works only once.
+//! The host's own login as a token. A login that has expired, or that the upstream rejects, is
+//! renewed on the host and written back to the vendor's file: a refresh token works only once.
 
 use std::fs::File;
 use std::io::Write;
@@ -22,8 +22,8 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for another launch that renews the same login.
 const LOCK_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The access token of the login `source`. `bundle` is the program that renews it when it has expired
-/// or is the token that the upstream `rejected`.
+/// The access token of the login `source`. `bundle` is the program that renews it when it has
+/// expired or is the token that the upstream `rejected`.
 ///
 /// # Errors
 /// One line for the operator, with what to do.

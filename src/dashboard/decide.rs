@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::launch;
 use crate::state::Roots;
-use crate::supervise::{Decide, DecisionOutcome, Verdict};
+use crate::supervise::{Decide, Verdict};
 
 /// Sends a decision about proposal `id` of `bottle`. `Ok` says what was done, `Err` why nothing
 /// was decided.
@@ -16,13 +16,8 @@ pub(super) async fn decide(
 ) -> Result<String, String> {
     let dir = roots.bottle(bottle).map_err(|e| e.chain())?;
     let decision = Decide { id, via: via.to_owned(), verdict };
-    match launch::decide(&dir, decision).await.map_err(|e| e.chain())? {
-        DecisionOutcome::Done { text } => Ok(text),
-        DecisionOutcome::Refused { why, .. } => Err(why),
-        DecisionOutcome::Outdated { .. } => {
-            Err(format!("the policy has changed; look at {bottle}/{id} again"))
-        }
-    }
+    let outcome = launch::decide(&dir, decision).await.map_err(|e| e.chain())?;
+    outcome.into_result(&format!("{bottle}/{id}")).map_err(|e| e.chain())
 }
 
 /// The answer to a question with `choices`: the choice whose number was typed, otherwise what was

@@ -80,7 +80,8 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Listens from the start of the launch. Requests that need a guest wait until `guest` holds one.
+    /// Listens from the start of the launch. Requests that need a guest wait until `guest` holds
+    /// one.
     pub(super) fn listen(
         dir: &BottleDir,
         guest: watch::Receiver<Option<RunningGuest>>,

@@ -1,5 +1,5 @@
-//! The real files around a manifest: read only from beside it, never through a link that leads away,
-//! never without limit.
+//! The real files around a manifest: read only from beside it, never through a link that leads
+//! away, never without limit.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};

@@ -1,5 +1,5 @@
-//! Prefixes of credentials, taken from the scanner's rules (scan/src/rules.toml). A test compares the
-//! two and prints the list that belongs here.
+//! Prefixes of credentials, taken from the scanner's rules (scan/src/rules.toml). A test compares
+//! the two and prints the list that belongs here.
 
 /// A prefix, and the least length in bytes of a credential that begins with it. Sorted.
 #[rustfmt::skip]

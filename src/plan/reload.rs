@@ -12,8 +12,8 @@ use super::types::LaunchPlan;
 use crate::manifest::{EnvPart, EnvValue, Manifest, TokenSource};
 use crate::provider::LoginFacts;
 
-/// Plans the launch of `running` again with the current `manifest`. Command line options and facts of
-/// the host stay those of the launch.
+/// Plans the launch of `running` again with the current `manifest`. Command line options and facts
+/// of the host stay those of the launch.
 ///
 /// # Errors
 /// As [`plan`].

@@ -1,5 +1,5 @@
-//! Values that look like secrets. A guess that only warns and hides: tokens have no way into a guest
-//! anyway.
+//! Values that look like secrets. A guess that only warns and hides: tokens have no way into a
+//! guest anyway.
 
 use super::credential_prefixes::PREFIXES;
 

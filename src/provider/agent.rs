@@ -1,5 +1,5 @@
-//! What an agent is to the rest of the program: one static [`Agent`] in a file of its own. The types
-//! that name each other are together here: agent, settings, token source, contribution.
+//! What an agent is to the rest of the program: one static [`Agent`] in a file of its own. The
+//! types that name each other are together here: agent, settings, token source, contribution.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,8 +39,8 @@ pub struct Agent {
     pub needs_demo_upstream: bool,
     /// Directory that it reads the user's skills from, below its home.
     pub skills_dir: &'static str,
-    /// Texts of the questions that it asks at a first start without settings. A launch that sees one
-    /// of them on the terminal warns that the settings did not fit.
+    /// Texts of the questions that it asks at a first start without settings. A launch that sees
+    /// one of them on the terminal warns that the settings did not fit.
     pub first_run_prompts: &'static [&'static str],
     /// Where its vendor's program keeps a login on the host.
     pub login: Option<LoginLayout>,

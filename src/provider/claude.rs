@@ -1,5 +1,5 @@
-//! Claude Code: its routes, its placeholder credential, its settings. Facts of version 2.1.329, which
-//! tests/agents/ checks.
+//! Claude Code: its routes, its placeholder credential, its settings. Facts of version 2.1.329,
+//! which tests/agents/ checks.
 
 use std::collections::BTreeMap;
 

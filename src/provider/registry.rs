@@ -1,5 +1,5 @@
-//! The agents that this program knows. A new one is a file beside this one, its `mod` line, a row of
-//! [`AGENTS`], and an image (nix/images).
+//! The agents that this program knows. A new one is a file beside this one, its `mod` line, a row
+//! of [`AGENTS`], and an image (nix/images).
 
 use std::str::FromStr;
 

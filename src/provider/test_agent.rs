@@ -1,5 +1,5 @@
-//! A test agent, compiled in unit tests only: what a new agent takes is this file, its `mod` line and
-//! its row in the registry. The tests below follow it from the manifest to the guest's files.
+//! A test agent, compiled in unit tests only: what a new agent takes is this file, its `mod` line
+//! and its row in the registry. The tests below follow it from the manifest to the guest's files.
 
 use super::agent::{Agent, BuiltIn, Contribution, Inputs};
 use super::login_layout::{Auth, LoginLayout, RenewedField};

@@ -13,8 +13,8 @@ pub const PLACEHOLDER: &str = "placeholder-the-real-one-stays-outside-the-bottle
 /// A credential: its name, its source, and how it is sent.
 pub(super) type Credential = (Option<TokenName>, Option<TokenSource>, Auth);
 
-/// The credential from the settings, from the host's login, or from the first of `variables` that is
-/// set (else the last). `name` is the token's name when its source has none.
+/// The credential from the settings, from the host's login, or from the first of `variables` that
+/// is set (else the last). `name` is the token's name when its source has none.
 pub(super) fn credential(
     inputs: &Inputs<'_>,
     provider: Provider,
@@ -50,8 +50,8 @@ pub(super) fn credential(
     (token, source, inputs.settings.and_then(|s| s.auth).or(auth).unwrap_or(Auth::ApiKey))
 }
 
-/// The route to the API at `base_url`, which the manifest has checked. `paths` are the vendor's own;
-/// when empty, everything below the URL.
+/// The route to the API at `base_url`, which the manifest has checked. `paths` are the vendor's
+/// own; when empty, everything below the URL.
 pub(super) fn api_route(
     name: &str,
     base_url: &str,

@@ -1,8 +1,8 @@
 //! Proposals: what an agent asked for, what was decided, and how that is kept.
 //!
 //! `STATE/bottles/SLUG/proposals/N.json` is one proposal. Only the orchestrator of the running
-//! bottle writes there (`supervise/broker.rs`); commands read the files and send it a [`Decide`] over
-//! the control socket.
+//! bottle writes there (`supervise/broker.rs`); commands read the files and send it a [`Decide`]
+//! over the control socket.
 
 use bottle_policy::{Ask, ProposalState, ProposalStatus, Risk, RouteAsk, UntrustedText};
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
-//! The queue's files. Only the orchestrator writes them. Each file is replaced as a whole, so that a
-//! crash leaves the old or the new one.
+//! The queue's files. Only the orchestrator writes them. Each file is replaced as a whole, so that
+//! a crash leaves the old or the new one.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

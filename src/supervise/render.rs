@@ -1,5 +1,5 @@
-//! Proposals for people. The shown change is computed from the typed request and the policy in force;
-//! no text of an agent is shown as a change.
+//! Proposals for people. The shown change is computed from the typed request and the policy in
+//! force; no text of an agent is shown as a change.
 
 use bottle_policy::{Ask, Policy, ProposalState, RouteAsk};
 
@@ -137,7 +137,8 @@ pub fn lines(p: &Proposal, now: Option<&LivePolicies>, now_ms: u64) -> Vec<(Tone
 /// Columns of a quoted line, so that it fits beside the list on 80 columns.
 const QUOTED_COLUMNS: usize = 38;
 
-/// An agent's text in short lines, each with a mark, so that none can look like a line of the change.
+/// An agent's text in short lines, each with a mark, so that none can look like a line of the
+/// change.
 fn quoted(text: &str) -> Vec<String> {
     let (mut out, mut line, mut width) = (Vec::new(), String::new(), 0);
     for word in text.split_inclusive(' ') {

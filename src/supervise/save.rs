@@ -1,4 +1,5 @@
-//! An approved proposal as an edit of the manifest's text, which keeps its order, comments and form.
+//! An approved proposal as an edit of the manifest's text, which keeps its order, comments and
+//! form.
 
 use bottle_policy::{Ask, RouteAsk};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};

@@ -69,8 +69,8 @@ impl BrokerState {
         Ok(this)
     }
 
-    /// Ends what an earlier launch left: nothing of it is open or in force any more. A change of the
-    /// manifest that was approved and not made is asked again.
+    /// Ends what an earlier launch left: nothing of it is open or in force any more. A change of
+    /// the manifest that was approved and not made is asked again.
     pub(super) fn take_over(&mut self) -> Result<()> {
         for (mut proposal, what) in self.queue.interrupted() {
             let save = proposal.decision.as_ref().and_then(|d| d.scope) == Some(Scope::Save);

@@ -1,5 +1,5 @@
-//! Small checked values that manifest, providers and plan share. This module imports nothing else of
-//! the crate.
+//! Small checked values that manifest, providers and plan share. This module imports nothing else
+//! of the crate.
 
 mod guest_env;
 mod location;

@@ -1,4 +1,4 @@
-//! A desk with a bottle's files around it, and daemons that say of each policy that it is in force.
+//! A broker with a bottle's files around it, and daemons that confirm each policy.
 //! For tests.
 
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ impl World {
         this
     }
 
-    /// A launch begins: its lock, its policies, its daemons, its desk.
+    /// A launch begins: its lock, policies, daemons and broker.
     pub fn launch(&mut self, checks: Checks<Check>) {
         self.lock = Some(Box::new(self.dir.lock().unwrap()));
         private_dir(self.dir.runtime()).unwrap();

@@ -1,10 +1,10 @@
-//! What an agent, or an operator's program in a hurry, could bring to the desk. The bottle has a
-//! route to a.pinned.test that is passthrough, and a repository x with the branches agent/*.
+//! Attacks on the proposal broker, by an agent or by a hasty operator. The bottle has a passthrough
+//! route to a.pinned.test, and a repository x with the branches agent/*.
 
 use super::fixture::{World, Yes, branch, plain, route};
 use super::{Check, Scope};
 
-/// Name, the guard that stops it, checks that would stop it too, and the attack: whether it works.
+/// Name, the check that stops it, others that would stop it too, and the attack; true: it works.
 pub struct Case(pub &'static str, pub Check, pub &'static [Check], pub fn(&mut World) -> bool);
 
 fn against(digest: String) -> Yes {
