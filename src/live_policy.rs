@@ -7,8 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bottle_policy::audit::{AuditRecord, Verdict};
-use bottle_policy::{GRANTED, GatePolicy, Policy, PolicyTextError};
+use bottle_policy::audit::{AuditRecord, AuditVerdict};
+use bottle_policy::{GRANTED_ROUTE_PREFIX, GatePolicy, Policy, PolicyTextError};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -218,9 +218,9 @@ impl InForce {
     /// Fills in what only the launch knows: what the operator granted to it, and where the demo's
     /// upstream is.
     pub fn complete(&self, plan: &LaunchPlan, policy: &mut Policy) {
-        policy
-            .routes
-            .extend(self.policy.routes.iter().filter(|r| r.name.starts_with(GRANTED)).cloned());
+        policy.routes.extend(
+            self.policy.routes.iter().filter(|r| r.name.starts_with(GRANTED_ROUTE_PREFIX)).cloned(),
+        );
         if !provider::needs_demo_upstream(plan) {
             return;
         }
@@ -243,10 +243,10 @@ fn answers(daemon: &str, line: &[u8], digest: &str) -> Option<Result<()>> {
     let reason = event.reason.unwrap_or_default();
     match event.verdict {
         // Another policy than ours may have come into force in between.
-        Verdict::Allow => {
+        AuditVerdict::Allow => {
             reason.starts_with(&format!("policy {digest} in force")).then_some(Ok(()))
         }
-        Verdict::Deny => {
+        AuditVerdict::Deny => {
             Some(Err(Error::new(Kind::Config, format!("{daemon} refuses it: {reason}"))))
         }
     }
@@ -298,7 +298,7 @@ mod tests {
         ) -> std::thread::JoinHandle<()> {
             let log = AuditWriter::open(&self.0.path().join("audit"), "egress").unwrap();
             // An answer from before is none to this reload.
-            log.append(Line::Opening, said(Verdict::Allow, &policy("new.example").digest()))
+            log.append(Line::Opening, said(AuditVerdict::Allow, &policy("new.example").digest()))
                 .unwrap();
             let file = self.file();
             std::thread::spawn(move || {
@@ -308,10 +308,10 @@ mod tests {
                     if now != policy("old.example") {
                         log.append(
                             Line::Opening,
-                            AuditEvent::new("egress", "request", Verdict::Deny),
+                            AuditEvent::new("egress", "request", AuditVerdict::Deny),
                         )
                         .unwrap();
-                        log.append(Line::Opening, said(Verdict::Allow, "0000")).unwrap();
+                        log.append(Line::Opening, said(AuditVerdict::Allow, "0000")).unwrap();
                         answer(&now).map(|event| log.append(Line::Opening, event).unwrap());
                         return;
                     }
@@ -322,10 +322,10 @@ mod tests {
         }
     }
 
-    fn said(verdict: Verdict, digest: &str) -> AuditEvent {
+    fn said(verdict: AuditVerdict, digest: &str) -> AuditEvent {
         let reason = match verdict {
-            Verdict::Allow => format!("policy {digest} in force, was 1234"),
-            Verdict::Deny => "the policy 1234 stays in force: routes[0] is odd".to_owned(),
+            AuditVerdict::Allow => format!("policy {digest} in force, was 1234"),
+            AuditVerdict::Deny => "the policy 1234 stays in force: routes[0] is odd".to_owned(),
         };
         AuditEvent { reason: Some(reason), ..AuditEvent::new("egress", "policy", verdict) }
     }
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn a_new_policy_is_swapped_in_and_waited_for() {
         let bottle = Bottle::new();
-        let daemon = bottle.daemon(|now| Some(said(Verdict::Allow, &now.digest())));
+        let daemon = bottle.daemon(|now| Some(said(AuditVerdict::Allow, &now.digest())));
         let in_force = bottle.in_force(20_000).unwrap();
         assert_eq!(in_force.policy(), &policy("old.example"));
         assert_eq!(
@@ -394,7 +394,7 @@ mod tests {
     fn a_refused_policy_leaves_the_old_file() {
         let bottle = Bottle::new();
         let before = fs::read(bottle.file()).unwrap();
-        let daemon = bottle.daemon(|_| Some(said(Verdict::Deny, "")));
+        let daemon = bottle.daemon(|_| Some(said(AuditVerdict::Deny, "")));
         let e = bottle.in_force(20_000).unwrap().replace(&policy("new.example")).unwrap_err();
         daemon.join().unwrap();
         assert_eq!(

@@ -1,79 +1,81 @@
-//! Daemons that are measured: ours, and mitmproxy with the addon that does the same. All have one
-//! contract.
+//! Daemons that are measured: ours, and mitmproxy with an addon that does the same. Both have the
+//! same command line and protocol.
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use duct::cmd;
 use tempfile::TempDir;
 
+use crate::process::{self, Process};
+
 /// Clock ticks in a second: USER_HZ, 100 on every architecture of Linux that bottles run on.
-const TICKS: f64 = 100.0;
-/// After this a daemon that is not ready never will be.
-const READY: Duration = Duration::from_secs(30);
+const TICKS_PER_SECOND: f64 = 100.0;
+/// Maximum time for a daemon to become ready.
+const READY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How a daemon is started.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// What its figures are called.
+    /// Name of its figures.
     pub name: &'static str,
     /// The program.
     pub path: PathBuf,
-    /// What stands before the contract's arguments.
+    /// Arguments before those that all daemons have.
     pub args: Vec<String>,
 }
 
-/// A daemon that runs.
+/// A running daemon.
 pub struct Daemon {
-    process: Child,
+    process: Process,
+    stdin: Option<File>,
     dir: TempDir,
-    /// From its start to its `ready`, ms.
+    /// Time from its start to its `ready`, in ms.
     pub ready: f64,
 }
 
 impl Daemon {
-    /// Starts `program` with this policy and input and waits until it is ready.
+    /// Starts `program` with this policy and input, and waits until it is ready.
     pub fn start(program: &Program, policy: &str, input: &str) -> Result<Self, String> {
         let text = |e: std::io::Error| format!("{}: {e}", program.path.display());
         let dir = tempfile::Builder::new().prefix("bench").tempdir().map_err(text)?;
         let at = |name: &str| dir.path().join(name);
         std::fs::DirBuilder::new().mode(0o700).create(at("run")).map_err(text)?;
         std::fs::write(at("policy.json"), policy).map_err(text)?;
-        let log = std::fs::File::create(at("log")).map_err(text)?;
+        let log = File::create(at("log")).map_err(text)?;
         let began = Instant::now();
-        let mut process = Command::new(&program.path)
-            .args(&program.args)
-            .args(["--slug", "bench", "--parent", &std::process::id().to_string()])
-            .arg("--socket")
-            .arg(at("run/s"))
-            .arg("--policy")
-            .arg(at("policy.json"))
-            .arg("--audit")
-            .arg(at("audit.jsonl"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .map_err(text)?;
-        if let Some(stdin) = process.stdin.as_mut() {
-            writeln!(stdin, "{input}").map_err(text)?;
+        let mut args: Vec<OsString> = program.args.iter().map(OsString::from).collect();
+        args.extend(["--slug", "bench", "--parent"].map(OsString::from));
+        args.push(std::process::id().to_string().into());
+        for (option, file) in
+            [("--socket", "run/s"), ("--policy", "policy.json"), ("--audit", "audit.jsonl")]
+        {
+            args.extend([option.into(), at(file).into_os_string()]);
         }
-        // Another thread reads, so that a daemon that says nothing does not keep all of us.
-        let (say, said) = mpsc::channel();
-        if let Some(stdout) = process.stdout.take() {
-            std::thread::spawn(move || {
-                let mut stdout = BufReader::new(stdout);
-                let mut line = String::new();
-                let _ = stdout.read_line(&mut line);
-                let _ = say.send((line, Instant::now()));
-                let _ = std::io::copy(&mut stdout, &mut std::io::sink());
-            });
-        }
-        let line = said.recv_timeout(READY);
-        let mut started = Self { process, dir, ready: 0.0 };
+        let (child_stdin, mut stdin) = process::pipe()?;
+        let (stdout, child_stdout) = process::pipe()?;
+        let command = cmd(&program.path, args)
+            .stdin_file(child_stdin)
+            .stdout_file(child_stdout)
+            .stderr_file(log);
+        let process = Process::start(command)?;
+        writeln!(stdin, "{input}").map_err(text)?;
+        // A thread reads, so that a silent daemon does not block us.
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut stdout = BufReader::new(stdout);
+            let mut line = String::new();
+            let _ = stdout.read_line(&mut line);
+            let _ = sender.send((line, Instant::now()));
+            let _ = std::io::copy(&mut stdout, &mut std::io::sink());
+        });
+        let line = lines.recv_timeout(READY_DEADLINE);
+        let mut started = Self { process, stdin: Some(stdin), dir, ready: 0.0 };
         match line {
             Ok((line, at)) if line == "ready\n" => {
                 started.ready = (at - began).as_secs_f64() * 1e3;
@@ -83,7 +85,7 @@ impl Daemon {
         }
     }
 
-    /// Where it listens.
+    /// The socket on which it listens.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("run/s")
     }
@@ -93,24 +95,24 @@ impl Daemon {
         self.process.id()
     }
 
-    /// The end of what it wrote to its log.
+    /// The last lines of its log.
     pub fn log(&self) -> String {
         let text = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
         let last: Vec<&str> = text.trim_end().lines().rev().take(3).collect();
         last.into_iter().rev().collect::<Vec<_>>().join(" | ")
     }
 
-    /// Time that it and its children have computed, µs.
+    /// Processor time of the daemon and its children, in µs.
     pub fn cpu(&self) -> f64 {
         self.processes().into_iter().map(cpu).sum::<f64>()
     }
 
-    /// Its memory and its children's, MiB.
+    /// Resident memory of the daemon and its children, in MiB.
     pub fn resident(&self) -> f64 {
         self.processes().into_iter().map(resident).sum()
     }
 
-    /// The most memory that it, without its children, has ever had, MiB.
+    /// Peak resident memory of the daemon without its children, in MiB.
     pub fn peak(&self) -> f64 {
         status_kib(&read(self.process.id(), "status"), "VmHWM:") / 1024.0
     }
@@ -130,24 +132,18 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        drop(self.process.stdin.take()); // its contract: then it ends
-        let began = Instant::now();
-        while matches!(self.process.try_wait(), Ok(None)) {
-            if began.elapsed() > Duration::from_secs(5) {
-                let _ = self.process.kill();
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        drop(self.stdin.take()); // by its contract, it then ends
+        self.process.wait_or_kill(Duration::from_secs(5));
     }
 }
 
-/// Time that a process has computed, µs.
+/// Processor time of a process, in µs.
 pub fn cpu(pid: u32) -> f64 {
     // utime and stime are the fields 14 and 15.
     seconds(pid, 14) * 1e6
 }
 
-/// Memory that it has, MiB.
+/// Resident memory of a process, in MiB.
 pub fn resident(pid: u32) -> f64 {
     status_kib(&read(pid, "status"), "VmRSS:") / 1024.0
 }
@@ -156,11 +152,11 @@ fn read(pid: u32, name: &str) -> String {
     std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join(name)).unwrap_or_default()
 }
 
-/// The sum of the times in the fields `first` and the next of a process' stat, which are counted
-/// from 1 (proc_pid_stat(5)), in seconds.
+/// Sum of the fields `first` and `first + 1` of the process's stat, in seconds. Fields count from
+/// 1, see proc_pid_stat(5).
 fn seconds(pid: u32, first: usize) -> f64 {
     let stat = read(pid, "stat");
-    // After the name, which may hold anything, comes the third.
+    // The third field comes after the name, which may hold any character.
     let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
     after
         .split_ascii_whitespace()
@@ -168,10 +164,10 @@ fn seconds(pid: u32, first: usize) -> f64 {
         .take(2)
         .filter_map(|n| n.parse::<f64>().ok())
         .sum::<f64>()
-        / TICKS
+        / TICKS_PER_SECOND
 }
 
-/// Time that children which have ended have computed, ms.
+/// Processor time of our children that have ended, in ms.
 pub fn children_cpu() -> f64 {
     seconds(std::process::id(), 16) * 1e3
 }

@@ -1,13 +1,15 @@
 //! `bench engine`: a launch on smolvm against smolvm alone, and QEMU's beside them; what our packer
 //! writes against what smolvm's own does. Where KVM is nested in emulation all of it is slow alike.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use bottle::closure::{Closure, Smolvm};
+use duct::cmd;
 
 use crate::home::Home;
+use crate::process;
 use crate::report::Against::{AtMost, Peer};
 use crate::report::{Report, median};
 
@@ -126,10 +128,10 @@ pub fn pack(report: &mut Report, runs: u32) -> Result<(), String> {
     let (tree, out) = (state.tree()?, state.dir.path().join("out"));
     let (mut took, mut computed) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        let mut packer = Command::new(crate::home::beside_this_program("bottle-pack"));
-        packer.args(["demo", "linux/amd64"]).arg(&tree).arg(&out);
+        let args = ["demo".as_ref(), "linux/amd64".as_ref(), tree.as_os_str(), out.as_os_str()];
+        let packer = cmd(crate::home::beside_this_program("bottle-pack"), args);
         let (began, before) = (Instant::now(), crate::daemon::children_cpu());
-        done(&mut packer)?;
+        process::run(packer)?;
         took.push(began.elapsed().as_secs_f64() * 1e3);
         computed.push(crate::daemon::children_cpu() - before);
     }
@@ -203,28 +205,19 @@ impl<'a> State<'a> {
     }
 
     fn run(&self, args: &[&str]) -> Result<(), String> {
-        let mut command = Command::new(&self.smolvm.binary.path);
         let (verb, rest) = args.split_at(2);
-        command.args(verb).arg("--state-dir").arg(self.dir.path()).args(rest).env_clear();
-        command
-            .env("HOME", self.dir.path())
-            .env("PATH", self.smolvm.path())
-            .env("MKE2FS_CONFIG", self.smolvm.root.join("etc/mke2fs.conf"));
-        command
-            .env("SMOLVM_LIB_DIR", &self.smolvm.libraries)
-            .env("SMOLVM_AGENT_ROOTFS", &self.smolvm.agent)
-            .env("SMOLVM_START_TIMEOUT_SECS", "150")
-            .env("SMOLVM_VM_UID_DROP", "off");
-        done(&mut command)
-    }
-}
-
-fn done(command: &mut Command) -> Result<(), String> {
-    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
-    let said = || String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(format!("{command:?} failed ({}): {}", output.status, said()))
+        let dir = self.dir.path();
+        let args = verb.iter().map(OsStr::new).chain(["--state-dir".as_ref(), dir.as_os_str()]);
+        let environment: [(&str, OsString); 7] = [
+            ("HOME", dir.into()),
+            ("PATH", self.smolvm.path().into()),
+            ("MKE2FS_CONFIG", self.smolvm.root.join("etc/mke2fs.conf").into()),
+            ("SMOLVM_LIB_DIR", self.smolvm.libraries.clone().into()),
+            ("SMOLVM_AGENT_ROOTFS", self.smolvm.agent.clone().into()),
+            ("SMOLVM_START_TIMEOUT_SECS", "150".into()),
+            ("SMOLVM_VM_UID_DROP", "off".into()),
+        ];
+        let args = args.chain(rest.iter().map(OsStr::new));
+        process::run(cmd(&self.smolvm.binary.path, args).full_env(environment))
     }
 }

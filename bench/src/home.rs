@@ -2,12 +2,14 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use duct::{Expression, cmd};
 use tempfile::TempDir;
 
-/// The program `name` next to this one, else the one on PATH.
+use crate::process::{Process, timed};
+
+/// The program `name` next to this one, or else on PATH.
 pub fn beside_this_program(name: &str) -> PathBuf {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
     beside.filter(|p| p.exists()).unwrap_or_else(|| name.into())
@@ -20,7 +22,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// An empty one.
+    /// An empty home.
     pub fn new(binary: &Path) -> std::io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("bench").tempdir()?;
         for name in ["state", "run"] {
@@ -29,49 +31,40 @@ impl Home {
         Ok(Self { dir, binary: binary.to_owned() })
     }
 
-    /// Its directory.
+    /// The directory.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// `bottle ARGS…`, silent.
-    pub fn bottle(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
-        command.args(args).current_dir(self.path()).stdin(Stdio::null()).stdout(Stdio::null());
-        command
-            .env("HOME", self.path())
-            .env("XDG_STATE_HOME", self.path().join("state"))
-            .env("XDG_RUNTIME_DIR", self.path().join("run"));
-        command
+    /// The command `bottle ARGS…`.
+    pub fn bottle(&self, args: &[&str]) -> Expression {
+        self.bottle_in(self.path(), args)
     }
 
-    /// Runs `bottle ARGS…`; ms it took.
+    /// The command `bottle ARGS…`, with `dir` as its working directory.
+    pub fn bottle_in(&self, dir: &Path, args: &[&str]) -> Expression {
+        cmd(&self.binary, args)
+            .dir(dir)
+            .env("HOME", self.path())
+            .env("XDG_STATE_HOME", self.path().join("state"))
+            .env("XDG_RUNTIME_DIR", self.path().join("run"))
+    }
+
+    /// Runs `bottle ARGS…`. Returns its wall time in ms.
     pub fn timed(&self, args: &[&str]) -> Result<f64, String> {
         timed(self.bottle(args))
     }
 
-    /// Starts a bottle that sleeps and waits until commands can run in it.
+    /// Starts a bottle that sleeps, and waits until commands can run in it.
     pub fn up(&self, name: &str) -> Result<Up, String> {
         self.up_in(self.path(), "demo", name)
     }
 
-    /// The same with `agent` of the manifest in `project`.
+    /// As [`Self::up`], with `agent` of the manifest in `project`.
     pub fn up_in(&self, project: &Path, agent: &str, name: &str) -> Result<Up, String> {
-        let mut command = self.bottle(&[
-            "launch",
-            agent,
-            "--yes",
-            "--quiet",
-            "--discard",
-            "--name",
-            name,
-            "--",
-            "sleep",
-            "100000",
-        ]);
-        command.current_dir(project);
-        let child = command.spawn().map_err(|e| e.to_string())?;
-        let up = Up(child);
+        let options = ["launch", agent, "--yes", "--quiet", "--discard", "--name", name];
+        let args = [&options[..], &["--", "sleep", "100000"]].concat();
+        let up = Up(Process::start(self.bottle_in(project, &args))?);
         let began = Instant::now();
         while !self.path().join("run/bottle").join(name).join("control.sock").exists() {
             if began.elapsed() > Duration::from_secs(120) {
@@ -82,7 +75,7 @@ impl Home {
         Ok(up)
     }
 
-    /// Files and processes of bottles that are left.
+    /// Number of files and processes that bottles left behind.
     pub fn leftovers(&self) -> usize {
         let sockets = std::fs::read_dir(self.path().join("run/bottle")).map_or(0, Iterator::count);
         let bottles = std::fs::read_dir(self.path().join("state/bottle/bottles"))
@@ -108,21 +101,11 @@ impl Home {
     }
 }
 
-/// Runs a command to its end; ms it took.
-pub fn timed(mut command: Command) -> Result<f64, String> {
-    let began = Instant::now();
-    let status = command.status().map_err(|e| format!("{command:?}: {e}"))?;
-    let took = began.elapsed().as_secs_f64() * 1e3;
-    if status.success() { Ok(took) } else { Err(format!("{command:?} failed ({status})")) }
-}
-
-/// A bottle that runs; dropping it tears it down.
-pub struct Up(pub Child);
+/// A running bottle. Dropping it tears it down.
+pub struct Up(pub Process);
 
 impl Drop for Up {
     fn drop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap_or(0));
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        let _ = self.0.wait();
+        self.0.terminate();
     }
 }

@@ -1,16 +1,18 @@
 //! `bench launch`: what a bottle costs beyond the machine itself.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use bottle::closure::{Build, Closure};
 use bottle::launch::{Request, connect};
 use bottle::state::{Metadata, Phase, Roots};
 use bottle_channel::copy::copy_in_stream;
+use duct::cmd;
 
-use crate::home::{Home, timed};
+use crate::daemon::resident;
+use crate::home::Home;
 use crate::peer;
+use crate::process::{Process, timed};
 use crate::report::Against::{AtLeast, AtMost, Peer};
 use crate::report::{Report, median};
 
@@ -90,11 +92,10 @@ fn execs(report: &mut Report, home: &Home, runs: u32) -> Result<(), String> {
     report.figure(BENCH, "exec true", "wall", "ms", repeat(runs, exec)?, Some(AtMost(40.0)));
     let fifty = repeat(runs.min(3), || {
         let began = Instant::now();
-        let spawn =
-            |_| home.bottle(&["exec", "bench", "--", "true"]).spawn().map_err(|e| e.to_string());
+        let spawn = |_| Process::start(home.bottle(&["exec", "bench", "--", "true"]));
         let children: Vec<_> = (0..50).map(spawn).collect::<Result<_, _>>()?;
-        for mut child in children {
-            if !child.wait().map_err(|e| e.to_string())?.success() {
+        for child in children {
+            if !child.succeeded()? {
                 return Err("one of 50 execs failed".into());
             }
         }
@@ -134,21 +135,9 @@ fn workspace(report: &mut Report, home: &Home) -> Result<(), String> {
         Ok::<_, String>((began.elapsed().as_secs_f64() * 1e3, up))
     };
     let tar = || {
-        let mut pack = Command::new("tar");
-        pack.args(["-c", "."]).current_dir(&project).stdout(Stdio::piped());
-        let mut pack = pack.spawn().map_err(|e| format!("tar: {e}"))?;
-        let mut unpack = home.bottle(&[
-            "exec",
-            "none",
-            "--",
-            "sh",
-            "-c",
-            "rm -rf copy; mkdir copy; exec tar -x -C copy",
-        ]);
-        unpack.stdin(pack.stdout.take().ok_or("tar without output")?);
-        let took = timed(unpack);
-        pack.wait().map_err(|e| e.to_string())?;
-        took
+        let script = "rm -rf copy; mkdir copy; exec tar -x -C copy";
+        let unpack = home.bottle(&["exec", "none", "--", "sh", "-c", script]);
+        timed(cmd!("tar", "-c", ".").dir(&project).pipe(unpack))
     };
     let (mut ours, mut peer) = (Vec::new(), Vec::new());
     for _ in 0..3 {
@@ -180,18 +169,9 @@ fn claude(report: &mut Report, home: &Home, closure: &Closure, runs: u32) -> Res
     let empty = home.path().join("empty");
     std::fs::create_dir(&empty).map_err(|e| e.to_string())?;
     let launch = || {
-        let mut command = home.bottle(&[
-            "launch",
-            "claude",
-            "--yes",
-            "--quiet",
-            "--discard",
-            "--",
-            "claude",
-            "--version",
-        ]);
-        command.current_dir(&empty).env("ANTHROPIC_API_KEY", "never sent");
-        timed(command)
+        let options = ["launch", "claude", "--yes", "--quiet", "--discard"];
+        let args = [&options[..], &["--", "claude", "--version"]].concat();
+        timed(home.bottle_in(&empty, &args).env("ANTHROPIC_API_KEY", "never sent"))
     };
     launch()?; // verifies the image once and warms the page cache
     report.figure(
@@ -264,15 +244,9 @@ fn memory(report: &mut Report, bottle: &crate::home::Up) -> Result<(), String> {
     let others = children.split_ascii_whitespace().filter_map(|p| p.parse::<u32>().ok());
     let argv = |p: u32| std::fs::read(format!("/proc/{p}/cmdline")).unwrap_or_default();
     let not_qemu = others.filter(|&p| !String::from_utf8_lossy(&argv(p)).contains("qemu-system"));
-    let kib: f64 = not_qemu.chain([pid]).map(resident_kib).sum();
-    report.figure(BENCH, "host memory beyond QEMU", "RSS", "MiB", kib / 1024.0, Some(AtMost(30.0)));
+    let mib: f64 = not_qemu.chain([pid]).map(resident).sum();
+    report.figure(BENCH, "host memory beyond QEMU", "RSS", "MiB", mib, Some(AtMost(30.0)));
     Ok(())
-}
-
-fn resident_kib(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0.0)
 }
 
 fn endurance(report: &mut Report, home: &Home, soak: u32) -> Result<(), String> {
@@ -289,12 +263,11 @@ fn endurance(report: &mut Report, home: &Home, soak: u32) -> Result<(), String> 
     );
     let names: Vec<String> = (0..4).map(|i| format!("at-once-{i}")).collect();
     let start = |n: &String| {
-        home.bottle(&["launch", "demo", "--yes", "--quiet", "--name", n, "--", "true"]).spawn()
+        let args = ["launch", "demo", "--yes", "--quiet", "--name", n, "--", "true"];
+        Process::start(home.bottle(&args))
     };
-    let children =
-        names.iter().map(start).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
-    let failed =
-        children.into_iter().filter_map(|mut c| c.wait().ok()).filter(|s| !s.success()).count();
+    let children = names.iter().map(start).collect::<Result<Vec<_>, _>>()?;
+    let failed = children.iter().filter(|c| !c.succeeded().unwrap_or(false)).count();
     report.figure(BENCH, "4 launches at once", "failed", "", failed as f64, Some(AtMost(0.0)));
     report.figure(
         BENCH,

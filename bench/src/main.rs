@@ -7,6 +7,7 @@ mod git;
 mod home;
 mod launch;
 mod peer;
+mod process;
 mod report;
 mod supervise;
 

@@ -7,7 +7,6 @@ use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use serde_json::json;
 
 use crate::daemon::{cpu, resident};
 use crate::home::{Home, Up};
+use crate::process::Process;
 use crate::report::Against::AtMost;
 use crate::report::{Report, median};
 
@@ -145,7 +145,7 @@ fn proposal(bottle: &str) -> serde_json::Value {
 
 /// `bottle dashboard` on a terminal of 120 columns and 40 lines.
 struct Screen {
-    child: Child,
+    child: Process,
     keys: File,
     shown: Receiver<Vec<u8>>,
 }
@@ -164,15 +164,15 @@ impl Screen {
         }
         // SAFETY: they are open, and nobody else's.
         let (ours, line) = unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(line)) };
-        let io = || line.try_clone().map(Stdio::from).map_err(text);
-        let mut command = home.bottle(&["dashboard"]);
-        command
+        let end = || line.try_clone().map_err(text);
+        let dashboard = home
+            .bottle(&["dashboard"])
             .env("TERM", "xterm")
             .env("LANG", "C.UTF-8")
-            .stdin(io()?)
-            .stdout(io()?)
-            .stderr(io()?);
-        let child = command.spawn().map_err(text)?;
+            .stdin_file(end()?)
+            .stdout_file(end()?)
+            .stderr_file(end()?);
+        let child = Process::start(dashboard)?;
         let (send, shown) = channel();
         let mut output = ours.try_clone().map_err(text)?;
         std::thread::spawn(move || {
@@ -206,8 +206,7 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         let _ = self.keys("\u{3}");
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill();
     }
 }
 
@@ -220,7 +219,7 @@ fn decisions(report: &mut Report, binary: &Path) -> Result<(), String> {
     let home = Home::new(binary).map_err(text)?;
     std::fs::write(home.path().join("bottle.toml"), MANIFEST).map_err(text)?;
     let dir = roots(&home)?.bottle("worker").map_err(text)?;
-    let _up = Up(home.bottle(&["launch", "worker", "--yes", "--quiet"]).spawn().map_err(text)?);
+    let _up = Up(Process::start(home.bottle(&["launch", "worker", "--yes", "--quiet"]))?);
     let began = Instant::now();
     while !dir.status().is_some_and(|s| s.alive && s.metadata.phase == Phase::Running) {
         if began.elapsed() > Duration::from_secs(120) {

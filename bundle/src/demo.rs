@@ -1,8 +1,8 @@
-//! `bottle-bundle demo-upstream`: a TLS server on loopback that can tell whether the bottle's token
-//! reached it, and has an empty repository.
+//! `bottle-bundle demo-upstream`: a TLS server on loopback that reports whether the bottle's token
+//! reached it, and serves an empty git repository.
 
 use std::convert::Infallible;
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 
 use bottle_policy::Secret;
@@ -23,16 +23,17 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::confine::{self, Grants, Network};
+use crate::daemon::control_stdin::ControlStdin;
+use crate::daemon::{report, runtime};
 use crate::egress::tls::provider;
-use crate::lifeline;
 
 /// First line of standard input.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DemoInput {
-    /// PEM, the server's own certificate first.
+    /// Certificates in PEM, the server's own first.
     pub cert_chain: String,
-    /// PEM.
+    /// Private key in PEM.
     pub key: Secret,
     /// The token that counts as authorised.
     pub token: Secret,
@@ -41,7 +42,7 @@ pub struct DemoInput {
 #[derive(Serialize)]
 struct WhoAmI {
     authorized: bool,
-    /// SHA-256 (lower hex) of the bearer token that was shown.
+    /// SHA-256 (lower-case hex) of the bearer token in the request.
     token_sha256: Option<String>,
 }
 
@@ -50,33 +51,24 @@ struct WhoAmI {
 /// # Errors
 /// One line that says what could not be started.
 pub fn run() -> Result<(), String> {
-    let mut lines = lifeline::Lines::new();
-    let line = lines.next_line().map_err(|e| e.to_string())?;
-    let input: DemoInput = serde_json::from_slice(&line)
-        .map_err(|e| format!("standard input is no demo input (column {})", e.column()))?;
-    drop(line);
+    let mut stdin = ControlStdin::new();
+    let input: DemoInput = stdin.next_json("demo input")?;
     let acceptor = acceptor(&input).map_err(|e| e.to_string())?;
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(|e| e.to_string())?;
     let port = listener.local_addr().map_err(|e| e.to_string())?.port();
-    let report =
+    let confined =
         confine::seal(&Grants::default(), Network::Nothing, false).map_err(|e| e.to_string())?;
-    tracing::info!("demo-upstream: {report}");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| e.to_string())?;
-    let served: io::Result<()> = runtime.block_on(async {
-        let mut ending = lines.listen(|_| ())?;
+    tracing::info!("demo-upstream: {confined}");
+    runtime::run(async {
+        let mut ending = stdin.listen(|_| ())?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        println!("listening {port}");
-        io::stdout().flush()?;
+        report::line(&format!("listening {port}"))?;
         tokio::select! {
             _ = ending.wait_for(|end| *end) => Ok(()),
             failed = serve(listener, acceptor, Arc::new(input.token.clone())) => failed,
         }
-    });
-    served.map_err(|e| e.to_string())
+    })
 }
 
 fn acceptor(input: &DemoInput) -> Result<TlsAcceptor, Box<dyn std::error::Error>> {
@@ -126,7 +118,7 @@ fn answer(request: &Request<Incoming>, token: &Secret) -> Response<Full<Bytes>> 
                 serde_json::to_string(&who).unwrap_or_default() + "\n",
             )
         }
-        // A repository without a ref, to which nothing can be pushed.
+        // A repository without refs, to which nothing can be pushed.
         "/demo.git/info/refs" if request.uri().query() == Some("service=git-upload-pack") => (
             StatusCode::OK,
             "application/x-git-upload-pack-advertisement",

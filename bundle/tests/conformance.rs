@@ -1,7 +1,7 @@
-//! What every egress program must do, whatever it is made of: the attack table and what is allowed,
-//! against `bottle-bundle egress`, and against the mitmproxy chain when `BOTTLE_EGRESS_MITMPROXY`
-//! names its program. Where that chain does less, [`weaker::WEAKER`] says what happens instead, and
-//! docs/egress-chains.md says the same.
+//! What every egress program must do: refuse the attack table, and let through what is allowed. Runs
+//! against `bottle-bundle egress`, and against the mitmproxy chain if `BOTTLE_EGRESS_MITMPROXY` names
+//! its program. Where that chain does less, [`weaker::WEAKER`] tests what happens instead, and
+//! docs/egress-chains.md lists it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "conformance/allowed.rs"]
@@ -27,14 +27,14 @@ use support::Program;
 #[path = "../../tests/attacks/egress/requests.rs"]
 mod requests;
 
-/// The policy of the table, and routes for what is allowed.
+/// The policy for the attack table, with more routes for what is allowed.
 fn policy(site: &Site) -> String {
     let (tls, plain) =
         (format!("127.0.0.1:{}", site.tls_port), format!("127.0.0.1:{}", site.plain_port));
     let bearer =
         serde_json::json!({"header": "authorization", "scheme": "bearer", "token": "DEMO"});
     let mut routes = vec![
-        serde_json::json!({"name": "api", "host": "api.test", "methods": ["GET", "POST", "TRACE", "HEAD"], "paths": ["/v1/*"], "inject": bearer}),
+        serde_json::json!({"name": "api", "host": "api.test", "methods": ["GET", "POST", "MOVE", "COPY", "TRACE", "HEAD"], "paths": ["/v1/*"], "inject": bearer}),
         serde_json::json!({"name": "other", "host": "other.test"}),
         serde_json::json!({"name": "query", "host": "query.test", "inject": {"query": "key", "token": "DEMO"}}),
         serde_json::json!({"name": "globs", "host": "globs.test", "paths": ["/repos/*/issues", "/a/**/z"]}),
@@ -78,7 +78,7 @@ const HOSTS: &[&str] = &[
     "impostor.test",
 ];
 
-/// An attack is refused by its rule, reaches nobody, and has one line.
+/// An attack is refused by its rule, reaches no upstream, and has one audit line.
 fn attack(guest: &mut Guest, case: &Case) {
     let Case(_, rule, at, bytes, _) = case;
     let many = format!("GET /v1/a HTTP/1.1\r\nHost: api.test\r\n{}\r\n", "a: b\r\n".repeat(150));
@@ -100,9 +100,10 @@ fn attack(guest: &mut Guest, case: &Case) {
     );
 }
 
-/// Runs each as a test of its own, in the format of `cargo test`.
+/// Runs each case as a test of its own, with the output format of `cargo test`.
 struct Tests {
     passed: usize,
+    ignored: usize,
     failures: Vec<(String, String)>,
 }
 
@@ -164,26 +165,38 @@ impl Tests {
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| eprintln!("{info}")));
-    let mut tests = Tests { passed: 0, failures: Vec::new() };
+    let mut tests = Tests { passed: 0, ignored: 0, failures: Vec::new() };
     println!("\nrunning conformance tests");
-    // As with `cargo test NAME`, but it only chooses the program.
+    // As with `cargo test NAME`, but NAME only chooses the program.
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
     let wanted = |label: &str| only.as_ref().is_none_or(|only| only.starts_with(label));
+    let chain = std::env::var_os("BOTTLE_EGRESS_MITMPROXY");
     if wanted("ours") {
         tests.run("the document lists what is weaker", weaker::documented);
         tests.program("ours", &Program::ours());
     }
-    if let Some(path) = std::env::var_os("BOTTLE_EGRESS_MITMPROXY").filter(|_| wanted("mitmproxy"))
-    {
-        tests.program("mitmproxy", &Program::at(path.into()));
+    match chain {
+        _ if !wanted("mitmproxy") => {}
+        Some(path) => tests.program("mitmproxy", &Program::at(path.into())),
+        None if only.is_some() => tests.run("mitmproxy::starts", || {
+            panic!("BOTTLE_EGRESS_MITMPROXY is not set, so the chain cannot be tested")
+        }),
+        // The check `mitmproxy` of the flake runs it.
+        None => {
+            println!("test mitmproxy ... ignored, BOTTLE_EGRESS_MITMPROXY is not set");
+            tests.ignored += 1;
+        }
+    }
+    if !wanted("ours") && !wanted("mitmproxy") {
+        tests.run("the name of a program", || panic!("there are: ours, mitmproxy"));
     }
     for (name, why) in &tests.failures {
         println!("\n---- {name} ----\n{why}");
     }
-    let (passed, failed) = (tests.passed, tests.failures.len());
+    let (passed, ignored, failed) = (tests.passed, tests.ignored, tests.failures.len());
     let result = if failed == 0 { "ok" } else { "FAILED" };
     println!(
-        "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out"
+        "\ntest result: {result}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; 0 filtered out"
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,6 +1,5 @@
-//! `bottle-bundle machine`: its programs see nothing but what they are granted, and end with it,
-//! daemons included.
-#![cfg(target_os = "linux")]
+//! `bottle-bundle machine`: its programs see only what they are granted, and end with it, daemons
+//! included.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::fs;
@@ -10,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const BIN: &str = env!("CARGO_BIN_EXE_bottle-bundle");
-const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// A machine's directory beside a file that it is not granted.
 struct Place {
@@ -55,7 +54,7 @@ impl Place {
             .unwrap()
     }
 
-    fn said(&self, name: &str) -> Option<String> {
+    fn written(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.machine().join(name)).ok()
     }
 }
@@ -66,7 +65,7 @@ fn ended(mut child: Child) -> ExitStatus {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        assert!(began.elapsed() < PATIENCE, "it does not end");
+        assert!(began.elapsed() < MAX_WAIT, "it does not end");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -74,12 +73,12 @@ fn ended(mut child: Child) -> ExitStatus {
 fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
-        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        assert!(began.elapsed() < MAX_WAIT, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Processes anywhere that have this word in their command line.
+/// Counts processes that have this word in their command line.
 fn running(word: &str) -> usize {
     let pids = fs::read_dir("/proc").unwrap().flatten().map(|e| e.path().join("cmdline"));
     pids.filter(|p| fs::read(p).is_ok_and(|argv| String::from_utf8_lossy(&argv).contains(word)))
@@ -96,7 +95,7 @@ fn programs_run_in_turn_until_one_fails() {
     ]));
     assert_eq!(status.code(), Some(7));
     assert_eq!(
-        (place.said("one").as_deref(), place.said("two").as_deref(), place.said("three")),
+        (place.written("one").as_deref(), place.written("two").as_deref(), place.written("three")),
         (Some("one\n"), Some("two\n"), None)
     );
 }
@@ -110,14 +109,14 @@ fn nothing_is_seen_but_what_is_granted() {
         ls -d /proc/[0-9]* | wc -l > /tmp/processes
         test -S /tmp/channel && echo there > /tmp/socket"#;
     assert_eq!(ended(place.run(&[script])).code(), Some(0));
-    assert_eq!(place.said("read").as_deref(), Some(""), "files that were not granted");
-    assert_eq!(place.said("devices").as_deref(), Some(""), "network devices");
+    assert_eq!(place.written("read").as_deref(), Some(""), "files that were not granted");
+    assert_eq!(place.written("devices").as_deref(), Some(""), "network devices");
     assert!(
-        place.said("processes").is_some_and(|n| n.trim().parse::<u32>().unwrap() < 6),
+        place.written("processes").is_some_and(|n| n.trim().parse::<u32>().unwrap() < 6),
         "the host's processes"
     );
-    assert_eq!(place.said("socket").as_deref(), Some("there\n"));
-    // The twin: the same script without a machine around it.
+    assert_eq!(place.written("socket").as_deref(), Some("there\n"));
+    // Negative control: the same files outside of a machine.
     assert!(
         fs::read_to_string(place.dir.path().join("outside")).is_ok()
             && fs::read_to_string("/etc/passwd").is_ok()
@@ -126,7 +125,7 @@ fn nothing_is_seen_but_what_is_granted() {
 }
 
 #[test]
-fn what_is_shared_is_seen_in_its_place_and_cannot_be_written() {
+fn a_shared_directory_is_seen_in_its_place_and_is_read_only() {
     let place = Place::new();
     let shared = place.dir.path().join("shared");
     fs::create_dir_all(shared.join("in")).unwrap();
@@ -135,10 +134,10 @@ fn what_is_shared_is_seen_in_its_place_and_cannot_be_written() {
     let script = "cat /tmp/a/b/in/file > /tmp/read; for f in file new; do echo x > /tmp/a/b/in/$f; done; chmod 777 /tmp/a/b; rm -r /tmp/a/b/in; true";
     let args = ["--shared", shared.to_str().unwrap(), "a/b"];
     assert_eq!(ended(place.run_with(&[script], &args)).code(), Some(0));
-    assert_eq!(place.said("read").as_deref(), Some("shared"));
+    assert_eq!(place.written("read").as_deref(), Some("shared"));
     assert_eq!(fs::read_to_string(shared.join("in/file")).unwrap(), "shared");
     assert!(!shared.join("in/new").exists());
-    // The twin: what is not shared but the machine's own takes all of it.
+    // Negative control: in the machine's own directory the same commands work.
     fs::create_dir_all(place.machine().join("a/b/in")).unwrap();
     fs::write(place.machine().join("a/b/in/file"), "own").unwrap();
     assert_eq!(ended(place.run(&[script])).code(), Some(0));
@@ -146,13 +145,13 @@ fn what_is_shared_is_seen_in_its_place_and_cannot_be_written() {
 }
 
 #[test]
-fn what_comes_afterwards_runs_when_nothing_failed() {
+fn the_last_program_runs_only_if_no_step_failed() {
     for (code, there) in [(0, true), (3, false)] {
         let place = Place::new();
         let afterwards = r#"["/bin/sh","-c","echo > /tmp/afterwards"]"#;
         let status =
             ended(place.run_with(&[&format!("exit {code}")], &["--afterwards", afterwards]));
-        assert_eq!((status.code(), place.said("afterwards").is_some()), (Some(code), there));
+        assert_eq!((status.code(), place.written("afterwards").is_some()), (Some(code), there));
     }
 }
 
@@ -166,8 +165,8 @@ fn a_daemon_ends_with_the_machine_however_it_ends() {
         let last =
             if n == 0 { "while ! test -e /tmp/go; do sleep 0.05; done" } else { "sleep 1000" };
         let mut machine = place.run(&[&daemon, last]);
-        eventually("it is up", || place.said("up").is_some());
-        // The twin: the program that started it has ended, and it goes on.
+        eventually("it is up", || place.written("up").is_some());
+        // Negative control: the daemon outlives the program that started it.
         eventually("the daemon runs", || running(&word) > 0);
         if n == 0 {
             fs::write(place.machine().join("go"), "").unwrap();

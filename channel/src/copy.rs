@@ -1,19 +1,20 @@
-//! Files in and out, as tar. Both directions end in a [`CopyReport`], so that a cut stream is never
-//! taken for a short one.
+//! Copies files into and out of a guest, as tar. Both directions end with a [`CopyReport`], so that
+//! a cut stream is never taken for a complete one.
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::frame::{FrameError, FrameReader, FrameWriter};
-use crate::{CallError, CopyInRequest, CopyOutRequest, HostOpen, Reply, Session, read_header};
+use crate::header::{MAX_REPLY_BYTES, read_header};
+use crate::mux::Session;
+use crate::open::{CopyInRequest, CopyOutRequest, HostOpen, Reply};
+use crate::run::CallError;
 
 const DATA: u8 = 32;
 const DONE: u8 = 33;
-/// Longest reply of a guest, in bytes.
-pub(crate) const REPLY_LIMIT: usize = 16 * 1024;
 const CHUNK: usize = 32 * 1024;
 
-/// What was copied.
+/// Totals of a copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyReport {
     /// Files, directories and links.
@@ -32,7 +33,7 @@ pub enum OutFrame<'a> {
 }
 
 impl<'a> OutFrame<'a> {
-    /// The frame of this kind and payload.
+    /// Decodes a frame.
     ///
     /// # Errors
     /// [`FrameError::Malformed`].
@@ -63,7 +64,7 @@ impl<'a> OutFrame<'a> {
     }
 }
 
-/// Sends the tar stream `tar` to be unpacked in the guest.
+/// Unpacks the tar stream `tar` in the guest.
 ///
 /// # Errors
 /// When the stream fails, `tar` cannot be read, or the guest reports an error (also in the middle
@@ -90,7 +91,7 @@ pub async fn copy_in_stream<S: AsyncRead + AsyncWrite + Unpin, R: AsyncRead + Un
         loop {
             let n = tar.read(&mut buf).await.map_err(CallError::Local)?;
             if n == 0 {
-                // A guest that answered early may have closed its end: its reply is what counts.
+                // A guest that replied early may have closed its end. Its reply decides.
                 let _ = to.shutdown().await;
                 return Ok::<(), CallError>(());
             }
@@ -99,8 +100,8 @@ pub async fn copy_in_stream<S: AsyncRead + AsyncWrite + Unpin, R: AsyncRead + Un
             }
         }
     };
-    let receive = read_header::<Reply<CopyReport>, _>(&mut from, REPLY_LIMIT);
-    // The guest answers before the end only to report an error: then nothing more needs to be sent.
+    let receive = read_header::<Reply<CopyReport>, _>(&mut from, MAX_REPLY_BYTES);
+    // The guest replies before the end only to report an error. Then nothing more needs to be sent.
     tokio::pin!(receive);
     let reply = tokio::select! {
         sent = send => { sent?; receive.await? }
@@ -109,9 +110,9 @@ pub async fn copy_in_stream<S: AsyncRead + AsyncWrite + Unpin, R: AsyncRead + Un
     reply.into_result()
 }
 
-/// Writes `request.path` of the guest to `out` as a tar stream. The bytes are hostile: unpack them
-/// with [`crate::untar::extract_hostile`] only, and not before this returns `Ok` if a part of them
-/// is worse than nothing.
+/// Writes `request.path` of the guest to `out` as a tar stream. No command uses this yet; it is for
+/// `bottle cp`. The bytes are hostile: unpack them only with [`crate::untar::extract_hostile`], and
+/// if a part of them is worse than nothing, only after this has returned `Ok`.
 ///
 /// # Errors
 /// When the stream fails or is cut short, `out` cannot be written, or the guest reports an error.

@@ -1,46 +1,43 @@
-//! The frames of an exec stream, and what a finished process means for an exit code.
+//! The frames of an exec stream, and exit statuses.
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::TtySize;
 use crate::frame::{FrameError, FrameReader, FrameWriter};
+use crate::open::TtySize;
 
 const STDIN: u8 = 1;
 const STDIN_EOF: u8 = 2;
 const RESIZE: u8 = 3;
-const SIGNAL: u8 = 4;
 const STDOUT: u8 = 16;
 const STDERR: u8 = 17;
 const EXIT: u8 = 18;
 const ERROR: u8 = 19;
 
-/// Longest text of an [`FromGuest::Error`] that is kept, in bytes.
-const MAX_MESSAGE: usize = 1024;
+/// Maximum length of the message of a [`FromGuest::Error`], in bytes. The rest is cut.
+const MAX_MESSAGE_BYTES: usize = 1024;
 
 /// A frame to the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToGuest<'a> {
-    /// Bytes for its stdin.
+    /// Bytes for stdin.
     Stdin(&'a [u8]),
-    /// End of its stdin.
+    /// End of stdin.
     StdinEof,
-    /// The terminal's new size.
+    /// The new size of the terminal.
     Resize(TtySize),
-    /// A signal number for its foreground process group.
-    Signal(i32),
 }
 
 /// A frame from the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromGuest<'a> {
-    /// Bytes from its stdout, or from its terminal.
+    /// Bytes from stdout, or from the terminal.
     Stdout(&'a [u8]),
-    /// Bytes from its stderr.
+    /// Bytes from stderr.
     Stderr(&'a [u8]),
-    /// It ended; all output came before.
+    /// The process ended. This is the last frame.
     Exit(ExitStatus),
-    /// It never started.
+    /// The process was not started.
     Error(SpawnError),
 }
 
@@ -48,14 +45,14 @@ pub enum FromGuest<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExitStatus {
-    /// With this exit code.
+    /// It exited with this code.
     Code(u8),
-    /// Killed by this signal number.
+    /// It was killed by this signal.
     Signal(u8),
 }
 
 impl ExitStatus {
-    /// The code as a shell gives it: 128 + n for a signal.
+    /// The exit code as shells report it: 128 + n for signal n.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -71,12 +68,12 @@ impl ExitStatus {
     }
 }
 
-/// Why a process never started.
+/// Why a process was not started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpawnError {
     /// The kind that decides the exit code.
     pub kind: SpawnErrorKind,
-    /// One line from the guest: hostile, strip control characters before showing it.
+    /// One line from the guest. Hostile: show it only through `bottle_text`.
     pub message: String,
 }
 
@@ -93,7 +90,7 @@ pub enum SpawnErrorKind {
 }
 
 impl SpawnError {
-    /// The code as a shell gives it: 127 not found, 126 not executable, 125 otherwise.
+    /// The exit code as shells report it: 127 not found, 126 not executable, 125 otherwise.
     #[must_use]
     pub fn code(&self) -> u8 {
         match self.kind {
@@ -105,7 +102,7 @@ impl SpawnError {
 }
 
 impl<'a> ToGuest<'a> {
-    /// The frame of this kind and payload.
+    /// Decodes a frame.
     ///
     /// # Errors
     /// [`FrameError::Malformed`].
@@ -117,7 +114,6 @@ impl<'a> ToGuest<'a> {
                 rows: u16::from_le_bytes([a, b]),
                 cols: u16::from_le_bytes([c, d]),
             }),
-            (SIGNAL, &[a, b, c, d]) => Self::Signal(i32::from_le_bytes([a, b, c, d])),
             _ => return Err(FrameError::Malformed(kind)),
         })
     }
@@ -137,7 +133,6 @@ impl<'a> ToGuest<'a> {
                 let ([a, b], [c, d]) = (size.rows.to_le_bytes(), size.cols.to_le_bytes());
                 to.send(RESIZE, &[a, b, c, d]).await
             }
-            Self::Signal(signal) => to.send(SIGNAL, &signal.to_le_bytes()).await,
         }
     }
 
@@ -153,7 +148,7 @@ impl<'a> ToGuest<'a> {
 }
 
 impl<'a> FromGuest<'a> {
-    /// The frame of this kind and payload.
+    /// Decodes a frame.
     ///
     /// # Errors
     /// [`FrameError::Malformed`].
@@ -166,7 +161,7 @@ impl<'a> FromGuest<'a> {
             (ERROR, json) => {
                 let mut error: SpawnError =
                     serde_json::from_slice(json).map_err(|_| FrameError::Malformed(kind))?;
-                let cut = (0..=MAX_MESSAGE.min(error.message.len()))
+                let cut = (0..=MAX_MESSAGE_BYTES.min(error.message.len()))
                     .rev()
                     .find(|i| error.message.is_char_boundary(*i))
                     .unwrap_or(0);

@@ -1,12 +1,12 @@
-//! Frames inside a stream: kind (u8), payload length (u32 little-endian), payload of at most
+//! Frames inside a stream: kind (u8), payload length (u32, little-endian), and a payload of at most
 //! [`MAX_PAYLOAD`] bytes.
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Largest payload in bytes.
+/// Maximum length of a payload in bytes.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
-/// Kind and length.
+/// Length of kind and payload length, in bytes.
 pub const HEADER_LEN: usize = 5;
 
 /// Why a frame could not be read or written.
@@ -18,22 +18,22 @@ pub enum FrameError {
     /// The stream ended inside a frame.
     #[error("the stream ended inside a frame")]
     Truncated,
-    /// The payload is over the limit.
+    /// The payload exceeds [`MAX_PAYLOAD`].
     #[error("a frame of {0} bytes exceeds the limit of {MAX_PAYLOAD}")]
     TooLong(usize),
-    /// The kind is unknown, or its payload is not what that kind carries.
+    /// The kind is unknown, or the payload does not fit the kind.
     #[error("malformed frame of kind {0}")]
     Malformed(u8),
 }
 
-/// A frame at the front of a buffer: the kind, the payload, and how many bytes all of it took.
-pub type Front<'a> = (u8, &'a [u8], usize);
+/// The first frame of a buffer: its kind, its payload, and its length in bytes.
+pub type FirstFrame<'a> = (u8, &'a [u8], usize);
 
-/// Looks at the front of `buf`. `None` means that more bytes are needed.
+/// Parses the first frame of `buf`. `None` means that more bytes are needed.
 ///
 /// # Errors
-/// [`FrameError::TooLong`], as soon as the length is known.
-pub fn parse_frame(buf: &[u8]) -> Result<Option<Front<'_>>, FrameError> {
+/// [`FrameError::TooLong`], as soon as `buf` has the length.
+pub fn parse_frame(buf: &[u8]) -> Result<Option<FirstFrame<'_>>, FrameError> {
     let Some((head, rest)) = buf.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
     let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
     if len > MAX_PAYLOAD {
@@ -42,7 +42,7 @@ pub fn parse_frame(buf: &[u8]) -> Result<Option<Front<'_>>, FrameError> {
     Ok(rest.get(..len).map(|payload| (head[0], payload, HEADER_LEN + len)))
 }
 
-/// Reads frames; holds at most one and what came with it (128 KiB).
+/// Reads frames. Buffers at most 128 KiB.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     io: R,
@@ -61,7 +61,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// loses no byte.
     ///
     /// # Errors
-    /// See [`FrameError`]; the reader is of no use after one.
+    /// See [`FrameError`]. The reader cannot be used after an error.
     pub async fn next(&mut self) -> Result<Option<(u8, &[u8])>, FrameError> {
         let (kind, from, to) = loop {
             if let Some((kind, payload, used)) = parse_frame(&self.buf[self.start..self.end])? {
@@ -74,7 +74,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 self.end -= self.start;
                 self.start = 0;
             }
-            // A small buffer until a long frame shows up: most streams never carry one.
+            // The buffer stays small until a long frame arrives; most streams have none.
             if self.end == self.buf.len() {
                 let len = (self.buf.len() * 2).clamp(4096, 2 * MAX_PAYLOAD);
                 self.buf.resize(len, 0);
@@ -89,7 +89,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
-/// Writes frames, each as one write.
+/// Writes frames, each with one write.
 #[derive(Debug)]
 pub struct FrameWriter<W> {
     io: W,
@@ -122,7 +122,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     }
 }
 
-/// Replaces `buf`'s content with one frame.
+/// Replaces the content of `buf` with one frame.
 ///
 /// # Errors
 /// [`FrameError::TooLong`].

@@ -1,23 +1,22 @@
-//! Mutual proof of the per-launch key, before anything else is parsed.
+//! Both ends prove that they have the launch's key, before anything else is parsed.
 //!
 //! ```text
 //! each side → other   MAGIC(8) version(u16 LE) role(u8) nonce(32)        "hello"
 //! guest     → host    HMAC-SHA256(key, GUEST_LABEL ‖ guest hello ‖ host hello)
 //! host      → guest   HMAC-SHA256(key, HOST_LABEL  ‖ guest hello ‖ host hello)
 //! ```
-//! The host reveals nothing made with the key until the guest has proved it. Magic and version come
-//! first, so that an image and an orchestrator of different ages fail with
-//! [`HandshakeError::Version`]. There is no deadline in here: callers wrap the whole handshake in
-//! one.
+//! The host sends nothing that depends on the key until the guest has proved the key. Magic and
+//! version come first, so that an image and an orchestrator of different versions fail with
+//! [`HandshakeError::Version`]. The caller sets the deadline.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::Key;
+use crate::key::Key;
 
-/// Version of everything that follows the magic: handshake, multiplexer, headers and frames.
+/// Version of the protocol: handshake, multiplexer, headers and frames.
 pub const VERSION: u16 = 1;
 
 const MAGIC: &[u8; 8] = b"\0BOTTLE\n";
@@ -27,7 +26,7 @@ const MAC_LEN: usize = 32;
 const GUEST_LABEL: &[u8] = b"bot-bottle channel: guest proves the key\0";
 const HOST_LABEL: &[u8] = b"bot-bottle channel: host proves the key\0";
 
-/// Why the two ends did not agree.
+/// Why a handshake failed.
 #[derive(Debug, Error)]
 pub enum HandshakeError {
     /// The stream failed or ended.
@@ -36,7 +35,7 @@ pub enum HandshakeError {
     /// The other end does not speak this protocol.
     #[error("the other end of the channel is not a bottle")]
     Magic,
-    /// Image and orchestrator are of different ages.
+    /// Image and orchestrator have different versions.
     #[error(
         "the other end speaks channel version {theirs}, this one {ours}: rebuild the image and `bottle` from one checkout"
     )]
@@ -46,10 +45,10 @@ pub enum HandshakeError {
         /// The other end's.
         theirs: u16,
     },
-    /// Our own role came back: a reflected hello.
+    /// The hello has our own role: it was reflected.
     #[error("the other end of the channel claims this end's role")]
     Role,
-    /// The other end does not hold the key of this launch.
+    /// The other end does not have the key of this launch.
     #[error("the other end of the channel does not hold this launch's key")]
     WrongKey,
 }
@@ -66,7 +65,7 @@ type Hello = [u8; HELLO_LEN];
 /// Authenticates the guest on `io`, then proves the key to it.
 ///
 /// # Errors
-/// See [`HandshakeError`]; `io` must be dropped after one.
+/// See [`HandshakeError`]. After an error, `io` must be dropped.
 pub async fn host_handshake<S: AsyncRead + AsyncWrite + Unpin>(
     io: &mut S,
     key: &Key,
@@ -85,7 +84,7 @@ pub async fn host_handshake<S: AsyncRead + AsyncWrite + Unpin>(
 /// Proves the key to the host on `io`, then checks the host's proof.
 ///
 /// # Errors
-/// See [`HandshakeError`]; `io` must be dropped after one.
+/// See [`HandshakeError`]. After an error, `io` must be dropped.
 pub async fn guest_handshake<S: AsyncRead + AsyncWrite + Unpin>(
     io: &mut S,
     key: &Key,
@@ -95,7 +94,7 @@ pub async fn guest_handshake<S: AsyncRead + AsyncWrite + Unpin>(
     io.flush().await?;
     let mut proof = [0; MAC_LEN];
     match io.read_exact(&mut proof).await {
-        // A host that hangs up at this point has refused our proof.
+        // A host that closes the channel here has refused our proof.
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
             return Err(HandshakeError::WrongKey);
         }
@@ -104,7 +103,7 @@ pub async fn guest_handshake<S: AsyncRead + AsyncWrite + Unpin>(
     mac(key, HOST_LABEL, &guest, &host).verify_slice(&proof).map_err(|_| HandshakeError::WrongKey)
 }
 
-/// Sends our hello and reads the other one; returns (ours, theirs).
+/// Sends our hello and reads the other end's. Returns (ours, theirs).
 async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     io: &mut S,
     role: Role,
@@ -119,7 +118,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     io.write_all(&ours).await?;
     io.flush().await?;
 
-    // Magic and version are read alone: a future version may have a longer or shorter hello.
+    // Magic and version are read first: another version may have a hello of another length.
     let mut theirs = [0; HELLO_LEN];
     io.read_exact(&mut theirs[..10]).await?;
     if &theirs[..8] != MAGIC {

@@ -1,8 +1,11 @@
-//! One JSON document with a length before it: the first bytes on a control socket, and every reply.
+//! A JSON document preceded by its length: the first bytes on a control socket, and every reply.
 
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Maximum length of a guest's reply, in bytes.
+pub(crate) const MAX_REPLY_BYTES: usize = 16 * 1024;
 
 /// Why a header or a reply could not be read or written.
 #[derive(Debug, Error)]
@@ -10,7 +13,7 @@ pub enum HeaderError {
     /// The stream failed or ended.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// Longer than the reader accepts.
+    /// The document is longer than the reader accepts.
     #[error("a header of {len} bytes exceeds the limit of {limit}")]
     TooLong {
         /// Announced length in bytes.
@@ -18,7 +21,7 @@ pub enum HeaderError {
         /// The reader's limit in bytes.
         limit: usize,
     },
-    /// Not the document that was expected.
+    /// It is not the expected document.
     #[error("malformed header: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -42,8 +45,8 @@ pub async fn write_header<W: AsyncWrite + Unpin + ?Sized, T: Serialize>(
     Ok(())
 }
 
-/// Reads what [`write_header`] wrote, refusing more than `limit` bytes before allocating them.
-/// Reads no byte beyond the header. The caller sets the deadline.
+/// Reads what [`write_header`] wrote. Refuses a length above `limit` bytes before allocating. Reads
+/// no byte beyond the document. The caller sets the deadline.
 ///
 /// # Errors
 /// When `io` fails, the length exceeds `limit`, or the document is not a `T`.

@@ -1,4 +1,4 @@
-//! The per-launch key that both ends of a channel must prove.
+//! The key of a launch, which both ends of a channel must prove.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ impl Key {
         Ok(key)
     }
 
-    /// The bytes, for the one place that hands them to the engine or to the MAC.
+    /// The bytes. Only the engine and the MAC need them.
     #[must_use]
     pub fn expose(&self) -> &[u8; Self::LEN] {
         &self.0

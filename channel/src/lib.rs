@@ -1,11 +1,12 @@
-//! The one byte stream between the host and a bottle: mutual authentication, then named streams.
+//! The only byte stream between the host and a bottle: mutual authentication, and then multiplexed
+//! streams.
 //!
-//! On the host side every byte that arrives is hostile: the guest's root controls them. So the host
-//! parses nothing but fixed-size hellos before the guest has proved the per-launch key, can parse
-//! only [`GuestOpen`] headers after that, holds at most [`mux::MAX_BUFFERED`] bytes for the guest,
-//! and never waits for the guest in order to serve another stream.
+//! On the host side, every byte that arrives is hostile: the guest's root controls it. So before
+//! the guest has proved the launch's key, the host parses only hellos of a fixed size; after that,
+//! it can parse only [`GuestOpen`] headers. It holds at most [`mux::MAX_BUFFERED`] bytes for the
+//! guest, and never waits for the guest in order to serve another stream.
 //!
-//! The order of use is [`host_handshake`] → [`Session::host`] → spawn the [`Driver`] →
+//! The order of calls is [`host_handshake`] → [`Session::host`] → spawn the [`Driver`] →
 //! [`Session::open`].
 
 pub mod copy;
@@ -26,9 +27,9 @@ pub use key::Key;
 pub use mux::{ChannelError, ChannelStream, Driver, Incoming, Session};
 pub use open::{
     CopyInRequest, CopyOutRequest, Endpoint, EndpointName, ExecRequest, GuestConfig, GuestOpen,
-    HostOpen, MakeDir, Pong, Reply, SELF, TtySize,
+    HostOpen, MakeDir, Reply, SELF, TtySize,
 };
-pub use run::{CallError, Capture, Control, ExecFailure, call, exec_capture, run_exec};
+pub use run::{CallError, Capture, ExecFailure, call, exec_capture, run_exec};
 
 #[cfg(test)]
 mod tests;

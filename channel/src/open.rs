@@ -1,42 +1,42 @@
-//! What a stream is for: the header that its opener sends.
+//! The header with which an end opens a stream: a request.
 //!
-//! Two enums, so that the host has no code that could parse anything else from a guest.
+//! There is one enum for each direction, so that the host has no code that could parse anything
+//! else from a guest.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// As `argv[0]`: the guest agent's own binary, which is not in the image's file system.
+/// As `argv[0]`, this means the guest's own binary, which is not in the image's file system.
 pub const SELF: &str = "@bottle-guest";
 
-/// What the host asks of a guest.
+/// A request of the host to a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "open", rename_all = "kebab-case")]
 pub enum HostOpen {
-    /// Sets up the started guest. The answer is a [`Reply`].
+    /// Configures a guest that has booted. The guest sends a [`Reply`].
     Configure(GuestConfig),
-    /// Runs a process. Frames of [`crate::exec`] follow both ways.
+    /// Runs a process. Both ends then send frames of [`crate::exec`].
     Exec(ExecRequest),
-    /// A tar stream follows, then end of stream. The answer is a [`Reply`] of
-    /// [`crate::copy::CopyReport`].
+    /// Unpacks files. The host then sends a tar stream and ends the stream; the guest sends a
+    /// [`Reply`] with a [`crate::copy::CopyReport`].
     CopyIn(CopyInRequest),
-    /// Frames of [`crate::copy`] come back.
+    /// Packs files. The guest sends frames of [`crate::copy`]. No command uses this yet; it is for
+    /// `bottle cp`.
     CopyOut(CopyOutRequest),
-    /// The answer is a [`Reply`] of [`Pong`].
-    Ping,
-    /// Stops every process, writes everything to disk and powers off. The answer is a [`Reply`]
-    /// before the power goes.
+    /// Stops every process, flushes the disk and powers off. The guest sends a [`Reply`] before the
+    /// power-off.
     Shutdown,
 }
 
-/// All that a guest may ask of the host.
+/// The only request of a guest to the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "open", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum GuestOpen {
-    /// A raw byte stream to one of the bundle's sockets.
+    /// Opens a raw byte stream to one of the bundle's sockets.
     Endpoint {
-        /// Which one.
+        /// Name of the daemon.
         name: EndpointName,
     },
 }
@@ -95,37 +95,38 @@ impl std::str::FromStr for EndpointName {
     }
 }
 
-/// One listener of the guest's relay.
+/// A listener in the guest that leads to a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// Where its connections go.
+    /// The daemon that gets its connections.
     pub name: EndpointName,
     /// Port on the guest's 127.0.0.1.
     pub port: u16,
 }
 
-/// The state of a guest that differs between launches. Applied in the order of the fields.
+/// The configuration of a guest that differs between launches. It is applied in the order of the
+/// fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestConfig {
-    /// Host name; also goes to /etc/hosts.
+    /// Host name, which is also written to /etc/hosts.
     pub hostname: String,
-    /// Wall clock, milliseconds since 1970; 0 leaves the clock.
+    /// Time of day in milliseconds since 1970; 0 leaves the clock as it is.
     pub time_unix_ms: u64,
-    /// Relay listeners.
+    /// Listeners that lead to daemons.
     pub endpoints: Vec<Endpoint>,
-    /// Directories to make, in order, parents included.
+    /// Directories to make, in this order, with their parents.
     #[serde(default)]
     pub mkdirs: Vec<MakeDir>,
-    /// Certificate, as PEM, of an authority that every TLS client in the guest is to trust; see
+    /// Certificate (PEM) of an authority that every TLS client in the guest must trust; see
     /// [`crate::trust`].
     #[serde(default)]
     pub authority: Option<String>,
-    /// What git is told on top of the image's own settings, for every user.
+    /// git configuration for all users, appended to the image's own.
     #[serde(default)]
     pub git_settings: String,
 }
 
-/// One directory.
+/// A directory to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MakeDir {
     /// Absolute path.
@@ -138,26 +139,26 @@ pub struct MakeDir {
     pub gid: u32,
 }
 
-/// One process to run.
+/// A process to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
     /// Program and arguments. The program is looked up in `env`'s PATH; [`SELF`] is the guest
     /// agent.
     pub argv: Vec<String>,
-    /// The whole environment: nothing is inherited.
+    /// The whole environment; nothing is inherited.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Absolute path; none is `/`.
+    /// Working directory, an absolute path; `/` when absent.
     #[serde(default)]
     pub cwd: Option<String>,
     /// User id.
     pub uid: u32,
-    /// Primary group id; the others come from the guest's /etc/group.
+    /// Primary group id. The other groups come from the guest's /etc/group.
     pub gid: u32,
-    /// A terminal of this size on stdin, stdout and stderr; none is pipes.
+    /// Size of a terminal on stdin, stdout and stderr; pipes when absent.
     #[serde(default)]
     pub tty: Option<TtySize>,
-    /// Whether stdin frames follow; if not, stdin is /dev/null (ignored with a terminal).
+    /// Whether the host sends stdin frames; if not, stdin is /dev/null. Ignored with a terminal.
     #[serde(default)]
     pub stdin: bool,
 }
@@ -165,47 +166,39 @@ pub struct ExecRequest {
 /// Size of a terminal in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TtySize {
-    /// Lines.
+    /// Number of lines.
     pub rows: u16,
-    /// Characters a line.
+    /// Characters per line.
     pub cols: u16,
 }
 
-/// Where a tar stream goes.
+/// Where to unpack a tar stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyInRequest {
-    /// Absolute path of a directory, made when it is missing. Nothing is written outside of it.
+    /// Absolute path of a directory, which is made when it is missing. Nothing is written outside
+    /// of it.
     pub dest_dir: String,
-    /// Owner of everything; none keeps the tar's.
+    /// Owner of everything; absent: the tar's owners.
     #[serde(default)]
     pub uid: Option<u32>,
-    /// Group of everything; none keeps the tar's.
+    /// Group of everything; absent: the tar's groups.
     #[serde(default)]
     pub gid: Option<u32>,
 }
 
-/// What to send back as tar.
+/// What to pack as a tar stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyOutRequest {
-    /// Absolute path of a file or directory. The tar's names start with its last component.
+    /// Absolute path of a file or directory. The names in the tar start with its last component.
     pub path: String,
 }
 
-/// The answer to everything that is not a stream of frames.
+/// The reply to every request that has no frames.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply<T> {
-    /// Done.
+    /// The request succeeded.
     Ok(T),
-    /// Not done, and why: one line, from the guest, hence not to be trusted or printed raw.
+    /// The request failed, and why, in one line. The text is the guest's: do not print it raw.
     Error(String),
-}
-
-/// A guest that answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pong {
-    /// Kernel release, as `uname -r` prints it.
-    pub kernel: String,
-    /// Milliseconds since the guest's kernel started.
-    pub uptime_ms: u64,
 }

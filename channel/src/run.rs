@@ -1,4 +1,4 @@
-//! What a host does with a stream: run a process, or ask one question.
+//! Requests of the host: run a process, or send one request and read its reply.
 
 use std::time::Duration;
 
@@ -7,36 +7,34 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::copy::REPLY_LIMIT;
 use crate::exec::{ExitStatus, FromGuest, SpawnError, ToGuest};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
-use crate::{
-    ChannelError, ExecRequest, GuestConfig, HeaderError, HostOpen, Pong, Reply, Session, TtySize,
-    read_header,
-};
+use crate::header::{HeaderError, MAX_REPLY_BYTES, read_header};
+use crate::mux::{ChannelError, Session};
+use crate::open::{ExecRequest, GuestConfig, HostOpen, Reply, TtySize};
 
-/// Why a question to the guest has no good answer.
+/// Why a request to the guest failed.
 #[derive(Debug, Error)]
 pub enum CallError {
-    /// No stream.
+    /// The stream could not be opened.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// The stream ended before the answer, or carried something else.
+    /// The stream ended before the reply, or carried something else.
     #[error("no valid answer from the guest: {0}")]
     Header(#[from] HeaderError),
     /// As above, inside a stream of frames.
     #[error("no valid answer from the guest: {0}")]
     Frame(#[from] FrameError),
-    /// The guest says no. Control characters are already replaced.
+    /// The guest reported an error. Unprintable characters are already replaced.
     #[error("the guest reports: {0}")]
     Guest(String),
-    /// The host's own end of a copy failed.
+    /// The host's own file or pipe failed.
     #[error("local end of the copy: {0}")]
     Local(#[source] std::io::Error),
 }
 
 impl<T> Reply<T> {
-    /// The answer, or the guest's complaint made safe to print.
+    /// The value, or the guest's error message made safe to print.
     ///
     /// # Errors
     /// [`CallError::Guest`].
@@ -48,12 +46,12 @@ impl<T> Reply<T> {
     }
 }
 
-/// Replaces control characters, and cuts at 500 characters.
+/// A text from the guest with unprintable characters replaced, at most 500 characters.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().take(500).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    bottle_text::replace(text, '\u{fffd}', 500)
 }
 
-/// Opens a stream for `request` and reads the one reply. The caller sets the deadline.
+/// Opens a stream for `request` and reads the reply. The caller sets the deadline.
 ///
 /// # Errors
 /// See [`CallError`].
@@ -62,7 +60,7 @@ pub async fn call<T: DeserializeOwned>(
     request: &HostOpen,
 ) -> Result<T, CallError> {
     let mut stream = session.open(request).await?;
-    read_header::<Reply<T>, _>(&mut stream, REPLY_LIMIT).await?.into_result()
+    read_header::<Reply<T>, _>(&mut stream, MAX_REPLY_BYTES).await?.into_result()
 }
 
 impl Session<HostOpen> {
@@ -74,15 +72,8 @@ impl Session<HostOpen> {
         call(self, &HostOpen::Configure(config)).await
     }
 
-    /// Asks whether the guest answers.
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    pub async fn ping(&self) -> Result<Pong, CallError> {
-        call(self, &HostOpen::Ping).await
-    }
-
-    /// Powers the guest off; returns when it has written its disk, a moment before the power goes.
+    /// Powers the guest off. Returns when the guest has flushed its disk, just before the
+    /// power-off.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -90,7 +81,7 @@ impl Session<HostOpen> {
         call(self, &HostOpen::Shutdown).await
     }
 
-    /// Runs `request` to its end without a terminal and without stdin. See [`exec_capture`].
+    /// Runs `request` to its end, without a terminal and without stdin. See [`exec_capture`].
     ///
     /// # Errors
     /// See [`ExecFailure`].
@@ -109,41 +100,32 @@ impl Session<HostOpen> {
     }
 }
 
-/// What can be done to a running process from outside its stdin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// The terminal has a new size.
-    Resize(TtySize),
-    /// Send this signal number to the foreground process group.
-    Signal(i32),
-}
-
-/// Why a process has no exit status.
+/// Why there is no exit status of a process.
 #[derive(Debug, Error)]
 pub enum ExecFailure {
-    /// No stream.
+    /// The stream could not be opened.
     #[error(transparent)]
     Channel(ChannelError),
-    /// It never started.
+    /// The process was not started.
     #[error("{}", printable(&.0.message))]
     Spawn(SpawnError),
-    /// The stream ended or broke before its exit status.
+    /// The stream ended or broke before the exit status.
     #[error("lost the process in the bottle: {0}")]
     Stream(#[from] FrameError),
-    /// The host's stdout or stderr failed; the process was hung up.
+    /// Writing to the host's stdout or stderr failed. The process got SIGHUP.
     #[error("cannot write the process's output: {0}")]
     Output(#[source] std::io::Error),
-    /// Still running at the deadline; it was hung up.
+    /// The process was still running at the deadline. It got SIGHUP.
     #[error("still running after {0:?}")]
     Deadline(Duration),
-    /// Wrote more than the caller keeps; it was hung up.
+    /// The process wrote more than the limit. It got SIGHUP.
     #[error("wrote more than {0} bytes")]
     TooMuchOutput(usize),
 }
 
-/// Joins the process behind `stream`, whose header is already written, to local ends. Returns its
-/// status when all output is written out, whether or not stdin has come to an end. Dropping this
-/// future hangs the process up.
+/// Connects the process behind `stream`, whose header is already written, to local streams; `sizes`
+/// are the new sizes of its terminal. Returns the exit status when all output is written, whether
+/// or not stdin has ended. Dropping this future sends SIGHUP to the process.
 ///
 /// # Errors
 /// See [`ExecFailure`].
@@ -152,7 +134,7 @@ pub async fn run_exec<S, I, O, E>(
     stdin: I,
     mut stdout: O,
     mut stderr: E,
-    controls: mpsc::Receiver<Control>,
+    sizes: mpsc::Receiver<TtySize>,
 ) -> Result<ExitStatus, ExecFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -172,10 +154,9 @@ where
             }
         }
     };
-    // Input never ends the run: it stops when the guest takes no more, and only the output side
-    // knows the outcome.
+    // The end of the input does not end the process: only the output side has the exit status.
     let input = async {
-        let _ = send_input(FrameWriter::new(to), stdin, controls).await;
+        let _ = send_input(FrameWriter::new(to), stdin, sizes).await;
         std::future::pending::<std::convert::Infallible>().await
     };
     tokio::select! {
@@ -193,7 +174,7 @@ async fn write_out<W: AsyncWrite + Unpin>(to: &mut W, bytes: &[u8]) -> Result<()
 async fn send_input<W: AsyncWrite + Unpin, I: AsyncRead + Unpin>(
     mut to: FrameWriter<W>,
     mut stdin: I,
-    mut controls: mpsc::Receiver<Control>,
+    mut sizes: mpsc::Receiver<TtySize>,
 ) -> Result<(), FrameError> {
     let mut buf = vec![0; 16 * 1024];
     let (mut open, mut listening) = (true, true);
@@ -206,9 +187,8 @@ async fn send_input<W: AsyncWrite + Unpin, I: AsyncRead + Unpin>(
                     ToGuest::StdinEof.send(&mut to).await?;
                 }
             },
-            control = controls.recv(), if listening => match control {
-                Some(Control::Resize(size)) => ToGuest::Resize(size).send(&mut to).await?,
-                Some(Control::Signal(signal)) => ToGuest::Signal(signal).send(&mut to).await?,
+            size = sizes.recv(), if listening => match size {
+                Some(size) => ToGuest::Resize(size).send(&mut to).await?,
                 None => listening = false,
             },
         }
@@ -216,22 +196,22 @@ async fn send_input<W: AsyncWrite + Unpin, I: AsyncRead + Unpin>(
     Ok(())
 }
 
-/// Everything a finished process wrote.
+/// Exit status and output of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capture {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// Its stdout. Hostile.
+    /// The stdout. Hostile.
     pub stdout: Vec<u8>,
-    /// Its stderr. Hostile.
+    /// The stderr. Hostile.
     pub stderr: Vec<u8>,
 }
 
-/// Collects the output of the process behind `stream`, at most `limit` bytes of stdout and stderr
+/// Collects the output of the process behind `stream`: at most `limit` bytes of stdout and stderr
 /// together, for at most `deadline`.
 ///
 /// # Errors
-/// See [`ExecFailure`]; after one, the process has been hung up.
+/// See [`ExecFailure`]. After an error, the process has got SIGHUP.
 pub async fn exec_capture<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     limit: usize,
@@ -241,8 +221,8 @@ pub async fn exec_capture<S: AsyncRead + AsyncWrite + Unpin>(
     let mut from = FrameReader::new(from);
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let run = async {
-        // So that a process that reads stdin ends; the guest needs none when the request has no
-        // stdin.
+        // A process that reads stdin would otherwise never end. The guest ignores this when the
+        // request has no stdin.
         let _ = ToGuest::StdinEof.send(&mut FrameWriter::new(to)).await;
         loop {
             let (into, bytes) =

@@ -26,7 +26,7 @@ fn pair() -> (Session<HostOpen>, Incoming<GuestOpen>, Session<GuestOpen>, Incomi
 
 type Running = tokio::task::JoinHandle<Result<(), ChannelError>>;
 
-/// A host against raw bytes.
+/// A host whose peer sends raw bytes.
 fn exposed() -> (Session<HostOpen>, Incoming<GuestOpen>, DuplexStream, Running) {
     let (h, raw) = duplex(1024 * 1024);
     let (host, incoming, driver) = Session::host(h);
@@ -81,10 +81,11 @@ async fn fake_guest(mut incoming: Incoming<HostOpen>) {
                     }
                 }
                 "killed" => {
-                    let Some(ToGuest::Signal(n)) = ToGuest::recv(&mut from).await.unwrap() else {
+                    let Some(ToGuest::Resize(size)) = ToGuest::recv(&mut from).await.unwrap()
+                    else {
                         panic!()
                     };
-                    FromGuest::Exit(ExitStatus::Signal(u8::try_from(n).unwrap()))
+                    FromGuest::Exit(ExitStatus::Signal(u8::try_from(size.rows).unwrap()))
                         .send(&mut to)
                         .await
                         .unwrap();
@@ -223,7 +224,7 @@ mod multiplexer {
     #[tokio::test]
     async fn half_close_works_both_ways() {
         let (host, mut from_guest, guest, mut from_host) = pair();
-        let mut a = host.open(&HostOpen::Ping).await.unwrap();
+        let mut a = host.open(&HostOpen::Shutdown).await.unwrap();
         a.write_all(b"question").await.unwrap();
         a.shutdown().await.unwrap();
         let (_, mut b) = from_host.next().await.unwrap();
@@ -252,7 +253,7 @@ mod multiplexer {
     #[tokio::test]
     async fn a_dropped_stream_is_a_reset_not_an_end_of_file() {
         let (host, _from_guest, _guest, mut from_host) = pair();
-        let mut a = host.open(&HostOpen::Ping).await.unwrap();
+        let mut a = host.open(&HostOpen::Shutdown).await.unwrap();
         let (_, mut b) = from_host.next().await.unwrap();
         b.write_all(b"part").await.unwrap();
         tokio::task::yield_now().await;
@@ -270,7 +271,7 @@ mod multiplexer {
     #[tokio::test]
     async fn a_writer_learns_that_the_reader_half_closed_and_left() {
         let (host, _from_guest, _guest, mut from_host) = pair();
-        let mut a = host.open(&HostOpen::Ping).await.unwrap();
+        let mut a = host.open(&HostOpen::Shutdown).await.unwrap();
         let (_, mut b) = from_host.next().await.unwrap();
         b.shutdown().await.unwrap();
         drop(b);
@@ -304,7 +305,7 @@ mod multiplexer {
             flood.shutdown().await.unwrap();
         });
         for _ in 0..200 {
-            let mut s = host.open(&HostOpen::Ping).await.unwrap();
+            let mut s = host.open(&HostOpen::Shutdown).await.unwrap();
             s.write_all(b"hello").await.unwrap();
             s.shutdown().await.unwrap();
             let mut back = Vec::new();
@@ -340,7 +341,7 @@ mod multiplexer {
         for n in 0..20u8 {
             let host = host.clone();
             all.spawn(async move {
-                let s = host.open(&HostOpen::Ping).await.unwrap();
+                let s = host.open(&HostOpen::Shutdown).await.unwrap();
                 let (mut r, mut w) = tokio::io::split(s);
                 let data: Vec<u8> = (0..3_000_000u32)
                     .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 ^ n)
@@ -402,13 +403,13 @@ mod multiplexer {
             frame(2, 2, &[0; 40000]),
         ] {
             let (host, _incoming, mut raw, driver) = exposed();
-            let mut waiting = host.open(&HostOpen::Ping).await.unwrap();
+            let mut waiting = host.open(&HostOpen::Shutdown).await.unwrap();
             let reader = tokio::spawn(async move { waiting.read_u8().await });
             raw.write_all(&bytes).await.unwrap();
             let end = timeout(SOON, driver).await.unwrap().unwrap();
             assert!(matches!(end, Err(ChannelError::Protocol(_))), "{bytes:?} {end:?}");
             assert!(timeout(SOON, reader).await.unwrap().unwrap().is_err());
-            assert!(host.open(&HostOpen::Ping).await.is_err());
+            assert!(host.open(&HostOpen::Shutdown).await.is_err());
         }
     }
 
@@ -454,11 +455,12 @@ mod multiplexer {
     #[tokio::test]
     async fn open_waits_for_a_slot_and_close_sends_what_is_written() {
         let (host, _from_guest, _guest, mut from_host) = pair();
+        let other = HostOpen::Configure(GuestConfig::default());
         let mut held = Vec::new();
         for _ in 0..mux::MAX_HOST_STREAMS {
-            held.push(host.open(&HostOpen::Ping).await.unwrap());
+            held.push(host.open(&other).await.unwrap());
         }
-        assert!(timeout(Duration::from_millis(50), host.open(&HostOpen::Ping)).await.is_err());
+        assert!(timeout(Duration::from_millis(50), host.open(&other)).await.is_err());
         held.pop();
         let mut last = timeout(SOON, host.open(&HostOpen::Shutdown)).await.unwrap().unwrap();
         last.write_all(b"bye").await.unwrap();
@@ -482,8 +484,8 @@ mod headers_and_frames {
     #[tokio::test]
     async fn a_header_over_the_limit_is_refused_before_it_is_read() {
         let (mut a, mut b) = duplex(1024);
-        write_header(&mut a, &HostOpen::Ping).await.unwrap();
-        assert_eq!(read_header::<HostOpen, _>(&mut b, 100).await.unwrap(), HostOpen::Ping);
+        write_header(&mut a, &HostOpen::Shutdown).await.unwrap();
+        assert_eq!(read_header::<HostOpen, _>(&mut b, 100).await.unwrap(), HostOpen::Shutdown);
         a.write_all(&u32::MAX.to_le_bytes()).await.unwrap();
         assert!(matches!(
             read_header::<HostOpen, _>(&mut b, 100).await,
@@ -549,14 +551,14 @@ mod processes {
     }
 
     #[tokio::test]
-    async fn a_signal_goes_through_and_comes_back_as_128_plus_n() {
+    async fn a_size_goes_through_and_a_signal_comes_back_as_128_plus_n() {
         let host = with_fake_guest();
         let stream = host.open(&HostOpen::Exec(exec(&["killed"]))).await.unwrap();
         let (_keep, stdin) = duplex(1);
-        let (control, controls) = mpsc::channel(1);
-        control.send(Control::Signal(15)).await.unwrap();
+        let (sizes, changes) = mpsc::channel(1);
+        sizes.send(TtySize { rows: 15, cols: 80 }).await.unwrap();
         let status =
-            run_exec(stream, stdin, tokio::io::sink(), tokio::io::sink(), controls).await.unwrap();
+            run_exec(stream, stdin, tokio::io::sink(), tokio::io::sink(), changes).await.unwrap();
         assert_eq!(status.code(), 143);
     }
 

@@ -1,8 +1,8 @@
-//! Unpacking a tar stream: one that a guest made, or, in the guest, a workspace.
+//! Unpacks a tar stream: on the host one that a guest made, in the guest a workspace.
 //!
-//! Regular files, directories and symlinks that stay inside, nothing else. Every path is walked
+//! It accepts only regular files, directories, and symlinks that stay inside. Every path is walked
 //! from a directory handle without following links, so that neither an earlier entry nor another
-//! process can redirect a later one.
+//! process can redirect a later entry.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -22,43 +22,45 @@ use thiserror::Error;
 
 use crate::copy::CopyReport;
 
-/// How much a guest may write to the host.
+/// Limits on what a guest may write to the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Files, directories and links.
+    /// Maximum number of files, directories and links.
     pub entries: u64,
-    /// Bytes of file content.
+    /// Maximum bytes of file content.
     pub bytes: u64,
 }
 
-/// Why the guest's tar was refused. What came before the offending entry stays unpacked.
+/// Why a tar was refused. Entries before the refused one stay unpacked.
 #[derive(Debug, Error)]
 pub enum UntarError {
     /// The stream or the destination failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A path that is absolute, goes up, or goes through something that is not a directory.
+    /// The path is absolute, goes up, or goes through something that is not a directory.
     #[error("refused path {0:?}")]
     Path(String),
-    /// A link that leads out of the destination.
+    /// The link leads out of the destination.
     #[error("refused link {0:?} to {1:?}")]
     Link(String, String),
-    /// A device, socket, hard link or the like.
+    /// The entry is a device, a socket, a hard link or the like.
     #[error("refused {1} {0:?}")]
     Kind(String, String),
-    /// Over a limit.
+    /// A limit was exceeded.
     #[error("more than {0}")]
     Limit(String),
 }
 
-/// Longest path or link target in bytes, and longest set of pax records.
-const MAX_NAME: u64 = 4096;
-const MAX_PAX: u64 = 16 * 1024;
-/// Open directory handles stay few: paths deeper than this are refused.
+/// Maximum length of a path or link target in bytes.
+const MAX_NAME_BYTES: u64 = 4096;
+/// Maximum length of the pax records of an entry in bytes.
+const MAX_PAX_BYTES: u64 = 16 * 1024;
+/// Maximum depth of a path.
 const MAX_DEPTH: usize = 128;
 
-/// Unpacks `tar` below `dest`, which must exist. Files and links that are in the way are replaced,
-/// directories are kept. Modes are kept without setuid, setgid and sticky bits; owners are not.
+/// Unpacks `tar` below `dest`, which must exist. Existing files and links are replaced; existing
+/// directories are kept. Modes are kept without setuid, setgid and sticky bits. Owners are not
+/// kept.
 ///
 /// # Errors
 /// See [`UntarError`].
@@ -70,8 +72,8 @@ pub fn extract_hostile<R: Read>(
     extract_hostile_but(tar, dest, limits, true, |_| false)
 }
 
-/// Unpacks `tar` below `dest` for the owner `uid`:`gid`, links wherever they lead. Otherwise as
-/// [`extract_hostile`].
+/// As [`extract_hostile`], but everything gets the owner `uid`:`gid`, links may lead anywhere, and
+/// there are no limits.
 ///
 /// # Errors
 /// See [`UntarError`].
@@ -84,9 +86,8 @@ pub fn extract_for<R: Read>(
     extract(tar, Unpacking::new(dest, Some((uid, gid)), false)?, limits, |_| false)
 }
 
-/// [`extract_hostile`], but an entry that is refused is left out when `refused` says so, and the
-/// rest goes on. Without `links_inside`, links are kept wherever they lead; nothing is ever written
-/// through one.
+/// As [`extract_hostile`], but a refused entry is skipped when `refused` returns true for its
+/// error. Without `links_inside`, links may lead anywhere; nothing is ever written through a link.
 ///
 /// # Errors
 /// See [`UntarError`].
@@ -109,16 +110,16 @@ fn extract<R: Read>(
     let mut archive = tar::Archive::new(tar);
     let mut report = CopyReport::default();
     let (mut long_path, mut long_link) = (None, None);
-    // Raw entries, because the tar crate reads long names and pax records into memory whatever
-    // their size.
+    // Raw entries, because the tar crate would read long names and pax records of any size into
+    // memory.
     for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
         let kind = entry.header().entry_type();
         match kind {
-            EntryType::GNULongName => long_path = Some(extension(&mut entry, MAX_NAME)?),
-            EntryType::GNULongLink => long_link = Some(extension(&mut entry, MAX_NAME)?),
+            EntryType::GNULongName => long_path = Some(extension(&mut entry, MAX_NAME_BYTES)?),
+            EntryType::GNULongLink => long_link = Some(extension(&mut entry, MAX_NAME_BYTES)?),
             EntryType::XHeader => {
-                let records = extension(&mut entry, MAX_PAX)?;
+                let records = extension(&mut entry, MAX_PAX_BYTES)?;
                 for record in tar::PaxExtensions::new(&records) {
                     let record = record?;
                     match record.key_bytes() {
@@ -134,7 +135,7 @@ fn extract<R: Read>(
                     }
                 }
             }
-            EntryType::XGlobalHeader => drop(extension(&mut entry, MAX_PAX)?),
+            EntryType::XGlobalHeader => drop(extension(&mut entry, MAX_PAX_BYTES)?),
             _ => {
                 let path =
                     long_path.take().unwrap_or_else(|| entry.header().path_bytes().into_owned());
@@ -162,7 +163,7 @@ fn extract<R: Read>(
 const DIR_FLAGS: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// The content of an entry that only describes the next one.
+/// The content of an entry that describes the next entry.
 fn extension<R: Read>(entry: &mut tar::Entry<'_, R>, limit: u64) -> Result<Vec<u8>, UntarError> {
     if entry.header().entry_size()? > limit {
         return Err(UntarError::Limit(format!("{limit} bytes of name")));
@@ -175,12 +176,12 @@ fn extension<R: Read>(entry: &mut tar::Entry<'_, R>, limit: u64) -> Result<Vec<u
     Ok(bytes)
 }
 
-/// Where entries go.
+/// The destination.
 struct Unpacking {
     root: OwnedFd,
     owner: Option<(u32, u32)>,
     links_inside: bool,
-    /// The directory of the entry before, and how it was reached: most are in the same.
+    /// Path and handle of the previous entry's directory: most entries are in the same one.
     last: (Vec<OsString>, OwnedFd),
 }
 
@@ -191,7 +192,7 @@ impl Unpacking {
         Ok(Self { root, owner, links_inside, last })
     }
 
-    /// The directory that `parents` lead to.
+    /// Opens the directory `parents`, making it when it is missing.
     fn parent(&mut self, parents: &[&OsStr]) -> nix::Result<&OwnedFd> {
         if !self.last.0.iter().eq(parents) {
             let mut dir = self.root.try_clone().map_err(|_| Errno::EMFILE)?;
@@ -232,7 +233,7 @@ impl Unpacking {
         match kind {
             EntryType::Directory => {
                 let made = descend(dir, name, owner).map_err(|e| refused(e, &shown))?;
-                // The owner keeps access, or the entries below could not be written.
+                // The owner keeps access, because entries below are still to be written.
                 stat::fchmod(&made, mode | Mode::S_IRWXU).map_err(io::Error::from)?;
             }
             EntryType::Regular | EntryType::Continuous => {
@@ -275,7 +276,8 @@ impl Unpacking {
                 unistd::symlinkat(OsStr::from_bytes(target), dir, *name)
                     .map_err(|e| refused(e, &shown))?;
                 if let Some((uid, gid)) = owner {
-                    // The link itself; only in a guest, whose /proc this is.
+                    // lchown changes the link itself. This is only used in a guest, where /proc is
+                    // mounted.
                     lchown(
                         Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name),
                         Some(uid),
@@ -305,7 +307,7 @@ fn descend(dir: &OwnedFd, name: &OsStr, owner: Option<(u32, u32)>) -> nix::Resul
     }
 }
 
-/// Removes a file or link of that name; a directory stays, and the caller's exclusive creation then
+/// Removes a file or link of that name. A directory stays; the caller's exclusive creation then
 /// fails.
 fn clear(dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match unistd::unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
@@ -323,8 +325,8 @@ fn refused(error: Errno, path: &dyn Fn() -> String) -> UntarError {
 }
 
 /// Whether a link in a directory `depth` levels below the destination leads to something inside.
-/// Going up is allowed only at the start: after a name, which may itself be a link to somewhere
-/// higher, `..` could leave the tree.
+/// `..` is allowed only at the start: after a name, which may itself be a link, it could leave the
+/// tree.
 fn stays_inside(target: &[u8], depth: usize) -> bool {
     let (mut ups, mut names) = (0, 0);
     for component in Path::new(OsStr::from_bytes(target)).components() {
@@ -399,12 +401,12 @@ mod tests {
             &[(EntryType::Symlink, "l", "..", b"")],
             &[(EntryType::Symlink, "l", "", b"")],
             &[(EntryType::Symlink, "d/l", "../..", b"")],
-            // The second link is inside by its letters only.
+            // The second link stays inside only by its text.
             &[
                 (EntryType::Symlink, "d/e/up", "../..", b""),
                 (EntryType::Symlink, "out", "d/e/up/..", b""),
             ],
-            // A link as a directory on the way, even one that stays inside.
+            // A path through a link is refused, even when the link stays inside.
             &[
                 (EntryType::Directory, "d", "", b""),
                 (EntryType::Symlink, "l", "d", b""),

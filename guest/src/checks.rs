@@ -1,5 +1,5 @@
-//! What can be seen from inside a bottle: each check looks for one way out, or for one thing that
-//! must work.
+//! The checks that run inside a bottle. Each looks for one way out, or for one thing that must
+//! work.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -16,17 +16,18 @@ use tokio::time::timeout;
 
 use crate::{net, proxy};
 
-/// For something that must not answer. Without a network device each of these fails at once.
+/// Time to wait for something that must not answer. Without a network device, all of these fail at
+/// once.
 const SILENCE: Duration = Duration::from_millis(300);
-/// For an answer that is on its way when a later one has come.
+/// Time to wait for an answer that may still be on its way when a later one has arrived.
 const LAG: Duration = Duration::from_millis(50);
 
 /// One line of a report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
-    /// Stable, for machines.
+    /// Stable name, for programs.
     pub name: String,
-    /// Whether the bottle is as it must be.
+    /// Whether the check passed.
     pub passed: bool,
     /// One line for people.
     pub detail: String,
@@ -39,11 +40,11 @@ impl Check {
     }
 }
 
-/// Only `lo` exists.
+/// Checks that `lo` is the only network device.
 pub fn network_devices() -> Result<String, String> {
     let mut names: Vec<String> = std::fs::read_dir("/sys/class/net")
         .map(|dir| dir.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
-        // Without sysfs, the older list.
+        // Without sysfs, use the older list.
         .or_else(|_| {
             std::fs::read_to_string("/proc/net/dev").map(|text| {
                 text.lines()
@@ -57,9 +58,10 @@ pub fn network_devices() -> Result<String, String> {
     if names.is_empty() { Ok("only lo".into()) } else { Err(format!("found {}", names.join(", "))) }
 }
 
-/// No bus has a device that could be a way out, whether or not this kernel has a driver for it.
+/// Checks that no bus has a device that could be a way out, whether or not this kernel has a driver
+/// for it.
 ///
-/// smolvm's machines have no PCI; theirs have a vsock, which carries the channel and whose other
+/// smolvm's machines have no PCI. They have a vsock, which carries the channel and whose other
 /// ports [`vsock`] tries, and the file systems of the image.
 pub fn hardware() -> Result<String, String> {
     let pci = list("/sys/bus/pci/devices")?;
@@ -84,8 +86,8 @@ pub fn hardware() -> Result<String, String> {
                 .unwrap_or_default()
                 .trim()
                 .to_owned();
-            // 1 is a network, 9 9p, 10 and 40 radios; a list of what may be, so that what is new is
-            // not forgotten.
+            // An allow list, so that new kinds of devices are refused: 1 is a network card, 9 is
+            // 9p, 10 and 40 are radios.
             let harmless = ["0x0002", "0x0003", "0x0004", "0x0005", "0x0013", "0x0018", "0x001a"];
             if !harmless.contains(&id.as_str()) {
                 return Err(format!("found a virtio device {id}"));
@@ -100,7 +102,7 @@ pub fn hardware() -> Result<String, String> {
     }
 }
 
-/// The entries of a directory of sysfs; none when there is no such bus.
+/// The entries of a directory of sysfs; empty when the directory does not exist.
 fn list(path: &str) -> Result<Vec<std::path::PathBuf>, String> {
     match std::fs::read_dir(path) {
         Ok(entries) => Ok(entries.flatten().map(|e| e.path()).collect()),
@@ -109,7 +111,7 @@ fn list(path: &str) -> Result<Vec<std::path::PathBuf>, String> {
     }
 }
 
-/// No IPv4 route, and no IPv6 route but those of `lo`.
+/// Checks that there is no IPv4 route, and no IPv6 route except those of `lo`.
 pub fn routes() -> Result<String, String> {
     let read = |path: &str| match std::fs::read_to_string(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(String::new()),
@@ -131,8 +133,8 @@ pub fn routes() -> Result<String, String> {
     }
 }
 
-/// Addresses that answer in other set-ups: the internet, clouds' metadata, and the gateways of
-/// slirp, libkrun and docker.
+/// Addresses that would answer in other setups: on the internet, cloud metadata, and the gateways
+/// of slirp, libkrun and docker.
 const ADDRESSES: [(IpAddr, u16); 12] = [
     (v4(1, 1, 1, 1), 443),
     (v4(8, 8, 8, 8), 53),
@@ -152,7 +154,8 @@ const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(a, b, c, d))
 }
 
-/// No TCP connection leaves. Silence is as good as an error, but a refusal came from somewhere.
+/// Checks that no TCP connection can leave. Silence and errors pass; a refused connection fails,
+/// because something refused it.
 pub async fn direct_tcp() -> Result<String, String> {
     all(ADDRESSES.map(|(ip, port)| async move {
         let address = SocketAddr::new(ip, port);
@@ -168,7 +171,7 @@ pub async fn direct_tcp() -> Result<String, String> {
     .map(|n| format!("{n} addresses unreachable"))
 }
 
-/// No datagram leaves.
+/// Checks that no UDP datagram can leave.
 pub fn direct_udp() -> Result<String, String> {
     for (ip, _) in ADDRESSES {
         let any: SocketAddr = if ip.is_ipv4() {
@@ -185,7 +188,8 @@ pub fn direct_udp() -> Result<String, String> {
     Ok(format!("{} addresses unreachable", ADDRESSES.len()))
 }
 
-/// No ICMP, raw IP or Ethernet packet leaves: the socket is not to be had, or sending fails.
+/// Checks that no ICMP or raw IP packet can leave: either there is no such socket, or sending
+/// fails.
 pub fn raw_sockets() -> Result<String, String> {
     let icmp = [8, 0, 0xf7, 0xff, 0, 0, 0, 0];
     for (what, family, kind, protocol) in [
@@ -206,13 +210,13 @@ pub fn raw_sockets() -> Result<String, String> {
             return Err(format!("sent a packet through a {what} socket"));
         }
     }
-    // Packets on `lo` harm nobody; on another device they would leave, and `network_devices` finds
-    // that.
+    // Packet sockets need another device than `lo` to reach anything, and `network_devices` checks
+    // that there is none.
     Ok("none usable".into())
 }
 
-/// Connections that were asked for of the other side of the virtual socket, on ports where
-/// something might listen.
+/// Starts connections to the other side of the virtual socket, to ports where something might
+/// listen.
 pub fn vsock_attempts() -> Vec<(u32, OwnedFd)> {
     [22, 80, 1024, 9099]
         .into_iter()
@@ -220,9 +224,9 @@ pub fn vsock_attempts() -> Vec<(u32, OwnedFd)> {
         .collect()
 }
 
-/// Nobody on the other side of a virtual socket takes a connection. The machine monitor handles
-/// what the guest sends one after the other, so when something was `answered` that was sent after
-/// the attempts, it has seen them.
+/// Checks that nothing on the other side of the virtual socket accepts a connection. The machine
+/// monitor handles the guest's messages in order, so when something that was sent after the
+/// `attempts` is `answered`, the monitor has seen the attempts.
 pub async fn vsock(
     attempts: Vec<(u32, OwnedFd)>,
     mut answered: watch::Receiver<bool>,
@@ -259,7 +263,7 @@ pub async fn vsock(
 
 /// Waits for the outcome of a connect that was started.
 async fn connected(socket: OwnedFd) -> io::Result<()> {
-    // SAFETY: the descriptor is owned by the AsyncFd alone and never replaced.
+    // SAFETY: only the AsyncFd owns the descriptor, and nothing replaces it.
     let socket =
         unsafe { tokio::io::unix::AsyncFd::register(socket) }.map_err(|e| e.into_parts().1)?;
     let _ready = socket.writable().await?;
@@ -269,8 +273,8 @@ async fn connected(socket: OwnedFd) -> io::Result<()> {
     }
 }
 
-/// A listener on the host's loopback at `port` cannot be reached under any address that other
-/// set-ups give the host.
+/// Checks that a listener on the host's loopback at `port` cannot be reached at any address that
+/// other setups give the host.
 pub async fn host_loopback(port: u16) -> Result<String, String> {
     let hosts = [
         IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -289,14 +293,14 @@ pub async fn host_loopback(port: u16) -> Result<String, String> {
     .map(|_| format!("port {port} unreachable"))
 }
 
-/// No name server answers: neither those the guest is configured with nor public ones.
+/// Checks that no name server answers, neither the configured ones nor public ones.
 pub async fn name_lookup() -> Result<String, String> {
     let mut servers: Vec<IpAddr> = std::fs::read_to_string("/etc/resolv.conf")
         .unwrap_or_default()
         .lines()
         .filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok())
         .collect();
-    // Without a line, resolvers ask the local host.
+    // Without a configured server, resolvers ask the local host.
     servers.extend([
         IpAddr::V4(Ipv4Addr::LOCALHOST),
         v4(127, 0, 0, 53),
@@ -330,7 +334,7 @@ async fn lookup(server: IpAddr) -> io::Result<()> {
     socket.recv(&mut answer).await.map(drop)
 }
 
-/// The proxy refuses `host` with 403; the text is its reason.
+/// Checks that the proxy refuses `host` with 403. Returns its reason.
 pub async fn denied_host(host: &str) -> Result<String, String> {
     let answer = proxy::ask(9099, &proxy::connect(&format!("{host}:443")))
         .await
@@ -342,15 +346,15 @@ pub async fn denied_host(host: &str) -> Result<String, String> {
     }
 }
 
-/// Something that speaks HTTP is behind the port. (The relay takes every connection, so connecting
-/// alone proves nothing.)
+/// Checks that an HTTP server answers on the port. (The relay accepts every connection, so that
+/// connecting alone would prove nothing.)
 pub async fn endpoint(port: u16) -> Result<String, String> {
     proxy::ask(port, &proxy::get(port))
         .await
         .map(|answer| format!("answers on port {port} ({})", answer.status))
 }
 
-/// Runs all at once; the number of them, or the first complaint.
+/// Runs all `checks` concurrently. Returns their number, or the first error.
 async fn all<F: Future<Output = Result<(), String>>>(
     checks: impl IntoIterator<Item = F>,
 ) -> Result<usize, String> {
@@ -360,8 +364,8 @@ async fn all<F: Future<Output = Result<(), String>>>(
         let mut index = 0;
         while let Some(check) = checks.get_mut(index) {
             match check.as_mut().poll(cx) {
-                std::task::Poll::Ready(Err(complaint)) => {
-                    return std::task::Poll::Ready(Err(complaint));
+                std::task::Poll::Ready(Err(error)) => {
+                    return std::task::Poll::Ready(Err(error));
                 }
                 std::task::Poll::Ready(Ok(())) => drop(checks.swap_remove(index)),
                 std::task::Poll::Pending => index += 1,

@@ -1,17 +1,19 @@
-//! `bottle-guest demo`: the demo agent. Shows in one table, by trying, what a bottle keeps in and
-//! out. Needs no key and no network.
+//! `bottle-guest demo`: the demo agent. It tries to get out and to find secrets, and shows the
+//! results in one table. It needs no API key and no network.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use bottle_text::remove;
 use serde::Deserialize;
 
+use crate::args;
 use crate::checks::{self, Check};
 use crate::secret_search;
 
-/// Longest wait for the allowed host, in seconds: name lookup, TLS twice, and an upstream the demo
-/// does not control.
+/// Maximum time for a request to the allowed host, in seconds: name lookup, TLS twice, and an
+/// upstream that the demo does not control.
 const UPSTREAM_SECONDS: &str = "15";
 
 #[derive(Default)]
@@ -25,20 +27,20 @@ struct Options {
     workspace: Option<PathBuf>,
 }
 
-/// What the demo's upstream says about the request that reached it.
+/// What the demo's upstream reports about the request that it got.
 #[derive(Deserialize)]
 struct WhoAmI {
     authorized: bool,
     token_sha256: String,
 }
 
-/// Exits 0 only when every check passed.
+/// Exits with 0 only when every check passed.
 pub fn main(args: &[String]) -> Result<ExitCode, String> {
     let mut options = Options::default();
-    for (name, value) in crate::options(args, &["json"])? {
+    for (name, value) in args::options(args, &["json"])? {
         match name.as_str() {
             "json" => options.json = true,
-            "canary" => options.canary = Some(crate::number(&name, &value)?),
+            "canary" => options.canary = Some(args::number(&name, &value)?),
             "denied-host" => options.denied = Some(value),
             "allowed-host" => options.allowed = Some(value),
             "host-kernel" => options.host_kernel = Some(value),
@@ -96,7 +98,7 @@ fn own_kernel(host: Option<&str>) -> Result<String, String> {
     }
 }
 
-/// Asks the upstream through the proxy, as any program in the bottle would.
+/// Sends a request to the upstream through the proxy, as any program in the bottle would.
 fn allowed_host(host: &str) -> Result<WhoAmI, String> {
     let roots = std::env::var("SSL_CERT_FILE")
         .unwrap_or_else(|_| "/etc/ssl/certs/ca-certificates.crt".into());
@@ -121,14 +123,7 @@ fn allowed_host(host: &str) -> Result<WhoAmI, String> {
         .output()
         .map_err(|e| format!("curl: {e}"))?;
     let line = |bytes: &[u8]| {
-        String::from_utf8_lossy(bytes)
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(160)
-            .collect::<String>()
+        remove(String::from_utf8_lossy(bytes).lines().next().unwrap_or_default(), 160)
     };
     if !output.status.success() {
         return Err(format!("{} {}", line(&output.stderr), line(&output.stdout)).trim().to_owned());
@@ -138,8 +133,8 @@ fn allowed_host(host: &str) -> Result<WhoAmI, String> {
     if answer.authorized { Ok(answer) } else { Err("reached, but without the token".into()) }
 }
 
-/// Commits what looks like a token and pushes it, as an agent might that did not look. The gate's
-/// finding, when it refused.
+/// Commits something that looks like a token and pushes it, as a careless agent might. Returns the
+/// gate's finding when the gate refused the push.
 fn planted_key(url: &str) -> Result<String, String> {
     let dir = std::env::temp_dir().join(format!("bottle-demo-git-{}", std::process::id()));
     std::fs::create_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
@@ -147,14 +142,7 @@ fn planted_key(url: &str) -> Result<String, String> {
     let _ = std::fs::remove_dir_all(&dir);
     let output = pushed?;
     let said = String::from_utf8_lossy(&output.stderr);
-    let clean = |line: &str| {
-        line.trim_start_matches("remote:")
-            .trim()
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(100)
-            .collect::<String>()
-    };
+    let clean = |line: &str| remove(line.trim_start_matches("remote:").trim(), 100);
     if output.status.success() {
         return Err("it was pushed".into());
     }
@@ -178,7 +166,7 @@ fn push_a_key(dir: &Path, url: &str) -> Result<std::process::Output, String> {
         ]);
         command.args(args).stdin(Stdio::null()).output().map_err(|e| format!("git: {e}"))
     };
-    // In two parts, so that no file of the project holds a token.
+    // The token is in two parts, so that no file of this project holds one.
     let key = ["gh", "p_wWPw5k4aXcaT4fNP0UcnZwJUVFk6LO0pINUx"].concat();
     std::fs::write(dir.join("deploy.sh"), format!("#!/bin/sh\nexport GITHUB_TOKEN={key}\n"))
         .map_err(|e| e.to_string())?;
@@ -214,12 +202,12 @@ fn writable(workspace: Option<&Path>) -> Result<String, String> {
     })();
     match outcome {
         Ok(true) => Ok(dir.display().to_string()),
-        Ok(false) => Err(format!("{}: what was written did not come back", dir.display())),
+        Ok(false) => Err(format!("{}: it did not read back what it wrote", dir.display())),
         Err(e) => Err(format!("{}: {e}", dir.display())),
     }
 }
 
-/// Rows as they come in, or one document at the end.
+/// Prints rows as they come in, or one JSON document at the end.
 struct Table {
     json: bool,
     utf8: bool,
@@ -227,7 +215,7 @@ struct Table {
     checks: Vec<Check>,
 }
 
-/// Wide enough for the rows above with a host name of some length.
+/// Width of the first column in characters.
 const NAME_WIDTH: usize = 34;
 
 impl Table {
@@ -261,7 +249,7 @@ impl Table {
                 (true, false) => ("\x1b[31m", "\x1b[0m"),
             };
             let mut out = std::io::stdout();
-            // A reader that left early has seen enough; the exit code still tells.
+            // A closed stdout is not an error: the exit code still tells the result.
             let _ = writeln!(out, "  {on}{mark}{off} {:NAME_WIDTH$} {}", check.name, check.detail);
             let _ = out.flush();
         }

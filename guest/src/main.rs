@@ -1,11 +1,13 @@
-//! The bottle's own binary: PID 1 of a qemu guest, the server in a guest with an init of its own,
-//! and everything that the host runs in a guest through it.
+//! The program that runs inside a bottle: PID 1 of a qemu guest, the server in a guest that has an
+//! init of its own, and the self-test, relay and demo.
 //!
-//! It is static and takes its arguments apart by hand: it is loaded at every boot and for every
-//! self-test, and under emulation each page counts.
+//! It is static and parses its arguments without a crate, because it is loaded at every boot and
+//! for every self-test, and under emulation each page of it takes time.
 
+mod args;
 mod checks;
 mod demo;
+mod limits;
 mod net;
 mod pid1;
 mod proxy;
@@ -50,31 +52,4 @@ fn main() -> ExitCode {
         eprintln!("bottle-guest: {e}\n{USAGE}");
         ExitCode::from(2)
     })
-}
-
-/// `--name value` pairs and bare flags, in order.
-///
-/// # Errors
-/// When an argument does not start with `--`, or a name that is not in `flags` has no value.
-fn options(args: &[String], flags: &[&str]) -> Result<Vec<(String, String)>, String> {
-    let mut found = Vec::new();
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        let name = arg.strip_prefix("--").ok_or_else(|| format!("unexpected argument {arg}"))?;
-        if flags.contains(&name) {
-            found.push((name.to_owned(), String::new()));
-        } else if let Some((name, value)) =
-            name.split_once('=').filter(|(name, _)| !name.is_empty())
-        {
-            found.push((name.to_owned(), value.to_owned()));
-        } else {
-            let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
-            found.push((name.to_owned(), value.clone()));
-        }
-    }
-    Ok(found)
-}
-
-fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
-    value.parse().map_err(|_| format!("--{name}: {value} is not a number in range"))
 }

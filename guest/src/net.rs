@@ -1,4 +1,4 @@
-//! Raw socket calls that neither std nor nix has.
+//! Network calls that neither std nor nix has.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -8,7 +8,7 @@ use nix::libc;
 /// Brings `lo` up.
 ///
 /// # Errors
-/// Without the right to.
+/// When this process may not.
 pub fn loopback_up() -> io::Result<()> {
     let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
     // SAFETY: ifreq is plain data; all zero is a valid value of it.
@@ -39,19 +39,19 @@ pub fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor; nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Starts to connect a vsock stream socket to the host's context.
+/// Starts to connect a vsock stream socket to `port` of the host.
 ///
 /// # Errors
-/// When that fails at once.
+/// When connect(2) fails at once.
 pub fn vsock_connect(port: u32) -> io::Result<OwnedFd> {
     let socket = socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0)?;
     // SAFETY: sockaddr_vm is plain data; all zero is a valid value of it.
     let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
-    // Constants of the ABI that fit their fields.
+    // These constants of the ABI fit their fields.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     {
         address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
@@ -70,11 +70,11 @@ pub fn vsock_connect(port: u32) -> io::Result<OwnedFd> {
     }
 }
 
-/// Takes away every device of the kind `dummy`, which leads nowhere, but which some engines'
-/// kernels make at boot: then what is left can be judged by its name.
+/// Removes every `dummy` network device. They lead nowhere, but some engines' kernels create them
+/// at boot, and the self-test accepts only `lo`.
 ///
 /// # Errors
-/// Without the right to.
+/// When this process may not.
 pub fn remove_dummies() -> io::Result<()> {
     let Ok(devices) = std::fs::read_dir("/sys/class/net") else { return Ok(()) };
     let names = devices.flatten().filter_map(|d| d.file_name().into_string().ok());
@@ -87,8 +87,8 @@ pub fn remove_dummies() -> io::Result<()> {
     Ok(())
 }
 
-/// RTM_DELLINK, rtnetlink(7): a header, an ifinfomsg with the index, and an answer that holds an
-/// error number.
+/// Sends RTM_DELLINK, see rtnetlink(7): a header and an ifinfomsg with the index. The answer holds
+/// an error number.
 fn remove(index: i32) -> io::Result<()> {
     let netlink = socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?;
     let mut message = [0_u8; 32];

@@ -1,5 +1,4 @@
-//! Listeners on the guest's 127.0.0.1 that lead to the bundle, and the one way in which bytes are
-//! passed on.
+//! Listeners on the guest's 127.0.0.1 whose connections go to the bundle's daemons.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,15 +7,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
-/// Bytes in flight each way and connection, beyond what the sockets hold.
-const BUFFER: usize = 16 * 1024;
+use crate::{args, net};
 
-/// Passes bytes both ways until both ends have closed; each end of stream is passed on as a
-/// half-close, and an error ends both.
+/// Bytes in flight per direction of a connection, in addition to the sockets' own buffers.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Copies bytes both ways until both ends have closed. The end of one direction is passed on as a
+/// half-close; an error ends both.
 pub async fn splice<B: AsyncRead + AsyncWrite + Unpin>(mut a: TcpStream, mut b: B) {
     let _ = a.set_nodelay(true);
-    // An error has no one to be told to: dropping both ends is the message.
-    let _ = tokio::io::copy_bidirectional_with_sizes(&mut a, &mut b, BUFFER, BUFFER).await;
+    // Nobody could be told of an error: both peers see it because both ends are dropped.
+    let _ =
+        tokio::io::copy_bidirectional_with_sizes(&mut a, &mut b, BUFFER_BYTES, BUFFER_BYTES).await;
 }
 
 /// Listens on 127.0.0.1:`port`.
@@ -29,8 +31,8 @@ pub async fn listen(port: u16) -> Result<TcpListener, String> {
         .map_err(|e| format!("cannot listen on 127.0.0.1:{port}: {e}"))
 }
 
-/// Connections of `listener`, for ever. Running out of file descriptors is waited out: connections
-/// end.
+/// The next connection of `listener`. When file descriptors run out, it waits until other
+/// connections have ended.
 pub async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
@@ -41,23 +43,23 @@ pub async fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 /// `bottle-guest relay`: for engines that mount the bundle's sockets into the guest. Prints `ready`
-/// when all ports are open.
+/// when it listens on all ports.
 pub fn main(args: &[String]) -> Result<ExitCode, String> {
     let mut maps = Vec::new();
-    for (name, value) in crate::options(args, &[])? {
+    for (name, value) in args::options(args, &[])? {
         match (name.as_str(), value.split_once('=')) {
             ("map", Some((port, socket))) => {
-                maps.push((crate::number::<u16>("map", port)?, PathBuf::from(socket)))
+                maps.push((args::number::<u16>("map", port)?, PathBuf::from(socket)))
             }
             _ => return Err(format!("--{name} {value}: expected --map PORT=SOCKET")),
         }
     }
     if maps.is_empty() {
-        return Err("nothing to relay".into());
+        return Err("relay needs at least one --map".into());
     }
-    // Some engines start without a loopback interface; where we may not change that, it is up
+    // Some engines start without a loopback interface. Where we may not bring it up, it is up
     // already.
-    let _ = crate::net::loopback_up();
+    let _ = net::loopback_up();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,4 +1,4 @@
-//! Looks for a value of which only the SHA-256 is known, in everything that this user can read.
+//! Searches everything that this user can read for a value of which only the SHA-256 is known.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -9,27 +9,28 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 const ROOTS: [&str; 6] = ["/etc", "/home", "/root", "/run", "/tmp", "/var"];
-/// Beyond these, the search says so instead of taking for ever.
-const MAX_FILE: u64 = 1024 * 1024;
-const MAX_TOTAL: u64 = 32 * 1024 * 1024;
+/// Largest file that is searched, in bytes.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// Limits of the whole search, so that it ends in time. The result says when one was reached.
+const MAX_TOTAL_BYTES: u64 = 32 * 1024 * 1024;
 const MAX_FILES: usize = 20_000;
-/// Length of a token in bytes.
-const LENGTHS: std::ops::RangeInclusive<usize> = 8..=128;
-/// Places in a word where a token may begin or end.
+/// Lengths of a token in bytes.
+const TOKEN_LENGTHS: std::ops::RangeInclusive<usize> = 8..=128;
+/// Maximum number of places in a word where a token may begin or end.
 const MAX_BOUNDARIES: usize = 12;
 
 /// Searches this process's environment, every readable process's environment and arguments, and the
 /// readable files below [`ROOTS`].
 ///
 /// # Errors
-/// Where the value is, or that `sha256_hex` is not a hash.
+/// The place where the value was found, or that `sha256_hex` is not a hash.
 pub fn absent(sha256_hex: &str) -> Result<String, String> {
     let mut wanted = [0; 32];
     hex::decode_to_slice(sha256_hex.trim(), &mut wanted)
         .map_err(|_| "the upstream named no SHA-256".to_owned())?;
     let mut search = Search { wanted, words: 0, files: 0, bytes: 0 };
     for (name, value) in std::env::vars_os() {
-        search.look(value.as_encoded_bytes(), || {
+        search.search(value.as_encoded_bytes(), || {
             format!("the environment variable {}", name.to_string_lossy())
         })?;
     }
@@ -43,7 +44,7 @@ pub fn absent(sha256_hex: &str) -> Result<String, String> {
     for root in ROOTS {
         search.tree(Path::new(root))?;
     }
-    let more = if search.bytes >= MAX_TOTAL || search.files >= MAX_FILES {
+    let more = if search.bytes >= MAX_TOTAL_BYTES || search.files >= MAX_FILES {
         ", the first of more"
     } else {
         ""
@@ -67,7 +68,7 @@ impl Search {
                 if kind.is_dir() {
                     dirs.push_back(entry.path());
                 } else if kind.is_file()
-                    && entry.metadata().is_ok_and(|meta| meta.size() <= MAX_FILE)
+                    && entry.metadata().is_ok_and(|meta| meta.size() <= MAX_FILE_BYTES)
                 {
                     self.file(&entry.path())?;
                 }
@@ -77,25 +78,25 @@ impl Search {
     }
 
     fn file(&mut self, path: &Path) -> Result<(), String> {
-        if self.bytes >= MAX_TOTAL || self.files >= MAX_FILES {
+        if self.bytes >= MAX_TOTAL_BYTES || self.files >= MAX_FILES {
             return Ok(());
         }
         let mut content = Vec::new();
         if fs::File::open(path)
-            .and_then(|file| file.take(MAX_FILE).read_to_end(&mut content))
+            .and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut content))
             .is_ok()
         {
             self.files += 1;
             self.bytes += content.len() as u64;
-            self.look(&content, || path.display().to_string())?;
+            self.search(&content, || path.display().to_string())?;
         }
         Ok(())
     }
 
-    /// Tries every part of every word that begins and ends at a boundary of the word.
-    fn look(&mut self, text: &[u8], place: impl Fn() -> String) -> Result<(), String> {
+    /// Hashes every part of every word that begins and ends at a boundary.
+    fn search(&mut self, text: &[u8], place: impl Fn() -> String) -> Result<(), String> {
         for word in text.split(|b| !(b.is_ascii_alphanumeric() || b"-_.~+/=:@%".contains(b))) {
-            if word.len() < *LENGTHS.start() {
+            if word.len() < *TOKEN_LENGTHS.start() {
                 continue;
             }
             let cuts: Vec<usize> = (0..word.len())
@@ -105,7 +106,7 @@ impl Search {
             let starts = std::iter::once(0).chain(cuts.iter().map(|cut| cut + 1));
             for start in starts {
                 for end in cuts.iter().copied().chain([word.len()]) {
-                    if end > start && LENGTHS.contains(&(end - start)) {
+                    if end > start && TOKEN_LENGTHS.contains(&(end - start)) {
                         self.words += 1;
                         if Sha256::digest(&word[start..end])[..] == self.wanted {
                             return Err(format!("found in {}", place()));
@@ -126,7 +127,7 @@ mod tests {
     fn finds(token: &str, text: &str) -> bool {
         let mut search =
             Search { wanted: Sha256::digest(token).into(), words: 0, files: 0, bytes: 0 };
-        search.look(text.as_bytes(), || "here".into()).is_err()
+        search.search(text.as_bytes(), || "here".into()).is_err()
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `bottle-guest self-test`: proves from inside, as the agent's user, that the bottle is closed and
-//! that what it needs is there.
+//! `bottle-guest self-test`: checks from inside, as the agent's user, that the bottle is closed and
+//! that its daemons answer.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -10,17 +10,18 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::args;
 use crate::checks::{self, Check};
 
-/// The one document on stdout.
+/// The JSON document on stdout.
 #[derive(Serialize)]
 struct Report {
     /// Document version.
     version: u32,
-    /// Every check, in a fixed order.
+    /// All checks, in a fixed order.
     checks: Vec<Check>,
-    /// What an agent sees. The host compares it with the secret values, which this process must not
-    /// know.
+    /// The environment that an agent sees. The host compares it with the secret values, which this
+    /// process must not know.
     environment: BTreeMap<String, String>,
     /// As `uname -r` prints it.
     kernel: String,
@@ -29,16 +30,16 @@ struct Report {
 /// Exits 0 only when every check passed.
 pub fn main(args: &[String]) -> Result<ExitCode, String> {
     let (mut canaries, mut denied, mut endpoints) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, value) in crate::options(args, &[])? {
+    for (name, value) in args::options(args, &[])? {
         match name.as_str() {
-            "canary" => canaries.push(crate::number::<u16>(&name, &value)?),
+            "canary" => canaries.push(args::number::<u16>(&name, &value)?),
             "denied-host" => denied.push(value),
             "endpoint" => {
                 let (endpoint, port) = value
                     .split_once('=')
                     .ok_or_else(|| format!("--endpoint {value}: expected NAME=PORT"))?;
                 endpoints
-                    .push((endpoint.parse::<EndpointName>()?, crate::number::<u16>(&name, port)?));
+                    .push((endpoint.parse::<EndpointName>()?, args::number::<u16>(&name, port)?));
             }
             _ => return Err(format!("unknown option --{name}")),
         }
@@ -48,7 +49,7 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
         .build()
         .map_err(|e| e.to_string())?;
     let checks = runtime.block_on(async {
-        // Before anything that the host answers.
+        // This must come before anything that the host answers; see `checks::vsock`.
         let attempts = checks::vsock_attempts();
         let (answers, answered) = watch::channel(false);
         let answers = Arc::new(answers);
@@ -89,7 +90,7 @@ pub fn main(args: &[String]) -> Result<ExitCode, String> {
         }
         let mut done = Vec::new();
         while let Some(check) = set.join_next().await {
-            // A check that panics is one that failed.
+            // A check that panics has failed.
             done.push(
                 check.unwrap_or_else(|e| (u32::MAX, Check::new("internal", Err(e.to_string())))),
             );

@@ -18,10 +18,10 @@ in {
   # For the checks: with the dependencies of tests, unoptimised; and what clippy reads.
   deps-test = rust.layer { name = "deps-test"; command = "test --no-run"; };
   deps-check = rust.layer { name = "deps-check"; command = "check --all-targets"; };
-  orchestrator = program "bottle" [ "." "policy" "channel" "pack" ];
+  orchestrator = program "bottle" [ "." "policy" "channel" "pack" "text" ];
   # Link-time optimisation takes 3 to 4 µs of egress' 40 for a request. Here alone, and not as a
   # profile, whose dependencies would be compiled once more.
-  bottle-bundle = program' "bottle-bundle" [ "bundle" "scan" "policy" ] ''
+  bottle-bundle = program' "bottle-bundle" [ "bundle" "scan" "policy" "text" ] ''
     cat > /build/rustc-lto <<'END'
     #!/bin/sh
     case " $* " in *" --crate-name bottle_bundle "*" --crate-type bin "*) set -- "$@" -C lto=thin ;; esac
@@ -30,7 +30,7 @@ in {
     chmod 0755 /build/rustc-lto
     export RUSTC_WORKSPACE_WRAPPER=/build/rustc-lto
   '';
-  bottle-guest = program "bottle-guest" [ "guest" "channel" ];
+  bottle-guest = program "bottle-guest" [ "guest" "channel" "text" ];
   bottle-pack = program "bottle-pack" [ "pack" ];
-  bottle-bench = program "bottle-bench" [ "." "policy" "channel" "pack" "bench" ];
+  bottle-bench = program "bottle-bench" [ "." "policy" "channel" "pack" "text" "bench" ];
 }

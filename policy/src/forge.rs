@@ -1,15 +1,14 @@
-//! What is asked of a forge (a host of repositories) on behalf of a bottle: deploy keys that live
-//! as long as it does.
+//! Requests to a forge (a host of repositories): deploy keys that live as long as a bottle.
 
 use serde::{Deserialize, Serialize};
 
-use crate::Secret;
+use crate::secret::Secret;
 
-/// Whose API it is.
+/// A forge's kind, which decides its API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Forge {
-    /// GitHub, Enterprise too.
+    /// GitHub, including GitHub Enterprise.
     GitHub,
     /// Gitea and Forgejo.
     Gitea,
@@ -18,7 +17,7 @@ pub enum Forge {
 }
 
 impl Forge {
-    /// All of them, by the names that a manifest uses.
+    /// All forges, with the names that a manifest uses.
     pub const ALL: [(&'static str, Self); 3] =
         [("github", Self::GitHub), ("gitea", Self::Gitea), ("gitlab", Self::GitLab)];
 
@@ -32,7 +31,7 @@ impl Forge {
         }
     }
 
-    /// Where the API is on a forge at `host`.
+    /// Base URL of the API of a forge at `host`.
     #[must_use]
     pub fn api(self, host: &str) -> String {
         match self {
@@ -44,19 +43,19 @@ impl Forge {
     }
 }
 
-/// What `bottle-bundle forge` reads from its standard input, one JSON document; never a file, never
-/// argv.
+/// Standard input of `bottle-bundle forge`: one JSON document. It is never in a file and never in
+/// an argument.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForgeRequest {
-    /// Whose API.
+    /// Kind of the forge.
     pub forge: Forge,
-    /// Its base, `https://…` without a slash at the end.
+    /// Base URL of its API, `https://…` without a slash at the end.
     pub api: String,
-    /// PEM of the CAs that it must be signed by, beside the host's.
+    /// PEM of CAs that may sign its certificate, in addition to the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
-    /// Token that may manage the repository's keys.
+    /// Token that may manage the repository's deploy keys.
     pub token: Secret,
     /// `owner/name`.
     pub repo: String,
@@ -68,16 +67,16 @@ pub struct ForgeRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "action", deny_unknown_fields)]
 pub enum DeployKeyAction {
-    /// Let a key in.
+    /// Add the key to the repository.
     Register {
-        /// What people see of it.
+        /// Title of the key on the forge's web pages.
         title: String,
         /// `ssh-ed25519 AAAA…`.
         public_key: String,
-        /// Whether it may push.
+        /// Whether the key may push.
         write: bool,
     },
-    /// Lock it out; a key that is not there is no error.
+    /// Remove the key. A key that is not there is not an error.
     Revoke {
         /// As registered.
         public_key: String,

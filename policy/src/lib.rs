@@ -1,30 +1,45 @@
-//! What a bottle may reach, in the words that the orchestrator and the bundle share.
+//! What a bottle may reach, in the types that the orchestrator and the bundle share.
 //!
-//! The orchestrator writes a [`Policy`] (no secret in it) to the bottle's private directory and
-//! hands the daemon its [`EgressInput`] (all secrets) over standard input. Both are versioned JSON.
+//! The orchestrator writes a [`Policy`], which holds no secret, to the bottle's private directory,
+//! and sends the daemon its [`EgressInput`], which holds all secrets, over standard input. Both are
+//! versioned JSON.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-mod ask;
 pub mod audit;
 mod forge;
-mod gate;
+mod git;
+mod git_url;
+mod json;
+mod limits;
 mod login;
+mod pattern;
+mod proposal;
+mod ref_pattern;
 mod route;
+mod rpc;
 mod secret;
+mod string_type;
+pub mod text;
 
-pub use ask::{
-    Ask, CHOICE_CAP, GRANTED, MOST, ProposalState, ProposalStatus, Risk, RouteAsk, Said,
-    SuperviseCommand, SuperviseReport, TEXT_CAP,
-};
 pub use forge::{DeployKeyAction, Forge, ForgeRequest};
-pub use gate::{
-    Access, EmailPattern, Fingerprint, GateInput, GatePolicy, GateTextError, GateUpstream, GateUrl,
-    Push, RefPattern, Stale, UpstreamName,
+pub use git::{
+    Access, Fingerprint, GateInput, GatePolicy, GateUpstream, Push, Stale, UpstreamName,
 };
-pub use login::{RenewRequest, Renewed};
-pub use route::{
-    Action, Budget, HostPattern, HostPatternError, Inject, Method, MethodError, PathPattern,
-    PathPatternError, Place, Policy, PolicyTextError, Rate, RateError, Route, Scan, Scheme,
-    TokenName, TokenNameError,
+pub use git_url::GateUrl;
+pub use json::PolicyTextError;
+pub use limits::{Action, Budget, Rate, RateError, Scan};
+pub use login::{RenewReply, RenewRequest};
+pub use pattern::{
+    HostPattern, HostPatternError, Method, MethodError, PathPattern, PathPatternError, TokenName,
+    TokenNameError,
 };
-pub use secret::{EgressCommand, EgressInput, EgressReport, Secret};
+pub use proposal::{
+    Ask, GRANTED_ROUTE_PREFIX, MAX_CHOICE_CHARS, MAX_ITEMS, ProposalState, ProposalStatus, Risk,
+    RouteAsk,
+};
+pub use ref_pattern::{EmailPattern, RefPattern};
+pub use route::{Inject, Place, Policy, Route, Scheme};
+pub use rpc::{EgressCommand, EgressInput, EgressReport, SuperviseCommand, SuperviseReport};
+pub use secret::Secret;
+pub use string_type::GateTextError;
+pub use text::{MAX_TEXT_CHARS, UntrustedText};

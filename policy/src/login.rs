@@ -1,42 +1,42 @@
-//! How the host's own login at a vendor is renewed (OAuth 2.0, RFC 6749 section 6).
+//! Renewing the host's own login at a vendor (OAuth 2.0, RFC 6749 section 6).
 
 use serde::{Deserialize, Serialize};
 
-use crate::Secret;
+use crate::secret::Secret;
 
-/// What `bottle-bundle renew` reads from its standard input, one JSON document; never a file, never
-/// argv.
+/// Standard input of `bottle-bundle renew`: one JSON document. It is never in a file and never in
+/// an argument.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {
-    /// The token endpoint, `https://…`.
+    /// URL of the token endpoint, `https://…`.
     pub url: String,
-    /// PEM of the CAs that it may be signed by, beside the host's.
+    /// PEM of CAs that may sign its certificate, in addition to the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
-    /// The vendor's program, whose login it is.
+    /// OAuth client id of the vendor's program that logged in.
     pub client_id: String,
-    /// What the login is renewed with. Most are good once.
+    /// The refresh token. Most servers accept it only once.
     pub refresh_token: Secret,
 }
 
-/// What it prints, one JSON document.
+/// Standard output of `bottle-bundle renew`: one JSON document.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Renewed {
+pub enum RenewReply {
     /// A new login.
     Login {
-        /// The new token.
+        /// The new access token.
         access_token: Secret,
-        /// What renews it; `None`: what renewed it this time.
+        /// The new refresh token; `None` when the old one stays valid.
         refresh_token: Option<Secret>,
-        /// Who logged in, signed; for the vendor's program.
+        /// The signed identity token, for the vendor's program.
         id_token: Option<Secret>,
-        /// Seconds that the token is good for.
+        /// Lifetime of the access token in seconds.
         expires_in: Option<u64>,
-        /// When it was made, RFC 3339.
+        /// When the login was issued, RFC 3339.
         at: String,
     },
-    /// The server was not reached, or said no: one line for people.
+    /// The server was not reached, or refused: one line for people.
     Refused(String),
 }

@@ -97,7 +97,7 @@ fn whole_lines(file: &mut File) -> std::io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict};
+    use bottle_policy::audit::{AuditEvent, AuditVerdict, AuditWriter, Line};
 
     use super::*;
 
@@ -106,7 +106,7 @@ mod tests {
         for n in 0..5 {
             let event = AuditEvent {
                 path: Some(format!("/{n}")),
-                ..AuditEvent::new("egress", "request", Verdict::Allow)
+                ..AuditEvent::new("egress", "request", AuditVerdict::Allow)
             };
             log.append(Line::Opening, event).unwrap();
         }

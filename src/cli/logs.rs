@@ -299,11 +299,11 @@ mod tests {
     use std::fs::{self, OpenOptions};
     use std::sync::{Arc, Mutex};
 
-    use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict};
+    use bottle_policy::audit::{AuditEvent, AuditVerdict, AuditWriter, Line};
 
     use super::*;
 
-    fn event(kind: &str, verdict: Verdict, path: &str) -> AuditEvent {
+    fn event(kind: &str, verdict: AuditVerdict, path: &str) -> AuditEvent {
         AuditEvent {
             method: Some("GET".into()),
             host: Some("api.example.com".into()),
@@ -317,14 +317,15 @@ mod tests {
     /// A request that was let through and ended, one that was refused, one that is under way.
     fn planted(path: &Path) -> AuditWriter {
         let log = AuditWriter::open(path, "egress").unwrap();
-        let first = log.append(Line::Opening, event("admitted", Verdict::Allow, "/done")).unwrap();
+        let first =
+            log.append(Line::Opening, event("admitted", AuditVerdict::Allow, "/done")).unwrap();
         let done = AuditEvent {
             admitted: first,
             status: Some(200),
             bytes_up: Some(12),
             bytes_down: Some(3_400),
             ms: Some(56),
-            ..event("request", Verdict::Allow, "/done")
+            ..event("request", AuditVerdict::Allow, "/done")
         };
         log.append(Line::Closing, done).unwrap();
         let refused = AuditEvent {
@@ -333,10 +334,10 @@ mod tests {
             hint: Some("in bottle.toml: host = \"x\"".into()),
             findings: vec!["jwt in header x-a".into()],
             route: None,
-            ..event("refused", Verdict::Deny, "/refused")
+            ..event("refused", AuditVerdict::Deny, "/refused")
         };
         log.append(Line::Refusal, refused).unwrap();
-        log.append(Line::Opening, event("admitted", Verdict::Allow, "/open")).unwrap();
+        log.append(Line::Opening, event("admitted", AuditVerdict::Allow, "/open")).unwrap();
         log
     }
 
@@ -388,7 +389,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
         let evil = "\u{1b}]0;x\u{7}\u{9b}31m\u{202e}\u{200b}\r";
-        let mut what = event("refused", Verdict::Deny, evil);
+        let mut what = event("refused", AuditVerdict::Deny, evil);
         for field in [
             &mut what.host,
             &mut what.method,
@@ -498,18 +499,18 @@ mod tests {
         drop(log);
         fs::rename(&path, dir.path().join("old")).unwrap();
         let log = AuditWriter::open(&path, "egress").unwrap();
-        log.append(Line::Refusal, event("refused", Verdict::Deny, "/after-rotation")).unwrap();
+        log.append(Line::Refusal, event("refused", AuditVerdict::Deny, "/after-rotation")).unwrap();
         out.wait_for("/after-rotation");
         // Cut short and written anew, in the same file.
         drop(log);
         fs::write(&path, "").unwrap();
         std::thread::sleep(Duration::from_millis(250));
         let log = AuditWriter::open(&path, "egress").unwrap();
-        log.append(Line::Refusal, event("refused", Verdict::Deny, "/anew")).unwrap();
+        log.append(Line::Refusal, event("refused", AuditVerdict::Deny, "/anew")).unwrap();
         out.wait_for("/anew");
         assert!(!follower.is_finished());
         fs::remove_file(&lives).unwrap();
-        log.append(Line::Refusal, event("refused", Verdict::Deny, "/last")).unwrap();
+        log.append(Line::Refusal, event("refused", AuditVerdict::Deny, "/last")).unwrap();
         follower.join().unwrap();
         let text = out.wait_for("/last");
         assert!(

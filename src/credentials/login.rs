@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use bottle_policy::{RenewRequest, Renewed};
+use bottle_policy::{RenewReply, RenewRequest};
 use nix::fcntl::Flock;
 use zeroize::Zeroizing;
 
@@ -78,13 +78,13 @@ pub(crate) async fn token(
         .await
         .map(Zeroizing::new)
         .map_err(|e| format!("{why}: {e}; run: {run}"))?;
-    let renewed: Renewed = serde_json::from_slice(&answer)
+    let renewed: RenewReply = serde_json::from_slice(&answer)
         .map_err(|_| format!("{why}: its client said nothing; run: {run}"))?;
     let token = match &renewed {
-        Renewed::Refused(no) => {
+        RenewReply::Refused(no) => {
             return Err(format!("{why} and cannot be renewed: {no}; run: {run}"));
         }
-        Renewed::Login { access_token, .. } => Zeroizing::new(access_token.expose().to_owned()),
+        RenewReply::Login { access_token, .. } => Zeroizing::new(access_token.expose().to_owned()),
     };
     let text = login.with(*provider, &renewed);
     let written = kept.write_all(text.as_bytes()).and_then(|()| kept.as_file().sync_all());

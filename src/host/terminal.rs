@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 
-use bottle_channel::{Control, TtySize};
+use bottle_channel::TtySize;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -62,12 +62,12 @@ pub fn size() -> TtySize {
 }
 
 /// Sends a resize whenever the terminal's size changes, until the receiver is gone.
-pub(crate) fn follow_size(controls: mpsc::Sender<Control>) -> Result<()> {
+pub(crate) fn follow_size(controls: mpsc::Sender<TtySize>) -> Result<()> {
     let mut changes = signal(SignalKind::window_change())
         .context(Kind::Internal, || "cannot follow the terminal's size".into())?;
     tokio::spawn(async move {
         while changes.recv().await.is_some() {
-            if controls.send(Control::Resize(size())).await.is_err() {
+            if controls.send(size()).await.is_err() {
                 return;
             }
         }

@@ -1,6 +1,6 @@
 //! A line of the audit log for a person. Everything in it may come from a guest.
 
-use bottle_policy::audit::{AuditRecord, Verdict};
+use bottle_policy::audit::{AuditRecord, AuditVerdict};
 
 use crate::manifest::neutral;
 
@@ -31,8 +31,8 @@ pub(crate) fn render(record: &AuditRecord, colours: &Colours) -> String {
     let verdict = match (e.event.as_str(), e.verdict) {
         ("admitted", _) => format!("{note}open{plain} "),
         ("proposed", _) => format!("{note}ask{plain}  "),
-        (_, Verdict::Allow) => "allow".to_owned(),
-        (_, Verdict::Deny) => format!("{deny}DENY{plain} "),
+        (_, AuditVerdict::Allow) => "allow".to_owned(),
+        (_, AuditVerdict::Deny) => format!("{deny}DENY{plain} "),
     };
     let mut out = format!("{dim}{time}{plain} {verdict}");
     let request = (e.method.is_some() || e.host.is_some()) && e.daemon != "supervise";

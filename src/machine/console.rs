@@ -68,7 +68,7 @@ impl Console {
     pub(super) fn last_lines(&self, count: usize) -> Vec<String> {
         let bytes = self.bytes();
         let text = String::from_utf8_lossy(&bytes);
-        let clean = |l: &str| l.chars().filter(|c| !c.is_control()).collect::<String>();
+        let clean = |l: &str| bottle_policy::text::remove(l, usize::MAX);
         let lines: Vec<String> = text.lines().map(clean).filter(|l| !l.trim().is_empty()).collect();
         lines[lines.len().saturating_sub(count)..].to_vec()
     }

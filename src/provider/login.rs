@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bottle_policy::{Renewed, Secret};
+use bottle_policy::{RenewReply, Secret};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -136,8 +136,8 @@ impl Login {
 
     /// The file with `new` in it, and all else as it was.
     #[must_use]
-    pub fn with(mut self, provider: Provider, new: &Renewed) -> Zeroizing<String> {
-        if let Renewed::Login { access_token, refresh_token, id_token, expires_in, at } = new {
+    pub fn with(mut self, provider: Provider, new: &RenewReply) -> Zeroizing<String> {
+        if let RenewReply::Login { access_token, refresh_token, id_token, expires_in, at } = new {
             let text = |secret: &Secret| Value::from(secret.expose());
             let ends =
                 expires_in.map(|s| Value::from(now_ms().saturating_add(s.saturating_mul(1000))));
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn a_renewed_login_keeps_what_else_its_file_says() {
         let secret = |text: &str| Secret::new(text.to_owned());
-        let new = |refresh: Option<&str>| Renewed::Login {
+        let new = |refresh: Option<&str>| RenewReply::Login {
             access_token: secret("new"),
             refresh_token: refresh.map(secret),
             id_token: Some(secret("who")),

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict as Said_};
+use bottle_policy::audit::{AuditEvent, AuditVerdict, AuditWriter, Line};
 use bottle_policy::{
-    Ask, GRANTED, Policy, ProposalState, RouteAsk, SuperviseCommand, SuperviseReport,
+    Ask, GRANTED_ROUTE_PREFIX, Policy, ProposalState, RouteAsk, SuperviseCommand, SuperviseReport,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -158,7 +158,7 @@ impl Work {
                 "its launch ended before anybody decided"
             };
             let said = format!("proposal {}: {why}", proposal.id);
-            self.record("taken-over", Said_::Deny, &proposal, said)
+            self.record("taken-over", AuditVerdict::Deny, &proposal, said)
                 .map_err(|e| Error::new(Kind::Config, e))?;
             self.queue.put(proposal)?;
         }
@@ -265,7 +265,7 @@ impl Work {
         proposal.state = state;
         proposal.decision = (state == ProposalState::Superseded)
             .then(|| decision("bottle".to_owned(), Some(why.to_owned())));
-        if let Err((why, _)) = self.decided(&proposal, Said_::Deny, why).await {
+        if let Err((why, _)) = self.decided(&proposal, AuditVerdict::Deny, why).await {
             tracing::error!("proposal {}: {why}", proposal.id);
         }
     }
@@ -274,7 +274,7 @@ impl Work {
     pub(super) async fn decided(
         &mut self,
         proposal: &Proposal,
-        verdict: Said_,
+        verdict: AuditVerdict,
         why: &str,
     ) -> Result<(), No> {
         let by =
@@ -321,7 +321,7 @@ impl Work {
     pub(super) fn record(
         &self,
         event: &str,
-        verdict: Said_,
+        verdict: AuditVerdict,
         proposal: &Proposal,
         reason: String,
     ) -> Result<(), String> {
@@ -332,7 +332,7 @@ impl Work {
         {
             line.host = Some(route.host.to_string());
             line.port = Some(route.port);
-            line.route = Some(format!("{GRANTED}{}", proposal.id));
+            line.route = Some(format!("{GRANTED_ROUTE_PREFIX}{}", proposal.id));
         }
         self.log.append(Line::Opening, line).map(drop).map_err(|e| e.to_string())
     }

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use bottle_policy::audit::Verdict as Said_;
+use bottle_policy::audit::AuditVerdict;
 use bottle_policy::{
-    Ask, GRANTED, GatePolicy, Policy, ProposalState, RouteAsk, Said, SuperviseCommand,
+    Ask, GRANTED_ROUTE_PREFIX, GatePolicy, Policy, ProposalState, RouteAsk, SuperviseCommand,
+    UntrustedText,
 };
 
 use super::broker::{No, Work, decision, no};
@@ -27,7 +28,7 @@ impl Work {
             )
         })?;
         self.is_undecided(&proposal).await?;
-        let by = format!("{} ({})", user(uid), Said::new(&via, 20));
+        let by = format!("{} ({})", user(uid), UntrustedText::new(&via, 20));
         match verdict {
             Verdict::Deny { reason } => self.deny(proposal, by, reason).await,
             Verdict::Approve { against, scope, route, typed, answer } => match &proposal.ask {
@@ -90,11 +91,12 @@ impl Work {
         by: String,
         reason: Option<String>,
     ) -> Result<Answer, No> {
-        let text = reason.map(|r| Said::new(&r, bottle_policy::TEXT_CAP).to_string());
+        let text =
+            reason.map(|r| UntrustedText::new(&r, bottle_policy::MAX_TEXT_CHARS).to_string());
         let why = text.clone().unwrap_or_default();
         proposal.state = ProposalState::Denied;
         proposal.decision = Some(decision(by, text));
-        self.decided(&proposal, Said_::Deny, &why).await?;
+        self.decided(&proposal, AuditVerdict::Deny, &why).await?;
         self.denied.push((Instant::now(), proposal.id));
         Ok(Answer::Done { text: format!("proposal {} is denied", proposal.id) })
     }
@@ -108,10 +110,10 @@ impl Work {
         let Some(answer) = answer.filter(|a| !a.trim().is_empty()) else {
             return no("a question needs an answer");
         };
-        let text = Said::new(&answer, bottle_policy::TEXT_CAP).to_string();
+        let text = UntrustedText::new(&answer, bottle_policy::MAX_TEXT_CHARS).to_string();
         proposal.state = ProposalState::Approved;
         proposal.decision = Some(decision(by, Some(text.clone())));
-        self.decided(&proposal, Said_::Allow, &text).await?;
+        self.decided(&proposal, AuditVerdict::Allow, &text).await?;
         Ok(Answer::Done { text: format!("question {} is answered", proposal.id) })
     }
 
@@ -138,7 +140,7 @@ impl Work {
         proposal.state = ProposalState::Approved;
         proposal.decision =
             Some(Decision { scope: Some(scope), effect: Effect::Applying, ..decision(by, None) });
-        self.decided(&proposal, Said_::Allow, "").await?;
+        self.decided(&proposal, AuditVerdict::Allow, "").await?;
         self.reach(Step::Decided).await;
         if let Err(e) = edit.write() {
             return self.failed(proposal, &e.to_string());
@@ -159,7 +161,8 @@ impl Work {
         self.reopen(&mut proposal);
         let why =
             format!("proposal {} cannot be put in force, and is open again: {why}", proposal.id);
-        self.record("failed", Said_::Deny, &proposal, why.clone()).map_err(|why| (why, None))?;
+        self.record("failed", AuditVerdict::Deny, &proposal, why.clone())
+            .map_err(|why| (why, None))?;
         self.queue.put(proposal.clone()).map_err(|e| (e.to_string(), None))?;
         self.tell(SuperviseCommand::Changed(proposal.status()));
         no(why)
@@ -245,7 +248,7 @@ impl Work {
         in_force: InForce<P>,
         policy: P,
     ) -> Result<Answer, No> {
-        self.decided(&proposal, Said_::Allow, "").await?;
+        self.decided(&proposal, AuditVerdict::Allow, "").await?;
         self.reach(Step::Decided).await;
         let digest = match replace(in_force, policy).await {
             Ok(digest) => digest,
@@ -286,7 +289,7 @@ impl Work {
             }
             _ => {
                 let in_force = self.in_force::<Policy>().await?;
-                let name = format!("{GRANTED}{id}");
+                let name = format!("{GRANTED_ROUTE_PREFIX}{id}");
                 let mut policy = in_force.policy().clone();
                 policy.routes.retain(|r| r.name != name);
                 if policy != *in_force.policy() {
@@ -299,7 +302,7 @@ impl Work {
             // It is over, whether or not that can be written down.
             if let Err(why) = self.record(
                 "ended",
-                Said_::Deny,
+                AuditVerdict::Deny,
                 &proposal,
                 format!("the time of proposal {id} is over"),
             ) {
@@ -348,12 +351,12 @@ fn check_time(scope: Scope) -> Result<(), No> {
 fn granted(policy: &Policy, id: u32, route: &RouteAsk, scope: Scope) -> Policy {
     let mut routes = policy.routes.clone();
     routes.retain(|r| {
-        !(r.name.starts_with(GRANTED)
+        !(r.name.starts_with(GRANTED_ROUTE_PREFIX)
             && r.budget.requests.is_some()
             && r.host == route.host
             && r.port == route.port)
     });
-    let mut new = route.route(format!("{GRANTED}{id}"));
+    let mut new = route.route(format!("{GRANTED_ROUTE_PREFIX}{id}"));
     if scope == Scope::Once {
         new.budget.requests = Some(1);
     }

@@ -5,7 +5,7 @@
 //! the control socket.
 
 use bottle_policy::{
-    Ask, GatePolicy, Policy, ProposalState, ProposalStatus, Push, Risk, RouteAsk, Said,
+    Ask, GatePolicy, Policy, ProposalState, ProposalStatus, Push, Risk, RouteAsk, UntrustedText,
     UpstreamName,
 };
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub struct Proposal {
     /// What for.
     pub ask: Ask,
     /// Why, in the agent's words.
-    pub reason: Said,
+    pub reason: UntrustedText,
     /// Digest of the policy that was in force when it was made.
     pub policy: String,
     /// What it would change in that policy.

@@ -3,8 +3,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use bottle_policy::audit::Verdict as Said_;
-use bottle_policy::{Ask, GatePolicy, ProposalState, ProposalStatus, Route, Said};
+use bottle_policy::audit::AuditVerdict;
+use bottle_policy::{Ask, GatePolicy, ProposalState, ProposalStatus, Route, UntrustedText};
 
 use super::broker::Work;
 use super::checks::Guard;
@@ -27,7 +27,7 @@ impl Work {
     pub(super) async fn file(
         &mut self,
         mut ask: Ask,
-        reason: Said,
+        reason: UntrustedText,
     ) -> Result<ProposalStatus, String> {
         let policies = crate::live_policy::in_force(&self.dir).map_err(|e| e.to_string())?;
         if let (Ask::Ref { upstream, branches }, Some(git)) = (&mut ask, &policies.git) {
@@ -95,7 +95,7 @@ impl Work {
         };
         self.record(
             "proposed",
-            Said_::Allow,
+            AuditVerdict::Allow,
             &proposal,
             format!("proposal {id}: {} ({})", proposal.ask.summary(), proposal.reason),
         )?;

@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path};
 
+use bottle_policy::text::{is_joiner, is_unprintable};
+
 /// Longest path and longest part of one, bytes.
 const LONGEST: (usize, usize) = (4096, 255);
 /// Characters that HFS+ and others leave out when they compare names.
@@ -20,12 +22,8 @@ pub fn check(path: &Path) -> Result<(), &'static str> {
     if text.is_empty() || text.len() > LONGEST.0 {
         return Err("its name is empty or too long");
     }
-    if text.chars().any(|c| {
-        c.is_control()
-            || ('\u{202a}'..='\u{202e}').contains(&c)
-            || ('\u{2066}'..='\u{2069}').contains(&c)
-    }) {
-        return Err("its name has control characters");
+    if text.contains(|c| is_unprintable(c) && !is_joiner(c)) {
+        return Err("its name has control or invisible characters");
     }
     for component in path.components() {
         let Component::Normal(name) = component else {

@@ -8,10 +8,16 @@ use http::header::{
 };
 use http::{Method, Request, StatusCode, Uri};
 
-use super::client::{self, Client, Load, Payload};
-use super::{CONNECTIONS, STREAMED, text, upstream};
+use super::client::{self, Client, Load};
+use super::payload::{Payload, STREAMED_BYTES};
+use super::{text, upstream};
 use crate::daemon::Daemon;
 use crate::report::median;
+
+/// Name of the benchmark.
+pub const BENCH: &str = "egress";
+/// Number of connections of the load.
+pub const CONNECTIONS: usize = 16;
 
 pub const GET: &str = "keep-alive, 16 × GET";
 pub const POST: &str = "keep-alive, 16 × POST";
@@ -37,7 +43,7 @@ pub struct Case {
 
 enum What {
     /// Connections, request, time.
-    KeepAlive(usize, Request<Payload>, Duration),
+    KeepAlive(usize, Box<Request<Payload>>, Duration),
     Http2(Duration),
     Fresh(Duration),
     Down,
@@ -52,9 +58,9 @@ type Measured = Result<Vec<(&'static str, f64)>, String>;
 pub fn all(span: Duration, first: bool) -> Vec<Case> {
     let case = |name, what| Case { name, what };
     let mut all = vec![
-        case(GET, What::KeepAlive(CONNECTIONS, get(SMALL), span)),
-        case(POST, What::KeepAlive(CONNECTIONS, post(), span)),
-        case(ONE, What::KeepAlive(1, get(SMALL), span.mul_f64(0.4))),
+        case(GET, What::KeepAlive(CONNECTIONS, get(SMALL).into(), span)),
+        case(POST, What::KeepAlive(CONNECTIONS, post().into(), span)),
+        case(ONE, What::KeepAlive(1, get(SMALL).into(), span.mul_f64(0.4))),
         case(FRESH, What::Fresh(span.mul_f64(0.7))),
         case(DOWN, What::Down),
         case(UP, What::Up),
@@ -165,9 +171,9 @@ impl Case {
                 let load = client::fresh(client, CONNECTIONS, &get(SMALL), *span).await?;
                 Ok(of_load(load, spent(before)))
             }
-            What::Down => streamed(client, &get(upstream::LONG), cpu, STREAMED).await,
+            What::Down => streamed(client, &get(upstream::LONG), cpu, STREAMED_BYTES).await,
             What::Up => {
-                streamed(client, &post_of(super::streamed(text::large().into())), cpu, 0).await
+                streamed(client, &post_of(Payload::streamed(text::large().into())), cpu, 0).await
             }
             What::Upload => {
                 let request = post_of(Bytes::from(text::large()).into());
@@ -229,7 +235,7 @@ async fn streamed(
     const TIMES: usize = 3;
     let mut connection = client.http1().await?;
     connection.expect(get(SMALL)).await?;
-    let megabytes = STREAMED as f64 / 1e6;
+    let megabytes = STREAMED_BYTES as f64 / 1e6;
     let (before, mut rates) = (cpu(), Vec::new());
     for _ in 0..TIMES {
         let began = Instant::now();

@@ -1,18 +1,13 @@
 //! The load: connections that ask, and how long each answer took.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, SizeHint};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject;
@@ -23,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::payload::Payload;
 use super::upstream::{HOST, TOKEN_CAME};
 
 /// A stream of bytes in both directions.
@@ -31,45 +27,6 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 type Tls = TlsStream<Box<dyn Io>>;
-
-/// A body: the same bytes so many times.
-#[derive(Debug, Clone, Default)]
-pub struct Payload {
-    /// The bytes.
-    pub part: Bytes,
-    /// How often they come.
-    pub times: u64,
-}
-
-impl From<Bytes> for Payload {
-    fn from(part: Bytes) -> Self {
-        Self { part, times: 1 }
-    }
-}
-
-impl Body for Payload {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.is_end_stream() {
-            return Poll::Ready(None);
-        }
-        self.times -= 1;
-        Poll::Ready(Some(Ok(Frame::data(self.part.clone()))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.times == 0 || self.part.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.times * self.part.len() as u64)
-    }
-}
 
 /// How the upstream is reached.
 #[derive(Clone)]

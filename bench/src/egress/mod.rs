@@ -7,6 +7,7 @@
 
 mod cases;
 mod client;
+mod payload;
 mod policy;
 mod soak;
 mod text;
@@ -16,31 +17,21 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
 pub use upstream::{COMMAND as UPSTREAM, serve as serve_upstream};
 
 use crate::daemon::{Daemon, Program};
 use crate::report::Against::{AtLeast, AtMost};
 use crate::report::{Against, Report, median};
-use client::{Client, Payload, Way};
+use cases::BENCH;
+use client::{Client, Way};
 use policy::Setup;
 use upstream::Upstream;
 
-const BENCH: &str = "egress";
-/// The connections of the load.
-const CONNECTIONS: usize = 16;
-/// Bytes of a long body.
-const STREAMED: usize = 25 * text::LARGE;
 const DIRECT: &str = "direct";
 const OURS: &str = "ours";
 /// Where the peers are; unset, they are left out.
 const MITMPROXY: &str = "BOTTLE_MITMPROXY";
 const PIPELOCK: &str = "BOTTLE_PIPELOCK";
-
-/// A long body of these bytes.
-fn streamed(part: Bytes) -> Payload {
-    Payload { times: (STREAMED / part.len()) as u64, part }
-}
 
 /// What is asked for.
 #[derive(Debug, clap::Args)]

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::cases::{self, BENCH, CONNECTIONS};
 use super::client::{self, Client, Way};
 use super::policy::Setup;
-use super::{BENCH, CONNECTIONS, cases};
 use crate::daemon::{Daemon, Program};
 use crate::report::Against::AtMost;
 use crate::report::Report;

@@ -2,7 +2,7 @@
 //! of the words that a scanner for credentials must look at twice.
 
 /// Bytes of [`large`].
-pub const LARGE: usize = 4_000_000;
+pub const LARGE_BYTES: usize = 4_000_000;
 
 const WORDS: [&str; 40] = [
     "token",
@@ -63,12 +63,12 @@ impl Numbers {
     }
 }
 
-/// A request's body of exactly [`LARGE`] bytes.
+/// A request's body of exactly [`LARGE_BYTES`] bytes.
 pub fn large() -> Vec<u8> {
     let mut n = Numbers(0x9E37_79B9_7F4A_7C15);
     let mut out = String::from(r#"{"model":"bench","stream":true,"messages":["#);
     let mut line = 0;
-    while out.len() < LARGE - 2000 {
+    while out.len() < LARGE_BYTES - 2000 {
         out.push_str(r#"{"role":"user","content":""#);
         for _ in 0..20 {
             line += 1;
@@ -109,7 +109,7 @@ pub fn large() -> Vec<u8> {
     }
     out.push_str(r#"{"role":"user","content":""#);
     let end = r#""}]}"#;
-    while out.len() + end.len() < LARGE {
+    while out.len() + end.len() < LARGE_BYTES {
         out.push(if out.len() % 61 == 0 { ' ' } else { 'e' });
     }
     out.push_str(end);
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn it_is_json_of_the_length_it_says() {
         let text = large();
-        assert_eq!(text.len(), LARGE);
+        assert_eq!(text.len(), LARGE_BYTES);
         let read: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert!(read["messages"].as_array().unwrap().len() > 1000);
     }

@@ -1,11 +1,12 @@
 //! The upstream: a process of its own, so that its work is nobody else's.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use duct::cmd;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -18,8 +19,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::client::Payload;
+use super::payload::Payload;
 use super::text;
+use crate::process::{self, Process};
 
 /// Name of the hidden command that it is.
 pub const COMMAND: &str = "egress-upstream";
@@ -42,7 +44,8 @@ struct Identity {
 
 /// An upstream that runs; ends when dropped.
 pub struct Upstream {
-    process: Child,
+    process: Process,
+    stdin: Option<File>,
     /// Where it listens.
     pub address: SocketAddr,
     /// Its certificate, PEM.
@@ -59,29 +62,24 @@ impl Upstream {
             .map_err(|e| text(&e))?
             .pem();
         let program = std::env::current_exe().map_err(|e| text(&e))?;
-        let mut process = Command::new(program)
-            .arg(COMMAND)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| text(&e))?;
+        let (child_stdin, mut stdin) = process::pipe()?;
+        let (stdout, child_stdout) = process::pipe()?;
+        let command = cmd!(program, COMMAND).stdin_file(child_stdin).stdout_file(child_stdout);
+        let process = Process::start(command)?;
         let identity = Identity { cert: cert.clone(), key: key.serialize_pem() };
         let line = serde_json::to_string(&identity).map_err(|e| text(&e))?;
-        let (Some(stdin), Some(stdout)) = (process.stdin.as_mut(), process.stdout.as_mut()) else {
-            return Err("no pipe".to_owned());
-        };
         writeln!(stdin, "{line}").map_err(|e| text(&e))?;
-        let mut said = String::new();
-        BufReader::new(stdout).read_line(&mut said).map_err(|e| text(&e))?;
-        let address = said.trim().parse().map_err(|e| text(&e))?;
-        Ok(Self { process, address, cert })
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).map_err(|e| text(&e))?;
+        let address = line.trim().parse().map_err(|e| text(&e))?;
+        Ok(Self { process, stdin: Some(stdin), address, cert })
     }
 }
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
+        drop(self.stdin.take());
+        let _ = self.process.succeeded();
     }
 }
 
@@ -155,7 +153,7 @@ async fn answer(
         frame?;
     }
     let payload =
-        if long { super::streamed(large) } else { Bytes::from_static(SMALL.as_bytes()).into() };
+        if long { Payload::streamed(large) } else { Bytes::from_static(SMALL.as_bytes()).into() };
     let mut response = Response::new(payload);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if with_token {

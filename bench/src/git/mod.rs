@@ -1,19 +1,20 @@
 //! `bench git`: what git-gate costs, beside the same pushes and clones made directly. In turns, in
 //! one run, over https on loopback.
 
+mod program;
 mod upstream;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bottle::closure::Closure;
 use tokio::net::{TcpListener, UnixStream};
 
 use crate::daemon::{Daemon, Program};
+use crate::process::timed;
 use crate::report::Against::{AtLeast, AtMost, Peer};
 use crate::report::{Report, median};
+use program::Git;
 
 const BENCH: &str = "git";
 /// Bytes of the repository that is cloned.
@@ -30,48 +31,6 @@ pub struct Options {
     /// `bottle-bundle` (default: the closure's).
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
-}
-
-/// The closure's git, for all three ends.
-struct Git {
-    program: PathBuf,
-    exec_path: PathBuf,
-}
-
-impl Git {
-    fn command(&self, dir: &Path) -> Command {
-        let mut command = Command::new(&self.program);
-        let config =
-            [("safe.directory", "*"), ("user.name", "bench"), ("user.email", "bench@example.test")];
-        command
-            .current_dir(dir)
-            .env_clear()
-            .env("GIT_EXEC_PATH", &self.exec_path)
-            .env("GIT_CONFIG_NOSYSTEM", "1");
-        command
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_TERMINAL_PROMPT", "0")
-            .env("GIT_CONFIG_COUNT", config.len().to_string());
-        for (i, (key, value)) in config.iter().enumerate() {
-            command
-                .env(format!("GIT_CONFIG_KEY_{i}"), key)
-                .env(format!("GIT_CONFIG_VALUE_{i}"), value);
-        }
-        command.stdin(Stdio::null()).stderr(Stdio::inherit());
-        command
-    }
-
-    fn run(&self, dir: &Path, args: &[&str]) -> Result<(), String> {
-        timed(self.command(dir).args(args)).map(drop)
-    }
-}
-
-/// Runs `command`; the ms that it took.
-fn timed(command: &mut Command) -> Result<f64, String> {
-    let began = Instant::now();
-    let status = command.stdout(Stdio::null()).status().map_err(|e| format!("{command:?}: {e}"))?;
-    let took = began.elapsed().as_secs_f64() * 1e3;
-    if status.success() { Ok(took) } else { Err(format!("{command:?} failed ({status})")) }
 }
 
 /// Two ways to one repository, and a work tree to push from.
@@ -136,7 +95,8 @@ impl World {
     }
 
     fn client(&self, dir: &Path, args: &[&str]) -> Result<f64, String> {
-        let timed = timed(self.git.command(dir).env("GIT_SSL_CAINFO", &self.cert).args(args));
+        let cert = ("GIT_SSL_CAINFO", self.cert.as_os_str());
+        let timed = timed(self.git.command(dir, args, &[cert]));
         timed.map_err(|e| format!("{e}: {}", self.daemon.log()))
     }
 
@@ -206,14 +166,7 @@ fn words(bytes: usize, mut state: u64) -> String {
 /// Runs all cases.
 pub fn run(report: &mut Report, options: &Options, runs: u32) -> Result<(), String> {
     let closure = Closure::load().map_err(|e| e.to_string())?;
-    let program = closure.tools.git.path.clone();
-    let exec_path = program
-        .parent()
-        .and_then(Path::parent)
-        .map(|p| p.join("lib/git-core"))
-        .filter(|p| p.is_dir());
-    let git =
-        Git { exec_path: exec_path.ok_or("the closure's git has no programs beside it")?, program };
+    let git = Git::of(&closure)?;
     let bundle = options.bundle.clone().unwrap_or_else(|| closure.bundle.binary.path.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

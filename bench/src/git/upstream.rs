@@ -1,9 +1,10 @@
 //! A forge: git's own two services behind TLS, streamed.
 
 use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -18,9 +19,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
-use super::Git;
+use super::program::Git;
+use crate::process::{self, Process};
 
 /// Where it is and how it is known.
 pub struct Upstream {
@@ -97,29 +100,30 @@ async fn answer(
     if request.headers().contains_key("content-encoding") {
         return Ok(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "no content coding is known here"));
     }
-    let mut command = tokio::process::Command::from(git.command(root));
-    command.arg(service).arg("--stateless-rpc");
     let get = request.method() == Method::GET;
+    let mut args: Vec<OsString> = vec![service.into(), "--stateless-rpc".into()];
     if get {
-        command.arg("--http-backend-info-refs");
+        args.push("--http-backend-info-refs".into());
     }
-    if let Some(protocol) = request.headers().get("git-protocol").and_then(|v| v.to_str().ok()) {
-        command.env("GIT_PROTOCOL", protocol);
+    args.push(root.join(repo).into());
+    let protocol = request.headers().get("git-protocol").map(|v| OsStr::from_bytes(v.as_bytes()));
+    let extra: Vec<_> = protocol.iter().map(|v| ("GIT_PROTOCOL", *v)).collect();
+    let (stdout, child_stdout) = process::pipe()?;
+    let mut stdout = pipe::Receiver::from_file(stdout).map_err(|e| e.to_string())?;
+    let mut command = git.command(root, &args, &extra).stdout_file(child_stdout);
+    let mut stdin = None;
+    if !get {
+        let (child_stdin, write) = process::pipe()?;
+        stdin = Some(pipe::Sender::from_file(write).map_err(|e| e.to_string())?);
+        command = command.stdin_file(child_stdin);
     }
-    let stdin = if get { Stdio::null() } else { Stdio::piped() };
-    let mut child = command
-        .arg(root.join(repo))
-        .stdin(stdin)
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|e| e.to_string())?;
+    let child = Process::start(command)?;
     let (parts, all) = mpsc::channel(4);
     if get && request.headers().get("git-protocol").is_none_or(|v| v != "version=2") {
         let line = format!("# service=git-{service}\n");
         let _ =
             parts.send(Ok(Frame::data(format!("{:04x}{line}0000", line.len() + 4).into()))).await;
     }
-    let (mut stdin, mut stdout) = (child.stdin.take(), child.stdout.take().ok_or("no pipe")?);
     let mut body = request.into_body();
     tokio::spawn(async move {
         while let (Some(stdin), Some(Ok(frame))) = (stdin.as_mut(), body.frame().await) {
@@ -137,7 +141,7 @@ async fn answer(
                 _ => break,
             }
         }
-        let _ = child.wait().await;
+        let _ = tokio::task::spawn_blocking(move || child.succeeded()).await;
     });
     let kind = if get { "advertisement" } else { "result" };
     let mut response = Response::new(Either::Right(Parts(all)));

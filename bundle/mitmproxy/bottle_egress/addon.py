@@ -166,6 +166,8 @@ class Bottle:
         headers, route = flow.request.headers, ask.route
         _strip(headers, keep=("transfer-encoding", "expect"))
         headers["host"] = ask.to.host_header(443 if ask.tls else 80)
+        if ask.destination is not None:
+            headers["destination"] = ask.destination
         if route.inject is None:
             return
         name, value = written(route.inject, self.policy.tokens[route.inject.token])

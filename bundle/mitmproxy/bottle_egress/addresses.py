@@ -1,4 +1,4 @@
-"""Which addresses an upstream may have; the table of bundle/src/egress/address.rs."""
+"""Which addresses an upstream may have; the table of bundle/src/egress/upstream/address.rs."""
 
 from __future__ import annotations
 

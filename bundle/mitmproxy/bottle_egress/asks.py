@@ -12,7 +12,7 @@ from .routes import Policy, Route
 from .ticket import Ticket
 
 
-# Headers by which a server is told another method or path than policy was asked about (OVERRIDES of bundle/src/egress/proxy.rs).
+# Headers that name another method or path than the request line (bundle/src/egress/route/overrides.rs).
 _OVERRIDES = frozenset(
     [b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url", b"x-original-uri"]
 )
@@ -26,6 +26,7 @@ class Ask:
     tls: bool
     target: Target
     route: Route
+    destination: str | None = None  # WebDAV's header, in normal form
 
 
 def tunnel(head: Head, policy: Policy, ticket: Ticket) -> Authority:
@@ -62,12 +63,13 @@ def request(head: Head, inside: Authority | None, policy: Policy, ticket: Ticket
     route = policy.find(to, tls=tls, method=head.method, target=target)
     ticket.via(route)
     _check_overrides(head, route)
+    destination = _check_destination(head, to, route, tls=tls)
     if route.max_body is not None and (head.length or 0) > route.max_body:
         raise Refusal("max-body", f"the body is over this route's {route.max_body} bytes")
     route.take()
     route.spend("up", len(str(target)))
     route.spend("down", 0)
-    return Ask(to, tls, target, route)
+    return Ask(to, tls, target, route, destination)
 
 
 def _check_overrides(head: Head, route: Route) -> None:
@@ -75,6 +77,35 @@ def _check_overrides(head: Head, route: Route) -> None:
         for name, _ in head.headers:
             if name.lower().replace(b"_", b"-") in _OVERRIDES:
                 raise Refusal("override", f"{name.decode('latin-1')} would ask the server for another method or path")
+
+
+def _check_destination(head: Head, to: Authority, route: Route, *, tls: bool) -> str | None:
+    """The normal form of WebDAV's Destination header on a route that looks at paths; raises Refusal if it leads out."""
+    values = [value.decode("latin-1") for name, value in head.headers if name.lower() == b"destination"]
+    if not values or not route.paths:
+        return None
+    refusal = Refusal("destination", f"the Destination header names a path outside of what route {route.name} allows")
+    if len(values) > 1:
+        raise refusal
+    origin, path = "", values[0]
+    if not path.startswith("/"):
+        scheme, mark, rest = path.partition("://")
+        authority, slash, rest = rest.partition("/")
+        try:
+            same_host = Authority.parse(authority, 443 if tls else 80) == to
+        except Refusal:
+            same_host = False
+        if not mark or not slash or scheme.lower() != ("https" if tls else "http") or not same_host:
+            raise refusal
+        origin, path = f"{scheme}://{authority}", f"/{rest}"
+    try:
+        target = normalise(path)
+    except Refusal:
+        raise refusal from None
+    # `//host/path` would be another host.
+    if path.startswith("//") or target.encoded_slash or not route.allows(head.method, target.path):
+        raise refusal
+    return f"{origin}{target}"
 
 
 def _destination(target: str, inside: Authority | None, ticket: Ticket) -> tuple[Authority, bool, str]:

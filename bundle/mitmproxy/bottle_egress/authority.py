@@ -1,4 +1,4 @@
-"""`host:port` in one spelling; the rules are those of bundle/src/egress/authority.rs and policy's HostPattern."""
+"""`host:port` in one spelling; the rules are those of bundle/src/egress/request/authority.rs and policy's HostPattern."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Authority:
             return Refusal("authority", f"{text!r} is no host and port: {why}")
 
         if "@" in text:
-            raise Refusal("userinfo", "a user name or password stands in front of the host")
+            raise Refusal("userinfo", "there is a user name or password before the host")
         port: str | None
         if text.startswith("["):
             host, bracket, rest = text[1:].partition("]")

@@ -1,4 +1,4 @@
-"""The head of a request, byte by byte, and the body behind it (bundle/src/egress/{head,chunked}.rs, RFC 9112).
+"""The head of a request, byte by byte, and the body behind it (bundle/src/egress/http1, RFC 9112).
 
 mitmproxy's own reader takes bare LF, folded lines and superfluous white space, and repairs framing; what is repaired is
 not seen. So requests are read here, and mitmproxy gets only what has one reading.

@@ -1,4 +1,4 @@
-"""One spelling for a path, and matching it (bundle/src/egress/path.rs, policy's PathPattern)."""
+"""One spelling for a path, and matching it (bundle/src/egress/request/target.rs, policy's PathPattern)."""
 
 from __future__ import annotations
 

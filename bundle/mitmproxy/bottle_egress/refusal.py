@@ -8,7 +8,7 @@ STATUS: dict[str, int] = {
     "connect-body": 400, "chunk": 400, "head-too-large": 431,
     "authority": 400, "userinfo": 400, "no-route": 403, "not-tls": 403, "no-sni": 403, "sni-mismatch": 403,
     "host-mismatch": 421, "not-proxy-form": 400, "https-absolute": 400, "nested-connect": 403, "wrong-scheme": 403,
-    "path": 400, "not-allowed": 403, "trace": 403, "override": 403, "upgrade": 400, "secret": 403, "max-body": 413, "budget": 403, "rate": 429,
+    "path": 400, "not-allowed": 403, "trace": 403, "override": 403, "destination": 403, "upgrade": 400, "secret": 403, "max-body": 413, "budget": 403, "rate": 429,
     "address": 403, "resolve": 502, "connect": 502, "connect-timeout": 504, "upstream-tls": 502, "upstream": 502,
     "upstream-timeout": 504, "audit": 503, "aborted": 499,
 }  # fmt: skip

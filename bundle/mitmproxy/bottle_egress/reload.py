@@ -1,4 +1,4 @@
-"""Another policy while the daemon runs: whoever replaces the file puts it in force (bundle/src/egress/reload.rs)."""
+"""Another policy while the daemon runs: whoever replaces the file puts it in force (bundle/src/egress/policy/reload.rs)."""
 
 from __future__ import annotations
 

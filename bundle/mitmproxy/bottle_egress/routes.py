@@ -1,4 +1,4 @@
-"""The policy, ready for matching: the first route that fits decides (policy/src/route.rs, bundle/src/egress/routes.rs)."""
+"""The policy, ready for matching: the first route that fits decides (policy/src/route.rs, bundle/src/egress/policy/routes.rs)."""
 
 from __future__ import annotations
 

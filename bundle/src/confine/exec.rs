@@ -12,21 +12,22 @@ use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-use super::{ConfineError, Grants, Network, Report, begin, landlock, process, seccomp, userns};
+use super::grants::{ConfineError, Grants, Network, Report};
+use super::steps::begin;
+use super::{landlock, process, seccomp, userns};
 
-/// What CMD keeps.
+/// The command, and what it keeps.
 #[derive(Debug)]
 pub struct ExecSpec {
-    /// Files; CMD's own file and its loader are added.
+    /// Files. CMD's own file and its loader are added.
     pub grants: Grants,
-    /// What network CMD keeps. With [`Network::Nothing`] also an empty network namespace; inherited
-    /// sockets work always.
+    /// Network. [`Network::Nothing`] adds an empty network namespace. Inherited sockets always work.
     pub network: Network,
     /// Process that CMD must not outlive.
     pub parent: Option<u32>,
-    /// Open file descriptors that CMD inherits, beside 0, 1 and 2.
+    /// Open file descriptors that CMD inherits, besides 0, 1 and 2.
     pub keep_fds: Vec<RawFd>,
-    /// Go on without what the kernel does not have.
+    /// Whether to continue without what the kernel does not support.
     pub best_effort: bool,
     /// Program and its arguments.
     pub command: Vec<OsString>,
@@ -35,8 +36,8 @@ pub struct ExecSpec {
 /// Confines this process and replaces it by the command. Returns only on failure.
 ///
 /// # Errors
-/// A kernel that cannot confine (unless best effort), a path that cannot be granted, a command that
-/// cannot be started.
+/// The kernel cannot confine (unless best effort), a path cannot be granted, or the command cannot be
+/// started.
 pub fn run(mut spec: ExecSpec) -> Result<Infallible, ConfineError> {
     let Some(program) = spec.command.first().map(PathBuf::from) else {
         return Err(ConfineError::Path { path: PathBuf::new(), why: "no command".to_owned() });
@@ -82,7 +83,7 @@ pub fn run(mut spec: ExecSpec) -> Result<Infallible, ConfineError> {
     Err(ConfineError::Path { path: program, why: error.to_string() })
 }
 
-/// Absolute path of the command, by PATH when it has no slash.
+/// Absolute path of the command, searched in PATH if it has no slash.
 fn find(program: &Path) -> Result<PathBuf, ConfineError> {
     let missing = |why: &str| ConfineError::Path { path: program.to_owned(), why: why.to_owned() };
     let path = if program.components().count() > 1 || program.is_absolute() {
@@ -97,7 +98,7 @@ fn find(program: &Path) -> Result<PathBuf, ConfineError> {
     path.canonicalize().map_err(|e| missing(&e.to_string()))
 }
 
-/// The file, and the loader or interpreter that the kernel starts for it, one level.
+/// Adds the program, and the loader or interpreter that the kernel starts for it, one level deep.
 fn own_files(program: &Path, rx: &mut Vec<PathBuf>) {
     rx.push(program.to_owned());
     if let Some(interpreter) = interpreter(program) {
@@ -139,7 +140,7 @@ fn interpreter_of_elf(program: &Path) -> Option<PathBuf> {
     Some(OsString::from_vec(path.to_vec()).into())
 }
 
-/// What every program opens.
+/// Adds the files that every program opens.
 pub(super) fn base_files(grants: &mut Grants) {
     let present =
         |paths: &[&str]| paths.iter().map(PathBuf::from).filter(|p| p.exists()).collect::<Vec<_>>();

@@ -7,25 +7,27 @@ use landlock::{
     PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
-use super::{ConfineError, Grants, Network};
+use super::grants::{ConfineError, Grants, Network};
 
-/// The newest ABI whose rights were looked at for this program (ABI 6: signals and abstract
+/// The newest ABI whose rights were reviewed for this program (ABI 6: signals and abstract
 /// sockets).
-const REVIEWED: ABI = ABI::V6;
+const REVIEWED_ABI: ABI = ABI::V6;
 
-/// Confines the calling thread; gives the ABI in force, 0 when the kernel has no Landlock.
+/// Confines the calling thread. Returns the ABI in force, 0 if the kernel has no Landlock.
 pub(super) fn restrict(grants: &Grants, network: Network) -> Result<u32, ConfineError> {
     let failed =
         |e: landlock::RulesetError| ConfineError::Kernel { step: "landlock", why: e.to_string() };
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(REVIEWED))
+        .handle_access(AccessFs::from_all(REVIEWED_ABI))
         .map_err(failed)?
-        .scope(Scope::from_all(REVIEWED))
+        .scope(Scope::from_all(REVIEWED_ABI))
         .map_err(failed)?;
     rules = match network {
         Network::Outgoing => rules.handle_access(AccessNet::BindTcp).map_err(failed)?,
-        Network::Nothing => rules.handle_access(AccessNet::from_all(REVIEWED)).map_err(failed)?,
+        Network::Nothing => {
+            rules.handle_access(AccessNet::from_all(REVIEWED_ABI)).map_err(failed)?
+        }
         Network::Inet | Network::Unrestricted => rules,
     };
     let mut rules = rules.create().map_err(failed)?;
@@ -33,7 +35,7 @@ pub(super) fn restrict(grants: &Grants, network: Network) -> Result<u32, Confine
     let kinds = [
         (&grants.ro, read),
         (&grants.rx, read | AccessFs::Execute),
-        (&grants.rw, AccessFs::from_all(REVIEWED) & !BitFlags::from(AccessFs::Execute)),
+        (&grants.rw, AccessFs::from_all(REVIEWED_ABI) & !BitFlags::from(AccessFs::Execute)),
     ];
     for (paths, access) in kinds {
         for path in paths {
@@ -49,7 +51,7 @@ pub(super) fn restrict(grants: &Grants, network: Network) -> Result<u32, Confine
                 }
             };
             let is_dir = path.metadata().map_err(|e| missing(e.to_string()))?.is_dir();
-            let access = if is_dir { access } else { access & AccessFs::from_file(REVIEWED) };
+            let access = if is_dir { access } else { access & AccessFs::from_file(REVIEWED_ABI) };
             rules = rules.add_rule(PathBeneath::new(fd.as_fd(), access)).map_err(failed)?;
         }
     }
@@ -57,7 +59,7 @@ pub(super) fn restrict(grants: &Grants, network: Network) -> Result<u32, Confine
     Ok(match (status.ruleset, status.landlock) {
         (RulesetStatus::NotEnforced, _) => 0,
         (_, LandlockStatus::Available { effective_abi, .. }) => {
-            (effective_abi as u32).min(REVIEWED as u32)
+            (effective_abi as u32).min(REVIEWED_ABI as u32)
         }
         _ => 0,
     })

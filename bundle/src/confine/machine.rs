@@ -1,10 +1,10 @@
-//! `bottle-bundle machine …`: an engine that consists of several programs, run one after the other
-//! in namespaces of its own.
+//! `bottle-bundle machine …`: runs the programs of an engine, one after the other, in namespaces of
+//! their own.
 //!
-//! This process stays outside and waits; its child is the first process of a new PID namespace and
-//! runs the programs. When either ends, whatever way, the kernel ends everything that the programs
-//! have started, daemons included. The network namespace is empty: what has no network here cannot
-//! give one to a guest.
+//! This process stays outside and waits. Its child is the first process of a new PID namespace and
+//! runs the programs. When either ends, in whatever way, the kernel ends everything that the programs
+//! have started, daemons included. The network namespace is empty, so no program in it can give a
+//! guest a network.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -20,51 +20,53 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
+use super::grants::{ConfineError, Grants, Network};
 use super::process::kernel;
-use super::{ConfineError, Grants, Network, landlock, process, seccomp, userns};
+use super::steps::begin;
+use super::{exec, landlock, process, seccomp, userns};
 
-/// Where the programs find the machine's directory, whatever its real path is: socket paths must be
+/// Path at which the programs see the machine's directory. It is short because socket paths must be
 /// short.
-pub const DIR: &str = "/tmp";
-/// The channel's socket in it.
-const CHANNEL: &str = "channel";
-/// How much later than they ask the programs may be woken, nanoseconds. smolvm asks every
-/// millisecond, with ten system calls, whether its machine is up: a fifth of the processor, where
-/// there is one, with which that machine boots.
-const TIMER_SLACK: u64 = 5_000_000;
+pub const MACHINE_DIR: &str = "/tmp";
+/// Name of the channel's socket in the machine's directory.
+const CHANNEL_NAME: &str = "channel";
+/// How much later than they ask the programs may be woken, nanoseconds. smolvm polls every
+/// millisecond, with ten system calls, whether its machine is up. On one processor that takes a fifth
+/// of the time in which the machine boots.
+const TIMER_SLACK_NANOS: u64 = 5_000_000;
 
-/// What is run.
+/// The programs of a machine, and what they keep.
 #[derive(Debug)]
 pub struct MachineSpec {
-    /// Files that stay reachable; the machine's directory is added.
+    /// Files that stay reachable. The machine's directory is added.
     pub grants: Grants,
     /// The machine's private directory.
     pub dir: PathBuf,
-    /// The orchestrator's socket, which the programs find as `channel` in their directory.
+    /// The orchestrator's socket, which the programs see as `channel` in their directory.
     pub channel: Option<PathBuf>,
-    /// A directory, and the one in the machine's, relative to it, in the place of which they see
-    /// it, read-only.
+    /// A directory, and the place in the machine's directory (relative to it) at which the programs
+    /// see it, read-only.
     pub shared: Option<(PathBuf, PathBuf)>,
     /// Process that the programs must not outlive.
     pub parent: u32,
-    /// Programs with their arguments. The last one gets standard input; one that fails is the last
-    /// one too.
+    /// Programs with their arguments. The last one gets standard input. After one that fails, no
+    /// other runs.
     pub steps: Vec<Vec<OsString>>,
-    /// What runs after them, if none failed.
+    /// Programs that run after the steps, if none failed.
     pub afterwards: Vec<Vec<OsString>>,
 }
 
-/// Runs everything to its end; returns the exit code of the program that was the last.
+/// Runs everything to its end. Returns the exit code of the program that ran last.
 ///
 /// # Errors
-/// A kernel that cannot confine, a path that cannot be granted, a program that cannot be started.
+/// The kernel cannot confine, a path cannot be granted, or a program cannot be started.
 pub fn run(mut spec: MachineSpec) -> Result<u8, ConfineError> {
     process::close_fds_except(&[]);
     let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     userns::enter(flags, "unshare(user, network, mount, pid)")?;
-    super::begin(Some(spec.parent), &[])?; // after unshare: it clears the parent-death signal
+    begin(Some(spec.parent), &[])?; // after unshare: it clears the parent-death signal
 
-    // Its far end closes with this process: how the child learns that it came too late for the
+    // The pipe's other end closes with this process. So the child learns if it was too late for the
     // parent-death signal.
     let (alive, outside) =
         nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(kernel("pipe"))?;
@@ -94,8 +96,8 @@ fn inside(spec: &mut MachineSpec, alive: &OwnedFd) -> Result<u8, ConfineError> {
         return Err(ConfineError::ParentGone(spec.parent));
     }
     mounts(spec)?;
-    spec.grants.rw.push(DIR.into());
-    super::exec::base_files(&mut spec.grants);
+    spec.grants.rw.push(MACHINE_DIR.into());
+    exec::base_files(&mut spec.grants);
     spec.grants.ro.push("/proc".into());
     userns::drop_bounding_set();
     let landlock = landlock::restrict(&spec.grants, Network::Unrestricted)?;
@@ -106,7 +108,7 @@ fn inside(spec: &mut MachineSpec, alive: &OwnedFd) -> Result<u8, ConfineError> {
             why: "this kernel has no Landlock or no seccomp".into(),
         });
     }
-    nix::sys::prctl::set_timerslack(TIMER_SLACK).map_err(kernel("PR_SET_TIMERSLACK"))?;
+    nix::sys::prctl::set_timerslack(TIMER_SLACK_NANOS).map_err(kernel("PR_SET_TIMERSLACK"))?;
     let mut code = 0;
     for (n, step) in spec.steps.iter().chain(&spec.afterwards).enumerate() {
         code = run_step(step, n + 1 == spec.steps.len())?;
@@ -117,19 +119,19 @@ fn inside(spec: &mut MachineSpec, alive: &OwnedFd) -> Result<u8, ConfineError> {
     Ok(code)
 }
 
-/// Nothing mounted here is seen outside.
+/// Mounts what the programs see. Nothing mounted here is visible outside.
 fn mounts(spec: &MachineSpec) -> Result<(), ConfineError> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(kernel("mount(private)"))?;
-    let dir = Path::new(DIR);
-    // Opened before DIR hides the paths that lead there.
+    let dir = Path::new(MACHINE_DIR);
+    // Opened before MACHINE_DIR hides the paths that lead there.
     let channel = spec.channel.as_deref().map(at).transpose()?;
     let shared =
         spec.shared.as_ref().map(|(from, place)| Ok((at(from)?, dir.join(place)))).transpose()?;
     if channel.is_some() {
-        // What a socket is mounted over must exist.
-        let place = spec.dir.join(CHANNEL);
+        // A file must exist for the socket to be mounted over.
+        let place = spec.dir.join(CHANNEL_NAME);
         OpenOptions::new()
             .create(true)
             .append(true)
@@ -137,14 +139,14 @@ fn mounts(spec: &MachineSpec) -> Result<(), ConfineError> {
             .open(&place)
             .map_err(|e| missing(&place, &e))?;
     }
-    mount(Some(&spec.dir), DIR, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+    mount(Some(&spec.dir), MACHINE_DIR, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
         .map_err(kernel("mount(machine)"))?;
     let bind = |from: &File, place: &Path, step| {
         let from = format!("/proc/self/fd/{}", from.as_raw_fd());
         mount(Some(&*from), place, none, MsFlags::MS_BIND, none).map_err(kernel(step))
     };
     if let Some(channel) = channel {
-        bind(&channel, &dir.join(CHANNEL), "mount(channel)")?;
+        bind(&channel, &dir.join(CHANNEL_NAME), "mount(channel)")?;
     }
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     if let Some((shared, place)) = shared {
@@ -170,7 +172,7 @@ fn missing(path: &Path, e: &std::io::Error) -> ConfineError {
 fn run_step(step: &[OsString], last: bool) -> Result<u8, ConfineError> {
     let Some((program, args)) = step.split_first() else { return Ok(0) };
     let mut command = Command::new(program);
-    // Output is for people, and nobody reads it; errors go where ours go.
+    // Standard output is for people, and nobody reads it. Errors go to our standard error.
     command.args(args).stdout(Stdio::null());
     if !last {
         command.stdin(Stdio::null());
@@ -181,8 +183,8 @@ fn run_step(step: &[OsString], last: bool) -> Result<u8, ConfineError> {
     wait(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)))
 }
 
-/// Waits for `child`, and takes leave of every orphan meanwhile. A child that a signal ended counts
-/// as a shell counts it.
+/// Waits for `child`, and reaps every orphan meanwhile. Returns the exit code, or 128 plus the signal's
+/// number as a shell does.
 fn wait(child: Pid) -> Result<u8, ConfineError> {
     loop {
         match waitpid(None, None) {

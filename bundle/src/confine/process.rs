@@ -6,9 +6,9 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::getppid;
 
-use super::ConfineError;
+use super::grants::ConfineError;
 
-/// Closes every file descriptor above 2 that is not in `keep`.
+/// Closes every file descriptor above 2 except those in `keep`.
 pub(super) fn close_fds_except(keep: &[i32]) {
     let mut keep: Vec<u32> =
         keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
@@ -25,12 +25,12 @@ fn close_range(first: u32, last: u32) {
     if first > last {
         return;
     }
-    // SAFETY: called before this program opened anything of its own, or right before exec; no Rust
-    // value owns these. ENOSYS before Linux 5.9, which has no Landlock either.
+    // SAFETY: no Rust value owns these descriptors, because this program has not opened any yet or is
+    // about to exec. Before Linux 5.9 (which has no Landlock either) this fails with ENOSYS.
     let _ = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 
-/// No core dumps, no ptrace or /proc/PID/mem by the same user, no setuid, files private by default.
+/// No core dumps, no ptrace or /proc/PID/mem by the same user, no setuid; new files are private.
 pub(super) fn harden() -> Result<(), ConfineError> {
     umask(Mode::from_bits_truncate(0o077));
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(kernel("RLIMIT_CORE"))?;
@@ -38,11 +38,11 @@ pub(super) fn harden() -> Result<(), ConfineError> {
     prctl::set_dumpable(false).map_err(kernel("PR_SET_DUMPABLE"))
 }
 
-/// SIGKILL for this process when the parent *thread* that started it ends. A credential change
-/// clears it: call this after unshare(2).
+/// Kills this process when the parent *thread* that started it ends. A change of credentials clears
+/// this, so call it after unshare(2).
 pub(super) fn die_with(parent: u32) -> Result<(), ConfineError> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(kernel("PR_SET_PDEATHSIG"))?;
-    // The parent may have died before the line above; then this process has another one already.
+    // If the parent died before the line above, this process already has another parent.
     if u32::try_from(getppid().as_raw()) == Ok(parent) {
         Ok(())
     } else {

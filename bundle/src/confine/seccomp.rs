@@ -1,5 +1,5 @@
-//! A system call denylist: what no daemon here calls after its start, and what sandboxes get
-//! escaped with.
+//! A denylist of system calls: those that no daemon calls after its start, and those that sandboxes
+//! are escaped with.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,19 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter,
 };
 
-use super::{ConfineError, Network};
+use super::grants::{ConfineError, Network};
 
-/// Bit that marks a call of the x32 ABI, which a filter on x86_64 system call numbers would not
-/// see.
+/// Bit that marks a call of the x32 ABI. A filter on x86_64 system call numbers would miss it.
 #[cfg(target_arch = "x86_64")]
-const X32: i64 = 0x4000_0000;
+const X32_BIT: i64 = 0x4000_0000;
 
-const EXEC: &[i64] = &[libc::SYS_execve, libc::SYS_execveat];
+const EXEC_CALLS: &[i64] = &[libc::SYS_execve, libc::SYS_execveat];
 
-/// How a process gets to a peer that it was not given.
-const NEW_PEERS: &[i64] = &[libc::SYS_socket, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen];
+/// Calls that lead to a peer that the process was not given.
+const NEW_PEER_CALLS: &[i64] =
+    &[libc::SYS_socket, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen];
 
-const DENIED: &[i64] = &[
+const DENIED_CALLS: &[i64] = &[
     // other processes' memory and files
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -88,21 +88,21 @@ const DENIED: &[i64] = &[
     libc::SYS_uselib,
 ];
 
-/// Installs the filter on the calling thread and its future children. False on an architecture it
-/// is not written for.
+/// Installs the filter on the calling thread and its future children. Returns false on an
+/// architecture for which it is not written.
 pub(super) fn install(network: Network, may_exec: bool) -> Result<bool, ConfineError> {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(false) };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        DENIED.iter().map(|nr| (*nr, vec![])).collect();
+        DENIED_CALLS.iter().map(|nr| (*nr, vec![])).collect();
     if !may_exec {
-        rules.extend(EXEC.iter().map(|nr| (*nr, vec![])));
+        rules.extend(EXEC_CALLS.iter().map(|nr| (*nr, vec![])));
     }
-    // A user namespace gives capabilities back; clone3 hides its flags in memory, so it does "not
-    // exist" (glibc and musl fall back to clone).
+    // A user namespace would give capabilities back. clone3 has its flags in memory, where a filter
+    // cannot see them, so it returns ENOSYS (glibc and musl fall back to clone).
     rules.insert(libc::SYS_clone, vec![rule(&[masked(0, libc::CLONE_NEWUSER)?])?]);
     match network {
         Network::Unrestricted => {}
-        Network::Nothing => rules.extend(NEW_PEERS.iter().map(|nr| (*nr, vec![]))),
+        Network::Nothing => rules.extend(NEW_PEER_CALLS.iter().map(|nr| (*nr, vec![]))),
         Network::Outgoing | Network::Inet => {
             rules.insert(
                 libc::SYS_socket,
@@ -110,7 +110,7 @@ pub(super) fn install(network: Network, may_exec: bool) -> Result<bool, ConfineE
             );
         }
     }
-    // Later filters see every call; the strictest answer wins.
+    // Every filter sees every call, and the strictest result wins.
     apply(BTreeMap::from([(libc::SYS_clone3, vec![])]), libc::ENOSYS, arch)?;
     apply(rules, libc::EPERM, arch)?;
     Ok(true)
@@ -124,7 +124,7 @@ fn apply(
     #[cfg(target_arch = "x86_64")]
     let rules = {
         let mut both = rules.clone();
-        both.extend(rules.into_keys().map(|nr| (nr | X32, vec![])));
+        both.extend(rules.into_keys().map(|nr| (nr | X32_BIT, vec![])));
         both
     };
     let action = SeccompAction::Errno(errno.unsigned_abs());

@@ -1,144 +1,289 @@
-//! Connections: accepted up to a number, served, and let finish at the end, for a moment.
+//! Connections: HTTP on the socket, tunnels after CONNECT, and their end with the daemon.
 
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Response, StatusCode};
-use hyper::body::{Body, Frame, SizeHint};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Duration, timeout};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 
-use super::body::Reply;
-use super::connect::Prefixed;
-use super::proxy::{Proxy, Via};
+use super::audit::RequestAudit;
+use super::body::reply::{Reply, refuse};
+use super::http1::strict_reader::{OpenRequests, StrictReader};
+use super::policy::routes::LiveRoute;
+use super::proxy;
 use super::refusal::{Refusal, Rule};
-use super::ticket::Ticket;
-use super::wire::{Open, Wire};
+use super::request::authority::Authority;
+use super::request::destination::{Via, tunnel_authority};
+use super::shared::Shared;
+use super::tunnel::guest_stream::Prefixed;
+use super::tunnel::{intercept, raw};
+use crate::daemon::accept::{accept_until, drain};
+use crate::daemon::connection;
 
-/// For what is cut off to be dropped, which writes its audit line.
-const CUT: Duration = Duration::from_millis(150);
+/// Time in which requests that are cut off are dropped, which writes their audit lines.
+const CUT_OFF_TIME: Duration = Duration::from_millis(150);
 
-/// Accepts until the end is called, then lets what is under way finish, for a while, and cuts off
-/// the rest.
+/// Serves connections until the daemon has to end, then lets those that are open finish for a
+/// while, and cuts off the rest.
 ///
 /// # Errors
-/// The listener fails for good.
-pub async fn serve(proxy: Arc<Proxy>, listener: UnixListener) -> io::Result<()> {
-    let slots = Arc::new(Semaphore::new(proxy.network.limits.connections));
-    let mut ending = proxy.ending.clone();
-    loop {
-        // A full house is not refused but waits: the guest's connect(2) succeeds as soon as there
-        // is room.
-        let accepted = tokio::select! {
-            accepted = accept(&listener, &slots) => accepted,
-            _ = ending.wait_for(|end| *end) => break,
-        };
-        let (io, slot) = match accepted {
-            Ok(it) => it,
-            Err(e) if is_fatal(&e) => return Err(e),
-            Err(e) => {
-                tracing::warn!("accept: {e}");
-                tokio::time::sleep(Duration::from_millis(20)).await; // out of descriptors; a pause, not a hope
-                continue;
-            }
-        };
-        let (proxy, tasks) = (proxy.clone(), proxy.tasks.clone());
+/// The listener is broken for good.
+pub async fn serve(shared: Arc<Shared>, listener: UnixListener) -> io::Result<()> {
+    let limits = &shared.network.limits;
+    accept_until(listener, limits.connections, shared.ending.clone(), |io, slot| {
+        let (shared, tasks) = (shared.clone(), shared.tasks.clone());
         tasks.spawn(async move {
-            let wire = Wire::new(io, proxy.guards().clone());
-            serve_socket(proxy, wire, Arc::new(slot)).await;
+            let reader = StrictReader::new(io, shared.checks().clone());
+            serve_socket(shared, reader, Arc::new(slot)).await;
         });
-    }
-    drop(listener);
-    proxy.tasks.close();
-    if timeout(proxy.network.limits.drain, proxy.tasks.wait()).await.is_err() {
-        tracing::warn!("{} connections are cut off at the end", proxy.tasks.len());
-        proxy.cut.send_replace(true);
-        let _ = timeout(CUT, proxy.tasks.wait()).await; // who is late is dropped with the runtime
+    })
+    .await?;
+    let open = drain(&shared.tasks, limits.drain).await;
+    if open > 0 {
+        tracing::warn!("{open} connections are cut off at the end");
+        shared.cut.send_replace(true);
+        drain(&shared.tasks, CUT_OFF_TIME).await; // what is left is dropped with the runtime
     }
     Ok(())
 }
 
-async fn accept(
-    listener: &UnixListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
-    let slot = slots.clone().acquire_owned().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-    Ok((listener.accept().await?.0, slot))
+/// HTTP/1.1 on the proxy's socket, with CONNECT. `slot` is the connection's place among
+/// [`super::limits::Limits::connections`]; a tunnel keeps it.
+async fn serve_socket(
+    shared: Arc<Shared>,
+    io: StrictReader<UnixStream>,
+    slot: Arc<OwnedSemaphorePermit>,
+) {
+    let (handler, open) = (shared.clone(), io.open_requests());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (shared, slot, open) = (handler.clone(), slot.clone(), open.clone());
+        async move {
+            let audit = shared.start_audit();
+            let response = if request.method() == Method::CONNECT {
+                connect(shared, request, audit, slot)
+            } else {
+                proxy::handle(shared, &Via::Socket, request, audit).await
+            };
+            Ok::<_, Infallible>(tracked(open, response))
+        }
+    });
+    let connection = http1_builder(&shared).serve_connection(TokioIo::new(io), service);
+    run(&shared, connection.with_upgrades(), |c| c.graceful_shutdown()).await;
 }
 
-fn is_fatal(e: &io::Error) -> bool {
-    use nix::errno::Errno;
-    e.raw_os_error().is_some_and(|n| {
-        matches!(Errno::from_raw(n), Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK)
-    })
+/// Answers CONNECT, and serves the tunnel in a task of its own. Only a refusal writes an audit line:
+/// each request inside the tunnel has lines of its own.
+fn connect(
+    shared: Arc<Shared>,
+    mut request: Request<Incoming>,
+    mut audit: RequestAudit,
+    slot: Arc<OwnedSemaphorePermit>,
+) -> Response<Reply> {
+    audit.set_request("CONNECT", None, None);
+    let checked = if shared.log.closed() {
+        Err(Refusal::unrecorded())
+    } else {
+        check_connect(&shared, &request, &mut audit)
+    };
+    let (to, passthrough) = match checked {
+        Ok(tunnel) => tunnel,
+        Err(refusal) => return refuse_connect(&refusal, audit),
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    let tasks = shared.tasks.clone();
+    tasks.spawn(async move {
+        if let Some(live) = passthrough {
+            raw::carry(&shared, upgrade, to, live, audit).await;
+        } else {
+            match intercept::open(&shared, upgrade, &to).await {
+                Ok(tls) => {
+                    audit.discard();
+                    if let Some(tls) = tls {
+                        serve_tunnel(shared, tls, to).await;
+                    }
+                }
+                Err(refusal) => audit.fail(&refusal),
+            }
+        }
+        drop(slot);
+    });
+    Response::new(Reply::Text(Full::default()))
 }
 
-fn builder(proxy: &Proxy) -> http1::Builder {
+/// Where a tunnel goes, and its route if that is a passthrough route.
+fn check_connect(
+    shared: &Shared,
+    request: &Request<Incoming>,
+    audit: &mut RequestAudit,
+) -> Result<(Authority, Option<Arc<LiveRoute>>), Refusal> {
+    let to = tunnel_authority(request.uri())?;
+    audit.set_destination(&to.host, to.port);
+    let routes = shared.policy.now();
+    routes.check_tunnel(&to, shared.checks())?;
+    let passthrough = routes.passthrough(&to);
+    Ok((to, passthrough))
+}
+
+fn refuse_connect(refusal: &Refusal, audit: RequestAudit) -> Response<Reply> {
+    let mut response = refuse(refusal, audit);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// HTTP/1.1 or HTTP/2 inside an intercepted tunnel, as the handshake has agreed.
+async fn serve_tunnel(shared: Arc<Shared>, tls: TlsStream<Prefixed>, to: Authority) {
+    let to = Arc::new(to);
+    if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+        serve_http2(shared, tls, to).await;
+    } else {
+        let reader = StrictReader::new(tls, shared.checks().clone());
+        serve_http1(shared, reader, to).await;
+    }
+}
+
+/// One request inside a tunnel.
+async fn handle_in_tunnel(
+    shared: Arc<Shared>,
+    to: Arc<Authority>,
+    request: Request<Incoming>,
+) -> Response<Reply> {
+    let mut audit = shared.start_audit();
+    audit.set_destination(&to.host, to.port);
+    if request.method() == Method::CONNECT {
+        audit.set_request("CONNECT", None, None);
+        let refusal = if shared.log.closed() {
+            Refusal::unrecorded()
+        } else {
+            Refusal::new(Rule::NestedConnect, "CONNECT inside a tunnel")
+        };
+        return refuse_connect(&refusal, audit);
+    }
+    proxy::handle(shared, &Via::Tunnel(to), request, audit).await
+}
+
+/// HTTP/1.1 inside a tunnel; it can become a WebSocket.
+async fn serve_http1(
+    shared: Arc<Shared>,
+    io: StrictReader<TlsStream<Prefixed>>,
+    to: Arc<Authority>,
+) {
+    let (handler, open) = (shared.clone(), io.open_requests());
+    let service = service_fn(move |request| {
+        let (shared, to, open) = (handler.clone(), to.clone(), open.clone());
+        async move {
+            let response = handle_in_tunnel(shared, to, request).await;
+            Ok::<_, Infallible>(tracked(open, response))
+        }
+    });
+    let connection = http1_builder(&shared).serve_connection(TokioIo::new(io), service);
+    run(&shared, connection.with_upgrades(), |c| c.graceful_shutdown()).await;
+}
+
+/// HTTP/2 inside a tunnel. The limits of the protocol are tight, because a guest could take memory
+/// by asking for much and reading slowly.
+async fn serve_http2(shared: Arc<Shared>, io: TlsStream<Prefixed>, to: Arc<Authority>) {
+    let (handler, tunnel) = (shared.clone(), to.clone());
+    let service = service_fn(move |request| {
+        let (shared, to) = (handler.clone(), tunnel.clone());
+        async move { Ok::<_, Infallible>(handle_in_tunnel(shared, to, request).await) }
+    });
+    let limits = &shared.network.limits;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(32 * 1024)
+        .max_pending_accept_reset_streams(Some(32))
+        .max_local_error_reset_streams(Some(64))
+        .initial_stream_window_size(128 * 1024)
+        .initial_connection_window_size(256 * 1024)
+        .max_send_buf_size(64 * 1024)
+        .keep_alive_interval(limits.head / 2)
+        .keep_alive_timeout(limits.head / 2);
+    let connection = builder.serve_connection(TokioIo::new(io), service);
+    let broken = run(&shared, connection, |c| c.graceful_shutdown()).await;
+    // What is not a request has no audit line of its own: record that there was something.
+    if let Some(e) = broken.filter(|e| !is_lost(e)) {
+        let mut audit = shared.start_audit();
+        audit.set_destination(&to.host, to.port);
+        let cause =
+            std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+        audit.fail(&Refusal::new(
+            Rule::Http2,
+            format!("the connection broke the rules of HTTP/2: {cause}"),
+        ));
+    }
+}
+
+fn http1_builder(shared: &Shared) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(proxy.network.limits.head)
+        .header_read_timeout(shared.network.limits.head)
         .max_buf_size(128 * 1024);
     builder
 }
 
-macro_rules! run {
-    ($proxy:ident, $conn:expr) => {{
-        let mut conn = std::pin::pin!($conn);
-        let mut ending = $proxy.ending.clone();
-        let ended = tokio::select! {
-            done = conn.as_mut() => Some(done),
-            _ = ending.wait_for(|end| *end) => None,
-        };
-        let done = match ended {
-            Some(done) => done,
-            None => {
-                conn.as_mut().graceful_shutdown();
-                let mut cut = $proxy.cut.subscribe();
-                tokio::select! {
-                    done = conn.as_mut() => done,
-                    _ = cut.wait_for(|cut| *cut) => Ok(()),
-                }
-            }
-        };
-        if let Err(e) = &done {
-            tracing::debug!("connection: {e}");
-        }
-        done.err()
-    }};
+/// Runs a connection to its end, gracefully when the daemon ends.
+async fn run<C>(
+    shared: &Shared,
+    connection: C,
+    graceful_shutdown: impl FnOnce(Pin<&mut C>),
+) -> Option<hyper::Error>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let cut_off = async { drop(shared.cut_off().await) };
+    connection::serve(connection, graceful_shutdown, shared.ending.clone(), cut_off).await
 }
 
-/// A guest that sends no more gets its answer, and then the end.
-fn answer(open: Arc<Open>, mut response: Response<Reply>) -> Response<Answer> {
+/// Whether the guest only went away.
+fn is_lost(e: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(e);
+    while let Some(inner) = cause {
+        if inner.downcast_ref::<io::Error>().is_some() {
+            return true;
+        }
+        cause = inner.source();
+    }
+    e.is_timeout() || e.is_closed() || e.is_canceled()
+}
+
+/// An answer that its connection's reader knows of. It is the last one if the guest has closed its
+/// sending side.
+fn tracked(open: Arc<OpenRequests>, mut response: Response<Reply>) -> Response<TrackedReply> {
     if open.half_closed() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    response.map(|reply| Answer { reply, open })
+    response.map(|reply| TrackedReply { reply, open })
 }
 
-/// An answer that tells its connection when it ends, whichever way.
-struct Answer {
+/// A body that tells its connection's reader when it ends, in whatever way.
+struct TrackedReply {
     reply: Reply,
-    open: Arc<Open>,
+    open: Arc<OpenRequests>,
 }
 
-impl Drop for Answer {
+impl Drop for TrackedReply {
     fn drop(&mut self) {
         self.open.answered();
     }
 }
 
-impl Body for Answer {
+impl Body for TrackedReply {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -156,77 +301,4 @@ impl Body for Answer {
     fn size_hint(&self) -> SizeHint {
         self.reply.size_hint()
     }
-}
-
-/// HTTP at the proxy's socket, CONNECT included.
-async fn serve_socket(proxy: Arc<Proxy>, io: Wire<UnixStream>, slot: Arc<OwnedSemaphorePermit>) {
-    let (handler, open) = (proxy.clone(), io.open());
-    let service = service_fn(move |request| {
-        let (proxy, via, open) = (handler.clone(), Via::Socket(slot.clone()), open.clone());
-        async move { Ok::<_, Infallible>(answer(open, proxy.handle(via, request).await)) }
-    });
-    run!(proxy, builder(&proxy).serve_connection(TokioIo::new(io), service).with_upgrades());
-}
-
-/// HTTP/1.1 inside a tunnel; it can become a WebSocket.
-pub async fn serve_http(proxy: Arc<Proxy>, io: Wire<TlsStream<Prefixed>>, via: Via) {
-    let (handler, open) = (proxy.clone(), io.open());
-    let service = service_fn(move |request| {
-        let (proxy, via, open) = (handler.clone(), via.clone(), open.clone());
-        async move { Ok::<_, Infallible>(answer(open, proxy.handle(via, request).await)) }
-    });
-    run!(proxy, builder(&proxy).serve_connection(TokioIo::new(io), service).with_upgrades());
-}
-
-/// HTTP/2 inside a tunnel. The protocol's own limits are tight: a guest gets memory by asking for
-/// much, slowly.
-pub async fn serve_http2(proxy: Arc<Proxy>, io: TlsStream<Prefixed>, via: Via) {
-    let handler = proxy.clone();
-    let to = via.clone();
-    let service = service_fn(move |request| {
-        let (proxy, via) = (handler.clone(), via.clone());
-        async move { Ok::<_, Infallible>(proxy.handle(via, request).await) }
-    });
-    let limits = &proxy.network.limits;
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(32 * 1024)
-        .max_pending_accept_reset_streams(Some(32))
-        .max_local_error_reset_streams(Some(64))
-        .initial_stream_window_size(128 * 1024)
-        .initial_connection_window_size(256 * 1024)
-        .max_send_buf_size(64 * 1024)
-        .keep_alive_interval(limits.head / 2)
-        .keep_alive_timeout(limits.head / 2);
-    let broken = run!(proxy, builder.serve_connection(TokioIo::new(io), service));
-    // What is no request has no line of its own: say that there was something.
-    if let Some(e) = broken.filter(|e| !is_lost(e)) {
-        let mut ticket =
-            Ticket::new(proxy.log.clone(), proxy.routes.now().secrets(), proxy.cut.subscribe());
-        if let Via::Tunnel(to) = &to {
-            ticket.to(to);
-        }
-        ticket.fail(&Refusal::new(
-            Rule::Http2,
-            format!("the connection broke the rules of HTTP/2: {}", cause(&e)),
-        ));
-    }
-}
-
-/// Whether the guest only went away.
-fn is_lost(e: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(e);
-    while let Some(inner) = cause {
-        if inner.downcast_ref::<io::Error>().is_some() {
-            return true;
-        }
-        cause = inner.source();
-    }
-    e.is_timeout() || e.is_closed() || e.is_canceled()
-}
-
-fn cause(e: &hyper::Error) -> String {
-    std::error::Error::source(e).map_or_else(|| e.to_string(), ToString::to_string)
 }

@@ -1,4 +1,4 @@
-//! Certificates that the proxy makes for the hosts that a bottle talks to.
+//! TLS: the certificates that the proxy makes for intercepted hosts, and the cryptography provider.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,16 +12,16 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::authority::Authority;
+use super::request::authority::Authority;
 
-/// A certificate is made anew after this long; it is valid for longer.
-const FRESH: Duration = Duration::from_secs(24 * 3600);
-/// Days before now from which a certificate is valid, for guests whose clock is slow.
+/// A certificate is replaced after this time; it is valid for longer.
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+/// How long before now a certificate becomes valid, for guests with a slow clock.
 const BACKDATE: time::Duration = time::Duration::days(1);
-/// Days from now until which it is valid.
-const VALID: time::Duration = time::Duration::days(8);
-/// Most hosts remembered: a wildcard route lets a guest name any number.
-const HOSTS: usize = 512;
+/// How long from now a certificate is valid.
+const VALIDITY: time::Duration = time::Duration::days(8);
+/// Most hosts whose certificate is kept. A wildcard route lets a guest name any number.
+const MAX_HOSTS: usize = 512;
 
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -32,18 +32,18 @@ pub enum LeafError {
     /// The certificate cannot be made.
     #[error("certificate: {0}")]
     Make(#[from] rcgen::Error),
-    /// TLS refuses it.
+    /// The TLS library refuses the certificate.
     #[error("certificate: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// Server configurations by host, made when first asked for.
-pub struct Leaves {
+/// TLS server configurations by host, made when first needed.
+pub struct LeafCertificates {
     issuer: Issuer<'static, KeyPair>,
-    made: Mutex<HashMap<String, (Instant, Arc<ServerConfig>)>>,
+    configs: Mutex<HashMap<String, (Instant, Arc<ServerConfig>)>>,
 }
 
-impl Leaves {
+impl LeafCertificates {
     /// Reads the bottle's CA.
     ///
     /// # Errors
@@ -51,27 +51,27 @@ impl Leaves {
     pub fn new(ca_cert: &str, ca_key: &Secret) -> Result<Self, LeafError> {
         let key = KeyPair::from_pem(ca_key.expose()).map_err(LeafError::Ca)?;
         let issuer = Issuer::from_ca_cert_pem(ca_cert, key).map_err(LeafError::Ca)?;
-        Ok(Self { issuer, made: Mutex::default() })
+        Ok(Self { issuer, configs: Mutex::default() })
     }
 
-    /// The configuration that answers as `host`.
+    /// The server configuration with a certificate for the host of `to`.
     ///
     /// # Errors
-    /// A host that does not fit into a certificate.
+    /// The host does not fit into a certificate.
     pub fn config(&self, to: &Authority) -> Result<Arc<ServerConfig>, LeafError> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, config)) = made.get(&to.host).filter(|(at, _)| at.elapsed() < FRESH) {
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, config)) = configs.get(&to.host).filter(|(at, _)| at.elapsed() < MAX_AGE) {
             return Ok(config.clone());
         }
-        if made.len() >= HOSTS {
+        if configs.len() >= MAX_HOSTS {
             if let Some(oldest) =
-                made.iter().min_by_key(|(_, (at, _))| *at).map(|(host, _)| host.clone())
+                configs.iter().min_by_key(|(_, (at, _))| *at).map(|(host, _)| host.clone())
             {
-                made.remove(&oldest);
+                configs.remove(&oldest);
             }
         }
         let config = Arc::new(self.make(to)?);
-        made.insert(to.host.clone(), (Instant::now(), config.clone()));
+        configs.insert(to.host.clone(), (Instant::now(), config.clone()));
         Ok(config)
     }
 
@@ -87,7 +87,7 @@ impl Leaves {
             params.distinguished_name.push(DnType::CommonName, to.host.as_str());
         }
         let now = time::OffsetDateTime::now_utc();
-        (params.not_before, params.not_after) = (now - BACKDATE, now + VALID);
+        (params.not_before, params.not_after) = (now - BACKDATE, now + VALIDITY);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
@@ -102,7 +102,7 @@ impl Leaves {
     }
 }
 
-/// The one cryptography provider, whatever else is linked in.
+/// The cryptography provider of all TLS connections, whatever else is linked in.
 pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -1,5 +1,5 @@
-//! The table of tests/attacks/supervise/door.rs, against the real door on a real socket. The
-//! orchestrator's part is played here: it takes whatever is filed.
+//! The table of tests/attacks/supervise/mcp.rs, against the real endpoint on a real socket. The test
+//! plays the orchestrator, which accepts whatever is filed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,17 +12,20 @@ use rmcp::{RoleClient, ServiceExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::guards::{Guard, Guards};
-use super::{Args, Limits, door, line, tools};
+use super::checks::{Check, Checks};
+use super::http::{Limits, McpEndpoint};
+use super::orchestrator::OrchestratorLink;
+use super::policies::PolicyFiles;
+use super::tools::Tools;
 
-#[path = "../../../tests/attacks/supervise/door.rs"]
+#[path = "../../../tests/attacks/supervise/mcp.rs"]
 mod table;
-use table::{CASES, TWINS, Want};
+use table::{CASES, CONTROLS, Want};
 
-/// A daemon's inside, and an orchestrator that files everything.
+/// An endpoint, and an orchestrator that files everything.
 pub(super) struct Bench {
     dir: tempfile::TempDir,
-    pub(super) line: Arc<line::Line>,
+    pub(super) link: Arc<OrchestratorLink>,
     filed: Arc<AtomicU32>,
     _end: tokio::sync::watch::Sender<bool>,
 }
@@ -32,42 +35,33 @@ impl Bench {
         Self::without(&[])
     }
 
-    fn without(off: &[Guard]) -> Self {
+    fn without(disabled: &[Check]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let policy = dir.path().join("policy.json");
         std::fs::write(&policy, serde_json::to_vec(&Policy::new(Vec::new())).unwrap()).unwrap();
-        let args = Args {
-            socket: dir.path().join("s"),
-            policy,
-            git_policy: None,
-            audits: Vec::new(),
-            slug: None,
-        };
+        let files = PolicyFiles { policy, git_policy: None, audit: Vec::new() };
         let limits = Limits::default();
-        let (mut line, mut out) = line::Line::new(2, Duration::from_secs(5));
-        line.guards = Guards { off: off.to_vec() };
-        let (line, filed) = (Arc::new(line), Arc::new(AtomicU32::new(0)));
-        let (desk, count) = (line.clone(), filed.clone());
+        let (mut link, mut out) = OrchestratorLink::new(2, Duration::from_secs(5));
+        link.checks = Checks::without(disabled);
+        let (link, filed) = (Arc::new(link), Arc::new(AtomicU32::new(0)));
+        let (orchestrator, count) = (link.clone(), filed.clone());
         tokio::spawn(async move {
             while let Some(text) = out.recv().await {
                 let SuperviseReport::Draft { call, .. } = serde_json::from_str(&text).unwrap();
                 let id = count.fetch_add(1, Ordering::Relaxed) + 1;
                 let status =
                     ProposalStatus { id, state: ProposalState::Pending, text: "asked".into() };
-                desk.told(
+                orchestrator.receive(
                     &serde_json::to_vec(&SuperviseCommand::Filed { call, answer: Ok(status) })
                         .unwrap(),
                 );
             }
         });
-        let listener = UnixListener::bind(&args.socket).unwrap();
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
         let (end, ending) = tokio::sync::watch::channel(false);
-        tokio::spawn(door::serve(
-            door::Door::new(tools::Tools::new(args, line.clone()), limits),
-            listener,
-            ending,
-        ));
-        Self { dir, line, filed, _end: end }
+        let endpoint = McpEndpoint::new(Tools::new(files, link.clone()), limits);
+        tokio::spawn(endpoint.serve(listener, ending));
+        Self { dir, link, filed, _end: end }
     }
 
     fn socket(&self) -> PathBuf {
@@ -124,7 +118,7 @@ async fn tool(
 }
 
 #[tokio::test]
-async fn no_request_of_a_hostile_guest_gets_past_the_door_or_breaks_it() {
+async fn no_request_of_a_hostile_guest_is_filed_or_breaks_the_endpoint() {
     let bench = Bench::start();
     for table::Case(name, request, want) in CASES {
         let said = answer(&bench.socket(), &request()).await;
@@ -149,23 +143,23 @@ impl Want {
 
 #[tokio::test]
 async fn each_request_that_a_check_stops_is_filed_without_it() {
-    for table::Twin(name, guard, request, want) in TWINS {
-        let (shut, open) = (Bench::start(), Bench::without(&[*guard]));
+    for table::NegativeControl(name, check, request, want) in CONTROLS {
+        let (shut, open) = (Bench::start(), Bench::without(&[*check]));
         let said = answer(&shut.socket(), &request()).await;
         assert!(
             want.is(&said) && shut.filed.load(Ordering::Relaxed) == 0,
             "{name}: want {want:?}, got {said}"
         );
         let said = answer(&open.socket(), &request()).await;
-        assert_eq!(open.filed.load(Ordering::Relaxed), 1, "{name}, without {guard:?}: {said}");
+        assert_eq!(open.filed.load(Ordering::Relaxed), 1, "{name}, without {check:?}: {said}");
     }
-    println!("{} twins", TWINS.len());
+    println!("{} negative controls", CONTROLS.len());
 }
 
 #[tokio::test]
 async fn more_calls_wait_than_may_without_their_bound() {
-    for (off, held) in [(&[][..], 2), (&[Guard::Waiting][..], 6)] {
-        let bench = Bench::without(off);
+    for (disabled, held) in [(&[][..], 2), (&[Check::Waiting][..], 6)] {
+        let bench = Bench::without(disabled);
         let mut clients = Vec::new();
         for _ in 0..6 {
             clients.push(bench.client().await);
@@ -177,7 +171,7 @@ async fn more_calls_wait_than_may_without_their_bound() {
             began.elapsed() >= Duration::from_millis(1900)
         });
         let waited = futures_util::future::join_all(calls).await.into_iter().filter(|w| *w).count();
-        assert_eq!(waited, held, "{off:?}");
+        assert_eq!(waited, held, "{disabled:?}");
     }
 }
 
@@ -188,15 +182,15 @@ async fn the_sdks_own_client_lists_proposes_waits_and_is_told() {
     let tools = client.list_all_tools().await.unwrap();
     assert_eq!(tools.len(), 8, "{tools:?}");
     let args = serde_json::json!({ "host": "a.test", "methods": ["get"], "paths": ["/x"], "reason": "r", "wait_seconds": 5 });
-    let line = bench.line.clone();
+    let link = bench.link.clone();
     let (told, ()) = tokio::join!(tool(&client, "propose_route", args), async {
         // The operator decides while the call waits.
-        while line.all().is_empty() {
+        while link.all().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let status =
             ProposalStatus { id: 1, state: ProposalState::Approved, text: "allowed".into() };
-        line.told(&serde_json::to_vec(&SuperviseCommand::Changed(status)).unwrap());
+        link.receive(&serde_json::to_vec(&SuperviseCommand::Changed(status)).unwrap());
     });
     assert_eq!(told["structuredContent"]["state"], "approved", "{told}");
     assert_eq!(told["structuredContent"]["text"], "allowed");

@@ -37,6 +37,7 @@ pub const TESTS: &[Test] = &[
     ("globs match segments", globs),
     ("wildcards and apex", wildcards),
     ("the path is sent on normalised", normalised),
+    ("a webdav destination inside the route is sent on normalised", destination),
     ("a body over max_body does not arrive", max_body),
     ("a budget ends", budget),
     ("a rate ends", rate),
@@ -304,6 +305,21 @@ fn wildcards(guest: &mut Guest) {
 fn normalised(guest: &mut Guest) {
     guest.get("other.test", "/a/./b//%7Ec/../%41?q=%2e%2e/");
     assert_eq!(guest.site.last().line, "GET /a/b/A?q=%2e%2e/ HTTP/1.1");
+}
+
+fn destination(guest: &mut Guest) {
+    for (host, sent, received) in [
+        ("api.test", "https://api.test/v1/b", "https://api.test/v1/b"),
+        ("api.test", "HTTPS://API.test:443/v1/x/../b%20c", "HTTPS://API.test:443/v1/b%20c"),
+        ("api.test", "/v1/%62?c=d", "/v1/b?c=d"),
+        // A route without paths has nothing to keep to.
+        ("other.test", "https://api.test/admin", "https://api.test/admin"),
+    ] {
+        let ask = format!("MOVE /v1/a HTTP/1.1\r\nHost: {host}\r\nDestination: {sent}\r\n\r\n");
+        let answer = guest.send(Some(host), &ask);
+        assert_eq!(answer.status, 200, "{sent}: {answer:?}");
+        assert_eq!(guest.site.last().header("destination"), Some(received), "{sent}");
+    }
 }
 
 fn max_body(guest: &mut Guest) {

@@ -5,22 +5,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::error::ChannelError;
 use super::state::{Event, Shared};
+use super::stream::ChannelStream;
 use super::wire::{self, Limits, Parsed};
-use super::{ChannelError, ChannelStream, Header};
 
 const READ_BUFFER: usize = 64 * 1024;
 
-/// The future that moves a channel's bytes. It ends with `Ok` when the peer hangs up between frames
-/// or the session was closed, and with an error otherwise; dropping it ends the channel for all its
-/// streams.
+/// The future that moves a channel's bytes. It returns `Ok` when the peer closes the transport
+/// between frames or the session was closed, and an error otherwise. Dropping it ends all streams
+/// of the channel.
 pub struct Driver<S, I> {
     io: S,
     shared: Arc<Shared>,
-    /// Unbounded, but each element holds one of the peer's `max_peer_streams`.
+    /// The queue is unbounded, but each element counts as one of the peer's `max_peer_streams`.
     incoming: UnboundedSender<(I, ChannelStream)>,
     limits: Limits,
     input: Vec<u8>,
@@ -28,7 +30,7 @@ pub struct Driver<S, I> {
     end: usize,
     output: Vec<u8>,
     written: usize,
-    /// The transport took no more: what it still holds for us is read to its end.
+    /// Writing to the transport failed. What it still holds for us is read to its end.
     broken: bool,
 }
 
@@ -66,10 +68,9 @@ impl<S, I> Drop for Driver<S, I> {
     }
 }
 
-#[allow(private_bounds)]
-impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
-    /// Handles every whole frame of the input buffer, then makes room for the rest of a partial
-    /// one.
+impl<S: AsyncRead + AsyncWrite + Unpin, I: DeserializeOwned + Send + 'static> Driver<S, I> {
+    /// Handles every complete frame in the input buffer, and then makes room for the rest of a
+    /// partial one.
     fn parse(&mut self) -> Result<(), ChannelError> {
         let need = loop {
             match wire::parse(&self.input[self.start..self.end], &self.limits)? {
@@ -77,8 +78,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
                 Parsed::Frame(frame, used) => {
                     let event = self.shared.lock().receive(frame)?;
                     if let Event::Opened(id, header) = event {
-                        // From here on the handle accounts for the stream: dropping it in any
-                        // branch resets the stream.
+                        // From here on the handle owns the stream: dropping it in any branch
+                        // resets the stream.
                         let stream = ChannelStream::new(self.shared.clone(), id);
                         if let Ok(header) = serde_json::from_slice(header) {
                             let _ = self.incoming.send((header, stream));
@@ -91,8 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
         self.input.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        // Only a long stream header outgrows the buffer, and `parse` has checked it against the
-        // limit.
+        // Only a long stream header can exceed the buffer, and `parse` has checked its length.
         if need > self.input.len() {
             self.input.resize(need, 0);
         } else if self.end == 0 && self.input.len() > READ_BUFFER {
@@ -102,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
         Ok(())
     }
 
-    /// One read. `Ready(true)` when bytes came, `Ready(false)` at the end.
+    /// Reads once. `Ready(true)` when bytes came, `Ready(false)` at the end of the transport.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ChannelError>> {
         let mut buf = ReadBuf::new(&mut self.input[self.end..]);
         match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
@@ -125,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
         }
     }
 
-    /// Writes until nothing is due or the transport is full. `Ready` when nothing is due.
+    /// Writes until no frame is due or the transport is full. `Ready` when no frame is due.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.written == self.output.len() {
@@ -173,8 +173,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => return Poll::Ready(Ok(())),
                 Poll::Pending => {
-                    // A frame that came in may have made output due after the last look; its waker
-                    // then is not ours. While output is blocked, the transport's waker is enough.
+                    // A frame that just came in may have made output due after `poll_output`, and
+                    // nobody would wake us for it. While output is blocked, the transport's waker
+                    // is enough.
                     let mut inner = self.shared.lock();
                     if output.is_ready() && !inner.drained() {
                         drop(inner);
@@ -190,8 +191,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Driver<S, I> {
     }
 }
 
-#[allow(private_bounds)]
-impl<S: AsyncRead + AsyncWrite + Unpin, I: Header> Future for Driver<S, I> {
+impl<S: AsyncRead + AsyncWrite + Unpin, I: DeserializeOwned + Send + 'static> Future
+    for Driver<S, I>
+{
     type Output = Result<(), ChannelError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -1,4 +1,4 @@
-//! The state that the driver shares with the streams of one end.
+//! The state that the driver and the streams of one end share.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,14 +6,16 @@ use std::task::Waker;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::error::ChannelError;
+use super::limits::{GROWTH_POOL, INITIAL_WINDOW, MAX_WINDOW};
 use super::wire::{self, Frame, Limits, MAX_DATA};
-use super::{ChannelError, GROWTH_POOL, INITIAL_WINDOW, MAX_WINDOW};
 
-/// Bytes that a stream may have waiting to be sent.
-pub(super) const SEND_CAP: usize = 64 * 1024;
-/// The driver collects about this much before it writes, in bytes.
-const BATCH: usize = 64 * 1024;
-/// Resets owed for refused streams; a peer that keeps opening without reading them is cut off.
+/// Maximum number of bytes that wait to be sent on a stream.
+pub(super) const MAX_SEND_BYTES: usize = 64 * 1024;
+/// The driver collects about this many bytes before it writes.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Maximum number of unsent resets for refused streams. A peer that keeps opening streams and does
+/// not read the resets violates the protocol.
 const MAX_REFUSED: usize = 4096;
 
 pub(super) struct Shared(Mutex<Inner>);
@@ -21,7 +23,8 @@ pub(super) struct Shared(Mutex<Inner>);
 pub(super) struct Inner {
     limits: Limits,
     pub(super) streams: HashMap<u32, Entry>,
-    /// Streams with an open, window or reset frame to send; each at most once. Goes before `data`.
+    /// Streams with an open, window or reset frame to send; each at most once. Served before
+    /// `data`.
     control: VecDeque<u32>,
     /// Streams with data or a fin to send, served in turn; each at most once.
     data: VecDeque<u32>,
@@ -36,12 +39,12 @@ pub(super) struct Inner {
 }
 
 pub(super) struct Entry {
-    /// Held for streams that this end opened.
+    /// Set for streams that this end opened.
     slot: Option<OwnedSemaphorePermit>,
     open: Option<Vec<u8>>,
     pub(super) recv: VecDeque<u8>,
     window: u32,
-    /// What the peer may still send.
+    /// Number of bytes that the peer may still send.
     recv_credit: u32,
     consumed: u32,
     owed: u32,
@@ -95,7 +98,7 @@ impl Entry {
     }
 }
 
-/// What a frame asks of the driver.
+/// What the driver has to do for a frame.
 pub(super) enum Event<'a> {
     Nothing,
     /// A stream with this id and header now exists.
@@ -120,8 +123,8 @@ impl Shared {
         }))
     }
 
-    /// Nothing in here panics while it holds the lock in a half-changed state, so a poisoned lock
-    /// is as good as any.
+    /// Nothing panics while it holds the lock and has changed the state only in part, so a poisoned
+    /// lock can be used.
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -208,8 +211,8 @@ impl Inner {
         self.queue_control(id);
     }
 
-    /// The handle is gone. Without a fin before it, that is an abort; with one, the rest is still
-    /// sent.
+    /// The handle was dropped. After a fin the rest is still sent; without one, the stream is
+    /// reset.
     pub(super) fn detach(&mut self, id: u32) {
         if self.end.is_some() {
             self.remove(id);
@@ -217,7 +220,7 @@ impl Inner {
         }
         let Some(entry) = self.streams.get_mut(&id) else { return };
         entry.detached = true;
-        // What was received has no reader any more, and what still comes is dropped.
+        // Nobody will read what was received; what still comes is dropped.
         entry.recv = VecDeque::new();
         if entry.reset {
             self.remove(id);
@@ -230,8 +233,7 @@ impl Inner {
         }
     }
 
-    /// Lets go of a detached stream whose fin is out; the peer is told when it may still be
-    /// sending.
+    /// Removes a detached stream whose fin is sent. Resets it when the peer may still be sending.
     fn finish(&mut self, id: u32) {
         let Some(entry) = self.streams.get_mut(&id) else { return };
         if !entry.detached || !entry.fin_sent {
@@ -245,7 +247,7 @@ impl Inner {
         }
     }
 
-    /// Takes one frame of the peer.
+    /// Handles one frame of the peer.
     pub(super) fn receive<'a>(&mut self, frame: Frame<'a>) -> Result<Event<'a>, ChannelError> {
         match frame {
             Frame::Open(id, header) => return self.receive_open(id, header),
@@ -320,7 +322,7 @@ impl Inner {
         (id % 2 == 1) == self.limits.host
     }
 
-    /// The stream, or `None` when it is one that has ended.
+    /// The stream, or `None` when it has ended.
     fn entry(&mut self, id: u32) -> Result<Option<&mut Entry>, ChannelError> {
         let known =
             if self.is_local(id) { id < self.next_local } else { id != 0 && id <= self.last_peer };
@@ -332,7 +334,7 @@ impl Inner {
 
     /// Appends frames that are due to `out`, until it holds a batch or nothing is due.
     pub(super) fn fill(&mut self, out: &mut Vec<u8>) {
-        while out.len() < BATCH {
+        while out.len() < BATCH_BYTES {
             if let Some(id) = self.refused.pop_front() {
                 wire::put_header(out, wire::RESET, 0, id);
             } else if let Some(id) = self.control.pop_front() {
@@ -395,7 +397,7 @@ impl Inner {
         self.finish(id);
     }
 
-    /// Nothing is left that could be sent.
+    /// Whether nothing is left to be sent.
     pub(super) fn drained(&self) -> bool {
         self.refused.is_empty() && self.control.is_empty() && self.data.is_empty()
     }

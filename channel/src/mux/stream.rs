@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::state::{SEND_CAP, Shared};
+use super::state::{MAX_SEND_BYTES, Shared};
 
-/// A byte stream with independent half-closes. `shutdown` half-closes; dropping it without one
-/// resets it, and the peer's reader then gets `ConnectionReset` and not an end of file. `flush`
-/// returns at once: what is written is on its way.
+/// A byte stream whose two directions close independently. `shutdown` half-closes it. Dropping it
+/// without `shutdown` resets it: the peer's reader gets `ConnectionReset` instead of an end of
+/// file. `flush` returns at once, because the driver sends what is written without it.
 pub struct ChannelStream {
     shared: Arc<Shared>,
     id: u32,
@@ -88,7 +88,7 @@ impl AsyncWrite for ChannelStream {
         if entry.reset || entry.fin || ended {
             return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
         }
-        let n = bytes.len().min(SEND_CAP - entry.send.len());
+        let n = bytes.len().min(MAX_SEND_BYTES - entry.send.len());
         if n == 0 && !bytes.is_empty() {
             entry.writer = Some(cx.waker().clone());
             return Poll::Pending;

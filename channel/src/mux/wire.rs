@@ -1,10 +1,10 @@
-//! Frames of the multiplexer: the only parser that sees raw bytes of the peer after the handshake.
+//! The frames of the multiplexer. After the handshake, only this parser sees raw bytes of the peer.
 
-use super::ChannelError;
+use super::error::ChannelError;
 
-/// Kind, length and stream id.
+/// Length of a frame's header (kind, length and stream id), in bytes.
 pub const HEADER_LEN: usize = 8;
-/// Largest payload of a data frame in bytes.
+/// Maximum payload of a data frame in bytes.
 pub const MAX_DATA: usize = 32 * 1024;
 
 pub(super) const OPEN: u8 = 1;
@@ -13,14 +13,14 @@ pub(super) const WINDOW: u8 = 3;
 pub(super) const FIN: u8 = 4;
 pub(super) const RESET: u8 = 5;
 
-/// What an end accepts.
+/// Limits of what an end accepts.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// This end is the host: it opens odd ids.
+    /// Whether this end is the host, which opens odd ids.
     pub host: bool,
-    /// Longest header of a stream, in bytes.
+    /// Maximum length of a stream's header in bytes.
     pub max_header: usize,
-    /// Streams of the peer at a time.
+    /// Maximum number of open streams of the peer.
     pub max_peer_streams: usize,
 }
 
@@ -29,29 +29,29 @@ pub struct Limits {
 pub enum Frame<'a> {
     /// A new stream and its header.
     Open(u32, &'a [u8]),
-    /// Bytes; never empty.
+    /// Data; never empty.
     Data(u32, &'a [u8]),
-    /// Credit; never zero.
+    /// Additional credit in bytes; never zero.
     Window(u32, u32),
-    /// No more data.
+    /// The sender sends no more data.
     Fin(u32),
-    /// The stream was dropped.
+    /// The sender has dropped the stream.
     Reset(u32),
 }
 
-/// What the front of a buffer holds.
+/// The start of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed<'a> {
-    /// A frame, and how many bytes it took.
+    /// A frame, and its length in bytes.
     Frame(Frame<'a>, usize),
-    /// Not yet a frame: this many bytes are needed in all.
+    /// An incomplete frame, and the total number of bytes it needs.
     Need(usize),
 }
 
-/// Reads the frame at the front of `buf`.
+/// Parses the first frame of `buf`.
 ///
 /// # Errors
-/// [`ChannelError::Protocol`], as soon as the header shows it.
+/// [`ChannelError::Protocol`], as soon as `buf` has the frame's header.
 pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, ChannelError> {
     let Some((head, rest)) = buf.split_first_chunk::<HEADER_LEN>() else {
         return Ok(Parsed::Need(HEADER_LEN));
@@ -83,7 +83,7 @@ pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, ChannelEr
     Ok(Parsed::Frame(frame, used))
 }
 
-/// Appends a frame header. `len` is at most [`super::MAX_HOST_HEADER`], hence fits 24 bits.
+/// Appends a frame header. `len` must fit 24 bits; it is at most [`super::MAX_HOST_HEADER`].
 pub(crate) fn put_header(out: &mut Vec<u8>, kind: u8, len: usize, id: u32) {
     #[allow(clippy::cast_possible_truncation)]
     let [a, b, c, _] = (len as u32).to_le_bytes();

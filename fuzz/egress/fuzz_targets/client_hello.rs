@@ -3,7 +3,7 @@
 //! it.
 #![no_main]
 
-use bottle_bundle::egress::hello::{Hello, NotHello, peek};
+use bottle_bundle::egress::tunnel::client_hello::{ClientHello, NotClientHello, peek};
 use libfuzzer_sys::fuzz_target;
 use rustls::server::Acceptor;
 
@@ -33,9 +33,9 @@ fuzz_target!(|data: &[u8]| {
     }
     let Some(theirs) = accepted(bytes) else { return };
     match whole {
-        Err(NotHello) => {}
+        Err(NotClientHello) => {}
         Ok(None) => panic!("rustls has a hello where we wait for more"),
-        Ok(Some(Hello { server_name, .. })) => {
+        Ok(Some(ClientHello { server_name, .. })) => {
             if let Some(theirs) = theirs {
                 assert_eq!(server_name, Some(theirs));
             }

@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use bottle_bundle::egress::frames::Frames;
+use bottle_bundle::egress::websocket::frames::Frames;
 use bottle_policy::{Scan, Secret};
 use bottle_scan::{Direction, Profile, Scanner};
 use bytes::BytesMut;

@@ -3,7 +3,7 @@
 //! and plain.
 #![no_main]
 
-use bottle_bundle::egress::path::normalise;
+use bottle_bundle::egress::request::target::normalise;
 use bottle_policy::PathPattern;
 use libfuzzer_sys::fuzz_target;
 

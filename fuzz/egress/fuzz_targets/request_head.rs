@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use bottle_bundle::egress::chunked::Chunked;
-use bottle_bundle::egress::head::{Framing, Head};
-use bottle_bundle::egress::refusal::Guards;
-use bottle_bundle::egress::wire::{Peer, SENTINEL, Wire};
+use bottle_bundle::egress::http1::chunked::Chunked;
+use bottle_bundle::egress::http1::request_head::{Framing, HeadReader};
+use bottle_bundle::egress::http1::strict_reader::{Peer, SENTINEL, StrictReader};
+use bottle_bundle::egress::refusal::Checks;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -69,11 +69,11 @@ impl Peer for Guest<'_> {
 
 /// All that the reader passes on, and whether it broke off.
 fn passed(bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
-    let mut wire = pin!(Wire::new(Guest { bytes, step }, Guards::default()));
+    let mut reader = pin!(StrictReader::new(Guest { bytes, step }, Checks::default()));
     let (mut all, mut some) = (Vec::new(), [0; 4096]);
     loop {
         let mut buf = ReadBuf::new(&mut some);
-        match wire.as_mut().poll_read(&mut Context::from_waker(Waker::noop()), &mut buf) {
+        match reader.as_mut().poll_read(&mut Context::from_waker(Waker::noop()), &mut buf) {
             Poll::Ready(Ok(())) if buf.filled().is_empty() => return (all, false),
             Poll::Ready(Ok(())) => all.extend_from_slice(buf.filled()),
             Poll::Ready(Err(_)) => return (all, true),
@@ -89,7 +89,7 @@ type Seen = (String, Option<u64>);
 fn ours(mut bytes: &[u8]) -> Vec<Seen> {
     let mut all = Vec::new();
     while !bytes.is_empty() && !bytes.starts_with(SENTINEL.as_bytes()) {
-        let Ok(Some((length, framing))) = Head::default().feed(bytes, &Guards::default()) else {
+        let Ok(Some((length, framing))) = HeadReader::default().feed(bytes, &Checks::default()) else {
             panic!("a head that was passed on and is none")
         };
         let (head, rest) = bytes.split_at(length);
@@ -169,7 +169,7 @@ fn theirs(bytes: &[u8], step: usize) -> Vec<Seen> {
             Ok(Response::new(Empty::new()))
         }
     });
-    let io = TokioIo::new(Wire::new(Guest { bytes, step }, Guards::default()));
+    let io = TokioIo::new(StrictReader::new(Guest { bytes, step }, Checks::default()));
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.max_buf_size(128 * 1024);
     let mut served = pin!(builder.serve_connection(io, service));

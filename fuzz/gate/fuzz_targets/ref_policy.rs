@@ -1,12 +1,14 @@
-//! `PATTERN\nPROTECTED\nREF`: what is let through has the form of a ref, is a branch or tag that a
-//! pattern names, is not protected, and deletes or moves nothing that it must not. And paths: what
-//! is accepted folds to no `.git`.
+//! `PATTERN\nPROTECTED\nREF`: a ref update that is accepted has a valid name, is a branch or tag that
+//! a pattern allows, is not protected, and deletes or moves nothing that it must not. And paths: no
+//! accepted path folds to `.git`.
 #![no_main]
 
-use bottle_bundle::gate::commands::{Command, Id};
-use bottle_bundle::gate::paths;
-use bottle_bundle::gate::refs::{RefPolicy, is_ref_name};
-use bottle_bundle::gate::refusal::Guards;
+use bottle_bundle::git_gate::object_id::ObjectId;
+use bottle_bundle::git_gate::push::head::RefUpdate;
+use bottle_bundle::git_gate::push::ref_policy::RefPolicy;
+use bottle_bundle::git_gate::refusal::Checks;
+use bottle_bundle::git_gate::scan::tree_paths;
+use bottle_bundle::git_gate::text::is_ref_name;
 use bottle_policy::{Push, RefPattern};
 use libfuzzer_sys::fuzz_target;
 
@@ -16,7 +18,7 @@ fuzz_target!(|text: &str| {
     else {
         return;
     };
-    if paths::path(name).is_none() {
+    if tree_paths::path(name).is_none() {
         for part in name.split(['/', '\\']) {
             // What HFS+ does not see; another letter makes another name.
             let ignored = |c: &char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
@@ -25,7 +27,7 @@ fuzz_target!(|text: &str| {
         }
         assert!(!name.chars().any(char::is_control), "{name:?}");
     }
-    let _ = (paths::symlink(name, pattern), paths::gitmodules(text));
+    let _ = (tree_paths::symlink(name, pattern), tree_paths::gitmodules(text));
 
     let (Ok(allowed), protected) =
         (pattern.parse::<RefPattern>(), protected.parse::<RefPattern>().ok())
@@ -36,8 +38,11 @@ fuzz_target!(|text: &str| {
     push.tags = vec![allowed.clone()];
     push.protected = protected.clone().into_iter().collect();
     let Ok(policy) = RefPolicy::new(&push, "claude", "b1") else { return };
-    let (a, b) = (Id::parse(&[b'a'; 40]).expect("an id"), Id::parse(&[b'b'; 40]).expect("an id"));
-    let zero = Id::zero();
+    let (a, b) = (
+        ObjectId::parse(&[b'a'; 40]).expect("an id"),
+        ObjectId::parse(&[b'b'; 40]).expect("an id"),
+    );
+    let zero = ObjectId::zero();
     for (old, new, current) in [
         (&zero, &a, None),
         (&a, &b, Some(&a)),
@@ -46,8 +51,8 @@ fuzz_target!(|text: &str| {
         (&zero, &a, Some(&b)),
         (&a, &b, None),
     ] {
-        let command = Command { old: old.clone(), new: new.clone(), name: name.to_owned() };
-        if policy.check(&command, current, &Guards::default()).is_err() {
+        let command = RefUpdate { old: old.clone(), new: new.clone(), name: name.to_owned() };
+        if policy.check(&command, current, &Checks::default()).is_err() {
             continue;
         }
         assert!(is_ref_name(name) && !new.is_zero(), "{name:?}");

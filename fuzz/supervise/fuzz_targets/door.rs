@@ -1,12 +1,15 @@
-//! Arbitrary bytes as the body of a request to the supervise daemon (and, in front of a NUL, as the
-//! arguments of a tool): nothing panics or waits, and what goes out to the orchestrator is one line
-//! that it takes, whose texts act on nothing.
+//! Arbitrary bytes as the body of a request to the supervise daemon, and as the arguments of a tool:
+//! nothing panics or waits, and what goes out to the orchestrator is one valid line, whose texts
+//! are printable.
 #![no_main]
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_bundle::supervise::{Args, Limits, door::Door, line::Line, tools::Tools};
+use bottle_bundle::supervise::http::{Limits, McpEndpoint};
+use bottle_bundle::supervise::orchestrator::OrchestratorLink;
+use bottle_bundle::supervise::policies::PolicyFiles;
+use bottle_bundle::supervise::tools::Tools;
 use bottle_policy::{ProposalState, ProposalStatus, SuperviseCommand, SuperviseReport};
 use bytes::Bytes;
 use http::Request;
@@ -37,13 +40,13 @@ fuzz_target!(|bytes: &[u8]| {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let (line, mut out) = Line::new(1, Duration::ZERO);
-        let line = Arc::new(line);
-        let desk = line.clone();
+        let (link, mut out) = OrchestratorLink::new(1, Duration::ZERO);
+        let link = Arc::new(link);
+        let orchestrator = link.clone();
         tokio::spawn(async move {
             while let Some(text) = out.recv().await {
                 assert!(
-                    text.len() < 4096 && text.ends_with('\n') && text.matches('\n').count() == 1,
+                    text.len() < 4095 && !text.contains('\n'),
                     "{text:?}"
                 );
                 let SuperviseReport::Draft { call, ask, reason } =
@@ -60,27 +63,22 @@ fuzz_target!(|bytes: &[u8]| {
                 }
                 let status =
                     ProposalStatus { id: 1, state: ProposalState::Pending, text: String::new() };
-                desk.told(
+                orchestrator.receive(
                     &serde_json::to_vec(&SuperviseCommand::Filed { call, answer: Ok(status) })
                         .expect("a line"),
                 );
             }
         });
-        let args = Args {
-            socket: "/s".into(),
-            policy: "/nowhere".into(),
-            git_policy: None,
-            audits: Vec::new(),
-            slug: None,
-        };
-        let door = Door::new(Tools::new(args, line), Limits::default());
+        let files =
+            PolicyFiles { policy: "/nowhere".into(), git_policy: None, audit: Vec::new() };
+        let endpoint = McpEndpoint::new(Tools::new(files, link), Limits::default());
         let request = Request::post("/")
             .header("host", "127.0.0.1:9100")
             .header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream")
             .body(Full::new(Bytes::from(body(bytes))))
             .expect("a request");
-        let answer = tokio::time::timeout(Duration::from_secs(5), door.answer(request))
+        let answer = tokio::time::timeout(Duration::from_secs(5), endpoint.answer(request))
             .await
             .expect("no wait");
         assert!(answer.status().as_u16() < 500, "{}", answer.status());

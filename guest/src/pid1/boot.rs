@@ -1,5 +1,5 @@
-//! From the initrd to the image's root file system, and the two things the host left for us: the
-//! key and the port.
+//! Boots from the initrd into the image's root file system, and gets the launch's key and the
+//! channel's port from the host.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
@@ -14,17 +14,19 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, setrlimit};
 
-/// For a device to show up after its driver was loaded. Emulated on a loaded machine, this is
-/// generous on purpose.
+use crate::limits::MAX_OPEN_FILES;
+
+/// Maximum time for a device to appear after its driver was loaded. It is long because the machine
+/// may be emulated on a busy host.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(20);
 const KEY_FILE: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/bottle/key/raw";
 const PORT_NAME: &str = "bottle";
 
-/// What the rest of PID 1 needs from the boot.
+/// Result of the boot.
 pub struct Booted {
     pub key: Key,
     pub port: OwnedFd,
-    /// The private disk's root directory, which has no path any more.
+    /// The root directory of the private disk, which no path reaches any more.
     pub disk: File,
 }
 
@@ -57,9 +59,8 @@ pub fn boot() -> Result<Booted, String> {
     switch_root()?;
     furnish()?;
     crate::net::loopback_up().map_err(|e| format!("loopback: {e}"))?;
-    // Inherited by everything; 1024 is too few for a relay, a million makes programs that close
-    // every number slow.
-    setrlimit(Resource::RLIMIT_NOFILE, 65536, 65536).map_err(|e| format!("rlimit: {e}"))?;
+    setrlimit(Resource::RLIMIT_NOFILE, MAX_OPEN_FILES, MAX_OPEN_FILES)
+        .map_err(|e| format!("rlimit: {e}"))?;
     let port = open_port()?;
     Ok(Booted { key, port, disk })
 }
@@ -84,7 +85,7 @@ fn make_dir(path: &str, mode: u32) -> Result<(), String> {
     .map_err(|e| format!("mkdir {path}: {e}"))
 }
 
-/// Polls `probe` until it gives something.
+/// Polls `probe` until it returns something.
 fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> Result<T, String> {
     let deadline = Instant::now() + DEVICE_DEADLINE;
     loop {
@@ -98,7 +99,7 @@ fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> Result<T, St
     }
 }
 
-/// Loads what `/modules/order` names, and frees the memory of the files.
+/// Loads the kernel modules that `/modules/order` names, and removes their files to free memory.
 fn load_modules() -> Result<(), String> {
     let order = fs::read_to_string("/modules/order").map_err(|e| format!("/modules/order: {e}"))?;
     for name in order.split_whitespace() {
@@ -106,7 +107,7 @@ fn load_modules() -> Result<(), String> {
         let file = File::open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         match finit_module(&file, c"", ModuleInitFlags::empty()) {
             Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
-            // A driver without its device is not needed.
+            // The machine does not have the driver's device.
             Err(nix::errno::Errno::ENODEV) => {}
             Err(e) => return Err(format!("module {name}: {e}")),
         }
@@ -115,21 +116,22 @@ fn load_modules() -> Result<(), String> {
     Ok(())
 }
 
-/// Takes the key from the machine's firmware tables, then the tables away: the next reader would be
-/// the agent.
+/// Reads the key from the machine's firmware tables, and then unloads their driver, so that the
+/// agent cannot read it.
 fn read_key() -> Result<Key, String> {
     let mut bytes = [0; Key::LEN];
     let mut file = File::open(KEY_FILE).map_err(|e| format!("the launch key ({KEY_FILE}): {e}"))?;
     file.read_exact(&mut bytes).map_err(|e| format!("the launch key: {e}"))?;
     drop(file);
-    // Built in or busy: then root can still read it, and can do with it only what root can do
-    // anyway. On a thread, because the kernel waits for a grace period, and the boot need not.
+    // If this fails (the driver is built in or busy), root can still read the key, but can do
+    // nothing with it that root cannot do anyway. A thread does it, because the kernel waits for a
+    // grace period and the boot need not.
     std::thread::spawn(|| delete_module(c"qemu_fw_cfg", DeleteModuleFlags::O_NONBLOCK));
     Ok(Key::from_bytes(bytes))
 }
 
-/// Makes /newroot the root. The initrd stays below it, unreachable by path, because our own binary
-/// lives there.
+/// Makes /newroot the root. The initrd, which holds our own binary, stays mounted below it; no path
+/// reaches it.
 fn switch_root() -> Result<(), String> {
     for dir in ["proc", "sys", "dev"] {
         let to = format!("/newroot/{dir}");
@@ -144,7 +146,7 @@ fn switch_root() -> Result<(), String> {
     std::env::set_current_dir("/").map_err(|e| format!("chdir: {e}"))
 }
 
-/// The file systems and links that programs expect around a root.
+/// Mounts the file systems and makes the links that programs expect.
 fn furnish() -> Result<(), String> {
     let guarded = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     make_dir("/dev/pts", 0o755)?;
@@ -162,7 +164,7 @@ fn furnish() -> Result<(), String> {
     attach("tmpfs", "/run", "tmpfs", guarded, "mode=0755")?;
     make_dir("/run/lock", 0o1777)?;
     attach("tmpfs", "/tmp", "tmpfs", guarded, "mode=1777")?;
-    // Runtimes read their memory limit there; a kernel without it is fine too.
+    // Language runtimes read their memory limit there. A kernel without it is fine, too.
     let _ = mount(
         Some("cgroup2"),
         "/sys/fs/cgroup",
@@ -181,8 +183,8 @@ fn furnish() -> Result<(), String> {
     Ok(())
 }
 
-/// Finds the port by its name, which no udev has linked, and waits until the host's end is
-/// connected.
+/// Opens the channel's port, and waits until the host has connected its end. There is no udev, so
+/// the port is found by its name in sysfs.
 fn open_port() -> Result<OwnedFd, String> {
     let device = wait_for("the channel port", find_port)?;
     let port: OwnedFd = OpenOptions::new()

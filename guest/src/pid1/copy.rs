@@ -1,4 +1,4 @@
-//! Tar streams in and out.
+//! Copies files into and out of the guest, as tar streams.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -12,21 +12,23 @@ use bottle_channel::{ChannelStream, CopyInRequest, CopyOutRequest, Reply};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
-use super::config::make_parents;
+use super::files::make_parents;
+use super::reply::reply;
 
-/// Bytes a chunk and chunks in flight between the stream and the thread that does the file work.
-const CHUNK: usize = 64 * 1024;
-const CHUNKS: usize = 4;
+/// Size of a chunk in bytes.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Chunks in flight between the stream and the thread that reads or writes the files.
+const MAX_CHUNKS: usize = 4;
 
 pub async fn receive(request: CopyInRequest, stream: ChannelStream) {
     let (mut from, to) = tokio::io::split(stream);
-    let (sender, receiver) = mpsc::channel(CHUNKS);
+    let (sender, receiver) = mpsc::channel(MAX_CHUNKS);
     let work = tokio::task::spawn_blocking(move || {
         unpack(&request, Input { chunks: receiver, chunk: Vec::new(), at: 0, ended: false })
     });
-    // A cut stream must not look like the end of the tar: only a clean end sends the empty chunk.
+    // A cut stream must not look like the end of the tar: only a clean end sends an empty chunk.
     loop {
-        let mut chunk = Vec::with_capacity(CHUNK);
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         let Ok(n) = from.read_buf(&mut chunk).await else { break };
         if sender.send(chunk).await.is_err() || n == 0 {
             break;
@@ -38,10 +40,10 @@ pub async fn receive(request: CopyInRequest, stream: ChannelStream) {
         Ok(Err(e)) => Reply::Error(explain(&e)),
         Err(e) => Reply::Error(e.to_string()),
     };
-    super::reply(to, &report).await;
+    reply(to, &report).await;
 }
 
-/// The tar crate puts the cause one level down.
+/// The error and its causes in one line: the tar crate hides the cause one level down.
 fn explain(error: &io::Error) -> String {
     let mut text = error.to_string();
     let mut next = std::error::Error::source(error);
@@ -52,7 +54,7 @@ fn explain(error: &io::Error) -> String {
     text
 }
 
-/// The chunks as a blocking reader; fails when they stop without an empty one.
+/// A blocking reader over the chunks. It fails when they stop without an empty one.
 struct Input {
     chunks: mpsc::Receiver<Vec<u8>>,
     chunk: Vec<u8>,
@@ -118,7 +120,7 @@ fn unpack(request: &CopyInRequest, mut input: Input) -> io::Result<CopyReport> {
             }
         }
     }
-    // To the end of the stream, beyond the tar's own end: that shows that it came whole.
+    // Read beyond the end of the tar to the end of the stream, to know that it was not cut.
     io::copy(&mut input, &mut io::sink())?;
     Ok(report)
 }
@@ -126,9 +128,9 @@ fn unpack(request: &CopyInRequest, mut input: Input) -> io::Result<CopyReport> {
 pub async fn send(request: CopyOutRequest, stream: ChannelStream) {
     let (_from, to) = tokio::io::split(stream);
     let mut to = FrameWriter::new(to);
-    let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(CHUNKS);
+    let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(MAX_CHUNKS);
     let work = tokio::task::spawn_blocking(move || {
-        pack(&request, Output { chunks: sender, chunk: Vec::with_capacity(CHUNK) })
+        pack(&request, Output { chunks: sender, chunk: Vec::with_capacity(CHUNK_BYTES) })
     });
     while let Some(chunk) = chunks.recv().await {
         if OutFrame::Data(&chunk).send(&mut to).await.is_err() {
@@ -152,9 +154,9 @@ struct Output {
 
 impl Write for Output {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = buf.len().min(CHUNK - self.chunk.len());
+        let n = buf.len().min(CHUNK_BYTES - self.chunk.len());
         self.chunk.extend_from_slice(&buf[..n]);
-        if self.chunk.len() == CHUNK {
+        if self.chunk.len() == CHUNK_BYTES {
             self.flush()?;
         }
         Ok(n)
@@ -164,7 +166,7 @@ impl Write for Output {
         if self.chunk.is_empty() {
             return Ok(());
         }
-        let full = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
+        let full = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK_BYTES));
         self.chunks.blocking_send(full).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
@@ -177,7 +179,7 @@ fn pack(request: &CopyOutRequest, output: Output) -> io::Result<CopyReport> {
     let name = PathBuf::from(path.file_name().unwrap_or(".".as_ref()));
     let mut report = CopyReport::default();
     let mut tar = tar::Builder::new(output);
-    // The path itself may be a link: to what it leads is what was asked for.
+    // The path itself may be a link. Its target is copied.
     let start = fs::canonicalize(path)
         .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
     add(&mut tar, &start, &name, &mut report)?;
@@ -192,7 +194,7 @@ fn add<W: Write>(
     report: &mut CopyReport,
 ) -> io::Result<()> {
     let meta = match fs::symlink_metadata(path) {
-        // Removed since its directory was read.
+        // It was removed after its directory was read.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
@@ -218,8 +220,8 @@ fn add<W: Write>(
     }
     header.set_size(meta.size());
     report.bytes += meta.size();
-    // The header is out before the content is read: a file that shrinks is filled up, one that
-    // grows is cut.
+    // The header is sent before the content is read: a file that shrinks meanwhile is padded, one
+    // that grows is cut.
     let content = fs::File::open(path)?.chain(io::repeat(0)).take(meta.size());
     tar.append_data(&mut header, name, content)
 }

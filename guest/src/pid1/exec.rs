@@ -1,4 +1,4 @@
-//! Serving one exec stream.
+//! Runs one process for an exec stream.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,16 +18,16 @@ use super::port::Port;
 use super::reaper::Reaper;
 use super::spawn::{Ends, resize, spawn};
 
-/// Between SIGHUP and SIGKILL when the host hangs up.
+/// Time between SIGHUP and SIGKILL after the host has hung up.
 const HANGUP_GRACE: Duration = Duration::from_secs(2);
-/// For the rest of a terminal's output when something else still holds it open after the process
-/// ended.
+/// Maximum silence while the rest of a terminal's output is read. Another process may keep the
+/// terminal open after this one has ended.
 const TERMINAL_DRAIN: Duration = Duration::from_millis(200);
-/// Stdin bytes kept for a process that does not read, so that signals behind them still arrive.
-const STDIN_BACKLOG: usize = 256 * 1024;
-/// Control-D: what a terminal's reader takes for the end.
+/// Maximum bytes of stdin kept for a process that does not read.
+const MAX_STDIN_BACKLOG: usize = 256 * 1024;
+/// Control-D, which is the end of input on a terminal.
 const END_OF_INPUT: u8 = 4;
-const BUFFER: usize = 32 * 1024;
+const BUFFER_BYTES: usize = 32 * 1024;
 
 type Reader = FrameReader<ReadHalf<ChannelStream>>;
 type Writer = FrameWriter<WriteHalf<ChannelStream>>;
@@ -35,7 +35,7 @@ type Writer = FrameWriter<WriteHalf<ChannelStream>>;
 pub async fn serve(request: ExecRequest, stream: ChannelStream, reaper: &Reaper) {
     let (from, to) = tokio::io::split(stream);
     let (mut from, mut to) = (FrameReader::new(from), FrameWriter::new(to));
-    // No await between these two: see Reaper.
+    // There must be no await between these two; see Reaper.
     let spawned = spawn(&request).map(|spawned| (reaper.watch(spawned.pid), spawned));
     let (mut exit, spawned) = match spawned {
         Ok(started) => started,
@@ -53,7 +53,7 @@ pub async fn serve(request: ExecRequest, stream: ChannelStream, reaper: &Reaper)
         Ok((io, stdin)) => {
             let done = tokio::select! {
                 done = output(&io, &mut to, &mut exit) => done,
-                () = input(&io, stdin, spawned.pid, &mut from) => Err(None),
+                () = input(&io, stdin, &mut from) => Err(None),
             };
             (done, Some(io))
         }
@@ -65,7 +65,7 @@ pub async fn serve(request: ExecRequest, stream: ChannelStream, reaper: &Reaper)
             let _ = to.shutdown().await;
         }
         Err(status) => {
-            // Closing a terminal hangs its session up too.
+            // Closing the terminal also hangs up its session.
             drop(ends);
             if status.is_none() {
                 hang_up(spawned.pid, exit).await;
@@ -74,7 +74,7 @@ pub async fn serve(request: ExecRequest, stream: ChannelStream, reaper: &Reaper)
     }
 }
 
-/// Our ends, except for a piped stdin.
+/// Our ends of the process's streams, except for a piped stdin.
 enum Io {
     Terminal(Port),
     Pipes { stdout: Port, stderr: Port },
@@ -97,9 +97,9 @@ impl Io {
     }
 }
 
-/// `None` for a stream that has ended; an error of a terminal (EIO) is its end.
+/// Number of bytes read; `None` at the end of the stream. A terminal ends with an error (EIO).
 async fn read(port: &Port, buf: &mut Vec<u8>) -> Option<usize> {
-    buf.resize(BUFFER, 0);
+    buf.resize(BUFFER_BYTES, 0);
     let mut into = tokio::io::ReadBuf::new(buf);
     match std::future::poll_fn(|cx| port.poll_read(cx, &mut into)).await {
         Ok(()) if !into.filled().is_empty() => Some(into.filled().len()),
@@ -107,8 +107,8 @@ async fn read(port: &Port, buf: &mut Vec<u8>) -> Option<usize> {
     }
 }
 
-/// Sends output until the process has ended and all that it wrote is sent. `Err(Some)` is a process
-/// that ended while the host was gone, `Err(None)` one that still runs.
+/// Sends output until the process has ended and everything that it wrote is sent. When the host has
+/// gone, the result is `Err(Some)` if the process has ended, and `Err(None)` if it still runs.
 async fn output(
     io: &Io,
     to: &mut Writer,
@@ -135,7 +135,7 @@ async fn output(
     };
     let gone = |_: FrameError| Some(status);
     if let Io::Terminal(terminal) = io {
-        // The end of a session leader hangs the terminal up: what it wrote comes, then EIO.
+        // When a session leader ends, its terminal hangs up: first comes what it wrote, then EIO.
         while first_open {
             match tokio::time::timeout(TERMINAL_DRAIN, read(terminal, &mut out)).await {
                 Ok(Some(n)) => FromGuest::Stdout(&out[..n]).send(to).await.map_err(gone)?,
@@ -144,8 +144,8 @@ async fn output(
         }
         return Ok(status);
     }
-    // What the process wrote is in the pipes now. Descendants that hold them open may write for
-    // ever: take this much and no more.
+    // Everything that the process wrote is in the pipes now. Descendants may keep them open and
+    // write for ever, so read no more than this.
     for (port, open, stdout) in [(Some(first), first_open, true), (second, second_open, false)] {
         let Some(port) = port.filter(|_| open) else { continue };
         let mut left = pending(port);
@@ -162,7 +162,7 @@ async fn output(
     Ok(status)
 }
 
-/// Bytes that can be read now.
+/// Number of bytes that can be read now.
 fn pending(port: &Port) -> usize {
     let mut n: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int, and `n` outlives the call.
@@ -171,7 +171,7 @@ fn pending(port: &Port) -> usize {
 }
 
 /// Passes the host's frames to the process. Returns when the host hangs up.
-async fn input(io: &Io, mut pipe: Option<Port>, pid: i32, from: &mut Reader) {
+async fn input(io: &Io, mut pipe: Option<Port>, from: &mut Reader) {
     let mut backlog: VecDeque<u8> = VecDeque::new();
     let mut ended = false;
     loop {
@@ -192,12 +192,12 @@ async fn input(io: &Io, mut pipe: Option<Port>, pid: i32, from: &mut Reader) {
             }, if !backlog.is_empty() => match n {
                 Ok(n) => drop(backlog.drain(..n)),
                 Err(_) => {
-                    // It reads no more.
+                    // The process reads no more.
                     backlog.clear();
                     ended = true;
                 }
             },
-            frame = ToGuest::recv(from), if backlog.len() < STDIN_BACKLOG => match frame {
+            frame = ToGuest::recv(from), if backlog.len() < MAX_STDIN_BACKLOG => match frame {
                 Ok(Some(ToGuest::Stdin(bytes))) => if takes { backlog.extend(bytes) },
                 Ok(Some(ToGuest::StdinEof)) => {
                     if takes && matches!(io, Io::Terminal(_)) {
@@ -210,25 +210,13 @@ async fn input(io: &Io, mut pipe: Option<Port>, pid: i32, from: &mut Reader) {
                         resize(terminal.file(), size);
                     }
                 }
-                Ok(Some(ToGuest::Signal(number))) => signal(io, pid, number),
                 Ok(None) | Err(_) => return,
             },
         }
     }
 }
 
-fn signal(io: &Io, pid: i32, number: i32) {
-    let Ok(signal) = Signal::try_from(number) else { return };
-    let foreground = match io {
-        Io::Terminal(terminal) => {
-            nix::unistd::tcgetpgrp(terminal.file()).ok().filter(|group| group.as_raw() > 1)
-        }
-        Io::Pipes { .. } => None,
-    };
-    let _ = killpg(foreground.unwrap_or(Pid::from_raw(pid)), signal);
-}
-
-/// SIGHUP to the process's group, and after a grace SIGKILL to its whole session.
+/// Sends SIGHUP to the process group, and after a grace period SIGKILL to the whole session.
 async fn hang_up(pid: i32, mut exit: oneshot::Receiver<ExitStatus>) {
     let leader = Pid::from_raw(pid);
     let _ = killpg(leader, Signal::SIGHUP);
@@ -249,7 +237,7 @@ fn session(id: i32) -> Vec<Pid> {
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-            // After the name, which may hold anything: state, parent, group, session.
+            // After the name, which may hold any character, come state, parent, group and session.
             let session: i32 = stat.rsplit_once(')')?.1.split_whitespace().nth(3)?.parse().ok()?;
             (session == id).then_some(Pid::from_raw(pid))
         })

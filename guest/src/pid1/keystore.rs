@@ -1,22 +1,21 @@
-//! A Java trust store (JKS) of PEM certificates, so that no keytool and no JVM is needed to make
-//! one.
+//! Writes a Java trust store (JKS) without keytool and without a JVM.
 //!
 //! The format is that of the JDK's `sun.security.provider.JavaKeyStore`, which every JVM since 1.2
-//! reads as a trust store.
+//! reads.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
-/// What every JVM's own trust store has as its password. It keeps nothing secret: the digest shows
+/// The password of every JVM's own trust store. It protects nothing: the digest only detects
 /// accidental damage.
 const PASSWORD: &str = "changeit";
 const MAGIC: u32 = 0xfeed_feed;
 const VERSION: u32 = 2;
 const TRUSTED_CERTIFICATE: u32 = 2;
 
-/// A trust store of the certificates in `pem`, under the aliases `ca-0`, `ca-1`, …; what is not one
-/// is skipped.
+/// A trust store with the certificates in `pem`, under the aliases `ca-0`, `ca-1`, …. Anything else
+/// in `pem` is skipped.
 pub(super) fn of(pem: &str) -> Vec<u8> {
     let certificates = certificates(pem);
     let mut store = Vec::new();
@@ -39,12 +38,12 @@ pub(super) fn of(pem: &str) -> Vec<u8> {
     store
 }
 
-/// Sizes here are those of files of at most 1 MiB.
+/// `n` as u32. The sizes here are those of files of at most 1 MiB.
 fn length(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// Java's `writeUTF` of an ASCII text.
+/// Appends an ASCII text as Java's `writeUTF` does.
 fn text(store: &mut Vec<u8>, ascii: &str) {
     store.extend(u16::try_from(ascii.len()).unwrap_or(u16::MAX).to_be_bytes());
     store.extend(ascii.as_bytes());

@@ -10,14 +10,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const PAGE: usize = 4096;
 
-/// Any non-blocking descriptor that epoll knows: the channel's port, or a terminal.
+/// Any non-blocking descriptor that epoll supports: the channel's port, a pipe or a terminal.
 pub struct Port(AsyncFd<std::fs::File>);
 
 impl Port {
-    /// Takes a descriptor that is non-blocking already.
+    /// Takes a descriptor that is already non-blocking.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        // SAFETY: the File is never handed out by value, and nothing replaces its descriptor while
-        // it is registered.
+        // SAFETY: the File is never moved out, and nothing replaces its descriptor while it is
+        // registered.
         unsafe { AsyncFd::register(std::fs::File::from(fd)) }
             .map(Self)
             .map_err(|e| e.into_parts().1)
@@ -27,8 +27,8 @@ impl Port {
         self.0.get_ref()
     }
 
-    /// Reads until the buffer is nearly full or nothing is there: one read of a virtio port gives a
-    /// page at most.
+    /// Reads until the buffer is nearly full or no data is left. One read of a virtio port returns
+    /// at most a page.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         loop {
@@ -44,7 +44,7 @@ impl Port {
                         return Poll::Ready(Ok(()));
                     }
                 }
-                // An end or an error shows up again, after what came before it.
+                // The end or the error will be seen again after the data before it was returned.
                 Ok(Err(e)) if buf.filled().len() == before => return Poll::Ready(Err(e)),
                 Ok(Err(_)) => return Poll::Ready(Ok(())),
                 Err(_would_block) => {}

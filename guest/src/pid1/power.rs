@@ -1,4 +1,4 @@
-//! The end of a guest.
+//! Shuts the guest down.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -12,10 +12,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-/// Between SIGTERM and SIGKILL for everything.
+/// Time between SIGTERM and SIGKILL to all processes.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Ends every process but this one.
+/// Ends every process except this one.
 pub async fn stop_processes() {
     let all = Pid::from_raw(-1);
     if kill(all, Signal::SIGTERM).is_err() {
@@ -23,35 +23,35 @@ pub async fn stop_processes() {
     }
     if tokio::time::timeout(GRACE, no_children()).await.is_err() {
         let _ = kill(all, Signal::SIGKILL);
-        // A process that even this does not end is stuck in the kernel: go on without it.
+        // A process that survives this is stuck in the kernel. Do not wait for it.
         let _ = tokio::time::timeout(GRACE, no_children()).await;
     }
 }
 
-/// Waits until the reaper has reaped everything: a process whose parent ends becomes our child, so
-/// then none is left.
+/// Waits until the reaper has reaped everything. Orphans become our children, so when we have none,
+/// no process is left.
 async fn no_children() {
-    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    while waitid(Id::All, look) != Err(Errno::ECHILD) {
+    let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while waitid(Id::All, peek) != Err(Errno::ECHILD) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// Writes the private disk out and makes it read-only.
+/// Flushes the private disk and makes it read-only.
 pub fn sync(disk: &File) {
     // SAFETY: syncfs takes a descriptor that `disk` keeps open.
     unsafe { libc::syncfs(disk.as_raw_fd()) };
     let path = format!("/proc/self/fd/{}", disk.as_raw_fd());
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    // Refused while a file is open for writing: then the journal does it at the next mount.
+    // The kernel refuses this while a file is open for writing. Then the file system's journal is
+    // replayed at the next mount.
     let _ = mount(None::<&str>, "/", None::<&str>, flags, None::<&str>);
     let _ = mount(None::<&str>, &*path, None::<&str>, flags, None::<&str>);
 }
 
 /// Powers off now.
 pub fn off() -> ! {
-    // The call returns only with an error, and without power management there is nothing better
-    // than to stop.
+    // reboot returns only with an error. Without power management, halting is all that is left.
     let _ = reboot(RebootMode::RB_POWER_OFF);
     let _ = reboot(RebootMode::RB_HALT_SYSTEM);
     loop {
@@ -59,14 +59,14 @@ pub fn off() -> ! {
     }
 }
 
-/// One line on the console for the host's log, then power off.
+/// Writes one line to the console, for the host's log, and powers off.
 pub fn fatal(message: &str) -> ! {
-    let line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line = bottle_text::replace(message, ' ', usize::MAX);
     let line = format!("bottle-guest: fatal: {line}\n");
     for console in ["/dev/console", "/dev/ttyS0"] {
         if let Ok(mut file) = std::fs::OpenOptions::new().write(true).open(console) {
             if std::io::Write::write_all(&mut file, line.as_bytes()).is_ok() {
-                // Wait for the last byte to leave the port.
+                // Wait until the last byte has left the port.
                 let _ = nix::sys::termios::tcdrain(&file);
                 break;
             }

@@ -1,4 +1,4 @@
-//! The only caller of waitpid: every child and every orphan of the guest ends here.
+//! The only caller of waitpid: reaps every child and every orphan of the guest.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,16 +10,16 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// Hands each exit status to whoever waits for that pid; the rest are orphans.
+/// Passes each exit status to the task that waits for that pid. The others are orphans.
 #[derive(Clone, Default)]
 pub struct Reaper {
     waiting: Arc<Mutex<HashMap<i32, oneshot::Sender<ExitStatus>>>>,
 }
 
 impl Reaper {
-    /// Starts the loop on the current runtime, which must have one thread: a child is registered
-    /// before it can be reaped because nothing else runs between [`super::spawn`] and
-    /// [`Reaper::watch`].
+    /// Starts the loop on the current runtime, which must be single-threaded: only then can nothing
+    /// run between [`super::spawn`] and [`Reaper::watch`], so that no child is reaped before it is
+    /// registered.
     pub fn start() -> io::Result<Self> {
         let reaper = Self::default();
         let mut signals = signal(SignalKind::child())?;
@@ -35,7 +35,7 @@ impl Reaper {
         Ok(reaper)
     }
 
-    /// The status of the child `pid`, once.
+    /// Receives the exit status of the child `pid`.
     pub fn watch(&self, pid: i32) -> oneshot::Receiver<ExitStatus> {
         let (sender, receiver) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(pid, sender);

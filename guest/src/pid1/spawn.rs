@@ -1,4 +1,4 @@
-//! Starting one process as a given user, with pipes or a terminal.
+//! Starts one process as a given user, with pipes or a terminal.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -11,7 +11,7 @@ use bottle_channel::exec::{SpawnError, SpawnErrorKind};
 use bottle_channel::{ExecRequest, SELF, TtySize};
 use nix::libc;
 
-/// A started process and our ends of its standard streams.
+/// A running process, and our ends of its standard streams.
 pub struct Spawned {
     pub pid: i32,
     pub ends: Ends,
@@ -22,14 +22,13 @@ pub enum Ends {
     Terminal(OwnedFd),
 }
 
-/// Starts `request`. Blocks until the program is running or was refused, which is a few
-/// milliseconds.
+/// Starts `request`. Blocks for a few milliseconds, until the program runs or was refused.
 pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
     let (program, args) =
         request.argv.split_first().ok_or_else(|| refused(SpawnErrorKind::Other, "empty argv"))?;
     let mut command = if program == SELF {
-        // The file has no path after the change of root; in the child this link is still this
-        // binary.
+        // After the change of root, this binary has no path. In the child, this link still leads to
+        // it.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("bottle-guest");
         command
@@ -59,8 +58,8 @@ pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
             .map_err(|_| refused(SpawnErrorKind::Other, "NUL in cwd"))?,
         terminal: terminal.is_some(),
     };
-    // SAFETY: between fork and exec `enter` makes system calls on data that was allocated before,
-    // and nothing else.
+    // SAFETY: between fork and exec, `enter` only makes system calls, on data that was allocated
+    // before.
     unsafe { command.pre_exec(move || child.enter()) };
 
     let mut process = command.spawn().map_err(|e| SpawnError {
@@ -69,7 +68,7 @@ pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
             io::ErrorKind::PermissionDenied => SpawnErrorKind::PermissionDenied,
             _ => SpawnErrorKind::Other,
         },
-        // The directory may be what is missing or forbidden: the error does not tell.
+        // The error does not tell whether the program or the directory is missing or forbidden.
         message: format!("{program} (in {}): {e}", request.cwd.as_deref().unwrap_or("/")),
     })?;
     let pid = i32::try_from(process.id())
@@ -86,7 +85,7 @@ pub fn spawn(request: &ExecRequest) -> Result<Spawned, SpawnError> {
     Ok(Spawned { pid, ends })
 }
 
-/// The group `tty` of Debian, as devpts is mounted with.
+/// Debian's group `tty`. devpts is mounted with the same one.
 const TTY_GROUP: u32 = 5;
 
 struct Child {
@@ -98,11 +97,12 @@ struct Child {
 }
 
 impl Child {
-    /// Becomes the user in a session of its own. Runs between fork and exec.
+    /// Becomes the user, in a new session. Runs between fork and exec.
     fn enter(&self) -> io::Result<()> {
         let check =
             |result: i32| if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) };
-        // SAFETY: plain system calls; the pointers are to data of `self` that outlives them.
+        // SAFETY: these are plain system calls; the pointers lead to data of `self`, which outlives
+        // them.
         unsafe {
             check(libc::setsid())?;
             if self.terminal {
@@ -114,7 +114,7 @@ impl Child {
             if self.uid != 0 {
                 check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
             }
-            // As the user: root could enter a directory that the user may not.
+            // After setuid, because root could enter a directory that the user may not.
             check(libc::chdir(self.cwd.as_ptr()))?;
             libc::umask(0o022);
         }
@@ -132,15 +132,15 @@ fn open_terminal(size: TtySize) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((pty.master, pty.slave))
 }
 
-/// Changes the size of a terminal, which signals its foreground group.
+/// Changes the size of a terminal. The kernel sends SIGWINCH to its foreground group.
 pub fn resize(master: &File, size: TtySize) {
     let size = libc::winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCSWINSZ reads one winsize that outlives the call. Failure means that the terminal
-    // is gone.
+    // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call. It fails only when the
+    // terminal is gone.
     unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
 }
 
-/// Groups of the user with this id by /etc/passwd and /etc/group, `gid` first.
+/// Groups of the user with this id according to /etc/passwd and /etc/group, `gid` first.
 fn groups_of(uid: u32, gid: u32) -> Vec<libc::gid_t> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     groups_in(&read("/etc/passwd"), &read("/etc/group"), uid, gid)

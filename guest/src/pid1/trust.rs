@@ -1,21 +1,21 @@
-//! The bottle's certificate authority, in every place where the image's TLS clients look.
+//! Installs the bottle's certificate authority wherever the image's TLS clients look for one.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use bottle_channel::trust::{CA, CA_BUNDLE, JAVA_TRUST_STORE};
 
-use super::config::{make_parents, replace};
+use super::files::{append, make_parents, replace};
 use super::keystore;
 
-/// Where Debian's `update-ca-certificates` looks for more, should the agent run it.
+/// Debian's `update-ca-certificates` reads this, in case the agent runs it.
 const LOCAL: &str = "/usr/local/share/ca-certificates/bottle.crt";
-/// What OpenSSL reads when no variable says otherwise; Debian's has no such file.
+/// OpenSSL's default when no variable names another file. Debian's OpenSSL has no such file.
 const OPENSSL_DEFAULT: &str = "/usr/lib/ssl/cert.pem";
 
-/// Makes every client trust `certificate`, which is PEM.
+/// Makes every client trust `certificate` (PEM).
 pub fn install(certificate: &str) -> io::Result<()> {
     for path in [CA, LOCAL] {
         write(path, certificate.as_bytes())?;
@@ -25,22 +25,11 @@ pub fn install(certificate: &str) -> io::Result<()> {
     if fs::symlink_metadata(OPENSSL_DEFAULT).is_err() {
         symlink(CA_BUNDLE, OPENSSL_DEFAULT)?;
     }
-    // Of what the image trusts, and the bottle's.
+    // The CAs that the image trusts, and the bottle's.
     write(JAVA_TRUST_STORE, &keystore::of(&String::from_utf8_lossy(&fs::read(CA_BUNDLE)?)))
 }
 
 fn write(path: &str, content: &[u8]) -> io::Result<()> {
     make_parents(Path::new(path), None, None)?;
     replace(path, content, 0o644, 0, 0)
-}
-
-/// Adds `text` to the end of a file, which may be new.
-pub fn append(path: &str, text: &str) -> io::Result<()> {
-    make_parents(Path::new(path), None, None)?;
-    fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o644)
-        .open(path)?
-        .write_all(text.as_bytes())
 }

@@ -1,18 +1,19 @@
-//! What a guest can make a log grow by.
+//! Limits on how much a guest can make a log grow.
 
 use std::time::{Duration, Instant};
 
-/// A line that counts suppressed refusals is written at most this often, while any come.
-const COUNTED_EVERY: Duration = Duration::from_secs(1);
+/// Minimum time between two lines that count suppressed refusals.
+const SUPPRESSED_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What one run of a daemon writes at most.
+/// Limits for one run of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
-    /// Bytes, but for closing lines, of which there are no more than requests at once.
+    /// Maximum bytes, not counting closing lines; there are at most as many of those as there are
+    /// concurrent requests.
     pub bytes: u64,
-    /// Refusals that are written in a second, on average.
+    /// Maximum number of refusals written per second, on average.
     pub refusals_per_second: u32,
-    /// Refusals that are written at once, at most.
+    /// Maximum number of refusals written at once.
     pub refusal_burst: u32,
 }
 
@@ -22,22 +23,27 @@ impl Default for Bounds {
     }
 }
 
-/// A token bucket for refusals, and the count of what did not get a token.
+/// A token bucket for refusals, and a count of the refusals that got no token.
 #[derive(Debug)]
 pub(super) struct Refusals {
     tokens: f64,
     filled: Instant,
-    /// Refusals without a line since they were last counted in one.
+    /// Refusals since the last line that counted them.
     suppressed: u64,
-    counted: Option<Instant>,
+    last_count: Option<Instant>,
 }
 
 impl Refusals {
     pub(super) fn new(bounds: &Bounds, now: Instant) -> Self {
-        Self { tokens: f64::from(bounds.refusal_burst), filled: now, suppressed: 0, counted: None }
+        Self {
+            tokens: f64::from(bounds.refusal_burst),
+            filled: now,
+            suppressed: 0,
+            last_count: None,
+        }
     }
 
-    /// Whether a refusal may be written; if not, it is counted.
+    /// Whether a refusal may be written. If not, this counts it.
     pub(super) fn take(&mut self, bounds: &Bounds, now: Instant) -> bool {
         let gained = now.saturating_duration_since(self.filled).as_secs_f64()
             * f64::from(bounds.refusals_per_second);
@@ -51,14 +57,15 @@ impl Refusals {
         true
     }
 
-    /// How many are to be reported, if it is time to; they count as reported.
-    pub(super) fn due(&mut self, now: Instant, at_once: bool) -> Option<u64> {
-        let waited =
-            self.counted.is_none_or(|then| now.saturating_duration_since(then) >= COUNTED_EVERY);
-        if self.suppressed == 0 || !(waited || at_once) {
+    /// Takes the number of suppressed refusals, if it is time to write it.
+    pub(super) fn due(&mut self, now: Instant, immediately: bool) -> Option<u64> {
+        let is_due = self
+            .last_count
+            .is_none_or(|then| now.saturating_duration_since(then) >= SUPPRESSED_INTERVAL);
+        if self.suppressed == 0 || !(is_due || immediately) {
             return None;
         }
-        self.counted = Some(now);
+        self.last_count = Some(now);
         Some(std::mem::take(&mut self.suppressed))
     }
 }

@@ -11,33 +11,34 @@ use nix::fcntl::{Flock, FlockArg};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::bounds::Refusals;
-use super::{AuditEvent, AuditRecord, Bounds, GENESIS, Verdict, line_hash, split_line};
+use super::bounds::{Bounds, Refusals};
+use super::chain::{AuditRecord, GENESIS, line_hash, split_line};
+use super::event::{AuditEvent, AuditVerdict};
 
-/// More than the longest line that any version's writer made: 8 fields of 1024 characters, each up
-/// to 10 bytes escaped.
-const LINE_MAX: u64 = 256 * 1024;
+/// More than the longest line that any version of the writer made: 8 fields of 1024 characters,
+/// each up to 10 bytes when escaped.
+const MAX_LINE_BYTES: u64 = 256 * 1024;
 
 /// Why a log cannot be opened or continued.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// The file system refused.
+    /// An I/O error.
     #[error("audit log {path}: {source}")]
     Io {
         /// The log.
         path: PathBuf,
-        /// What the system said.
+        /// The error.
         source: io::Error,
     },
-    /// Another writer holds it: two would fork the chain.
+    /// Another process has it open for writing. Two writers would fork the chain.
     #[error("audit log {0} is in use by another process")]
     Busy(PathBuf),
-    /// Its last line is whole but not a link of a chain.
+    /// Its last line is complete but does not belong to a chain.
     #[error(
         "audit log {0}: its last line was changed; keep the file as evidence, move it away and start again"
     )]
     Damaged(PathBuf),
-    /// This run has written what it may.
+    /// This run has used up its bytes.
     #[error("audit log {path}: the {bytes} bytes for this run are spent")]
     Spent {
         /// The log.
@@ -45,19 +46,19 @@ pub enum AuditError {
         /// [`Bounds::bytes`].
         bytes: u64,
     },
-    /// An earlier write failed, or the bytes were spent then, so nothing more is accepted.
+    /// An earlier write failed or used up the bytes, so no more lines are accepted.
     #[error("audit log {0}: it takes no more lines")]
     Closed(PathBuf),
 }
 
-/// What a line is to the request that it is about.
+/// Role of a line in the life of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
-    /// Written before something happens; it must not happen without.
+    /// Announces an action. The action must not happen if this line cannot be written.
     Opening,
-    /// The end of what an opening line announced: written even when the bytes are spent.
+    /// Ends what an opening line announced. It is written even when the bytes are used up.
     Closing,
-    /// Nothing happened. May be only counted, see [`Bounds`].
+    /// A refusal. It may be counted instead of written; see [`Bounds`].
     Refusal,
 }
 
@@ -80,7 +81,7 @@ struct State {
     refusals: Refusals,
     /// A write failed.
     failed: bool,
-    /// The bytes are spent.
+    /// The bytes are used up.
     spent: bool,
 }
 
@@ -88,8 +89,8 @@ impl AuditWriter {
     /// Opens `path` for appending (mode 0600), locks it against other writers and reads its last
     /// line.
     ///
-    /// An unfinished last line (a machine that stopped in the middle of a write) is removed, and a
-    /// `recovered` line by `daemon` says how many bytes it had.
+    /// An unfinished last line (the machine stopped in the middle of a write) is removed, and a
+    /// line `recovered` by `daemon` says how many bytes it had.
     ///
     /// # Errors
     /// [`AuditError::Io`], [`AuditError::Busy`] or [`AuditError::Damaged`].
@@ -97,7 +98,7 @@ impl AuditWriter {
         Self::with_bounds(path, daemon, Bounds::default())
     }
 
-    /// The same with other bounds than [`Bounds::default`].
+    /// As [`AuditWriter::open`], with other bounds than the default.
     ///
     /// # Errors
     /// As [`AuditWriter::open`].
@@ -135,20 +136,20 @@ impl AuditWriter {
             state: Mutex::new(state),
         };
         if torn > 0 {
-            let mut event = AuditEvent::new(daemon, "recovered", Verdict::Allow);
+            let mut event = AuditEvent::new(daemon, "recovered", AuditVerdict::Allow);
             event.reason = Some(format!("{torn} bytes of an unfinished line were removed"));
             writer.append(Line::Opening, event)?;
         }
         Ok(writer)
     }
 
-    /// Appends one line and gives its `seq`; `None` for a refusal that was only counted.
+    /// Appends one line and returns its `seq`, or `None` for a refusal that was only counted.
     ///
     /// # Errors
-    /// [`AuditError::Io`] when the write fails, [`AuditError::Spent`] when the line would be too
-    /// much; from then on every call gives [`AuditError::Closed`] (after the latter, closing lines
-    /// are still written), because a daemon that cannot account for what it lets through must let
-    /// nothing through.
+    /// [`AuditError::Io`] when the write fails, [`AuditError::Spent`] when the line would exceed
+    /// the bytes of this run. From then on every call fails with [`AuditError::Closed`] (after
+    /// `Spent`, closing lines are still written), because a daemon must let nothing through that it
+    /// cannot record.
     pub fn append(&self, line: Line, event: AuditEvent) -> Result<Option<u64>, AuditError> {
         let mut state = self.lock();
         if state.failed || (state.spent && line != Line::Closing) {
@@ -162,8 +163,7 @@ impl AuditWriter {
         if written { self.write(&mut state, line, event).map(Some) } else { Ok(None) }
     }
 
-    /// Writes the count of refusals that had no line, if there were any. To be called when the
-    /// daemon ends.
+    /// Writes the count of suppressed refusals, if there are any. Call it when the daemon ends.
     ///
     /// # Errors
     /// As [`AuditWriter::append`].
@@ -172,7 +172,7 @@ impl AuditWriter {
         if state.failed { Ok(()) } else { self.count_suppressed(&mut state, Instant::now(), true) }
     }
 
-    /// Whether nothing more is accepted: a write has failed, or the bytes are spent.
+    /// Whether the writer accepts no more lines: a write failed, or the bytes are used up.
     #[must_use]
     pub fn closed(&self) -> bool {
         let state = self.lock();
@@ -180,8 +180,8 @@ impl AuditWriter {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while the lock is held is impossible short of running out of memory; the state
-        // stays whole anyway.
+        // Only running out of memory can panic while the lock is held, and the state stays valid
+        // even then.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -189,12 +189,12 @@ impl AuditWriter {
         &self,
         state: &mut State,
         now: Instant,
-        at_once: bool,
+        immediately: bool,
     ) -> Result<(), AuditError> {
-        let Some(n) = state.refusals.due(now, at_once) else { return Ok(()) };
-        let mut event = AuditEvent::new(&self.daemon, "suppressed", Verdict::Deny);
+        let Some(n) = state.refusals.due(now, immediately) else { return Ok(()) };
+        let mut event = AuditEvent::new(&self.daemon, "suppressed", AuditVerdict::Deny);
         event.reason = Some(format!("{n} refusals not written"));
-        // At most one a second, and it accounts for what had no line: never over budget.
+        // At most one a second, so it is written even when the bytes are used up.
         self.write(state, Line::Closing, event).map(drop)
     }
 
@@ -206,7 +206,7 @@ impl AuditWriter {
             None => {
                 state.spent = true;
                 let bytes = self.bounds.bytes;
-                let mut event = AuditEvent::new(&self.daemon, "spent", Verdict::Deny);
+                let mut event = AuditEvent::new(&self.daemon, "spent", AuditVerdict::Deny);
                 event.reason = Some(format!(
                     "budget spent: {bytes} bytes for this run; nothing more is let through"
                 ));
@@ -255,12 +255,12 @@ impl AuditWriter {
     }
 }
 
-/// The last whole line, if any, and the bytes after the last newline.
+/// The last complete line, if any, and the number of bytes after the last newline.
 fn tail(file: &mut File) -> io::Result<(Option<Vec<u8>>, u64)> {
     let len = file.metadata()?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(2 * LINE_MAX)))?;
+    file.seek(SeekFrom::Start(len.saturating_sub(2 * MAX_LINE_BYTES)))?;
     let mut end = Vec::new();
-    file.take(len.min(2 * LINE_MAX)).read_to_end(&mut end)?;
+    file.take(len.min(2 * MAX_LINE_BYTES)).read_to_end(&mut end)?;
     let Some(newline) = end.iter().rposition(|b| *b == b'\n') else {
         return Ok((None, end.len() as u64));
     };
@@ -269,7 +269,7 @@ fn tail(file: &mut File) -> io::Result<(Option<Vec<u8>>, u64)> {
     Ok((Some(end[start..newline].to_vec()), torn))
 }
 
-/// Sequence number and hash of a line that is whole.
+/// Sequence number and hash of a line, if it is valid.
 fn link(line: &[u8]) -> Option<(u64, String)> {
     let record: AuditRecord = serde_json::from_slice(line).ok()?;
     let (body, hash) = split_line(line)?;
@@ -284,14 +284,15 @@ fn now() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FIELD_CAP, verify};
+    use super::super::event::MAX_FIELD_CHARS;
+    use super::super::verify::verify;
     use super::*;
     use std::fs;
 
     fn event(path: &str) -> AuditEvent {
         AuditEvent {
             path: Some(path.to_owned()),
-            ..AuditEvent::new("egress", "request", Verdict::Allow)
+            ..AuditEvent::new("egress", "request", AuditVerdict::Allow)
         }
     }
 
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn two_writers_at_once_are_refused() {
+    fn two_writers_immediately_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = log(dir.path());
         let _held = AuditWriter::open(&path, "egress").unwrap();
@@ -380,7 +381,9 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 1);
         assert!(
-            text.len() < FIELD_CAP + 450 && !text.contains('\u{1b}') && !text.contains('\u{202e}')
+            text.len() < MAX_FIELD_CHARS + 450
+                && !text.contains('\u{1b}')
+                && !text.contains('\u{202e}')
         );
         assert_eq!(verify(text.as_bytes()).unwrap().lines, 1);
     }
@@ -398,7 +401,7 @@ mod tests {
         let path = dir.path().join("a");
         let bounds = Bounds { refusals_per_second: 1, refusal_burst: 10, ..Bounds::default() };
         let w = AuditWriter::with_bounds(&path, "egress", bounds).unwrap();
-        let refused = || AuditEvent::new("egress", "refused", Verdict::Deny);
+        let refused = || AuditEvent::new("egress", "refused", AuditVerdict::Deny);
         let written =
             (0..1000).filter(|_| w.append(Line::Refusal, refused()).unwrap().is_some()).count();
         assert!((10..15).contains(&written), "{written}");

@@ -3,7 +3,7 @@
 
 use std::sync::mpsc;
 
-use bottle_policy::{Ask, CHOICE_CAP, Policy, ProposalState, Said, TEXT_CAP};
+use bottle_policy::{Ask, MAX_CHOICE_CHARS, MAX_TEXT_CHARS, Policy, ProposalState, UntrustedText};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
@@ -26,7 +26,7 @@ fn proposal(ask: Ask, reason: &str) -> Proposal {
         version: 1,
         id: 1,
         bottle: "b".into(),
-        reason: Said::new(reason, TEXT_CAP),
+        reason: UntrustedText::new(reason, MAX_TEXT_CHARS),
         policy: String::new(),
         diff: diff(&ask, &Policy::new(Vec::new())),
         risks: ask.risks(),
@@ -41,8 +41,8 @@ fn proposal(ask: Ask, reason: &str) -> Proposal {
 /// A proposal with `text` in its place.
 fn with(place: In, text: &str) -> Proposal {
     let question = |text: &str, choices: &[&str]| Ask::Question {
-        text: Said::new(text, TEXT_CAP),
-        choices: choices.iter().map(|c| Said::new(c, CHOICE_CAP)).collect(),
+        text: UntrustedText::new(text, MAX_TEXT_CHARS),
+        choices: choices.iter().map(|c| UntrustedText::new(c, MAX_CHOICE_CHARS)).collect(),
     };
     match place {
         In::Reason => proposal(route(), text),

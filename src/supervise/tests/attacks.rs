@@ -1,7 +1,7 @@
 //! The table of tests/attacks/supervise/desk.rs: each attack fails, and works without the guard
 //! that stops it.
 
-use bottle_policy::Said;
+use bottle_policy::UntrustedText;
 
 use super::world;
 use super::*;

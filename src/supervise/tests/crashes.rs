@@ -4,7 +4,7 @@
 use super::world::{Daemons, MANIFEST, World, Yes, branch, plain, route};
 use super::*;
 use crate::live_policy::InForce;
-use bottle_policy::{Push, Said, Stale};
+use bottle_policy::{Push, Stale, UntrustedText};
 
 const STEPS: [Step; 4] = [Step::Recorded, Step::Decided, Step::InForce, Step::Done];
 
@@ -13,7 +13,7 @@ fn repository() -> Ask {
 }
 
 fn question() -> Ask {
-    Ask::Question { text: Said::new("which?", 99), choices: Vec::new() }
+    Ask::Question { text: UntrustedText::new("which?", 99), choices: Vec::new() }
 }
 
 /// Decides and dies at `step`, if it comes to it: then true.

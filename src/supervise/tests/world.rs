@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use bottle_policy::audit::{AuditEvent, AuditWriter, Line, Verdict as Said_};
-use bottle_policy::{Access, GatePolicy, GateUpstream, Push, Route, Said};
+use bottle_policy::audit::{AuditEvent, AuditVerdict, AuditWriter, Line};
+use bottle_policy::{Access, GatePolicy, GateUpstream, Push, Route, UntrustedText};
 
 use super::*;
 use crate::live_policy::{InForce, Reloadable};
@@ -164,7 +164,7 @@ impl World {
     /// Files a draft, or gives why not.
     pub fn try_ask(&mut self, ask: impl Asks) -> Result<u32, String> {
         let (work, runtime) = (self.work.as_mut().unwrap(), &self.runtime);
-        runtime.block_on(work.file(ask.ask(), Said::new("because", 500))).map(|p| p.id)
+        runtime.block_on(work.file(ask.ask(), UntrustedText::new("because", 500))).map(|p| p.id)
     }
 
     pub fn ask(&mut self, ask: impl Asks) -> u32 {
@@ -278,10 +278,13 @@ fn daemon<P: Reloadable + PartialEq + Send + 'static>(
             if now != known && how.load(Ordering::SeqCst) != Daemons::Silent as u8 {
                 let obeys = how.load(Ordering::SeqCst) == Daemons::Obey as u8;
                 let (verdict, reason) = match obeys {
-                    true => {
-                        (Said_::Allow, format!("policy {} in force, was another", now.identity()))
+                    true => (
+                        AuditVerdict::Allow,
+                        format!("policy {} in force, was another", now.identity()),
+                    ),
+                    false => {
+                        (AuditVerdict::Deny, "the policy stays in force: it is odd".to_owned())
                     }
-                    false => (Said_::Deny, "the policy stays in force: it is odd".to_owned()),
                 };
                 log.append(
                     Line::Opening,

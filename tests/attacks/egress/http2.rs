@@ -35,6 +35,7 @@ pub const CASES: &[Case] = &[
     Case("method with a character of its own", Rule::RequestLine, "GET!", "https://api.test/v1/a", &[], ReachesIfAlso(&[Rule::NotAllowed])),
     Case("another method in a header", Rule::Override, "POST", "https://api.test/v1/a", &[("x-http-method-override", "DELETE")], Reaches),
     Case("another path in a header", Rule::Override, "GET", "https://api.test/v1/a", &[("x-rewrite-url", "/admin")], Reaches),
+    Case("webdav move out of the route", Rule::Destination, "MOVE", "https://api.test/v1/a", &[("destination", "https://api.test/admin")], Reaches),
     Case("the proxy's own sentinel", Rule::RequestLine, "~REFUSED", "https://api.test/v1/a", &[], ReachesIfAlso(&[Rule::NotAllowed])),
     Case("trace", Rule::Trace, "TRACE", "https://api.test/v1/a", &[], ReachesIfAlso(&[Rule::NotAllowed])),
 ];

@@ -1,7 +1,7 @@
 //! Requests that egress must refuse. Each is run against both chains (bundle/tests/conformance.rs),
-//! and against our own without the one rule that stops it (bundle/src/egress/attacks.rs). The route
-//! is `api.test`, with the test's token, for GET, POST and TRACE of /v1/*; `other.test` has a route
-//! without a token, `plain.test:80` one without TLS.
+//! and against our own without the one rule that stops it (bundle/src/egress/tests/attacks), as a
+//! negative control. The route is `api.test`, with the test's token, for GET, POST, MOVE, COPY and
+//! TRACE of /v1/*; `other.test` has a route without a token, `plain.test:80` one without TLS.
 
 use super::Rule;
 
@@ -111,6 +111,20 @@ pub const CASES: &[Case] = &[
     Case("another method in a header", Rule::Override, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nX-HTTP-Method-Override: DELETE\r\n\r\n", Reaches),
     Case("another method in a header with low lines", Rule::Override, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nX_Http_Method: DELETE\r\n\r\n", Reaches),
     Case("another path in a header", Rule::Override, At::Tunnel, "GET /v1/a HTTP/1.1\r\nHost: api.test\r\nX-Original-URL: /admin\r\n\r\n", Reaches),
+    Case("webdav move out of the route", Rule::Destination, At::Tunnel, "MOVE /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: https://api.test/admin\r\n\r\n", Reaches),
+    Case("webdav copy out of the route by a path", Rule::Destination, At::Tunnel, "COPY /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: /admin\r\n\r\n", Reaches),
+    Case("webdav move out by dots", Rule::Destination, At::Tunnel, "MOVE /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: https://api.test/v1/../admin\r\n\r\n", Reaches),
+    Case("webdav move out by escaped dots", Rule::Destination, At::Tunnel, "MOVE /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: /v1/%2e%2E/admin\r\n\r\n", Reaches),
+    Case("webdav move out by an escaped slash", Rule::Destination, At::Tunnel, "MOVE /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: /v1/..%2fadmin\r\n\r\n", Reaches),
+    Case("webdav move out by an escaped backslash", Rule::Destination, At::Tunnel, "MOVE /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: /v1/..%5cadmin\r\n\r\n", Reaches),
+    Case("webdav move to another host", Rule::Destination, At::Tunnel, "MOVE /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: https://other.test/v1/b\r\n\r\n", Reaches),
+    Case("webdav move to a network path", Rule::Destination, At::Tunnel, "MOVE /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: //v1/b\r\n\r\n", Reaches),
+    Case("webdav move to another port", Rule::Destination, At::Tunnel, "MOVE /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: https://api.test:8443/v1/b\r\n\r\n", Reaches),
+    Case("webdav move to another scheme", Rule::Destination, At::Tunnel, "MOVE /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: http://api.test:443/v1/b\r\n\r\n", Reaches),
+    Case("webdav move with a user", Rule::Destination, At::Tunnel, "MOVE /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: https://x@api.test/v1/b\r\n\r\n", Reaches),
+    Case("webdav move to two destinations", Rule::Destination, At::Tunnel, "MOVE /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: /v1/b\r\nDestination: /admin\r\n\r\n", Reaches),
+    Case("webdav move to a relative path", Rule::Destination, At::Tunnel, "MOVE /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: ../admin\r\n\r\n", Reaches),
+    Case("a destination beside another method", Rule::Destination, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nDestination: /admin\r\n\r\n", Reaches),
     Case("form feed before a length", Rule::HeaderValue, At::Tunnel, "POST /v1/a HTTP/1.1\r\nHost: api.test\r\nContent-Length:\x0c5\r\n\r\nhello", Unaudited(&[Rule::Length])),
     Case("trace", Rule::Trace, At::Tunnel, "TRACE /v1/a HTTP/1.1\r\nHost: api.test\r\n\r\n", ReachesIfAlso(&[Rule::NotAllowed])),
 ];

@@ -1,7 +1,7 @@
 //! The table of pushes, each made by the git in a bottle, through all that a launch starts; the
 //! upstream has a real sshd before it.
 
-#[path = "../../../bundle/tests/gate/client.rs"]
+#[path = "../../../bundle/tests/git_gate/client.rs"]
 mod client;
 mod pushes;
 
@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use bottle_bundle::gate::refusal::Rule;
+use bottle_bundle::git_gate::refusal::Rule;
 
 use super::Case;
 use crate::lifecycle::git::Upstream;

@@ -122,7 +122,7 @@ pub const CASES: &[Case] = &[
         w.yes(small)
     }),
     Case("a question, answered twice", Guard::Decided, &[], |w| {
-        let id = w.ask(super::Ask::Question { text: super::Said::new("?", 9), choices: Vec::new() });
+        let id = w.ask(super::Ask::Question { text: super::UntrustedText::new("?", 9), choices: Vec::new() });
         let answer = |w: &mut World, text| matches!(w.decide(id, w.verdict(id, Yes { answer: Some(text), ..Yes::default() })), Ok(super::Answer::Done { .. }));
         answer(w, "no") && answer(w, "yes")
     }),
@@ -138,7 +138,7 @@ pub const CASES: &[Case] = &[
     // Fatigue.
     Case("a ninth that waits", Guard::Pending, &[], |w| (0..9).filter(|n| w.asks(route(&format!("h{n}.test"), "/x"))).count() == 9),
     Case("a ninth question", Guard::Pending, &[], |w| {
-        (0..9).filter(|n| w.asks(super::Ask::Question { text: super::Said::new(&n.to_string(), 9), choices: Vec::new() })).count() == 9
+        (0..9).filter(|n| w.asks(super::Ask::Question { text: super::UntrustedText::new(&n.to_string(), 9), choices: Vec::new() })).count() == 9
     }),
     Case("an eleventh in ten minutes", Guard::Rate, &[], |w| {
         (0..11).filter(|n| w.try_ask(route(&format!("h{n}.test"), "/x")).is_ok_and(|id| w.no(id))).count() == 11
@@ -150,7 +150,7 @@ pub const CASES: &[Case] = &[
     Case("more after a no", Guard::Denied, &[], |w| { let id = w.ask(route("a.test", "/x")); w.no(id) && w.asks(route("a.test", "/*")) }),
     Case("all below it after a no", Guard::Denied, &[], |w| { let id = w.ask(route("b.a.test", "/x")); w.no(id) && w.asks(route("*.a.test", "/x")) }),
     Case("a question after a no", Guard::Denied, &[], |w| {
-        let ask = || super::Ask::Question { text: super::Said::new("may I?", 99), choices: Vec::new() };
+        let ask = || super::Ask::Question { text: super::UntrustedText::new("may I?", 99), choices: Vec::new() };
         let id = w.ask(ask());
         w.no(id) && w.asks(ask())
     }),

@@ -1,0 +1,31 @@
+//! Another policy while the daemon runs: whoever replaces the file puts it in force.
+
+use std::path::Path;
+
+use bottle_policy::Policy;
+use bottle_policy::audit::AuditWriter;
+
+use super::live::LivePolicy;
+use crate::daemon::policy_file;
+use crate::egress::audit::DAEMON;
+
+/// Reads a policy file.
+///
+/// # Errors
+/// One line: file, line, key and what is wrong.
+pub fn read(path: &Path) -> Result<Policy, String> {
+    policy_file::read(path, Policy::from_json)
+}
+
+/// Puts the policy at `path` in force, and writes the outcome to the audit log.
+pub fn apply(path: &Path, live: &LivePolicy, log: &AuditWriter) {
+    let before = live.now().policy().digest();
+    let applied = read(path).and_then(|policy| {
+        let digest = policy.digest();
+        if digest == before {
+            return Ok(None);
+        }
+        live.replace(policy).map(|()| Some(digest)).map_err(|e| format!("{}: {e}", path.display()))
+    });
+    policy_file::audit_reload(DAEMON, log, &before, applied);
+}

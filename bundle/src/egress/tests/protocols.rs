@@ -1,0 +1,529 @@
+//! HTTP/2, WebSocket, trailers, tunnels that are left alone; and what changes while requests run.
+
+use std::time::Duration;
+
+use bottle_policy::{EgressCommand, Inject, Place, Policy, Scheme, Secret};
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::harness::{Bench, TOKEN, Upstream, bearer, response};
+
+fn get(uri: &str) -> Request<Full<Bytes>> {
+    Request::get(uri).body(Full::default()).unwrap()
+}
+
+async fn body(response: http::Response<hyper::body::Incoming>) -> String {
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+/// A masked frame, as a client sends it.
+pub fn frame(first: u8, content: &[u8]) -> Vec<u8> {
+    let mask = [9u8, 8, 7, 6];
+    let mut out = vec![first, 0x80 | u8::try_from(content.len()).unwrap()];
+    out.extend(mask);
+    out.extend(content.iter().enumerate().map(|(i, b)| b ^ mask[i % 4]));
+    out
+}
+
+pub const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_goes_through_as_http2_with_everything_that_http1_has() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let mut route = upstream.route("api", "api.test");
+    route.inject = bearer();
+    let bench = Bench::start(vec![route]);
+    let mut http = bench.http2("api.test").await;
+    let request = Request::post("https://api.test/a?q=1")
+        .header("authorization", "Bearer guest")
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .header("te", "trailers")
+        .body(Full::from("hello"))
+        .unwrap();
+    let answer = http.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(body(answer).await, "ok from upstream");
+    let seen = &upstream.seen()[0];
+    assert_eq!((seen.version, seen.body), (http::Version::HTTP_2, 5));
+    assert_eq!(seen.headers["authorization"], format!("Bearer {TOKEN}"));
+    assert_eq!(
+        (seen.headers["cookie"].to_str().unwrap(), &seen.headers["te"]),
+        ("a=1; b=2", &"trailers".parse::<http::HeaderValue>().unwrap())
+    );
+    let line = &bench.audit(1).await[0];
+    assert_eq!(
+        (line["status"].as_u64(), line["bytes_up"].as_u64(), line["path"].as_str()),
+        (Some(200), Some(5), Some("/a"))
+    );
+
+    let many = (0..100).map(|n| http.send_request(get(&format!("https://api.test/{n}"))));
+    for answer in futures_util::future::join_all(many).await {
+        assert_eq!(body(answer.unwrap()).await, "ok from upstream");
+    }
+    assert!(*upstream.connections.lock().unwrap() < 100, "streams share connections");
+}
+
+#[tokio::test]
+async fn each_side_speaks_what_it_can() {
+    for (alpn, guest2, want) in [
+        (&[&b"http/1.1"[..]][..], true, http::Version::HTTP_11),
+        (&[&b"h2"[..]][..], false, http::Version::HTTP_2),
+        (&[&b"h2"[..], &b"http/1.1"[..]][..], false, http::Version::HTTP_11),
+    ] {
+        let upstream = Upstream::start_for(&["api.test"], true, alpn).await;
+        let bench = Bench::start(vec![upstream.route("api", "api.test")]);
+        if guest2 {
+            let answer =
+                bench.http2("api.test").await.send_request(get("https://api.test/")).await.unwrap();
+            assert_eq!(answer.status(), 200);
+        } else {
+            assert!(bench.get("api.test", "/").await.starts_with("HTTP/1.1 200"));
+        }
+        assert_eq!(upstream.seen()[0].version, want);
+    }
+}
+
+#[tokio::test]
+async fn trailers_go_both_ways() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let bench = Bench::start(vec![upstream.route("api", "api.test")]);
+    let answer =
+        bench.http2("api.test").await.send_request(get("https://api.test/trailers")).await.unwrap();
+    let collected = answer.into_body().collect().await.unwrap();
+    assert_eq!(collected.trailers().unwrap()["x-sum"], "42");
+    let mut io = bench.tls("api.test").await;
+    io.write_all(
+        b"POST / HTTP/1.1\r\nHost: api.test\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 7\r\n\r\n",
+    )
+    .await
+    .unwrap();
+    assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(upstream.seen()[1].trailers["x-sum"], "7");
+}
+
+#[tokio::test]
+async fn a_websocket_carries_messages_both_ways() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let mut route = upstream.route("api", "api.test");
+    route.inject = bearer();
+    let bench = Bench::start(vec![route]);
+    let mut io = bench.tls("api.test").await;
+    let head = format!("GET /ws HTTP/1.1\r\nHost: api.test\r\n{WEBSOCKET}\r\n");
+    // The first message comes with the handshake.
+    io.write_all(&[head.as_bytes(), &frame(0x81, b"hello")].concat()).await.unwrap();
+    io.flush().await.unwrap();
+    let mut got = Vec::new();
+    while !got.ends_with(b"\x81\x05hello") {
+        assert!(timeout(Duration::from_secs(5), io.read_buf(&mut got)).await.unwrap().unwrap() > 0);
+    }
+    let text = String::from_utf8_lossy(&got).to_ascii_lowercase();
+    assert!(
+        text.starts_with("http/1.1 101")
+            && text.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="),
+        "{text}"
+    );
+    io.write_all(&frame(0x82, &[7; 100])).await.unwrap();
+    io.flush().await.unwrap();
+    let mut answer = [0; 102];
+    io.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer[2..], [7; 100]);
+    let seen = &upstream.seen()[0];
+    assert_eq!(seen.headers["authorization"], format!("Bearer {TOKEN}"));
+    assert!(
+        !seen.headers.contains_key("sec-websocket-extensions"),
+        "a compressed frame could not be looked into"
+    );
+    io.shutdown().await.unwrap();
+    let line = &bench.audit(1).await[0];
+    assert_eq!(
+        (line["status"].as_u64(), line["bytes_up"].as_u64(), line["bytes_down"].as_u64()),
+        (Some(101), Some(117), Some(109))
+    );
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_want_a_websocket_or_lies_about_it() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let bench = Bench::start(vec![upstream.route("api", "api.test")]);
+    for (path, want) in [("/plain", "HTTP/1.1 200"), ("/ws-lies", "HTTP/1.1 502")] {
+        let mut io = bench.tls("api.test").await;
+        io.write_all(
+            format!("GET {path} HTTP/1.1\r\nHost: api.test\r\n{WEBSOCKET}\r\n").as_bytes(),
+        )
+        .await
+        .unwrap();
+        let answer = response(&mut io).await;
+        assert!(answer.starts_with(want) && answer.contains("connection: close"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_to_something_else_is_an_ordinary_request() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let bench = Bench::start(vec![upstream.route("api", "api.test")]);
+    let mut io = bench.tls("api.test").await;
+    let head = "GET / HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n";
+    for _ in 0..2 {
+        io.write_all(head.as_bytes()).await.unwrap();
+        assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
+    }
+    assert!(
+        upstream.seen()[0].headers.keys().all(|k| k == "host"),
+        "{:?}",
+        upstream.seen()[0].headers
+    );
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_left_alone_is_the_upstreams_own_tls() {
+    let upstream = Upstream::start(&["pass.test"], true).await;
+    let mut route = upstream.route("pass", "pass.test");
+    (route.passthrough, route.ca) = (true, None);
+    let bench = Bench::start(vec![route]);
+    let io = bench.tunnel("pass.test:443").await.unwrap();
+    let mut tls = upstream
+        .ca
+        .connector(true)
+        .connect(ServerName::try_from("pass.test").unwrap(), io)
+        .await
+        .unwrap();
+    tls.write_all(
+        b"GET /x HTTP/1.1\r\nHost: pass.test\r\nAuthorization: mine\r\nConnection: close\r\n\r\n",
+    )
+    .await
+    .unwrap();
+    let mut all = String::new();
+    let _ = tls.read_to_string(&mut all).await;
+    assert!(all.contains("ok from upstream"));
+    assert_eq!(upstream.seen()[0].headers["authorization"], "mine");
+    drop(tls);
+    let line = &bench.audit(1).await[0];
+    assert_eq!(
+        (line["method"].as_str(), line["route"].as_str(), line["verdict"].as_str()),
+        (Some("CONNECT"), Some("pass"), Some("allow"))
+    );
+    assert!(
+        line["bytes_up"].as_u64() > Some(200) && line["bytes_down"].as_u64() > Some(500),
+        "{line}"
+    );
+    assert!(bench.audit_text().lines().next().unwrap().contains("admitted"));
+}
+
+#[tokio::test]
+async fn who_closes_only_its_sending_side_gets_the_answer_and_the_end() {
+    let upstream = Upstream::start(&[], false).await;
+    let mut route = upstream.route("plain", "plain.test");
+    (route.tls, route.port) = (false, 80);
+    let bench = Bench::start(vec![route]);
+    let mut io = bench.connect().await;
+    io.write_all(b"GET http://plain.test/events HTTP/1.1\r\nHost: plain.test\r\n\r\n")
+        .await
+        .unwrap();
+    io.shutdown().await.unwrap();
+    let mut all = String::new();
+    timeout(Duration::from_secs(5), io.read_to_string(&mut all)).await.unwrap().unwrap();
+    assert!(all.contains("data: 4"), "{all}");
+}
+
+#[tokio::test]
+async fn a_token_that_has_run_out_is_renewed_without_the_guest_noticing() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let mut route = upstream.route("api", "api.test");
+    route.inject = bearer();
+    let mut bench = Bench::start(vec![route]);
+    let live = bench.live.clone();
+    let mut io = bench.tls("api.test").await;
+    io.write_all(b"POST /fresh HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello")
+        .await
+        .unwrap();
+    assert!(bench.asks.recv().await.is_some());
+    live.apply(EgressCommand::Token {
+        name: "TOKEN".parse().unwrap(),
+        value: Some(Secret::new("the-fresh-value".into())),
+    });
+    assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
+    let sent: Vec<_> = upstream
+        .seen()
+        .iter()
+        .map(|s| (s.headers["authorization"].to_str().unwrap().to_owned(), s.text.clone()))
+        .collect();
+    assert_eq!(
+        sent,
+        [
+            (format!("Bearer {TOKEN}"), "hello".into()),
+            ("Bearer the-fresh-value".into(), "hello".into())
+        ]
+    );
+    assert_eq!(bench.audit(1).await[0]["status"], 200);
+
+    // No new one to be had: the upstream's own answer.
+    live.apply(EgressCommand::Token {
+        name: "TOKEN".parse().unwrap(),
+        value: Some(Secret::new("stale-again-value".into())),
+    });
+    let asked = tokio::spawn(async move { bench.get("api.test", "/fresh").await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    live.apply(EgressCommand::Token { name: "TOKEN".parse().unwrap(), value: None });
+    assert!(asked.await.unwrap().starts_with("HTTP/1.1 401"));
+}
+
+#[tokio::test]
+async fn a_query_parameter_is_injected_and_never_written_down() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let mut route = upstream.route("api", "api.test");
+    route.inject = Some(Inject {
+        place: Place::Query("key".into()),
+        scheme: Scheme::Raw,
+        token: "TOKEN".parse().unwrap(),
+    });
+    let bench = Bench::start(vec![route]);
+    assert!(
+        bench.get("api.test", "/v1/a?x=1&KEY=guest&k%65y=guest").await.starts_with("HTTP/1.1 200")
+    );
+    assert_eq!(upstream.seen()[0].uri, format!("/v1/a?x=1&key={TOKEN}"));
+    bench.audit(1).await;
+    assert!(!bench.audit_text().contains(TOKEN));
+}
+
+#[tokio::test]
+async fn another_policy_counts_from_the_next_request_on() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let mut first = upstream.route("api", "api.test");
+    first.rate = Some("3/h".parse().unwrap());
+    let bench = Bench::start(vec![first.clone()]);
+    let mut io = bench.tls("api.test").await;
+    let mut ask = async |path: &str| {
+        io.write_all(format!("GET {path} HTTP/1.1\r\nHost: api.test\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        response(&mut io).await
+    };
+    assert!(ask("/a").await.starts_with("HTTP/1.1 200"));
+    let mut narrow = first.clone();
+    narrow.paths = vec!["/v1/*".parse().unwrap()];
+    bench.live.replace(Policy::new(vec![narrow.clone()])).unwrap();
+    assert!(ask("/a").await.starts_with("HTTP/1.1 403"), "the same connection");
+    assert!(ask("/v1/a").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(*upstream.connections.lock().unwrap(), 1, "the route's connections stay");
+
+    let mut bad = narrow.clone();
+    bad.inject = Some(Inject {
+        place: Place::Header("authorization".into()),
+        scheme: Scheme::Raw,
+        token: "NONE".parse().unwrap(),
+    });
+    assert!(bench.live.replace(Policy::new(vec![bad])).unwrap_err().to_string().contains("NONE"));
+    assert!(ask("/v1/a").await.starts_with("HTTP/1.1 200"), "the old one stays");
+    bench.live.replace(Policy::new(vec![first])).unwrap();
+    assert!(ask("/a").await.starts_with("HTTP/1.1 429"), "a reload is no refill");
+    bench.live.replace(Policy::new(vec![])).unwrap();
+    assert!(ask("/a").await.contains("[no-route]"));
+}
+
+#[tokio::test]
+async fn a_request_keeps_the_policy_that_it_began_with() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let bench = Bench::start(vec![upstream.route("api", "api.test")]);
+    let mut io = bench.tls("api.test").await;
+    io.write_all(b"GET /events HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
+    let mut got = Vec::new();
+    io.read_buf(&mut got).await.unwrap();
+    bench.live.replace(Policy::new(vec![])).unwrap();
+    while !String::from_utf8_lossy(&got).contains("data: 4") {
+        assert!(timeout(Duration::from_secs(2), io.read_buf(&mut got)).await.unwrap().unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn what_the_upstream_says_back_is_not_the_token() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let mut route = upstream.route("api", "api.test");
+    route.inject = bearer();
+    let bench = Bench::start(vec![route]);
+    let answer = bench.get("api.test", "/say-back").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200")
+            && answer.contains("you sent Bearer ")
+            && answer.ends_with(" and more"),
+        "{answer}"
+    );
+    assert!(!answer.contains(TOKEN) && answer.contains(&"*".repeat(TOKEN.len() - 3)), "{answer}");
+    assert!(!answer.contains("x-said"), "{answer}");
+    let line = &bench.audit(1).await[0];
+    assert!(line["findings"].as_array().is_some_and(|f| f.len() == 2), "{line}");
+    let mut io = bench.tls("api.test").await;
+    io.write_all(b"GET /say-back-gzip HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
+    let mut all = Vec::new();
+    let _ = timeout(Duration::from_secs(5), io.read_to_end(&mut all)).await;
+    let body = all.split(|b| *b == b'\n').next_back().unwrap();
+    let mut text = String::new();
+    let _ = std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(body), &mut text);
+    assert!(!text.contains(TOKEN), "{text}");
+    assert_eq!(bench.audit(2).await[1]["rule"], "secret");
+    // Negative control: a route without a credential hides nothing, and repeats what it was sent.
+    let bench = Bench::start(vec![upstream.route("open", "api.test")]);
+    let mut io = bench.tls("api.test").await;
+    io.write_all(b"GET /say-back HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer own-value-of-the-guest\r\n\r\n").await.unwrap();
+    assert!(response(&mut io).await.contains("own-value-of-the-guest"));
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_carries_no_token() {
+    let upstream = Upstream::start(&["api.test", "other.test"], true).await;
+    let mut api = upstream.route("api", "api.test");
+    api.inject = bearer();
+    let bench = Bench::start(vec![api, upstream.route("other", "other.test")]);
+    // A guest that follows a redirect makes a new request, and that one has its own route.
+    for host in ["api.test", "other.test"] {
+        assert!(bench.get(host, "/").await.starts_with("HTTP/1.1 200"));
+    }
+    let sent: Vec<bool> =
+        upstream.seen().iter().map(|s| s.headers.contains_key("authorization")).collect();
+    assert_eq!(sent, [true, false]);
+}
+
+#[tokio::test]
+async fn a_full_house_of_http2_streams_waits() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let limits =
+        crate::egress::limits::Limits { streams: 2, ..crate::egress::limits::Limits::default() };
+    let bench = Bench::with(
+        vec![upstream.route("api", "api.test")],
+        super::harness::Options { limits, ..Default::default() },
+    );
+    let mut http = bench.http2("api.test").await;
+    let _ = http.send_request(get("https://api.test/")).await.unwrap(); // its settings are known now
+    let never: Vec<_> =
+        (0..2).map(|_| tokio::spawn(http.send_request(get("https://api.test/never")))).collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(
+        timeout(Duration::from_millis(300), http.send_request(get("https://api.test/")))
+            .await
+            .is_err()
+    );
+    never.into_iter().for_each(|n| n.abort());
+    assert_eq!(
+        timeout(Duration::from_secs(5), http.send_request(get("https://api.test/")))
+            .await
+            .unwrap()
+            .unwrap()
+            .status(),
+        StatusCode::OK
+    );
+}
+
+#[tokio::test]
+async fn a_guest_that_has_its_answer_and_sends_no_more_holds_no_place() {
+    let upstream = Upstream::start(&[], false).await;
+    let mut route = upstream.route("plain", "plain.test");
+    (route.tls, route.port) = (false, 80);
+    let limits = crate::egress::limits::Limits {
+        connections: 1,
+        ..crate::egress::limits::Limits::default()
+    };
+    let bench = Bench::with(vec![route], super::harness::Options { limits, ..Default::default() });
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut io = timeout(Duration::from_secs(5), bench.connect()).await.unwrap();
+        io.write_all(b"GET http://plain.test/ HTTP/1.1\r\nHost: plain.test\r\n\r\n").await.unwrap();
+        assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
+        io.shutdown().await.unwrap(); // as the guest's relay passes on a close
+        kept.push(io);
+    }
+}
+
+#[tokio::test]
+async fn trailers_that_say_the_token_back_are_dropped() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let mut route = upstream.route("api", "api.test");
+    route.inject = bearer();
+    let bench = Bench::start(vec![route]);
+    let answer = bench
+        .http2("api.test")
+        .await
+        .send_request(get("https://api.test/say-back-trailer"))
+        .await
+        .unwrap();
+    let collected = answer.into_body().collect().await.unwrap();
+    assert!(
+        collected.trailers().is_none_or(|t| !t.contains_key("x-said")),
+        "{:?}",
+        collected.trailers()
+    );
+    let bench = Bench::start(vec![upstream.route("open", "api.test")]);
+    let request = Request::get("https://api.test/say-back-trailer")
+        .header("authorization", "mine")
+        .body(Full::default())
+        .unwrap();
+    let answer = bench.http2("api.test").await.send_request(request).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().trailers().unwrap()["x-said"], "mine");
+}
+
+#[tokio::test]
+async fn a_new_token_is_a_secret_from_its_first_use_on() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let mut route = upstream.route("api", "api.test");
+    route.inject = bearer();
+    let mut bench = Bench::start(vec![route]);
+    let live = bench.live.clone();
+    let mut io = bench.tls("api.test").await;
+    // 401 to the old one; to the new one an answer that says it back.
+    io.write_all(b"GET /fresh-say-back HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
+    assert!(bench.asks.recv().await.is_some());
+    live.apply(EgressCommand::Token {
+        name: "TOKEN".parse().unwrap(),
+        value: Some(Secret::new("the-fresh-value".into())),
+    });
+    let answer = response(&mut io).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200")
+            && !answer.contains("the-fresh-value")
+            && answer.contains("***"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn an_upload_does_not_outlive_its_audit_line() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let bench = Bench::start(vec![upstream.route("api", "api.test")]);
+    let mut io = bench.tls("api.test").await;
+    io.write_all(b"POST /early HTTP/1.1\r\nHost: api.test\r\nContent-Length: 1000000\r\n\r\nfirst")
+        .await
+        .unwrap();
+    assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(bench.audit(1).await[0]["bytes_up"], 5);
+    let _ = io.write_all(&[b'x'; 500_000]).await;
+    let _ = timeout(Duration::from_millis(500), io.read_to_end(&mut Vec::new())).await;
+    assert!(upstream.partial.lock().unwrap().len() < 100_000, "it went on");
+}
+
+#[tokio::test]
+async fn a_refused_upload_is_read_to_its_end_so_that_the_reason_is_too() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let mut route = upstream.route("api", "api.test");
+    route.paths = vec!["/v1/*".parse().unwrap()];
+    let bench = Bench::start(vec![route]);
+    let mut io = bench.tls("api.test").await;
+    let body = vec![b'x'; 1 << 20];
+    io.write_all(
+        format!("POST /admin HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n", body.len())
+            .as_bytes(),
+    )
+    .await
+    .unwrap();
+    io.write_all(&body).await.unwrap();
+    io.flush().await.unwrap();
+    assert!(response(&mut io).await.contains("[not-allowed]"));
+    let request = Request::post("https://api.test/admin").body(Full::from(body)).unwrap();
+    let answer = bench.http2("api.test").await.send_request(request).await.unwrap();
+    let status = answer.status();
+    let said = answer.into_body().collect().await.unwrap().to_bytes();
+    assert!(status == 403 && String::from_utf8_lossy(&said).contains("[not-allowed]"));
+}

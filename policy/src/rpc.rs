@@ -1,0 +1,82 @@
+//! Messages between the orchestrator and its daemons: one JSON document a line, over the daemon's
+//! standard input and output. They are never in a file and never in an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::pattern::TokenName;
+use crate::proposal::{Ask, ProposalStatus};
+use crate::secret::Secret;
+use crate::text::UntrustedText;
+
+/// The first line that an egress daemon reads.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressInput {
+    /// PEM of the bottle's CA certificate.
+    pub ca_cert: String,
+    /// PEM (PKCS#8) of the bottle's CA key.
+    pub ca_key: Secret,
+    /// Token values, by the names that the policy's routes use.
+    pub tokens: BTreeMap<TokenName, Secret>,
+    /// Tokens that the orchestrator can renew when the daemon sends [`EgressReport::Stale`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub refreshable: BTreeSet<TokenName>,
+}
+
+/// A later line to an egress daemon.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum EgressCommand {
+    /// A token has a new value, which counts from the next request on.
+    Token {
+        /// Name of the token.
+        name: TokenName,
+        /// The new value; `None` when it could not be renewed.
+        value: Option<Secret>,
+    },
+}
+
+/// A line from an egress daemon, after `ready`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum EgressReport {
+    /// An upstream answered 401 to this token, which is one of [`EgressInput::refreshable`]. The
+    /// orchestrator answers with [`EgressCommand::Token`].
+    Stale {
+        /// Name of the token.
+        token: TokenName,
+    },
+}
+
+/// A line from the supervise daemon, after `ready`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum SuperviseReport {
+    /// The agent proposes a change. The orchestrator answers with [`SuperviseCommand::Filed`] and
+    /// the same `call`.
+    Draft {
+        /// The daemon's own number for this call.
+        call: u64,
+        /// What the agent asks for.
+        ask: Ask,
+        /// The agent's reason.
+        reason: UntrustedText,
+    },
+}
+
+/// A line to the supervise daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum SuperviseCommand {
+    /// The answer to a draft.
+    Filed {
+        /// The draft's `call`.
+        call: u64,
+        /// The new proposal, or why it was not accepted.
+        answer: Result<ProposalStatus, String>,
+    },
+    /// The state of a proposal has changed.
+    Changed(ProposalStatus),
+}
