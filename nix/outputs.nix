@@ -9,7 +9,6 @@ let
   describe = description: package: package // {
     meta = {
       inherit description;
-      homepage = "https://github.com/bot-bottle/bot-bottle";
       license = { spdxId = "Apache-2.0"; fullName = "Apache License 2.0"; free = true; };
       platforms = [ system ];
     };
