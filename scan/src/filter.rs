@@ -11,7 +11,7 @@ use zeroize::Zeroize;
 
 /// What begins with a gram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum Pattern {
     /// A rule's keyword, by their indices.
     Rule { rule: u16, keyword: u16 },
     /// A form of a secret, by its index.
@@ -20,7 +20,7 @@ pub(crate) enum What {
 
 struct Entry {
     gram: u32,
-    what: What,
+    what: Pattern,
     /// The next entry of the same slot, plus one; 0: none.
     next: u16,
 }
@@ -67,7 +67,7 @@ impl Filter {
         }
     }
 
-    pub(crate) fn add(&mut self, gram: [u8; GRAM], what: What) {
+    pub(crate) fn add(&mut self, gram: [u8; GRAM], what: Pattern) {
         let gram = fold(gram);
         let at = hash(gram);
         let mut next = self.slots[at / 64];
@@ -123,7 +123,7 @@ impl Filter {
     }
 
     /// What may begin with these bytes.
-    pub(crate) fn at(&self, gram: [u8; GRAM]) -> impl Iterator<Item = What> + '_ {
+    pub(crate) fn at(&self, gram: [u8; GRAM]) -> impl Iterator<Item = Pattern> + '_ {
         let gram = fold(gram);
         let mut next = self.slots[hash(gram) / 64];
         std::iter::from_fn(move || {
@@ -151,9 +151,9 @@ mod tests {
     #[test]
     fn a_gram_is_found_at_any_place() {
         let mut filter = Filter::new();
-        filter.add(*b"ghp_", What::Form(1));
-        filter.add(*b"ghp_", What::Form(2));
-        filter.add(*b"ghp_", What::Form(2));
+        filter.add(*b"ghp_", Pattern::Form(1));
+        filter.add(*b"ghp_", Pattern::Form(2));
+        filter.add(*b"ghp_", Pattern::Form(2));
         for at in 0..40 {
             let mut text = vec![b'.'; 44];
             text[at..at + 4].copy_from_slice(b"GHP_");

@@ -6,8 +6,8 @@ use bottle_policy::Action;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use crate::Direction;
 use crate::filter::GRAM;
+use crate::shared::Direction;
 
 /// Largest that a rule's `max` may be, bytes: what is remembered of a stream for a rule's sake.
 pub(crate) const MAX: usize = 512;
@@ -16,13 +16,13 @@ pub(crate) const MAX: usize = 512;
 #[serde(deny_unknown_fields)]
 struct File {
     version: u32,
-    rule: Vec<Raw>,
+    rule: Vec<RuleRow>,
 }
 
 /// A rule as it is written; `rules.toml` says what each key means.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+struct RuleRow {
     id: String,
     #[serde(rename = "description")]
     _description: serde::de::IgnoredAny,
@@ -136,9 +136,9 @@ pub(crate) fn load() -> Vec<Rule> {
 }
 
 impl Rule {
-    fn new(raw: Raw) -> Self {
+    fn new(row: RuleRow) -> Self {
         let with_suffixes = |keyword: &String| -> Vec<Box<[u8]>> {
-            match &raw.suffixes[..] {
+            match &row.suffixes[..] {
                 [] => vec![keyword.as_bytes().into()],
                 suffixes => suffixes
                     .iter()
@@ -147,18 +147,18 @@ impl Rule {
             }
         };
         Self {
-            keywords: raw.keywords.iter().flat_map(with_suffixes).collect(),
-            id: raw.id.into(),
-            action: raw.action,
-            direction: if raw.response { Direction::Response } else { Direction::Request },
-            nocase: raw.nocase,
-            before: raw.before,
-            class: Class::new(&raw.class),
-            min: raw.min,
-            max: raw.max.min(MAX),
-            entropy: raw.entropy,
-            checksum: raw.checksum,
-            pattern: raw.regex,
+            keywords: row.keywords.iter().flat_map(with_suffixes).collect(),
+            id: row.id.into(),
+            action: row.action,
+            direction: if row.response { Direction::Response } else { Direction::Request },
+            nocase: row.nocase,
+            before: row.before,
+            class: Class::new(&row.class),
+            min: row.min,
+            max: row.max.min(MAX),
+            entropy: row.entropy,
+            checksum: row.checksum,
+            pattern: row.regex,
             regex: OnceLock::new(),
         }
     }

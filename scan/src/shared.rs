@@ -1,0 +1,54 @@
+//! What the modules of this crate share.
+
+use std::sync::Arc;
+
+use bottle_policy::{Action, TokenName};
+
+/// Which way a body goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the guest: credentials.
+    Request,
+    /// To the guest: the bundle's own secrets, and, where the route asks, text that tries to
+    /// instruct the agent.
+    Response,
+}
+
+/// A find.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Id of the rule; `bundle-secret` for one of the bundle's own, `coding` for a body that cannot
+    /// be decoded, and `coding-bomb` for one that grows too much.
+    pub rule: Arc<str>,
+    /// What it does to its request.
+    pub action: Action,
+    /// Where it begins in the (decoded) text, bytes.
+    pub offset: u64,
+    /// The find with all but its first four bytes left out; nothing at all of a bundle's own
+    /// secret.
+    pub sample: String,
+    /// Which of the bundle's own secrets it is.
+    pub secret: Option<TokenName>,
+}
+
+/// A `scan` names a rule that there is none of.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no scan rule {0:?}")]
+pub struct UnknownRule(pub String);
+
+/// A body coding that cannot be looked into.
+#[derive(Debug, thiserror::Error)]
+#[error("content-encoding {0:?} cannot be scanned")]
+pub struct UnknownCoding(pub String);
+
+impl Finding {
+    pub(crate) fn of_coding(rule: &Arc<str>, offset: u64) -> Self {
+        Self {
+            rule: Arc::clone(rule),
+            action: Action::Block,
+            offset,
+            sample: String::new(),
+            secret: None,
+        }
+    }
+}
