@@ -9,11 +9,13 @@ use std::ops::Range;
 
 use zeroize::Zeroize;
 
+use crate::shared::{Encoding, GRAM};
+
 /// What begins with a gram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pattern {
     /// A rule's keyword, by their indices.
-    Rule { rule: u16, keyword: u16 },
+    Rule { rule: u16, keyword: u16, encoding: Encoding },
     /// A form of a secret, by its index.
     Form(u16),
 }
@@ -25,8 +27,6 @@ struct Entry {
     next: u16,
 }
 
-/// Bytes of a gram.
-pub(crate) const GRAM: usize = 4;
 const SLOTS: usize = 1024;
 /// Bytes of [`Filter::near`].
 const NEAR: usize = 1 << 14;
@@ -83,6 +83,11 @@ impl Filter {
         self.bits[at / 64] |= 1 << (at % 64);
         self.entries.push(Entry { gram, what, next: self.slots[at / 64] });
         self.slots[at / 64] = index;
+    }
+
+    /// Whether something may begin with these bytes.
+    pub(crate) fn has(&self, gram: [u8; GRAM]) -> bool {
+        self.bit(fold(gram))
     }
 
     fn bit(&self, gram: u32) -> bool {

@@ -6,7 +6,11 @@
 
 mod candidate;
 mod coding;
+mod decoding;
+mod encode;
+mod escaped;
 mod filter;
+mod fold;
 mod matcher;
 mod matches;
 mod profile;
@@ -15,6 +19,7 @@ mod scanner;
 mod secret;
 mod shared;
 mod stream;
+mod unescape;
 mod view;
 
 pub use profile::Profile;

@@ -4,14 +4,13 @@
 //! Each candidate is decided at a byte that depends on the text alone, so it does not matter how
 //! the text was cut.
 
-use bottle_policy::Action;
-
-use crate::candidate::{Candidate, held_run, preceded, run_on};
-use crate::filter::{GRAM, Pattern};
+use crate::candidate::Candidate;
+use crate::escaped::{self, Characters, Reading, TAG_LEAD};
+use crate::filter::Pattern;
 use crate::matches::{Match, Matches};
 use crate::scanner::Query;
 use crate::secret::{Follower, Form, Step};
-use crate::shared::Finding;
+use crate::shared::{Direction, Encoding, Finding, GRAM, Place};
 use crate::view::View;
 
 /// Bytes before a candidate that decide whether it is one: three of a secret and some backslashes,
@@ -25,8 +24,11 @@ pub(crate) struct Matcher {
     end: u64,
     /// The last of them, as far as something may still query for them.
     tail: Vec<u8>,
-    runs: Vec<Candidate>,
+    candidates: Vec<Candidate>,
     followers: Vec<Follower>,
+    /// Places of what may be escapes and cannot be read before more of the text is there, and
+    /// whether tag characters stand for ASCII there.
+    unread: Vec<(u64, bool)>,
 }
 
 impl Matcher {
@@ -40,8 +42,8 @@ impl Matcher {
 
     /// From where on nothing may go on yet, with `view` seen.
     pub(crate) fn hold(&self, query: &Query<'_>, end: u64) -> u64 {
-        let runs = self.runs.iter().filter_map(|run| held_run(query, run));
-        runs.chain(self.followers.iter().map(|f| f.third)).fold(end, u64::min)
+        let candidates = self.candidates.iter().filter_map(|candidate| candidate.held(query));
+        candidates.chain(self.followers.iter().map(|f| f.third)).fold(end, u64::min)
     }
 
     /// Where a text that came byte by byte would have stopped when a find blocked it at `decided`.
@@ -85,11 +87,7 @@ impl Matcher {
             followers.retain_mut(|follower| follow(query, view, follower, view.body_at(), matches));
             self.followers = followers;
         }
-        if !self.runs.is_empty() {
-            let mut runs = std::mem::take(&mut self.runs);
-            runs.retain_mut(|run| run_on(query, view, run, last, matches));
-            self.runs = runs;
-        }
+        self.candidates.retain_mut(|candidate| candidate.advance(query, view, last, matches));
     }
 
     /// Looks for what begins in the new piece, or with it.
@@ -104,7 +102,8 @@ impl Matcher {
             seam[before.len()..len].copy_from_slice(after);
             for (i, gram) in seam[..len].windows(GRAM).enumerate() {
                 let start = view.body_at() - before.len() as u64 + i as u64;
-                self.at(query, view, start, [gram[0], gram[1], gram[2], gram[3]], last, matches);
+                let gram = [gram[0], gram[1], gram[2], gram[3]];
+                self.at(query, view, start, gram, last, matches);
             }
         }
         let mut from = 0;
@@ -128,6 +127,9 @@ impl Matcher {
                 );
             }
         }
+        if query.direction == Direction::Request {
+            self.begin_escaped(query, view, last, matches);
+        }
     }
 
     /// Begins what the gram at `start` may be.
@@ -140,26 +142,117 @@ impl Matcher {
         last: bool,
         matches: &mut Matches,
     ) {
-        for what in query.filter.at(gram) {
-            match what {
-                Pattern::Rule { rule, keyword } => {
-                    let mut run = Candidate { rule, keyword, start, seen: start };
-                    let compiled = &query.scanner.rules[usize::from(rule)];
-                    if query.rule(rule) != Action::Off
-                        && preceded(compiled, view, start)
-                        && run_on(query, view, &mut run, last, matches)
-                    {
-                        self.runs.push(run);
-                    }
+        for pattern in query.filter.at(gram) {
+            match pattern {
+                Pattern::Rule { rule, keyword, encoding } => {
+                    let known = start + GRAM as u64 - 1;
+                    let place = Place { start, known, encoding, escaped: false, tags: false };
+                    self.candidate(query, view, (rule, keyword), &place, last, matches);
                 }
-                Pattern::Form(form) => {
-                    for escapes in query.scanner.forms.all[usize::from(form)].readings() {
-                        let mut follower = Follower::plain(form, start, *escapes);
-                        if follow(query, view, &mut follower, start, matches) {
-                            self.followers.push(follower);
-                        }
-                    }
+                Pattern::Form(form) => self.follow_form(query, view, form, (start, 0), matches),
+            }
+        }
+    }
+
+    /// Looks for what begins with an escape, an invisible character, or one that looks like ASCII.
+    fn begin_escaped(
+        &mut self,
+        query: &Query<'_>,
+        view: View<'_>,
+        last: bool,
+        matches: &mut Matches,
+    ) {
+        for at in std::mem::take(&mut self.unread) {
+            self.read(query, view, at, last, matches);
+        }
+        let mut from = 0;
+        while let Some(at) = escaped::next(view.body, from) {
+            let place = view.body_at() + at as u64;
+            self.read(query, view, (place, false), last, matches);
+            if view.body[at] == TAG_LEAD {
+                self.read(query, view, (place, true), last, matches);
+            }
+            from = at + 1;
+        }
+    }
+
+    fn read(
+        &mut self,
+        query: &Query<'_>,
+        view: View<'_>,
+        (at, tags): (u64, bool),
+        last: bool,
+        matches: &mut Matches,
+    ) {
+        match escaped::read(view, at, tags, last) {
+            Reading::Nothing => {}
+            Reading::Unknown => self.unread.push((at, tags)),
+            Reading::Characters(characters) => characters.grams(view, at, |start, known, gram| {
+                if query.filter.has(gram) {
+                    self.at_escaped(query, view, (start, known), gram, &characters, last, matches);
                 }
+            }),
+        }
+    }
+
+    /// Begins what the gram may be that the text holds escaped from the first of `place` on, which
+    /// the second shows.
+    #[allow(clippy::too_many_arguments)]
+    fn at_escaped(
+        &mut self,
+        query: &Query<'_>,
+        view: View<'_>,
+        (start, known): (u64, u64),
+        gram: [u8; GRAM],
+        characters: &Characters,
+        last: bool,
+        matches: &mut Matches,
+    ) {
+        for pattern in query.filter.at(gram) {
+            match pattern {
+                Pattern::Rule { encoding: Encoding::Plain, .. } if characters.line_break => {}
+                Pattern::Rule { rule, keyword, encoding } => {
+                    let place =
+                        Place { start, known, encoding, escaped: true, tags: characters.tags };
+                    self.candidate(query, view, (rule, keyword), &place, last, matches);
+                }
+                // The others are found by `Forms::escaped`.
+                Pattern::Form(form) if characters.folded => {
+                    self.follow_form(query, view, form, (start, known), matches);
+                }
+                Pattern::Form(_) => {}
+            }
+        }
+    }
+
+    fn candidate(
+        &mut self,
+        query: &Query<'_>,
+        view: View<'_>,
+        rule: (u16, u16),
+        place: &Place,
+        last: bool,
+        matches: &mut Matches,
+    ) {
+        if let Some(mut candidate) = Candidate::begin(query, view, rule, place) {
+            if candidate.advance(query, view, last, matches) {
+                self.candidates.push(candidate);
+            }
+        }
+    }
+
+    fn follow_form(
+        &mut self,
+        query: &Query<'_>,
+        view: View<'_>,
+        form: u16,
+        (start, known): (u64, u64),
+        matches: &mut Matches,
+    ) {
+        for escapes in query.scanner.forms.all[usize::from(form)].readings() {
+            let mut follower = Follower::plain(form, start, known, *escapes);
+            if follow(query, view, &mut follower, start, matches) {
+                self.followers.push(follower);
             }
         }
     }
@@ -168,9 +261,10 @@ impl Matcher {
     #[allow(clippy::cast_possible_truncation)]
     pub(crate) fn commit(&mut self, piece: &[u8]) {
         let end = self.end + piece.len() as u64;
-        let runs = self.runs.iter().map(|run| run.start);
-        let needed = runs
+        let candidates = self.candidates.iter().map(|candidate| candidate.start);
+        let needed = candidates
             .chain(self.followers.iter().map(|f| f.third))
+            .chain(self.unread.iter().map(|(at, _)| at.saturating_sub(LOOK_BEHIND)))
             .fold(end, u64::min)
             .min(end.saturating_sub(LOOK_BEHIND));
         let from_tail = (needed.saturating_sub(self.end - self.tail.len() as u64) as usize)

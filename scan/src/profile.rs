@@ -60,6 +60,7 @@ impl Profile {
             actions: &self.actions,
             direction,
             redact,
+            any_case: false,
         }
     }
 

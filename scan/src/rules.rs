@@ -6,8 +6,8 @@ use bottle_policy::Action;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use crate::filter::GRAM;
 use crate::shared::Direction;
+use crate::shared::GRAM;
 
 /// Largest that a rule's `max` may be, bytes: what is remembered of a stream for a rule's sake.
 pub(crate) const MAX: usize = 512;
@@ -114,6 +114,8 @@ pub(crate) struct Rule {
     /// Compiled when the first candidate comes: most never do, and all of them would take longer
     /// than a daemon has.
     regex: OnceLock<Option<Regex>>,
+    /// The same for text whose case was lost.
+    any_case: OnceLock<Option<Regex>>,
 }
 
 /// How a candidate fared.
@@ -160,6 +162,7 @@ impl Rule {
             checksum: row.checksum,
             pattern: row.regex,
             regex: OnceLock::new(),
+            any_case: OnceLock::new(),
         }
     }
 
@@ -186,24 +189,26 @@ impl Rule {
         grams
     }
 
-    fn regex(&self) -> Option<&Regex> {
+    fn regex(&self, any_case: bool) -> Option<&Regex> {
         let build = || {
             RegexBuilder::new(&format!("^(?:{})", self.pattern))
                 .unicode(false)
+                .case_insensitive(any_case)
                 .size_limit(1 << 18)
                 .dfa_size_limit(1 << 14)
                 .build()
                 .ok()
         };
-        self.regex.get_or_init(build).as_ref()
+        let regex = if any_case { &self.any_case } else { &self.regex };
+        regex.get_or_init(build).as_ref()
     }
 
     /// Judges a whole candidate, keyword first.
-    pub(crate) fn judge(&self, candidate: &[u8]) -> Verdict {
+    pub(crate) fn judge(&self, candidate: &[u8], any_case: bool) -> Verdict {
         if candidate.len() < self.min {
             return Verdict::No;
         }
-        let Some(regex) = self.regex() else { return Verdict::Yes(candidate.len()) };
+        let Some(regex) = self.regex(any_case) else { return Verdict::Yes(candidate.len()) };
         if self.entropy <= 0.0 && self.checksum.is_none() {
             return regex.find(candidate).map_or(Verdict::No, |found| Verdict::Yes(found.end()));
         }
@@ -212,7 +217,7 @@ impl Rule {
         let value = captures.get(1).unwrap_or(whole).as_bytes();
         if entropy(value) < self.entropy {
             Verdict::No
-        } else if self.checksum == Some(Checksum::Github) && !github(value) {
+        } else if self.checksum == Some(Checksum::Github) && !any_case && !github(value) {
             Verdict::Doubtful(whole.end())
         } else {
             Verdict::Yes(whole.end())
@@ -259,7 +264,7 @@ mod tests {
     #[test]
     fn every_regex_compiles_and_every_candidate_is_bounded() {
         for rule in load() {
-            assert!(rule.regex().is_some(), "{}", rule.id);
+            assert!(rule.regex(false).is_some(), "{}", rule.id);
             assert!(rule.min <= rule.max && rule.max <= MAX, "{}", rule.id);
             for keyword in &rule.keywords {
                 assert!(

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bottle_policy::{Action, Secret, TokenName};
 
+use crate::encode;
 use crate::filter::{Filter, Pattern};
 use crate::rules::{self, Rule};
 use crate::secret::Forms;
-use crate::shared::Direction;
+use crate::shared::{Direction, Encoding};
 
 /// Rules and secrets, compiled.
 pub struct Scanner {
@@ -50,9 +51,17 @@ impl Scanner {
             for (index, rule) in
                 (0..).zip(&rules).filter(|(_, rule)| direction == Some(rule.direction))
             {
-                for (number, keyword) in (0..).zip(&rule.keywords) {
-                    let what = Pattern::Rule { rule: index, keyword: number };
-                    rule.grams(keyword).into_iter().for_each(|gram| filter.add(gram, what));
+                for (keyword, bytes) in (0..).zip(&rule.keywords) {
+                    let pattern = |encoding| Pattern::Rule { rule: index, keyword, encoding };
+                    for gram in rule.grams(bytes) {
+                        filter.add(gram, pattern(Encoding::Plain));
+                    }
+                    // What an upstream sends is not scanned for the sake of its encodings.
+                    if rule.direction == Direction::Request {
+                        for (gram, encoding) in encode::grams(rule, bytes) {
+                            filter.add(gram, pattern(encoding));
+                        }
+                    }
                 }
             }
             filter
@@ -85,11 +94,24 @@ pub(crate) struct Query<'a> {
     pub(crate) direction: Direction,
     /// Whether the text can be overwritten; else what would be redacted is blocked.
     pub(crate) redact: bool,
+    /// Whether letters' case was lost: keywords are then found in either case, and a checksum
+    /// cannot be checked.
+    pub(crate) any_case: bool,
 }
 
 impl Query<'_> {
     fn possible(&self, action: Action) -> Action {
         if action == Action::Redact && !self.redact { Action::Block } else { action }
+    }
+
+    /// Whether `byte` is the byte `expected` of a keyword of `rule`.
+    pub(crate) fn same(&self, rule: &Rule, byte: u8, expected: u8) -> bool {
+        byte == expected || (rule.nocase || self.any_case) && byte.eq_ignore_ascii_case(&expected)
+    }
+
+    /// Whether a candidate of `rule` goes on with `byte`.
+    pub(crate) fn has(&self, rule: &Rule, byte: u8) -> bool {
+        rule.class.has(byte) || self.any_case && rule.class.has(byte.to_ascii_uppercase())
     }
 
     pub(crate) fn rule(&self, rule: u16) -> Action {

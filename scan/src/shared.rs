@@ -4,6 +4,33 @@ use std::sync::Arc;
 
 use bottle_policy::{Action, TokenName};
 
+/// Bytes of a gram: what a keyword or a secret is found by.
+pub(crate) const GRAM: usize = 4;
+
+/// How the bytes of a candidate are written, apart from escapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// As they are.
+    Plain,
+    /// Base64 of either alphabet; so many bytes of the first group come before the candidate.
+    Base64 { before: u8 },
+    /// Hex digits of either case.
+    Hex,
+}
+
+/// Where a text has a candidate.
+pub(crate) struct Place {
+    /// Where it begins, bytes.
+    pub(crate) start: u64,
+    /// The byte that shows that it may begin there.
+    pub(crate) known: u64,
+    pub(crate) encoding: Encoding,
+    /// Whether its first bytes are escaped.
+    pub(crate) escaped: bool,
+    /// Whether tag characters stand for ASCII.
+    pub(crate) tags: bool,
+}
+
 /// Which way a body goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {

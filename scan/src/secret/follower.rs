@@ -1,5 +1,7 @@
 //! Follows one form of a secret through a text, byte by byte.
 
+use crate::fold::{Folded, fold};
+
 use super::escape::{hex_value, simple};
 use super::form::{Escapes, Form, Kind};
 
@@ -42,6 +44,13 @@ enum Escape {
         name: [u8; 4],
         len: u8,
     },
+    /// Just after `=`, in quoted-printable.
+    Equals,
+    /// A character of UTF-8, with so many bytes to come.
+    Utf8 {
+        left: u8,
+        code: u32,
+    },
     /// `0` or `\` between the digits of a dump: `x` comes.
     Prefix,
 }
@@ -70,13 +79,15 @@ pub(crate) struct Follower {
     escape: Escape,
     /// Where the form begins.
     pub(crate) start: u64,
+    /// The byte that shows that it may begin there.
+    known: u64,
     /// Where its third character ends: what comes then is held. Unknown: `u64::MAX`.
     pub(crate) third: u64,
 }
 
 impl Follower {
     /// At a form's first byte.
-    pub(crate) fn plain(form: u16, start: u64, escapes: Escapes) -> Self {
+    pub(crate) fn plain(form: u16, start: u64, known: u64, escapes: Escapes) -> Self {
         Self {
             form,
             at: 0,
@@ -86,6 +97,7 @@ impl Follower {
             first: false,
             escape: Escape::None,
             start,
+            known,
             third: u64::MAX,
         }
     }
@@ -102,6 +114,7 @@ impl Follower {
             first: true,
             escape: Escape::None,
             start,
+            known: 0,
             third,
         }
     }
@@ -124,6 +137,20 @@ impl Follower {
                 b'x' | b'X' | b'n' | b'r' | b't' => self.stay(Escape::None),
                 _ => Step::Lost,
             },
+            Escape::Equals => match (byte, hex_value(byte)) {
+                (b'\r', _) => Step::More,
+                (b'\n', _) => self.stay(Escape::None),
+                (_, Some(value)) => self.stay(Escape::Hex { left: 1, value, code: false }),
+                _ => Step::Lost,
+            },
+            Escape::Utf8 { left, code } if matches!(byte, 0x80..0xc0) => {
+                let code = (code << 6) | u32::from(byte & 0x3f);
+                if left > 1 {
+                    return self.stay(Escape::Utf8 { left: left - 1, code });
+                }
+                self.folded(form, code, pos)
+            }
+            Escape::Utf8 { .. } => Step::Lost,
             Escape::Backslash => match byte {
                 b'u' => self.stay(Escape::Hex { left: 4, value: 0, code: true }),
                 b'U' => self.stay(Escape::Hex { left: 8, value: 0, code: true }),
@@ -209,7 +236,21 @@ impl Follower {
 
     fn unescaped(&mut self, form: &Form, byte: u8, pos: u64) -> Step {
         let at = usize::from(self.at);
+        let expected = form.bytes[at];
         match (form.kind, byte) {
+            (Kind::Plain | Kind::Base64, 0) if expected != 0 && at > 0 => Step::More,
+            (Kind::Plain | Kind::Base64, b'=') if expected != b'=' && at > 0 => {
+                self.stay(Escape::Equals)
+            }
+            (Kind::Plain | Kind::Base64, 0xc2..0xe0) if expected < 0x80 => {
+                self.stay(Escape::Utf8 { left: 1, code: u32::from(byte & 0x1f) })
+            }
+            (Kind::Plain | Kind::Base64, 0xe0..0xf0) if expected < 0x80 => {
+                self.stay(Escape::Utf8 { left: 2, code: u32::from(byte & 0x0f) })
+            }
+            (Kind::Plain | Kind::Base64, 0xf0..0xf5) if expected < 0x80 => {
+                self.stay(Escape::Utf8 { left: 3, code: u32::from(byte & 0x07) })
+            }
             (Kind::Plain | Kind::Base64, b'%') if self.escapes.has(byte) => {
                 self.stay(Escape::Percent)
             }
@@ -236,7 +277,16 @@ impl Follower {
     fn number(&mut self, form: &Form, value: u32, code: bool, pos: u64) -> Step {
         match u8::try_from(value) {
             Ok(byte) if !code || byte < 0x80 => self.accept(form, byte, pos),
-            _ => Step::Lost,
+            _ => self.folded(form, value, pos),
+        }
+    }
+
+    /// A character that is not ASCII, by its code point.
+    fn folded(&mut self, form: &Form, code: u32, pos: u64) -> Step {
+        match fold(code, false) {
+            Folded::Nothing if !self.first => self.stay(Escape::None),
+            Folded::Ascii(byte) => self.accept(form, byte, pos),
+            Folded::Nothing | Folded::Other => Step::Lost,
         }
     }
 
@@ -248,7 +298,7 @@ impl Follower {
             self.gap = 0;
             self.at += 1;
             if self.at == 3 {
-                self.third = pos + 1;
+                self.third = (pos + 1).max(self.known);
             }
             if usize::from(self.at) == form.bytes.len() { Step::Found } else { Step::More }
         } else if !self.first && form.skips(at, byte) && self.gap < MAX_GAP {

@@ -2,7 +2,8 @@
 
 use zeroize::Zeroizing;
 
-use crate::filter::GRAM;
+use crate::encode::base64_variants;
+use crate::shared::GRAM;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -55,31 +56,7 @@ pub(super) fn enough(bytes: &[u8]) -> usize {
     (public + 8).max(12).max(bytes.len() / 3).min(bytes.len())
 }
 
-pub(crate) const BASE64: &[u8; 64] =
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 pub(super) const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-
-/// The digits of `bytes` in an alphabet of 2^`bits`, when `before` bytes that are not known precede
-/// it in its group: those digits that depend on `bytes` alone.
-pub(crate) fn digits(
-    bytes: &[u8],
-    before: usize,
-    alphabet: &[u8],
-    bits: usize,
-) -> Zeroizing<Vec<u8>> {
-    let total = (before + bytes.len()) * 8;
-    let first = (before * 8).div_ceil(bits);
-    let digit = |i: usize| {
-        let value = (i * bits..(i + 1) * bits).fold(0, |value, bit| {
-            let byte = bytes[bit / 8 - before];
-            (value << 1) | usize::from((byte >> (7 - bit % 8)) & 1)
-        });
-        alphabet[value]
-    };
-    let mut out = Zeroizing::new(Vec::with_capacity(total / bits));
-    out.extend((first..total / bits).map(digit));
-    out
-}
 
 impl Form {
     /// The first bytes by which this form is found.
@@ -88,19 +65,7 @@ impl Form {
         let Some(first) = b.first_chunk::<GRAM>() else { return Vec::new() };
         let mut grams = vec![*first];
         match self.kind {
-            Kind::Base64 => {
-                for i in 0..GRAM {
-                    for j in 0..grams.len() {
-                        let mut gram = grams[j];
-                        gram[i] = match gram[i] {
-                            b'+' => b'-',
-                            b'/' => b'_',
-                            _ => continue,
-                        };
-                        grams.push(gram);
-                    }
-                }
-            }
+            Kind::Base64 => grams = base64_variants(*first),
             Kind::Hex => {
                 grams.extend(b" :-,_%".map(|separator| [b[0], b[1], separator, b[2]]));
                 grams.extend([[b[0], b[1], b',', b' '], [b'0', b'x', b[0], b[1]]]);

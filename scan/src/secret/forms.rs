@@ -3,11 +3,12 @@
 use bottle_policy::{Secret, TokenName};
 use zeroize::Zeroizing;
 
-use crate::filter::GRAM;
+use crate::encode::{BASE64, digits};
+use crate::shared::GRAM;
 
 use super::escape::{Decoded, decode};
 use super::follower::Follower;
-use super::form::{BASE32, BASE64, Form, Kind, digits, enough};
+use super::form::{BASE32, Form, Kind, enough};
 
 /// Shorter secrets are not looked for: they would be found everywhere.
 const MIN_BYTES: usize = 8;
