@@ -79,7 +79,7 @@ pub(crate) fn grams(rule: &Rule, keyword: &[u8]) -> Vec<([u8; GRAM], Encoding)> 
             .collect();
         grams.extend(hex.first_chunk().map(|gram| (*gram, Encoding::Hex)));
     }
-    grams.sort_unstable_by_key(|(gram, encoding)| (*gram, format!("{encoding:?}")));
+    grams.sort_unstable();
     grams.dedup();
     grams
 }

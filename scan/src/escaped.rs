@@ -37,14 +37,72 @@ pub(crate) enum Reading {
 /// The first place from `from` on that is worth a [`read`].
 pub(crate) fn next(text: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
-    while let Some(block) = text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        if block.iter().fold(0, |any, b| any | SPECIAL[usize::from(*b)]) != 0 {
-            break;
+    loop {
+        while let Some(block) = text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+            if block.iter().fold(0, |any, b| any | SPECIAL[usize::from(*b)]) != 0 {
+                break;
+            }
+            at += 8;
         }
-        at += 8;
+        at += text.get(at..)?.iter().position(|b| SPECIAL[usize::from(*b)] != 0)?;
+        let before = at.checked_sub(1).and_then(|before| text.get(before)).copied();
+        // What is cut off is read again with more of the text.
+        if at == 0 || is_worth(before, |i| text.get(at + i).copied()) != Some(Worth::Nothing) {
+            return Some(at);
+        }
+        at += 1;
     }
-    let found = text[at.min(text.len())..].iter().position(|b| SPECIAL[usize::from(*b)] != 0)?;
-    Some(at + found)
+}
+
+/// What a place is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Worth {
+    Nothing,
+    LineBreak,
+    Escape,
+}
+
+/// What may begin with the byte 0 that `byte` gives, behind `before`; `None` if more bytes are
+/// needed to say.
+fn is_worth(before: Option<u8>, byte: impl Fn(usize) -> Option<u8>) -> Option<Worth> {
+    let first = byte(0)?;
+    let upper = |b: u8| b.is_ascii_digit() || (b'A'..=b'F').contains(&b);
+    let escape = match first {
+        b'\n' | b'\r' => return line_break(before, byte(1)),
+        b'\\' => match byte(1)? {
+            b'n' | b'r' => return line_break(before, byte(2)),
+            next => matches!(next, b'u' | b'U' | b'x' | b'0'..=b'7' | b'/' | b'\\'),
+        },
+        b'%' => match (byte(1)?, byte(2)?) {
+            (b'0', b'A' | b'a' | b'D' | b'd') => return line_break(before, byte(3)),
+            (next, third) => {
+                matches!(next, b'u' | b'U') || next.is_ascii_hexdigit() && third.is_ascii_hexdigit()
+            }
+        },
+        b'&' => match byte(1)? {
+            b'#' => true,
+            next => matches!(
+                (next, byte(2)?),
+                (b'a', b'm' | b'p') | (b'l' | b'g', b't') | (b'q', b'u') | (b's', b'h')
+            ),
+        },
+        b'=' => match byte(1)? {
+            b'\r' | b'\n' => true,
+            next => matches!(next, b'2'..=b'7') && upper(byte(2)?),
+        },
+        0 => byte(1)?.is_ascii_graphic(),
+        _ => matches!(byte(1)?, 0x80..0xc0),
+    };
+    Some(if escape { Worth::Escape } else { Worth::Nothing })
+}
+
+/// Base64 goes on behind a line break as it was before.
+fn line_break(before: Option<u8>, behind: Option<u8>) -> Option<Worth> {
+    if before.and_then(base64_value).is_none() {
+        return Some(Worth::Nothing);
+    }
+    let goes_on = |b| matches!(b, b'\r' | b'\n' | b'\\' | b'%') || base64_value(b).is_some();
+    Some(if goes_on(behind?) { Worth::LineBreak } else { Worth::Nothing })
 }
 
 /// 1 for each byte that may begin an escape, and for line breaks.
@@ -66,33 +124,13 @@ pub(crate) const TAG_LEAD: u8 = 0xf3;
 /// Reads what begins at `at`. With `tags`, tag characters stand for ASCII; else for nothing. With
 /// `last` the text ends with the view.
 pub(crate) fn read(view: View<'_>, at: u64, tags: bool, last: bool) -> Reading {
-    let byte = |i: u64| view.byte(at + i);
-    let (Some(first), next) = (byte(0), byte(1)) else { return Reading::Nothing };
-    let Some(next) = next else {
-        return if last { Reading::Nothing } else { Reading::Unknown };
-    };
-    let digit = |b: u8| b.is_ascii_hexdigit();
-    let line_break = match first {
-        b'\n' | b'\r' => true,
-        b'\\' => matches!(next, b'n' | b'r'),
-        b'%' if next == b'0' => match byte(2) {
-            None if !last => return Reading::Unknown,
-            third => matches!(third, Some(b'A' | b'a' | b'D' | b'd')),
-        },
-        _ => false,
-    };
-    let before = |n: u64| at.checked_sub(n).and_then(|at| view.byte(at));
-    let worth = match first {
-        // Base64 goes on behind the line break as it was before.
-        _ if line_break => before(1).and_then(base64_value).is_some(),
-        b'\\' => matches!(next, b'u' | b'U' | b'x' | b'0'..=b'7' | b'/' | b'\\'),
-        b'%' => digit(next) || matches!(next, b'u' | b'U'),
-        b'&' => next == b'#' || next.is_ascii_lowercase(),
-        b'=' => matches!(next, b'2'..=b'7' | b'\r' | b'\n'),
-        0 => next != 0,
-        _ => true,
-    };
-    if worth { characters(view, at, last, line_break, tags) } else { Reading::Nothing }
+    let before = at.checked_sub(1).and_then(|at| view.byte(at));
+    match is_worth(before, |i| view.byte(at + i as u64)) {
+        Some(Worth::Nothing) => Reading::Nothing,
+        None if last => Reading::Nothing,
+        None => Reading::Unknown,
+        Some(worth) => characters(view, at, last, worth == Worth::LineBreak, tags),
+    }
 }
 
 fn characters(view: View<'_>, at: u64, last: bool, line_break: bool, tags: bool) -> Reading {

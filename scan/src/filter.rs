@@ -27,16 +27,16 @@ struct Entry {
     next: u16,
 }
 
-const SLOTS: usize = 1024;
-/// Bytes of [`Filter::near`].
-const NEAR: usize = 1 << 14;
+const SLOTS: usize = 4096;
+/// Bits of [`Filter::near`] and of [`Filter::bits`].
+const NEAR: usize = 1 << 18;
+const BITS: usize = 1 << 18;
 
 /// The grams of all that is looked for. Letters' case is folded (and a few others with it: a hit is
 /// checked anyway).
 pub(crate) struct Filter {
-    /// 1 for the first three bytes of a gram and for the last three: fits a processor's nearest
-    /// cache, and a byte is read faster than a bit.
-    near: Box<[u8]>,
+    /// A bit for the first three bytes of a gram and one for the last three.
+    near: Box<[u32]>,
     bits: Box<[u64]>,
     slots: Box<[u16]>,
     entries: Vec<Entry>,
@@ -49,7 +49,7 @@ fn fold(gram: [u8; GRAM]) -> u32 {
 const FACTOR: u32 = 0x9E37_79B1;
 
 fn hash(gram: u32) -> usize {
-    (gram.wrapping_mul(FACTOR) >> 16) as usize
+    (gram.wrapping_mul(FACTOR) >> (32 - BITS.ilog2())) as usize
 }
 
 /// Of the low three bytes.
@@ -60,8 +60,8 @@ fn trigram(gram: u32) -> usize {
 impl Filter {
     pub(crate) fn new() -> Self {
         Self {
-            near: vec![0; NEAR].into(),
-            bits: vec![0; 1024].into(),
+            near: vec![0; NEAR / 32].into(),
+            bits: vec![0; BITS / 64].into(),
             slots: vec![0; SLOTS].into(),
             entries: Vec::new(),
         }
@@ -78,8 +78,9 @@ impl Filter {
             next = entry.next;
         }
         let Ok(index) = u16::try_from(self.entries.len() + 1) else { return };
-        self.near[trigram(gram)] = 1;
-        self.near[trigram(gram >> 8)] = 1;
+        for trigram in [trigram(gram), trigram(gram >> 8)] {
+            self.near[trigram / 32] |= 1 << (trigram % 32);
+        }
         self.bits[at / 64] |= 1 << (at % 64);
         self.entries.push(Entry { gram, what, next: self.slots[at / 64] });
         self.slots[at / 64] = index;
@@ -98,7 +99,7 @@ impl Filter {
     /// The first place from `from` on where something may begin.
     #[inline]
     pub(crate) fn next(&self, text: &[u8], from: usize) -> Option<usize> {
-        let near: &[u8; NEAR] = (&*self.near).try_into().ok()?;
+        let near: &[u32; NEAR / 32] = (&*self.near).try_into().ok()?;
         let mut at = from;
         // At every second place only: three bytes of what begins there, or one before, are seen at
         // once.
@@ -108,8 +109,11 @@ impl Filter {
             let word = |bytes: [u8; 8]| u64::from_le_bytes(bytes) | 0x2020_2020_2020_2020;
             let (low, high) = (word(*low), word(*high));
             #[allow(clippy::cast_possible_truncation)]
-            let hit = |word: u64, i: usize| near[trigram((word >> (8 * i)) as u32)];
-            if hit(low, 0) | hit(low, 2) | hit(high, 0) | hit(high, 2) != 0 {
+            let hit = |word: u64, i: usize| {
+                let trigram = trigram((word >> (8 * i)) as u32);
+                near[trigram / 32] >> (trigram % 32)
+            };
+            if (hit(low, 0) | hit(low, 2) | hit(high, 0) | hit(high, 2)) & 1 != 0 {
                 if let Some(found) = self.begins(text, at.saturating_sub(1).max(from)..at + 7) {
                     return Some(found);
                 }

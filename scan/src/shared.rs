@@ -8,7 +8,7 @@ use bottle_policy::{Action, TokenName};
 pub(crate) const GRAM: usize = 4;
 
 /// How the bytes of a candidate are written, apart from escapes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Encoding {
     /// As they are.
     Plain,
