@@ -9,6 +9,7 @@ mod coding;
 mod decoding;
 mod encode;
 mod escaped;
+mod evidence;
 mod filter;
 mod fold;
 mod matcher;

@@ -20,11 +20,28 @@ pub struct Profile {
 }
 
 impl Scanner {
-    /// What `scan` asks for.
+    /// What `scan` asks for, on a route that has a credential of its own.
     ///
     /// # Errors
     /// A rule that does not exist.
     pub fn profile(self: &Arc<Self>, scan: &Scan) -> Result<Profile, UnknownRule> {
+        self.profile_by(scan, |rule| rule.action)
+    }
+
+    /// What `scan` asks for, on a route that has no credential of its own. There a token that the
+    /// rules only suspect (a JWT, a password) has no business, and blocks.
+    ///
+    /// # Errors
+    /// A rule that does not exist.
+    pub fn profile_elsewhere(self: &Arc<Self>, scan: &Scan) -> Result<Profile, UnknownRule> {
+        self.profile_by(scan, |rule| rule.elsewhere)
+    }
+
+    fn profile_by(
+        self: &Arc<Self>,
+        scan: &Scan,
+        default: impl Fn(&Rule) -> Action,
+    ) -> Result<Profile, UnknownRule> {
         if let Some(unknown) =
             scan.rules.keys().find(|id| !self.rules.iter().any(|rule| *rule.id == ***id))
         {
@@ -33,7 +50,7 @@ impl Scanner {
         let action = |rule: &Rule| match scan.rules.get(&*rule.id) {
             _ if rule.direction == Direction::Response && !scan.responses => Action::Off,
             Some(action) => *action,
-            None => scan.limit.map_or(rule.action, |limit| rule.action.min(limit)),
+            None => scan.limit.map_or(default(rule), |limit| default(rule).min(limit)),
         };
         let actions: Arc<[Action]> = self.rules.iter().map(action).collect();
         let any = [Direction::Request, Direction::Response].map(|direction| {
@@ -70,67 +87,39 @@ impl Profile {
     }
 
     /// Finds in a whole text, such as a header's value or a request target. Nothing is redacted
-    /// here, so what would be is blocked. What is percent-encoded, or the value of a Basic header,
-    /// is looked at decoded as well; offsets are then of the decoded text.
+    /// here, so what would be is blocked.
     #[must_use]
     pub fn text(&self, direction: Direction, text: &[u8]) -> Vec<Finding> {
-        let query = self.query(direction, false);
-        let whole = |text: &[u8]| -> Vec<Finding> {
-            let matches = Matcher::default().scan(&query, text, true);
-            if matches.is_empty() {
-                Vec::new()
-            } else {
-                matches.sorted().0.into_iter().map(|event| event.finding).collect()
-            }
-        };
-        let mut found = whole(text);
-        if let Some(decoded) = decoded(text) {
-            for more in whole(&decoded) {
-                if !found.iter().any(|f| f.rule == more.rule && f.secret == more.secret) {
-                    found.push(more);
-                }
-            }
-        }
-        found
+        whole(&self.query(direction, false), text)
+    }
+
+    /// Finds in a text whose letters were turned to lower case, such as a header's name: keywords
+    /// count in either case, and checksums, which cannot be right any more, do not count.
+    #[must_use]
+    pub fn text_any_case(&self, direction: Direction, text: &[u8]) -> Vec<Finding> {
+        whole(&Query { any_case: true, ..self.query(direction, false) }, text)
+    }
+
+    /// Finds in texts that follow one another, such as the values of headers or the segments of a
+    /// path, what is cut into parts over several of them. What one of them holds alone,
+    /// [`Profile::text`] finds.
+    #[must_use]
+    pub fn joined(&self, direction: Direction, texts: &[&[u8]]) -> Vec<Finding> {
+        if texts.len() < 2 { Vec::new() } else { self.text(direction, &texts.concat()) }
     }
 }
 
-/// A text without its percent-encoding, or without the Base64 of Basic credentials; `None` when it
-/// has neither.
-fn decoded(text: &[u8]) -> Option<Vec<u8>> {
-    if let Some((scheme, rest)) = text.split_first_chunk::<6>() {
-        if scheme.eq_ignore_ascii_case(b"basic ") {
-            return base64::Engine::decode(&BASIC, rest.trim_ascii()).ok();
+fn whole(query: &Query<'_>, text: &[u8]) -> Vec<Finding> {
+    let matches = Matcher::default().scan(query, text, true);
+    if matches.is_empty() {
+        return Vec::new();
+    }
+    let mut found: Vec<Finding> = Vec::new();
+    for event in matches.sorted().0 {
+        let more = event.finding;
+        if !found.iter().any(|f| (&f.rule, f.offset) == (&more.rule, more.offset)) {
+            found.push(more);
         }
     }
-    memchr::memchr(b'%', text)?;
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, after)) = rest.split_first() {
-        let digit = |i: usize| {
-            after
-                .get(i)
-                .and_then(|b| char::from(*b).to_digit(16))
-                .and_then(|d| u8::try_from(d).ok())
-        };
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high << 4) | low);
-                rest = &after[2..];
-            }
-            _ => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    Some(out)
+    found
 }
-
-/// As lenient as those who read such a header.
-const BASIC: base64::engine::GeneralPurpose = base64::engine::GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    base64::engine::GeneralPurposeConfig::new()
-        .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);

@@ -6,11 +6,14 @@ use bottle_policy::Action;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use crate::shared::Direction;
-use crate::shared::GRAM;
+use crate::evidence;
+use crate::shared::{Direction, GRAM};
 
 /// Largest that a rule's `max` may be, bytes: what is remembered of a stream for a rule's sake.
 pub(crate) const MAX: usize = 512;
+
+/// Fewest bytes of a value that are judged by themselves.
+const MIN_EVIDENCE: usize = 16;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +46,8 @@ struct RuleRow {
     #[serde(default)]
     checksum: Option<Checksum>,
     action: Action,
+    #[serde(default)]
+    elsewhere: Option<Action>,
     #[serde(default)]
     response: bool,
     #[serde(rename = "test")]
@@ -101,6 +106,8 @@ impl Class {
 pub(crate) struct Rule {
     pub(crate) id: std::sync::Arc<str>,
     pub(crate) action: Action,
+    /// The same where the request goes to a host that is not a credential's own.
+    pub(crate) elsewhere: Action,
     pub(crate) direction: Direction,
     pub(crate) keywords: Vec<Box<[u8]>>,
     pub(crate) nocase: bool,
@@ -152,6 +159,7 @@ impl Rule {
             keywords: row.keywords.iter().flat_map(with_suffixes).collect(),
             id: row.id.into(),
             action: row.action,
+            elsewhere: row.elsewhere.unwrap_or(row.action),
             direction: if row.response { Direction::Response } else { Direction::Request },
             nocase: row.nocase,
             before: row.before,
@@ -209,15 +217,30 @@ impl Rule {
             return Verdict::No;
         }
         let Some(regex) = self.regex(any_case) else { return Verdict::Yes(candidate.len()) };
-        if self.entropy <= 0.0 && self.checksum.is_none() {
-            return regex.find(candidate).map_or(Verdict::No, |found| Verdict::Yes(found.end()));
-        }
         let Some(captures) = regex.captures(candidate) else { return Verdict::No };
         let Some(whole) = captures.get(0) else { return Verdict::No };
-        let value = captures.get(1).unwrap_or(whole).as_bytes();
-        if entropy(value) < self.entropy {
-            Verdict::No
-        } else if self.checksum == Some(Checksum::Github) && !any_case && !github(value) {
+        let group = captures.get(1).unwrap_or(whole);
+        let value = group.as_bytes();
+        if evidence::is_example(candidate) || evidence::is_example(value) {
+            return Verdict::No;
+        }
+        if self.entropy > 0.0 {
+            // Whoever writes something behind a token must not hide it by that, so its beginning
+            // counts alone, too.
+            let least = self.min.saturating_sub(group.start()).max(MIN_EVIDENCE).min(value.len());
+            let head = &value[..least];
+            let is_key = self.action > Action::Warn;
+            if evidence::entropy(value).max(evidence::entropy(head)) < self.entropy
+                || evidence::is_placeholder(head)
+                || is_key && !evidence::is_mixed(value)
+            {
+                return Verdict::No;
+            }
+        }
+        if self.checksum == Some(Checksum::Github)
+            && !any_case
+            && !evidence::has_github_checksum(value)
+        {
             Verdict::Doubtful(whole.end())
         } else {
             Verdict::Yes(whole.end())
@@ -225,41 +248,9 @@ impl Rule {
     }
 }
 
-/// Shannon entropy, bits a byte.
-#[allow(clippy::cast_precision_loss)] // candidates are short
-fn entropy(bytes: &[u8]) -> f64 {
-    let mut counts = [0_u16; 256];
-    bytes.iter().for_each(|b| counts[usize::from(*b)] += 1);
-    let len = bytes.len() as f64;
-    counts.iter().filter(|n| **n > 0).map(|n| f64::from(*n) / len).map(|p| -p * p.log2()).sum()
-}
-
-/// Whether the last six characters are the CRC-32 of the others, in base 62 (github.blog,
-/// 2021-04-05, "token formats").
-fn github(value: &[u8]) -> bool {
-    let Some((entropy, sum)) = value.split_last_chunk::<6>() else { return false };
-    let digit = |b: u8| match b {
-        b'0'..=b'9' => Some(b - b'0'),
-        b'A'..=b'Z' => Some(b - b'A' + 10),
-        b'a'..=b'z' => Some(b - b'a' + 36),
-        _ => None,
-    };
-    let value = sum.iter().try_fold(0_u64, |value, b| Some(value * 62 + u64::from(digit(*b)?)));
-    value == Some(u64::from(crc32fast::hash(entropy)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_checksum_is_githubs() {
-        // An expired token that its owner published (coolaj86, gist
-        // eb8cddfd3e4251258712dfed03e1f86d).
-        assert!(github(b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ0mLq17"));
-        assert!(!github(b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ0mLq18"));
-        assert!(!github(b"short"));
-    }
 
     #[test]
     fn every_regex_compiles_and_every_candidate_is_bounded() {
@@ -274,10 +265,5 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn entropy_is_shannons() {
-        assert!(entropy(b"aaaaaaaa") < 0.01 && (entropy(b"abcdabcd") - 2.0).abs() < 0.01);
     }
 }
