@@ -2,7 +2,7 @@
 
 use bottle_policy::Action;
 
-use crate::decoding::Decoding;
+use crate::decoding::{Decoding, is_separator};
 use crate::matches::{Match, Matches};
 use crate::rules::{Before, Rule, Verdict};
 use crate::scanner::Query;
@@ -109,8 +109,10 @@ impl Candidate {
         if self.judge(query, &candidate, (hold, decided), end, matches) {
             return false;
         }
-        let escaped = candidate[keyword.len()..].iter().any(|b| is_special(*b));
-        if escaped || view.byte(to).is_some_and(is_special) {
+        let value = &candidate[keyword.len()..];
+        let joins = rule.joins(keyword, value) && view.byte(to).is_some_and(is_separator);
+        let escaped = value.iter().any(|b| is_special(*b));
+        if escaped || joins || view.byte(to).is_some_and(is_special) {
             let found = &candidate[..keyword.len()];
             self.decoding =
                 Some(Box::new(Decoding::after_keyword(self.start, found, hold, decided)));
@@ -144,7 +146,13 @@ impl Candidate {
         let Some(decoding) = self.decoding.take() else { return false };
         let decided = end.max(decoding.known);
         if let Some(hold) = decoding.hold {
-            self.judge(query, &decoding.bytes, (hold, decided), |_| end, matches);
+            // As far as each of its parts, if it is one of several.
+            for len in decoding.parts.iter().copied().chain([decoding.bytes.len()]) {
+                let candidate = &decoding.bytes[..len.min(decoding.bytes.len())];
+                if self.judge(query, candidate, (hold, decided), |_| end, matches) {
+                    break;
+                }
+            }
         }
         false
     }
@@ -178,6 +186,7 @@ impl Candidate {
             offset: self.start,
             sample: sample(&candidate[..len]),
             secret: None,
+            suspected: rule.is_suspicion(),
         };
         matches.events.push(Match { decided, finding, masks: (hold, end(len)) });
         true

@@ -37,12 +37,37 @@ pub(crate) struct Decoding {
     pub(crate) known: u64,
     /// From where on the text is held: after the keyword, once that is there.
     pub(crate) hold: Option<u64>,
+    /// Where the parts end that are in several fields, in `bytes`.
+    pub(crate) parts: Vec<usize>,
+    /// Separators since the last part; 0 within one.
+    separators: u8,
+}
+
+/// Most parts of a candidate that is cut over several fields, their names included.
+const MAX_PARTS: usize = 16;
+/// Most separators between two parts.
+const MAX_SEPARATORS: u8 = 16;
+
+/// Whether a byte may stand between the parts of a candidate that is cut over neighbouring fields:
+/// of a JSON array or object, a query, a path, a list in a header.
+pub(crate) fn is_separator(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\'' | b',' | b':' | b';' | b'&' | b'=' | b'/' | b' ' | b'\t')
 }
 
 impl Decoding {
     fn new(start: u64, known: u64, tags: bool) -> Self {
         let (unescape, bytes) = (Unescape::new(tags), Vec::new());
-        Self { unescape, digits: Digits::Plain, start, bytes, next: start, known, hold: None }
+        Self {
+            unescape,
+            digits: Digits::Plain,
+            start,
+            bytes,
+            next: start,
+            known,
+            hold: None,
+            parts: Vec::new(),
+            separators: 0,
+        }
     }
 
     /// A candidate whose first bytes are escaped.
@@ -160,14 +185,35 @@ impl Decoding {
                 }
             }
         };
-        if !takes(&self.bytes, byte) {
-            return false;
+        if !takes(&self.bytes, byte) || self.separators > 0 && is_separator(byte) {
+            return self.separate(byte, keyword);
         }
+        self.separators = 0;
         self.bytes.push(byte);
         if self.bytes.len() == keyword {
             self.hold = Some((at + 1).max(self.known));
         }
         true
+    }
+
+    /// Takes a byte that is no part of the candidate; whether it may go on behind it.
+    fn separate(&mut self, byte: u8, keyword: usize) -> bool {
+        let plain = matches!(self.digits, Digits::Plain);
+        if !plain || !is_separator(byte) || self.bytes.len() <= keyword {
+            return false;
+        }
+        if self.separators == 0 {
+            self.parts.push(self.bytes.len());
+        }
+        // What stands before a colon or an equals sign is the name of a field.
+        if matches!(byte, b':' | b'=') {
+            if let [.., before, _] = self.parts[..] {
+                self.parts.pop();
+                self.bytes.truncate(before);
+            }
+        }
+        self.separators += 1;
+        self.separators <= MAX_SEPARATORS && self.parts.len() <= MAX_PARTS
     }
 }
 

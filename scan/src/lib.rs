@@ -20,6 +20,8 @@ mod scanner;
 mod secret;
 mod shared;
 mod stream;
+mod strength;
+mod token;
 mod unescape;
 mod view;
 
@@ -27,3 +29,5 @@ pub use profile::Profile;
 pub use scanner::Scanner;
 pub use shared::{Direction, Finding, UnknownCoding, UnknownRule};
 pub use stream::Stream;
+pub use strength::{Strength, Weakness, strength};
+pub use token::looks_like_token;

@@ -285,6 +285,7 @@ fn secret(query: &Query<'_>, form: &Form, follower: &Follower, decided: u64, end
         offset: follower.start,
         sample: String::new(),
         secret: query.scanner.forms.names.get(usize::from(form.secret)).cloned(),
+        suspected: false,
     };
     Match { decided, finding, masks: (follower.third, end) }
 }

@@ -100,14 +100,44 @@ impl Profile {
         whole(&Query { any_case: true, ..self.query(direction, false) }, text)
     }
 
+    /// Finds in the value of a header. In a header by which a client says who it is, what is only
+    /// suspected warns: the host may have given it to the guest.
+    #[must_use]
+    pub fn header(&self, direction: Direction, name: &str, value: &[u8]) -> Vec<Finding> {
+        let mut found = self.text(direction, value);
+        if CREDENTIAL_HEADERS.iter().any(|header| name.eq_ignore_ascii_case(header)) {
+            for finding in found.iter_mut().filter(|finding| finding.suspected) {
+                finding.action = finding.action.min(Action::Warn);
+            }
+        }
+        found
+    }
+
+    /// Finds in a request target: as a text, and what is cut over several segments of its path.
+    #[must_use]
+    pub fn target(&self, direction: Direction, target: &[u8]) -> Vec<Finding> {
+        let mut found = self.text(direction, target);
+        if found.is_empty() {
+            let segments: Vec<&[u8]> = target.split(|b| *b == b'/').collect();
+            found = self.joined(direction, &segments);
+        }
+        found
+    }
+
     /// Finds in texts that follow one another, such as the values of headers or the segments of a
-    /// path, what is cut into parts over several of them. What one of them holds alone,
-    /// [`Profile::text`] finds.
+    /// path, what is cut over several of them, without what is only suspected. What one of them
+    /// holds alone, [`Profile::text`] finds.
     #[must_use]
     pub fn joined(&self, direction: Direction, texts: &[&[u8]]) -> Vec<Finding> {
-        if texts.len() < 2 { Vec::new() } else { self.text(direction, &texts.concat()) }
+        // Nothing else is looked at without the zeros between.
+        let mut found = self.text(direction, &texts.join(&0));
+        found.retain(|finding| !finding.suspected);
+        found
     }
 }
+
+/// Headers by which a client says who it is.
+const CREDENTIAL_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
 fn whole(query: &Query<'_>, text: &[u8]) -> Vec<Finding> {
     let matches = Matcher::default().scan(query, text, true);

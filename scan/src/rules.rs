@@ -15,6 +15,9 @@ pub(crate) const MAX: usize = 512;
 /// Fewest bytes of a value that are judged by themselves.
 const MIN_EVIDENCE: usize = 16;
 
+/// Fewest bytes of a value that must be in the first of several fields.
+const MIN_JOINED: usize = 6;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -195,6 +198,17 @@ impl Rule {
                 .collect();
         }
         grams
+    }
+
+    /// Whether ordinary code has what it finds.
+    pub(crate) fn is_suspicion(&self) -> bool {
+        self.direction == Direction::Request && self.action == Action::Warn
+    }
+
+    /// Whether a candidate may go on in the next field of a list or an object: some of its value
+    /// must be there.
+    pub(crate) fn joins(&self, keyword: &[u8], value: &[u8]) -> bool {
+        !self.is_suspicion() && keyword.len() >= 4 && value.len() >= MIN_JOINED
     }
 
     fn regex(&self, any_case: bool) -> Option<&Regex> {

@@ -56,6 +56,9 @@ pub struct Finding {
     pub sample: String,
     /// Which of the bundle's own secrets it is.
     pub secret: Option<TokenName>,
+    /// Whether only what stands around it makes it a credential, as with a random value that is
+    /// given to a `password`. Ordinary code has such values, too.
+    pub suspected: bool,
 }
 
 /// A `scan` names a rule that there is none of.
@@ -76,6 +79,7 @@ impl Finding {
             offset,
             sample: String::new(),
             secret: None,
+            suspected: false,
         }
     }
 }

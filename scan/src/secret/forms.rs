@@ -5,13 +5,12 @@ use zeroize::Zeroizing;
 
 use crate::encode::{BASE64, digits};
 use crate::shared::GRAM;
+use crate::strength::{MIN_BYTES, Strength, strength};
 
 use super::escape::{Decoded, decode};
 use super::follower::Follower;
 use super::form::{BASE32, Form, Kind, enough};
 
-/// Shorter secrets are not looked for: they would be found everywhere.
-const MIN_BYTES: usize = 8;
 /// Bytes of a secret that are compared; of a longer one, the first.
 const MAX_BYTES: usize = 2048;
 
@@ -27,6 +26,41 @@ pub(crate) struct Forms {
     named: bool,
 }
 
+/// Bytes of a secret that are compared where two encodings are upon one another.
+const MAX_LAYERED_BYTES: usize = 128;
+
+/// The forms of two encodings upon one another: Base64 of Base64 and of hex, hex of Base64.
+fn two_layers(bytes: &[u8], forms: &mut Vec<(Kind, Zeroizing<Vec<u8>>)>) {
+    let hex = |bytes: &[u8], alphabet: &[u8; 16]| -> Zeroizing<Vec<u8>> {
+        let digits = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
+        Zeroizing::new(digits.map(|digit| alphabet[usize::from(digit)]).collect())
+    };
+    let mut inner = vec![hex(bytes, b"0123456789abcdef"), hex(bytes, b"0123456789ABCDEF")];
+    for before in 0..3 {
+        let base64 = digits(bytes, before, BASE64, 6);
+        forms.push((Kind::Hex, hex(&base64, b"0123456789abcdef")));
+        let url: Zeroizing<Vec<u8>> = Zeroizing::new(
+            base64
+                .iter()
+                .map(|b| match b {
+                    b'+' => b'-',
+                    b'/' => b'_',
+                    other => *other,
+                })
+                .collect(),
+        );
+        if url != base64 {
+            inner.push(url);
+        }
+        inner.push(base64);
+    }
+    for inner in inner {
+        for before in 0..3 {
+            forms.push((Kind::Base64, digits(&inner, before, BASE64, 6)));
+        }
+    }
+}
+
 impl Forms {
     pub(crate) fn new(secrets: &[(TokenName, Secret)]) -> Self {
         let mut forms = Self {
@@ -38,18 +72,17 @@ impl Forms {
         };
         for (name, secret) in secrets {
             let whole = secret.expose().as_bytes();
-            if whole.len() < MIN_BYTES {
+            if matches!(strength(whole), Strength::Useless(_)) {
                 continue;
             }
             let Ok(index) = u16::try_from(forms.names.len()) else { break };
             forms.names.push(name.clone());
             // A password is worth as much without the name before it (`user:password`, as the
             // scheme `basic` has it).
-            let password = whole
-                .iter()
-                .position(|b| *b == b':')
-                .map(|at| &whole[at + 1..])
-                .filter(|p| p.len() >= MIN_BYTES);
+            let password =
+                whole.iter().position(|b| *b == b':').map(|at| &whole[at + 1..]).filter(|p| {
+                    p.len() >= MIN_BYTES && !matches!(strength(p), Strength::Useless(_))
+                });
             for bytes in std::iter::once(whole).chain(password) {
                 forms.add(index, &bytes[..bytes.len().min(MAX_BYTES)]);
             }
@@ -96,10 +129,13 @@ impl Forms {
         for before in 0..5 {
             forms.push((Kind::Base32, digits(bytes, before, BASE32, 5)));
         }
+        two_layers(&bytes[..bytes.len().min(MAX_LAYERED_BYTES)], &mut forms);
         let (plain, of) = (enough(bytes), bytes.len());
         for (kind, bytes) in forms {
             let Ok(index) = u16::try_from(self.all.len()) else { return };
-            let enough = u16::try_from((bytes.len() * plain).div_ceil(of)).unwrap_or(u16::MAX);
+            // Of a long secret a form of two layers has only the beginning.
+            let enough = (bytes.len() * plain).div_ceil(of).min(bytes.len());
+            let enough = u16::try_from(enough).unwrap_or(u16::MAX);
             let form = Form { secret, kind, bytes, enough };
             if matches!(kind, Kind::Plain | Kind::Base64) && form.bytes.get(1) != Some(&0) {
                 self.escapable.push(index);
