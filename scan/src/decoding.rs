@@ -41,6 +41,8 @@ pub(crate) struct Decoding {
     pub(crate) parts: Vec<usize>,
     /// Separators since the last part; 0 within one.
     separators: u8,
+    /// Whether one of them ends a field: prose has white space, commas and colons, too.
+    field_ended: bool,
 }
 
 /// Most parts of a candidate that is cut over several fields, their names included.
@@ -67,6 +69,7 @@ impl Decoding {
             hold: None,
             parts: Vec::new(),
             separators: 0,
+            field_ended: false,
         }
     }
 
@@ -188,7 +191,10 @@ impl Decoding {
         if !takes(&self.bytes, byte) || self.separators > 0 && is_separator(byte) {
             return self.separate(byte, keyword);
         }
-        self.separators = 0;
+        if self.separators > 0 && !self.field_ended {
+            return false;
+        }
+        (self.separators, self.field_ended) = (0, false);
         self.bytes.push(byte);
         if self.bytes.len() == keyword {
             self.hold = Some((at + 1).max(self.known));
@@ -213,6 +219,7 @@ impl Decoding {
             }
         }
         self.separators += 1;
+        self.field_ended |= matches!(byte, b'"' | b'\'' | b'&' | b'/' | b';');
         self.separators <= MAX_SEPARATORS && self.parts.len() <= MAX_PARTS
     }
 }

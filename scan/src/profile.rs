@@ -129,9 +129,21 @@ impl Profile {
     /// holds alone, [`Profile::text`] finds.
     #[must_use]
     pub fn joined(&self, direction: Direction, texts: &[&[u8]]) -> Vec<Finding> {
-        // Nothing else is looked at without the zeros between.
+        if texts.len() < 2 {
+            return Vec::new();
+        }
+        // A zero is invisible, so what is cut goes on behind it.
         let mut found = self.text(direction, &texts.join(&0));
-        found.retain(|finding| !finding.suspected);
+        found.retain(|finding| {
+            let mut end = 0;
+            let alone = texts.iter().find(|text| {
+                end += text.len() as u64 + 1;
+                finding.offset < end
+            });
+            let same = |other: &Finding| other.rule == finding.rule;
+            !finding.suspected
+                && !alone.is_some_and(|text| self.text(direction, text).iter().any(same))
+        });
         found
     }
 }

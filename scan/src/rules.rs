@@ -208,7 +208,10 @@ impl Rule {
     /// Whether a candidate may go on in the next field of a list or an object: some of its value
     /// must be there.
     pub(crate) fn joins(&self, keyword: &[u8], value: &[u8]) -> bool {
-        !self.is_suspicion() && keyword.len() >= 4 && value.len() >= MIN_JOINED
+        !self.is_suspicion()
+            && self.entropy > 0.0
+            && keyword.len() >= 4
+            && value.len() >= MIN_JOINED
     }
 
     fn regex(&self, any_case: bool) -> Option<&Regex> {
@@ -243,10 +246,9 @@ impl Rule {
             // counts alone, too.
             let least = self.min.saturating_sub(group.start()).max(MIN_EVIDENCE).min(value.len());
             let head = &value[..least];
-            let is_key = self.action > Action::Warn;
             if evidence::entropy(value).max(evidence::entropy(head)) < self.entropy
                 || evidence::is_placeholder(head)
-                || is_key && !evidence::is_mixed(value)
+                || self.direction == Direction::Request && !evidence::is_mixed(value)
             {
                 return Verdict::No;
             }

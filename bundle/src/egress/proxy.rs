@@ -383,17 +383,20 @@ impl Outgoing {
         let meter = ticket.meter();
         meter.note(
             "request target",
-            &live.profile.text(Direction::Request, text.as_bytes()),
+            &live.profile.target(Direction::Request, text.as_bytes()),
             guards,
         )?;
         let mut size = text.len();
         for (name, value) in &head.headers {
             size += name.as_str().len() + value.len() + 4;
-            let found = live.profile.text(Direction::Request, name.as_str().as_bytes());
+            let found = live.profile.text_any_case(Direction::Request, name.as_str().as_bytes());
             meter.note("name of a header", &found, guards)?;
-            let found = live.profile.text(Direction::Request, value.as_bytes());
+            let found = live.profile.header(Direction::Request, name.as_str(), value.as_bytes());
             meter.note(&format!("header {name}"), &found, guards)?;
         }
+        let values: Vec<&[u8]> = head.headers.values().map(|value| value.as_bytes()).collect();
+        let found = live.profile.joined(Direction::Request, &values);
+        meter.note("headers together", &found, guards)?;
         let unsent = || Refusal::new(Rule::Aborted, "the request's body has been sent already");
         let length = body.as_ref().and_then(|b| b.size_hint().exact());
         if let Some(length) = length {

@@ -235,9 +235,12 @@ impl Routes {
                     Some(LiveCredential::new(inject.clone(), token).map_err(bad)?)
                 }
             };
-            let profile = scanner
-                .profile(&route.scan)
-                .map_err(|e| PolicyError::Rule { route: route.name.clone(), rule: e.0 })?;
+            let profile = match &credential {
+                Some(_) => scanner.profile(&route.scan),
+                None => scanner.profile_elsewhere(&route.scan),
+            };
+            let profile =
+                profile.map_err(|e| PolicyError::Rule { route: route.name.clone(), rule: e.0 })?;
             let before = old.and_then(|old| old.all.iter().find(|l| l.route.name == route.name));
             let upstream = match before.filter(|l| same_upstream(&l.route, &route)) {
                 Some(live) => live.upstream.clone(),
