@@ -6,7 +6,7 @@ use crate::decoding::{Decoding, is_separator};
 use crate::matches::{Match, Matches};
 use crate::rules::{Before, Rule, Verdict};
 use crate::scanner::Query;
-use crate::shared::{Encoding, Finding, GRAM, Place};
+use crate::shared::{self, Encoding, Finding, GRAM, Place};
 use crate::unescape::is_special;
 use crate::view::View;
 
@@ -77,7 +77,7 @@ impl Candidate {
             let found = view.slice(self.start, after.min(view.end()));
             let differs = found.iter().zip(keyword).position(|(a, b)| !query.same(rule, *a, *b));
             match differs {
-                Some(at) if is_special(found[at]) => {
+                Some(at) if is_special(found[at]) && query.uses(shared::View::Escapes) => {
                     let known = self.start + at as u64;
                     self.decoding = Some(Box::new(Decoding::from_start(self.start, known)));
                     return self.decode(query, view, last, matches);
@@ -110,12 +110,18 @@ impl Candidate {
             return false;
         }
         let value = &candidate[keyword.len()..];
-        let joins = rule.joins(keyword, value) && view.byte(to).is_some_and(is_separator);
-        let escaped = value.iter().any(|b| is_special(*b));
-        if escaped || joins || view.byte(to).is_some_and(is_special) {
+        let next = view.byte(to);
+        let joins = query.uses(shared::View::Fields)
+            && rule.joins(keyword, value)
+            && next.is_some_and(|b| {
+                is_separator(b) && (query.uses(shared::View::Escapes) || !is_special(b))
+            });
+        let escaped = query.uses(shared::View::Escapes)
+            && (value.iter().any(|b| is_special(*b)) || next.is_some_and(is_special));
+        if joins || escaped {
             let found = &candidate[..keyword.len()];
-            self.decoding =
-                Some(Box::new(Decoding::after_keyword(self.start, found, hold, decided)));
+            let decoding = Decoding::after_keyword(self.start, found, joins, (hold, decided));
+            self.decoding = Some(Box::new(decoding));
             return self.decode(query, view, last, matches);
         }
         false

@@ -37,6 +37,8 @@ pub(crate) struct Decoding {
     pub(crate) known: u64,
     /// From where on the text is held: after the keyword, once that is there.
     pub(crate) hold: Option<u64>,
+    /// Whether it may go on in neighbouring fields.
+    joins: bool,
     /// Where the parts end that are in several fields, in `bytes`.
     pub(crate) parts: Vec<usize>,
     /// Separators since the last part; 0 within one.
@@ -67,6 +69,7 @@ impl Decoding {
             next: start,
             known,
             hold: None,
+            joins: false,
             parts: Vec::new(),
             separators: 0,
             field_ended: false,
@@ -83,10 +86,16 @@ impl Decoding {
         Self::new(start, known, false)
     }
 
-    /// A candidate behind whose `keyword` something is escaped: as it stands, the text up to
-    /// `known` showed nothing.
-    pub(crate) fn after_keyword(start: u64, keyword: &[u8], hold: u64, known: u64) -> Self {
+    /// A candidate behind whose `keyword` something is escaped, or which `joins` what is in the
+    /// next field: as it stands, the text up to `known` showed nothing.
+    pub(crate) fn after_keyword(
+        start: u64,
+        keyword: &[u8],
+        joins: bool,
+        (hold, known): (u64, u64),
+    ) -> Self {
         let mut decoding = Self::new(start, known, false);
+        decoding.joins = joins;
         decoding.bytes.extend_from_slice(keyword);
         decoding.next += keyword.len() as u64;
         decoding.hold = Some(hold);
@@ -204,18 +213,19 @@ impl Decoding {
 
     /// Takes a byte that is no part of the candidate; whether it may go on behind it.
     fn separate(&mut self, byte: u8, keyword: usize) -> bool {
-        let plain = matches!(self.digits, Digits::Plain);
-        if !plain || !is_separator(byte) || self.bytes.len() <= keyword {
+        if !self.joins || !is_separator(byte) || self.bytes.len() <= keyword {
             return false;
         }
-        if self.separators == 0 {
+        let behind_a_part = self.separators == 0;
+        if behind_a_part {
             self.parts.push(self.bytes.len());
         }
         // What stands before a colon or an equals sign is the name of a field.
-        if matches!(byte, b':' | b'=') {
+        if byte == b':' || byte == b'=' && behind_a_part {
             if let [.., before, _] = self.parts[..] {
                 self.parts.pop();
                 self.bytes.truncate(before);
+                self.field_ended = true;
             }
         }
         self.separators += 1;

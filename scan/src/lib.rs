@@ -27,7 +27,7 @@ mod view;
 
 pub use profile::Profile;
 pub use scanner::Scanner;
-pub use shared::{Direction, Finding, UnknownCoding, UnknownRule};
+pub use shared::{Direction, Finding, UnknownCoding, UnknownRule, View};
 pub use stream::Stream;
 pub use strength::{Strength, Weakness, strength};
 pub use token::looks_like_token;

@@ -10,7 +10,7 @@ use crate::filter::Pattern;
 use crate::matches::{Match, Matches};
 use crate::scanner::Query;
 use crate::secret::{Follower, Form, Step};
-use crate::shared::{Direction, Encoding, Finding, GRAM, Place};
+use crate::shared::{self, Direction, Encoding, Finding, GRAM, Place};
 use crate::view::View;
 
 /// Bytes before a candidate that decide whether it is one: three of a secret and some backslashes,
@@ -127,7 +127,7 @@ impl Matcher {
                 );
             }
         }
-        if query.direction == Direction::Request {
+        if query.direction == Direction::Request && query.uses(shared::View::Escapes) {
             self.begin_escaped(query, view, last, matches);
         }
     }

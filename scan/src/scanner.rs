@@ -9,7 +9,7 @@ use crate::encode;
 use crate::filter::{Filter, Pattern};
 use crate::rules::{self, Rule};
 use crate::secret::Forms;
-use crate::shared::{Direction, Encoding};
+use crate::shared::{Direction, Encoding, View};
 
 /// Rules and secrets, compiled.
 pub struct Scanner {
@@ -17,6 +17,8 @@ pub struct Scanner {
     pub(crate) forms: Forms,
     /// For the secrets alone, for requests, and for responses.
     pub(crate) filters: [Filter; 3],
+    /// A view that a test has switched off.
+    pub(crate) without: Option<View>,
     /// Ids of what is no rule: the bundle's own secrets, a broken coding, and one that grows too
     /// much.
     pub(crate) own: Arc<str>,
@@ -41,6 +43,20 @@ impl Scanner {
     /// Never: the rules are part of the crate, and its tests read them.
     #[must_use]
     pub fn new(secrets: &[(TokenName, Secret)]) -> Arc<Self> {
+        Self::compile(secrets, None)
+    }
+
+    /// The same without one of its views: for tests.
+    ///
+    /// # Panics
+    /// Never, as [`Scanner::new`].
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without(secrets: &[(TokenName, Secret)], view: View) -> Arc<Self> {
+        Self::compile(secrets, Some(view))
+    }
+
+    fn compile(secrets: &[(TokenName, Secret)], without: Option<View>) -> Arc<Self> {
         let rules = rules::load();
         let forms = Forms::new(secrets);
         let filter = |direction: Option<Direction>| {
@@ -57,7 +73,7 @@ impl Scanner {
                         filter.add(gram, pattern(Encoding::Plain));
                     }
                     // What an upstream sends is not scanned for the sake of its encodings.
-                    if rule.direction == Direction::Request {
+                    if rule.direction == Direction::Request && without != Some(View::Encodings) {
                         for (gram, encoding) in encode::grams(rule, bytes) {
                             filter.add(gram, pattern(encoding));
                         }
@@ -72,6 +88,7 @@ impl Scanner {
             rules,
             forms,
             filters,
+            without,
             own: "bundle-secret".into(),
             coding: "coding".into(),
             bomb: "coding-bomb".into(),
@@ -102,6 +119,11 @@ pub(crate) struct Query<'a> {
 impl Query<'_> {
     fn possible(&self, action: Action) -> Action {
         if action == Action::Redact && !self.redact { Action::Block } else { action }
+    }
+
+    /// Whether a view is in use.
+    pub(crate) fn uses(&self, view: View) -> bool {
+        self.scanner.without != Some(view)
     }
 
     /// Whether `byte` is the byte `expected` of a keyword of `rule`.

@@ -31,6 +31,18 @@ pub(crate) struct Place {
     pub(crate) tags: bool,
 }
 
+/// A way in which rules see what is not written as it is. Tests switch one off at a time, to prove
+/// that a token gets past without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// Escapes, invisible characters and look-alikes.
+    Escapes,
+    /// Base64 and hex.
+    Encodings,
+    /// Values that are cut over neighbouring fields.
+    Fields,
+}
+
 /// Which way a body goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {

@@ -239,9 +239,7 @@ impl Follower {
         let expected = form.bytes[at];
         match (form.kind, byte) {
             (Kind::Plain | Kind::Base64, 0) if expected != 0 && at > 0 => Step::More,
-            (Kind::Plain | Kind::Base64, b'=') if expected != b'=' && at > 0 => {
-                self.stay(Escape::Equals)
-            }
+            (Kind::Plain | Kind::Base64, b'=') if expected != b'=' => self.stay(Escape::Equals),
             (Kind::Plain | Kind::Base64, 0xc2..0xe0) if expected < 0x80 => {
                 self.stay(Escape::Utf8 { left: 1, code: u32::from(byte & 0x1f) })
             }
