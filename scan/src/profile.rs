@@ -134,19 +134,30 @@ impl Profile {
         }
         // A zero is invisible, so what is cut goes on behind it.
         let mut found = self.text(direction, &texts.join(&0));
-        found.retain(|finding| {
-            let mut end = 0;
-            let alone = texts.iter().find(|text| {
-                end += text.len() as u64 + 1;
-                finding.offset < end
-            });
-            let same = |other: &Finding| other.rule == finding.rule;
-            !finding.suspected
-                && !alone.is_some_and(|text| self.text(direction, text).iter().any(same))
-        });
+        found.retain(|finding| !finding.suspected && self.is_cut(direction, texts, finding));
         found
     }
+
+    /// Whether only together `texts` hold a finding. Unless a checksum proves it, some of its value
+    /// must be in the first of them: a path may have a segment `hf_`, and others behind it.
+    fn is_cut(&self, direction: Direction, texts: &[&[u8]], finding: &Finding) -> bool {
+        let (mut begin, mut end) = (0, 0);
+        let first = texts.iter().find(|text| {
+            begin = end;
+            end += text.len() as u64 + 1;
+            finding.offset < end
+        });
+        let Some(first) = first else { return false };
+        let same = |other: &Finding| other.rule == finding.rule;
+        let rule = self.scanner.rules.iter().find(|rule| rule.id == finding.rule);
+        let proven = rule.is_none_or(Rule::has_checksum);
+        let len = first.len() as u64 - (finding.offset - begin).min(first.len() as u64);
+        (proven || len >= MIN_CUT_BYTES) && !self.text(direction, first).iter().any(same)
+    }
 }
+
+/// Fewest bytes of a token that is cut, its keyword included, that must be in the first part.
+const MIN_CUT_BYTES: u64 = 10;
 
 /// Headers by which a client says who it is.
 const CREDENTIAL_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];

@@ -205,6 +205,10 @@ impl Rule {
         self.direction == Direction::Request && self.action == Action::Warn
     }
 
+    pub(crate) fn has_checksum(&self) -> bool {
+        self.checksum.is_some()
+    }
+
     /// Whether a candidate may go on in the next field of a list or an object: some of its value
     /// must be there.
     pub(crate) fn joins(&self, keyword: &[u8], value: &[u8]) -> bool {
