@@ -50,7 +50,7 @@ pub(crate) fn is_example(token: &[u8]) -> bool {
 pub(crate) fn is_placeholder(value: &[u8]) -> bool {
     let lower = value.to_ascii_lowercase();
     let has = |word: &&[u8]| lower.windows(word.len()).any(|window| window == *word);
-    PLACEHOLDERS.iter().any(|word| has(word)) || has_run(&lower) || is_periodic(&lower)
+    PLACEHOLDERS.iter().any(has) || has_run(&lower) || is_periodic(&lower)
 }
 
 /// Whether each of some bytes is the successor of the one before.

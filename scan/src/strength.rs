@@ -45,7 +45,7 @@ impl fmt::Display for Weakness {
 }
 
 /// How well `secret` can be told from ordinary text. A secret that is useless is not looked for by
-/// [`crate::Scanner`]; a weak one is, so that a user should hear of it before a bottle starts.
+/// the scanner; a weak one is, so that a user should hear of it before a bottle starts.
 #[must_use]
 pub fn strength(secret: &[u8]) -> Strength {
     let parts: Vec<&[u8]> = secret.split(|b| *b == b':').collect();

@@ -130,7 +130,6 @@ impl Follower {
         if self.len > REACH {
             return Step::Lost;
         }
-        let expected = form.bytes[usize::from(self.at)];
         match self.escape {
             Escape::None => self.unescaped(form, byte, pos),
             Escape::Prefix => match byte {
@@ -151,14 +150,7 @@ impl Follower {
                 self.folded(form, code, pos)
             }
             Escape::Utf8 { .. } => Step::Lost,
-            Escape::Backslash => match byte {
-                b'u' => self.stay(Escape::Hex { left: 4, value: 0, code: true }),
-                b'U' => self.stay(Escape::Hex { left: 8, value: 0, code: true }),
-                b'x' => self.stay(Escape::Hex { left: 2, value: 0, code: false }),
-                b'0'..=b'7' => self.stay(Escape::Octal { left: 2, value: u32::from(byte - b'0') }),
-                b'\\' if expected != b'\\' && !self.first => Step::More, // escaped twice
-                other => self.accept(form, simple(other), pos),
-            },
+            Escape::Backslash => self.backslash(form, byte, pos),
             Escape::Percent if matches!(byte, b'u' | b'U') => {
                 self.stay(Escape::Hex { left: 4, value: 0, code: true })
             }
@@ -169,17 +161,7 @@ impl Follower {
             Escape::Hex { left: 4, value: 0, code: true } if byte == b'{' => {
                 self.stay(Escape::Braced { value: 0 })
             }
-            Escape::Hex { left, value, code } => {
-                let Some(digit) = hex_value(byte) else { return Step::Lost };
-                let value = (value << 4) | digit;
-                if left > 1 {
-                    return self.stay(Escape::Hex { left: left - 1, value, code });
-                }
-                if !code && value == u32::from(b'%') && expected != b'%' {
-                    return self.stay(Escape::Percent); // escaped twice
-                }
-                self.number(form, value, code, pos)
-            }
+            Escape::Hex { left, value, code } => self.hex(form, (left, value, code), byte, pos),
             Escape::Braced { value } => match (byte, hex_value(byte)) {
                 (b'}', _) => self.number(form, value, true, pos),
                 (_, Some(digit)) if value < 0x0100_0000 => {
@@ -188,11 +170,13 @@ impl Follower {
                 _ => Step::Lost,
             },
             Escape::Octal { left, value } => match byte {
-                b'0'..=b'7' if left > 1 => self.stay(Escape::Octal {
-                    left: left - 1,
-                    value: (value << 3) | u32::from(byte - b'0'),
-                }),
-                b'0'..=b'7' => self.number(form, (value << 3) | u32::from(byte - b'0'), false, pos),
+                b'0'..=b'7' => {
+                    let value = (value << 3) | u32::from(byte - b'0');
+                    if left > 1 {
+                        return self.stay(Escape::Octal { left: left - 1, value });
+                    }
+                    self.number(form, value, false, pos)
+                }
                 _ => Step::Lost,
             },
             Escape::Ampersand => match byte {
@@ -200,37 +184,92 @@ impl Follower {
                 b'a'..=b'z' => self.stay(Escape::Named { name: [byte, 0, 0, 0], len: 1 }),
                 _ => Step::Lost,
             },
-            Escape::Number { base, value, digits } => match byte {
-                b'x' | b'X' if base == 0 => self.stay(Escape::Number { base: 16, value, digits }),
-                b';' if digits > 0 => self.number(form, value, true, pos),
-                _ => match char::from(byte).to_digit(if base == 16 { 16 } else { 10 }) {
-                    Some(digit) if digits < 7 => {
-                        let base = if base == 16 { 16 } else { 10 };
-                        self.stay(Escape::Number {
-                            base,
-                            value: value * u32::from(base) + digit,
-                            digits: digits + 1,
-                        })
-                    }
-                    _ => Step::Lost,
-                },
-            },
-            Escape::Named { mut name, len } => match byte {
-                b'a'..=b'z' if len < 4 => {
-                    name[usize::from(len)] = byte;
-                    self.stay(Escape::Named { name, len: len + 1 })
+            Escape::Number { base, value, digits } => {
+                self.reference(form, (base, value, digits), byte, pos)
+            }
+            Escape::Named { name, len } => self.named(form, (name, len), byte, pos),
+        }
+    }
+
+    /// The character that `form` has next.
+    fn expected(&self, form: &Form) -> u8 {
+        form.bytes[usize::from(self.at)]
+    }
+
+    /// The byte behind a backslash.
+    fn backslash(&mut self, form: &Form, byte: u8, pos: u64) -> Step {
+        match byte {
+            b'u' => self.stay(Escape::Hex { left: 4, value: 0, code: true }),
+            b'U' => self.stay(Escape::Hex { left: 8, value: 0, code: true }),
+            b'x' => self.stay(Escape::Hex { left: 2, value: 0, code: false }),
+            b'0'..=b'7' => self.stay(Escape::Octal { left: 2, value: u32::from(byte - b'0') }),
+            b'\\' if self.expected(form) != b'\\' && !self.first => Step::More, // escaped twice
+            other => self.accept(form, simple(other), pos),
+        }
+    }
+
+    /// A digit of a hexadecimal escape.
+    fn hex(
+        &mut self,
+        form: &Form,
+        (left, value, code): (u8, u32, bool),
+        byte: u8,
+        pos: u64,
+    ) -> Step {
+        let Some(digit) = hex_value(byte) else { return Step::Lost };
+        let value = (value << 4) | digit;
+        if left > 1 {
+            return self.stay(Escape::Hex { left: left - 1, value, code });
+        }
+        if !code && value == u32::from(b'%') && self.expected(form) != b'%' {
+            return self.stay(Escape::Percent); // escaped twice
+        }
+        self.number(form, value, code, pos)
+    }
+
+    /// The next byte of `&#…;`.
+    fn reference(
+        &mut self,
+        form: &Form,
+        (base, value, digits): (u8, u32, u8),
+        byte: u8,
+        pos: u64,
+    ) -> Step {
+        let base = match (byte, base) {
+            (b'x' | b'X', 0) => return self.stay(Escape::Number { base: 16, value, digits }),
+            (b';', _) if digits > 0 => return self.number(form, value, true, pos),
+            (_, 16) => 16,
+            _ => 10,
+        };
+        match char::from(byte).to_digit(u32::from(base)) {
+            Some(digit) if digits < 7 => {
+                let value = value * u32::from(base) + digit;
+                self.stay(Escape::Number { base, value, digits: digits + 1 })
+            }
+            _ => Step::Lost,
+        }
+    }
+
+    /// The next byte of `&name;`.
+    fn named(&mut self, form: &Form, (mut name, len): ([u8; 4], u8), byte: u8, pos: u64) -> Step {
+        match byte {
+            b'a'..=b'z' if len < 4 => {
+                name[usize::from(len)] = byte;
+                self.stay(Escape::Named { name, len: len + 1 })
+            }
+            b';' => match &name[..usize::from(len)] {
+                // Escaped twice.
+                b"amp" if self.expected(form) != b'&' && !self.first => {
+                    self.stay(Escape::Ampersand)
                 }
-                b';' => match &name[..usize::from(len)] {
-                    b"amp" if expected != b'&' && !self.first => self.stay(Escape::Ampersand), // escaped twice
-                    b"amp" => self.accept(form, b'&', pos),
-                    b"lt" => self.accept(form, b'<', pos),
-                    b"gt" => self.accept(form, b'>', pos),
-                    b"quot" => self.accept(form, b'"', pos),
-                    b"apos" => self.accept(form, b'\'', pos),
-                    _ => Step::Lost,
-                },
+                b"amp" => self.accept(form, b'&', pos),
+                b"lt" => self.accept(form, b'<', pos),
+                b"gt" => self.accept(form, b'>', pos),
+                b"quot" => self.accept(form, b'"', pos),
+                b"apos" => self.accept(form, b'\'', pos),
                 _ => Step::Lost,
             },
+            _ => Step::Lost,
         }
     }
 
