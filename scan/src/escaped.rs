@@ -90,7 +90,7 @@ fn is_worth(before: Option<u8>, byte: impl Fn(usize) -> Option<u8>) -> Option<Wo
             b'\r' | b'\n' => true,
             next => matches!(next, b'2'..=b'7') && upper(byte(2)?),
         },
-        0 => byte(1)?.is_ascii_graphic(),
+        0 => byte(1).map(|next| next.is_ascii_graphic() || next >= 0x80)?,
         _ => matches!(byte(1)?, 0x80..0xc0),
     };
     Some(if escape { Worth::Escape } else { Worth::Nothing })
