@@ -164,7 +164,8 @@ impl Candidate {
     }
 
     /// Judges a whole candidate, which is held from the first of `place` on and decided at the
-    /// second. `end` says where its first so many bytes end in the text. Whether it is a finding.
+    /// second. `end` gives the place in the text where its first so many bytes end. Returns whether it is
+    /// a finding.
     fn judge(
         &self,
         query: &Query<'_>,
@@ -230,7 +231,7 @@ fn preceded(rule: &Rule, view: View<'_>, start: u64) -> bool {
                     || back(5) == Some(b'u') && back(6) == Some(b'\\')))
 }
 
-/// The first four bytes of a find, and whether there is more.
+/// The first four bytes of a finding, with `…` if there are more.
 fn sample(find: &[u8]) -> String {
     let mut sample: String = find
         .iter()

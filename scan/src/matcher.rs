@@ -22,7 +22,7 @@ const LOOK_BEHIND: u64 = 12;
 pub(crate) struct Matcher {
     /// Bytes so far.
     end: u64,
-    /// The last of them, as far as something may still query for them.
+    /// The last of them, as far as a candidate still needs them.
     tail: Vec<u8>,
     candidates: Vec<Candidate>,
     followers: Vec<Follower>,
@@ -46,7 +46,7 @@ impl Matcher {
         candidates.chain(self.followers.iter().map(|f| f.third)).fold(end, u64::min)
     }
 
-    /// Where a text that came byte by byte would have stopped when a find blocked it at `decided`.
+    /// Where a text that came byte by byte would have stopped when a finding blocked it at `decided`.
     pub(crate) fn stop(
         &self,
         query: &Query<'_>,
@@ -257,7 +257,8 @@ impl Matcher {
         }
     }
 
-    /// Takes over what [`Matcher::scan`] looked at, and forgets what nothing can query for any more.
+    /// Ends a piece that [`Matcher::scan`] has seen: keeps those of its bytes that a candidate may
+    /// still need.
     #[allow(clippy::cast_possible_truncation)]
     pub(crate) fn commit(&mut self, piece: &[u8]) {
         let end = self.end + piece.len() as u64;

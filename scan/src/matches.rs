@@ -1,8 +1,8 @@
-//! What came of a piece of text.
+//! The findings of a piece of text.
 
 use crate::shared::Finding;
 
-/// A decision that was a find.
+/// A finding, with the byte that decided it.
 pub(crate) struct Match {
     /// The byte that decided.
     pub(crate) decided: u64,
@@ -11,7 +11,7 @@ pub(crate) struct Match {
     pub(crate) masks: (u64, u64),
 }
 
-/// What came of a piece of text.
+/// The findings of a piece of text, and the candidates that were decided in it.
 #[derive(Default)]
 pub(crate) struct Matches {
     pub(crate) events: Vec<Match>,
@@ -25,7 +25,7 @@ impl Matches {
         self.events.is_empty()
     }
 
-    /// The finds, in the order in which a text that comes byte by byte decides them.
+    /// The findings, in the order in which a text that comes byte by byte decides them.
     pub(crate) fn sorted(mut self) -> (Vec<Match>, Vec<(u64, u64)>) {
         let key = |e: &Match| (e.decided, e.finding.offset, e.masks);
         self.events

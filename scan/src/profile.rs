@@ -9,7 +9,7 @@ use crate::rules::Rule;
 use crate::scanner::{Query, Scanner};
 use crate::shared::{Direction, Finding, UnknownRule};
 
-/// What one route looks for, and what a find does.
+/// What one route looks for, and what a finding does.
 #[derive(Debug, Clone)]
 pub struct Profile {
     scanner: Arc<Scanner>,

@@ -36,8 +36,8 @@ impl fmt::Debug for Scanner {
 }
 
 impl Scanner {
-    /// Compiles the embedded rules and `secrets`. A secret of less than eight bytes is not looked
-    /// for: it would be found everywhere.
+    /// Compiles the embedded rules and `secrets`. A secret that `strength`
+    /// calls useless is not looked for: it would be found everywhere.
     ///
     /// # Panics
     /// Never: the rules are part of the crate, and its tests read them.

@@ -73,7 +73,7 @@ pub struct Finding {
     pub suspected: bool,
 }
 
-/// A `scan` names a rule that there is none of.
+/// A `scan` names a rule that does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no scan rule {0:?}")]
 pub struct UnknownRule(pub String);

@@ -193,7 +193,8 @@ impl CodedBody {
         let mut done =
             coding::run(&mut self.decoders, piece, self.taken, &mut |decoded| see(decoded, false));
         if last && done.is_ok() {
-            done = if self.taken == 0 { Ok(()) } else { coding::finish(&self.decoders) }; // no body at all is fine
+            // An empty body needs no end of its coding.
+            done = if self.taken == 0 { Ok(()) } else { coding::finish(&self.decoders) };
         }
         match done {
             Err(Stop::Corrupt) if self.guess => {
@@ -249,7 +250,7 @@ impl CodedBody {
     }
 }
 
-/// Looks at the next piece of a text and hands over the finds, up to the first that blocks. Gives
+/// Looks at the next piece of a text and hands over the findings, up to the first that blocks. Gives
 /// up to where the text may go on; as an error, up to where it may before it is blocked.
 fn step(
     text: &mut Matcher,

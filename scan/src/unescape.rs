@@ -8,7 +8,7 @@
 
 use crate::fold::{Folded, fold, is_lead};
 
-/// What came of a byte.
+/// What a byte completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unescaped {
     /// The escape or the character is not complete.

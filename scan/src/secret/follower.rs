@@ -119,7 +119,7 @@ impl Follower {
         }
     }
 
-    /// Whether so much of the form was there that even this is a find.
+    /// Whether so much of the form was there that even this is a finding.
     pub(crate) fn has_enough(&self, form: &Form) -> bool {
         self.at >= form.enough
     }

@@ -40,7 +40,7 @@ pub(crate) struct Form {
     pub(crate) secret: u16,
     pub(super) kind: Kind,
     pub(super) bytes: Zeroizing<Vec<u8>>,
-    /// So many characters of it, and no more of them, are a find too. What is held back tells a
+    /// So many characters of it, and no more of them, are a finding too. What is held back tells a
     /// guest that can see it how far it has guessed right: it must be stopped, and seen, long
     /// before it has the whole.
     pub(super) enough: u16,
