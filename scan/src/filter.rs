@@ -9,33 +9,34 @@ use std::ops::Range;
 
 use zeroize::Zeroize;
 
+use crate::shared::{Encoding, GRAM};
+
 /// What begins with a gram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum Pattern {
     /// A rule's keyword, by their indices.
-    Rule { rule: u16, keyword: u16 },
+    Rule { rule: u16, keyword: u16, encoding: Encoding },
     /// A form of a secret, by its index.
     Form(u16),
 }
 
 struct Entry {
     gram: u32,
-    what: What,
+    what: Pattern,
     /// The next entry of the same slot, plus one; 0: none.
     next: u16,
 }
 
-/// Bytes of a gram.
-pub(crate) const GRAM: usize = 4;
-const SLOTS: usize = 1024;
-/// Bytes of [`Filter::near`].
-const NEAR: usize = 1 << 14;
+const SLOTS: usize = 4096;
+/// Bytes of [`Filter::near`], and bits of [`Filter::bits`].
+const NEAR: usize = 1 << 16;
+const BITS: usize = 1 << 18;
 
 /// The grams of all that is looked for. Letters' case is folded (and a few others with it: a hit is
 /// checked anyway).
 pub(crate) struct Filter {
-    /// 1 for the first three bytes of a gram and for the last three: fits a processor's nearest
-    /// cache, and a byte is read faster than a bit.
+    /// 1 for the first three bytes of a gram and for the last three: a byte is read faster than a
+    /// bit.
     near: Box<[u8]>,
     bits: Box<[u64]>,
     slots: Box<[u16]>,
@@ -49,7 +50,7 @@ fn fold(gram: [u8; GRAM]) -> u32 {
 const FACTOR: u32 = 0x9E37_79B1;
 
 fn hash(gram: u32) -> usize {
-    (gram.wrapping_mul(FACTOR) >> 16) as usize
+    (gram.wrapping_mul(FACTOR) >> (32 - BITS.ilog2())) as usize
 }
 
 /// Of the low three bytes.
@@ -61,13 +62,13 @@ impl Filter {
     pub(crate) fn new() -> Self {
         Self {
             near: vec![0; NEAR].into(),
-            bits: vec![0; 1024].into(),
+            bits: vec![0; BITS / 64].into(),
             slots: vec![0; SLOTS].into(),
             entries: Vec::new(),
         }
     }
 
-    pub(crate) fn add(&mut self, gram: [u8; GRAM], what: What) {
+    pub(crate) fn add(&mut self, gram: [u8; GRAM], what: Pattern) {
         let gram = fold(gram);
         let at = hash(gram);
         let mut next = self.slots[at / 64];
@@ -78,11 +79,17 @@ impl Filter {
             next = entry.next;
         }
         let Ok(index) = u16::try_from(self.entries.len() + 1) else { return };
-        self.near[trigram(gram)] = 1;
-        self.near[trigram(gram >> 8)] = 1;
+        for trigram in [trigram(gram), trigram(gram >> 8)] {
+            self.near[trigram] = 1;
+        }
         self.bits[at / 64] |= 1 << (at % 64);
         self.entries.push(Entry { gram, what, next: self.slots[at / 64] });
         self.slots[at / 64] = index;
+    }
+
+    /// Whether something may begin with these bytes.
+    pub(crate) fn has(&self, gram: [u8; GRAM]) -> bool {
+        self.bit(fold(gram))
     }
 
     fn bit(&self, gram: u32) -> bool {
@@ -123,7 +130,7 @@ impl Filter {
     }
 
     /// What may begin with these bytes.
-    pub(crate) fn at(&self, gram: [u8; GRAM]) -> impl Iterator<Item = What> + '_ {
+    pub(crate) fn at(&self, gram: [u8; GRAM]) -> impl Iterator<Item = Pattern> + '_ {
         let gram = fold(gram);
         let mut next = self.slots[hash(gram) / 64];
         std::iter::from_fn(move || {
@@ -151,9 +158,9 @@ mod tests {
     #[test]
     fn a_gram_is_found_at_any_place() {
         let mut filter = Filter::new();
-        filter.add(*b"ghp_", What::Form(1));
-        filter.add(*b"ghp_", What::Form(2));
-        filter.add(*b"ghp_", What::Form(2));
+        filter.add(*b"ghp_", Pattern::Form(1));
+        filter.add(*b"ghp_", Pattern::Form(2));
+        filter.add(*b"ghp_", Pattern::Form(2));
         for at in 0..40 {
             let mut text = vec![b'.'; 44];
             text[at..at + 4].copy_from_slice(b"GHP_");

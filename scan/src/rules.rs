@@ -6,23 +6,29 @@ use bottle_policy::Action;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use crate::Direction;
-use crate::filter::GRAM;
+use crate::evidence;
+use crate::shared::{Direction, GRAM};
 
 /// Largest that a rule's `max` may be, bytes: what is remembered of a stream for a rule's sake.
 pub(crate) const MAX: usize = 512;
+
+/// Fewest bytes of a value that are judged by themselves.
+const MIN_EVIDENCE: usize = 16;
+
+/// Fewest bytes of a value that must be in the first of several fields.
+const MIN_JOINED: usize = 6;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     version: u32,
-    rule: Vec<Raw>,
+    rule: Vec<RuleRow>,
 }
 
 /// A rule as it is written; `rules.toml` says what each key means.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+struct RuleRow {
     id: String,
     #[serde(rename = "description")]
     _description: serde::de::IgnoredAny,
@@ -43,6 +49,8 @@ struct Raw {
     #[serde(default)]
     checksum: Option<Checksum>,
     action: Action,
+    #[serde(default)]
+    elsewhere: Option<Action>,
     #[serde(default)]
     response: bool,
     #[serde(rename = "test")]
@@ -101,6 +109,8 @@ impl Class {
 pub(crate) struct Rule {
     pub(crate) id: std::sync::Arc<str>,
     pub(crate) action: Action,
+    /// The same where the request goes to a host that is not a credential's own.
+    pub(crate) elsewhere: Action,
     pub(crate) direction: Direction,
     pub(crate) keywords: Vec<Box<[u8]>>,
     pub(crate) nocase: bool,
@@ -114,6 +124,8 @@ pub(crate) struct Rule {
     /// Compiled when the first candidate comes: most never do, and all of them would take longer
     /// than a daemon has.
     regex: OnceLock<Option<Regex>>,
+    /// The same for text whose case was lost.
+    any_case: OnceLock<Option<Regex>>,
 }
 
 /// How a candidate fared.
@@ -136,9 +148,9 @@ pub(crate) fn load() -> Vec<Rule> {
 }
 
 impl Rule {
-    fn new(raw: Raw) -> Self {
+    fn new(row: RuleRow) -> Self {
         let with_suffixes = |keyword: &String| -> Vec<Box<[u8]>> {
-            match &raw.suffixes[..] {
+            match &row.suffixes[..] {
                 [] => vec![keyword.as_bytes().into()],
                 suffixes => suffixes
                     .iter()
@@ -147,19 +159,21 @@ impl Rule {
             }
         };
         Self {
-            keywords: raw.keywords.iter().flat_map(with_suffixes).collect(),
-            id: raw.id.into(),
-            action: raw.action,
-            direction: if raw.response { Direction::Response } else { Direction::Request },
-            nocase: raw.nocase,
-            before: raw.before,
-            class: Class::new(&raw.class),
-            min: raw.min,
-            max: raw.max.min(MAX),
-            entropy: raw.entropy,
-            checksum: raw.checksum,
-            pattern: raw.regex,
+            keywords: row.keywords.iter().flat_map(with_suffixes).collect(),
+            id: row.id.into(),
+            action: row.action,
+            elsewhere: row.elsewhere.unwrap_or(row.action),
+            direction: if row.response { Direction::Response } else { Direction::Request },
+            nocase: row.nocase,
+            before: row.before,
+            class: Class::new(&row.class),
+            min: row.min,
+            max: row.max.min(MAX),
+            entropy: row.entropy,
+            checksum: row.checksum,
+            pattern: row.regex,
             regex: OnceLock::new(),
+            any_case: OnceLock::new(),
         }
     }
 
@@ -186,33 +200,67 @@ impl Rule {
         grams
     }
 
-    fn regex(&self) -> Option<&Regex> {
+    /// Whether ordinary code has what it finds.
+    pub(crate) fn is_suspicion(&self) -> bool {
+        self.direction == Direction::Request && self.action == Action::Warn
+    }
+
+    pub(crate) fn has_checksum(&self) -> bool {
+        self.checksum.is_some()
+    }
+
+    /// Whether a candidate may go on in the next field of a list or an object: some of its value
+    /// must be there.
+    pub(crate) fn joins(&self, keyword: &[u8], value: &[u8]) -> bool {
+        !self.is_suspicion()
+            && self.entropy > 0.0
+            && keyword.len() >= 4
+            && value.len() >= MIN_JOINED
+    }
+
+    fn regex(&self, any_case: bool) -> Option<&Regex> {
         let build = || {
             RegexBuilder::new(&format!("^(?:{})", self.pattern))
                 .unicode(false)
+                .case_insensitive(any_case)
                 .size_limit(1 << 18)
                 .dfa_size_limit(1 << 14)
                 .build()
                 .ok()
         };
-        self.regex.get_or_init(build).as_ref()
+        let regex = if any_case { &self.any_case } else { &self.regex };
+        regex.get_or_init(build).as_ref()
     }
 
     /// Judges a whole candidate, keyword first.
-    pub(crate) fn judge(&self, candidate: &[u8]) -> Verdict {
+    pub(crate) fn judge(&self, candidate: &[u8], any_case: bool) -> Verdict {
         if candidate.len() < self.min {
             return Verdict::No;
         }
-        let Some(regex) = self.regex() else { return Verdict::Yes(candidate.len()) };
-        if self.entropy <= 0.0 && self.checksum.is_none() {
-            return regex.find(candidate).map_or(Verdict::No, |found| Verdict::Yes(found.end()));
-        }
+        let Some(regex) = self.regex(any_case) else { return Verdict::Yes(candidate.len()) };
         let Some(captures) = regex.captures(candidate) else { return Verdict::No };
         let Some(whole) = captures.get(0) else { return Verdict::No };
-        let value = captures.get(1).unwrap_or(whole).as_bytes();
-        if entropy(value) < self.entropy {
-            Verdict::No
-        } else if self.checksum == Some(Checksum::Github) && !github(value) {
+        let group = captures.get(1).unwrap_or(whole);
+        let value = group.as_bytes();
+        if evidence::is_example(candidate) || evidence::is_example(value) {
+            return Verdict::No;
+        }
+        if self.entropy > 0.0 {
+            // Whoever writes something behind a token must not hide it by that, so its beginning
+            // counts alone, too.
+            let least = self.min.saturating_sub(group.start()).max(MIN_EVIDENCE).min(value.len());
+            let head = &value[..least];
+            if evidence::entropy(value).max(evidence::entropy(head)) < self.entropy
+                || evidence::is_placeholder(head)
+                || self.direction == Direction::Request && !evidence::is_mixed(value)
+            {
+                return Verdict::No;
+            }
+        }
+        if self.checksum == Some(Checksum::Github)
+            && !any_case
+            && !evidence::has_github_checksum(value)
+        {
             Verdict::Doubtful(whole.end())
         } else {
             Verdict::Yes(whole.end())
@@ -220,46 +268,14 @@ impl Rule {
     }
 }
 
-/// Shannon entropy, bits a byte.
-#[allow(clippy::cast_precision_loss)] // candidates are short
-fn entropy(bytes: &[u8]) -> f64 {
-    let mut counts = [0_u16; 256];
-    bytes.iter().for_each(|b| counts[usize::from(*b)] += 1);
-    let len = bytes.len() as f64;
-    counts.iter().filter(|n| **n > 0).map(|n| f64::from(*n) / len).map(|p| -p * p.log2()).sum()
-}
-
-/// Whether the last six characters are the CRC-32 of the others, in base 62 (github.blog,
-/// 2021-04-05, "token formats").
-fn github(value: &[u8]) -> bool {
-    let Some((entropy, sum)) = value.split_last_chunk::<6>() else { return false };
-    let digit = |b: u8| match b {
-        b'0'..=b'9' => Some(b - b'0'),
-        b'A'..=b'Z' => Some(b - b'A' + 10),
-        b'a'..=b'z' => Some(b - b'a' + 36),
-        _ => None,
-    };
-    let value = sum.iter().try_fold(0_u64, |value, b| Some(value * 62 + u64::from(digit(*b)?)));
-    value == Some(u64::from(crc32fast::hash(entropy)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_githubs() {
-        // An expired token that its owner published (coolaj86, gist
-        // eb8cddfd3e4251258712dfed03e1f86d).
-        assert!(github(b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ0mLq17"));
-        assert!(!github(b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ0mLq18"));
-        assert!(!github(b"short"));
-    }
-
-    #[test]
     fn every_regex_compiles_and_every_candidate_is_bounded() {
         for rule in load() {
-            assert!(rule.regex().is_some(), "{}", rule.id);
+            assert!(rule.regex(false).is_some(), "{}", rule.id);
             assert!(rule.min <= rule.max && rule.max <= MAX, "{}", rule.id);
             for keyword in &rule.keywords {
                 assert!(
@@ -269,10 +285,5 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn entropy_is_shannons() {
-        assert!(entropy(b"aaaaaaaa") < 0.01 && (entropy(b"abcdabcd") - 2.0).abs() < 0.01);
     }
 }

@@ -6,14 +6,17 @@ use bottle_policy::Action;
 use bytes::Bytes;
 
 use crate::coding::{self, Decoder, Stop};
-use crate::matcher::{Ask, Matcher, View};
-use crate::{Direction, Finding, Profile, UnknownCoding};
+use crate::matcher::Matcher;
+use crate::profile::Profile;
+use crate::scanner::Query;
+use crate::shared::{Direction, Finding, UnknownCoding};
+use crate::view::View;
 
 /// Bytes looked at in one go; what is remembered for the time of one go grows with it.
 const PIECE: usize = 64 << 10;
 /// Bytes of a compressed body that wait for the text in them to be decided.
 const HELD: usize = 1 << 20;
-/// Held bytes that come in smaller pieces than this are put together.
+/// HeldBytes bytes that come in smaller pieces than this are put together.
 const SMALL: usize = 512;
 /// Bytes by which a body's own format is known.
 const MAGIC: usize = 4;
@@ -25,22 +28,22 @@ pub struct Stream {
     direction: Direction,
     /// Over the body as it is sent.
     sent: Matcher,
-    /// Up to where it went on, or to `Coded::held`.
+    /// Up to where it went on, or to `CodedBody::held`.
     gone: u64,
     /// What is to be overwritten.
-    stars: Vec<(u64, u64)>,
+    masks: Vec<(u64, u64)>,
     over: bool,
-    coded: Option<Box<Coded>>,
+    coded: Option<Box<CodedBody>>,
     /// The first bytes of a body without a coding, until they tell whether it is a compressed file.
     magic: Option<([u8; MAGIC], usize)>,
 }
 
 /// The text inside a body.
 #[derive(Debug)]
-struct Coded {
+struct CodedBody {
     decoders: Vec<Decoder>,
     text: Matcher,
-    held: VecDeque<Held>,
+    held: VecDeque<HeldBytes>,
     held_len: usize,
     /// Whether it only looks like a compressed file: then what cannot be decoded is just content.
     guess: bool,
@@ -50,7 +53,7 @@ struct Coded {
 
 /// Bytes that wait until all that they stand for is decided.
 #[derive(Debug)]
-struct Held {
+struct HeldBytes {
     bytes: Bytes,
     /// How many of the decoders are done with it, and how far the next must get.
     decoders: usize,
@@ -64,10 +67,10 @@ impl Stream {
         codings: &str,
     ) -> Result<Self, UnknownCoding> {
         let decoders = coding::decoders(codings)?;
-        let coded = (!decoders.is_empty()).then(|| Box::new(Coded::new(decoders, false)));
+        let coded = (!decoders.is_empty()).then(|| Box::new(CodedBody::new(decoders, false)));
         let magic = coded.is_none().then_some(([0; MAGIC], 0));
-        let (sent, stars) = (Matcher::default(), Vec::new());
-        Ok(Self { profile, direction, sent, gone: 0, stars, over: false, coded, magic })
+        let (sent, masks) = (Matcher::default(), Vec::new());
+        Ok(Self { profile, direction, sent, gone: 0, masks, over: false, coded, magic })
     }
 
     /// Takes the next bytes of the body, as sent. What may go on is appended to `out`; what was
@@ -99,34 +102,35 @@ impl Stream {
     fn take(&mut self, piece: &Bytes, last: bool, out: &mut Vec<Bytes>, found: &mut Vec<Finding>) {
         self.guess(piece);
         let Some(coded) = &mut self.coded else {
-            let ask = self.profile.ask(self.direction, true);
-            let target = step(&mut self.sent, &ask, piece, last, &mut self.stars, found);
+            let query = self.profile.query(self.direction, true);
+            let target = step(&mut self.sent, &query, piece, last, &mut self.masks, found);
             let (Ok(target) | Err(target)) = target.inspect_err(|_| self.over = true);
-            emit(self.sent.view(piece), piece, (self.gone, target), &self.stars, out);
+            emit(self.sent.view(piece), piece, (self.gone, target), &self.masks, out);
             return self.leave(piece, target);
         };
-        let ask = self.profile.ask(self.direction, false);
-        if let Err(stop) = coded.look(&ask, piece, last, found) {
+        let query = self.profile.query(self.direction, false);
+        if let Err(stop) = coded.look(&query, piece, last, found) {
             self.over = true;
             match stop {
                 Stop::Found => {}
-                Stop::Bomb => found.push(Finding::of_coding(&ask.scanner.bomb, coded.taken)),
-                Stop::Corrupt => found.push(Finding::of_coding(&ask.scanner.coding, coded.taken)),
+                Stop::Bomb => found.push(Finding::of_coding(&query.scanner.bomb, coded.taken)),
+                Stop::Corrupt => found.push(Finding::of_coding(&query.scanner.coding, coded.taken)),
             }
             return;
         }
         // A coding has room for what is no part of its text, such as the name of a file: there the
         // bundle's secrets are looked for.
-        let ask = if coded.guess { ask } else { self.profile.ask_for_secrets(self.direction) };
-        let Ok(target) = step(&mut self.sent, &ask, piece, last, &mut self.stars, found) else {
+        let query =
+            if coded.guess { query } else { self.profile.query_for_secrets(self.direction) };
+        let Ok(target) = step(&mut self.sent, &query, piece, last, &mut self.masks, found) else {
             self.over = true;
             return;
         };
         let mut pass = Vec::new();
         emit(self.sent.view(piece), piece, (self.gone, target), &[], &mut pass);
-        if !coded.hold(&ask, pass, last, out) {
+        if !coded.hold(&query, pass, last, out) {
             self.over = true;
-            found.push(Finding::of_coding(&ask.scanner.coding, coded.taken));
+            found.push(Finding::of_coding(&query.scanner.coding, coded.taken));
             return;
         }
         self.leave(piece, target);
@@ -135,7 +139,7 @@ impl Stream {
     fn leave(&mut self, piece: &[u8], target: u64) {
         self.sent.commit(piece);
         self.gone = self.gone.max(target);
-        self.stars.retain(|(_, to)| *to > target);
+        self.masks.retain(|(_, to)| *to > target);
     }
 
     /// Whether a body without a coding is a compressed file: then the text in it is looked at, too.
@@ -145,13 +149,13 @@ impl Stream {
         let more = piece.len().min(MAGIC - before);
         first[before..before + more].copy_from_slice(&piece[..more]);
         *len += more;
-        match coding::guess(&first[..*len]) {
-            coding::Guess::Short => return,
-            coding::Guess::None => {}
-            coding::Guess::Is(decoder) => {
-                let mut coded = Coded::new(vec![decoder], true);
-                let ask = self.profile.ask(self.direction, false);
-                if coded.look(&ask, &first[..before], false, &mut Vec::new()).is_ok() {
+        match coding::sniff(&first[..*len]) {
+            coding::Sniff::Short => return,
+            coding::Sniff::None => {}
+            coding::Sniff::Is(decoder) => {
+                let mut coded = CodedBody::new(vec![decoder], true);
+                let query = self.profile.query(self.direction, false);
+                if coded.look(&query, &first[..before], false, &mut Vec::new()).is_ok() {
                     self.coded = Some(Box::new(coded));
                 }
             }
@@ -160,7 +164,7 @@ impl Stream {
     }
 }
 
-impl Coded {
+impl CodedBody {
     fn new(decoders: Vec<Decoder>, guess: bool) -> Self {
         Self {
             decoders,
@@ -174,7 +178,7 @@ impl Coded {
 
     fn look(
         &mut self,
-        ask: &Ask<'_>,
+        query: &Query<'_>,
         piece: &[u8],
         last: bool,
         found: &mut Vec<Finding>,
@@ -182,14 +186,15 @@ impl Coded {
         self.taken += piece.len() as u64;
         let text = &mut self.text;
         let mut see = |decoded: &[u8], last: bool| {
-            let done = step(text, ask, decoded, last, &mut Vec::new(), found);
+            let done = step(text, query, decoded, last, &mut Vec::new(), found);
             text.commit(decoded);
             done.map(drop).map_err(|_| Stop::Found)
         };
         let mut done =
             coding::run(&mut self.decoders, piece, self.taken, &mut |decoded| see(decoded, false));
         if last && done.is_ok() {
-            done = if self.taken == 0 { Ok(()) } else { coding::finish(&self.decoders) }; // no body at all is fine
+            // An empty body needs no end of its coding.
+            done = if self.taken == 0 { Ok(()) } else { coding::finish(&self.decoders) };
         }
         match done {
             Err(Stop::Corrupt) if self.guess => {
@@ -203,7 +208,13 @@ impl Coded {
 
     /// Lets go on what is decided, `new` being the newest bytes; whether what is not is little
     /// enough.
-    fn hold(&mut self, ask: &Ask<'_>, new: Vec<Bytes>, last: bool, out: &mut Vec<Bytes>) -> bool {
+    fn hold(
+        &mut self,
+        query: &Query<'_>,
+        new: Vec<Bytes>,
+        last: bool,
+        out: &mut Vec<Bytes>,
+    ) -> bool {
         let until = self.decoders.first().map_or(0, Decoder::taken);
         for bytes in new {
             self.held_len += bytes.len();
@@ -216,10 +227,10 @@ impl Coded {
                     back.bytes = [&back.bytes[..], &bytes].concat().into();
                     back.until = until;
                 }
-                None => self.held.push_back(Held { bytes, decoders: 0, until }),
+                None => self.held.push_back(HeldBytes { bytes, decoders: 0, until }),
             }
         }
-        let decided = self.text.hold(ask, self.text.end()) == self.text.end();
+        let decided = self.text.hold(query, self.text.end()) == self.text.end();
         while let Some(held) = self.held.front_mut() {
             while self
                 .decoders
@@ -239,42 +250,42 @@ impl Coded {
     }
 }
 
-/// Looks at the next piece of a text and hands over the finds, up to the first that blocks. Gives
+/// Looks at the next piece of a text and hands over the findings, up to the first that blocks. Gives
 /// up to where the text may go on; as an error, up to where it may before it is blocked.
 fn step(
     text: &mut Matcher,
-    ask: &Ask<'_>,
+    query: &Query<'_>,
     piece: &[u8],
     last: bool,
-    stars: &mut Vec<(u64, u64)>,
+    masks: &mut Vec<(u64, u64)>,
     found: &mut Vec<Finding>,
 ) -> Result<u64, u64> {
-    let outcome = text.scan(ask, piece, last);
+    let matches = text.scan(query, piece, last);
     let end = text.end() + piece.len() as u64;
-    if outcome.is_empty() {
-        return Ok(text.hold(ask, end));
+    if matches.is_empty() {
+        return Ok(text.hold(query, end));
     }
-    let (events, holds) = outcome.sorted();
+    let (events, holds) = matches.sorted();
     for event in events {
         let action = event.finding.action;
-        let stop = (action == Action::Block).then(|| text.stop(ask, &holds, &event, end));
+        let stop = (action == Action::Block).then(|| text.stop(query, &holds, &event, end));
         if action == Action::Redact {
-            stars.push(event.stars);
+            masks.push(event.masks);
         }
         found.push(event.finding);
         if let Some(stop) = stop {
             return Err(stop);
         }
     }
-    Ok(text.hold(ask, end))
+    Ok(text.hold(query, end))
 }
 
-/// Lets the bytes of a range go on, those that `stars` name overwritten.
+/// Lets the bytes of a range go on, those that `masks` name overwritten.
 fn emit(
     view: View<'_>,
     piece: &Bytes,
     (from, to): (u64, u64),
-    stars: &[(u64, u64)],
+    masks: &[(u64, u64)],
     out: &mut Vec<Bytes>,
 ) {
     if from >= to {
@@ -288,9 +299,9 @@ fn emit(
         if part.is_empty() {
             continue;
         }
-        if stars.iter().any(hit) {
+        if masks.iter().any(hit) {
             let mut part = part.to_vec();
-            for (from, to) in stars.iter().filter(|star| hit(star)) {
+            for (from, to) in masks.iter().filter(|star| hit(star)) {
                 let index = |place: u64| {
                     usize::try_from(place.saturating_sub(at))
                         .map_or(part.len(), |i| i.min(part.len()))
@@ -304,5 +315,15 @@ fn emit(
         } else {
             out.push(Bytes::copy_from_slice(part));
         }
+    }
+}
+
+impl Profile {
+    /// Begins a body. `codings` is the value of its Content-Encoding, empty for none.
+    ///
+    /// # Errors
+    /// A coding that cannot be looked into.
+    pub fn stream(&self, direction: Direction, codings: &str) -> Result<Stream, UnknownCoding> {
+        Stream::new(self.clone(), direction, codings)
     }
 }

@@ -133,15 +133,19 @@ fn scan_head(
     meter: &Meter,
     checks: &Checks,
 ) -> Result<u64, Refusal> {
-    let search = |text: &[u8]| profile.text(Direction::Request, text);
+    let direction = Direction::Request;
     let text = target.path_and_query();
-    meter.note("request target", &search(text.as_bytes()), checks)?;
+    meter.note("request target", &profile.target(direction, text.as_bytes()), checks)?;
     let mut size = text.len();
     for (name, value) in &head.headers {
         size += name.as_str().len() + value.len() + 4;
-        meter.note("name of a header", &search(name.as_str().as_bytes()), checks)?;
-        meter.note(&format!("header {name}"), &search(value.as_bytes()), checks)?;
+        let found = profile.text_any_case(direction, name.as_str().as_bytes());
+        meter.note("name of a header", &found, checks)?;
+        let found = profile.header(direction, name.as_str(), value.as_bytes());
+        meter.note(&format!("header {name}"), &found, checks)?;
     }
+    let values: Vec<&[u8]> = head.headers.values().map(HeaderValue::as_bytes).collect();
+    meter.note("headers together", &profile.joined(direction, &values), checks)?;
     Ok(size as u64)
 }
 

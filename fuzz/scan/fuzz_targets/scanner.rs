@@ -16,7 +16,7 @@ static PROFILES: LazyLock<Vec<Profile>> = LazyLock::new(|| {
     let scanner: Arc<Scanner> = Scanner::new(&[
         secret("A", "quokka-Vault+7/lemon"),
         secret("B", "robot:p%41ss&w\\ord 9"),
-        secret("C", "abababab"),
+        secret("C", "ab1ab1ab"),
     ]);
     [None, Some(Action::Redact), Some(Action::Warn), Some(Action::Off)]
         .into_iter()

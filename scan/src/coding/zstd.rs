@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use super::{Sink, Stop, Undo};
+use super::shared::{Decode, Sink, Stop};
 
 /// Largest window, bytes (RFC 8878, 3.1.1.1.2, recommends to support at least this, and RFC 9659 to
 /// send no larger).
@@ -223,7 +223,7 @@ fn header(bytes: &[u8]) -> Result<Next, Stop> {
     }
 }
 
-impl Undo for Zstd {
+impl Decode for Zstd {
     fn push(&mut self, mut input: &[u8], sink: Sink<'_>) -> Result<(), Stop> {
         while !input.is_empty() {
             if let Part::Skip(left) = self.part {

@@ -110,9 +110,12 @@ impl LiveRoute {
                 Some(credential)
             }
         };
-        let profile = scanner
-            .profile(&route.scan)
-            .map_err(|e| PolicyError::Rule { route: route.name.clone(), rule: e.0 })?;
+        let profile = match &credential {
+            Some(_) => scanner.profile(&route.scan),
+            None => scanner.profile_elsewhere(&route.scan),
+        };
+        let profile =
+            profile.map_err(|e| PolicyError::Rule { route: route.name.clone(), rule: e.0 })?;
         let upstream = match before.filter(|l| same_upstream(&l.rules.route, &route)) {
             Some(live) => live.upstream.clone(),
             None => {

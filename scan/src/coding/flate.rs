@@ -1,146 +1,8 @@
-//! Content codings, decoded as the bytes come, with bounded memory.
+//! gzip (RFC 1952), zlib (RFC 1950) and bare deflate (RFC 1951).
 
-use std::fmt;
-
-use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use flate2::{Decompress, FlushDecompress, Status};
 
-use crate::UnknownCoding;
-
-mod zstd;
-use zstd::Zstd;
-
-/// Codings of one body.
-const MOST: usize = 2;
-/// Decoded bytes below which nothing is a bomb, and how many times its compressed size a body may
-/// grow beyond that.
-const BOMB: u64 = 1 << 20;
-const BOMB_TIMES: u64 = 200;
-/// Bytes decoded in one go.
-const BUFFER: usize = 16 << 10;
-
-/// Why decoding ended early.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// The coding is broken, or there is something after its end.
-    Corrupt,
-    /// It grows too much.
-    Bomb,
-    /// What was decoded is to be blocked.
-    Found,
-}
-
-type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Stop>;
-
-/// A coding that can be undone piece by piece.
-trait Undo: Send + Sync {
-    /// Takes coded bytes, and gives what they stand for.
-    fn push(&mut self, input: &[u8], sink: Sink<'_>) -> Result<(), Stop>;
-    /// Whether the coded bytes may end here.
-    fn is_whole(&self) -> bool;
-    /// Of the bytes that it was given, how many have not had their effect.
-    fn pending(&self) -> usize {
-        0
-    }
-}
-
-/// One coding being undone.
-pub(crate) struct Decoder {
-    /// Bytes that it was given, and that came out.
-    taken: u64,
-    out: u64,
-    undo: Box<dyn Undo>,
-}
-
-impl fmt::Debug for Decoder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Decoder").field("out", &self.out).finish_non_exhaustive()
-    }
-}
-
-impl Decoder {
-    fn new(undo: impl Undo + 'static) -> Self {
-        Self { taken: 0, out: 0, undo: Box::new(undo) }
-    }
-
-    /// Bytes that it was given.
-    pub(crate) fn taken(&self) -> u64 {
-        self.taken
-    }
-
-    /// Bytes that it was given and that have had their effect.
-    pub(crate) fn done(&self) -> u64 {
-        self.taken - self.undo.pending() as u64
-    }
-}
-
-/// The decoders of a Content-Encoding, the last coding first.
-pub(crate) fn decoders(codings: &str) -> Result<Vec<Decoder>, UnknownCoding> {
-    let unknown = || UnknownCoding(codings.to_owned());
-    let mut decoders = Vec::new();
-    for coding in codings.rsplit(',').map(str::trim) {
-        let is = |name: &str| coding.eq_ignore_ascii_case(name);
-        if coding.is_empty() || is("identity") || is("aws-chunked") {
-            continue;
-        }
-        decoders.push(match coding {
-            _ if is("gzip") || is("x-gzip") => Decoder::new(Gzip::default()),
-            _ if is("deflate") => Decoder::new(Deflate::default()),
-            _ if is("br") => Decoder::new(Brotli::default()),
-            _ if is("zstd") => Decoder::new(Zstd::default()),
-            _ => return Err(unknown()),
-        });
-    }
-    if decoders.len() > MOST { Err(unknown()) } else { Ok(decoders) }
-}
-
-/// What the first bytes of a body say.
-pub(crate) enum Guess {
-    /// Too few to say.
-    Short,
-    /// No compressed file.
-    None,
-    Is(Decoder),
-}
-
-/// Whether a body is a compressed file.
-pub(crate) fn guess(first: &[u8]) -> Guess {
-    const GZIP: &[u8] = &[0x1f, 0x8b, 8];
-    const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-    match first {
-        [] | [0x78] => Guess::Short,
-        [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] => Guess::Is(Decoder::new(Deflate::default())),
-        _ if first.starts_with(GZIP) => Guess::Is(Decoder::new(Gzip::default())),
-        _ if first.starts_with(ZSTD) => Guess::Is(Decoder::new(Zstd::default())),
-        _ if GZIP.starts_with(first) || ZSTD.starts_with(first) => Guess::Short,
-        _ => Guess::None,
-    }
-}
-
-/// Undoes all codings of `input`; `taken` is how many compressed bytes there were with it.
-pub(crate) fn run(
-    decoders: &mut [Decoder],
-    input: &[u8],
-    taken: u64,
-    sink: Sink<'_>,
-) -> Result<(), Stop> {
-    let Some((Decoder { taken: given, out, undo }, rest)) = decoders.split_first_mut() else {
-        return sink(input);
-    };
-    *given += input.len() as u64;
-    undo.push(input, &mut |text| {
-        *out += text.len() as u64;
-        if *out > BOMB && *out / BOMB_TIMES > taken {
-            return Err(Stop::Bomb);
-        }
-        run(rest, text, taken, sink)
-    })
-}
-
-/// Whether the body may end here.
-pub(crate) fn finish(decoders: &[Decoder]) -> Result<(), Stop> {
-    if decoders.iter().all(|decoder| decoder.undo.is_whole()) { Ok(()) } else { Err(Stop::Corrupt) }
-}
+use super::shared::{BUFFER, Decode, Sink, Stop};
 
 /// Inflates until the input is used up or the coding ends; in the latter case, what is left of the
 /// input.
@@ -173,7 +35,7 @@ fn inflate<'a>(
 }
 
 /// RFC 1952, any number of members.
-struct Gzip {
+pub(super) struct Gzip {
     part: Part,
     flate: Decompress,
     buffer: Vec<u8>,
@@ -287,7 +149,7 @@ impl Gzip {
     }
 }
 
-impl Undo for Gzip {
+impl Decode for Gzip {
     fn push(&mut self, mut input: &[u8], sink: Sink<'_>) -> Result<(), Stop> {
         while let Some((first, rest)) = input.split_first() {
             if !matches!(self.part, Part::Body) {
@@ -315,7 +177,7 @@ impl Undo for Gzip {
 
 /// RFC 1950 or, as some send it, RFC 1951 alone.
 #[derive(Default)]
-struct Deflate {
+pub(super) struct Deflate {
     /// The first byte, until the second tells which it is.
     first: Option<u8>,
     flate: Option<Decompress>,
@@ -323,7 +185,7 @@ struct Deflate {
     ended: bool,
 }
 
-impl Undo for Deflate {
+impl Decode for Deflate {
     fn push(&mut self, mut input: &[u8], sink: Sink<'_>) -> Result<(), Stop> {
         if input.is_empty() {
             return Ok(());
@@ -348,88 +210,5 @@ impl Undo for Deflate {
 
     fn is_whole(&self) -> bool {
         self.ended
-    }
-}
-
-/// RFC 7932, without the large windows of later.
-struct Brotli {
-    state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
-    buffer: Vec<u8>,
-    ended: bool,
-}
-
-impl Default for Brotli {
-    fn default() -> Self {
-        let alloc = StandardAlloc::default;
-        Self {
-            state: BrotliState::new_strict(alloc(), alloc(), alloc()),
-            buffer: Vec::new(),
-            ended: false,
-        }
-    }
-}
-
-impl Undo for Brotli {
-    fn push(&mut self, input: &[u8], sink: Sink<'_>) -> Result<(), Stop> {
-        if input.is_empty() {
-            return Ok(());
-        }
-        if self.ended {
-            return Err(Stop::Corrupt);
-        }
-        self.buffer.resize(BUFFER, 0);
-        let (mut left, mut at, mut total) = (input.len(), 0, 0);
-        loop {
-            let (mut room, mut made) = (self.buffer.len(), 0);
-            let state = &mut self.state;
-            let result = BrotliDecompressStream(
-                &mut left,
-                &mut at,
-                input,
-                &mut room,
-                &mut made,
-                &mut self.buffer,
-                &mut total,
-                state,
-            );
-            if made > 0 {
-                sink(&self.buffer[..made])?;
-            }
-            match result {
-                BrotliResult::NeedsMoreOutput => {}
-                // It says so too when its own window holds more than there was room for (5.0.3).
-                BrotliResult::NeedsMoreInput if made == self.buffer.len() => {}
-                BrotliResult::NeedsMoreInput => return Ok(()),
-                BrotliResult::ResultSuccess => {
-                    self.ended = true;
-                    return if left == 0 { Ok(()) } else { Err(Stop::Corrupt) };
-                }
-                BrotliResult::ResultFailure => return Err(Stop::Corrupt),
-            }
-        }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.ended
-    }
-}
-
-/// What looked like a compressed file and was none.
-struct Nothing;
-
-impl Undo for Nothing {
-    fn push(&mut self, _: &[u8], _: Sink<'_>) -> Result<(), Stop> {
-        Ok(())
-    }
-
-    fn is_whole(&self) -> bool {
-        true
-    }
-}
-
-impl Decoder {
-    /// One that nothing comes out of.
-    pub(crate) fn nothing() -> Self {
-        Self::new(Nothing)
     }
 }
