@@ -5,7 +5,7 @@ let
   scripts = [
     (script "bootstrap" ../bootstrap) (script "fetch" ../fetch) (script "relock" ../relock) (script "realise" ../realise)
     (script "pipelock" ../pipelock) (script "lib.sh" ../lib.sh) (script "seed.sh" ../seed.sh) (script "ci-run" ../../.ci/run)
-    (script "plain-fetch" ./plain-fetch) (script "times" ../times) (script "try-fresh" ../try-fresh)
+    (script "plain-fetch" ./plain-fetch) (script "file-map" ./file-map) (script "times" ../times) (script "try-fresh" ../try-fresh)
   ];
 in
 rust.build {
@@ -25,6 +25,9 @@ rust.build {
     check clippy cargo clippy --frozen --workspace --all-targets --keep-going -- -D warnings
     mkdir -p shell/nix
     ${builtins.concatStringsSep "\n" (map (s: "cp ${s.path} shell/nix/${s.name}") scripts)}
+    mkdir -p docs
+    cp ${builtins.path { path = ../../docs/files.md; name = "files.md"; }} docs/files.md
+    check file-map sh ${builtins.path { path = ./file-map; name = "file-map"; }}
     check shellcheck sh -c 'cd shell && shellcheck -x nix/*'
     echo "$passed passed, $failed failed" >> /build/summary
     mv /build/summary $out
