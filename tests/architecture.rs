@@ -15,7 +15,8 @@ use rust_modules::{Crate, Module};
 use skip::skip;
 
 /// Folders of crates, and a crate root inside each.
-const CRATES: [&str; 8] = [".", "policy", "channel", "scan", "bundle", "guest", "pack", "bench"];
+const CRATES: [&str; 9] =
+    [".", "policy", "channel", "scan", "text", "bundle", "guest", "pack", "bench"];
 
 /// The orchestrator's modules, highest first. A module imports only from lines below its own.
 const LAYERS: [&[&str]; 15] = [

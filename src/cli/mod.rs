@@ -36,15 +36,15 @@ pub use output::report;
 /// What each exit code means; README.md has the same list.
 const EXIT_CODES: &str = "\
 Exit codes:
-  1      you declined, or there was nothing to do
-  2      usage: the command line, or a name in it, is wrong
-  3      configuration: a manifest, an agent file or a state file is wrong
-  4      no engine (or a part of one) can run here, or the guest does not answer
-  5      the self-test failed, or an audit log is broken
-  70     internal: a bug, or this machine failed
-  74     a file on this machine cannot be read or written
-  128+n  signal n ended the command
-`bottle launch`, `bottle resume` and `bottle exec` exit with the code of the command that they run.
+  1      nothing was done: you declined, nobody could be asked, or nothing could be pulled
+  2      the command line, or a name in it, is wrong
+  3      a manifest, an agent file or a state file is wrong
+  4      no engine can run here, or the guest does not answer or breaks the protocol
+  5      the self-test failed, or an audit log is broken or cannot be written
+  70     a bug in bottle, or something could not be made or torn down (the message says what)
+  74     the host failed: a file cannot be read or written, or the disk is full
+  128+n  signal n ended the launch
+`launch`, `resume` and `exec` return the exit code of the command that ran.
 
 Start with: bottle launch demo";
 
