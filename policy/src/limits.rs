@@ -38,8 +38,8 @@ pub struct Scan {
     pub responses: bool,
 }
 
-/// Totals that a route may carry in one launch. Bytes are those of bodies and request targets. An
-/// absent total is unlimited.
+/// Totals that a route may carry in one launch. Bytes up are those of request targets, headers and
+/// bodies; bytes down are those of response bodies. An absent total is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
