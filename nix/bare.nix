@@ -1,4 +1,4 @@
-# A derivation whose builder is the busybox seed: what Debian roots are made with.
+# A derivation whose builder is the busybox seed. Debian roots are made with it.
 { seed, system }:
 { name, script, env ? { } }:
 derivation ({

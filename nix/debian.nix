@@ -1,10 +1,10 @@
-# A Debian root: the packages of some groups, unpacked, but for those that the groups `without`
-# have. Maintainer scripts do not run (there is no root and no network to run them with), so what
-# they would have made is passed as `setup`, a busybox script in $out.
+# A Debian root: the packages of some groups, unpacked, except those that the groups `without` have.
+# Maintainer scripts do not run (there is no root user and no network to run them with), so what
+# they would have made is passed as `setup`, a busybox script that runs in $out.
 { bare, lock }:
 { name, groups, without ? [ ], drop ? [ ], setup ? "" }:
 let
-  # Groups overlap; a package is unpacked once.
+  # Groups overlap, but a package is unpacked once.
   packages = groups: builtins.listToAttrs (map (s: { inherit (s) name; value = s; })
     (builtins.filter (s: s.kind == "deb") (builtins.concatMap lock groups)));
   debs = builtins.attrValues (builtins.removeAttrs (packages groups) (builtins.attrNames (packages without)));

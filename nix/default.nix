@@ -1,6 +1,6 @@
-# Everything the flake gives, in one scope: a file's arguments are filled in from here by name.
-# `nixpkgs` is a flake, of which legacyPackages is used, or { } where the sources come from
-# nix/fetch. `revision` is the commit, for `bottle --version`.
+# Everything that the flake provides, in one scope, from which the arguments of each file are filled
+# in by name. `nixpkgs` is a flake, of which legacyPackages is used, or { } where the sources come
+# from nix/fetch. `revision` is the commit, for `bottle --version`.
 { nixpkgs ? { }, revision ? "unknown", system ? "x86_64-linux" }:
 let
   call = file: let f = import file; in f (builtins.intersectAttrs (builtins.functionArgs f) scope);
@@ -49,7 +49,7 @@ let
     codex-program = call ./images/codex-program.nix;
     claude = scope.agent-image { name = "agent-claude"; provider = "claude"; };
     codex = scope.agent-image { name = "agent-codex"; provider = "codex"; };
-    # A team's, for the checks.
+    # A team's image, for the checks.
     team = scope.agent-image { name = "team"; lock = ../tests/agents/team.lock; setup = "mkdir $root/etc; tcc -v > $root/etc/compiler"; };
     agent-claude = scope.claude.qemu;
     agent-codex = scope.codex.qemu;
@@ -76,7 +76,7 @@ let
       inherit (scope) debian toolchain-setup;
       name = "dev-root";
       more = [ "dev" ];
-      # rust-analyzer reads the standard library's sources only.
+      # rust-analyzer reads only the standard library's sources.
       drop = map (d: "usr/src/rustc-1.85.0/${d}") [ "src" "compiler" "tests" "vendor" ];
     };
     test-programs = call ./checks/programs.nix;
@@ -97,7 +97,7 @@ let
     } // (if scope.workspace.bottle-tests == [ ] then { } else { bottles = call ./checks/bottles.nix; });
 
     dev-tools-of = call ./packages/dev-tools.nix;
-    # `nix fmt` needs no editor's tools.
+    # `nix fmt` does not need the tools for editors.
     dev-tools = scope.dev-tools-of scope.check-root;
     shell-tools = scope.dev-tools-of scope.dev-root;
     fmt = call ./packages/fmt.nix;

@@ -2,8 +2,8 @@
 # alone, so it is the same whichever way the file got there.
 # * With nixpkgs (flake.nix), Nix downloads it from where nixpkgs' own fetchers look for such a file
 #   (public-urls.nix).
-# * Without (nix/registries/flake.nix), nix/fetch adds it to the store before anything is built. The
-#   builder then only runs when it is missing, and prints its URL, so the URL says what to do.
+# * Without nixpkgs (nix/registries/flake.nix), nix/fetch adds it to the store before anything is
+#   built. The builder runs only when it is missing. Nix then prints its URL, which says what to do.
 { nixpkgs, system, lock }:
 let
   fetcher = import ./public-urls.nix { pkgs = nixpkgs.legacyPackages.${system}; inherit lock; };
@@ -30,7 +30,7 @@ then download "missing-source://${name}. ${if origin.kind == "release"
 else if origin.kind == "tree"
 then derivation ({ inherit name system; } // fetcher.seed // output)
 else
-  # builtin:fetchurl needs no curl, no shell and no binary cache. Where a version of nixpkgs does
-  # not tell the URL, its fetcher downloads.
+  # builtin:fetchurl needs no curl, no shell and no binary cache. If a version of nixpkgs does not
+  # reveal the URL, its own fetcher downloads the file.
   let fetched = fetcher.${origin.kind} (origin // { inherit name hash; });
   in if fetched ? resolvedUrl then download fetched.resolvedUrl else fetched

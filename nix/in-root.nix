@@ -1,6 +1,6 @@
-# Run a script with a Debian root as /, inside Nix's own sandbox: no host path, no network, no
-# privilege. In the script: $out is a directory or file to leave behind, $final the store path it
-# will have, the work directory /build, and `env` is in the environment.
+# Runs a script with a Debian root as /, inside Nix's own sandbox: no host path, no network, no
+# privilege. In the script, $out is the directory or file to leave behind, $final is the store path
+# that it will have, the work directory is /build, and `env` is in the environment.
 { bare, seed }:
 { name, root, script, env ? { }, after ? "" }:
 let

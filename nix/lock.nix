@@ -1,7 +1,7 @@
 # The sources of a group, as { kind; name; version; src; directory; origin; } in the order of
 # nix/lock/GROUP.lock. The group may also be the path of a lock file elsewhere. `directory` is where
-# an npm package is installed that was locked together with its dependencies, else null. `origin`
-# says where plain Nix finds the file (fixed.nix).
+# an npm package that was locked together with its dependencies is installed, otherwise null.
+# `origin` says where plain Nix finds the file (fixed.nix).
 { fixed }:
 group:
 let

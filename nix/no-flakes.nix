@@ -1,4 +1,4 @@
-# Everything that ./default.nix gives, without flakes: with the nixpkgs that flake.lock names.
+# Everything that ./default.nix provides, without flakes: with the nixpkgs that flake.lock names.
 let
   locked = (builtins.fromJSON (builtins.readFile ../flake.lock)).nodes.nixpkgs.locked;
   nixpkgs = builtins.fetchTarball {

@@ -1,4 +1,4 @@
-# What the flake gives. `nixpkgs` is the flake input, or { } where sources come from nix/fetch
+# The outputs of the flake. `nixpkgs` is the flake input, or { } where sources come from nix/fetch
 # (nix/registries/flake.nix).
 { self, nixpkgs }:
 let
@@ -41,7 +41,7 @@ in {
     default = bottle;
     bottle = app descriptions.bottle "${parts.bottle}/bin/bottle";
     bench = app descriptions.bench "${parts.bench}/bin/bottle-bench";
-    # For flakes that use lib: what they need of this one's own commands.
+    # For flakes that use lib: the commands of this flake that they need.
     bootstrap = app "nix on a machine that reaches package registries only" "${source}/nix/bootstrap";
     relock = app "Write a lock file from a list of Debian, PyPI and npm packages" "${source}/nix/relock";
   };
@@ -52,8 +52,8 @@ in {
 
   # Intermediate results that are worth building by name, when one of them is what changed; and
   # nixpkgs with our packages in it. That is one attribute (`nix build .#nixpkgs.hello`), because
-  # `nix build .#checks.…` looks for that name here too, and would have to evaluate all of nixpkgs
-  # to find that it is not there.
+  # `nix build .#checks.…` also looks for that name here, and would have to evaluate all of nixpkgs
+  # to find that it does not exist.
   legacyPackages.${system} = {
     inherit (parts)
       toolchain vendor deps-release deps-test deps-check orchestrator bottle-pack guest-root engine-root qemu kernel initrd tools git

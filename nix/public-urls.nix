@@ -1,7 +1,7 @@
-# Where locked sources are on the public network, by kind. The addresses are those that the locked
-# nixpkgs' fetchers know, so none is written down here. Each function takes what a lock line says
-# (nix/lock.nix) and gives nixpkgs' derivation of that file; its name and hash are ours, so its
-# store path is too.
+# Where locked sources are on the public network, by kind. The locked nixpkgs' fetchers know the
+# addresses, so none is written down here. Each function takes the fields of a lock line
+# (nix/lock.nix) and returns nixpkgs' derivation of that file. Its name and hash are ours, and so is
+# its store path.
 { pkgs, lock }:
 let
   hex = hash: "sha256:${hash}";
@@ -17,8 +17,8 @@ in {
     else pkgs.fetchurl { inherit name; url = "mirror://debian/${directory}/${without-epoch file}"; hash = hex hash; };
 
   # NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM.whl; no locked wheel has a build number. fetchPypi
-  # knows the host, and an address that the registry redirects; the lock has the one without
-  # redirection, which mirrors know too.
+  # knows the host, and an address that the registry redirects. The lock has the address without
+  # redirection, which mirrors also have.
   pypi = { file, directory, hash, ... }:
     let
       parts = split "-" (builtins.head (builtins.match "(.*)\\.whl" file));
@@ -41,7 +41,7 @@ in {
 
   crate = { name, pname, version, hash, ... }: pkgs.fetchCrate { inherit name pname version; unpack = false; hash = hex hash; };
 
-  # Of a project on GitHub; `directory` is OWNER/NAME/releases/download/TAG.
+  # A release of a project on GitHub; `directory` is OWNER/NAME/releases/download/TAG.
   release = { name, file, directory, hash, ... }:
     pkgs.fetchurl { inherit name; url = "https://github.com/${directory}/${file}"; hash = hex hash; };
 

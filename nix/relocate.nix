@@ -1,7 +1,7 @@
-# Programs out of Debian packages, with the libraries they load, made to run from a read-only store
-# path on any distribution: their interpreter is our copy of Debian's ld.so, and an rpath relative
-# to the program finds the libraries. DT_RPATH rather than RUNPATH, because it also counts for
-# libraries of libraries.
+# Programs from Debian packages, with the libraries that they load, made to run from a read-only
+# store path on any distribution: their interpreter is our copy of Debian's ld.so, and an rpath
+# relative to the program finds the libraries. It is a DT_RPATH and not a RUNPATH, because that also
+# applies to libraries of libraries.
 { in-root, toolchain }:
 { name, root, programs, modules ? [ ], setup ? "" }:
 in-root {

@@ -2,15 +2,15 @@
 # change to Cargo.lock or a Cargo.toml compiles them again.
 #   rust.layer { name, command, release }                        what `cargo COMMAND` leaves in
 #                                                                target/ for empty members
-#   rust.build { name, layer, members, tests, release, script }  script after laying down the real
-#                                                                sources of members
-# `release`: the dependencies also keep LLVM's bitcode, so that a program may be linked with
+#   rust.build { name, layer, members, tests, release, script }  runs script on the real sources of
+#                                                                members
+# With `release`, the dependencies also keep LLVM's bitcode, so that a program can be linked with
 # link-time optimisation.
 { in-root, toolchain, vendor, workspace }:
 let
   target = "x86_64-unknown-linux-gnu";
-  # Static, so that a binary runs on any distribution and in any guest; and without the paths it was
-  # built at.
+  # Static, so that a binary runs on any distribution and in any guest; and without the paths at
+  # which it was built.
   setup = release: ''
     export CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never
     export CARGO_BUILD_TARGET=${target} CARGO_BUILD_JOBS=$NIX_BUILD_CORES CARGO_NET_OFFLINE=true
@@ -21,8 +21,8 @@ let
     mkdir -p $CARGO_HOME
     printf '[source.crates-io]\nreplace-with = "vendor"\n[source.vendor]\ndirectory = "%s"\n' ${vendor} > $CARGO_HOME/config.toml
   '';
-  # Artefacts of empty members must not pass for those of the real ones: store files are all equally
-  # old.
+  # Artefacts of empty members must not count as those of the real ones, which they would, because
+  # all files in the store have the same age.
   forget = builtins.concatStringsSep "" (map (name:
     let crate = builtins.replaceStrings [ "-" ] [ "_" ] name; in ''
       find $out -depth \( -path '*/.fingerprint/${name}-*' -o -path '*/deps/${crate}-*' -o -path '*/deps/lib${crate}-*' \

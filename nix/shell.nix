@@ -1,7 +1,7 @@
 # The development shell: the locked compiler with clippy, rustfmt and rust-analyzer, the engine, and
 # BOTTLE_CLOSURE, so that `cargo run -- launch demo` works from a checkout. `nix develop` wants a
-# bash as builder and an explicit list of outputs; the bash must be static, because there is no root
-# it could load libraries from.
+# bash as builder and an explicit list of outputs. The bash must be static, because there is no root
+# from which it could load libraries.
 { bash, system, shell-tools, qemu, tools, closure }:
 derivation {
   name = "bottle-dev";

@@ -1,16 +1,16 @@
-# The Cargo workspace as sources that change only when what they name changes: `stage { members,
-# tests }` is a shell script that lays down, in ./ws, the real sources of those members (with their
-# tests and what tests read, or without) and empty ones of all others. Every build sees the whole
-# workspace, because Cargo unifies features over it: so one layer of compiled dependencies serves
-# them all.
+# The Cargo workspace as sources that change only when what they name changes.
+# `stage { members, tests }` is a shell script that puts into ./ws the real sources of those members
+# (with or without their tests and the files that tests read), and empty sources of all others.
+# Every build sees the whole workspace, because Cargo unifies features over it; so one layer of
+# compiled dependencies serves all builds.
 { }:
 let
   top = builtins.fromTOML (builtins.readFile ../Cargo.toml);
   read = dir: builtins.fromTOML (builtins.readFile (../. + "/${dir}/Cargo.toml"));
   all = [ "." ] ++ top.workspace.members;
   exists = dir: builtins.pathExists (../. + "/${dir}");
-  # A store path of its own for each directory: what is next to it does not count, and a program is
-  # not built again for a test.
+  # A store path of its own for each directory, so that a change beside it does not count, and a
+  # change to a test does not build a program again.
   source = tests: dir:
     let path = ../. + "/${dir}";
     in builtins.path {
@@ -20,7 +20,7 @@ let
     };
   file = path: builtins.path { path = ../. + "/${path}"; name = baseNameOf path; };
 
-  # Files a manifest names; an empty member must have them too.
+  # Files that a Cargo.toml names; an empty member must have them too.
   targets = dir:
     let
       manifest = if dir == "." then top else read dir;
@@ -30,13 +30,13 @@ let
     in [ "src/lib.rs" "src/main.rs" ] ++ of "bin" "src/bin" ++ of "test" "tests" ++ of "bench" "benches"
       ++ of "example" "examples" ++ (if builtins.isString build then [ build ] else [ ]);
 
-  # Entries of a member that are sources; of the root package only its own, not the other members.
+  # Entries of a member that are sources; for the root package only its own, not the other members.
   # Its tests read two documents.
   entries = tests: dir:
     if dir == "." then builtins.filter exists ([ "src" "build.rs" ] ++ (if tests then [ "tests" "docs/manifest.md" "docs/egress-chains.md" ] else [ ]))
     else [ dir ];
 
-  # Without comments, which would compile all dependencies again.
+  # Without comments: a changed comment would compile all dependencies again.
   manifest = dir:
     let
       lines = builtins.filter builtins.isString (builtins.split "\n" (builtins.readFile (../. + "/${dir}/Cargo.toml")));
@@ -50,7 +50,8 @@ let
       case $f in */lib.rs) : > ws/${dir}/$f ;; *) echo 'fn main() {}' > ws/${dir}/$f ;; esac
     done
   '';
-  # Over the empty member: where the manifest names a test that was left out, the empty one stays.
+  # Laid over the empty member: where the Cargo.toml names a test that was left out, the empty one
+  # stays.
   real = tests: dir: empty dir + builtins.concatStringsSep "" (map
     (entry: ''
       rm -rf ws/${if dir == "." then entry else "${dir}/src"}
@@ -67,10 +68,10 @@ let
   boots = name: builtins.match "bottles.*" name != null;
 in {
   members = all;
-  # Integration tests by name: those that boot bottles are called so, and are the root package's.
+  # Integration tests by name. Tests of the root package that are named bottles* boot bottles.
   bottle-tests = builtins.filter boots (tests ".");
   other-tests = builtins.filter (name: !boots name) (builtins.concatMap tests all);
-  # Names of the packages, as cargo -p takes them.
+  # Names of the packages, for cargo -p.
   names = map (dir: (if dir == "." then top else read dir).package.name) all;
   stage = { members ? [ ], tests ? false }: ''
     mkdir -p ws

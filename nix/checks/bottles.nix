@@ -1,5 +1,5 @@
-# The root package's tests/bottles*, but for the clients' (./clients.nix) and the agents'
-# (./agents.nix): the real programs, booting real bottles under QEMU inside Nix's sandbox.
+# The root package's tests/bottles*, except those of the clients (./clients.nix) and of the agents
+# (./agents.nix): the real programs boot real bottles under QEMU inside Nix's sandbox.
 { tests, workspace, closure, sshd, browser-root }:
 tests {
   name = "bottles";
@@ -12,7 +12,7 @@ tests {
     BOTTLE_SSHD_USER = "upstream";
   };
   before = sshd;
-  # One at a time: each boots machines of its own.
+  # One at a time, because each test boots machines of its own.
   script = "run "
     + toString (map (name: "ws/test/${name}") (builtins.filter (name: name != "bottles_clients") workspace.bottle-tests)) + " -- --test-threads=1;";
 }

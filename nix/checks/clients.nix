@@ -3,6 +3,6 @@
 tests {
   name = "clients";
   env.BOTTLE_CLOSURE = closure-clients;
-  # All in one bottle with two processors, so two at a time.
+  # All tests share one bottle with two processors, so two run at a time.
   script = "run ws/test/bottles_clients -- --test-threads=2 --skip agents::;";
 }

@@ -1,6 +1,6 @@
 # Every test program of the workspace, compiled once for all checks: programs/PACKAGE/KIND/NAME
-# (KIND: lib, bin or test), the binaries that they start in debug/, and `bottle-faulty`, whose
-# guards the tests break to see that each is what refuses.
+# (KIND: lib, bin or test), the binaries that they start in debug/, and `bottle-faulty`, in which
+# tests can disable checks to prove what each of them stops.
 { rust, workspace, deps-test, check-root }:
 rust.build {
   name = "test-programs";

@@ -1,5 +1,5 @@
-# The toolchain with what the checks and the development shell add: clippy, rustfmt, shellcheck, and
-# git, ssh and curl as the other ends of what the tests run.
+# The toolchain and what the checks and the development shell add to it: clippy, rustfmt and
+# shellcheck; and git, ssh and curl as peers of the programs under test.
 { debian, toolchain-setup, name ? "check-root", more ? [ ], drop ? [ ] }:
 debian {
   inherit name drop;

@@ -1,7 +1,7 @@
 # Every package and check has the same store path with nixpkgs' fetchers as with nix/fetch, so that
-# a binary cache which one of them filled serves the other. What names how images are built
-# (later.json) is the exception. Compared when the flake is evaluated, with a stand-in for nixpkgs
-# and with one whose fetchers do not tell their URLs.
+# a binary cache that one of them filled also serves the other. The exception is what says how
+# images are built (later.json). The paths are compared when the flake is evaluated, with a stand-in
+# for nixpkgs and with one whose fetchers do not reveal their URLs.
 { bare, system }:
 let
   stand-in = (import ./stand-in/flake.nix).outputs { self = null; };
@@ -20,7 +20,7 @@ let
     let found = paths (with-nixpkgs pkgs); in
     map (name: { name = "${what}: ${name}"; ok = found.${name} == expected.${name}; }) (builtins.attrNames expected);
 
-  # Where nixpkgs' fetchers are asked to look.
+  # The addresses at which nixpkgs' fetchers are asked to look.
   urls = let fixed = (with-nixpkgs stand-in.legacyPackages.${system}).fixed; in
     map ({ origin, url }: {
       name = "address of ${url}";

@@ -1,8 +1,9 @@
-# Real bottles on the real smolvm: what the guest tries, and from launch to teardown. The same tests
-# as `bottles`, which runs them on QEMU.
+# Real bottles on the real smolvm: attacks from the guest, and the life cycle from launch to
+# teardown. The check `bottles` runs the same tests on QEMU.
 { nested-run, test-programs, closure, orchestrator }:
 nested-run {
-  # Nix starts what is ready in the order of names: the longest check is first.
+  # Nix starts builds that are ready in the order of their names, so the name of the longest check
+  # comes first.
   name = "check-0-smolvm";
   env = {
     BOTTLE_CLOSURE = closure;

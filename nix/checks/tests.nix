@@ -1,8 +1,9 @@
-# A check that runs test programs (./programs.nix), after the script `before`: `run PROGRAM… --
-# ARGUMENTS…` runs those that the patterns below programs/ name. What they say goes to the build's
-# log, and its summary is the check's output, ending in `N passed, N failed`, so that .ci/run can
-# print it when the check was built long ago. `order` begins the derivation's name, as Nix starts
-# what is ready in the order of names.
+# A check that runs test programs (./programs.nix), after the script `before`.
+# `run PROGRAM… -- ARGUMENTS…` in `script` runs the programs that the patterns name, below
+# programs/. Their output goes to the build's log. The check's output is a summary that ends in
+# `N passed, N failed`, so that .ci/run can also print it when the check was built long ago. `order`
+# begins the derivation's name, because Nix starts builds that are ready in the order of their
+# names.
 { rust, in-root, workspace, test-programs, check-root }:
 { name, script, order ? "", root ? check-root, before ? "", env ? { } }:
 in-root {

@@ -1,4 +1,5 @@
-# Every test that boots no bottle: the crates' own, and the root package's of manifests and plans.
+# Every test that boots no bottle: those of the crates, and the root package's tests of manifests
+# and plans.
 { tests, workspace, gitleaks, sshd }:
 tests {
   name = "unit";
@@ -9,6 +10,6 @@ tests {
     BOTTLE_SSHD_USER = "upstream";
   };
   before = sshd;
-  # Those that are named bottles* boot them.
+  # Tests that are named bottles* boot machines.
   script = "run '*/lib/*' '*/bin/*' " + toString (map (name: "'*/test/${name}'") workspace.other-tests) + ";";
 }

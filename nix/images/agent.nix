@@ -2,19 +2,19 @@
 # program, and what a team adds.
 #   name       what `image` in bottle.toml says
 #   provider   "claude", "codex", or null for neither
-#   lock       what nix/relock made of the team's wants: a path, or null
-#   setup      bash that runs in the image's own root, without network, before it is packed; what it
-#              puts into $root is laid over it
-# The result also has what a closure says of an image that is not built yet: `sources`, and
+#   lock       the lock that nix/relock wrote from the team's wants: a path, or null
+#   setup      bash that runs in the image's own root, without network, before the image is packed;
+#              what it puts into $root is laid over the image
+# The result also has what a closure says about an image that is not built yet: `sources`, and
 # `download` in MB where it is known.
 { erofs, smolmachine, lock, lay, agent-tools, team-packages, claude-program, codex-program }:
 let
   programs = { claude = claude-program; codex = codex-program; };
-  # The argument of that name below hides it.
+  # The function below has an argument of the same name.
   locked = lock;
 
-  # Beside programs of several hundred megabytes, at least what no agent runs is left out. A team's
-  # packages may need it.
+  # The programs have several hundred megabytes, so at least the files that no agent uses are left
+  # out. A team's packages may need them.
   trim = ''
     (
       cd $root/usr
@@ -47,11 +47,12 @@ let
 in {
   inherit name;
   download = if lock == null then program.download or null else null;
-  # The team's lock by its path: nix/fetch takes it for a group.
+  # The team's lock is given as a path, which nix/fetch accepts as the name of a group.
   sources = [ "agent" ] ++ program.sources
     ++ (if wheels == [ ] then [ ] else [ "wheels" ])
     ++ (if lock == null then [ ] else [ "${builtins.path { path = lock; name = "${name}.lock"; }}" ]);
-  # Big clusters make it a seventh smaller, and read ahead what a program of that size needs anyway.
+  # Large clusters make the image a seventh smaller, and the kernel then reads ahead what a program
+  # of that size needs anyway.
   qemu = erofs (image // { compression = "lz4hc,12 -C1048576"; });
   smolvm = smolmachine image;
 }

@@ -1,4 +1,4 @@
-# Claude Code as its image holds it: the native binary of its npm package, which needs no node.
+# Claude Code for its image: the native binary of its npm package, which needs no node.
 { lock }:
 {
   sources = [ "agent-claude" ];

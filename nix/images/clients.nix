@@ -1,10 +1,10 @@
-# The image of the check `clients`: the guest root and the programs with which agents reach the
-# world. It is no part of what users run.
+# The image of the check `clients`: the guest root, and the programs with which agents reach other
+# hosts. Users do not get it.
 { erofs, debian, in-root, lock }:
 let
   npm = name: (builtins.head (builtins.filter (s: s.name == name) (lock "clients"))).src;
   jvm = "usr/lib/jvm/java-17-openjdk-amd64";
-  # A root of its own, so that its compilers run.
+  # A root of its own, in which its compilers run.
   root = debian {
     name = "clients-root";
     groups = [ "clients" ];
@@ -24,8 +24,8 @@ let
       ln -s ../lib/node_modules/npm/bin/npm-cli.js usr/local/bin/npm
     '';
   };
-  # What Debian's maintainer scripts would compile, and the Java program: under emulation, doing it
-  # at run time takes seconds.
+  # What Debian's maintainer scripts would compile, and the Java program. Under emulation, compiling
+  # them at run time takes seconds.
   compiled = in-root {
     name = "clients-compiled";
     inherit root;

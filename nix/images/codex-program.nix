@@ -1,5 +1,5 @@
-# Codex as its image holds it: the static native binary of its npm package, without the voice host,
-# which a bottle has no sound card for.
+# Codex for its image: the static native binary of its npm package, without the voice host, because
+# a bottle has no sound card.
 { lock }:
 {
   sources = [ "agent-codex" ];

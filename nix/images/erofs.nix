@@ -1,5 +1,6 @@
 # An agent image as a read-only file system, for QEMU. All files belong to root; the guest gives the
-# agent its home at boot. `compression` is mkfs.erofs' -z and what belongs to it.
+# agent its home at boot. `compression` is the value of mkfs.erofs' option -z, with the options that
+# go with it.
 { in-root, toolchain, image-root, image-json }:
 { name, setup ? "", compression ? "lz4hc" }:
 let

@@ -1,5 +1,6 @@
-# Script of an image: `image.json` beside its file, which is what a closure says of it
-# (src/closure): a closure names images before they are built.
+# A part of an image's script: writes `image.json` beside the image's file. It has the entry for a
+# closure (src/closure) that contains the image, with its hash. The usual closure describes images
+# before they are built, so it cannot contain this.
 { }:
 engine: file: ''
   printf '{"%s":{"path":"%s","sha256":"%s","bytes":%s},"user":"node","uid":1000,"gid":1000,"home":"/home/node","workdir":"/home/node/workspace","path":"%s"}' \

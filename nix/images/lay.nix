@@ -1,4 +1,4 @@
-# Script of an image: lays trees, which have a usr/ and maybe an etc/, over $root.
+# A part of an image's script: copies trees, which have a usr/ and maybe an etc/, over $root.
 { }:
 trees: ''
   for tree in ${toString trees}; do

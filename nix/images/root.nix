@@ -1,4 +1,5 @@
-# Script of an image: its whole root in $root: the guest root, bottle-guest, and what `setup` adds.
+# A part of an image's script: makes its whole root in $root, from the guest root, bottle-guest, and
+# what `setup` adds.
 { guest-root, bottle-guest }:
 setup: ''
   root=/build/root

@@ -1,5 +1,5 @@
-# The same image as a .smolmachine, packed without a virtual machine and read back (pack/), with
-# what a launch has to know of it.
+# The same image as a .smolmachine, packed without a virtual machine and read back (pack/), with the
+# facts that a launch needs.
 { in-root, toolchain, image-root, image-json, bottle-pack }:
 { name, setup ? "" }:
 let

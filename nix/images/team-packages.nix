@@ -4,12 +4,12 @@
 name: lockfile: setup:
 let
   of = kind: builtins.filter (s: s.kind == kind) (if lockfile == null then [ ] else lock lockfile);
-  # What the image has already stays as it is there.
+  # Packages that the image already has stay unchanged.
   debs = debian {
     name = "${name}-debs";
     groups = if lockfile == null then [ ] else [ lockfile ];
     without = [ "guest" "agent" ];
-    # Where maintainer scripts would ask for them.
+    # The place where maintainer scripts would ask for them.
     setup = ''
       [ ! -e usr/bin/gcc ] || [ -e usr/bin/cc ] || ln -s gcc usr/bin/cc
       [ ! -e usr/bin/g++ ] || [ -e usr/bin/c++ ] || ln -s g++ usr/bin/c++

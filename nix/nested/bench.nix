@@ -1,5 +1,5 @@
-# `bench engine` where KVM may have to be emulated: everything is slow there, and compared with what
-# is as slow.
+# `bench engine` where KVM may have to be emulated. Everything is slow there, so a figure is
+# compared only with others of the same run.
 { nested-run, bench }:
 nested-run {
   name = "bench-engine";

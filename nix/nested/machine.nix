@@ -1,6 +1,7 @@
-# A machine in which KVM works where there is none: QEMU's TCG emulates AMD's SVM, so a generic
-# kernel in it can load kvm_amd. Its kernel, and a first file system that mounts the rest: the store
-# and /build by 9p, read-only and as they are, and a scratch disk.
+# A machine with a working KVM where the host has none: QEMU's TCG emulates AMD's SVM, so a generic
+# kernel in it can load kvm_amd. The output is that kernel, and an initrd that mounts the rest over
+# 9p, with the uids and modes of the host: the store, read-only, and /build. It also mounts a
+# scratch disk.
 { in-root, toolchain, debian, seed }:
 in-root {
   name = "nested-machine";

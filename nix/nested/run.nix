@@ -1,7 +1,7 @@
-# A derivation in which smolvm runs: `script`, as an ordinary user, on KVM. Where KVM works in the
-# sandbox it is that one; elsewhere a nested machine's, with a watchdog. An emulated machine that
-# goes silent, or one in it, is started once more, and the output says so. The output is what
-# `summary` makes of what the script said, which is in nested/log.
+# A derivation in which smolvm runs: `script`, as an ordinary user, on KVM. If KVM works in the
+# sandbox, it is used; elsewhere the script runs in a nested machine, with a watchdog. If that
+# emulated machine, or one in it, stops answering, it is started once more, and the output says so.
+# The output is what `summary` prints; it can read the script's log in nested/log.
 { in-root, check-root, qemu, tools, nested-machine, seed }:
 { name, script, summary, env ? { }, deadline ? 1500 }:
 in-root {

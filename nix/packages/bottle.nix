@@ -1,5 +1,6 @@
-# What users run. A copy of the orchestrator, which finds its closure beside itself: so a new image
-# or bundle does not compile it again. `images` are a team's, from lib.mkAgentImage.
+# What users run: a copy of the orchestrator, with its closure beside it, where it looks for it. So
+# a new image or bundle does not compile the orchestrator again. `images` are a team's, from
+# lib.mkAgentImage.
 { bare, orchestrator, closure-of, later-of, revision }:
 images:
 bare {

@@ -1,6 +1,6 @@
 # What a team's binary cache holds, as the references of one path: what users run, and what their
-# Nix needs to put `bottle` together itself, when it gets its sources in another way than the
-# machine that filled the cache (docs/teams.md).
+# Nix needs to assemble `bottle` itself, when it gets its sources in another way than the machine
+# that filled the cache (docs/teams.md).
 { bare, seed, orchestrator, closure, bottle, realise, agent-claude, agent-codex }:
 { agents ? false }:
 bare {

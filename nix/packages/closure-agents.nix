@@ -1,5 +1,5 @@
-# The closure with the agents' images and a team's in it, for the check of that name: there is no
-# Nix in Nix's sandbox.
+# The closure with the agents' images and a team's image in it, for the check `agents`: Nix's
+# sandbox has no Nix that could build them.
 { bare, closure, agent-claude, agent-codex, team }:
 bare {
   name = "closure-agents.json";

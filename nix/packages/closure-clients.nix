@@ -1,4 +1,4 @@
-# The closure with the image `clients` besides, for the check of that name. Users never get it.
+# The closure with the image `clients` in it, for the check `clients`. Users do not get it.
 { bare, closure, image-clients }:
 bare {
   name = "closure-clients.json";

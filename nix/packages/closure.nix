@@ -1,6 +1,6 @@
-# closure.json: every path a launch needs, with its hash, so that a launch can check what it is
+# closure.json: every path that a launch needs, with its hash, so that a launch can check what it is
 # about to run. The agents' images are several hundred megabytes each, so they are only described:
-# where they will be (bottle's src/closure); later.json beside it says how they are built
+# it says where they will be (bottle's src/closure), and later.json beside it says how to build them
 # (later.nix). `images` are a team's, from lib.mkAgentImage.
 { bare, bottle-bundle, bottle-guest, tools, git, gitleaks, qemu, kernel, initrd, smolvm, image-demo, smolmachine-demo, claude, codex, system }:
 images:

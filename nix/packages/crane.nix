@@ -1,4 +1,4 @@
-# crane, one static program: smolvm's agent carries it.
+# crane, one static program, for the root of smolvm's agent.
 { bare, smolvm }:
 bare {
   name = "crane";

@@ -1,7 +1,7 @@
-# cargo, rustc and friends of the locked toolchain, as commands for the development shell: each runs
-# in a user namespace whose /usr is `root` (check-root or dev-root) and whose every other directory
-# is the machine's own. So the compiler is the one the builds use, on any distribution, over the
-# files one edits.
+# cargo, rustc and the other tools of the locked toolchain, as commands for the development shell.
+# Each runs in a user namespace in which /usr is that of `root` (check-root or dev-root), and every
+# other directory is the machine's own. So on any distribution, the compiler is the one that the
+# builds use, on the files that you edit.
 { bare, seed }:
 root:
 bare {

@@ -1,3 +1,3 @@
-# What the engine's parts are taken from; nothing runs in it.
+# The Debian root from which the engine's parts are taken; nothing runs in it.
 { debian }:
 debian { name = "engine-root"; groups = [ "engine" ]; }

@@ -1,4 +1,4 @@
-# `nix fmt`: the workspace in the format the lint check wants.
+# `nix fmt`: formats the workspace as the lint check wants it.
 { bare, dev-tools, seed }:
 bare {
   name = "fmt";

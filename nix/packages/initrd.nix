@@ -1,6 +1,6 @@
-# The guest's first file system: bottle-guest as /init, and the modules it loads from /modules in
-# the order of /modules/order before it can see a disk. The kernel package's modules.dep is made by
-# a maintainer script; depmod computes it here.
+# The guest's first file system: bottle-guest as /init, and in /modules the modules that it loads,
+# in the order of /modules/order, before it can see a disk. A maintainer script makes the kernel
+# package's modules.dep; here, depmod computes it.
 { in-root, toolchain, engine-root, kernel, bottle-guest }:
 in-root {
   name = "initrd";

@@ -1,5 +1,5 @@
-# later.json: how the images are built that closure.json only describes. A derivation names where
-# its sources come from, so this file, unlike closure.json, is not the same for plain Nix and for
+# later.json says how to build the images that closure.json only describes. A derivation names where
+# its sources come from, so this file, unlike closure.json, differs between plain Nix and
 # nix/bootstrap.
 { bare, claude, codex, realise, bottle-guest, bottle-pack }:
 images:

@@ -1,6 +1,6 @@
 # The original egress chain: mitmproxy on Debian's Python, and our runner (bundle/mitmproxy), as one
-# program that runs from a read-only store path on any distribution. Not a part of the closure: who
-# wants it builds it.
+# program that runs from a read-only store path on any distribution. It is not a part of the
+# closure: users build it on request.
 { relocate, debian, lock }:
 let
   wheels = builtins.filter (s: s.kind == "pypi") (lock "mitmproxy");

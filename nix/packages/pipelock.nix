@@ -1,6 +1,6 @@
-# pipelock out of its pinned release, which is in no registry: plain Nix downloads it from its
-# project's releases, elsewhere nix/pipelock adds an archive that one has. src/bundle/pipelock.pins
-# has VERSION SYSTEM SHA256 lines.
+# pipelock from its pinned release, which is in no registry. Plain Nix downloads it from the
+# project's releases; elsewhere, nix/pipelock adds an archive that you have.
+# src/bundle/pipelock.pins has VERSION SYSTEM SHA256 lines.
 { bare, fixed }:
 let
   version = "2.3.0";

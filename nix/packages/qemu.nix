@@ -1,5 +1,5 @@
-# The embedded VM engine: Debian's QEMU, its libraries, and the firmware a q35 machine with a PVH
-# kernel loads.
+# The embedded VM engine: Debian's QEMU, its libraries, and the firmware that a q35 machine with a
+# PVH kernel loads.
 { relocate, engine-root, lock }:
 let
   version = (builtins.head (builtins.filter (s: s.name == "qemu-system-x86") (lock "engine"))).version;

@@ -1,6 +1,6 @@
-# A bill of materials, CycloneDX 1.5: the pinned parts of what `bottle` runs, with their hashes:
-# Debian packages and wheels of the programs and the guest's root, and every crate of the workspace,
-# which are more than the binaries are linked from.
+# A bill of materials, CycloneDX 1.5: the pinned parts of what `bottle` runs, with their hashes.
+# These are the Debian packages and wheels of the programs and of the guest's root, and every crate
+# of the workspace, including some that the binaries are not linked from.
 { bare, lock, system }:
 let
   groups = [ "seed" "engine" "engine-smolvm" "guest" "gate" ];
@@ -16,7 +16,7 @@ let
   };
   of-lock = s: component { type = "library"; inherit (s) name version; purl = purl.${s.kind} s; hash = s.src.outputHash; };
   sources = builtins.filter (s: purl ? ${s.kind}) (builtins.concatMap lock groups);
-  # A package that is in two groups is one.
+  # A package that is in two groups is listed once.
   once = builtins.attrValues (builtins.listToAttrs (map (s: { name = purl.${s.kind} s; value = of-lock s; }) sources));
   cargo = builtins.fromTOML (builtins.readFile ../../Cargo.lock);
   crates = map (p: component { type = "library"; inherit (p) name version; purl = "pkg:cargo/${p.name}@${p.version}"; hash = p.checksum; })

@@ -1,4 +1,4 @@
-# smolvm out of its wheel, made to run from a read-only store path on any distribution: the command
+# smolvm from its wheel, made to run from a read-only store path on any distribution: the command
 # line, libkrun with its guest kernel, the root of the guest's own agent, and the mkfs.ext4 that
 # formats a machine's disks.
 { relocate, debian, lock }:
@@ -20,8 +20,8 @@ relocate {
   };
   programs = [ "usr/bin/smol-vmm" "usr/sbin/mke2fs" ];
   modules = [ "lib/smolvm/libkrun.so" "lib/smolvm/libkrunfw.so.5" ];
-  # The wheel's disk templates are left out: as root smolvm would unpack them, 10 and 20 GB, beside
-  # itself. Without them it formats.
+  # The wheel's disk templates are left out: as root, smolvm would unpack them, 10 and 20 GB, beside
+  # itself. Without them it formats new disks.
   setup = ''
     ln -s mke2fs $out/bin/mkfs.ext4
     mkdir -p $out/etc $out/share/agent $out/share/licenses

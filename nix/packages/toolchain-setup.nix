@@ -1,4 +1,4 @@
-# What maintainer scripts would have set up in a root that compiles.
+# What maintainer scripts would have set up in a root with compilers.
 { }: ''
   ln -sf gcc usr/bin/cc
   [ -e usr/bin/sh ] || ln -s bash usr/bin/sh

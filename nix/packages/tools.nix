@@ -1,4 +1,4 @@
-# Host tools a launch runs.
+# Host tools that a launch runs.
 { relocate, engine-root }:
 relocate {
   name = "bottle-tools";

@@ -29,7 +29,7 @@
       };
     in {
       legacyPackages.${system} = pkgs;
-      # A nixpkgs that does not tell the URL: its own derivation is used.
+      # A nixpkgs that does not reveal the URL, so that its own derivation is used.
       silent.${system} = pkgs // {
         fetchurl = args: removeAttrs (pkgs.fetchurl args) [ "resolvedUrl" ];
         fetchPypi = args: removeAttrs (pkgs.fetchPypi args) [ "resolvedUrl" ];

@@ -1,4 +1,4 @@
-# What nix/checks/plain-fetch replaces by the mirrors of the machine it runs on.
+# nix/checks/plain-fetch replaces this file by the mirrors of the machine that it runs on.
 {
   debian = "https://debian.invalid/";
   pypi = "https://pypi.invalid/";
