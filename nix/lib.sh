@@ -30,7 +30,7 @@ lock_file() { case $1 in */*) printf '%s\n' "$1" ;; *) printf '%s\n' "$lockdir/$
 # below node_modules.
 lock_lines() { grep -v '^#' "$(lock_file "$1")" | grep . || true; }
 
-# The Debian mirror this machine is configured for, whatever it is. No file of ours names one.
+# The Debian mirror that this machine is configured for. No file of ours names one.
 debian_mirror() {
   if [ -n "${BOTTLE_DEBIAN_MIRROR:-}" ]; then
     printf '%s\n' "$BOTTLE_DEBIAN_MIRROR"
@@ -115,10 +115,10 @@ sandbox-paths ='
     store_root=${XDG_DATA_HOME:-$HOME/.local/share}/nix/root
     mode="store = $store_root"
   fi
-  # sandbox-paths: Debian's default differs by version, we want none. sandbox-fallback: rather no
-  # build than one that sees the host. What the user has set comes last and wins. None is asked that
-  # the user has not named: on a machine with registries only, each question would wait for a
-  # timeout.
+  # sandbox-paths: Debian's default differs by version, and we want none. sandbox-fallback: a build
+  # that sees the host is worse than no build. The user's own settings come last and win. Only
+  # caches that the user has named are asked: on a machine that reaches only registries, each
+  # request would wait for a timeout.
   caches='substituters ='
   if grep -qsE '^ *(extra-)?substituters *= *[^ ]' /etc/nix/nix.conf "${XDG_CONFIG_HOME:-${HOME:-}/.config}/nix/nix.conf" <(printf '%s\n' "${NIX_CONFIG:-}"); then
     caches=
@@ -199,8 +199,8 @@ missing() {
   done
 }
 
-# install_debs PACKAGE…: Debian packages that this machine lacks, or a word on why it cannot have
-# them.
+# install_debs PACKAGE…: installs the Debian packages that this machine lacks, or says why it
+# cannot.
 install_debs() {
   local log
   command -v apt-get >/dev/null ||
