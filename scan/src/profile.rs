@@ -15,6 +15,9 @@ pub struct Profile {
     scanner: Arc<Scanner>,
     /// By the rules' indices.
     actions: Arc<[Action]>,
+    /// The same for headers by which a client says who it is. There a token that the rules only
+    /// suspect warns unless the route says otherwise: the host may have given it to the guest.
+    credential_actions: Arc<[Action]>,
     /// Whether any rule for requests, and for responses, does anything.
     any: [bool; 2],
 }
@@ -47,19 +50,23 @@ impl Scanner {
         {
             return Err(UnknownRule(unknown.clone()));
         }
-        let action = |rule: &Rule| match scan.rules.get(&*rule.id) {
+        let action = |rule: &Rule, default: Action| match scan.rules.get(&*rule.id) {
             _ if rule.direction == Direction::Response && !scan.responses => Action::Off,
             Some(action) => *action,
-            None => scan.limit.map_or(default(rule), |limit| default(rule).min(limit)),
+            None => scan.limit.map_or(default, |limit| default.min(limit)),
         };
-        let actions: Arc<[Action]> = self.rules.iter().map(action).collect();
+        let all = |default: &dyn Fn(&Rule) -> Action| -> Arc<[Action]> {
+            self.rules.iter().map(|rule| action(rule, default(rule))).collect()
+        };
+        let actions = all(&default);
+        let credential_actions = all(&|rule| rule.action);
         let any = [Direction::Request, Direction::Response].map(|direction| {
             self.rules
                 .iter()
                 .zip(&*actions)
                 .any(|(rule, action)| rule.direction == direction && *action != Action::Off)
         });
-        Ok(Profile { scanner: Arc::clone(self), actions, any })
+        Ok(Profile { scanner: Arc::clone(self), actions, credential_actions, any })
     }
 }
 
@@ -100,17 +107,12 @@ impl Profile {
         whole(&Query { any_case: true, ..self.query(direction, false) }, text)
     }
 
-    /// Finds in the value of a header. In a header by which a client says who it is, what is only
-    /// suspected warns: the host may have given it to the guest.
+    /// Finds in the value of a header.
     #[must_use]
     pub fn header(&self, direction: Direction, name: &str, value: &[u8]) -> Vec<Finding> {
-        let mut found = self.text(direction, value);
-        if CREDENTIAL_HEADERS.iter().any(|header| name.eq_ignore_ascii_case(header)) {
-            for finding in found.iter_mut().filter(|finding| finding.suspected) {
-                finding.action = finding.action.min(Action::Warn);
-            }
-        }
-        found
+        let says_who = CREDENTIAL_HEADERS.iter().any(|header| name.eq_ignore_ascii_case(header));
+        let actions = if says_who { &self.credential_actions } else { &self.actions };
+        whole(&Query { actions, ..self.query(direction, false) }, value)
     }
 
     /// Finds in a request target: as a text, and what is cut over several segments of its path.

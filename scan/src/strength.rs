@@ -16,7 +16,7 @@ pub enum Strength {
     Strong,
     /// It is looked for, and stops ordinary text that holds the same characters. Why.
     Weak(Weakness),
-    /// It is not looked for, because it would stop most text. Why.
+    /// It is not looked for, because it is too short. Why.
     Useless(Weakness),
 }
 
@@ -45,7 +45,8 @@ impl fmt::Display for Weakness {
 }
 
 /// How well `secret` can be told from ordinary text. A secret that is useless is not looked for by
-/// the scanner; a weak one is, so that a user should hear of it before a bottle starts.
+/// the scanner. A weak one is, and stops ordinary text that holds it. The operator should hear of
+/// both before a bottle starts.
 #[must_use]
 pub fn strength(secret: &[u8]) -> Strength {
     let parts: Vec<&[u8]> = secret.split(|b| *b == b':').collect();
@@ -58,18 +59,13 @@ pub fn strength(secret: &[u8]) -> Strength {
         _ => secret,
     };
     if evidence::entropy(value) < 1.5 {
-        return Strength::Useless(Weakness::Monotonous);
+        return Strength::Weak(Weakness::Monotonous);
     }
     if evidence::is_placeholder(value) {
         return Strength::Weak(Weakness::Pattern);
     }
     if is_word(value) {
-        // One word alone is in every second text; two behind one another are not.
-        return if value.len() < 16 && value.iter().all(u8::is_ascii_alphabetic) {
-            Strength::Useless(Weakness::Word)
-        } else {
-            Strength::Weak(Weakness::Word)
-        };
+        return Strength::Weak(Weakness::Word);
     }
     if evidence::entropy(value) < 2.5 {
         return Strength::Weak(Weakness::Monotonous);
@@ -104,9 +100,9 @@ mod tests {
     fn words_are_told_from_random_secrets() {
         for (secret, expected) in [
             ("1234567", Strength::Useless(Weakness::Short)),
-            ("workspace", Strength::Useless(Weakness::Word)),
-            ("Production", Strength::Useless(Weakness::Word)),
-            ("aaaaaaaaaaaa", Strength::Useless(Weakness::Monotonous)),
+            ("workspace", Strength::Weak(Weakness::Word)),
+            ("Production", Strength::Weak(Weakness::Word)),
+            ("aaaaaaaaaaaa", Strength::Weak(Weakness::Monotonous)),
             ("developer:developer1", Strength::Weak(Weakness::Word)),
             ("password123", Strength::Weak(Weakness::Word)),
             ("correct-horse-battery", Strength::Weak(Weakness::Word)),

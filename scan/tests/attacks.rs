@@ -327,6 +327,10 @@ fn what_is_only_suspected_blocks_where_it_has_no_business() {
     let bearer = format!("Bearer {jwt}");
     let given = elsewhere.header(Direction::Request, "Authorization", bearer.as_bytes());
     assert!(!given.is_empty() && given.iter().all(|f| f.action == Action::Warn), "{given:?}");
+    let rules = [("jwt".into(), Action::Block)].into();
+    let explicit = scanner.profile_elsewhere(&Scan { rules, ..Scan::default() }).expect("profile");
+    let given = explicit.header(Direction::Request, "Authorization", bearer.as_bytes());
+    assert!(given.iter().any(|f| f.action == Action::Block), "the operator's word: {given:?}");
     let sent = elsewhere.header(Direction::Request, "x-note", bearer.as_bytes());
     assert!(sent.iter().any(|f| f.action == Action::Block), "{sent:?}");
 }

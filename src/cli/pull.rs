@@ -27,7 +27,7 @@ impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let mut work = UnpulledWork::of(&self.name)?;
         if !self.manifest_files {
-            let folder = work.manifest_folder();
+            let folder = work.manifest_folder()?;
             work.changes.without_manifest(&folder, WorkspaceChecks::ALL);
         }
         work.print_refused();

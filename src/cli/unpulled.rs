@@ -88,13 +88,19 @@ impl UnpulledWork {
     }
 
     /// The folder of the manifest, relative to the project's root.
-    pub(super) fn manifest_folder(&self) -> PathBuf {
-        let plan = std::fs::read(self.dir.plan())
-            .ok()
-            .and_then(|json| serde_json::from_slice::<LaunchPlan>(&json).ok());
-        let dir = plan.and_then(|p| p.manifest?.parent().map(Path::to_owned));
-        dir.and_then(|d| d.strip_prefix(&self.baseline.root).ok().map(Path::to_owned))
-            .unwrap_or_default()
+    ///
+    /// # Errors
+    /// The plan of the bottle's launch cannot be read, so that nobody knows which files say what a
+    /// bottle may do.
+    pub(super) fn manifest_folder(&self) -> Result<PathBuf> {
+        let read = || format!("cannot tell where the manifest of {} is", self.dir.slug());
+        let json = std::fs::read(self.dir.plan()).context(ErrorKind::Io, read)?;
+        let plan: LaunchPlan = serde_json::from_slice(&json)
+            .context(ErrorKind::Config, read)
+            .map_err(|e| e.hint("bottle pull --manifest-files, after a look at bottle diff"))?;
+        let folder = plan.manifest.as_deref().and_then(Path::parent);
+        let folder = folder.and_then(|dir| dir.strip_prefix(&self.baseline.root).ok());
+        Ok(folder.map(Path::to_owned).unwrap_or_default())
     }
 }
 

@@ -30,6 +30,8 @@ pub fn command(git: &Utf8Path, dir: &Path, config: Config) -> Program {
     let program = Program::new("git", git)
         .dir(dir)
         .env("GIT_EXEC_PATH", libexec)
+        // No transport, whatever the repository's configuration allows.
+        .env("GIT_ALLOW_PROTOCOL", "")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_OPTIONAL_LOCKS", "0")
@@ -42,9 +44,7 @@ pub fn command(git: &Utf8Path, dir: &Path, config: Config) -> Program {
         Config::Operator => program.env("HOME", std::env::var_os("HOME").unwrap_or_default()),
     };
     // The repository's own configuration may name programs.
-    program
-        .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"])
-        .args(["-c", "protocol.allow=never"])
+    program.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"])
 }
 
 /// Runs a call made by [`command`] and returns its standard output.
@@ -126,6 +126,17 @@ mod tests {
         let refused = run(command(git(), dir.path(), Config::Operator).args(fetch), || "x".into());
         let refused = refused.unwrap_err().to_string();
         assert!(refused.starts_with("x: ") && refused.contains("not allowed"), "{refused}");
+        let evil = "[protocol \"ext\"]\n\tallow = always\n";
+        let file = dir.path().join(".git/config");
+        std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + evil).unwrap();
+        let ran = dir.path().join("ran-by-ext");
+        let url = format!("ext::sh -c touch% {}", ran.display());
+        let ext = ["ls-remote", url.as_str()];
+        run(command(git(), dir.path(), Config::Operator).args(ext), || "x".into()).unwrap_err();
+        assert!(!ran.exists());
+        let allowed = command(git(), dir.path(), Config::Operator).args(ext);
+        let _ = allowed.env("GIT_ALLOW_PROTOCOL", "ext").output(DEADLINE);
+        assert!(ran.exists(), "negative control");
         let list = |config| {
             let call = command(git(), dir.path(), config).env("HOME", dir.path());
             run(call.args(["config", "--list", "--show-scope"]), || "list".into()).unwrap()

@@ -58,6 +58,7 @@ pub fn plan(
     let daemons = daemons(&git, bottle);
     let mut plan = LaunchPlan {
         version: VERSION,
+        unsupported: serde::de::IgnoredAny,
         agent: name.clone(),
         bottle: agent.bottle.clone(),
         slug: options.slug.clone().unwrap_or_else(|| name.clone()),

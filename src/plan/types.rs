@@ -23,6 +23,9 @@ pub const VERSION: u32 = 1;
 pub struct LaunchPlan {
     /// Format version, [`VERSION`].
     pub version: u32,
+    /// A key that earlier versions wrote; it is read and ignored.
+    #[serde(default, skip_serializing)]
+    pub unsupported: serde::de::IgnoredAny,
     /// Agent name.
     pub agent: Slug,
     /// Bottle definition's name.

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::encode::{BASE64, digits};
 use crate::shared::GRAM;
-use crate::strength::{MIN_BYTES, Strength, strength};
+use crate::strength::MIN_BYTES;
 
 use super::escape::{Decoded, decode};
 use super::follower::Follower;
@@ -72,17 +72,15 @@ impl Forms {
         };
         for (name, secret) in secrets {
             let whole = secret.expose().as_bytes();
-            if matches!(strength(whole), Strength::Useless(_)) {
+            if whole.len() < MIN_BYTES {
                 continue;
             }
             let Ok(index) = u16::try_from(forms.names.len()) else { break };
             forms.names.push(name.clone());
             // A password is worth as much without the name before it (`user:password`, as the
             // scheme `basic` has it).
-            let password =
-                whole.iter().position(|b| *b == b':').map(|at| &whole[at + 1..]).filter(|p| {
-                    p.len() >= MIN_BYTES && !matches!(strength(p), Strength::Useless(_))
-                });
+            let password = whole.iter().position(|b| *b == b':').map(|at| &whole[at + 1..]);
+            let password = password.filter(|p| p.len() >= MIN_BYTES);
             for bytes in std::iter::once(whole).chain(password) {
                 forms.add(index, &bytes[..bytes.len().min(MAX_BYTES)]);
             }

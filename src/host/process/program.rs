@@ -234,9 +234,14 @@ fn output_pipe(ours: &mut Option<File>) -> io::Result<OwnedFd> {
 
 /// What the child does between fork and exec.
 fn prepare(command: &mut Command, inherited_fds: Vec<RawFd>, dies_with_parent: bool) {
+    let parent = nix::unistd::getpid();
     let hook = move || {
         if dies_with_parent {
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+            // The parent may have died before the signal was set.
+            if nix::unistd::getppid() != parent {
+                return Err(nix::errno::Errno::ESRCH.into());
+            }
         }
         for fd in &inherited_fds {
             // SAFETY: the descriptor is open: the `Program` owns it until the spawn is over.
@@ -245,7 +250,7 @@ fn prepare(command: &mut Command, inherited_fds: Vec<RawFd>, dies_with_parent: b
         }
         Ok(())
     };
-    // SAFETY: only prctl(2) and fcntl(2) are called, which are async-signal-safe; nothing is
+    // SAFETY: only prctl(2), getppid(2) and fcntl(2) are called, which are async-signal-safe; nothing is
     // allocated.
     unsafe { command.pre_exec(hook) };
 }

@@ -164,6 +164,8 @@ async fn feed(
         })?;
         if let Some(limits) = &mut limits {
             limits.push(&bytes)?;
+            // A chunk may inflate to a thousand times its size; other requests get their turn.
+            tokio::task::yield_now().await;
         }
         if let Some(to) = &mut stdin {
             if to.write_all(&bytes).await.is_err() {

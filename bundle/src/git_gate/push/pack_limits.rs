@@ -17,6 +17,8 @@ const ID_BYTES: usize = 20;
 /// Most bytes of a variable-length number. In a longer one git shifts bits by more than 63, and so
 /// may read another number.
 const MAX_VARINT_BYTES: usize = 10;
+/// Most bytes that all objects of a pack may inflate to. A pack of some MiB can claim terabytes.
+const MAX_INFLATED_BYTES: u64 = 8 << 30;
 /// Size of the buffer for inflated data, in bytes.
 const BUFFER_BYTES: usize = 32 << 10;
 
@@ -30,6 +32,8 @@ pub struct PackLimits {
     max_object: u64,
     state: State,
     objects_left: u32,
+    /// Bytes that all objects so far claim to inflate to.
+    claimed: u64,
     buffer: Vec<u8>,
 }
 
@@ -61,7 +65,7 @@ impl PackLimits {
     #[must_use]
     pub fn new(max_object: u64) -> Self {
         let buffer = vec![0; BUFFER_BYTES];
-        Self { max_object, state: State::Header(Vec::new()), objects_left: 0, buffer }
+        Self { max_object, state: State::Header(Vec::new()), objects_left: 0, claimed: 0, buffer }
     }
 
     /// Takes the next bytes of the pack.
@@ -108,10 +112,14 @@ impl PackLimits {
         }
     }
 
-    fn start_data(&self, kind: u8, size: u64) -> Result<State, Refusal> {
+    fn start_data(&mut self, kind: u8, size: u64) -> Result<State, Refusal> {
         let delta = matches!(kind, OFS_DELTA | REF_DELTA);
         if kind != BLOB && !delta {
             check_size(size, self.max_object)?;
+        }
+        self.claimed = self.claimed.saturating_add(size);
+        if self.claimed > MAX_INFLATED_BYTES {
+            return Err(Refusal::new(Rule::MaxPack, "the pack's objects inflate to over 8 GiB"));
         }
         let zlib = Decompress::new(true);
         let data = ObjectData { zlib, left: size, delta: delta.then(Vec::new) };
