@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::pattern::TokenName;
 use crate::proposal::{Ask, ProposalStatus};
 use crate::secret::Secret;
-use crate::text::UntrustedText;
+use crate::text::{MAX_TEXT_CHARS, UntrustedText};
 
 /// The first line that an egress daemon reads.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +48,43 @@ pub enum EgressReport {
         /// Name of the token.
         token: TokenName,
     },
+    /// The policy file was replaced.
+    Reload(ReloadReport),
+}
+
+/// A line from git-gate, after `ready`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum GateReport {
+    /// The policy file was replaced.
+    Reload(ReloadReport),
+}
+
+/// What a daemon did with another policy in its policy file. It reports nothing when the file has
+/// the policy in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadReport {
+    /// SHA-256 of the policy that is in force now, hexadecimal.
+    pub digest: String,
+    /// Why the file's policy was refused, at most [`MAX_TEXT_CHARS`] characters; `None`: it is in
+    /// force.
+    pub error: Option<String>,
+}
+
+impl ReloadReport {
+    /// The policy `digest` is in force now.
+    #[must_use]
+    pub fn in_force(digest: impl Into<String>) -> Self {
+        Self { digest: digest.into(), error: None }
+    }
+
+    /// Another policy was refused, and `digest` stays in force. Cuts `why` short.
+    #[must_use]
+    pub fn refused(digest: impl Into<String>, why: &str) -> Self {
+        let error = why.chars().take(MAX_TEXT_CHARS).collect();
+        Self { digest: digest.into(), error: Some(error) }
+    }
 }
 
 /// A line from the supervise daemon, after `ready`.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from .routes import Policy, PolicyError
 
 logger = logging.getLogger("bottle")
 POLL_SECONDS = 0.2
+ERROR_CHARS_MAX = 500
 
 
 async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool) -> None:
-    """Polls the policy file, and puts each new policy in force or records why not."""
+    """Polls the policy file, and puts each new policy in force or reports why not, to the audit log
+    and then to the orchestrator (ReloadReport in policy/src/rpc.rs).
+    """
     seen = _stat(path)
     before = digest(path)
     while True:
@@ -37,8 +41,10 @@ async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool
                 )
             replace(path, policy)
         except (OSError, PolicyError, ValueError) as e:
-            verdict, reason = "deny", f"the policy {before} stays in force: {path}: {e}"
+            error = f"{path}: {e}"
+            verdict, reason = "deny", f"the policy {before} stays in force: {error}"
         else:
+            error = None
             verdict, reason, before = "allow", f"policy {after} in force, was {before}", after
         try:
             log.append(
@@ -47,6 +53,8 @@ async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool
             )
         except AuditError as e:
             logger.error("%s", e)
+        report = {"digest": before, "error": error and error[:ERROR_CHARS_MAX]}
+        print(json.dumps({"reload": report}), flush=True)
 
 
 def replace(path: Path, policy: Policy) -> None:

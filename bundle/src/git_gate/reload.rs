@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bottle_policy::audit::AuditWriter;
-use bottle_policy::{GatePolicy, UpstreamName};
+use bottle_policy::{GatePolicy, GateReport, UpstreamName};
 
 use crate::daemon::policy_file;
 use crate::git_gate::audit::DAEMON;
@@ -20,8 +20,8 @@ pub fn read(path: &Path) -> Result<GatePolicy, String> {
     policy_file::read(path, GatePolicy::from_json)
 }
 
-/// Puts the rules in the file `path` in force, all of them or none, and records the result in the
-/// audit log. `current` is the policy in force.
+/// Puts the rules in the file `path` in force, all of them or none, and reports the result to the
+/// audit log and the orchestrator. `current` is the policy in force.
 pub fn apply(
     path: &Path,
     current: &mut GatePolicy,
@@ -30,7 +30,7 @@ pub fn apply(
 ) {
     let before = current.digest();
     let result = replace(path, current, upstreams);
-    policy_file::audit_reload(DAEMON, log, &before, result);
+    policy_file::report_reload(DAEMON, log, &before, result, GateReport::Reload);
 }
 
 /// Returns the digest of the new policy; `None` if it is the one in force.

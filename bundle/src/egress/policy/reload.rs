@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use bottle_policy::Policy;
 use bottle_policy::audit::AuditWriter;
+use bottle_policy::{EgressReport, Policy};
 
 use super::live::LivePolicy;
 use crate::daemon::policy_file;
@@ -17,7 +17,7 @@ pub fn read(path: &Path) -> Result<Policy, String> {
     policy_file::read(path, Policy::from_json)
 }
 
-/// Puts the policy at `path` in force, and writes the outcome to the audit log.
+/// Puts the policy at `path` in force, and reports the result to the audit log and the orchestrator.
 pub fn apply(path: &Path, live: &LivePolicy, log: &AuditWriter) {
     let before = live.now().policy().digest();
     let applied = read(path).and_then(|policy| {
@@ -27,5 +27,5 @@ pub fn apply(path: &Path, live: &LivePolicy, log: &AuditWriter) {
         }
         live.replace(policy).map(|()| Some(digest)).map_err(|e| format!("{}: {e}", path.display()))
     });
-    policy_file::audit_reload(DAEMON, log, &before, applied);
+    policy_file::report_reload(DAEMON, log, &before, applied, EgressReport::Reload);
 }
