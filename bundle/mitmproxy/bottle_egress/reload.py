@@ -25,7 +25,7 @@ async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool
     and then to the orchestrator (ReloadReport in policy/src/rpc.rs).
     """
     seen = _stat(path)
-    before = digest(path)
+    before = digest(path.read_bytes())
     while True:
         await asyncio.sleep(POLL_SECONDS)
         now = _stat(path)
@@ -33,13 +33,14 @@ async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool
             continue
         seen = now
         try:
-            if (after := digest(path)) == before:
+            text = path.read_bytes()
+            if (after := digest(text)) == before:
                 continue
             if pipelock:
                 raise PolicyError(
                     "pipelock reads its configuration at its start only; stop and launch the bottle again"
                 )
-            replace(path, policy)
+            replace(text, policy)
         except (OSError, PolicyError, ValueError) as e:
             error = f"{path}: {e}"
             verdict, reason = "deny", f"the policy {before} stays in force: {error}"
@@ -57,11 +58,11 @@ async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool
         print(json.dumps({"reload": report}), flush=True)
 
 
-def replace(path: Path, policy: Policy) -> None:
-    """Puts the policy at `path` in force. Raises PolicyError or ValueError, and then changes
+def replace(text: bytes, policy: Policy) -> None:
+    """Puts the policy `text` in force. Raises PolicyError or ValueError, and then changes
     nothing.
     """
-    new = Policy(path.read_bytes())
+    new = Policy(text)
     if cannot := unsupported(new, pipelock=False):
         raise PolicyError("this chain cannot enforce it: " + "; ".join(cannot))
     new.bind(policy.tokens)
@@ -73,8 +74,8 @@ def replace(path: Path, policy: Policy) -> None:
     policy.routes = new.routes
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:
