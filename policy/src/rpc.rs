@@ -117,3 +117,24 @@ pub enum SuperviseCommand {
     /// The state of a proposal has changed.
     Changed(ProposalStatus),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_is_one_line_of_less_than_4096_bytes() {
+        let json = |report| serde_json::to_string(&EgressReport::Reload(report)).expect("JSON");
+        assert_eq!(
+            json(ReloadReport::in_force("12")),
+            r#"{"reload":{"digest":"12","error":null}}"#
+        );
+        for worst in ["\u{1}", "\n", "\u{1f600}"] {
+            let long = json(ReloadReport::refused("f".repeat(64), &worst.repeat(10_000)));
+            assert!(long.len() < 4096 && !long.contains('\n'), "{}", long.len());
+            let back: GateReport = serde_json::from_str(&long).expect("the same for git-gate");
+            let GateReport::Reload(report) = back;
+            assert!(report.error.is_some_and(|why| why.starts_with(worst)));
+        }
+    }
+}

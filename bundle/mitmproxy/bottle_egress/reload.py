@@ -17,7 +17,8 @@ from .routes import Policy, PolicyError
 
 logger = logging.getLogger("bottle")
 POLL_SECONDS = 0.2
-ERROR_CHARS_MAX = 500
+# In JSON at most 12 bytes each, so that a line stays below the 4096 bytes that are read of it.
+ERROR_CHARS_MAX = 300
 
 
 async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool) -> None:
