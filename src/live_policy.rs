@@ -319,14 +319,16 @@ impl<P: Reloadable> LivePolicy<P> {
                 return std::future::pending().await; // no reports any more, which is silence
             }
             match self.reports.borrow_and_update().clone() {
-                Some(ReloadReport { digest: stays, error: Some(why) }) => {
-                    let daemon = P::DAEMON;
+                // A late report about an earlier policy may come in between.
+                Some(ReloadReport { digest: Some(other), .. }) if other != digest => {}
+                Some(ReloadReport { error: Some(why), .. }) => {
+                    let (daemon, stays) = (P::DAEMON, self.policy.identity());
                     let text =
                         format!("{daemon} refuses it: the policy {stays} stays in force: {why}");
                     return Err(Error::new(ErrorKind::Config, text));
                 }
-                Some(report) if report.digest == digest => return Ok(()),
-                _ => {} // a confirmation of another policy may come in between
+                Some(ReloadReport { digest: Some(_), error: None }) => return Ok(()),
+                _ => {}
             }
         }
     }
@@ -406,6 +408,9 @@ mod tests {
                     let now = Policy::from_json(&fs::read(&file).unwrap()).unwrap();
                     if now != policy("old.example") {
                         newest.send_replace(Some(ReloadReport::in_force("0000")));
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        let late = ReloadReport::refused(Some("1111".into()), "it was odd");
+                        newest.send_replace(Some(late));
                         tokio::time::sleep(Duration::from_millis(5)).await;
                         answer(&now).map(|report| newest.send_replace(Some(report)));
                         return;
@@ -501,15 +506,15 @@ mod tests {
     async fn a_refused_policy_leaves_the_old_file() {
         let bottle = Bottle::new(20_000);
         let before = fs::read(bottle.file()).unwrap();
-        let daemon = bottle.daemon(|_| Some(ReloadReport::refused("1234", "routes[0] is odd")));
+        let daemon = bottle
+            .daemon(|now| Some(ReloadReport::refused(Some(now.digest()), "routes[0] is odd")));
         let e = bottle.lock().await.unwrap().replace(&policy("new.example")).await.unwrap_err();
         daemon.await.unwrap();
+        let old = policy("old.example").digest();
+        assert_eq!(e.kind(), ErrorKind::Config);
         assert_eq!(
-            (e.kind(), e.to_string().as_str()),
-            (
-                ErrorKind::Config,
-                "egress refuses it: the policy 1234 stays in force: routes[0] is odd"
-            )
+            e.to_string(),
+            format!("egress refuses it: the policy {old} stays in force: routes[0] is odd")
         );
         assert_eq!(fs::read(bottle.file()).unwrap(), before);
     }

@@ -65,8 +65,8 @@ pub enum GateReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReloadReport {
-    /// SHA-256 of the policy that is in force now, hexadecimal.
-    pub digest: String,
+    /// Digest of the file's policy; `None` when the file holds no policy.
+    pub digest: Option<String>,
     /// Why the file's policy was refused, at most [`MAX_TEXT_CHARS`] characters; `None`: it is in
     /// force.
     pub error: Option<String>,
@@ -76,14 +76,13 @@ impl ReloadReport {
     /// The policy `digest` is in force now.
     #[must_use]
     pub fn in_force(digest: impl Into<String>) -> Self {
-        Self { digest: digest.into(), error: None }
+        Self { digest: Some(digest.into()), error: None }
     }
 
-    /// Another policy was refused, and `digest` stays in force. Cuts `why` short.
+    /// The policy `digest` was refused. Cuts `why` short.
     #[must_use]
-    pub fn refused(digest: impl Into<String>, why: &str) -> Self {
-        let error = why.chars().take(MAX_TEXT_CHARS).collect();
-        Self { digest: digest.into(), error: Some(error) }
+    pub fn refused(digest: Option<String>, why: &str) -> Self {
+        Self { digest, error: Some(why.chars().take(MAX_TEXT_CHARS).collect()) }
     }
 }
 
@@ -130,7 +129,7 @@ mod tests {
             r#"{"reload":{"digest":"12","error":null}}"#
         );
         for worst in ["\u{1}", "\n", "\u{1f600}"] {
-            let long = json(ReloadReport::refused("f".repeat(64), &worst.repeat(10_000)));
+            let long = json(ReloadReport::refused(Some("f".repeat(64)), &worst.repeat(10_000)));
             assert!(long.len() < 4096 && !long.contains('\n'), "{}", long.len());
             let back: GateReport = serde_json::from_str(&long).expect("the same for git-gate");
             let GateReport::Reload(report) = back;

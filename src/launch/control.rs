@@ -393,7 +393,7 @@ mod tests {
 
         let newest = policies.newest::<Policy>();
         let answers = [
-            ReloadReport::refused(old.as_str(), "it is odd"),
+            ReloadReport::refused(None, "it is odd"),
             ReloadReport::in_force(policy("new.example").digest()),
         ];
         for (report, confirmed) in answers.into_iter().zip([false, true]) {

@@ -21,18 +21,20 @@ POLL_SECONDS = 0.2
 ERROR_CHARS_MAX = 300
 
 
-async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool) -> None:
+async def follow(
+    path: Path, text: bytes, policy: Policy, log: AuditWriter, *, pipelock: bool
+) -> None:
     """Polls the policy file, and puts each new policy in force or reports why not, to the audit log
-    and then to the orchestrator (ReloadReport in policy/src/rpc.rs).
+    and then to the orchestrator (ReloadReport in policy/src/rpc.rs). `policy` was made from `text`.
     """
-    seen = _stat(path)
-    before = digest(path.read_bytes())
+    seen = None  # the file may be another one since `text` was read
+    before = digest(text)
     while True:
         await asyncio.sleep(POLL_SECONDS)
         now = _stat(path)
         if now == seen:
             continue
-        seen = now
+        seen, after = now, None
         try:
             text = path.read_bytes()
             if (after := digest(text)) == before:
@@ -55,7 +57,7 @@ async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool
             )
         except AuditError as e:
             logger.error("%s", e)
-        report = {"digest": before, "error": error and error[:ERROR_CHARS_MAX]}
+        report = {"digest": after, "error": error and error[:ERROR_CHARS_MAX]}
         print(json.dumps({"reload": report}), flush=True)
 
 

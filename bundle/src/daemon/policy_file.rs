@@ -38,6 +38,21 @@ pub fn read<P, E: std::fmt::Display>(
     parse(&text).map_err(|e| at(&e))
 }
 
+/// Why another policy is not in force.
+#[derive(Debug)]
+pub struct Refused {
+    /// The digest of that policy; `None` when the file holds no policy.
+    pub digest: Option<String>,
+    /// One line: the path, and what is wrong.
+    pub why: String,
+}
+
+impl From<String> for Refused {
+    fn from(why: String) -> Self {
+        Self { digest: None, why }
+    }
+}
+
 /// Writes the result of a reload to the audit log and then to the orchestrator: the digest of the
 /// new policy, or why the old one stays. Writes nothing for `Ok(None)`, the same policy again.
 /// `message` makes the daemon's own message of a report.
@@ -45,7 +60,7 @@ pub fn report_reload<M: Serialize>(
     daemon: &str,
     log: &AuditWriter,
     before: &str,
-    applied: Result<Option<String>, String>,
+    applied: Result<Option<String>, Refused>,
     message: impl FnOnce(ReloadReport) -> M,
 ) {
     let (verdict, reason, report) = match applied {
@@ -55,10 +70,10 @@ pub fn report_reload<M: Serialize>(
             format!("policy {digest} in force, was {before}"),
             ReloadReport::in_force(digest),
         ),
-        Err(why) => (
+        Err(Refused { digest, why }) => (
             AuditVerdict::Deny,
             format!("the policy {before} stays in force: {why}"),
-            ReloadReport::refused(before, &why),
+            ReloadReport::refused(digest, &why),
         ),
     };
     tracing::info!("{reason}");

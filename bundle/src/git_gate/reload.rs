@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bottle_policy::audit::AuditWriter;
 use bottle_policy::{GatePolicy, GateReport, UpstreamName};
 
-use crate::daemon::policy_file;
+use crate::daemon::policy_file::{self, Refused};
 use crate::git_gate::audit::DAEMON;
 use crate::git_gate::push::upstream::{Upstream, UpstreamRules};
 
@@ -38,13 +38,16 @@ fn replace(
     path: &Path,
     current: &mut GatePolicy,
     upstreams: &BTreeMap<UpstreamName, Arc<Upstream>>,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, Refused> {
     let policy = read(path)?;
     let digest = policy.digest();
     if digest == current.digest() {
         return Ok(None);
     }
-    let at = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let at = |why: &dyn std::fmt::Display| Refused {
+        digest: Some(digest.clone()),
+        why: format!("{}: {why}", path.display()),
+    };
     if let Some(why) = current.not_reloadable(&policy) {
         return Err(at(&why));
     }
@@ -52,7 +55,7 @@ fn replace(
         let rules = UpstreamRules::new(u, (&policy.agent, &policy.slug), digest.clone());
         Ok((&u.name, rules.map_err(|e| at(&e))?))
     });
-    for (name, rules) in rules.collect::<Result<Vec<_>, String>>()? {
+    for (name, rules) in rules.collect::<Result<Vec<_>, Refused>>()? {
         if let Some(upstream) = upstreams.get(name) {
             upstream.replace_rules(rules);
         }

@@ -280,7 +280,7 @@ fn daemon<P: Reloadable + PartialEq + Send + 'static>(
                 let obeys = how.load(Ordering::SeqCst) == Daemons::Obey as u8;
                 newest.send_replace(Some(match obeys {
                     true => ReloadReport::in_force(now.identity()),
-                    false => ReloadReport::refused(known.identity(), "it is odd"),
+                    false => ReloadReport::refused(Some(now.identity()), "it is odd"),
                 }));
                 known = now;
             }
