@@ -8,6 +8,8 @@
 mod allowed;
 #[path = "conformance/guest.rs"]
 mod guest;
+#[path = "support/reports.rs"]
+mod reports;
 #[path = "conformance/site.rs"]
 mod site;
 mod support;

@@ -5,6 +5,8 @@
 mod client;
 #[path = "git_gate/forge.rs"]
 mod forge;
+#[path = "support/reports.rs"]
+mod reports;
 #[path = "git_gate/world.rs"]
 mod world;
 
@@ -12,6 +14,7 @@ use std::fs;
 
 use bottle_policy::audit::verify;
 use client::run;
+use reports::Reports;
 use world::{Gate, Upstream};
 
 fn nothing() -> serde_json::Value {
@@ -488,7 +491,8 @@ fn a_mirror_of_many_pushes_stays_a_few_packs_and_its_upstream_is_not_hammered() 
 fn other_rules_come_into_force_while_it_runs_and_nothing_else_does() {
     let Some(upstream) = Upstream::start() else { return };
     let policy = upstream.policy("x");
-    let gate = Gate::start(std::slice::from_ref(&policy), &nothing());
+    let mut gate = Gate::start(std::slice::from_ref(&policy), &nothing());
+    let reports = Reports::of(&mut gate.process);
     let work = gate.clone("x");
     work.commit("a", "a", "work");
     let push = |branch: &str| work.push(&["origin", &format!("HEAD:refs/heads/{branch}")]).0;
@@ -498,12 +502,15 @@ fn other_rules_come_into_force_while_it_runs_and_nothing_else_does() {
         let text = serde_json::json!({"version": 1, "agent": "claude", "slug": "b1", "upstreams": [policy]}).to_string();
         fs::write(gate.dir.path().join("new"), text).unwrap();
         fs::rename(gate.dir.path().join("new"), gate.dir.path().join("policy.json")).unwrap();
-        client::until(says, || {
-            gate.audit()
-                .lines()
-                .skip(before)
-                .any(|l| l.contains("\"event\":\"policy\"") && l.contains(says))
-        });
+        let (digest, refused) = reports.reload();
+        assert_eq!(refused.is_some(), says == "stays in force", "{refused:?}");
+        let log = gate.audit();
+        let mut new = log.lines().skip(before);
+        let audited = new.find(|l| l.contains("\"event\":\"policy\"") && l.contains(says));
+        let audited = audited.unwrap_or_else(|| panic!("{says}: {log}"));
+        if refused.is_none() {
+            assert!(audited.contains(&format!("policy {} in force", digest.unwrap())));
+        }
     };
     let mut other = policy.clone();
     other["push"]["branches"] = serde_json::json!(["other/*"]);

@@ -31,9 +31,9 @@ let
       { origin = { kind = "deb"; file = "gcc-12_12.2.0-14_amd64.deb"; directory = "pool/main/g/gcc-12"; };
         url = "https://debian.invalid/pool/main/g/gcc-12/gcc-12_12.2.0-14_amd64.deb"; }
       { origin = { kind = "pypi"; file = "a_b-1.0-py3-none-any.whl"; directory = "packages/01/23/45"; };
-        url = "https://pypi.invalid/packages/01/23/45/a_b-1.0-py3-none-any.whl"; }
+        url = "https://wheels.invalid/packages/01/23/45/a_b-1.0-py3-none-any.whl"; }
       { origin = { kind = "pypi"; file = "a_b-1.0-py3-none-manylinux_2_28_x86_64.whl"; directory = null; };
-        url = "https://pypi.invalid/packages/py3/a/a_b/a_b-1.0-py3-none-manylinux_2_28_x86_64.whl"; }
+        url = "https://wheels.invalid/packages/py3/a/a_b/a_b-1.0-py3-none-manylinux_2_28_x86_64.whl"; }
       { origin = { kind = "release"; file = "a.tar.gz"; directory = "o/a/releases/download/v1"; }; url = "https://github.com/o/a/releases/download/v1/a.tar.gz"; }
       { origin = { kind = "npm"; pname = "@a/b"; version = "1.0-linux-x64"; }; url = "https://npm.invalid/@a/b/-/b-1.0-linux-x64.tgz"; }
       { origin = { kind = "crate"; pname = "a"; version = "1.0"; }; url = "https://crates.invalid/a/1.0/download"; }

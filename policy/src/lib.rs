@@ -39,7 +39,10 @@ pub use proposal::{
 };
 pub use ref_pattern::{EmailPattern, RefPattern};
 pub use route::{Inject, Place, Policy, Route, Scheme};
-pub use rpc::{EgressCommand, EgressInput, EgressReport, SuperviseCommand, SuperviseReport};
+pub use rpc::{
+    EgressCommand, EgressInput, EgressReport, GateReport, ReloadReport, SuperviseCommand,
+    SuperviseReport,
+};
 pub use secret::Secret;
 pub use string_type::GateTextError;
 pub use text::{MAX_TEXT_CHARS, UntrustedText};

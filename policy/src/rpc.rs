@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::pattern::TokenName;
 use crate::proposal::{Ask, ProposalStatus};
 use crate::secret::Secret;
-use crate::text::UntrustedText;
+use crate::text::{MAX_TEXT_CHARS, UntrustedText};
 
 /// The first line that an egress daemon reads.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +48,42 @@ pub enum EgressReport {
         /// Name of the token.
         token: TokenName,
     },
+    /// The policy file was replaced.
+    Reload(ReloadReport),
+}
+
+/// A line from git-gate, after `ready`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum GateReport {
+    /// The policy file was replaced.
+    Reload(ReloadReport),
+}
+
+/// What a daemon did with another policy in its policy file. It reports nothing when the file has
+/// the policy in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadReport {
+    /// Digest of the file's policy; `None` when the file holds no policy.
+    pub digest: Option<String>,
+    /// Why the file's policy was refused, at most [`MAX_TEXT_CHARS`] characters; `None`: it is in
+    /// force.
+    pub error: Option<String>,
+}
+
+impl ReloadReport {
+    /// The policy `digest` is in force now.
+    #[must_use]
+    pub fn in_force(digest: impl Into<String>) -> Self {
+        Self { digest: Some(digest.into()), error: None }
+    }
+
+    /// The policy `digest` was refused. Cuts `why` short.
+    #[must_use]
+    pub fn refused(digest: Option<String>, why: &str) -> Self {
+        Self { digest, error: Some(why.chars().take(MAX_TEXT_CHARS).collect()) }
+    }
 }
 
 /// A line from the supervise daemon, after `ready`.
@@ -79,4 +115,25 @@ pub enum SuperviseCommand {
     },
     /// The state of a proposal has changed.
     Changed(ProposalStatus),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_is_one_line_of_less_than_4096_bytes() {
+        let json = |report| serde_json::to_string(&EgressReport::Reload(report)).expect("JSON");
+        assert_eq!(
+            json(ReloadReport::in_force("12")),
+            r#"{"reload":{"digest":"12","error":null}}"#
+        );
+        for worst in ["\u{1}", "\n", "\u{1f600}"] {
+            let long = json(ReloadReport::refused(Some("f".repeat(64)), &worst.repeat(10_000)));
+            assert!(long.len() < 4096 && !long.contains('\n'), "{}", long.len());
+            let back: GateReport = serde_json::from_str(&long).expect("the same for git-gate");
+            let GateReport::Reload(report) = back;
+            assert!(report.error.is_some_and(|why| why.starts_with(worst)));
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Ordinary traffic and ordinary files, of which nothing may be refused at default settings. They
 //! are generated, the same each time, after what real ones look like.
 
-#![allow(clippy::expect_used)]
+// What a `map` writes here is short, and reads better so.
+#![allow(clippy::expect_used, clippy::format_collect)]
 
 mod common;
 
@@ -81,7 +82,7 @@ fn npm_metadata(r: &mut Random) -> String {
         .map(|i| {
             let name = words(r, 2, "-");
             format!(
-                r#""1.{i}.0":{{"name":"{name}","version":"1.{i}.0","gitHead":"{}","dist":{{"integrity":"{}","shasum":"{}","tarball":"https://registry.npmjs.org/{name}/-/{name}-1.{i}.0.tgz","signatures":[{{"keyid":"SHA256:{}","sig":"MEUCIQ{}"}}]}},"_npmUser":{{"name":"{}","email":"a@example.com"}}}}"#,
+                r#""1.{i}.0":{{"name":"{name}","version":"1.{i}.0","gitHead":"{}","dist":{{"integrity":"{}","shasum":"{}","tarball":"https://registry.example.org/{name}/-/{name}-1.{i}.0.tgz","signatures":[{{"keyid":"SHA256:{}","sig":"MEUCIQ{}"}}]}},"_npmUser":{{"name":"{}","email":"a@example.com"}}}}"#,
                 hex(r, 40),
                 integrity(r),
                 hex(r, 40),
@@ -103,7 +104,7 @@ fn package_lock(r: &mut Random) -> String {
     (0..12)
         .map(|_| {
             let name = words(r, 2, "-");
-            format!("    \"node_modules/{name}\": {{\n      \"version\": \"2.1.{}\",\n      \"resolved\": \"https://registry.npmjs.org/{name}/-/{name}-2.1.0.tgz\",\n      \"integrity\": \"{}\"\n    }},\n", r.below(90), integrity(r))
+            format!("    \"node_modules/{name}\": {{\n      \"version\": \"2.1.{}\",\n      \"resolved\": \"https://registry.example.org/{name}/-/{name}-2.1.0.tgz\",\n      \"integrity\": \"{}\"\n    }},\n", r.below(90), integrity(r))
         })
         .collect()
 }

@@ -45,7 +45,7 @@ pub struct HostProcesses<'a>(pub &'a Closure);
 impl BundleRuntime for HostProcesses<'_> {
     async fn spawn(&self, spec: BundleSpec<'_>, journal: &mut Journal) -> Result<Bundle> {
         let policy = spec.dir.runtime().join("policy.json");
-        let json = serde_json::to_vec_pretty(spec.policy)
+        let json = serde_json::to_vec(spec.policy)
             .context(ErrorKind::Internal, || "cannot write the policy".into())?;
         write_private(&policy, &json)?;
         let program = match Original::find(spec.chain, spec.policy)? {
@@ -81,7 +81,7 @@ impl HostProcesses<'_> {
         journal: &mut Journal,
     ) -> Result<Daemon> {
         let policy = dir.runtime().join("git-policy.json");
-        let json = serde_json::to_vec_pretty(&gate.policy)
+        let json = serde_json::to_vec(&gate.policy)
             .context(ErrorKind::Internal, || "cannot write git-gate's policy".into())?;
         write_private(&policy, &json)?;
         let tools = &self.0.tools;

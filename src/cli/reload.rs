@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use bottle_policy::{GatePolicy, Policy};
-
 use super::plan_args;
 use crate::credentials::git::with_rules;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::runtime::block_on;
 use crate::host::stderr::note;
-use crate::live_policy::LivePolicy;
+use crate::launch::reload;
+use crate::live_policy::{self, NewPolicy, Reload};
 use crate::manifest::{EgressChain, Manifest};
 use crate::manifest_files::{self, find};
 use crate::plan::{LaunchPlan, diff, not_reloadable, replan};
@@ -32,69 +32,73 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self) -> Result<u8> {
         let dir = Roots::from_environment()?.bottle(&self.name)?;
-        let egress = LivePolicy::<Policy>::read(&dir)?;
+        live_policy::require_running(&dir)?;
+        let in_force = live_policy::in_force(&dir)?;
         let what = || format!("cannot read {}", dir.plan());
         let running = std::fs::read(dir.plan()).context(ErrorKind::Config, what)?;
         let mut running: LaunchPlan =
             serde_json::from_slice(&running).context(ErrorKind::Config, what)?;
-        let gate =
-            (!running.git.is_empty()).then(|| LivePolicy::<GatePolicy>::read(&dir)).transpose()?;
         let manifest = self.manifest(&running)?;
         let new = replan(&running, &manifest, &|name| std::env::var(name).ok())
             .map_err(plan_args::plan_error)?;
-        let others = not_reloadable(&running, &new);
-        if !others.is_empty() {
-            let message = format!(
-                "more than routes and rules of git changed since {:?} was launched:\n{}",
-                self.name,
-                others.join("\n")
-            );
-            return Err(Error::new(ErrorKind::Config, message)
-                .hint(format!("bottle stop {}, and launch it again", self.name)));
-        }
+        self.check_reloadable(&running, &new)?;
         let mut policy = new.policy.clone();
-        egress.complete(&running, &mut policy);
-        let routes = (policy != *egress.policy()).then_some(egress);
+        in_force.complete(&running, &mut policy);
+        let routes = Some(policy.clone()).filter(|policy| *policy != in_force.routes);
         if routes.is_some() {
-            self.can_reload(&running)?;
+            self.check_chain(&running)?;
         }
         let granted = Queue::read(&dir, true)?;
-        let rules = gate
-            .map(|gate| (granted.with_git_grants(with_rules(gate.policy(), &new)), gate))
-            .filter(|(rules, gate)| rules != gate.policy());
+        let rules = in_force.git.as_ref().and_then(|gate| {
+            let rules = granted.with_git_grants(with_rules(gate, &new));
+            (rules != *gate).then_some((gate, rules))
+        });
         if routes.is_none() && rules.is_none() {
             note(format_args!("bottle: {}: nothing changed", self.name));
             return Ok(0);
         }
         // Compares with what is in force, which may come from an earlier reload.
-        running.policy = routes.as_ref().map_or(&policy, LivePolicy::policy).clone();
+        running.policy.clone_from(&in_force.routes);
         running.git.clone_from(&new.git);
-        for upstream in rules.iter().flat_map(|(_, gate)| &gate.policy().upstreams) {
+        for upstream in rules.iter().flat_map(|(gate, _)| &gate.upstreams) {
             if let Some(git) = running.git.iter_mut().find(|git| git.name == upstream.name) {
                 (git.push, git.stale) = (upstream.push.clone(), upstream.stale);
             }
         }
         running.tokens.clone_from(&new.redacted().tokens);
-        diff(&running, &LaunchPlan { policy: policy.clone(), ..new.redacted() })
-            .iter()
-            .for_each(note);
-        if let Some(egress) = routes {
-            egress.replace(&policy)?;
-            note(format_args!("bottle: {}: policy {} is in force", self.name, policy.digest()));
+        diff(&running, &LaunchPlan { policy, ..new.redacted() }).iter().for_each(note);
+        block_on(async {
+            if let Some(policy) = routes {
+                let (against, digest) = (in_force.routes.digest(), policy.digest());
+                reload(&dir, Reload { against, policy: NewPolicy::Egress(policy) }).await?;
+                note(format_args!("bottle: {}: policy {digest} is in force", self.name));
+            }
+            if let Some((gate, rules)) = rules {
+                let (against, digest) = (gate.digest(), rules.digest());
+                reload(&dir, Reload { against, policy: NewPolicy::GitGate(rules) }).await?;
+                note(format_args!("bottle: {}: git-gate's policy {digest} is in force", self.name));
+            }
+            Ok(0)
+        })
+    }
+
+    /// Refuses a manifest that differs in more than routes and rules of git.
+    fn check_reloadable(&self, running: &LaunchPlan, new: &LaunchPlan) -> Result<()> {
+        let others = not_reloadable(running, new);
+        if others.is_empty() {
+            return Ok(());
         }
-        if let Some((rules, gate)) = rules {
-            gate.replace(&rules)?;
-            note(format_args!(
-                "bottle: {}: git-gate's policy {} is in force",
-                self.name,
-                rules.digest()
-            ));
-        }
-        Ok(0)
+        let message = format!(
+            "more than routes and rules of git changed since {:?} was launched:\n{}",
+            self.name,
+            others.join("\n")
+        );
+        Err(Error::new(ErrorKind::Config, message)
+            .hint(format!("bottle stop {}, and launch it again", self.name)))
     }
 
     /// Refuses the chain whose pipelock reads its configuration only at launch.
-    fn can_reload(&self, running: &LaunchPlan) -> Result<()> {
+    fn check_chain(&self, running: &LaunchPlan) -> Result<()> {
         if running.bundle_egress != EgressChain::MitmproxyPipelock {
             return Ok(());
         }
@@ -157,7 +161,7 @@ mod tests {
         for chain in EgressChain::ALL {
             let running = LaunchPlan { bundle_egress: chain, ..demo_plan() };
             assert_eq!(
-                args.can_reload(&running).is_ok(),
+                args.check_chain(&running).is_ok(),
                 chain != EgressChain::MitmproxyPipelock,
                 "{chain}"
             );

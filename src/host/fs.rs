@@ -71,6 +71,8 @@ pub fn write_private(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(dir).context(ErrorKind::Io, what)?; // created 0600
     file.write_all(bytes).context(ErrorKind::Io, what)?;
+    // Closed before the rename, so that a program that watches `path` sees one change.
+    let file = file.into_temp_path();
     file.persist(path).map_err(|e| e.error).context(ErrorKind::Io, what)?;
     Ok(())
 }

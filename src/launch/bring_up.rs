@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_channel::{ExecRequest, HostOpen, Session};
-use bottle_policy::{EgressInput, Route, Secret, TokenName};
+use bottle_policy::{EgressInput, GatePolicy, Policy, Route, Secret, TokenName};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::attach::attach;
@@ -21,7 +21,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault_injection::breaks;
 use crate::host::fs::{private_dir, write_private};
 use crate::host::{stderr, terminal};
-use crate::live_policy::LivePolicies;
+use crate::live_policy::{LivePolicies, follow_gate};
 use crate::machine::{Engine, MachineSpec, Running};
 use crate::manifest::WorkspaceMode;
 use crate::pki::Authority;
@@ -85,7 +85,8 @@ impl LaunchState<'_> {
         self.journal.record(&Step::RuntimeDir { path: self.dir.runtime().to_owned() })?;
         private_dir(self.dir.runtime())?;
         let (requests, decisions) = mpsc::channel(MAX_WAITING_DECISIONS);
-        tokio::spawn(Control::listen(&self.dir, guest, stop, requests)?.serve());
+        let policies = Arc::clone(&self.policies);
+        tokio::spawn(Control::listen(&self.dir, guest, stop, requests, policies)?.serve());
         Ok(decisions)
     }
 
@@ -157,11 +158,17 @@ impl LaunchState<'_> {
         bundle.ready().await?;
         let refresher = bundle.take_control_pipe(Daemon::Egress.as_str()).map(|pipe| {
             let program = self.launch.closure.bundle.binary.path.as_std_path();
-            Refresher::start(pipe, (&self.plan, &secrets.tokens), program, stderr::note_in_raw_mode)
+            let (reloads, tokens) =
+                (self.policies.newest::<Policy>(), (&*self.plan, &secrets.tokens));
+            Refresher::start(pipe, reloads, tokens, program, stderr::note_in_raw_mode)
         });
-        let broker = bundle
-            .take_control_pipe(Daemon::Supervise.as_str())
-            .map(|pipe| ProposalBroker::start(pipe, &self.dir, Arc::clone(&self.plan), decisions));
+        if let Some(pipe) = bundle.take_control_pipe(Daemon::GitGate.as_str()) {
+            tokio::spawn(follow_gate(pipe, self.policies.newest::<GatePolicy>()));
+        }
+        let broker = bundle.take_control_pipe(Daemon::Supervise.as_str()).map(|pipe| {
+            let (plan, policies) = (Arc::clone(&self.plan), Arc::clone(&self.policies));
+            ProposalBroker::start(pipe, &self.dir, plan, policies, decisions)
+        });
         let session = machine.session.clone();
         let splices = Splices::serve(machine.take_incoming()?, self.dir.clone());
         self.components.refresher = refresher;

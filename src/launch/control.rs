@@ -12,17 +12,21 @@ use bottle_channel::{
     CopyInRequest, CopyOutRequest, ExecRequest, HostOpen, Session, TtySize, read_header,
     write_header,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::live_policy::{MAX_POLICY_BYTES, PolicySwitch, Reload};
 use crate::plan::LaunchPlan;
 use crate::state::BottleDir;
 use crate::supervise::{Decide, DecisionOutcome, DecisionRequest};
 
-const MAX_HEADER_BYTES: usize = 1 << 20;
+/// Longest request; the longest has a policy in it.
+const MAX_REQUEST_BYTES: usize = MAX_POLICY_BYTES + (1 << 20);
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
 const BUFFER_BYTES: usize = 64 * 1024;
 /// Additional time for a teardown that has deploy keys to revoke.
@@ -61,6 +65,25 @@ pub enum Request {
     Stop,
     /// Decide a proposal. Answered by one header, a [`DecisionOutcome`].
     Decide(Decide),
+    /// Put another policy in force. Answered by one header, a [`ReloadOutcome`].
+    Reload(Reload),
+}
+
+/// Whether a new policy is in force.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ReloadOutcome {
+    /// The daemon confirmed it.
+    InForce,
+    /// The old policy stays.
+    Failed {
+        /// Kind of the error.
+        kind: ErrorKind,
+        /// The error with its causes.
+        why: String,
+        /// What the operator can type next.
+        hints: Vec<String>,
+    },
 }
 
 /// The guest, once it runs. Clients that run something in it wait for this.
@@ -77,6 +100,7 @@ pub(super) struct Control {
     guest: watch::Receiver<Option<RunningGuest>>,
     stop: Arc<Notify>,
     broker: mpsc::Sender<DecisionRequest>,
+    policies: Arc<PolicySwitch>,
 }
 
 impl Control {
@@ -87,11 +111,12 @@ impl Control {
         guest: watch::Receiver<Option<RunningGuest>>,
         stop: Arc<Notify>,
         broker: mpsc::Sender<DecisionRequest>,
+        policies: Arc<PolicySwitch>,
     ) -> Result<Self> {
         let path = dir.control_socket();
         let listener = UnixListener::bind(&path)
             .context(ErrorKind::Io, || format!("cannot listen on {path}"))?;
-        Ok(Self { listener, guest, stop, broker })
+        Ok(Self { listener, guest, stop, broker, policies })
     }
 
     pub(super) async fn serve(self) {
@@ -118,7 +143,8 @@ impl Control {
             return Err(Error::new(ErrorKind::Usage, "a client of another user was turned away"));
         };
         let request =
-            tokio::time::timeout(HEADER_DEADLINE, read_header(&mut client, MAX_HEADER_BYTES)).await;
+            tokio::time::timeout(HEADER_DEADLINE, read_header(&mut client, MAX_REQUEST_BYTES))
+                .await;
         let request = request.context(ErrorKind::Usage, what)?.context(ErrorKind::Usage, what)?;
         if matches!(request, Request::Stop) {
             self.stop.notify_one();
@@ -126,7 +152,12 @@ impl Control {
             return Ok(());
         }
         let request = match request {
-            Request::Decide(decide) => return self.decide(decide, uid, &mut client).await,
+            Request::Decide(decide) => {
+                return respond(&mut client, &self.decide(decide, uid).await).await;
+            }
+            Request::Reload(reload) => {
+                return respond(&mut client, &self.reload(&reload).await).await;
+            }
             request => request,
         };
         let mut guest = self.guest.clone();
@@ -138,7 +169,7 @@ impl Control {
         let guest = guest
             .ok_or_else(|| Error::new(ErrorKind::Internal, "the bottle is up without a guest"))?;
         let open = match request {
-            Request::Stop | Request::Decide(_) => return Ok(()),
+            Request::Stop | Request::Decide(_) | Request::Reload(_) => return Ok(()),
             Request::Exec { argv, tty, term, stdin, cwd, root } => {
                 HostOpen::Exec(guest.exec(argv, tty, term, stdin, cwd, root))
             }
@@ -169,21 +200,33 @@ impl Control {
 }
 
 impl Control {
-    async fn decide(&self, decide: Decide, uid: u32, client: &mut UnixStream) -> Result<()> {
+    async fn decide(&self, decide: Decide, uid: u32) -> DecisionOutcome {
         let (sender, answer) = oneshot::channel();
         let refused = || DecisionOutcome::Refused {
             why: "this bottle's agent cannot ask: its manifest does not say supervise".into(),
             hint: None,
         };
-        let answer = match self.broker.send(DecisionRequest { decide, uid, outcome: sender }).await
-        {
+        match self.broker.send(DecisionRequest { decide, uid, outcome: sender }).await {
             Ok(()) => answer.await.unwrap_or_else(|_| refused()),
             Err(_) => refused(),
-        };
-        write_header(client, &answer)
-            .await
-            .context(ErrorKind::Usage, || "a client did not wait for its answer".to_owned())
+        }
     }
+
+    async fn reload(&self, reload: &Reload) -> ReloadOutcome {
+        match self.policies.reload(reload).await {
+            Ok(()) => ReloadOutcome::InForce,
+            Err(e) => {
+                let hints = e.hints().into_iter().map(str::to_owned).collect();
+                ReloadOutcome::Failed { kind: e.kind(), why: e.chain(), hints }
+            }
+        }
+    }
+}
+
+async fn respond(client: &mut UnixStream, answer: &impl Serialize) -> Result<()> {
+    write_header(client, answer)
+        .await
+        .context(ErrorKind::Usage, || "a client did not wait for its answer".to_owned())
 }
 
 impl RunningGuest {
@@ -234,8 +277,21 @@ pub async fn connect(dir: &BottleDir, request: &Request) -> Result<UnixStream> {
     Ok(stream)
 }
 
-/// Longest time for a decision, which may have to wait for two reloads.
-const DECISION_DEADLINE: Duration = Duration::from_secs(15);
+/// Longest time for a decision or a reload, which may have to wait for two reloads.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Sends `request` to the orchestrator of a running bottle, and returns its answer or `late()`.
+async fn ask<T: DeserializeOwned>(
+    dir: &BottleDir,
+    request: &Request,
+    late: impl Fn() -> Error,
+) -> Result<T> {
+    let mut stream = connect(dir, request).await?;
+    tokio::time::timeout(ANSWER_DEADLINE, read_header(&mut stream, MAX_ANSWER_BYTES))
+        .await
+        .map_err(|_| late())?
+        .map_err(|_| late())
+}
 
 /// Has the orchestrator of a running bottle decide a proposal.
 ///
@@ -247,12 +303,25 @@ pub async fn decide(dir: &BottleDir, decide: Decide) -> Result<DecisionOutcome> 
         Error::new(ErrorKind::Engine, "the bottle does not answer; it may have decided")
             .hint(format!("bottle proposals show {}/{}", dir.slug(), decide.id))
     };
-    let mut stream = connect(dir, &Request::Decide(decide.clone())).await?;
-    let answer =
-        tokio::time::timeout(DECISION_DEADLINE, read_header(&mut stream, MAX_HEADER_BYTES))
-            .await
-            .map_err(|_| late())?;
-    answer.map_err(|_| late())
+    ask(dir, &Request::Decide(decide.clone()), late).await
+}
+
+/// Has the orchestrator of a running bottle put another policy in force.
+///
+/// # Errors
+/// `Usage` when the bottle does not run, or another reload came first. `Config` when the daemon
+/// refuses the policy. `Engine` when the daemon or the orchestrator does not answer.
+pub async fn reload(dir: &BottleDir, reload: Reload) -> Result<()> {
+    let late = || {
+        let text = "the bottle does not answer; it may have taken the new policy";
+        Error::new(ErrorKind::Engine, text).hint(format!("bottle logs {}", dir.slug()))
+    };
+    match ask(dir, &Request::Reload(reload), late).await? {
+        ReloadOutcome::InForce => Ok(()),
+        ReloadOutcome::Failed { kind, why, hints } => {
+            Err(hints.into_iter().fold(Error::new(kind, why), Error::hint))
+        }
+    }
 }
 
 /// Longest time to wait for a teardown, in which a large workspace may be saved.
@@ -285,4 +354,62 @@ pub async fn stop(dir: &BottleDir, deadline: Duration) -> Result<()> {
         .hint("bottle cleanup   # says which, and tries again"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bottle_policy::{Policy, ReloadReport, Route};
+
+    use super::*;
+    use crate::live_policy::NewPolicy;
+    use crate::state::Roots;
+
+    fn policy(host: &str) -> Policy {
+        Policy::new(vec![Route::to("a", host.parse().unwrap())])
+    }
+
+    #[tokio::test]
+    async fn a_reload_goes_through_the_orchestrator_and_so_does_its_error() {
+        let home = tempfile::tempdir().unwrap();
+        let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
+        let dir = roots.bottle("b").unwrap();
+        std::fs::create_dir(dir.runtime()).unwrap();
+        let file = dir.runtime().join("policy.json");
+        std::fs::write(&file, serde_json::to_vec(&policy("old.example")).unwrap()).unwrap();
+        let policies = Arc::new(PolicySwitch::new(&dir));
+        let (_guest, no_guest) = watch::channel(None);
+        let (broker, _decisions) = mpsc::channel(1);
+        let switch = Arc::clone(&policies);
+        let control = Control::listen(&dir, no_guest, Arc::default(), broker, switch).unwrap();
+        tokio::spawn(control.serve());
+        let ask = |against: &str, new: &str| {
+            let policy = NewPolicy::Egress(policy(new));
+            reload(&dir, Reload { against: against.to_owned(), policy })
+        };
+        let old = policy("old.example").digest();
+
+        let e = ask("1234", "new.example").await.unwrap_err();
+        assert_eq!((e.kind(), e.hint_text()), (ErrorKind::Usage, Some("bottle reload b")), "{e}");
+
+        let newest = policies.newest::<Policy>();
+        let answers = [
+            ReloadReport::refused(None, "it is odd"),
+            ReloadReport::in_force(policy("new.example").digest()),
+        ];
+        for (report, confirmed) in answers.into_iter().zip([false, true]) {
+            let before = std::fs::read(&file).unwrap();
+            let daemon = async {
+                while std::fs::read(&file).unwrap() == before {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                newest.send_replace(Some(report));
+            };
+            let (done, ()) = tokio::join!(ask(&old, "new.example"), daemon);
+            assert_eq!(
+                done.as_ref().map_err(Error::kind),
+                if confirmed { Ok(&()) } else { Err(ErrorKind::Config) }
+            );
+            assert_eq!(std::fs::read(&file).unwrap() == before, !confirmed);
+        }
+    }
 }

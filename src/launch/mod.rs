@@ -13,5 +13,5 @@ mod state;
 mod teardown;
 
 pub use attach::attach;
-pub use control::{Request, STOP_DEADLINE, connect, decide, stop};
+pub use control::{Request, STOP_DEADLINE, connect, decide, reload, stop};
 pub use state::Launch;

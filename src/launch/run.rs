@@ -9,7 +9,7 @@ use super::signals::Signals;
 use super::state::{Components, Launch, LaunchState, UnwindOnPanic};
 use crate::credentials::{deploy_key, git};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::live_policy::LivePolicies;
+use crate::live_policy::{LivePolicies, PolicySwitch};
 use crate::machine::Engine;
 use crate::plan::LaunchPlan;
 use crate::provision::skills;
@@ -53,9 +53,10 @@ impl Launch<'_> {
             ),
             journal: Journal::begin(dir.journal())?,
             plan: Arc::new(plan),
-            dir,
             progress: Progress::new(self.quiet),
             components: Components::default(),
+            policies: Arc::new(PolicySwitch::new(&dir)),
+            dir,
             running_guest,
             has_workspace: false,
             baseline: None,

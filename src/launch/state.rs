@@ -12,6 +12,7 @@ use super::progress::Progress;
 use crate::bundle::Bundle;
 use crate::closure::Closure;
 use crate::credentials::refresh::Refresher;
+use crate::live_policy::PolicySwitch;
 use crate::machine::Running;
 use crate::plan::LaunchPlan;
 use crate::state::{BottleDir, Journal, Metadata, Roots};
@@ -57,6 +58,7 @@ pub(super) struct LaunchState<'a> {
     pub(super) journal: Journal,
     pub(super) progress: Progress,
     pub(super) components: Components,
+    pub(super) policies: Arc<PolicySwitch>,
     /// Tells the control socket that the guest runs.
     pub(super) running_guest: watch::Sender<Option<RunningGuest>>,
     /// Whether the agent has its workspace, and so may have work to save.

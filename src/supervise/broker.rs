@@ -17,6 +17,7 @@ use super::state::{BrokerState, MAX_QUEUED_COMMANDS};
 use crate::checks::Checks;
 use crate::error::Result;
 use crate::host::process::{CommandWriter, ControlPipe, ReportReader};
+use crate::live_policy::PolicySwitch;
 use crate::plan::LaunchPlan;
 use crate::state::BottleDir;
 
@@ -27,7 +28,8 @@ pub(crate) struct ProposalBroker {
 }
 
 impl ProposalBroker {
-    /// Serves the daemon behind `pipe` and the operators who decide.
+    /// Serves the daemon behind `pipe` and the operators who decide, whose grants go through
+    /// `policies`.
     ///
     /// # Errors
     /// The queue or its audit log cannot be opened.
@@ -35,10 +37,11 @@ impl ProposalBroker {
         pipe: ControlPipe,
         dir: &BottleDir,
         plan: Arc<LaunchPlan>,
+        policies: Arc<PolicySwitch>,
         decisions: mpsc::Receiver<DecisionRequest>,
     ) -> Result<Self> {
         let (daemon, commands) = mpsc::channel(MAX_QUEUED_COMMANDS);
-        let state = BrokerState::new(dir, plan, daemon, Checks::on())?;
+        let state = BrokerState::new(dir, plan, policies, daemon, Checks::on())?;
         let (drafts, arriving) = mpsc::channel(16);
         let (end, ending) = oneshot::channel();
         let task = tokio::spawn(async move {

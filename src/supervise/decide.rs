@@ -15,11 +15,8 @@ use super::proposal::{
     Decide, Decision, DecisionOutcome, Effect, LONGEST_GRANT, Proposal, Scope, Verdict, chosen,
 };
 use super::state::BrokerState;
-use crate::live_policy::{LivePolicy, Reloadable};
+use crate::live_policy::{LivePolicy, Reloadable, policy_of};
 use crate::state::now_ms;
-
-/// Longest wait for another reload of this bottle.
-const RELOAD_WAIT: Duration = Duration::from_secs(2);
 
 impl BrokerState {
     pub(super) async fn decide(
@@ -241,7 +238,7 @@ impl BrokerState {
     }
 
     /// Writes a decision down, then puts its policy in force.
-    async fn enforce<P: Reloadable + Send + 'static>(
+    async fn enforce<P: Reloadable>(
         &mut self,
         mut proposal: Proposal,
         scope: Scope,
@@ -314,7 +311,7 @@ impl BrokerState {
     }
 
     async fn supersede_what_is_allowed(&mut self) {
-        let Ok(policy) = LivePolicy::<Policy>::policy_of(&self.dir) else { return };
+        let Ok(policy) = policy_of::<Policy>(&self.dir) else { return };
         for proposal in self.queue.pending() {
             if proposal.ask.route().is_some_and(|r| r.is_allowed_by(&policy)) {
                 self.end(proposal, ProposalState::Superseded, "the policy allows it now").await;
@@ -324,16 +321,7 @@ impl BrokerState {
 
     /// The policy in force, locked.
     async fn in_force<P: Reloadable>(&self) -> Result<LivePolicy<P>, Rejection> {
-        let began = Instant::now();
-        loop {
-            match LivePolicy::read(&self.dir) {
-                Ok(found) => return Ok(found),
-                Err(e) if began.elapsed() >= RELOAD_WAIT => {
-                    return Err(e.into());
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
+        self.policies.lock().await.map_err(Rejection::from)
     }
 }
 
@@ -347,13 +335,9 @@ fn check_duration(scope: Scope) -> Result<(), Rejection> {
 }
 
 /// Puts `policy` in force and gives its digest.
-async fn replace<P: Reloadable + Send + 'static>(
-    in_force: LivePolicy<P>,
-    policy: P,
-) -> Result<String, String> {
-    let digest = policy.identity();
-    let done = tokio::task::spawn_blocking(move || in_force.replace(&policy)).await;
-    done.map_err(|e| e.to_string())?.map(|()| digest).map_err(|e| e.chain())
+async fn replace<P: Reloadable>(in_force: LivePolicy<P>, policy: P) -> Result<String, String> {
+    in_force.replace(&policy).await.map_err(|e| e.chain())?;
+    Ok(policy.identity())
 }
 
 fn user(uid: u32) -> String {

@@ -16,6 +16,7 @@ use super::queue::{Interrupted, Queue};
 use crate::checks::Checks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::fs::private_dir;
+use crate::live_policy::PolicySwitch;
 use crate::plan::LaunchPlan;
 use crate::state::{BottleDir, now_ms};
 
@@ -28,6 +29,7 @@ pub(super) struct BrokerState {
     pub(super) log: AuditWriter,
     pub(super) dir: BottleDir,
     pub(super) plan: Arc<LaunchPlan>,
+    pub(super) policies: Arc<PolicySwitch>,
     pub(super) daemon: mpsc::Sender<SuperviseCommand>,
     pub(super) checks: Checks<Check>,
     /// The step at which a test makes it die, and the signal before that.
@@ -45,6 +47,7 @@ impl BrokerState {
     pub(super) fn new(
         dir: &BottleDir,
         plan: Arc<LaunchPlan>,
+        policies: Arc<PolicySwitch>,
         daemon: mpsc::Sender<SuperviseCommand>,
         checks: Checks<Check>,
     ) -> Result<Self> {
@@ -57,6 +60,7 @@ impl BrokerState {
             log,
             dir: dir.clone(),
             plan,
+            policies,
             daemon,
             checks,
             #[cfg(test)]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 from pathlib import Path
 
@@ -16,29 +17,38 @@ from .routes import Policy, PolicyError
 
 logger = logging.getLogger("bottle")
 POLL_SECONDS = 0.2
+# In JSON at most 12 bytes each, so that a line stays below the 4096 bytes that are read of it.
+ERROR_CHARS_MAX = 300
 
 
-async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool) -> None:
-    """Polls the policy file, and puts each new policy in force or records why not."""
-    seen = _stat(path)
-    before = digest(path)
+async def follow(
+    path: Path, text: bytes, policy: Policy, log: AuditWriter, *, pipelock: bool
+) -> None:
+    """Polls the policy file, and puts each new policy in force or reports why not, to the audit log
+    and then to the orchestrator (ReloadReport in policy/src/rpc.rs). `policy` was made from `text`.
+    """
+    seen = None  # the file may be another one since `text` was read
+    before = digest(text)
     while True:
         await asyncio.sleep(POLL_SECONDS)
         now = _stat(path)
         if now == seen:
             continue
-        seen = now
+        seen, after = now, None
         try:
-            if (after := digest(path)) == before:
+            text = path.read_bytes()
+            if (after := digest(text)) == before:
                 continue
             if pipelock:
                 raise PolicyError(
                     "pipelock reads its configuration at its start only; stop and launch the bottle again"
                 )
-            replace(path, policy)
+            replace(text, policy)
         except (OSError, PolicyError, ValueError) as e:
-            verdict, reason = "deny", f"the policy {before} stays in force: {path}: {e}"
+            error = f"{path}: {e}"
+            verdict, reason = "deny", f"the policy {before} stays in force: {error}"
         else:
+            error = None
             verdict, reason, before = "allow", f"policy {after} in force, was {before}", after
         try:
             log.append(
@@ -47,13 +57,15 @@ async def follow(path: Path, policy: Policy, log: AuditWriter, *, pipelock: bool
             )
         except AuditError as e:
             logger.error("%s", e)
+        report = {"digest": after, "error": error and error[:ERROR_CHARS_MAX]}
+        print(json.dumps({"reload": report}), flush=True)
 
 
-def replace(path: Path, policy: Policy) -> None:
-    """Puts the policy at `path` in force. Raises PolicyError or ValueError, and then changes
+def replace(text: bytes, policy: Policy) -> None:
+    """Puts the policy `text` in force. Raises PolicyError or ValueError, and then changes
     nothing.
     """
-    new = Policy(path.read_bytes())
+    new = Policy(text)
     if cannot := unsupported(new, pipelock=False):
         raise PolicyError("this chain cannot enforce it: " + "; ".join(cannot))
     new.bind(policy.tokens)
@@ -65,8 +77,8 @@ def replace(path: Path, policy: Policy) -> None:
     policy.routes = new.routes
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:

@@ -82,7 +82,8 @@ def _harden(parent: int | None) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     try:
-        policy = Policy(args.policy.read_bytes())
+        text = args.policy.read_bytes()
+        policy = Policy(text)
     except OSError as e:
         raise StartError(f"{args.policy}: {e.strerror}") from e
     except PolicyError as e:
@@ -97,7 +98,7 @@ def _run(args: argparse.Namespace) -> None:
         raise StartError(str(e)) from e
     listener = _listen(args)
     try:
-        _serve(args, policy, log, listener)
+        _serve(args, text, policy, log, listener)
     finally:
         args.socket.unlink(missing_ok=True)
 
@@ -158,7 +159,11 @@ def _input(line: bytes) -> dict[str, Any]:
 
 
 def _serve(
-    args: argparse.Namespace, policy: Policy, log: AuditWriter, listener: socket.socket
+    args: argparse.Namespace,
+    policy_text: bytes,
+    policy: Policy,
+    log: AuditWriter,
+    listener: socket.socket,
 ) -> None:
     line, rest = _first_line()
     inputs = _input(line)
@@ -216,7 +221,9 @@ def _serve(
         proxy = await app.start(policy, log, certificates, stale, listener, upstream)
         lifeline.start()
         watch = asyncio.create_task(
-            reload.follow(args.policy, policy, log, pipelock=args.pipelock is not None)
+            reload.follow(
+                args.policy, policy_text, policy, log, pipelock=args.pipelock is not None
+            )
         )
         print("ready", flush=True)
         await ending.wait()

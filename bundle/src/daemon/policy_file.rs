@@ -5,10 +5,13 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use bottle_policy::ReloadReport;
 use bottle_policy::audit::{AuditEvent, AuditVerdict, AuditWriter, Line};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use serde::Serialize;
 
+use super::report;
 use super::socket::directory;
 
 /// Largest policy file, bytes.
@@ -35,26 +38,52 @@ pub fn read<P, E: std::fmt::Display>(
     parse(&text).map_err(|e| at(&e))
 }
 
-/// Writes the audit line of a reload: the digest of the new policy, or why the old one stays. Writes
-/// nothing for `Ok(None)`, the same policy again.
-pub fn audit_reload(
+/// Why another policy is not in force.
+#[derive(Debug)]
+pub struct Refused {
+    /// The digest of that policy; `None` when the file holds no policy.
+    pub digest: Option<String>,
+    /// One line: the path, and what is wrong.
+    pub why: String,
+}
+
+impl From<String> for Refused {
+    fn from(why: String) -> Self {
+        Self { digest: None, why }
+    }
+}
+
+/// Writes the result of a reload to the audit log and then to the orchestrator: the digest of the
+/// new policy, or why the old one stays. Writes nothing for `Ok(None)`, the same policy again.
+/// `message` makes the daemon's own message of a report.
+pub fn report_reload<M: Serialize>(
     daemon: &str,
     log: &AuditWriter,
     before: &str,
-    applied: Result<Option<String>, String>,
+    applied: Result<Option<String>, Refused>,
+    message: impl FnOnce(ReloadReport) -> M,
 ) {
-    let (verdict, reason) = match applied {
+    let (verdict, reason, report) = match applied {
         Ok(None) => return,
-        Ok(Some(digest)) => {
-            (AuditVerdict::Allow, format!("policy {digest} in force, was {before}"))
-        }
-        Err(why) => (AuditVerdict::Deny, format!("the policy {before} stays in force: {why}")),
+        Ok(Some(digest)) => (
+            AuditVerdict::Allow,
+            format!("policy {digest} in force, was {before}"),
+            ReloadReport::in_force(digest),
+        ),
+        Err(Refused { digest, why }) => (
+            AuditVerdict::Deny,
+            format!("the policy {before} stays in force: {why}"),
+            ReloadReport::refused(digest, &why),
+        ),
     };
     tracing::info!("{reason}");
     let mut event = AuditEvent::new(daemon, "policy", verdict);
     event.reason = Some(reason);
     if let Err(e) = log.append(Line::Opening, event) {
         tracing::error!("{e}");
+    }
+    if let Err(e) = report::json(&message(report)) {
+        tracing::error!("standard output: {e}");
     }
 }
 

@@ -130,10 +130,9 @@ pub fn run(args: &Args) -> Result<(), String> {
 
 /// Writes reports for the orchestrator to standard output.
 async fn write_reports(mut reports: UnboundedReceiver<EgressReport>) {
-    while let Some(report) = reports.recv().await {
-        let Ok(line) = serde_json::to_string(&report) else { continue };
+    while let Some(message) = reports.recv().await {
         // If nobody reads it there is no new token either, and its request goes on without.
-        let _ = report::line(&line);
+        let _ = report::json(&message);
     }
 }
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bottle_policy::audit::AuditWriter;
-use bottle_policy::{GatePolicy, UpstreamName};
+use bottle_policy::{GatePolicy, GateReport, UpstreamName};
 
-use crate::daemon::policy_file;
+use crate::daemon::policy_file::{self, Refused};
 use crate::git_gate::audit::DAEMON;
 use crate::git_gate::push::upstream::{Upstream, UpstreamRules};
 
@@ -20,8 +20,8 @@ pub fn read(path: &Path) -> Result<GatePolicy, String> {
     policy_file::read(path, GatePolicy::from_json)
 }
 
-/// Puts the rules in the file `path` in force, all of them or none, and records the result in the
-/// audit log. `current` is the policy in force.
+/// Puts the rules in the file `path` in force, all of them or none, and reports the result to the
+/// audit log and the orchestrator. `current` is the policy in force.
 pub fn apply(
     path: &Path,
     current: &mut GatePolicy,
@@ -30,7 +30,7 @@ pub fn apply(
 ) {
     let before = current.digest();
     let result = replace(path, current, upstreams);
-    policy_file::audit_reload(DAEMON, log, &before, result);
+    policy_file::report_reload(DAEMON, log, &before, result, GateReport::Reload);
 }
 
 /// Returns the digest of the new policy; `None` if it is the one in force.
@@ -38,13 +38,16 @@ fn replace(
     path: &Path,
     current: &mut GatePolicy,
     upstreams: &BTreeMap<UpstreamName, Arc<Upstream>>,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, Refused> {
     let policy = read(path)?;
     let digest = policy.digest();
     if digest == current.digest() {
         return Ok(None);
     }
-    let at = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let at = |why: &dyn std::fmt::Display| Refused {
+        digest: Some(digest.clone()),
+        why: format!("{}: {why}", path.display()),
+    };
     if let Some(why) = current.not_reloadable(&policy) {
         return Err(at(&why));
     }
@@ -52,7 +55,7 @@ fn replace(
         let rules = UpstreamRules::new(u, (&policy.agent, &policy.slug), digest.clone());
         Ok((&u.name, rules.map_err(|e| at(&e))?))
     });
-    for (name, rules) in rules.collect::<Result<Vec<_>, String>>()? {
+    for (name, rules) in rules.collect::<Result<Vec<_>, Refused>>()? {
         if let Some(upstream) = upstreams.get(name) {
             upstream.replace_rules(rules);
         }

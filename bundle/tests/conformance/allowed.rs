@@ -4,10 +4,12 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use bottle_policy::Policy;
 use bottle_policy::audit::verify;
 use nix::sys::signal::{Signal, kill};
 
 use super::guest::{Guest, answer, next_answer};
+use super::reports::Reports;
 use super::site::{BIG, Site};
 use super::support::{Egress, Program, TOKEN};
 
@@ -558,30 +560,35 @@ fn goes_on(program: &Program) {
 }
 
 fn reload(program: &Program) {
-    let (site, egress) = with(program);
+    let (site, mut egress) = with(program);
+    let reports = Reports::of(&mut egress.process);
     let file = egress.dir.path().join("policy.json");
     let put = |text: &str| {
         std::fs::write(file.with_extension("new"), text).unwrap();
         std::fs::rename(file.with_extension("new"), &file).unwrap();
     };
     let audited = |part: &str| {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !std::fs::read_to_string(egress.audit()).unwrap().contains(part) {
-            assert!(Instant::now() < deadline, "no line with {part}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let text = std::fs::read_to_string(egress.audit()).unwrap();
+        assert!(text.contains(part), "no line with {part}: {text}");
     };
     let status = |path: &str| egress.get("api.test", path, "").split(' ').nth(1).map(str::to_owned);
     let policy = super::policy(&site);
     assert_eq!(status("/v2/a").as_deref(), Some("403"));
-    put(&policy.replace("\"/v1/*\"", "\"/v2/*\""));
-    audited("in force, was");
+    let other = policy.replace("\"/v1/*\"", "\"/v2/*\"");
+    // As the orchestrator writes it: the digest of the file is that of the policy.
+    let compact = serde_json::to_string(&Policy::from_json(other.as_bytes()).unwrap()).unwrap();
+    let digest = Policy::from_json(other.as_bytes()).unwrap().digest();
+    put(&compact);
+    assert_eq!(reports.reload(), (Some(digest.clone()), None));
+    audited(&format!("policy {digest} in force, was "));
     assert_eq!(
         (status("/v2/a").as_deref(), status("/v1/a").as_deref()),
         (Some("200"), Some("403"))
     );
     put("{}");
-    audited("stays in force");
+    let (_, why) = reports.reload();
+    assert!(why.is_some_and(|why| why.contains("policy.json")));
+    audited(&format!("the policy {digest} stays in force: "));
     assert_eq!(status("/v2/a").as_deref(), Some("200"));
     verify(std::fs::File::open(egress.audit()).unwrap()).unwrap();
 }

@@ -14,6 +14,7 @@ use super::digest::{Digest, digest};
 use super::tokens::{self, RefreshContext};
 use crate::error::{Error, Result};
 use crate::host::process::{CommandWriter, ControlPipe, ReportReader};
+use crate::live_policy::NewestReload;
 use crate::manifest::{Interval, TokenSource, neutral};
 use crate::plan::LaunchPlan;
 
@@ -42,9 +43,11 @@ impl Drop for Refresher {
 }
 
 impl Refresher {
-    /// Answers the daemon behind `pipe`. `tell` gets lines for the operator, without token values.
+    /// Answers the daemon behind `pipe`, and passes its reloads on to `reloads`. `tell` gets lines
+    /// for the operator, without token values.
     pub(crate) fn start(
         pipe: ControlPipe,
+        reloads: NewestReload,
         (plan, values): (&LaunchPlan, &BTreeMap<TokenName, Secret>),
         bundle: &Path,
         tell: impl Fn(&str) + Send + Sync + 'static,
@@ -54,11 +57,12 @@ impl Refresher {
             .keys()
             .map(|name| (name.clone(), hint_for_rejected_token(plan, name)))
             .collect();
-        Self::paced(pipe, (&plan.tokens, values), hints, bundle, MIN_RETRY_INTERVAL, tell)
+        Self::paced(pipe, reloads, (&plan.tokens, values), hints, bundle, MIN_RETRY_INTERVAL, tell)
     }
 
     fn paced(
         pipe: ControlPipe,
+        reloads: NewestReload,
         (sources, values): (&BTreeMap<TokenName, TokenSource>, &BTreeMap<TokenName, Secret>),
         hints: BTreeMap<TokenName, String>,
         bundle: &Path,
@@ -91,7 +95,7 @@ impl Refresher {
         };
         Self(tokio::spawn(async move {
             // Both live in this task, so that ending it ends both.
-            tokio::join!(listen(pipe.reports, stale), work.run(reports, tell));
+            tokio::join!(listen(pipe.reports, stale, reloads), work.run(reports, tell));
         }))
     }
 }
@@ -128,10 +132,11 @@ fn ttl(source: &TokenSource) -> Option<Duration> {
 }
 
 /// Reads the daemon's reports until it ends.
-async fn listen(mut reports: ReportReader, stale: mpsc::Sender<TokenName>) {
+async fn listen(mut reports: ReportReader, stale: mpsc::Sender<TokenName>, reloads: NewestReload) {
     while let Some(line) = reports.next().await {
         match serde_json::from_slice(&line) {
             Ok(EgressReport::Stale { token }) => drop(stale.send(token).await),
+            Ok(EgressReport::Reload(report)) => drop(reloads.send_replace(Some(report))),
             // A newer daemon may send other reports.
             Err(e) => tracing::debug!("a report that is none: {e}"),
         }

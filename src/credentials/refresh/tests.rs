@@ -73,6 +73,15 @@ fn runs(dir: &Path) -> usize {
 type UntrustedText = Arc<Mutex<Vec<String>>>;
 
 fn start(daemon: &mut Daemon, source: TokenSource, pace: Duration) -> (Refresher, UntrustedText) {
+    start_with(daemon, source, pace, NewestReload::default())
+}
+
+fn start_with(
+    daemon: &mut Daemon,
+    source: TokenSource,
+    pace: Duration,
+    reloads: NewestReload,
+) -> (Refresher, UntrustedText) {
     let said = UntrustedText::default();
     let sources = BTreeMap::from([
         ("T".parse().unwrap(), source),
@@ -83,6 +92,7 @@ fn start(daemon: &mut Daemon, source: TokenSource, pace: Duration) -> (Refresher
     (
         Refresher::paced(
             daemon.take_control_pipe().unwrap(),
+            reloads,
             (&sources, &BTreeMap::new()),
             BTreeMap::from([("FIXED".parse().unwrap(), "a hint".to_owned())]),
             Path::new("/none"),
@@ -135,6 +145,27 @@ async fn a_token_is_renewed_when_it_is_old_and_the_lifeline_closes_with_the_laun
         assert!(Instant::now() < deadline, "{:?}", told(dir));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn a_reload_that_the_daemon_reports_is_passed_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut daemon = daemon(dir).await;
+    let newest = NewestReload::default();
+    let mut reports = newest.subscribe();
+    let pace = Duration::from_millis(10);
+    let (_refresher, _) = start_with(&mut daemon, counting(dir, None), pace, newest);
+    for (line, error) in [
+        (r#"{"reload":{"digest":"12","error":null}}"#, None),
+        (r#"{"reload":{"digest":"12","error":"odd"}}"#, Some("odd")),
+    ] {
+        ask(dir, line);
+        tokio::time::timeout(DEADLINE, reports.changed()).await.unwrap().unwrap();
+        let report = reports.borrow_and_update().clone().unwrap();
+        assert_eq!((report.digest.as_deref(), report.error.as_deref()), (Some("12"), error));
+    }
+    assert_eq!(runs(dir), 0);
 }
 
 #[tokio::test]

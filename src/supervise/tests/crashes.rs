@@ -3,7 +3,6 @@
 
 use super::fixture::{Daemons, MANIFEST, World, Yes, branch, plain, route};
 use super::*;
-use crate::live_policy::LivePolicy;
 use bottle_policy::{Push, Stale, UntrustedText};
 
 const STEPS: [Step; 4] = [Step::Recorded, Step::Decided, Step::InForce, Step::Done];
@@ -254,7 +253,7 @@ fn what_waits_and_what_is_granted_ends_by_itself() {
     assert_eq!(w.on_disk(late).state, ProposalState::Expired);
     assert!(work.due() <= Duration::from_secs(1));
     // A reload that is under way is waited for, and then it ends all the same.
-    let held = LivePolicy::<Policy>::read(&w.dir).unwrap();
+    let held = w.runtime.block_on(w.switch.lock::<Policy>()).unwrap();
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(1200));
         drop(held);

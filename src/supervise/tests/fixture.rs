@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use bottle_policy::audit::{AuditEvent, AuditVerdict, AuditWriter, Line};
-use bottle_policy::{Access, GatePolicy, GateUpstream, Push, Route, UntrustedText};
+use bottle_policy::{Access, GatePolicy, GateUpstream, Push, ReloadReport, Route, UntrustedText};
 
 use super::*;
-use crate::live_policy::{LivePolicies, LivePolicy, Reloadable};
+use crate::live_policy::{LivePolicies, NewestReload, PolicySwitch, Reloadable};
 use crate::state::{Metadata, Phase, Roots};
 
 pub const MANIFEST: &str = "# mine\nversion = 1\n[agents.w]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.dev]\nimage = \"demo\"\n[[bottles.dev.git]]\nurl = \"https://forge.test/x.git\"\nbranches = [\"agent/*\"]\n";
@@ -39,6 +38,7 @@ pub struct World {
     pub home: tempfile::TempDir,
     pub dir: BottleDir,
     pub plan: LaunchPlan,
+    pub switch: Arc<PolicySwitch>,
     /// None while no orchestrator lives.
     pub work: Option<BrokerState>,
     pub runtime: tokio::runtime::Runtime,
@@ -98,8 +98,9 @@ impl World {
         std::fs::write(home.path().join("bottle.toml"), MANIFEST).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let daemons = Arc::new(AtomicU8::new(Daemons::Obey as u8));
+        let switch = Arc::new(PolicySwitch::new(&dir));
         let mut this =
-            Self { home, dir, plan, work: None, runtime, news: None, lock: None, daemons };
+            Self { home, dir, plan, switch, work: None, runtime, news: None, lock: None, daemons };
         this.launch(Checks::without(off));
         this
     }
@@ -135,12 +136,17 @@ impl World {
         let metadata = Metadata::starting(&self.dir, "w", "qemu", "");
         self.dir.write_metadata(&Metadata { phase: Phase::Running, ..metadata }).unwrap();
         self.daemons = Arc::new(AtomicU8::new(Daemons::Obey as u8));
-        daemon::<Policy>(&self.dir, self.policy_file("policy.json"), self.daemons.clone());
-        daemon::<GatePolicy>(&self.dir, self.policy_file("git-policy.json"), self.daemons.clone());
+        self.switch = Arc::new(PolicySwitch::new(&self.dir));
+        self.start_daemon::<Policy>();
+        self.start_daemon::<GatePolicy>();
         let (daemon, news) = mpsc::channel(MAX_QUEUED_COMMANDS);
         self.news = Some(news);
-        self.work =
-            Some(BrokerState::new(&self.dir, Arc::new(self.plan.clone()), daemon, checks).unwrap());
+        let (plan, switch) = (Arc::new(self.plan.clone()), Arc::clone(&self.switch));
+        self.work = Some(BrokerState::new(&self.dir, plan, switch, daemon, checks).unwrap());
+    }
+
+    fn start_daemon<P: Reloadable + PartialEq + Send + 'static>(&self) {
+        daemon::<P>(self.policy_file(P::FILE), self.switch.newest::<P>(), self.daemons.clone());
     }
 
     /// The orchestrator is gone, as by `kill -9`, and its daemons with it.
@@ -231,7 +237,8 @@ impl World {
     pub fn reload(&mut self, host: &str) {
         let mut policy = self.policies().routes;
         policy.routes.push(Route::to(host.to_owned(), host.parse().unwrap()));
-        LivePolicy::<Policy>::read(&self.dir).unwrap().replace(&policy).unwrap();
+        let replace = async { self.switch.lock::<Policy>().await?.replace(&policy).await };
+        self.runtime.block_on(replace).unwrap();
     }
 
     /// So that its time is over.
@@ -258,18 +265,12 @@ impl Drop for World {
     }
 }
 
-/// Says of each policy that comes that it is in force.
+/// Reports of each policy that comes that it is in force, or refuses it.
 fn daemon<P: Reloadable + PartialEq + Send + 'static>(
-    dir: &BottleDir,
     file: PathBuf,
+    newest: NewestReload,
     how: Arc<AtomicU8>,
 ) {
-    let log = loop {
-        match AuditWriter::open(&P::audit(dir), P::DAEMON) {
-            Ok(log) => break log,
-            Err(_) => std::thread::sleep(Duration::from_millis(1)), // the one before is just ending
-        }
-    };
     let mut known = P::read(&std::fs::read(&file).unwrap()).unwrap();
     std::thread::spawn(move || {
         while how.load(Ordering::SeqCst) != Daemons::End as u8 {
@@ -277,23 +278,10 @@ fn daemon<P: Reloadable + PartialEq + Send + 'static>(
             let Ok(now) = P::read(&now) else { continue };
             if now != known && how.load(Ordering::SeqCst) != Daemons::Silent as u8 {
                 let obeys = how.load(Ordering::SeqCst) == Daemons::Obey as u8;
-                let (verdict, reason) = match obeys {
-                    true => (
-                        AuditVerdict::Allow,
-                        format!("policy {} in force, was another", now.identity()),
-                    ),
-                    false => {
-                        (AuditVerdict::Deny, "the policy stays in force: it is odd".to_owned())
-                    }
-                };
-                log.append(
-                    Line::Opening,
-                    AuditEvent {
-                        reason: Some(reason),
-                        ..AuditEvent::new(P::DAEMON, "policy", verdict)
-                    },
-                )
-                .unwrap();
+                newest.send_replace(Some(match obeys {
+                    true => ReloadReport::in_force(now.identity()),
+                    false => ReloadReport::refused(Some(now.identity()), "it is odd"),
+                }));
                 known = now;
             }
             std::thread::sleep(Duration::from_millis(1));

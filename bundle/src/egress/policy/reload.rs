@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use bottle_policy::Policy;
 use bottle_policy::audit::AuditWriter;
+use bottle_policy::{EgressReport, Policy};
 
 use super::live::LivePolicy;
-use crate::daemon::policy_file;
+use crate::daemon::policy_file::{self, Refused};
 use crate::egress::audit::DAEMON;
 
 /// Reads a policy file.
@@ -17,15 +17,21 @@ pub fn read(path: &Path) -> Result<Policy, String> {
     policy_file::read(path, Policy::from_json)
 }
 
-/// Puts the policy at `path` in force, and writes the outcome to the audit log.
+/// Puts the policy at `path` in force, and reports the result to the audit log and the orchestrator.
 pub fn apply(path: &Path, live: &LivePolicy, log: &AuditWriter) {
     let before = live.now().policy().digest();
-    let applied = read(path).and_then(|policy| {
+    let applied = read(path).map_err(Refused::from).and_then(|policy| {
         let digest = policy.digest();
         if digest == before {
             return Ok(None);
         }
-        live.replace(policy).map(|()| Some(digest)).map_err(|e| format!("{}: {e}", path.display()))
+        match live.replace(policy) {
+            Ok(()) => Ok(Some(digest)),
+            Err(e) => {
+                let why = format!("{}: {e}", path.display());
+                Err(Refused { digest: Some(digest), why })
+            }
+        }
     });
-    policy_file::audit_reload(DAEMON, log, &before, applied);
+    policy_file::report_reload(DAEMON, log, &before, applied, EgressReport::Reload);
 }
