@@ -9,6 +9,7 @@ use bottle_policy::{EgressInput, Route, Secret, TokenName};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::attach::attach;
+use super::clock::ClockKeeper;
 use super::control::{Control, RunningGuest};
 use super::demo_upstream::DemoUpstream;
 use super::endpoints::Splices;
@@ -170,7 +171,9 @@ impl LaunchState<'_> {
         let certificate = &secrets.authority.certificate;
         let configured = provision::configure(&session, &self.plan, certificate);
         let (machine, _) = started(&mut self.components)?;
-        in_time("set up", configured).await.map_err(|e| machine.explain(e))
+        in_time("set up", configured).await.map_err(|e| machine.explain(e))?;
+        self.components.clock = Some(ClockKeeper::start(session));
+        Ok(())
     }
 
     /// Proves from inside the guest that it is shut in; returns the agent's environment and the
