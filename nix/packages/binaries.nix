@@ -18,7 +18,7 @@ in {
   # For the checks: with the dependencies of tests, unoptimised; and what clippy reads.
   deps-test = rust.layer { name = "deps-test"; command = "test --no-run"; };
   deps-check = rust.layer { name = "deps-check"; command = "check --all-targets"; };
-  orchestrator = program "bottle" [ "." "policy" "channel" "pack" "text" ];
+  orchestrator = program "bottle" [ "." "policy" "channel" "pack" "scan" "text" ];
   # Link-time optimisation takes 3 to 4 µs of egress' 40 for a request. Here alone, and not as a
   # profile, whose dependencies would be compiled once more.
   bottle-bundle = program' "bottle-bundle" [ "bundle" "scan" "policy" "text" ] ''
@@ -32,5 +32,5 @@ in {
   '';
   bottle-guest = program "bottle-guest" [ "guest" "channel" "text" ];
   bottle-pack = program "bottle-pack" [ "pack" ];
-  bottle-bench = program "bottle-bench" [ "." "policy" "channel" "pack" "text" "bench" ];
+  bottle-bench = program "bottle-bench" [ "." "policy" "channel" "pack" "scan" "text" "bench" ];
 }

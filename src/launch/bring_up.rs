@@ -17,7 +17,7 @@ use super::selftest::{self, Canary};
 use super::state::{Components, Launch, LaunchState};
 use crate::bundle::{Bundle, BundleRuntime, BundleSpec, HostProcesses};
 use crate::credentials::refresh::{Refresher, refreshable};
-use crate::credentials::{deploy_key, git, tokens};
+use crate::credentials::{deploy_key, git, tokens, weak};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault_injection::breaks;
 use crate::host::fs::{private_dir, write_private};
@@ -94,6 +94,7 @@ impl LaunchState<'_> {
         let program = self.launch.closure.bundle.binary.path.as_std_path();
         self.progress.step("resolving tokens");
         let tokens = tokens::resolve(&self.plan, program).await?;
+        weak::warnings(&self.plan, &tokens).iter().for_each(|w| self.progress.warn(w));
         remember(&self.dir, &self.plan, &self.launch.given)?;
         let mut git_keys = git::attest_keys(&self.plan)?;
         if self.plan.git.iter().any(|git| git.deploy_key.is_some()) {
