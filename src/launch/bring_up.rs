@@ -22,6 +22,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault_injection::breaks;
 use crate::host::fs::{private_dir, write_private};
 use crate::host::{stderr, terminal};
+use crate::humanize::some_of;
 use crate::live_policy::LivePolicies;
 use crate::machine::{Engine, MachineSpec, Running};
 use crate::manifest::WorkspaceMode;
@@ -31,7 +32,7 @@ use crate::provider::{DEMO_TOKEN, LiveFacts};
 use crate::provision;
 use crate::state::{BottleDir, Metadata, Phase, Step};
 use crate::supervise::{DecisionRequest, ProposalBroker};
-use crate::values::EnvName;
+use crate::values::{EnvName, neutral};
 use crate::workspace::{Baseline, transfer};
 
 /// Longest time for any single answer of a guest before its agent runs.
@@ -215,6 +216,7 @@ impl LaunchState<'_> {
         if self.launch.resume {
             // The disk has the work of the launch before; the saved copy of it is older.
             let _ = std::fs::remove_file(self.dir.unpulled_tar());
+            let _ = std::fs::remove_file(self.dir.unsaved());
             return Ok(Baseline::read(&file, self.dir.slug()).ok());
         }
         let _ = std::fs::remove_file(&file);
@@ -226,6 +228,13 @@ impl LaunchState<'_> {
         self.progress.step(&format!("copying the workspace ({})", snapshot.summary()));
         let (baseline, report) = transfer::copy_in(session, plan, snapshot).await?;
         tracing::debug!(files = report.files, bytes = report.bytes, "copied");
+        let missing = snapshot.missing_from(&baseline);
+        if !missing.is_empty() {
+            let names: Vec<String> =
+                missing.iter().map(|path| neutral(&path.to_string_lossy())).collect();
+            let what = "not copied, because it is gone or unreadable by now";
+            self.progress.warn(&format!("{what}: {}", some_of(&names)));
+        }
         baseline.write(&file)?;
         Ok(Some(baseline))
     }
