@@ -22,7 +22,6 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault_injection::breaks;
 use crate::host::fs::{private_dir, write_private};
 use crate::host::{stderr, terminal};
-use crate::humanize::some_of;
 use crate::live_policy::LivePolicies;
 use crate::machine::{Engine, MachineSpec, Running};
 use crate::manifest::WorkspaceMode;
@@ -233,7 +232,7 @@ impl LaunchState<'_> {
             let names: Vec<String> =
                 missing.iter().map(|path| neutral(&path.to_string_lossy())).collect();
             let what = "not copied, because it is gone or unreadable by now";
-            self.progress.warn(&format!("{what}: {}", some_of(&names)));
+            self.progress.warn(&format!("{what}: {}", crate::humanize::some_of(&names)));
         }
         baseline.write(&file)?;
         Ok(Some(baseline))
