@@ -23,6 +23,17 @@ pub fn age(then_ms: u64, now_ms: u64) -> String {
     }
 }
 
+/// At most five of `names`, and how many there are besides.
+#[must_use]
+pub fn some_of(names: &[String]) -> String {
+    const MOST: usize = 5;
+    let shown = names[..names.len().min(MOST)].join(", ");
+    match names.len().saturating_sub(MOST) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

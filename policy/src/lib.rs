@@ -14,6 +14,8 @@ mod limits;
 mod login;
 mod pattern;
 mod proposal;
+mod proposal_host;
+mod proposal_risk;
 mod ref_pattern;
 mod route;
 mod rpc;
@@ -33,10 +35,9 @@ pub use pattern::{
     HostPattern, HostPatternError, Method, MethodError, PathPattern, PathPatternError, TokenName,
     TokenNameError,
 };
-pub use proposal::{
-    Ask, GRANTED_ROUTE_PREFIX, MAX_CHOICE_CHARS, MAX_ITEMS, ProposalState, ProposalStatus, Risk,
-    RouteAsk,
-};
+pub use proposal::{Ask, MAX_CHOICE_CHARS, MAX_ITEMS, ProposalState, ProposalStatus, RouteAsk};
+pub use proposal_host::parse_host;
+pub use proposal_risk::{GRANTED_ROUTE_PREFIX, Risk};
 pub use ref_pattern::{EmailPattern, RefPattern};
 pub use route::{Inject, Place, Policy, Route, Scheme};
 pub use rpc::{

@@ -10,13 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::git::{Fingerprint, UpstreamName};
 use crate::git_url::GateUrl;
 use crate::pattern::{HostPattern, Method, PathPattern};
+use crate::proposal_host::unicode_form;
+use crate::proposal_risk::{Risk, breadth_risks, host_risks, is_look_alike, is_private};
 use crate::ref_pattern::RefPattern;
 use crate::route::{Policy, Route};
 use crate::text::UntrustedText;
-
-/// Prefix of the names of routes that an operator granted to a running bottle. A manifest cannot
-/// use it.
-pub const GRANTED_ROUTE_PREFIX: &str = "proposal:";
 
 /// Maximum length of a choice, in characters.
 pub const MAX_CHOICE_CHARS: usize = 60;
@@ -39,39 +37,6 @@ pub struct RouteAsk {
     pub tls: bool,
 }
 
-/// Why a proposal is wider than one host, or otherwise risky.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Risk {
-    /// `*.suffix`: reaches everyone who owns a name below it, and the names can carry data.
-    Wildcard,
-    /// An address instead of a name.
-    Address,
-    /// An address of this host or its networks.
-    Private,
-    /// Plain http: anybody on the way can read and change it.
-    PlainHttp,
-    /// A branch that others build on, or any branch.
-    Branches,
-    /// Something that looks like a secret would be pushed.
-    Finding,
-}
-
-impl Risk {
-    /// The risk in one line, for people.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Wildcard => "WILDCARD: every name below it, whoever owns it",
-            Self::Address => "ADDRESS: an IP address, not a name",
-            Self::Private => "PRIVATE: an address of this machine or its networks",
-            Self::PlainHttp => "PLAIN HTTP: anybody on the way can read and change it",
-            Self::Branches => "BRANCHES: a main branch, or any",
-            Self::Finding => "FINDING: what looks like a secret would be pushed",
-        }
-    }
-}
-
 impl RouteAsk {
     /// Checks the number of methods and paths, and the port.
     ///
@@ -90,17 +55,16 @@ impl RouteAsk {
         }
     }
 
-    /// Its risks, if any. To approve a risky route, the operator must type its host.
+    /// Its risks beside `policy`, the one in force, if any. To approve a risky route, the operator
+    /// must type its host.
     #[must_use]
-    pub fn risks(&self) -> Vec<Risk> {
-        let address = self.host.as_str().parse::<IpAddr>().ok();
-        let all = [
-            (Risk::Wildcard, self.host.as_str().starts_with("*.")),
-            (Risk::Address, address.is_some()),
-            (Risk::Private, address.is_some_and(is_private) || is_local_name(self.host.as_str())),
-            (Risk::PlainHttp, !self.tls),
-        ];
-        all.into_iter().filter(|(_, is)| *is).map(|(risk, _)| risk).collect()
+    pub fn risks(&self, policy: &Policy) -> Vec<Risk> {
+        let mut risks = host_risks(&self.host, policy);
+        if !self.tls {
+            risks.push(Risk::PlainHttp);
+        }
+        risks.extend(breadth_risks(&self.route(String::new()), policy));
+        risks
     }
 
     /// The route that an approval adds to the policy: no credential, default scanning. It opens a
@@ -141,38 +105,6 @@ impl RouteAsk {
                 && (r.paths.is_empty()
                     || self.paths.iter().all(|p| r.paths.iter().any(|o| o.covers(p))))
         })
-    }
-}
-
-fn is_local_name(host: &str) -> bool {
-    let host = host.trim_start_matches("*.");
-    !host.contains('.') && !host.contains(':')
-        || ["localhost", "local", "internal", "lan", "home", "corp"]
-            .iter()
-            .any(|tld| host.rsplit('.').next() == Some(tld))
-}
-
-fn is_private(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            ip.is_private()
-                || ip.is_loopback()
-                || ip.is_link_local()
-                || ip.is_unspecified()
-                || ip.is_multicast()
-                || ip.is_broadcast()
-                || a == 0
-                || a >= 240
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 198 && (b & 0xfe) == 18)
-        }
-        // Only 2000::/3 is the public internet.
-        IpAddr::V6(ip) => {
-            ip.segments()[0] & 0xe000 != 0x2000
-                || ip.segments()[0] == 0x2002
-                || ip.segments()[..2] == [0x2001, 0]
-        }
     }
 }
 
@@ -219,9 +151,9 @@ impl Ask {
         if let Self::Route(route) = self { Some(route) } else { None }
     }
 
-    /// Its risks, if any.
+    /// Its risks beside `policy`, the routes in force, if any.
     #[must_use]
-    pub fn risks(&self) -> Vec<Risk> {
+    pub fn risks(&self, policy: &Policy) -> Vec<Risk> {
         let broad = |branches: &[RefPattern]| {
             let main = |b: &RefPattern| {
                 let text = String::from(b.clone());
@@ -233,8 +165,12 @@ impl Ask {
             if branches.iter().any(main) { vec![Risk::Branches] } else { Vec::new() }
         };
         match self {
-            Self::Route(route) => route.risks(),
-            Self::GitUpstream { branches, .. } | Self::Ref { branches, .. } => broad(branches),
+            Self::Route(route) => route.risks(policy),
+            Self::GitUpstream { url, branches } => {
+                let alike = is_look_alike(url.host(), policy).then_some(Risk::LookAlike);
+                alike.into_iter().chain(broad(branches)).collect()
+            }
+            Self::Ref { branches, .. } => broad(branches),
             Self::Finding { .. } => vec![Risk::Finding],
             Self::Question { .. } => Vec::new(),
         }
@@ -267,24 +203,29 @@ impl Ask {
     #[must_use]
     pub fn summary(&self) -> String {
         let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join(",");
+        // Both forms: the one that is typed, and the one that people know.
+        let readable =
+            |host: &str| unicode_form(host).map(|form| format!(" ({form})")).unwrap_or_default();
         match self {
             Self::Route(r) => {
                 let scheme = if r.tls { "" } else { "http://" };
                 let methods = list(&mut r.methods.iter().map(ToString::to_string));
                 format!(
-                    "{methods} {scheme}{}:{} {}",
+                    "{methods} {scheme}{}:{}{} {}",
                     r.host,
                     r.port,
+                    readable(r.host.as_str()),
                     list(&mut r.paths.iter().map(ToString::to_string))
                 )
             }
             Self::GitUpstream { url, branches } if branches.is_empty() => {
-                format!("fetch {}", url.as_str())
+                format!("fetch {}{}", url.as_str(), readable(url.host()))
             }
             Self::GitUpstream { url, branches } => {
                 format!(
-                    "fetch {}, push {}",
+                    "fetch {}{}, push {}",
                     url.as_str(),
+                    readable(url.host()),
                     list(&mut branches.iter().map(ToString::to_string))
                 )
             }
@@ -406,8 +347,25 @@ mod tests {
             ("metadata.google.internal", 80, false, &[Risk::Private, Risk::PlainHttp]),
             ("example.com", 80, false, &[Risk::PlainHttp]),
         ] {
-            assert_eq!(ask(host, port, &["GET"], &["/"], tls).risks(), want, "{host}");
+            assert_eq!(
+                ask(host, port, &["GET"], &["/"], tls).risks(&Policy::new(vec![])),
+                want,
+                "{host}"
+            );
         }
+    }
+
+    #[test]
+    fn a_host_is_shown_in_both_forms_and_what_acts_on_a_terminal_is_escaped() {
+        let route = |host| Ask::Route(ask(host, 443, &["GET"], &["/x"], true)).summary();
+        assert_eq!(route("api.example.com"), "GET api.example.com:443 /x");
+        assert_eq!(route("*.xn--mnchen-3ya.de"), "GET *.xn--mnchen-3ya.de:443 (*.münchen.de) /x");
+        // U+202E between the letters.
+        let backwards = route("xn--evil-wd7a.test");
+        assert!(!backwards.contains('\u{202e}'), "{backwards}");
+        let url = "https://xn--mnchen-3ya.de/x.git".parse().unwrap();
+        let summary = Ask::GitUpstream { url, branches: Vec::new() }.summary();
+        assert_eq!(summary, "fetch https://xn--mnchen-3ya.de/x.git (münchen.de)");
     }
 
     #[test]
@@ -417,10 +375,10 @@ mod tests {
             branches: vec![b.parse().unwrap()],
         };
         for wide in ["main", "master", "**", "*", "*/x", "release/*", "re*/x"] {
-            assert_eq!(refs(wide).risks(), [Risk::Branches], "{wide}");
+            assert_eq!(refs(wide).risks(&Policy::new(vec![])), [Risk::Branches], "{wide}");
         }
         for narrow in ["topic/*", "{agent}/*", "fix-1"] {
-            assert!(refs(narrow).risks().is_empty(), "{narrow}");
+            assert!(refs(narrow).risks(&Policy::new(vec![])).is_empty(), "{narrow}");
         }
         assert_eq!(refs("main").name_to_type().as_deref(), Some("x"));
     }

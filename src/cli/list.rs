@@ -45,7 +45,7 @@ impl Row {
             started_ms: metadata.started_ms,
             exit_code: metadata.exit_code,
             resumable: !alive && dir.resumable_disk().exists(),
-            unpulled: !alive && dir.unpulled_tar().exists(),
+            unpulled: !alive && (dir.unpulled_tar().exists() || dir.unsaved().exists()),
         }
     }
 

@@ -208,8 +208,11 @@ fn show(id: &Id, json: bool) -> Result<u8> {
             .map(|now| now.digest_for(&found.proposal.ask))
             .filter(|d| *d != found.proposal.policy);
         let against = outdated.map(|d| format!(" --against {}", &d[..12])).unwrap_or_default();
-        let wide =
-            if found.proposal.risks.is_empty() { String::new() } else { " --type NAME".to_owned() };
+        let wide = if found.proposal.risks_beside(found.policy.as_ref()).is_empty() {
+            ""
+        } else {
+            " --type NAME"
+        };
         let name = format!("{}/{}", id.bottle, id.number);
         println!(
             "\nbottle proposals approve {name}{against}{wide}   # --for 1h, --once, --save\n\
@@ -272,8 +275,10 @@ impl Approve {
         let asked = found.proposal.ask.route().cloned();
         let route = asked.map(|asked| self.narrowed(asked)).transpose()?;
         let ask = route.clone().map_or_else(|| found.proposal.ask.clone(), Ask::Route);
+        let routes = found.policy.as_ref().map(|now| &now.routes);
+        let wide = routes.map_or(!found.proposal.risks.is_empty(), |r| !ask.risks(r).is_empty());
         let typed = match (&self.type_name, ask.name_to_type()) {
-            (None, Some(name)) if !ask.risks().is_empty() && terminal => {
+            (None, Some(name)) if wide && terminal => {
                 Some(ask_line(&format!("this is wide; type {name} to approve it:"))?)
             }
             (given, _) => given.clone(),

@@ -31,11 +31,19 @@ impl UnpulledWork {
     pub(super) fn of(name: &str) -> Result<Self> {
         let dir = Roots::from_environment()?.bottle(name)?;
         let baseline = Baseline::read(&dir.workspace(), name)?;
+        let alive = dir.status().is_some_and(|s| s.alive);
+        if !alive && dir.unsaved().exists() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("the work of {name:?} is only on its disk, {}", dir.resumable_disk()),
+            )
+            .hint(format!("bottle resume {name}   # its end saves the work; then try again")));
+        }
         let what = || "cannot unpack the bottle's work".to_owned();
         let near = dir.workspace();
         let unpacked = tempfile::tempdir_in(near.parent().unwrap_or(".".as_ref()))
             .context(ErrorKind::Io, what)?;
-        let tar = if dir.status().is_some_and(|s| s.alive) {
+        let tar = if alive {
             let tar = unpacked.path().join("tar");
             crate::host::runtime::block_on(async {
                 let request = Request::Exec {
@@ -106,11 +114,16 @@ impl UnpulledWork {
 
 /// Refuses to go on while `dir` has work that was not pulled. With `discard`, deletes that work.
 pub(super) fn require_pulled(dir: &BottleDir, discard: bool) -> Result<()> {
-    if !dir.unpulled_tar().exists() {
+    let unsaved = dir.unsaved().exists() && dir.resumable_disk().exists();
+    if !dir.unpulled_tar().exists() && !unsaved {
         return Ok(());
     }
     if discard {
         note(format_args!("bottle: deleting the changes of {} that were not pulled", dir.slug()));
+        let _ = std::fs::remove_file(dir.unsaved());
+        if !dir.unpulled_tar().exists() {
+            return Ok(()); // the caller deletes the disk
+        }
         return std::fs::remove_file(dir.unpulled_tar()).map_err(|e| {
             Error::new(ErrorKind::Config, format!("cannot remove {}: {e}", dir.unpulled_tar()))
         });
@@ -123,4 +136,30 @@ pub(super) fn require_pulled(dir: &BottleDir, discard: bool) -> Result<()> {
         "bottle diff {0}; bottle pull {0}; bottle resume {0}   # or --discard",
         dir.slug()
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_is_only_on_a_disk_is_not_deleted_without_being_asked() {
+        let home = tempfile::tempdir().unwrap();
+        let roots = Roots::at(home.path().join("s"), home.path().join("r")).unwrap();
+        let dir = roots.bottle("b").unwrap();
+        let file = |path: camino::Utf8PathBuf| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        };
+        require_pulled(&dir, false).unwrap();
+        // A disk that was kept for `resume` alone may go: its work was saved.
+        file(dir.resumable_disk());
+        require_pulled(&dir, false).unwrap();
+        file(dir.unsaved());
+        let refused = require_pulled(&dir, false).unwrap_err().to_string();
+        assert!(refused.contains("not pulled"), "{refused}");
+        require_pulled(&dir, true).unwrap();
+        assert!(!dir.unsaved().exists());
+        require_pulled(&dir, false).unwrap();
+    }
 }

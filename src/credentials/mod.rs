@@ -9,5 +9,6 @@ pub mod login;
 pub mod login_file;
 pub mod refresh;
 pub mod tokens;
+pub(crate) mod weak;
 
 pub use check::{hint_for_rejected_token, require};

@@ -244,7 +244,7 @@ pub(super) fn row(
         summary: p.ask.summary(),
         open: alive && p.is_open(now_ms),
         once: p.ask.route().is_some(),
-        host: p.ask.name_to_type().filter(|_| !p.risks.is_empty()),
+        host: p.ask.name_to_type().filter(|_| !p.risks_beside(policy).is_empty()),
         route: p.ask.route().cloned(),
         choices,
         save_only: matches!(p.ask, Ask::GitUpstream { .. }),

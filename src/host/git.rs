@@ -21,6 +21,9 @@ pub enum Config {
     Repository,
     /// The operator's: identity, ignored files, `safe.directory`.
     Operator,
+    /// The operator's, for a project that they named: whoever owns it, it is read as a repository.
+    /// Without this, git takes a repository of another user for none, and what it tracks is lost.
+    Project,
 }
 
 /// A hardened call of the closure's `git` in `dir`; arguments follow.
@@ -41,7 +44,13 @@ pub fn command(git: &Utf8Path, dir: &Path, config: Config) -> Program {
         .env("PATH", "/usr/bin:/bin");
     let program = match config {
         Config::Repository => program.env("GIT_CONFIG_GLOBAL", "/dev/null"),
-        Config::Operator => program.env("HOME", std::env::var_os("HOME").unwrap_or_default()),
+        Config::Operator | Config::Project => {
+            program.env("HOME", std::env::var_os("HOME").unwrap_or_default())
+        }
+    };
+    let program = match config {
+        Config::Project => program.args(["-c", "safe.directory=*"]),
+        Config::Repository | Config::Operator => program,
     };
     // The repository's own configuration may name programs.
     program.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"])
@@ -117,6 +126,26 @@ mod tests {
             assert!(bare.output(DEADLINE).unwrap().unwrap().status.success());
             assert!(ran.exists(), "negative control of {call:?}");
         }
+    }
+
+    #[test]
+    fn a_repository_of_another_user_is_read_where_the_operator_named_it_and_nowhere_else() {
+        let dir = hostile();
+        let tracked = |config| {
+            let call = command(git(), dir.path(), config)
+                .env("HOME", "/nowhere")
+                .env("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1");
+            run(call.args(["rev-parse", "--show-prefix"]), || "x".into())
+        };
+        assert!(tracked(Config::Project).is_ok());
+        for config in [Config::Repository, Config::Operator] {
+            let refused = tracked(config).unwrap_err().to_string();
+            assert!(refused.contains("dubious ownership"), "{config:?}: {refused}");
+        }
+        // Its programs do not run there, either.
+        let refresh = command(git(), dir.path(), Config::Project).args(["status", "--porcelain"]);
+        run(refresh, || "x".into()).unwrap();
+        assert!(!dir.path().join("ran").exists());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use bottle_policy::{EgressInput, GatePolicy, Policy, Route, Secret, TokenName};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::attach::attach;
+use super::clock::ClockKeeper;
 use super::control::{Control, RunningGuest};
 use super::demo_upstream::DemoUpstream;
 use super::endpoints::Splices;
@@ -16,7 +17,7 @@ use super::selftest::{self, Canary};
 use super::state::{Components, Launch, LaunchState};
 use crate::bundle::{Bundle, BundleRuntime, BundleSpec, HostProcesses};
 use crate::credentials::refresh::{Refresher, refreshable};
-use crate::credentials::{deploy_key, git, tokens};
+use crate::credentials::{deploy_key, git, tokens, weak};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fault_injection::breaks;
 use crate::host::fs::{private_dir, write_private};
@@ -30,7 +31,7 @@ use crate::provider::{DEMO_TOKEN, LiveFacts};
 use crate::provision;
 use crate::state::{BottleDir, Metadata, Phase, Step};
 use crate::supervise::{DecisionRequest, ProposalBroker};
-use crate::values::EnvName;
+use crate::values::{EnvName, neutral};
 use crate::workspace::{Baseline, transfer};
 
 /// Longest time for any single answer of a guest before its agent runs.
@@ -94,6 +95,7 @@ impl LaunchState<'_> {
         let program = self.launch.closure.bundle.binary.path.as_std_path();
         self.progress.step("resolving tokens");
         let tokens = tokens::resolve(&self.plan, program).await?;
+        weak::warnings(&self.plan, &tokens).iter().for_each(|w| self.progress.warn(w));
         remember(&self.dir, &self.plan, &self.launch.given)?;
         let mut git_keys = git::attest_keys(&self.plan)?;
         if self.plan.git.iter().any(|git| git.deploy_key.is_some()) {
@@ -177,7 +179,9 @@ impl LaunchState<'_> {
         let certificate = &secrets.authority.certificate;
         let configured = provision::configure(&session, &self.plan, certificate);
         let (machine, _) = started(&mut self.components)?;
-        in_time("set up", configured).await.map_err(|e| machine.explain(e))
+        in_time("set up", configured).await.map_err(|e| machine.explain(e))?;
+        self.components.clock = Some(ClockKeeper::start(session));
+        Ok(())
     }
 
     /// Proves from inside the guest that it is shut in; returns the agent's environment and the
@@ -218,6 +222,7 @@ impl LaunchState<'_> {
         if self.launch.resume {
             // The disk has the work of the launch before; the saved copy of it is older.
             let _ = std::fs::remove_file(self.dir.unpulled_tar());
+            let _ = std::fs::remove_file(self.dir.unsaved());
             return Ok(Baseline::read(&file, self.dir.slug()).ok());
         }
         let _ = std::fs::remove_file(&file);
@@ -229,6 +234,13 @@ impl LaunchState<'_> {
         self.progress.step(&format!("copying the workspace ({})", snapshot.summary()));
         let (baseline, report) = transfer::copy_in(session, plan, snapshot).await?;
         tracing::debug!(files = report.files, bytes = report.bytes, "copied");
+        let missing = snapshot.missing_from(&baseline);
+        if !missing.is_empty() {
+            let names: Vec<String> =
+                missing.iter().map(|path| neutral(&path.to_string_lossy())).collect();
+            let what = "not copied, because it is gone or unreadable by now";
+            self.progress.warn(&format!("{what}: {}", crate::humanize::some_of(&names)));
+        }
         baseline.write(&file)?;
         Ok(Some(baseline))
     }

@@ -2,6 +2,7 @@
 
 mod attach;
 mod bring_up;
+mod clock;
 mod control;
 mod demo_upstream;
 mod endpoints;

@@ -36,6 +36,16 @@ impl Progress {
         }
     }
 
+    /// Prints a warning that stays.
+    pub(super) fn warn(&self, what: &str) {
+        let warn = || note(format_args!("warning    {what}"));
+        match &self.bar {
+            Some(bar) => bar.suspend(warn),
+            None if !self.quiet => warn(),
+            None => {}
+        }
+    }
+
     /// Clears the changing line, because the agent's output follows.
     pub(super) fn done(&self, what: &str) {
         if let Some(bar) = &self.bar {

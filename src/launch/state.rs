@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::clock::ClockKeeper;
 use super::control::RunningGuest;
 use super::demo_upstream::DemoUpstream;
 use super::endpoints::Splices;
@@ -45,6 +46,7 @@ pub(super) struct Components {
     pub(super) bundle: Option<Bundle>,
     pub(super) machine: Option<Running>,
     pub(super) splices: Option<Splices>,
+    pub(super) clock: Option<ClockKeeper>,
     pub(super) refresher: Option<Refresher>,
     pub(super) broker: Option<ProposalBroker>,
 }

@@ -8,8 +8,10 @@ use super::state::LaunchState;
 use crate::credentials::deploy_key;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::stderr::note;
+use crate::humanize::some_of;
 use crate::machine::Running;
 use crate::state::{Journal, Phase};
+use crate::values::neutral;
 use crate::workspace::{self, Baseline, WorkspaceChecks, transfer};
 
 /// Longest time for an orderly end of a machine.
@@ -20,10 +22,11 @@ impl LaunchState<'_> {
     pub(super) async fn tear_down(mut self, outcome: Result<u8>) -> Result<u8> {
         let mut components = std::mem::take(&mut self.components);
         if let Some(machine) = &mut components.machine {
-            self.save_work(machine).await;
-            if self.launch.keep && self.has_workspace {
-                self.save_disk(machine).await;
+            let work = self.save_work(machine).await;
+            if self.has_workspace && (self.launch.keep || work == Work::OnlyOnDisk) {
+                self.save_disk(machine, work).await;
             }
+            self.note_left_out();
         }
         if let Some(splices) = components.splices.take() {
             splices.shut().await;
@@ -64,32 +67,61 @@ impl LaunchState<'_> {
     }
 }
 
+/// Where the agent's work is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// In the project, or in a file beside the bottle.
+    Saved,
+    /// On the bottle's disk and nowhere else.
+    OnlyOnDisk,
+}
+
 impl LaunchState<'_> {
     /// Saves the agent's work that was not pulled, and says so.
-    async fn save_work(&self, machine: &Running) {
-        let Some(baseline) = self.baseline.as_ref().filter(|_| self.has_workspace) else { return };
+    async fn save_work(&self, machine: &Running) -> Work {
+        let Some(baseline) = self.baseline.as_ref().filter(|_| self.has_workspace) else {
+            return Work::Saved;
+        };
         let (slug, work) = (self.dir.slug(), self.dir.unpulled_tar());
         match transfer::save(&machine.session, &self.plan, baseline, &work).await {
             Ok(()) => match unpulled(work.as_ref(), baseline) {
-                Ok(0) => drop(std::fs::remove_file(work)),
-                Ok(n) => note(format_args!(
-                    "bottle: {n} file{} changed in the bottle; nothing is lost: bottle diff {slug}, bottle pull {slug}",
-                    if n == 1 { "" } else { "s" }
-                )),
-                Err(e) => note(format_args!("bottle: {e:#}")),
+                Ok((0, _)) => drop(std::fs::remove_file(work)),
+                Ok((n, refused)) => {
+                    note(format_args!(
+                        "bottle: {n} file{} changed in the bottle; nothing is lost: bottle diff {slug}, bottle pull {slug}",
+                        if n == 1 { "" } else { "s" }
+                    ));
+                    if !refused.is_empty() {
+                        note(format_args!("bottle: cannot be pulled: {}", some_of(&refused)));
+                    }
+                }
+                // The file is whole; only its comparison failed.
+                Err(e) => note(format_args!("bottle: {e:#}; the work is kept: bottle pull {slug}")),
             },
             Err(e) => {
+                // It is cut off, and may be what fills the host's disk.
                 let _ = std::fs::remove_file(work);
-                note(format_args!(
-                    "bottle: {e:#}; what was not pulled is lost{}",
-                    if self.launch.keep { ", but for the disk" } else { "" }
-                ));
+                note(format_args!("bottle: {e:#}"));
+                return Work::OnlyOnDisk;
             }
+        }
+        Work::Saved
+    }
+
+    /// Names the files of the project that the bottle never had.
+    fn note_left_out(&self) {
+        let left_out = self.launch.workspace.iter().flat_map(|snapshot| &snapshot.left_out);
+        let names: Vec<String> = left_out
+            .map(|(path, why)| format!("{} ({why})", neutral(&path.to_string_lossy())))
+            .collect();
+        if !names.is_empty() && !self.launch.quiet {
+            note(format_args!("bottle: was left out of the bottle: {}", some_of(&names)));
         }
     }
 
-    /// Shuts the guest down and keeps its disk for `bottle resume`.
-    async fn save_disk(&self, machine: &mut Running) {
+    /// Shuts the guest down and keeps its disk for `bottle resume`. Nothing is written for it: it
+    /// works on a full disk.
+    async fn save_disk(&self, machine: &mut Running, work: Work) {
         let slug = self.dir.slug();
         let down = async {
             machine
@@ -100,23 +132,41 @@ impl LaunchState<'_> {
             machine.vmm.ended().await;
             Ok::<(), Error>(())
         };
-        let saved = match tokio::time::timeout(SHUTDOWN_DEADLINE, down).await {
-            Ok(Ok(())) => std::fs::rename(self.dir.disk(), self.dir.resumable_disk())
+        let down = tokio::time::timeout(SHUTDOWN_DEADLINE, down)
+            .await
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Guest, "the guest does not shut down")));
+        let saved = match down {
+            Err(e) if work == Work::Saved => Err(e),
+            // The only copy of the work is kept even then: the file system has a journal.
+            _ => std::fs::rename(self.dir.disk(), self.dir.resumable_disk())
                 .context(ErrorKind::Io, || "the disk cannot be kept".into()),
-            Ok(Err(e)) => Err(e),
-            Err(_) => Err(Error::new(ErrorKind::Guest, "the guest does not shut down")),
         };
         match saved {
+            Ok(()) if work == Work::OnlyOnDisk => {
+                // An empty file, so that a launch does not delete the disk. It has room even if
+                // the host's disk is full.
+                let marked = std::fs::File::create(self.dir.unsaved());
+                let marked = marked.err().map(|e| format!(" (and launch will not know it: {e})"));
+                note(format_args!(
+                    "bottle: the work is kept on the bottle's disk, {}{}; when the host has room: bottle resume {slug}, then bottle pull {slug}",
+                    self.dir.resumable_disk(),
+                    marked.unwrap_or_default()
+                ));
+            }
             Ok(()) => note(format_args!(
                 "bottle: {slug} is stopped; bottle resume {slug} goes on with it, bottle rm {slug} forgets it"
             )),
+            Err(e) if work == Work::OnlyOnDisk => {
+                note(format_args!("bottle: {e:#}, so what was not pulled is lost"));
+            }
             Err(e) => note(format_args!("bottle: {e:#}, so {slug} cannot be resumed")),
         }
     }
 }
 
-/// How many files of the tar `work` differ from the baseline.
-fn unpulled(work: &Path, baseline: &Baseline) -> Result<usize> {
+/// How many files of the tar `work` differ from the baseline, and those among them that cannot be
+/// pulled, with the reason.
+fn unpulled(work: &Path, baseline: &Baseline) -> Result<(usize, Vec<String>)> {
     let what = || format!("cannot read {}", work.display());
     let into = tempfile::tempdir_in(work.parent().unwrap_or(Path::new(".")))
         .context(ErrorKind::Io, what)?;
@@ -126,5 +176,6 @@ fn unpulled(work: &Path, baseline: &Baseline) -> Result<usize> {
         WorkspaceChecks::ALL,
     )?;
     let found = workspace::changes(into.path(), baseline, refused, WorkspaceChecks::ALL)?;
-    Ok(found.list.len() + found.refused.len())
+    let refused = found.refused.iter().map(|(name, why)| neutral(&format!("{name} ({why})")));
+    Ok((found.list.len() + found.refused.len(), refused.collect()))
 }

@@ -217,6 +217,12 @@ impl BottleDir {
         self.state.join("work.tar")
     }
 
+    /// Exists when the agent's work could not be saved and is only on [`Self::resumable_disk`].
+    #[must_use]
+    pub fn unsaved(&self) -> Utf8PathBuf {
+        self.state.join("work.unsaved")
+    }
+
     /// The plan of the latest launch.
     #[must_use]
     pub fn plan(&self) -> Utf8PathBuf {

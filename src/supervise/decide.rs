@@ -49,7 +49,8 @@ impl BrokerState {
 
     /// A wide proposal needs its name typed.
     fn check_typed(&self, ask: &Ask, typed: Option<&str>) -> Result<(), Rejection> {
-        let (risks, name) = (ask.risks(), ask.name_to_type());
+        let policies = crate::live_policy::in_force(&self.dir).map_err(Rejection::from)?;
+        let (risks, name) = (ask.risks(&policies.routes), ask.name_to_type());
         if risks.is_empty()
             || (name.is_some() && typed == name.as_deref())
             || !self.checks.enabled(Check::Typed)

@@ -8,6 +8,7 @@ use bottle_policy::{Ask, ProposalState, ProposalStatus, Risk, RouteAsk, Untruste
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::live_policy::LivePolicies;
 use crate::values::Interval;
 
 /// How long a proposal waits for a decision when the manifest does not say.
@@ -201,6 +202,14 @@ impl Proposal {
     #[must_use]
     pub fn is_open(&self, now_ms: u64) -> bool {
         self.state == ProposalState::Pending && now_ms < self.expires_ms
+    }
+
+    /// Its risks beside `now`, the policies in force; those of when it was made if that is unknown
+    /// or it is decided.
+    #[must_use]
+    pub fn risks_beside(&self, now: Option<&LivePolicies>) -> Vec<Risk> {
+        now.filter(|_| self.state == ProposalState::Pending)
+            .map_or_else(|| self.risks.clone(), |now| self.ask.risks(&now.routes))
     }
 
     /// Its state, as the agent is told.

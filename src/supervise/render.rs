@@ -70,7 +70,7 @@ pub fn lines(p: &Proposal, now: Option<&LivePolicies>, now_ms: u64) -> Vec<(Tone
     )];
     // Risks come first and the agent's text last, so that its text cannot push them off a
     // screen.
-    out.extend(p.risks.iter().map(|r| (Tone::Risk, format!("! {}", r.text()))));
+    out.extend(p.risks_beside(now).iter().map(|r| (Tone::Risk, format!("! {}", r.text()))));
     let change = now
         .filter(|_| p.state == ProposalState::Pending)
         .map_or_else(|| p.diff.clone(), |now| diff(&p.ask, &now.routes));

@@ -59,7 +59,7 @@ impl BrokerState {
             reason,
             policy: policies.digest_for(&ask),
             diff: diff(&ask, &policies.routes),
-            risks: ask.risks(),
+            risks: ask.risks(&policies.routes),
             state: ProposalState::Pending,
             made_ms: now_ms(),
             expires_ms: self.expires_ms(),

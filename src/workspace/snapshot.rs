@@ -75,8 +75,13 @@ impl Snapshot {
     fn list(&mut self, git: &Utf8Path, empty: &Path, below: &Path, depth: usize) -> Result<()> {
         let dir = self.root.join(below);
         let what = || format!("cannot list the workspace {}", dir.display());
-        let command = git::command(git, &dir, Config::Operator);
-        let command = if self.is_repository(git, &dir) {
+        let command = git::command(git, &dir, Config::Project);
+        let repository = self.is_repository(git, &dir);
+        if !repository && dir.join(".git").exists() {
+            let why = "git cannot read this repository, so tracked files that are ignored stay out";
+            self.left_out.push((below.join(".git"), why));
+        }
+        let command = if repository {
             command.args(["ls-files", "-z", "--cached"])
         } else {
             // Outside of a repository, an empty one provides the rules.
@@ -95,7 +100,7 @@ impl Snapshot {
     }
 
     fn is_repository(&self, git: &Utf8Path, dir: &Path) -> bool {
-        let command = git::command(git, dir, Config::Repository);
+        let command = git::command(git, dir, Config::Project);
         git::run(command.args(["rev-parse", "--show-prefix"]), String::new).is_ok()
     }
 
@@ -107,6 +112,10 @@ impl Snapshot {
         let Ok(meta) = fs::symlink_metadata(&on_host) else { return Ok(()) }; // deleted, but still in the index
         let kind = meta.file_type();
         let mut out = |why| self.left_out.push((path.clone(), why));
+        if path.to_str().is_none() {
+            out("its name is not UTF-8");
+            return Ok(());
+        }
         if kind.is_dir() {
             // A submodule, or a repository inside this one: each has ignore rules of its own.
             if depth < MAX_REPOSITORY_DEPTH {
@@ -134,6 +143,14 @@ impl Snapshot {
             .hint("add what the agent does not need to .gitignore"));
         }
         Ok(())
+    }
+
+    /// Files that were listed and are not in `packed`, because they were gone, unreadable or no
+    /// files any more when they were copied.
+    #[must_use]
+    pub fn missing_from(&self, packed: &Baseline) -> Vec<&Path> {
+        let packed = |path: &Path| path.to_str().is_some_and(|p| packed.files.contains_key(p));
+        self.entries.iter().map(|e| e.path.as_path()).filter(|path| !packed(path)).collect()
     }
 
     /// Refuses a workspace that does not fit into the bottle's disk of `disk` bytes.
@@ -356,6 +373,50 @@ mod tests {
         assert_eq!(
             kept.files.keys().collect::<Vec<_>>(),
             ["Makefile", "deep/er/file", "link", "makefile"]
+        );
+        assert_eq!(found.missing_from(&kept), [Path::new("sparse")]);
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf_8_is_listed_as_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("file"), "a");
+        write(&dir.path().join("caf\u{e9}"), "b");
+        let odd = std::ffi::OsStr::from_bytes(b"caf\xe9");
+        // Some file systems refuse such a name; then there is nothing to leave out.
+        if fs::write(dir.path().join(odd), "c").is_err() {
+            return;
+        }
+        let found = Snapshot::of(Utf8Path::new("/usr/bin/git"), dir.path()).unwrap();
+        assert_eq!(names(&found), ["caf\u{e9}", "file"]);
+        assert_eq!(found.left_out, [(PathBuf::from(odd), "its name is not UTF-8")]);
+        assert_eq!(found.bytes, 2, "it is not counted");
+        let packed = found.pack(io::sink()).unwrap();
+        assert!(packed.files.len() == 2 && found.missing_from(&packed).is_empty());
+    }
+
+    #[test]
+    fn a_repository_of_another_user_gives_its_ignored_tracked_files_and_a_broken_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join(".gitignore"), "ignored\n");
+        write(&dir.path().join("ignored"), "tracked all the same");
+        git(dir.path(), &["init", "-q"]);
+        git(dir.path(), &["add", "-f", "ignored", ".gitignore"]);
+        // Only root can give it away; the test of host/git.rs shows the same without.
+        let _ = std::os::unix::fs::lchown(dir.path().join(".git"), Some(4711), None);
+        let _ = std::os::unix::fs::lchown(dir.path(), Some(4711), None);
+        let of = || Snapshot::of(Utf8Path::new("/usr/bin/git"), dir.path()).unwrap();
+        let found = of();
+        assert_eq!(names(&found), [".gitignore", "ignored"]);
+        assert_eq!(found.left_out, []);
+        fs::write(dir.path().join(".git/HEAD"), "no repository").unwrap();
+        let found = of();
+        assert_eq!(names(&found), [".gitignore"]);
+        assert!(
+            found.left_out[0].0 == Path::new(".git")
+                && found.left_out[0].1.contains("git cannot read this repository"),
+            "{:?}",
+            found.left_out
         );
     }
 

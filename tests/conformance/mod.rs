@@ -8,7 +8,7 @@ use bottle::launch::{Request, connect};
 use bottle::state::Roots;
 use bottle_channel::copy::{copy_in_stream, copy_out_stream};
 
-use crate::support::{Running, assert_code, stderr, stdout};
+use crate::support::{Running, assert_code, eventually, stderr, stdout};
 
 /// A named case, for a bottle that runs.
 pub type Case = (&'static str, fn(&Running<'_>));
@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     ("conformance::exec_passes_large_input_and_output_unchanged", bulk),
     ("conformance::fifty_execs_at_once", many_execs),
     ("conformance::a_bulk_copy_keeps_modes_and_gives_all_to_the_agent", copy),
+    ("conformance::a_wrong_clock_does_not_end_tls_and_is_set_right", clock),
 ];
 
 fn exec(bottle: &Running<'_>) {
@@ -171,4 +172,29 @@ fn copy(bottle: &Running<'_>) {
         came += 1;
     }
     assert_eq!(came, files.len());
+}
+
+/// The guest's clock is wrong after the host has slept, or when the guest's root sets it.
+fn clock(bottle: &Running<'_>) {
+    let guest_s = |output: std::process::Output| {
+        let out = stdout(&output);
+        out.split_whitespace().next().and_then(|s| s.parse::<i64>().ok()).unwrap_or_else(|| {
+            panic!("no time in {out:?}: {}", stderr(&output));
+        })
+    };
+    let host_s = || i64::try_from(bottle::state::now_ms() / 1000).expect("a time");
+    for wrong_by_s in [-2 * 86_400, 3 * 3_600] {
+        let script = format!(
+            "date -s @$(($(date +%s) + {wrong_by_s})) +%s && \
+             curl -so /dev/null -w '%{{ssl_verify_result}}' https://hello.demo.test/whoami"
+        );
+        let output = bottle.sh(true, &script);
+        assert!(stdout(&output).ends_with("\n0"), "{}{}", stdout(&output), stderr(&output));
+        let set = guest_s(output);
+        // Negative control: it was wrong, so that somebody has to set it right.
+        assert!((set - host_s() - wrong_by_s).abs() < 3_000, "{set}");
+        eventually("the guest's clock is right again", || {
+            (guest_s(bottle.sh(false, "date +%s")) - host_s()).abs() < 60
+        });
+    }
 }

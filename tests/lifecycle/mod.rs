@@ -32,6 +32,7 @@ pub const CASES: &[Case] = &[
     ("lifecycle::stop_ends_a_launch_that_is_still_starting", stop_early),
     ("lifecycle::a_closed_standard_error_stops_no_teardown", closed_stderr),
     ("lifecycle::what_is_given_for_a_launch_is_in_no_file_and_not_shown", given),
+    ("lifecycle::a_weak_token_is_named_before_the_agent_runs", weak_token),
     ("lifecycle::kill_9_leaves_nothing_running_and_the_next_command_cleans_up", kill_9),
     ("lifecycle::launches_at_once", concurrent),
     ("lifecycle::a_second_launch_of_the_same_name_is_refused", same_name),
@@ -177,6 +178,22 @@ fn given() {
         .output()
         .expect("grep");
     assert_eq!(stdout(&found), "");
+}
+
+fn weak_token() {
+    let home = Home::with_manifest(
+        "version = 1\n[agents.worker]\nbottle = \"dev\"\nprovider = \"command\"\ncommand = [\"true\"]\n[bottles.dev]\nimage = \"demo\"\n\
+         [[bottles.dev.egress]]\nhost = \"api.test\"\nconnect = \"127.0.0.1:9\"\ninject = { token = { env = \"API_KEY\" } }\n",
+    );
+    for (value, weak) in [("workspace", true), ("zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ0mLq17", false)] {
+        let mut command = home.bottle(&["launch", "worker", "--yes"]);
+        command.env("API_KEY", value);
+        let output = output_within(command, PATIENCE);
+        assert_code(&output, 0);
+        let said = stderr(&output);
+        assert_eq!(said.contains("token API_KEY is weak: it is an ordinary word."), weak, "{said}");
+        assert!(!said.contains("zQWBu"), "{said}");
+    }
 }
 
 fn kill_9() {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bottle_policy::Secret;
 use rcgen::{
@@ -14,12 +14,6 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::request::authority::Authority;
 
-/// A certificate is replaced after this time; it is valid for longer.
-const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
-/// How long before now a certificate becomes valid, for guests with a slow clock.
-const BACKDATE: time::Duration = time::Duration::days(1);
-/// How long from now a certificate is valid.
-const VALIDITY: time::Duration = time::Duration::days(8);
 /// Most hosts whose certificate is kept. A wildcard route lets a guest name any number.
 const MAX_HOSTS: usize = 512;
 
@@ -32,6 +26,9 @@ pub enum LeafError {
     /// The certificate cannot be made.
     #[error("certificate: {0}")]
     Make(#[from] rcgen::Error),
+    /// The bottle's CA is no X.509 certificate.
+    #[error("the bottle's CA has no dates: {0}")]
+    Dates(String),
     /// The TLS library refuses the certificate.
     #[error("certificate: {0}")]
     Tls(#[from] rustls::Error),
@@ -40,6 +37,9 @@ pub enum LeafError {
 /// TLS server configurations by host, made when first needed.
 pub struct LeafCertificates {
     issuer: Issuer<'static, KeyPair>,
+    /// From when to when the CA is valid. So is every certificate: a guest whose clock is wrong
+    /// can still connect, and nobody else trusts the CA.
+    validity: (time::OffsetDateTime, time::OffsetDateTime),
     configs: Mutex<HashMap<String, (Instant, Arc<ServerConfig>)>>,
 }
 
@@ -47,11 +47,11 @@ impl LeafCertificates {
     /// Reads the bottle's CA.
     ///
     /// # Errors
-    /// [`LeafError::Ca`].
+    /// [`LeafError::Ca`], [`LeafError::Dates`].
     pub fn new(ca_cert: &str, ca_key: &Secret) -> Result<Self, LeafError> {
         let key = KeyPair::from_pem(ca_key.expose()).map_err(LeafError::Ca)?;
         let issuer = Issuer::from_ca_cert_pem(ca_cert, key).map_err(LeafError::Ca)?;
-        Ok(Self { issuer, configs: Mutex::default() })
+        Ok(Self { issuer, validity: validity(ca_cert)?, configs: Mutex::default() })
     }
 
     /// The server configuration with a certificate for the host of `to`.
@@ -60,7 +60,7 @@ impl LeafCertificates {
     /// The host does not fit into a certificate.
     pub fn config(&self, to: &Authority) -> Result<Arc<ServerConfig>, LeafError> {
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, config)) = configs.get(&to.host).filter(|(at, _)| at.elapsed() < MAX_AGE) {
+        if let Some((_, config)) = configs.get(&to.host) {
             return Ok(config.clone());
         }
         if configs.len() >= MAX_HOSTS {
@@ -86,8 +86,7 @@ impl LeafCertificates {
         if to.host.len() <= 64 {
             params.distinguished_name.push(DnType::CommonName, to.host.as_str());
         }
-        let now = time::OffsetDateTime::now_utc();
-        (params.not_before, params.not_after) = (now - BACKDATE, now + VALIDITY);
+        (params.not_before, params.not_after) = self.validity;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
@@ -100,6 +99,15 @@ impl LeafCertificates {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
+}
+
+/// From when to when the certificate in `pem` is valid.
+fn validity(pem: &str) -> Result<(time::OffsetDateTime, time::OffsetDateTime), LeafError> {
+    let unreadable = |e: &dyn std::fmt::Display| LeafError::Dates(e.to_string());
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|e| unreadable(&e))?;
+    let certificate = pem.parse_x509().map_err(|e| unreadable(&e))?;
+    let dates = certificate.validity();
+    Ok((dates.not_before.to_datetime(), dates.not_after.to_datetime()))
 }
 
 /// The cryptography provider of all TLS connections, whatever else is linked in.

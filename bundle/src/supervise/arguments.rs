@@ -4,7 +4,9 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use bottle_policy::{Ask, MAX_CHOICE_CHARS, MAX_ITEMS, MAX_TEXT_CHARS, RouteAsk, UntrustedText};
+use bottle_policy::{
+    Ask, MAX_CHOICE_CHARS, MAX_ITEMS, MAX_TEXT_CHARS, RouteAsk, UntrustedText, parse_host,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -151,7 +153,8 @@ impl IntoDraft for RouteArgs {
         let route = RouteAsk {
             methods: parse_list(checks, "methods", &self.methods)?,
             paths: parse_list(checks, "paths", &self.paths)?,
-            host: parse_text(&self.host)?,
+            host: parse_host(&self.host)
+                .map_err(|e| UntrustedText::new(&e, MAX_TEXT_CHARS).to_string())?,
             port: self.port.unwrap_or(if tls { 443 } else { 80 }),
             tls,
         };

@@ -7,7 +7,7 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime, clock_settime};
 
 /// Smaller differences are left alone, because a request takes some time to arrive.
-const MAX_DIFFERENCE_MS: u64 = 250;
+const MAX_DIFFERENCE_MS: u64 = 500;
 
 /// Sets the clock to `unix_ms` (milliseconds since 1970), forward or back, when it differs by more
 /// than [`MAX_DIFFERENCE_MS`]. Returns the step in milliseconds, 0 when there was none.
@@ -44,9 +44,9 @@ mod tests {
         let now = Duration::from_secs(1_800_000_000);
         let hours = |n: u64| Duration::from_secs(n * 3600);
         assert_eq!(step_ms(now, now), 0);
-        assert_eq!(step_ms(now, now + Duration::from_millis(250)), 0);
-        assert_eq!(step_ms(now, now - Duration::from_millis(250)), 0);
-        assert_eq!(step_ms(now, now + Duration::from_millis(251)), 251);
+        assert_eq!(step_ms(now, now + Duration::from_millis(500)), 0);
+        assert_eq!(step_ms(now, now - Duration::from_millis(500)), 0);
+        assert_eq!(step_ms(now, now + Duration::from_millis(501)), 501);
         assert_eq!(step_ms(now, now + hours(48)), 48 * 3_600_000, "the host has slept");
         assert_eq!(step_ms(now, now - hours(1)), -3_600_000, "the guest was ahead");
         assert_eq!(step_ms(Duration::ZERO, Duration::MAX), i64::MAX);

@@ -33,7 +33,7 @@ fn proposal(ask: Ask, reason: &str) -> Proposal {
         reason: UntrustedText::new(reason, MAX_TEXT_CHARS),
         policy: String::new(),
         diff: diff(&ask, &Policy::new(Vec::new())),
-        risks: ask.risks(),
+        risks: ask.risks(&Policy::new(Vec::new())),
         state: ProposalState::Pending,
         made_ms: now_ms(),
         expires_ms: u64::MAX,

@@ -1,14 +1,14 @@
 //! The table of tests/attacks/supervise/broker.rs: each attack fails, and works without the guard
 //! that stops it.
 
-use bottle_policy::UntrustedText;
+use bottle_policy::{Inject, Place, Route, Scheme, UntrustedText, parse_host};
 
 use super::fixture;
 use super::*;
 
 #[path = "../../../tests/attacks/supervise/broker.rs"]
 mod table;
-use table::{CASES, Case};
+use table::{BENIGN, Benign, CASES, Case};
 
 #[test]
 fn each_attack_on_the_broker_fails_and_works_without_its_check() {
@@ -30,4 +30,15 @@ fn each_attack_on_the_broker_fails_and_works_without_its_check() {
         .collect();
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), CASES.len(), wrong.join("\n"));
     println!("{} cases", CASES.len());
+}
+
+#[test]
+fn what_is_no_attack_needs_one_key() {
+    let wrong: Vec<&str> = BENIGN
+        .iter()
+        .filter(|Benign(_, approve)| !approve(&mut fixture::World::new(&[])))
+        .map(|Benign(name, _)| *name)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    println!("{} benign cases", BENIGN.len());
 }

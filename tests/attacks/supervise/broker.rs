@@ -39,6 +39,42 @@ pub const CASES: &[Case] = &[
         let id = w.ask(super::Ask::GitUpstream { url: "https://forge.test/y.git".parse().unwrap(), branches: vec!["main".parse().unwrap()] });
         w.yes_with(id, Yes { scope: Some(Scope::Save), ..Yes::default() })
     }),
+    // A name that looks like another one.
+    Case("a Cyrillic letter in a Latin name", Check::Typed, &[], |w| { let id = w.ask(route("xn--gthub-n2e.com", "/x")); w.yes(id) }),
+    Case("a Latin name in Cyrillic letters", Check::Typed, &[], |w| { let id = w.ask(route("xn--80ak6aa92e.com", "/x")); w.yes(id) }),
+    Case("a Latin name in Greek letters", Check::Typed, &[], |w| { let id = w.ask(route("xn--0xaaa.com", "/x")); w.yes(id) }),
+    Case("a Cyrillic letter below an honest name", Check::Typed, &[], |w| { let id = w.ask(route("xn--pi-6kc.docs.test", "/x")); w.yes(id) }),
+    Case("Chinese with a Cyrillic letter", Check::Typed, &[], |w| { let id = w.ask(route("xn--80a9311cb2a.com", "/x")); w.yes(id) }),
+    Case("punycode of nothing", Check::Typed, &[], |w| { let id = w.ask(route("xn--9999999999.com", "/x")); w.yes(id) }),
+    Case("punycode of a letter that nobody sees", Check::Typed, &[], |w| { let id = w.ask(route("xn--github-df0c.com", "/x")); w.yes(id) }),
+    Case("a digit for a letter of a host that it has", Check::Typed, &[], |w| beside_api(w, "ap1.vendor.test", "/x", &["GET"])),
+    Case("an l for an i of a host that it has", Check::Typed, &[], |w| beside_api(w, "apl.vendor.test", "/x", &["GET"])),
+    Case("an umlaut in a host that it has", Check::Typed, &[], |w| beside_api(w, "api.vend\u{f6}r.test", "/x", &["GET"])),
+    Case("another name below a domain like its own", Check::Typed, &[], |w| beside_api(w, "cdn.vend0r.test", "/x", &["GET"])),
+    Case("rn for an m of a host that it has", Check::Typed, &[], |w| { w.reload("example.test"); let id = w.ask(route("exarnple.test", "/x")); w.yes(id) }),
+    Case("a repository of a host that looks like another", Check::Typed, &[], |w| {
+        let url = format!("https://{}/y.git", route("xn--gthub-n2e.com", "/x").host);
+        let id = w.ask(super::Ask::GitUpstream { url: url.parse().unwrap(), branches: Vec::new() });
+        w.yes_with(id, Yes { scope: Some(Scope::Save), ..Yes::default() })
+    }),
+    Case("the name that it looks like, typed", Check::Typed, &[], |w| {
+        let id = w.ask(route("xn--gthub-n2e.com", "/x"));
+        w.yes_with(id, Yes { typed: Some("github.com"), ..Yes::default() })
+    }),
+    Case("the readable form, typed", Check::Typed, &[], |w| {
+        let id = w.ask(route("xn--gthub-n2e.com", "/x"));
+        w.yes_with(id, Yes { typed: Some("g\u{456}thub.com"), ..Yes::default() })
+    }),
+    // Breadth.
+    Case("every path of a host with a credential", Check::Typed, &[], |w| beside_api(w, "api.vendor.test", "/*", &["GET"])),
+    Case("every path of it in other words", Check::Typed, &[], |w| beside_api(w, "api.vendor.test", "/**", &["GET"])),
+    Case("every path, to be changed and deleted", Check::Typed, &[], |w| { let id = w.ask(by(route("a.test", "/**"), &["GET", "POST", "DELETE"])); w.yes(id) }),
+    Case("every path, to be replaced", Check::Typed, &[], |w| { let id = w.ask(by(route("a.test", "/*"), &["PUT", "PATCH"])); w.yes(id) }),
+    Case("every path of a host that may only be read in part", Check::Typed, &[], |w| {
+        limit(w, "limited.test", "/docs/*", false);
+        let id = w.ask(route("limited.test", "/*"));
+        w.yes(id)
+    }),
     // Something else typed.
     Case("the domain typed for all below it", Check::Typed, &[], |w| {
         let id = w.ask(route("*.a.test", "/x"));
@@ -169,6 +205,68 @@ pub const CASES: &[Case] = &[
     Case("another bottle's document in this queue", Check::Own, &[Check::Expired], |w| smuggled(w, |p| p.bottle = "other".into())),
     Case("a document under another number", Check::Own, &[Check::Expired], |w| smuggled(w, |p| p.id = 8)),
 ];
+
+/// What is no attack, and needs one key.
+#[rustfmt::skip]
+pub const BENIGN: &[Benign] = &[
+    Benign("an ordinary host", |w| { let id = w.ask(route("api.docs.test", "/v1/*")); w.yes(id) }),
+    Benign("German", |w| { let id = w.ask(idn("m\u{fc}nchen.de")); w.yes(id) }),
+    Benign("Polish", |w| { let id = w.ask(idn("\u{142}\u{f3}d\u{17a}.pl")); w.yes(id) }),
+    Benign("Russian", |w| { let id = w.ask(idn("\u{43f}\u{440}\u{438}\u{43c}\u{435}\u{440}.\u{440}\u{444}")); w.yes(id) }),
+    Benign("Russian of letters that look Latin, below a Russian name", |w| { let id = w.ask(idn("\u{440}\u{43e}\u{441}.\u{440}\u{444}")); w.yes(id) }),
+    Benign("Greek", |w| { let id = w.ask(idn("\u{3c0}\u{3b1}\u{3c1}\u{3ac}\u{3b4}\u{3b5}\u{3b9}\u{3b3}\u{3bc}\u{3b1}.gr")); w.yes(id) }),
+    Benign("Japanese with a Latin letter", |w| { let id = w.ask(idn("\u{65e5}\u{672c}\u{8a9e}e\u{30e9}\u{30fc}.jp")); w.yes(id) }),
+    Benign("Korean", |w| { let id = w.ask(idn("\u{d55c}\u{ad6d}.kr")); w.yes(id) }),
+    Benign("Chinese", |w| { let id = w.ask(idn("\u{4e2d}\u{56fd}.cn")); w.yes(id) }),
+    Benign("a dot at the end", |w| { let id = w.ask(idn("api.docs.test.")); w.yes(id) }),
+    Benign("capital letters", |w| { let id = w.ask(idn("M\u{dc}NCHEN.de")); w.yes(id) }),
+    Benign("reading every path", |w| { let id = w.ask(by(route("docs.test", "/*"), &["GET", "HEAD", "OPTIONS"])); w.yes(id) }),
+    Benign("reading, and one method that writes", |w| { let id = w.ask(by(route("docs.test", "/**"), &["GET", "POST"])); w.yes(id) }),
+    Benign("many methods for one path", |w| { let id = w.ask(by(route("docs.test", "/v1/x/*"), &["GET", "POST", "PUT", "DELETE"])); w.yes(id) }),
+    Benign("one more path of a host with a credential", |w| beside_api(w, "api.vendor.test", "/v2/*", &["GET"])),
+    Benign("another host of the same domain", |w| beside_api(w, "cdn.vendor.test", "/*", &["GET"])),
+    Benign("all of a host that an operator granted in part", |w| {
+        let id = w.ask(route("a.test", "/x"));
+        assert!(w.yes(id));
+        let id = w.ask(route("a.test", "/*"));
+        w.yes(id)
+    }),
+];
+
+/// Name, and what an operator does; true: it is in force.
+pub struct Benign(pub &'static str, pub fn(&mut World) -> bool);
+
+/// The host as an agent may write it.
+fn idn(host: &str) -> super::RouteAsk {
+    super::RouteAsk { host: super::parse_host(host).unwrap(), ..route("a.test", "/x") }
+}
+
+fn by(route: super::RouteAsk, methods: &[&str]) -> super::RouteAsk {
+    super::RouteAsk { methods: methods.iter().map(|m| m.parse().unwrap()).collect(), ..route }
+}
+
+/// Approves a route by one key in a bottle that sends a token to /v1/* of api.vendor.test.
+fn beside_api(w: &mut World, host: &str, path: &str, methods: &[&str]) -> bool {
+    limit(w, "api.vendor.test", "/v1/*", true);
+    let host = super::parse_host(host).unwrap();
+    let id = w.ask(by(super::RouteAsk { host, ..route("a.test", path) }, methods));
+    w.yes(id)
+}
+
+/// Launches anew with a route to `path` of `host`, which may get a token.
+fn limit(w: &mut World, host: &str, path: &str, token: bool) {
+    let inject = token.then(|| super::Inject {
+        place: super::Place::Header("authorization".to_owned()),
+        scheme: super::Scheme::Bearer,
+        token: "TOKEN".parse().unwrap(),
+    });
+    let paths = vec![path.parse().unwrap()];
+    let route = super::Route::to(host.to_owned(), host.parse().unwrap());
+    w.plan.policy.routes.push(super::Route { paths, inject, ..route });
+    let checks = w.work().checks.clone();
+    w.die();
+    w.launch(checks);
+}
 
 fn choices(all: &[&str]) -> super::Ask {
     let choices = all.iter().map(|c| super::UntrustedText::new(c, 99)).collect();
