@@ -6,6 +6,7 @@
 
 mod apply;
 mod baseline;
+mod beneath;
 mod branch;
 mod changes;
 mod checks;

@@ -4,13 +4,14 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use camino::Utf8Path;
 use sha2::{Digest, Sha256};
 
 use super::baseline::{Baseline, FileState};
+use super::beneath::ProjectDir;
 use super::names::is_git;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::git::{self, Config};
@@ -33,6 +34,9 @@ pub struct Entry {
     /// Whether it is a symbolic link.
     pub link: bool,
 }
+
+/// What listing needs: the closure's git, the directory of an empty repository, and the project.
+type Tools<'a> = (&'a Utf8Path, &'a Path, &'a ProjectDir);
 
 /// The files that go in, as they were when they were listed for the preflight.
 #[derive(Debug, Clone, Default)]
@@ -63,7 +67,9 @@ impl Snapshot {
         };
         let empty =
             tempfile::tempdir().context(ErrorKind::Io, || "cannot make a directory".into())?;
-        found.list(git, empty.path(), Path::new(""), 0)?;
+        let project = ProjectDir::open(root)
+            .context(ErrorKind::Config, || format!("cannot open {}", root.display()))?;
+        found.list((git, empty.path(), &project), Path::new(""), 0)?;
         found.entries.sort_by(|a, b| a.path.cmp(&b.path));
         found.entries.dedup_by(|a, b| a.path == b.path);
         found.bytes = found.entries.iter().map(|e| e.bytes).sum();
@@ -72,7 +78,8 @@ impl Snapshot {
 
     /// Adds the files in the directory `below` (relative to the root), which may be a repository of
     /// its own.
-    fn list(&mut self, git: &Utf8Path, empty: &Path, below: &Path, depth: usize) -> Result<()> {
+    fn list(&mut self, with: Tools<'_>, below: &Path, depth: usize) -> Result<()> {
+        let (git, empty, _) = with;
         let dir = self.root.join(below);
         let what = || format!("cannot list the workspace {}", dir.display());
         let command = git::command(git, &dir, Config::Project);
@@ -94,7 +101,7 @@ impl Snapshot {
         for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
             let path = below.join(Path::new(std::ffi::OsStr::from_bytes(name)));
             let path: PathBuf = path.components().collect();
-            self.add(git, empty, path, depth)?;
+            self.add(with, path, depth)?;
         }
         Ok(())
     }
@@ -104,12 +111,19 @@ impl Snapshot {
         git::run(command.args(["rev-parse", "--show-prefix"]), String::new).is_ok()
     }
 
-    fn add(&mut self, git: &Utf8Path, empty: &Path, path: PathBuf, depth: usize) -> Result<()> {
+    fn add(&mut self, with: Tools<'_>, path: PathBuf, depth: usize) -> Result<()> {
         if path.components().any(|c| c.as_os_str().to_str().is_some_and(is_git)) {
             return Ok(());
         }
         let on_host = self.root.join(&path);
-        let Ok(meta) = fs::symlink_metadata(&on_host) else { return Ok(()) }; // deleted, but still in the index
+        let meta = match with.2.look(&path).and_then(|file| file.metadata()) {
+            Ok(meta) => meta,
+            Err(e) if e.raw_os_error() == Some(nix::libc::ELOOP) => {
+                self.left_out.push((path, "behind a symbolic link"));
+                return Ok(());
+            }
+            Err(_) => return Ok(()), // deleted, but still in the index
+        };
         let kind = meta.file_type();
         let mut out = |why| self.left_out.push((path.clone(), why));
         if path.to_str().is_none() {
@@ -119,7 +133,7 @@ impl Snapshot {
         if kind.is_dir() {
             // A submodule, or a repository inside this one: each has ignore rules of its own.
             if depth < MAX_REPOSITORY_DEPTH {
-                return self.list(git, empty, &path, depth + 1);
+                return self.list(with, &path, depth + 1);
             }
             out("too deep");
             return Ok(());
@@ -220,13 +234,13 @@ impl Snapshot {
     /// `out` cannot be written.
     pub fn pack<W: Write>(&self, out: W) -> io::Result<Baseline> {
         let mut tar = tar::Builder::new(io::BufWriter::with_capacity(BUFFER_BYTES, out));
+        let project = ProjectDir::open(&self.root)?;
         let mut baseline = Baseline::new(&self.root);
         let mut buffer = vec![0; BUFFER_BYTES];
         for entry in &self.entries {
-            let on_host = self.root.join(&entry.path);
             let Some(key) = entry.path.to_str() else { continue };
             if entry.link {
-                let Ok(target) = fs::read_link(&on_host) else { continue };
+                let Ok(target) = project.link(&entry.path) else { continue };
                 let mut header = tar::Header::new_gnu();
                 header.set_entry_type(tar::EntryType::Symlink);
                 header.set_size(0);
@@ -237,12 +251,7 @@ impl Snapshot {
                     .insert(key.to_owned(), FileState::Link(target.to_string_lossy().into_owned()));
                 continue;
             }
-            // Non-blocking: a FIFO may have taken the file's place.
-            let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-            let Ok(mut file) = fs::OpenOptions::new().read(true).custom_flags(flags).open(&on_host)
-            else {
-                continue;
-            };
+            let Ok(mut file) = project.read(&entry.path) else { continue };
             let meta = file.metadata()?;
             if !meta.is_file() {
                 continue;
@@ -444,5 +453,29 @@ mod tests {
         let mut packed = Vec::new();
         found.pack(&mut packed).unwrap();
         assert!(memchr::memmem::find(&packed, b"changed, in no commit").is_some());
+    }
+
+    /// An index names `link/secret`, and `link` leads out of the project.
+    #[test]
+    fn a_file_behind_a_link_stays_out_of_the_list_and_of_the_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        write(&outside.path().join("secret"), "outside");
+        let root = dir.path().join("project");
+        write(&root.join("link/secret"), "inside");
+        git(&root, &["init", "-q"]);
+        git(&root, &["add", "-A"]);
+        let before = Snapshot::of(Utf8Path::new("/usr/bin/git"), &root).unwrap();
+        assert_eq!(before.entries.len(), 1, "it is a file of the project");
+        fs::remove_dir_all(root.join("link")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.join("link")).unwrap();
+        let read = fs::read_to_string(root.join("link/secret")).unwrap();
+        assert_eq!(read, "outside", "negative control: by its path it can be read");
+        let after = Snapshot::of(Utf8Path::new("/usr/bin/git"), &root).unwrap();
+        assert!(after.entries.iter().all(|e| e.path != Path::new("link/secret")), "{after:?}");
+        assert!(after.left_out.iter().any(|(_, why)| *why == "behind a symbolic link"));
+        let mut tar = Vec::new();
+        let packed = before.pack(&mut tar).unwrap(); // listed before the link was there
+        assert!(packed.files.is_empty() && !tar.windows(7).any(|w| w == b"outside"));
     }
 }
