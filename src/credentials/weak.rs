@@ -26,8 +26,8 @@ fn warning(name: &TokenName, value: &Secret) -> Option<String> {
              refused in requests and pushes, and overwritten in answers; use a random value"
         )),
         Strength::Useless(why) => Some(format!(
-            "token {name} is weak: {why}. It is not looked for, because that would stop ordinary \
-             text, so nothing keeps the agent from sending it if it learns it; use a random value"
+            "token {name} is weak: {why}. It is not looked for, because it would be found in \
+             every text, so nothing keeps the agent from sending it; use a random value"
         )),
     }
 }
@@ -44,9 +44,9 @@ mod tests {
             warning.unwrap_or_default()
         };
         for (value, why, searched) in [
-            ("workspace", "it is an ordinary word", false),
             ("s3cret", "it has fewer than 8 bytes", false),
-            ("aaaaaaaaaaaa", "it has hardly any different characters", false),
+            ("workspace", "it is an ordinary word", true),
+            ("aaaaaaaaaaaa", "it has hardly any different characters", true),
             ("developer:developer1", "it is an ordinary word", true),
             ("abcdefgh1234", "it repeats itself or counts through an alphabet", true),
         ] {
