@@ -3,7 +3,7 @@
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{MANIFEST, call, document, get, propose, refused, up, upstream};
 use crate::support::{Home, assert_code, eventually, stderr, stdout};
