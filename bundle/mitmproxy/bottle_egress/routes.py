@@ -177,18 +177,29 @@ class Policy:
             raise Refusal(
                 "wrong-scheme", f"the route for {to} is for {wanted}, this request is {given}"
             )
-        if target.encoded_slash and any(r.paths for r in fitting):
+        readings = target.readings() if any(r.paths for r in fitting) else [target.path]
+        # Each route that a reading leads to, with the first reading that does.
+        choices: dict[int | None, str] = {}
+        for reading in readings:
+            allowing = (n for n, r in enumerate(fitting) if r.allows(method, reading))
+            choices.setdefault(next(allowing, None), reading)
+        if len(choices) > 1:
+            shown = ", ".join(
+                f"as {json.dumps(reading[:60])} "
+                f"({'no route' if n is None else f'route {fitting[n].name}'})"
+                for n, reading in list(choices.items())[:4]
+            )
             raise Refusal(
                 "path",
-                f"the path has an escaped slash, and the routes for {to.host} differ by path",
+                f"servers differ in how they read this path, and the routes for {to} differ: {shown}",
             )
-        for route in fitting:
-            if route.allows(method, target.path):
-                return route
+        (choice,) = choices
+        if choice is not None:
+            return fitting[choice]
         raise Refusal(
             "not-allowed",
             f"no route for {to} allows {method} {target.path}",
-            _hint(to, tls=tls, asks=(method, target.path)),
+            _hint(to, tls=tls, asks=(method, readings[0])),
         )
 
 

@@ -76,9 +76,8 @@ async fn forward(
     reading(&head)?;
     // Set before any check, so that a refused request is recorded as it was sent.
     audit.set_request(head.method.as_str(), Some(head.uri.path()), head.uri.query());
-    // Normal form.
+    // Destination.
     let Destination { to, tls, target } = Destination::read(via, &head.uri, audit)?;
-    audit.set_request(head.method.as_str(), Some(&target.path), target.query.as_deref());
     // Agreement.
     check_head(&head, &to, tls, checks)?;
     let empty = body.as_ref().is_none_or(|b| b.is_end_stream());
@@ -91,7 +90,7 @@ async fn forward(
     let live = shared.policy.now().find(&to, tls, head.method.as_str(), &target, checks)?;
     audit.set_route(&live.rules.route.name);
     check_overrides(&head.headers, &live.rules, checks)?;
-    check_destination(&mut head.headers, head.method.as_str(), &to, &live.rules, checks)?;
+    check_destination(&head.headers, head.method.as_str(), &to, &live.rules, checks)?;
     // Scan.
     if !empty && is_coded(&head.headers) {
         audit.hold(shared.network.decoders.slot().await);

@@ -16,8 +16,10 @@ use crate::egress::route::tokens::Tokens;
 use crate::egress::upstream::client::{NoCertificate, Upstream};
 use crate::egress::upstream::network::Network;
 
-/// Longest part of a host name that a message quotes, characters.
-const MAX_QUOTED_HOST: usize = 60;
+/// Longest part of a host name or path that a message quotes, bytes.
+const MAX_QUOTED_BYTES: usize = 60;
+/// Most readings of a path that a message quotes.
+const MAX_QUOTED_READINGS: usize = 4;
 
 /// Why a policy cannot be enforced.
 #[derive(Debug, thiserror::Error)]
@@ -226,8 +228,8 @@ impl Routes {
     /// The route of a request: the first one that allows it.
     ///
     /// # Errors
-    /// [`Rule::NoRoute`], [`Rule::WrongScheme`], [`Rule::NotAllowed`], or [`Rule::Path`] for an
-    /// escaped slash on a host whose routes differ by path.
+    /// [`Rule::NoRoute`], [`Rule::WrongScheme`], [`Rule::NotAllowed`], or [`Rule::Path`] if the
+    /// path's readings lead to different routes.
     pub fn find(
         &self,
         to: &Authority,
@@ -255,25 +257,17 @@ impl Routes {
                 format!("the route for {to} is for {wanted}, this request is {is}"),
             ));
         }
-        // npm asks for `/@scope%2fname`, which is harmless where no route looks at paths.
-        let by_path = fitting.iter().any(|l| !l.rules.route.paths.is_empty());
-        checks.refuse_if(target.encoded_slash && by_path, Rule::Path, || {
-            format!("the path has an escaped slash, and the routes for {} differ by path", to.host)
-        })?;
-        match fitting.iter().find(|l| l.rules.allows(method, &target.path)) {
-            Some(live) => Ok(Arc::clone(live)),
-            None => {
-                if !checks.enabled(Rule::NotAllowed) {
-                    return Ok(Arc::clone(fitting[0]));
-                }
-                let reason = format!("no route for {to} allows {method} {}", target.path);
-                Err(Refusal::new(Rule::NotAllowed, reason).hint(route_hint(
-                    to,
-                    tls,
-                    Some((method, &target.path)),
-                )))
-            }
+        if let Some(chosen) = choose(&fitting, to, method, target, checks)? {
+            return Ok(Arc::clone(chosen));
         }
+        if !checks.enabled(Rule::NotAllowed) {
+            return Ok(Arc::clone(fitting[0]));
+        }
+        let reason = format!("no route for {to} allows {method} {}", target.path);
+        let readings = target.readings().unwrap_or_default();
+        let path = readings.iter().find(|path| path.parse::<PathPattern>().is_ok());
+        let request = (method, path.unwrap_or(&target.path).as_str());
+        Err(Refusal::new(Rule::NotAllowed, reason).hint(route_hint(to, tls, Some(request))))
     }
 
     fn named(&self, name: &str) -> Option<&LiveRoute> {
@@ -285,6 +279,41 @@ impl Routes {
     }
 }
 
+/// The first of `routes` that allows the request, which must be the same for each reading of its
+/// path: the upstream gets the path as the guest wrote it, and may read it in any of these ways.
+fn choose<'a>(
+    routes: &[&'a Arc<LiveRoute>],
+    to: &Authority,
+    method: &str,
+    target: &Target,
+    checks: &Checks,
+) -> Result<Option<&'a Arc<LiveRoute>>, Refusal> {
+    let first = |path: &str| routes.iter().position(|l| l.rules.allows(method, path));
+    let by_path = routes.iter().any(|l| !l.rules.route.paths.is_empty());
+    if !by_path || target.is_plain() {
+        return Ok(first(&target.path).map(|n| routes[n]));
+    }
+    let mut choices: Vec<(Option<usize>, String)> = Vec::new();
+    for reading in target.readings()? {
+        let choice = first(&reading);
+        if choices.iter().all(|(c, _)| *c != choice) {
+            choices.push((choice, reading));
+        }
+    }
+    checks.refuse_if(choices.len() > 1, Rule::Path, || {
+        let name = |n: usize| format!("route {}", routes[n].rules.route.name);
+        let shown = choices.iter().take(MAX_QUOTED_READINGS).map(|(choice, reading)| {
+            let route = choice.map_or_else(|| "no route".to_owned(), name);
+            format!("as {:?} ({route})", shortened(reading))
+        });
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        format!(
+            "servers differ in how they read this path, and the routes for {to} differ: {shown}"
+        )
+    })?;
+    Ok(choices.iter().find_map(|(choice, _)| *choice).map(|n| routes[n]))
+}
+
 /// Whether connections may be kept when `old` becomes `new`.
 fn same_upstream(old: &Route, new: &Route) -> bool {
     let of = |r: &Route| {
@@ -293,12 +322,12 @@ fn same_upstream(old: &Route, new: &Route) -> bool {
     of(old) == of(new)
 }
 
-fn shortened(host: &str) -> String {
-    if host.len() > MAX_QUOTED_HOST {
-        format!("{}…", host.get(..MAX_QUOTED_HOST).unwrap_or_default())
-    } else {
-        host.to_owned()
+fn shortened(text: &str) -> String {
+    let mut end = MAX_QUOTED_BYTES.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
     }
+    if end < text.len() { format!("{}…", &text[..end]) } else { text.to_owned() }
 }
 
 /// The route in bottle.toml that would allow a request, as TOML.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Uri;
 
 use super::authority::Authority;
-use super::target::{Target, normalise};
+use super::target::Target;
 use crate::egress::audit::RequestAudit;
 use crate::egress::refusal::{Refusal, Rule};
 
@@ -24,7 +24,7 @@ pub struct Destination {
     pub to: Authority,
     /// Whether the upstream is to be reached with TLS.
     pub tls: bool,
-    /// Path and query in normal form.
+    /// Path and query as the guest wrote them.
     pub target: Target,
 }
 
@@ -33,10 +33,10 @@ impl Destination {
     ///
     /// # Errors
     /// A form that this connection does not allow, another host than the tunnel's, or a path that
-    /// has no normal form.
+    /// cannot be sent on safely.
     pub fn read(via: &Via, uri: &Uri, audit: &mut RequestAudit) -> Result<Self, Refusal> {
         let raw = uri.path_and_query().map_or("/", |p| p.as_str());
-        let target = || normalise(if raw.starts_with('?') { "" } else { raw });
+        let target = || Target::parse(if raw.starts_with('?') { "" } else { raw });
         match (via, uri.scheme_str(), uri.authority()) {
             (Via::Tunnel(to), None, None) => {
                 Ok(Self { to: Authority::clone(to), tls: true, target: target()? })

@@ -22,7 +22,7 @@ pub struct RouteRules {
 }
 
 impl RouteRules {
-    /// Whether the route allows this method on this path, which is in normal form.
+    /// Whether the route allows this method on this path, which is decoded.
     #[must_use]
     pub fn allows(&self, method: &str, path: &str) -> bool {
         let Route { methods, paths, .. } = &self.route;

@@ -95,7 +95,7 @@ async fn splice_unchecked(
     mut io: Prefixed,
     to: &Authority,
 ) -> Result<Option<TlsStream<Prefixed>>, Refusal> {
-    let target = crate::egress::request::target::normalise("/").unwrap();
+    let target = crate::egress::request::target::Target::parse("/").unwrap();
     let live = shared.policy.now().find(to, true, "GET", &target, shared.checks())?;
     let address = live.rules.route.connect.unwrap();
     let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();
