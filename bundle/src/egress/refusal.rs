@@ -50,6 +50,8 @@ refusal::rules! {
         NoRoute = "no-route", 403;
         /// After CONNECT came something that is not TLS.
         NotTls = "not-tls", 403;
+        /// After CONNECT to a plain-http route came something that is not HTTP/1.1.
+        NotHttp = "not-http", 403;
         /// TLS without a server name.
         NoSni = "no-sni", 403;
         /// TLS for another server than the CONNECT was for.

@@ -13,6 +13,7 @@ use super::support::{Egress, Program, TOKEN};
 pub const WEAKER: &[OwnTest] = &[
     ("HTTP/2", http2),
     ("WebSocket", websocket),
+    ("plain http in a tunnel", plain_tunnel),
     ("passthrough", passthrough),
     ("scan", scan),
     ("credentials on their way out", patterns),
@@ -72,6 +73,14 @@ fn websocket(program: &Program) {
 }
 
 /// It does not start.
+fn plain_tunnel(program: &Program) {
+    let mut guest = guest(program);
+    let connect = "CONNECT plain.test:80 HTTP/1.1\r\nHost: plain.test\r\n\r\n";
+    let answer = guest.send(None, connect);
+    assert_eq!((answer.status, answer.refused()), (403, Some("wrong-scheme")), "{answer:?}");
+    assert_eq!(guest.site.seen().len(), 0);
+}
+
 fn passthrough(program: &Program) {
     fails_with(program, "passthrough", true.into(), "passthrough");
 }

@@ -68,7 +68,6 @@ pub const CASES: &[Case] = &[
     Case("connect to a host without a route", Rule::NoRoute, At::Socket, "CONNECT evil.test:443 HTTP/1.1\r\nHost: evil.test\r\n\r\n", Opens),
     Case("connect to another port", Rule::NoRoute, At::Socket, "CONNECT api.test:22 HTTP/1.1\r\nHost: api.test\r\n\r\n", Opens),
     Case("connect to a lookalike", Rule::NoRoute, At::Socket, "CONNECT api.test.evil.test:443 HTTP/1.1\r\nHost: api.test\r\n\r\n", Opens),
-    Case("connect to a plain route", Rule::WrongScheme, At::Socket, "CONNECT plain.test:80 HTTP/1.1\r\nHost: plain.test\r\n\r\n", Opens),
     Case("connect without a port", Rule::Authority, At::Socket, "CONNECT api.test HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
     Case("connect with a trailing dot", Rule::Authority, At::Socket, "CONNECT api.test.:443 HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),
     Case("connect to a number", Rule::Authority, At::Socket, "CONNECT 2130706433:443 HTTP/1.1\r\nHost: api.test\r\n\r\n", Parser),

@@ -130,6 +130,16 @@ impl LiveRoute {
     }
 }
 
+/// What a tunnel may carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunnelUse {
+    /// TLS, for routes that are intercepted or passthrough.
+    pub tls: bool,
+    /// HTTP/1.1 without TLS, for routes with `tls = false`. Some clients (node's fetch) use CONNECT
+    /// for http:// too.
+    pub plain: bool,
+}
+
 /// All routes of one policy.
 pub struct Routes {
     all: Vec<Arc<LiveRoute>>,
@@ -194,15 +204,17 @@ impl Routes {
         Policy::new(self.all.iter().map(|l| l.rules.route.clone()).collect())
     }
 
-    /// Checks whether a tunnel to `to` may be opened at all.
+    /// What the routes allow in a tunnel to `to`.
     ///
     /// # Errors
-    /// [`Rule::NoRoute`], or [`Rule::WrongScheme`] when only plain http is allowed there.
-    pub fn check_tunnel(&self, to: &Authority, checks: &Checks) -> Result<(), Refusal> {
-        let (mut named, mut tls, mut wild) = (false, false, true);
+    /// [`Rule::NoRoute`] or [`Rule::DnsLabel`].
+    pub fn check_tunnel(&self, to: &Authority, checks: &Checks) -> Result<TunnelUse, Refusal> {
+        let (mut named, mut wild) = (false, true);
+        let mut allowed = TunnelUse::default();
         for live in self.for_host(to) {
             named = true;
-            tls |= live.rules.route.tls;
+            allowed.tls |= live.rules.route.tls;
+            allowed.plain |= !live.rules.route.tls;
             wild &= live.rules.route.host.as_str() != to.host;
         }
         checks.refuse_if(named && wild && looks_like_data(&to.host), Rule::DnsLabel, || {
@@ -210,12 +222,8 @@ impl Routes {
         })?;
         checks
             .refuse_if(!named, Rule::NoRoute, || format!("no route of this bottle names {to}"))
-            .map_err(|r| r.hint(route_hint(to, true, None)))?;
-        checks.refuse_if(named && !tls, Rule::WrongScheme, || {
-            format!(
-                "the route for {to} is plain http (tls = false), so CONNECT is refused; use http://"
-            )
-        })
+            .map_err(|r| r.hint(route_hint(to, to.port != 80, None)))?;
+        Ok(allowed)
     }
 
     /// The passthrough route of a tunnel to `to`, or `None` if the tunnel is to be intercepted. The

@@ -14,8 +14,13 @@ use crate::egress::refusal::{Refusal, Rule};
 pub enum Via {
     /// On the proxy's socket.
     Socket,
-    /// In the intercepted tunnel to this host.
-    Tunnel(Arc<Authority>),
+    /// In a tunnel.
+    Tunnel {
+        /// The host and port that CONNECT names.
+        to: Arc<Authority>,
+        /// Whether the tunnel holds TLS.
+        tls: bool,
+    },
 }
 
 /// Where a request wants to go.
@@ -38,18 +43,20 @@ impl Destination {
         let raw = uri.path_and_query().map_or("/", |p| p.as_str());
         let target = || Target::parse(if raw.starts_with('?') { "" } else { raw });
         match (via, uri.scheme_str(), uri.authority()) {
-            (Via::Tunnel(to), None, None) => {
-                Ok(Self { to: Authority::clone(to), tls: true, target: target()? })
+            (Via::Tunnel { to, tls }, None, None) => {
+                Ok(Self { to: Authority::clone(to), tls: *tls, target: target()? })
             }
-            (Via::Tunnel(to), Some("https"), Some(named)) => {
-                let named = Authority::parse(named.as_str(), Some(443))?;
+            (Via::Tunnel { to, tls }, Some(scheme), Some(named))
+                if scheme == if *tls { "https" } else { "http" } =>
+            {
+                let named = Authority::parse(named.as_str(), Some(if *tls { 443 } else { 80 }))?;
                 if named != **to {
                     return Err(Refusal::new(
                         Rule::HostMismatch,
                         format!("the request is for {named}, the connection for {to}"),
                     ));
                 }
-                Ok(Self { to: named, tls: true, target: target()? })
+                Ok(Self { to: named, tls: *tls, target: target()? })
             }
             (Via::Socket, Some("http"), Some(named)) => {
                 let to = Authority::parse(named.as_str(), Some(80))?;

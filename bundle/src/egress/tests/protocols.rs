@@ -217,6 +217,43 @@ async fn a_passthrough_tunnel_is_the_upstreams_own_tls() {
     assert!(bench.audit_text().lines().next().unwrap().contains("admitted"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_goes_through_a_tunnel_as_nodes_fetch_sends_it() {
+    let upstream = Upstream::start(&[], false).await;
+    let mut route = upstream.route("plain", "plain.test");
+    (route.tls, route.port, route.inject) = (false, 80, bearer());
+    let bench = Bench::start(vec![route]);
+    let mut io = bench.tunnel("plain.test:80").await.unwrap();
+    for request in [
+        "GET /a//b HTTP/1.1\r\nHost: plain.test\r\n\r\n",
+        "GET http://plain.test/a//b HTTP/1.1\r\nHost: plain.test:80\r\n\r\n",
+        "POST /a//b HTTP/1.1\r\nHost: plain.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    ] {
+        io.write_all(request.as_bytes()).await.unwrap();
+        assert!(response(&mut io).await.starts_with("HTTP/1.1 200"), "{request:?}");
+        let seen = upstream.seen().pop().unwrap();
+        assert_eq!(seen.uri, "/a//b");
+        assert_eq!(seen.headers["authorization"], format!("Bearer {TOKEN}"));
+        assert_eq!(seen.headers["host"], "plain.test");
+    }
+    assert_eq!(*upstream.connections.lock().unwrap(), 1);
+    assert!(bench.audit(3).await.iter().all(|line| line["port"] == 80 && line["status"] == 200));
+    // One byte at a time.
+    let mut io = bench.tunnel("plain.test:80").await.unwrap();
+    for byte in b"GET /slow HTTP/1.1\r\nHost: plain.test\r\n\r\n" {
+        io.write_all(&[*byte]).await.unwrap();
+    }
+    assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
+    // A WebSocket.
+    let mut io = bench.tunnel("plain.test:80").await.unwrap();
+    let head = format!("GET /ws HTTP/1.1\r\nHost: plain.test\r\n{WEBSOCKET}\r\n");
+    io.write_all(&[head.as_bytes(), &frame(0x81, b"hello")].concat()).await.unwrap();
+    let mut got = Vec::new();
+    while !got.ends_with(b"\x81\x05hello") {
+        assert!(timeout(Duration::from_secs(5), io.read_buf(&mut got)).await.unwrap().unwrap() > 0);
+    }
+}
+
 #[tokio::test]
 async fn a_half_closed_guest_gets_its_answer_and_then_the_end() {
     let upstream = Upstream::start(&[], false).await;
