@@ -11,7 +11,7 @@ use bottle::manifest::{
     WorkspaceMode, neutral, parse,
 };
 use bottle::manifest_files::{Search, find, load};
-use bottle_policy::{Action, Budget, Forge, Place, Scheme, Stale};
+use bottle_policy::{Action, Budget, Forge, Place, Scheme, Stale, Timeouts};
 use skip::skip;
 
 const CERT: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
@@ -97,6 +97,8 @@ fn everything_parses() {
         (Some(10_000_000), Budget { up: Some(50_000_000), ..Budget::default() })
     );
     assert_eq!(routes[4].rate.unwrap().to_string(), "60/m");
+    let times = Timeouts { first_byte: Some(900), idle: Some(90), total: Some(7200) };
+    assert_eq!((routes[4].timeout, routes[3].timeout), (times, Timeouts::default()));
     assert!(routes[4].paths[0].matches("/v2/tiles/a/b/last"));
     assert!(routes[5].passthrough && routes[5].passthrough_conflicts().is_empty());
     assert_eq!(bottle.bundle_egress, EgressChain::MitmproxyPipelock);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::json::{self, PolicyTextError, is_default};
-use crate::limits::{Budget, Rate, Scan};
+use crate::limits::{Budget, Rate, Scan, Timeouts};
 use crate::pattern::{HostPattern, Method, PathPattern, TokenName};
 
 /// What an egress daemon enforces. A request that no route allows is denied.
@@ -67,7 +67,8 @@ pub struct Route {
     #[serde(default = "enabled")]
     pub tls: bool,
     /// No interception: a tunnel whose TLS names this host goes through unchanged. Excludes
-    /// methods, paths, inject, ca, `max_body` and scanning, because they need interception.
+    /// methods, paths, inject, ca, `max_body`, `timeout.first_byte` and scanning, because they need
+    /// interception.
     #[serde(default, skip_serializing_if = "is_default")]
     pub passthrough: bool,
     /// Whether the upstream may be at a private, loopback or link-local address.
@@ -92,6 +93,9 @@ pub struct Route {
     /// Maximum number of requests in a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
+    /// Times after which a request is given up.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeout: Timeouts,
 }
 
 impl Route {
@@ -115,6 +119,7 @@ impl Route {
             max_body: None,
             budget: Budget::default(),
             rate: None,
+            timeout: Timeouts::default(),
         }
     }
 
@@ -137,6 +142,7 @@ impl Route {
             ("max_body", self.max_body.is_some()),
             ("scan", self.scan != Scan::default()),
             ("tls = false", !self.tls),
+            ("timeout.first_byte", self.timeout.first_byte.is_some()),
         ];
         if self.passthrough {
             all.iter().filter(|(_, is)| *is).map(|(key, _)| *key).collect()

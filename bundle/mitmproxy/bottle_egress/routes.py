@@ -64,6 +64,7 @@ class Route:
     max_body: int | None = None
     budget: dict[str, int] = field(default_factory=dict)
     rate: str | None = None
+    timeout: dict[str, int] = field(default_factory=dict)
     # What this launch has carried.
     up: int = 0
     down: int = 0

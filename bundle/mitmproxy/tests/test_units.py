@@ -154,6 +154,7 @@ class Readers(unittest.TestCase):
             {"passthrough": True},
             {"scan": {"responses": True}},
             {"scan": {"limit": "warn"}},
+            {"timeout": {"idle": 60}},
         ]:
             self.assertEqual(len(unsupported(policy(change), pipelock=False)), 1, change)
         for change in [{"ca": "x"}, {"connect": "127.0.0.1:1"}, {"tls": False}]:

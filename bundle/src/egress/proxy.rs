@@ -7,7 +7,6 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode, Version, request};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
-use tokio::time::Instant;
 
 use super::audit::RequestAudit;
 use super::body::download::Download;
@@ -133,7 +132,7 @@ async fn send(
 ) -> Result<Response<Incoming>, Refusal> {
     let (live, protocol, meter) = (outgoing.live.clone(), outgoing.protocol, audit.meter());
     let (version, request) = outgoing.request(None)?;
-    let mut response = live.upstream.send(request, protocol, meter).await?;
+    let mut response = live.upstream.send(request, protocol, meter, &live.rules).await?;
     let rejected = response.status() == StatusCode::UNAUTHORIZED;
     if let Some(credential) = live.rules.credential.as_ref().filter(|_| rejected) {
         let newer = credential.token.wait_for_newer(version).await;
@@ -143,7 +142,7 @@ async fn send(
             let (rules, checks) = (live.rules.clone(), shared.checks().clone());
             let body = Upload::again(body, meter.clone(), rules, checks);
             let (_, request) = outgoing.request(Some(body))?;
-            response = live.upstream.send(request, protocol, meter).await?;
+            response = live.upstream.send(request, protocol, meter, &live.rules).await?;
         }
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -187,8 +186,7 @@ async fn answer(
         audit.finish(); // hyper does not poll an empty body
         return Response::from_parts(head, Reply::Text(Full::default()));
     }
-    let limits = &shared.network.limits;
-    let times = (limits.silence, Instant::now() + limits.total);
+    let times = shared.network.limits.times(&rules.route.timeout);
     let searched: (Arc<RouteRules>, Profile) = (rules.clone(), profile);
     let download = Download::new(body, audit, searched, checks.clone(), scan, times);
     Response::from_parts(head, Reply::Stream(Box::new(download)))

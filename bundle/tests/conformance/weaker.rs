@@ -16,6 +16,7 @@ pub const WEAKER: &[OwnTest] = &[
     ("plain http in a tunnel", plain_tunnel),
     ("passthrough", passthrough),
     ("scan", scan),
+    ("timeout", timeout),
     ("credentials on their way out", patterns),
     ("refresh of a token", refresh),
     ("after a refusal", closes),
@@ -92,6 +93,10 @@ fn scan(program: &Program) {
 
 /// Text that looks like a credential goes out, and so would the bottle's own token if the guest knew
 /// it.
+fn timeout(program: &Program) {
+    fails_with(program, "timeout", serde_json::json!({"idle": 60}), "timeout");
+}
+
 fn patterns(program: &Program) {
     let guest = guest(program);
     for key in ["AKIAIOSFODNN7EXAMPLX", TOKEN] {

@@ -186,7 +186,7 @@ async fn a_dead_upstream_is_502_and_a_silent_one_504() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mut dead = upstream.route("dead", "dead.test");
     dead.connect = Some(closed);
-    let limits = Limits { response_head: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits { first_byte: Duration::from_millis(200), ..Limits::default() };
     let bench = Bench::with(
         vec![dead, upstream.route("api", "api.test")],
         Options { limits, ..Options::default() },
@@ -196,6 +196,10 @@ async fn a_dead_upstream_is_502_and_a_silent_one_504() {
     let answer = bench.get("api.test", "/never").await;
     assert!(
         answer.starts_with("HTTP/1.1 504 ") && answer.contains("[upstream-timeout]"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("no byte of an answer for 200ms, which is timeout.first_byte of route api"),
         "{answer}"
     );
     let lines = bench.audit(2).await;

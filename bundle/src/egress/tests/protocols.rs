@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bottle_policy::{EgressCommand, Inject, Place, Policy, Scheme, Secret};
+use bottle_policy::{EgressCommand, Inject, Place, Policy, Route, Scheme, Secret, Timeouts};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -11,8 +11,9 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::harness::{Bench, TOKEN, bearer, response};
+use super::harness::{Bench, Options, TOKEN, bearer, response};
 use super::upstream::Upstream;
+use crate::egress::limits::Limits;
 
 fn get(uri: &str) -> Request<Full<Bytes>> {
     Request::get(uri).body(Full::default()).unwrap()
@@ -251,6 +252,51 @@ async fn plain_http_goes_through_a_tunnel_as_nodes_fetch_sends_it() {
     let mut got = Vec::new();
     while !got.ends_with(b"\x81\x05hello") {
         assert!(timeout(Duration::from_secs(5), io.read_buf(&mut got)).await.unwrap().unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn the_times_of_a_route_are_its_own() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let limits = Limits {
+        first_byte: Duration::from_millis(300),
+        idle: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let after = |first_byte, idle, total| Timeouts { first_byte, idle, total };
+    // Path, the route's times in seconds, and the key that ends the request.
+    for (path, timeout, key) in [
+        ("/never", after(None, None, None), Some("timeout.first_byte")),
+        ("/never", after(Some(1), None, None), Some("timeout.first_byte")),
+        ("/never", after(Some(60), None, Some(1)), Some("timeout.total")),
+        ("/events", after(None, None, None), Some("timeout.idle")),
+        ("/events", after(None, Some(5), None), None),
+        ("/", after(Some(1), Some(1), Some(1)), None),
+    ] {
+        let route = Route { timeout, ..upstream.route("api", "api.test") };
+        let options = Options { limits: limits.clone(), ..Options::default() };
+        let bench = Bench::with(vec![route], options);
+        let start = std::time::Instant::now();
+        let mut io = bench.tls("api.test").await;
+        io.write_all(
+            format!("GET {path} HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n")
+                .as_bytes(),
+        )
+        .await
+        .unwrap();
+        let mut all = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(5), io.read_to_end(&mut all)).await;
+        let line = &bench.audit(1).await[0];
+        match key {
+            Some(key) => {
+                assert!(line["reason"].as_str().unwrap().contains(key), "{path}: {line}");
+                assert!(line["hint"].as_str().unwrap().contains("timeout = { "), "{line}");
+            }
+            None => assert!(read.is_ok() && line["rule"].is_null(), "{path}: {line}"),
+        }
+        if timeout.first_byte.is_some() && key.is_some() {
+            assert!(start.elapsed() >= Duration::from_secs(1), "{path}: the default counted");
+        }
     }
 }
 

@@ -129,7 +129,7 @@ where
         };
         tokio::select! {
             both = both => both.map(|_| ()),
-            refusal = shared.timed_out(meter) => Err(refusal),
+            refusal = shared.timed_out(meter, rules) => Err(refusal),
             refusal = shared.cut_off() => Err(refusal),
         }
     };
