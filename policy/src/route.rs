@@ -66,6 +66,9 @@ pub struct Route {
     /// Whether the upstream speaks TLS. Plain http needs an explicit `tls = false`.
     #[serde(default = "enabled")]
     pub tls: bool,
+    /// Whether a request may become a WebSocket.
+    #[serde(default = "enabled", skip_serializing_if = "is_enabled")]
+    pub websocket: bool,
     /// No interception: a tunnel whose TLS names this host goes through unchanged. Excludes
     /// methods, paths, inject, ca, `max_body`, `timeout.first_byte` and scanning, because they need
     /// interception.
@@ -111,6 +114,7 @@ impl Route {
             paths: Vec::new(),
             inject: None,
             tls: true,
+            websocket: true,
             passthrough: false,
             allow_private: false,
             connect: None,
@@ -142,6 +146,7 @@ impl Route {
             ("max_body", self.max_body.is_some()),
             ("scan", self.scan != Scan::default()),
             ("tls = false", !self.tls),
+            ("websocket = false", !self.websocket),
             ("timeout.first_byte", self.timeout.first_byte.is_some()),
         ];
         if self.passthrough {
@@ -158,6 +163,11 @@ fn https_port() -> u16 {
 
 fn enabled() -> bool {
     true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_enabled(value: &bool) -> bool {
+    *value
 }
 
 /// A credential that the proxy adds to each request of a route, in place of any that the guest

@@ -155,6 +155,7 @@ fn draft(t: &Tab<'_>, files: &dyn Files) -> Option<Draft> {
     let max_body = t.opt("max_body").map_or(Some(None), |v| limits::max_body(&v).map(Some));
     let budget = t.opt("budget").map_or(Some(Budget::default()), |v| limits::budget(&v));
     let rate = t.opt("rate").map_or(Some(None), |v| v.parse::<Rate>().map(Some));
+    let websocket = t.opt("websocket").map_or(Some(true), |v| v.bool());
     let timeout = t.opt("timeout").map_or(Some(Timeouts::default()), |v| limits::timeouts(&v));
     let inject_key = t.opt("inject");
     let inject = inject_key.as_ref().map_or(Some(None), |v| inject(&v.table()?, files).map(Some));
@@ -174,6 +175,7 @@ fn draft(t: &Tab<'_>, files: &dyn Files) -> Option<Draft> {
         budget: budget?,
         rate: rate?,
         timeout: timeout?,
+        websocket: websocket?,
         ..Route::to(name?, host?)
     };
     if let Some(v) = passthrough_key.filter(|_| route.passthrough) {

@@ -273,6 +273,9 @@ fn route(r: &Route) -> Vec<String> {
     if !r.tls {
         notes.push("PLAIN HTTP".to_owned());
     }
+    if !r.websocket {
+        notes.push("no WebSocket".to_owned());
+    }
     if r.allow_private {
         notes.push("PRIVATE ADDRESSES".to_owned());
     }

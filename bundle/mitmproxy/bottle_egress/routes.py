@@ -56,6 +56,7 @@ class Route:
     paths: list[str] = field(default_factory=list)
     inject: Inject | None = None
     tls: bool = True
+    websocket: bool = True  # this chain has none anyway
     passthrough: bool = False
     allow_private: bool = False
     connect: tuple[str, int] | None = None

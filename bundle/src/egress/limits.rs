@@ -9,8 +9,10 @@ use bottle_policy::Timeouts;
 pub struct Limits {
     /// Connections from the guest at once; more wait.
     pub connections: usize,
-    /// Time for a whole request head, and for a connection without a request.
+    /// Time for a connection without a request.
     pub head: Duration,
+    /// Time for the rest of a request's head after its first byte, in HTTP/1.
+    pub begun_head: Duration,
     /// Time for the TLS handshake after CONNECT.
     pub handshake: Duration,
     /// Time for name lookup, TCP and TLS with an upstream.
@@ -38,6 +40,7 @@ impl Default for Limits {
         Self {
             connections: 512,
             head: Duration::from_secs(120),
+            begun_head: Duration::from_secs(20),
             handshake: Duration::from_secs(20),
             connect: Duration::from_secs(10),
             // The vendors' SDKs wait 10 minutes for a model's answer that is not streamed.

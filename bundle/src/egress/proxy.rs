@@ -90,6 +90,11 @@ async fn forward(
     audit.set_route(&live.rules.route.name);
     check_overrides(&head.headers, &live.rules, checks)?;
     check_destination(&head.headers, head.method.as_str(), &to, &live.rules, checks)?;
+    checks.refuse_if(
+        handshake.is_some() && !live.rules.route.websocket,
+        Rule::NoWebSocket,
+        || format!("route {} allows no WebSocket (websocket = false)", live.rules.route.name),
+    )?;
     // Scan.
     if !empty && is_coded(&head.headers) {
         audit.hold(shared.network.decoders.slot().await);
@@ -118,7 +123,12 @@ fn reading(head: &request::Parts) -> Result<(), Refusal> {
     if head.method.as_str() == SENTINEL && head.version != Version::HTTP_2 {
         let code = head.uri.path().trim_start_matches('/');
         let rule = Rule::from_code(code).unwrap_or(Rule::RequestLine);
-        return Err(Refusal::new(rule, "the request is not well-formed HTTP/1.1"));
+        let reason = if rule == Rule::SlowHead {
+            "the rest of the request's head did not come in time"
+        } else {
+            "the request is not well-formed HTTP/1.1"
+        };
+        return Err(Refusal::new(rule, reason));
     }
     Ok(())
 }

@@ -48,7 +48,8 @@ pub async fn serve(shared: Arc<Shared>, listener: UnixListener) -> io::Result<()
     accept_until(listener, limits.connections, shared.ending.clone(), |io, slot| {
         let (shared, tasks) = (shared.clone(), shared.tasks.clone());
         tasks.spawn(async move {
-            let reader = StrictReader::new(io, shared.checks().clone());
+            let reader =
+                StrictReader::new(io, shared.checks().clone(), shared.network.limits.begun_head);
             serve_socket(shared, reader, Arc::new(slot)).await;
         });
     })
@@ -190,7 +191,7 @@ async fn serve_http1<S>(shared: Arc<Shared>, io: S, via: Via)
 where
     S: AsyncRead + AsyncWrite + Peer + Unpin + Send + 'static,
 {
-    let io = StrictReader::new(io, shared.checks().clone());
+    let io = StrictReader::new(io, shared.checks().clone(), shared.network.limits.begun_head);
     let (handler, open) = (shared.clone(), io.open_requests());
     let service = service_fn(move |request| {
         let (shared, via, open) = (handler.clone(), via.clone(), open.clone());

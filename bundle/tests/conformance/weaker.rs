@@ -75,7 +75,7 @@ fn websocket(program: &Program) {
 
 /// It does not start.
 fn plain_tunnel(program: &Program) {
-    let mut guest = guest(program);
+    let guest = guest(program);
     let connect = "CONNECT plain.test:80 HTTP/1.1\r\nHost: plain.test\r\n\r\n";
     let answer = guest.send(None, connect);
     assert_eq!((answer.status, answer.refused()), (403, Some("wrong-scheme")), "{answer:?}");

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::harness::{Bench, Options, TOKEN, bearer, response};
 use super::upstream::Upstream;
 use crate::egress::limits::Limits;
+use crate::egress::refusal::Rule;
 
 fn get(uri: &str) -> Request<Full<Bytes>> {
     Request::get(uri).body(Full::default()).unwrap()
@@ -148,6 +149,62 @@ async fn a_websocket_carries_messages_both_ways() {
         (line["status"].as_u64(), line["bytes_up"].as_u64(), line["bytes_down"].as_u64()),
         (Some(101), Some(117), Some(109))
     );
+}
+
+#[tokio::test]
+async fn a_route_can_forbid_websockets() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let route = Route { websocket: false, ..upstream.route("api", "api.test") };
+    for (disabled, want) in [(vec![], "HTTP/1.1 403"), (vec![Rule::NoWebSocket], "HTTP/1.1 101")] {
+        let options = Options { disabled, ..Options::default() };
+        let bench = Bench::with(vec![route.clone()], options);
+        let mut io = bench.tls("api.test").await;
+        io.write_all(format!("GET /ws HTTP/1.1\r\nHost: api.test\r\n{WEBSOCKET}\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut got = Vec::new();
+        io.read_buf(&mut got).await.unwrap();
+        assert!(got.starts_with(want.as_bytes()), "{}", String::from_utf8_lossy(&got));
+        if want.ends_with("403") {
+            assert_eq!(bench.audit(1).await[0]["rule"], "no-websocket");
+        }
+    }
+    assert_eq!(upstream.seen().len(), 1);
+    assert!(Bench::start(vec![route]).get("api.test", "/").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_dropped() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let limits = Limits { begun_head: Duration::from_millis(300), ..Limits::default() };
+    for (disabled, refused) in [(vec![], true), (vec![Rule::SlowHead], false)] {
+        let options = Options { disabled, limits: limits.clone(), ..Options::default() };
+        let bench = Bench::with(vec![upstream.route("api", "api.test")], options);
+        let mut io = bench.tls("api.test").await;
+        // An idle connection is no slow head, neither before the first request nor after it.
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            io.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
+            assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
+        }
+        let mut got = Vec::new();
+        for byte in b"GET / HTTP/1.1\r\nX: y".iter().cycle().take(40) {
+            io.write_all(&[*byte]).await.unwrap();
+            io.flush().await.unwrap();
+            let part = timeout(Duration::from_millis(20), io.read_buf(&mut got)).await;
+            if part.is_ok() {
+                break;
+            }
+        }
+        while refused && !String::from_utf8_lossy(&got).contains("in time") {
+            io.read_buf(&mut got).await.unwrap();
+        }
+        let text = String::from_utf8_lossy(&got);
+        assert_eq!(text.contains("408") && text.contains("[slow-head]"), refused, "{text}");
+        if refused {
+            assert_eq!(bench.audit(3).await[2]["rule"], "slow-head");
+        }
+    }
 }
 
 #[tokio::test]
