@@ -11,7 +11,7 @@ use bottle::manifest::{
     WorkspaceMode, neutral, parse,
 };
 use bottle::manifest_files::{Search, find, load};
-use bottle_policy::{Action, Budget, Forge, Place, Scheme, Stale};
+use bottle_policy::{Action, Budget, Forge, Place, Scheme, Stale, Timeouts};
 use skip::skip;
 
 const CERT: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
@@ -97,6 +97,9 @@ fn everything_parses() {
         (Some(10_000_000), Budget { up: Some(50_000_000), ..Budget::default() })
     );
     assert_eq!(routes[4].rate.unwrap().to_string(), "60/m");
+    let times = Timeouts { first_byte: Some(900), idle: Some(90), total: Some(7200) };
+    assert_eq!((routes[4].timeout, routes[3].timeout), (times, Timeouts::default()));
+    assert!(!routes[4].websocket && routes[3].websocket);
     assert!(routes[4].paths[0].matches("/v2/tiles/a/b/last"));
     assert!(routes[5].passthrough && routes[5].passthrough_conflicts().is_empty());
     assert_eq!(bottle.bundle_egress, EgressChain::MitmproxyPipelock);
@@ -216,6 +219,24 @@ const BAD: &[(&str, &str, u32, &str)] = &[
         "[bottles.d]\nxyzzy = 1",
         3,
         "unknown key `xyzzy` in `bottles.d`\n  hint: known keys: image, env",
+    ),
+    (
+        "timeout_zero",
+        "[[bottles.d.egress]]\nhost = \"a.b\"\ntimeout = { idle = \"0s\" }",
+        4,
+        "must be between 1s and 168h, not 0s",
+    ),
+    (
+        "timeout_too_long",
+        "[[bottles.d.egress]]\nhost = \"a.b\"\ntimeout = { total = \"169h\" }",
+        4,
+        "must be between 1s and 168h, not 169h",
+    ),
+    (
+        "timeout_unknown_key",
+        "[[bottles.d.egress]]\nhost = \"a.b\"\ntimeout = { first = \"1m\" }",
+        4,
+        "first_byte",
     ),
     (
         "unknown_route_key",

@@ -29,7 +29,7 @@ pub use git::{
 };
 pub use git_url::GateUrl;
 pub use json::PolicyTextError;
-pub use limits::{Action, Budget, Rate, RateError, Scan};
+pub use limits::{Action, Budget, Rate, RateError, Scan, Timeouts};
 pub use login::{RenewReply, RenewRequest};
 pub use pattern::{
     HostPattern, HostPatternError, Method, MethodError, PathPattern, PathPatternError, TokenName,

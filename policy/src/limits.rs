@@ -54,6 +54,22 @@ pub struct Budget {
     pub requests: Option<u64>,
 }
 
+/// Times after which a request is given up, seconds. An absent one is the daemon's default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// From the last byte of the request to the first byte of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<u32>,
+    /// Without a byte in an answer, tunnel or WebSocket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<u32>,
+    /// From the first byte of the request to the last byte of its answer, or for a whole tunnel or
+    /// WebSocket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u32>,
+}
+
 /// A number of requests per second, minute or hour, written `10/s`, `60/m` or `1000/h`. That many
 /// may come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -131,7 +131,7 @@ pub struct PathPattern(String);
 pub struct PathPatternError(String);
 
 impl PathPattern {
-    /// Whether the pattern matches `path`, which must be normalised.
+    /// Whether the pattern matches `path`, which must be decoded.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         let Some((pattern, path)) = self.0.strip_prefix('/').zip(path.strip_prefix('/')) else {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::json::{self, PolicyTextError, is_default};
-use crate::limits::{Budget, Rate, Scan};
+use crate::limits::{Budget, Rate, Scan, Timeouts};
 use crate::pattern::{HostPattern, Method, PathPattern, TokenName};
 
 /// What an egress daemon enforces. A request that no route allows is denied.
@@ -66,8 +66,12 @@ pub struct Route {
     /// Whether the upstream speaks TLS. Plain http needs an explicit `tls = false`.
     #[serde(default = "enabled")]
     pub tls: bool,
+    /// Whether a request may become a WebSocket.
+    #[serde(default = "enabled", skip_serializing_if = "is_enabled")]
+    pub websocket: bool,
     /// No interception: a tunnel whose TLS names this host goes through unchanged. Excludes
-    /// methods, paths, inject, ca, `max_body` and scanning, because they need interception.
+    /// methods, paths, inject, ca, `max_body`, `timeout.first_byte` and scanning, because they need
+    /// interception.
     #[serde(default, skip_serializing_if = "is_default")]
     pub passthrough: bool,
     /// Whether the upstream may be at a private, loopback or link-local address.
@@ -92,6 +96,9 @@ pub struct Route {
     /// Maximum number of requests in a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
+    /// Times after which a request is given up.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeout: Timeouts,
 }
 
 impl Route {
@@ -107,6 +114,7 @@ impl Route {
             paths: Vec::new(),
             inject: None,
             tls: true,
+            websocket: true,
             passthrough: false,
             allow_private: false,
             connect: None,
@@ -115,6 +123,7 @@ impl Route {
             max_body: None,
             budget: Budget::default(),
             rate: None,
+            timeout: Timeouts::default(),
         }
     }
 
@@ -137,6 +146,8 @@ impl Route {
             ("max_body", self.max_body.is_some()),
             ("scan", self.scan != Scan::default()),
             ("tls = false", !self.tls),
+            ("websocket = false", !self.websocket),
+            ("timeout.first_byte", self.timeout.first_byte.is_some()),
         ];
         if self.passthrough {
             all.iter().filter(|(_, is)| *is).map(|(key, _)| *key).collect()
@@ -152,6 +163,11 @@ fn https_port() -> u16 {
 
 fn enabled() -> bool {
     true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_enabled(value: &bool) -> bool {
+    *value
 }
 
 /// A credential that the proxy adds to each request of a route, in place of any that the guest

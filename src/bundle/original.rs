@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use bottle_policy::{Action, Policy, Route, Scan};
+use bottle_policy::{Action, Policy, Route, Scan, Timeouts};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -125,6 +125,7 @@ fn unsupported(chain: EgressChain, policy: &Policy) -> Vec<String> {
         let all = [
             ("passthrough", route.passthrough),
             ("scan (other than limit = \"off\")", scan),
+            ("timeout", route.timeout != Timeouts::default()),
             ("connect", pipelock && route.connect.is_some()),
             ("ca", pipelock && route.ca.is_some()),
             ("tls = false", pipelock && !route.tls),
@@ -225,7 +226,8 @@ mod tests {
     #[test]
     fn what_a_chain_cannot_enforce_is_a_config_error_that_names_it() {
         type Change = fn(&mut Route);
-        let both: [(&str, Change); 2] = [
+        let both: [(&str, Change); 3] = [
+            ("timeout", |r| r.timeout.idle = Some(60)),
             ("passthrough", |r| r.passthrough = true),
             ("scan", |r| r.scan = Scan { responses: true, ..Scan::default() }),
         ];

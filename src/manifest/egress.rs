@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use bottle_policy::{
-    Budget, HostPattern, Inject, Method, PathPattern, Place, Rate, Route, Scan, Scheme,
+    Budget, HostPattern, Inject, Method, PathPattern, Place, Rate, Route, Scan, Scheme, Timeouts,
 };
 
 use super::files::{Files, inside};
@@ -155,6 +155,8 @@ fn draft(t: &Tab<'_>, files: &dyn Files) -> Option<Draft> {
     let max_body = t.opt("max_body").map_or(Some(None), |v| limits::max_body(&v).map(Some));
     let budget = t.opt("budget").map_or(Some(Budget::default()), |v| limits::budget(&v));
     let rate = t.opt("rate").map_or(Some(None), |v| v.parse::<Rate>().map(Some));
+    let websocket = t.opt("websocket").map_or(Some(true), |v| v.bool());
+    let timeout = t.opt("timeout").map_or(Some(Timeouts::default()), |v| limits::timeouts(&v));
     let inject_key = t.opt("inject");
     let inject = inject_key.as_ref().map_or(Some(None), |v| inject(&v.table()?, files).map(Some));
     t.finish();
@@ -172,6 +174,8 @@ fn draft(t: &Tab<'_>, files: &dyn Files) -> Option<Draft> {
         max_body: max_body?,
         budget: budget?,
         rate: rate?,
+        timeout: timeout?,
+        websocket: websocket?,
         ..Route::to(name?, host?)
     };
     if let Some(v) = passthrough_key.filter(|_| route.passthrough) {

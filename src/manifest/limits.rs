@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use bottle_policy::{Action, Budget, Scan};
+use bottle_policy::{Action, Budget, Scan, Timeouts};
 
-use super::ByteSize;
 use super::quote;
 use super::walk::Val;
+use super::{ByteSize, Interval};
+
+/// Shortest and longest time that a route may wait.
+const TIMEOUTS: (Interval, Interval) = (Interval::seconds(1), Interval::seconds(7 * 24 * 3600));
 
 /// Most rules that a route names.
 const MOST_RULES: usize = 256;
@@ -91,6 +94,25 @@ fn some(v: &Val<'_>) -> Option<u64> {
             Some("leave the route out instead".to_owned()),
         ),
         n => Some(n),
+    }
+}
+
+/// `{ first_byte = "15m", idle = "5m", total = "2h" }`, each of which may be absent.
+pub(super) fn timeouts(v: &Val<'_>) -> Option<Timeouts> {
+    let t = v.table()?;
+    let read = |key| t.opt(key).map_or(Some(None), |v| seconds(&v).map(Some));
+    let (first_byte, idle, total) = (read("first_byte"), read("idle"), read("total"));
+    t.finish();
+    Some(Timeouts { first_byte: first_byte?, idle: idle?, total: total? })
+}
+
+fn seconds(v: &Val<'_>) -> Option<u32> {
+    let (least, most) = TIMEOUTS;
+    match v.parse::<Interval>()? {
+        time if (least..=most).contains(&time) => u32::try_from(time.duration().as_secs()).ok(),
+        time => {
+            v.none(format!("`{}` must be between {least} and {most}, not {time}", v.path), None)
+        }
     }
 }
 

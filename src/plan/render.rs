@@ -4,7 +4,9 @@ use bottle_policy::{Action, Method, PathPattern, Place, Route, Scan, Scheme};
 
 use super::secrets::looks_secret;
 use super::types::LaunchPlan;
-use crate::manifest::{ByteSize, EgressChain, GitSpec, TokenSource, WorkspaceMode, neutral};
+use crate::manifest::{
+    ByteSize, EgressChain, GitSpec, Interval, TokenSource, WorkspaceMode, neutral,
+};
 
 /// Longest cell in characters.
 const LONGEST: usize = 160;
@@ -271,6 +273,9 @@ fn route(r: &Route) -> Vec<String> {
     if !r.tls {
         notes.push("PLAIN HTTP".to_owned());
     }
+    if !r.websocket {
+        notes.push("no WebSocket".to_owned());
+    }
     if r.allow_private {
         notes.push("PRIVATE ADDRESSES".to_owned());
     }
@@ -341,6 +346,14 @@ fn limits(r: &Route, notes: &mut Vec<String>) {
         notes.push(format!("budget {}", budget.join(" and ")));
     }
     notes.extend(r.rate.map(|rate| format!("≤ {rate}")));
+    let times = [
+        (r.timeout.first_byte, "first byte"),
+        (r.timeout.idle, "idle"),
+        (r.timeout.total, "total"),
+    ];
+    notes.extend(times.iter().filter_map(|(seconds, what)| {
+        seconds.map(|n| format!("{what} ≤ {}", Interval::seconds(n.into())))
+    }));
     notes.extend(r.budget.requests.map(|n| format!("{n} request(s)")));
 }
 

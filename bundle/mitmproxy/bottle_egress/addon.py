@@ -212,8 +212,6 @@ class Bottle:
         headers, route = flow.request.headers, checked.route
         _strip(headers, keep=("transfer-encoding", "expect"))
         headers["host"] = checked.to.host_header(443 if checked.tls else 80)
-        if checked.destination is not None:
-            headers["destination"] = checked.destination
         if route.inject is None:
             return
         name, value = written(route.inject, self.policy.tokens[route.inject.token])

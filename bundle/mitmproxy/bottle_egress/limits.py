@@ -27,6 +27,7 @@ def _keys(route: Route, *, pipelock: bool) -> list[tuple[str, bool]]:
         ("scan.rules", bool(scan.get("rules"))),
         ("scan.responses", bool(scan.get("responses"))),
         (f"scan.limit = {scan.get('limit')!r}", scan.get("limit") not in (None, "off")),
+        ("timeout", bool(route.timeout)),
         ("connect (pipelock looks names up itself)", pipelock and route.connect is not None),
         ("ca (pipelock verifies upstreams itself)", pipelock and route.ca is not None),
         ("tls = false (pipelock's CONNECT is for TLS)", pipelock and not route.tls),

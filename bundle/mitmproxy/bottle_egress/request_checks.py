@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .authority import Authority
 from .head import Head
-from .paths import Target, normalise
+from .paths import Target, parse
 from .refusal import Refusal
 from .request_audit import RequestAudit
 from .routes import Policy, Route
@@ -29,13 +29,12 @@ _OVERRIDES = frozenset(
 
 @dataclass(frozen=True)
 class CheckedRequest:
-    """A request that the policy allows, in normal form."""
+    """A request that the policy allows."""
 
     to: Authority
     tls: bool
     target: Target
     route: Route
-    destination: str | None = None  # WebDAV's header, in normal form
 
 
 def tunnel(head: Head, policy: Policy, audit: RequestAudit) -> Authority:
@@ -63,8 +62,7 @@ def request(
     path, mark, query = raw.partition("?")
     audit.set_request(head.method, path, query if mark else None)
     to, tls, raw = _destination(head.target, inside, audit)
-    target = normalise(raw)
-    audit.set_request(head.method, target.path, target.query)
+    target = parse(raw)
 
     host = (head.get(b"host") or b"").decode("latin-1")
     try:
@@ -80,13 +78,13 @@ def request(
     route = policy.find(to, tls=tls, method=head.method, target=target)
     audit.set_route(route)
     _check_overrides(head, route)
-    destination = _check_destination(head, to, route, tls=tls)
+    _check_destination(head, to, route, tls=tls)
     if route.max_body is not None and (head.length or 0) > route.max_body:
         raise Refusal("max-body", f"the body is over this route's {route.max_body} bytes")
     route.take()
     route.spend("up", len(str(target)))
     route.spend("down", 0)
-    return CheckedRequest(to, tls, target, route, destination)
+    return CheckedRequest(to, tls, target, route)
 
 
 def _check_overrides(head: Head, route: Route) -> None:
@@ -99,22 +97,22 @@ def _check_overrides(head: Head, route: Route) -> None:
                 )
 
 
-def _check_destination(head: Head, to: Authority, route: Route, *, tls: bool) -> str | None:
-    """The normal form of WebDAV's Destination header on a route that looks at paths; raises Refusal
-    if it leads out.
+def _check_destination(head: Head, to: Authority, route: Route, *, tls: bool) -> None:
+    """Raises Refusal if WebDAV's Destination header leads out of a route that looks at paths in any
+    reading of its path.
     """
     values = [
         value.decode("latin-1") for name, value in head.headers if name.lower() == b"destination"
     ]
     if not values or not route.paths:
-        return None
+        return
     refusal = Refusal(
         "destination",
         f"the Destination header names a path outside of what route {route.name} allows",
     )
     if len(values) > 1:
         raise refusal
-    origin, path = "", values[0]
+    path = values[0]
     if not path.startswith("/"):
         scheme, mark, rest = path.partition("://")
         authority, slash, rest = rest.partition("/")
@@ -124,15 +122,15 @@ def _check_destination(head: Head, to: Authority, route: Route, *, tls: bool) ->
             same_host = False
         if not mark or not slash or scheme.lower() != ("https" if tls else "http") or not same_host:
             raise refusal
-        origin, path = f"{scheme}://{authority}", f"/{rest}"
+        path = f"/{rest}"
+    elif path.startswith("//"):  # that would be another host
+        raise refusal
     try:
-        target = normalise(path)
+        readings = parse(path).readings()
     except Refusal:
         raise refusal from None
-    # `//host/path` would be another host.
-    if path.startswith("//") or target.encoded_slash or not route.allows(head.method, target.path):
+    if not all(route.allows(head.method, reading) for reading in readings):
         raise refusal
-    return f"{origin}{target}"
 
 
 def _destination(

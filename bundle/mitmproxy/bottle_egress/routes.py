@@ -56,6 +56,7 @@ class Route:
     paths: list[str] = field(default_factory=list)
     inject: Inject | None = None
     tls: bool = True
+    websocket: bool = True  # this chain has none anyway
     passthrough: bool = False
     allow_private: bool = False
     connect: tuple[str, int] | None = None
@@ -64,6 +65,7 @@ class Route:
     max_body: int | None = None
     budget: dict[str, int] = field(default_factory=dict)
     rate: str | None = None
+    timeout: dict[str, int] = field(default_factory=dict)
     # What this launch has carried.
     up: int = 0
     down: int = 0
@@ -177,18 +179,29 @@ class Policy:
             raise Refusal(
                 "wrong-scheme", f"the route for {to} is for {wanted}, this request is {given}"
             )
-        if target.encoded_slash and any(r.paths for r in fitting):
+        readings = target.readings() if any(r.paths for r in fitting) else [target.path]
+        # Each route that a reading leads to, with the first reading that does.
+        choices: dict[int | None, str] = {}
+        for reading in readings:
+            allowing = (n for n, r in enumerate(fitting) if r.allows(method, reading))
+            choices.setdefault(next(allowing, None), reading)
+        if len(choices) > 1:
+            shown = ", ".join(
+                f"as {json.dumps(reading[:60])} "
+                f"({'no route' if n is None else f'route {fitting[n].name}'})"
+                for n, reading in list(choices.items())[:4]
+            )
             raise Refusal(
                 "path",
-                f"the path has an escaped slash, and the routes for {to.host} differ by path",
+                f"servers differ in how they read this path, and the routes for {to} differ: {shown}",
             )
-        for route in fitting:
-            if route.allows(method, target.path):
-                return route
+        (choice,) = choices
+        if choice is not None:
+            return fitting[choice]
         raise Refusal(
             "not-allowed",
             f"no route for {to} allows {method} {target.path}",
-            _hint(to, tls=tls, asks=(method, target.path)),
+            _hint(to, tls=tls, asks=(method, readings[0])),
         )
 
 

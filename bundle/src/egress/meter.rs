@@ -16,6 +16,7 @@ use super::refusal::{Checks, Refusal, Rule};
 pub struct Meter {
     up: AtomicU64,
     down: AtomicU64,
+    started: Instant,
     touched: Mutex<Instant>,
     upload_refusal: OnceLock<Refusal>,
     findings: Mutex<Vec<String>>,
@@ -27,6 +28,7 @@ impl Default for Meter {
         Self {
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
+            started: Instant::now(),
             touched: Mutex::new(Instant::now()),
             upload_refusal: OnceLock::new(),
             findings: Mutex::default(),
@@ -56,6 +58,11 @@ impl Meter {
     pub fn add_down(&self, bytes: usize) {
         self.down.fetch_add(bytes as u64, Ordering::Relaxed);
         *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// When the request's head had arrived.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// When the request's head or a part of either body last arrived.

@@ -1,7 +1,7 @@
 //! `bottle-bundle egress`: the one way out of a bottle.
 //!
 //! A request passes these stages, which docs/egress.md describes: *reading* ([`http1`]; CONNECT is
-//! dispatched by [`server`] to [`tunnel`]), *normal form* and *agreement* ([`request`]), *route*
+//! dispatched by [`server`] to [`tunnel`]), *destination* and *agreement* ([`request`]), *route*
 //! ([`policy`], [`route`]), *scan* ([`outgoing`], [`body`], [`websocket`]), *limits*
 //! ([`route::quota`]), *record* ([`audit`]), *address* and *credential* ([`upstream`],
 //! [`route::credential`]), *answer* ([`body::download`]). [`proxy`] calls them in order.

@@ -7,7 +7,6 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode, Version, request};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
-use tokio::time::Instant;
 
 use super::audit::RequestAudit;
 use super::body::download::Download;
@@ -76,9 +75,8 @@ async fn forward(
     reading(&head)?;
     // Set before any check, so that a refused request is recorded as it was sent.
     audit.set_request(head.method.as_str(), Some(head.uri.path()), head.uri.query());
-    // Normal form.
+    // Destination.
     let Destination { to, tls, target } = Destination::read(via, &head.uri, audit)?;
-    audit.set_request(head.method.as_str(), Some(&target.path), target.query.as_deref());
     // Agreement.
     check_head(&head, &to, tls, checks)?;
     let empty = body.as_ref().is_none_or(|b| b.is_end_stream());
@@ -91,7 +89,12 @@ async fn forward(
     let live = shared.policy.now().find(&to, tls, head.method.as_str(), &target, checks)?;
     audit.set_route(&live.rules.route.name);
     check_overrides(&head.headers, &live.rules, checks)?;
-    check_destination(&mut head.headers, head.method.as_str(), &to, &live.rules, checks)?;
+    check_destination(&head.headers, head.method.as_str(), &to, &live.rules, checks)?;
+    checks.refuse_if(
+        handshake.is_some() && !live.rules.route.websocket,
+        Rule::NoWebSocket,
+        || format!("route {} allows no WebSocket (websocket = false)", live.rules.route.name),
+    )?;
     // Scan.
     if !empty && is_coded(&head.headers) {
         audit.hold(shared.network.decoders.slot().await);
@@ -120,7 +123,12 @@ fn reading(head: &request::Parts) -> Result<(), Refusal> {
     if head.method.as_str() == SENTINEL && head.version != Version::HTTP_2 {
         let code = head.uri.path().trim_start_matches('/');
         let rule = Rule::from_code(code).unwrap_or(Rule::RequestLine);
-        return Err(Refusal::new(rule, "the request is not well-formed HTTP/1.1"));
+        let reason = if rule == Rule::SlowHead {
+            "the rest of the request's head did not come in time"
+        } else {
+            "the request is not well-formed HTTP/1.1"
+        };
+        return Err(Refusal::new(rule, reason));
     }
     Ok(())
 }
@@ -134,7 +142,7 @@ async fn send(
 ) -> Result<Response<Incoming>, Refusal> {
     let (live, protocol, meter) = (outgoing.live.clone(), outgoing.protocol, audit.meter());
     let (version, request) = outgoing.request(None)?;
-    let mut response = live.upstream.send(request, protocol, meter).await?;
+    let mut response = live.upstream.send(request, protocol, meter, &live.rules).await?;
     let rejected = response.status() == StatusCode::UNAUTHORIZED;
     if let Some(credential) = live.rules.credential.as_ref().filter(|_| rejected) {
         let newer = credential.token.wait_for_newer(version).await;
@@ -144,7 +152,7 @@ async fn send(
             let (rules, checks) = (live.rules.clone(), shared.checks().clone());
             let body = Upload::again(body, meter.clone(), rules, checks);
             let (_, request) = outgoing.request(Some(body))?;
-            response = live.upstream.send(request, protocol, meter).await?;
+            response = live.upstream.send(request, protocol, meter, &live.rules).await?;
         }
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -188,8 +196,7 @@ async fn answer(
         audit.finish(); // hyper does not poll an empty body
         return Response::from_parts(head, Reply::Text(Full::default()));
     }
-    let limits = &shared.network.limits;
-    let times = (limits.silence, Instant::now() + limits.total);
+    let times = shared.network.limits.times(&rules.route.timeout);
     let searched: (Arc<RouteRules>, Profile) = (rules.clone(), profile);
     let download = Download::new(body, audit, searched, checks.clone(), scan, times);
     Response::from_parts(head, Reply::Stream(Box::new(download)))

@@ -39,6 +39,8 @@ refusal::rules! {
         ConnectBody = "connect-body", 400;
         /// A chunked body that is not strictly formed.
         Chunk = "chunk", 400;
+        /// A head that does not come in time after its first byte.
+        SlowHead = "slow-head", 408;
         /// A head over its limits of size or number.
         HeadTooLarge = "head-too-large", 431;
 
@@ -50,6 +52,8 @@ refusal::rules! {
         NoRoute = "no-route", 403;
         /// After CONNECT came something that is not TLS.
         NotTls = "not-tls", 403;
+        /// After CONNECT to a plain-http route came something that is not HTTP/1.1.
+        NotHttp = "not-http", 403;
         /// TLS without a server name.
         NoSni = "no-sni", 403;
         /// TLS for another server than the CONNECT was for.
@@ -73,6 +77,8 @@ refusal::rules! {
         Trace = "trace", 403;
         /// A WebSocket handshake that is not one, or where there can be none.
         Upgrade = "upgrade", 400;
+        /// The route's `websocket` is false.
+        NoWebSocket = "no-websocket", 403;
         /// A WebSocket frame that breaks the protocol.
         WebSocket = "websocket", 400;
         /// HTTP/2 that breaks the protocol.

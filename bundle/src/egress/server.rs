@@ -15,21 +15,23 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 
 use super::audit::RequestAudit;
 use super::body::reply::{Reply, refuse};
-use super::http1::strict_reader::{OpenRequests, StrictReader};
-use super::policy::routes::LiveRoute;
+use super::http1::strict_reader::{OpenRequests, Peer, StrictReader};
+use super::policy::routes::{LiveRoute, TunnelUse};
 use super::proxy;
 use super::refusal::{Refusal, Rule};
 use super::request::authority::Authority;
 use super::request::destination::{Via, tunnel_authority};
 use super::shared::Shared;
 use super::tunnel::guest_stream::Prefixed;
-use super::tunnel::{intercept, raw};
+use super::tunnel::intercept::{self, Tunnel};
+use super::tunnel::raw;
 use crate::daemon::accept::{accept_until, drain};
 use crate::daemon::connection;
 
@@ -46,7 +48,8 @@ pub async fn serve(shared: Arc<Shared>, listener: UnixListener) -> io::Result<()
     accept_until(listener, limits.connections, shared.ending.clone(), |io, slot| {
         let (shared, tasks) = (shared.clone(), shared.tasks.clone());
         tasks.spawn(async move {
-            let reader = StrictReader::new(io, shared.checks().clone());
+            let reader =
+                StrictReader::new(io, shared.checks().clone(), shared.network.limits.begun_head);
             serve_socket(shared, reader, Arc::new(slot)).await;
         });
     })
@@ -98,7 +101,7 @@ fn connect(
     } else {
         check_connect(&shared, &request, &mut audit)
     };
-    let (to, passthrough) = match checked {
+    let (to, allowed, passthrough) = match checked {
         Ok(tunnel) => tunnel,
         Err(refusal) => return refuse_connect(&refusal, audit),
     };
@@ -108,11 +111,11 @@ fn connect(
         if let Some(live) = passthrough {
             raw::carry(&shared, upgrade, to, live, audit).await;
         } else {
-            match intercept::open(&shared, upgrade, &to).await {
-                Ok(tls) => {
+            match intercept::open(&shared, upgrade, &to, allowed).await {
+                Ok(tunnel) => {
                     audit.discard();
-                    if let Some(tls) = tls {
-                        serve_tunnel(shared, tls, to).await;
+                    if let Some(tunnel) = tunnel {
+                        serve_tunnel(shared, tunnel, to).await;
                     }
                 }
                 Err(refusal) => audit.fail(&refusal),
@@ -123,18 +126,18 @@ fn connect(
     Response::new(Reply::Text(Full::default()))
 }
 
-/// Where a tunnel goes, and its route if that is a passthrough route.
+/// Where a tunnel goes, what it may carry, and its route if that is a passthrough route.
 fn check_connect(
     shared: &Shared,
     request: &Request<Incoming>,
     audit: &mut RequestAudit,
-) -> Result<(Authority, Option<Arc<LiveRoute>>), Refusal> {
+) -> Result<(Authority, TunnelUse, Option<Arc<LiveRoute>>), Refusal> {
     let to = tunnel_authority(request.uri())?;
     audit.set_destination(&to.host, to.port);
     let routes = shared.policy.now();
-    routes.check_tunnel(&to, shared.checks())?;
+    let allowed = routes.check_tunnel(&to, shared.checks())?;
     let passthrough = routes.passthrough(&to);
-    Ok((to, passthrough))
+    Ok((to, allowed, passthrough))
 }
 
 fn refuse_connect(refusal: &Refusal, audit: RequestAudit) -> Response<Reply> {
@@ -143,25 +146,25 @@ fn refuse_connect(refusal: &Refusal, audit: RequestAudit) -> Response<Reply> {
     response
 }
 
-/// HTTP/1.1 or HTTP/2 inside an intercepted tunnel, as the handshake has agreed.
-async fn serve_tunnel(shared: Arc<Shared>, tls: TlsStream<Prefixed>, to: Authority) {
-    let to = Arc::new(to);
-    if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve_http2(shared, tls, to).await;
-    } else {
-        let reader = StrictReader::new(tls, shared.checks().clone());
-        serve_http1(shared, reader, to).await;
+/// HTTP/1.1 or HTTP/2 inside a tunnel, as the TLS handshake has agreed. Without TLS it is HTTP/1.1.
+async fn serve_tunnel(shared: Arc<Shared>, tunnel: Tunnel, to: Authority) {
+    let via = Via::Tunnel { to: Arc::new(to), tls: matches!(tunnel, Tunnel::Tls(_)) };
+    match tunnel {
+        Tunnel::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            serve_http2(shared, *tls, via).await;
+        }
+        Tunnel::Tls(tls) => serve_http1(shared, *tls, via).await,
+        Tunnel::Plain(io) => serve_http1(shared, io, via).await,
     }
 }
 
 /// One request inside a tunnel.
 async fn handle_in_tunnel(
     shared: Arc<Shared>,
-    to: Arc<Authority>,
+    via: Via,
     request: Request<Incoming>,
 ) -> Response<Reply> {
-    let mut audit = shared.start_audit();
-    audit.set_destination(&to.host, to.port);
+    let mut audit = start_tunnel_audit(&shared, &via);
     if request.method() == Method::CONNECT {
         audit.set_request("CONNECT", None, None);
         let refusal = if shared.log.closed() {
@@ -171,20 +174,29 @@ async fn handle_in_tunnel(
         };
         return refuse_connect(&refusal, audit);
     }
-    proxy::handle(shared, &Via::Tunnel(to), request, audit).await
+    proxy::handle(shared, &via, request, audit).await
+}
+
+/// Starts the audit lines of something in a tunnel.
+fn start_tunnel_audit(shared: &Shared, via: &Via) -> RequestAudit {
+    let mut audit = shared.start_audit();
+    if let Via::Tunnel { to, .. } = via {
+        audit.set_destination(&to.host, to.port);
+    }
+    audit
 }
 
 /// HTTP/1.1 inside a tunnel; it can become a WebSocket.
-async fn serve_http1(
-    shared: Arc<Shared>,
-    io: StrictReader<TlsStream<Prefixed>>,
-    to: Arc<Authority>,
-) {
+async fn serve_http1<S>(shared: Arc<Shared>, io: S, via: Via)
+where
+    S: AsyncRead + AsyncWrite + Peer + Unpin + Send + 'static,
+{
+    let io = StrictReader::new(io, shared.checks().clone(), shared.network.limits.begun_head);
     let (handler, open) = (shared.clone(), io.open_requests());
     let service = service_fn(move |request| {
-        let (shared, to, open) = (handler.clone(), to.clone(), open.clone());
+        let (shared, via, open) = (handler.clone(), via.clone(), open.clone());
         async move {
-            let response = handle_in_tunnel(shared, to, request).await;
+            let response = handle_in_tunnel(shared, via, request).await;
             Ok::<_, Infallible>(tracked(open, response))
         }
     });
@@ -194,11 +206,11 @@ async fn serve_http1(
 
 /// HTTP/2 inside a tunnel. The limits of the protocol are tight, because a guest could take memory
 /// by asking for much and reading slowly.
-async fn serve_http2(shared: Arc<Shared>, io: TlsStream<Prefixed>, to: Arc<Authority>) {
-    let (handler, tunnel) = (shared.clone(), to.clone());
+async fn serve_http2(shared: Arc<Shared>, io: TlsStream<Prefixed>, via: Via) {
+    let (handler, tunnel) = (shared.clone(), via.clone());
     let service = service_fn(move |request| {
-        let (shared, to) = (handler.clone(), tunnel.clone());
-        async move { Ok::<_, Infallible>(handle_in_tunnel(shared, to, request).await) }
+        let (shared, via) = (handler.clone(), tunnel.clone());
+        async move { Ok::<_, Infallible>(handle_in_tunnel(shared, via, request).await) }
     });
     let limits = &shared.network.limits;
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -217,8 +229,7 @@ async fn serve_http2(shared: Arc<Shared>, io: TlsStream<Prefixed>, to: Arc<Autho
     let broken = run(&shared, connection, |c| c.graceful_shutdown()).await;
     // What is not a request has no audit line of its own: record that there was something.
     if let Some(e) = broken.filter(|e| !is_lost(e)) {
-        let mut audit = shared.start_audit();
-        audit.set_destination(&to.host, to.port);
+        let mut audit = start_tunnel_audit(&shared, &via);
         let cause =
             std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
         audit.fail(&Refusal::new(

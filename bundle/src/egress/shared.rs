@@ -12,7 +12,7 @@ use super::audit::RequestAudit;
 use super::meter::Meter;
 use super::policy::live::LivePolicy;
 use super::refusal::{Checks, Refusal, Rule};
-use super::route::rules::RouteRules;
+use super::route::rules::{RouteRules, TimeLimit};
 use super::tls::LeafCertificates;
 use super::upstream::network::Network;
 
@@ -58,18 +58,18 @@ impl Shared {
         self.policy.now().profile(&rules.route.name).unwrap_or_else(|| rules.profile.clone())
     }
 
-    /// Completes when `meter` has counted nothing for too long, or a tunnel has reached the longest
-    /// time that anything may take.
-    pub async fn timed_out(&self, meter: &Meter) -> Refusal {
-        let limits = &self.network.limits;
-        let deadline = Instant::now() + limits.total;
+    /// Completes when `meter` has counted nothing for the route's idle time, or a tunnel has reached
+    /// its total time.
+    pub async fn timed_out(&self, meter: &Meter, rules: &RouteRules) -> Refusal {
+        let times = self.network.limits.times(&rules.route.timeout);
+        let deadline = Instant::now() + times.total;
         loop {
-            sleep_until((meter.touched() + limits.silence).min(deadline)).await;
+            sleep_until((meter.touched() + times.idle).min(deadline)).await;
             if Instant::now() >= deadline {
-                return Refusal::new(Rule::UpstreamTimeout, "the connection took too long");
+                return rules.timed_out(TimeLimit::Total, times);
             }
-            if meter.touched() + limits.silence <= Instant::now() {
-                return Refusal::new(Rule::UpstreamTimeout, "the connection fell silent");
+            if meter.touched() + times.idle <= Instant::now() {
+                return rules.timed_out(TimeLimit::Idle, times);
             }
         }
     }

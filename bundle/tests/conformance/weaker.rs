@@ -13,8 +13,10 @@ use super::support::{Egress, Program, TOKEN};
 pub const WEAKER: &[OwnTest] = &[
     ("HTTP/2", http2),
     ("WebSocket", websocket),
+    ("plain http in a tunnel", plain_tunnel),
     ("passthrough", passthrough),
     ("scan", scan),
+    ("timeout", timeout),
     ("credentials on their way out", patterns),
     ("refresh of a token", refresh),
     ("after a refusal", closes),
@@ -72,6 +74,14 @@ fn websocket(program: &Program) {
 }
 
 /// It does not start.
+fn plain_tunnel(program: &Program) {
+    let guest = guest(program);
+    let connect = "CONNECT plain.test:80 HTTP/1.1\r\nHost: plain.test\r\n\r\n";
+    let answer = guest.send(None, connect);
+    assert_eq!((answer.status, answer.refused()), (403, Some("wrong-scheme")), "{answer:?}");
+    assert_eq!(guest.site.seen().len(), 0);
+}
+
 fn passthrough(program: &Program) {
     fails_with(program, "passthrough", true.into(), "passthrough");
 }
@@ -83,6 +93,10 @@ fn scan(program: &Program) {
 
 /// Text that looks like a credential goes out, and so would the bottle's own token if the guest knew
 /// it.
+fn timeout(program: &Program) {
+    fails_with(program, "timeout", serde_json::json!({"idle": 60}), "timeout");
+}
+
 fn patterns(program: &Program) {
     let guest = guest(program);
     for key in ["AKIAIOSFODNN7EXAMPLX", TOKEN] {

@@ -69,7 +69,7 @@ impl Peer for Guest<'_> {
 
 /// Everything that the reader passes on, and whether it broke off.
 fn passed(bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
-    let mut reader = pin!(StrictReader::new(Guest { bytes, step }, Checks::default()));
+    let mut reader = pin!(StrictReader::new(Guest { bytes, step }, Checks::default(), HEAD_TIME));
     let (mut all, mut some) = (Vec::new(), [0; 4096]);
     loop {
         let mut buf = ReadBuf::new(&mut some);
@@ -170,7 +170,7 @@ fn theirs(bytes: &[u8], step: usize) -> Vec<Seen> {
             Ok(Response::new(Empty::new()))
         }
     });
-    let io = TokioIo::new(StrictReader::new(Guest { bytes, step }, Checks::default()));
+    let io = TokioIo::new(StrictReader::new(Guest { bytes, step }, Checks::default(), HEAD_TIME));
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.max_buf_size(128 * 1024);
     let mut served = pin!(builder.serve_connection(io, service));
@@ -184,6 +184,9 @@ fn theirs(bytes: &[u8], step: usize) -> Vec<Seen> {
     let seen = seen.borrow().clone();
     seen
 }
+
+/// Longer than any run.
+const HEAD_TIME: std::time::Duration = std::time::Duration::from_secs(3600);
 
 fuzz_target!(|data: &[u8]| {
     let Some((&step, bytes)) = data.split_first() else { return };

@@ -5,19 +5,19 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bottle_scan::{Profile, Stream};
 use bytes::Bytes;
 use http::header::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::scan_buffer::ScanBuffer;
 use crate::egress::audit::RequestAudit;
+use crate::egress::limits::RouteTimes;
 use crate::egress::refusal::{Checks, Refusal, Rule};
 use crate::egress::request::headers::{hide_secrets, strip_hop_by_hop};
-use crate::egress::route::rules::RouteRules;
+use crate::egress::route::rules::{RouteRules, TimeLimit};
 
 /// The upstream's body: counted, searched, and given up when it falls silent. Its end, of whatever
 /// kind, writes the closing audit line.
@@ -29,22 +29,23 @@ pub struct Download {
     checks: Checks,
     buffer: ScanBuffer,
     trailers: Option<HeaderMap>,
-    silence: Duration,
+    times: RouteTimes,
     deadline: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Download {
-    /// Counts `inner` for `audit` and searches it with `scan`. Gives up after `silence` without a
-    /// byte, and at `deadline`.
+    /// Counts `inner` for `audit` and searches it with `scan`. Gives up when `times` have passed.
     pub fn new(
         inner: Incoming,
         audit: RequestAudit,
         (rules, profile): (Arc<RouteRules>, Profile),
         checks: Checks,
         scan: Option<Stream>,
-        (silence, deadline): (Duration, Instant),
+        times: RouteTimes,
     ) -> Self {
+        let deadline = audit.meter().started() + times.total;
+        let timer = Box::pin(sleep_until((Instant::now() + times.idle).min(deadline)));
         Self {
             inner,
             audit,
@@ -53,9 +54,9 @@ impl Download {
             checks,
             buffer: ScanBuffer::new(scan),
             trailers: None,
-            silence,
+            times,
             deadline,
-            timer: Box::pin(sleep(silence)),
+            timer,
         }
     }
 
@@ -113,7 +114,7 @@ impl Download {
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
         Poll::Ready(match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                let next = (Instant::now() + self.silence).min(self.deadline);
+                let next = (Instant::now() + self.times.idle).min(self.deadline);
                 self.timer.as_mut().reset(next);
                 match frame.into_data() {
                     Ok(chunk) => {
@@ -141,12 +142,9 @@ impl Download {
             Poll::Ready(None) => self.end(),
             Poll::Pending => {
                 ready!(self.timer.as_mut().poll(cx));
-                let why = if Instant::now() >= self.deadline {
-                    "the request took too long"
-                } else {
-                    "the upstream fell silent inside its response"
-                };
-                Err(Refusal::new(Rule::UpstreamTimeout, why))
+                let late = Instant::now() >= self.deadline;
+                let limit = if late { TimeLimit::Total } else { TimeLimit::Idle };
+                Err(self.rules.timed_out(limit, self.times))
             }
         })
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::scan_buffer::ScanBuffer;
@@ -22,11 +23,11 @@ use crate::egress::route::rules::RouteRules;
 /// Largest body that is kept to be sent a second time with a fresh token, bytes.
 const MAX_REPLAY_BYTES: usize = 1 << 20;
 
-/// Most that is read of a refused body, bytes.
-const MAX_DRAIN_BYTES: usize = 4 << 20;
+/// Most that is read of a body that goes nowhere, bytes.
+const MAX_DRAIN_BYTES: usize = 64 << 20;
 
-/// Longest time for which a refused body is read.
-const MAX_DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Longest time for which a body that goes nowhere is read.
+const MAX_DRAIN_TIME: Duration = Duration::from_secs(15);
 
 /// A copy of a body, to be sent again with another credential.
 #[derive(Debug, Default)]
@@ -185,10 +186,12 @@ impl Upload {
     }
 }
 
-/// Reads the rest of a refused body for a while and throws it away: many clients read the answer
-/// only after they have sent the whole body.
+/// Reads the rest of a body that goes nowhere for a while and throws it away. Many clients read the
+/// answer only after they have sent the whole body. In HTTP/2 a body that nobody reads is reset, and
+/// then curl reports an error of the framing layer instead of the answer.
 pub fn drain(mut body: Incoming) {
-    tokio::spawn(async move {
+    let Ok(runtime) = Handle::try_current() else { return };
+    runtime.spawn(async move {
         let mut left = MAX_DRAIN_BYTES;
         let _ = timeout(MAX_DRAIN_TIME, async {
             while let Some(Ok(frame)) = body.frame().await {
@@ -211,6 +214,15 @@ pub fn check_size(rules: &RouteRules, size: u64, checks: &Checks) -> Result<(), 
     checks.refuse_if(size > most, Rule::MaxBody, || {
         format!("the body is larger than the {most} bytes that route {} allows", rules.route.name)
     })
+}
+
+/// The upstream could not be reached, or has answered without reading the whole body.
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.buffer.ended {
+            self.discard();
+        }
+    }
 }
 
 impl Body for Upload {

@@ -12,15 +12,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::chunked::{BadChunk, Chunked};
 use super::request_head::{Framing, HeadReader};
-use crate::egress::refusal::Checks;
+use crate::egress::refusal::{Checks, Rule};
 
 /// Method of the request that stands for a refused head; its path is `/` and the rule's code. A
 /// guest's method has only letters and `-`.
@@ -63,6 +65,10 @@ pub struct StrictReader<S> {
     output: BytesMut,
     eof: bool,
     open: Arc<OpenRequests>,
+    /// Time for the rest of a head after its first byte.
+    head_time: Duration,
+    /// Runs while a head has begun and is not complete.
+    head_timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// Which requests of a connection still wait for the end of their answer. Shared by the reader of
@@ -102,8 +108,9 @@ enum State {
 }
 
 impl<S> StrictReader<S> {
-    /// Reads `io` from the start of a head.
-    pub fn new(io: S, checks: Checks) -> Self {
+    /// Reads `io` from the start of a head. A head must be complete within `head_time` after its
+    /// first byte.
+    pub fn new(io: S, checks: Checks, head_time: Duration) -> Self {
         let (input, output) = (BytesMut::new(), BytesMut::new());
         Self {
             io,
@@ -114,6 +121,8 @@ impl<S> StrictReader<S> {
             output,
             eof: false,
             open: Arc::default(),
+            head_time,
+            head_timer: None,
         }
     }
 
@@ -127,6 +136,28 @@ impl<S> StrictReader<S> {
         (self.io, self.input)
     }
 
+    /// Passes on [`SENTINEL`] in place of the head.
+    fn refuse(&mut self, rule: Rule) {
+        self.input.clear();
+        let code = rule.code();
+        let text =
+            format!("{SENTINEL} /{code} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n");
+        self.output.extend_from_slice(text.as_bytes());
+        self.state = State::Held;
+    }
+
+    /// Refuses a head that has begun and was not complete in time.
+    fn poll_head_time(&mut self, cx: &mut Context<'_>) {
+        if !matches!(self.state, State::Head) || self.input.is_empty() {
+            return;
+        }
+        let time = self.head_time;
+        let timer = self.head_timer.get_or_insert_with(|| Box::pin(sleep(time)));
+        if timer.as_mut().poll(cx).is_ready() && self.checks.enabled(Rule::SlowHead) {
+            self.refuse(Rule::SlowHead);
+        }
+    }
+
     /// Moves what can be passed on from `input` to `output`.
     fn parse(&mut self) {
         match &mut self.state {
@@ -135,6 +166,7 @@ impl<S> StrictReader<S> {
                 Ok(Some((len, framing))) => {
                     self.output = self.input.split_to(len);
                     self.head = HeadReader::default();
+                    self.head_timer = None;
                     self.open.unanswered.fetch_add(1, Ordering::Relaxed);
                     self.state = match framing {
                         Framing::Empty => State::Head,
@@ -143,15 +175,7 @@ impl<S> StrictReader<S> {
                         Framing::Tunnel => State::Held,
                     };
                 }
-                Err(refusal) => {
-                    self.input.clear();
-                    let code = refusal.rule.code();
-                    let text = format!(
-                        "{SENTINEL} /{code} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n"
-                    );
-                    self.output.extend_from_slice(text.as_bytes());
-                    self.state = State::Held;
-                }
+                Err(refusal) => self.refuse(refusal.rule),
             },
             State::Sized(left) => {
                 let n = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
@@ -185,6 +209,9 @@ impl<S: AsyncRead + Peer + Unpin> AsyncRead for StrictReader<S> {
         loop {
             if me.output.is_empty() && !me.input.is_empty() {
                 me.parse();
+                if me.output.is_empty() {
+                    me.poll_head_time(cx);
+                }
             }
             if !me.output.is_empty() {
                 let n = me.output.len().min(buf.remaining());

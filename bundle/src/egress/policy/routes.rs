@@ -16,8 +16,10 @@ use crate::egress::route::tokens::Tokens;
 use crate::egress::upstream::client::{NoCertificate, Upstream};
 use crate::egress::upstream::network::Network;
 
-/// Longest part of a host name that a message quotes, characters.
-const MAX_QUOTED_HOST: usize = 60;
+/// Longest part of a host name or path that a message quotes, bytes.
+const MAX_QUOTED_BYTES: usize = 60;
+/// Most readings of a path that a message quotes.
+const MAX_QUOTED_READINGS: usize = 4;
 
 /// Why a policy cannot be enforced.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +130,16 @@ impl LiveRoute {
     }
 }
 
+/// What a tunnel may carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunnelUse {
+    /// TLS, for routes that are intercepted or passthrough.
+    pub tls: bool,
+    /// HTTP/1.1 without TLS, for routes with `tls = false`. Some clients (node's fetch) use CONNECT
+    /// for http:// too.
+    pub plain: bool,
+}
+
 /// All routes of one policy.
 pub struct Routes {
     all: Vec<Arc<LiveRoute>>,
@@ -192,15 +204,17 @@ impl Routes {
         Policy::new(self.all.iter().map(|l| l.rules.route.clone()).collect())
     }
 
-    /// Checks whether a tunnel to `to` may be opened at all.
+    /// What the routes allow in a tunnel to `to`.
     ///
     /// # Errors
-    /// [`Rule::NoRoute`], or [`Rule::WrongScheme`] when only plain http is allowed there.
-    pub fn check_tunnel(&self, to: &Authority, checks: &Checks) -> Result<(), Refusal> {
-        let (mut named, mut tls, mut wild) = (false, false, true);
+    /// [`Rule::NoRoute`] or [`Rule::DnsLabel`].
+    pub fn check_tunnel(&self, to: &Authority, checks: &Checks) -> Result<TunnelUse, Refusal> {
+        let (mut named, mut wild) = (false, true);
+        let mut allowed = TunnelUse::default();
         for live in self.for_host(to) {
             named = true;
-            tls |= live.rules.route.tls;
+            allowed.tls |= live.rules.route.tls;
+            allowed.plain |= !live.rules.route.tls;
             wild &= live.rules.route.host.as_str() != to.host;
         }
         checks.refuse_if(named && wild && looks_like_data(&to.host), Rule::DnsLabel, || {
@@ -208,12 +222,8 @@ impl Routes {
         })?;
         checks
             .refuse_if(!named, Rule::NoRoute, || format!("no route of this bottle names {to}"))
-            .map_err(|r| r.hint(route_hint(to, true, None)))?;
-        checks.refuse_if(named && !tls, Rule::WrongScheme, || {
-            format!(
-                "the route for {to} is plain http (tls = false), so CONNECT is refused; use http://"
-            )
-        })
+            .map_err(|r| r.hint(route_hint(to, to.port != 80, None)))?;
+        Ok(allowed)
     }
 
     /// The passthrough route of a tunnel to `to`, or `None` if the tunnel is to be intercepted. The
@@ -226,8 +236,8 @@ impl Routes {
     /// The route of a request: the first one that allows it.
     ///
     /// # Errors
-    /// [`Rule::NoRoute`], [`Rule::WrongScheme`], [`Rule::NotAllowed`], or [`Rule::Path`] for an
-    /// escaped slash on a host whose routes differ by path.
+    /// [`Rule::NoRoute`], [`Rule::WrongScheme`], [`Rule::NotAllowed`], or [`Rule::Path`] if the
+    /// path's readings lead to different routes.
     pub fn find(
         &self,
         to: &Authority,
@@ -255,25 +265,17 @@ impl Routes {
                 format!("the route for {to} is for {wanted}, this request is {is}"),
             ));
         }
-        // npm asks for `/@scope%2fname`, which is harmless where no route looks at paths.
-        let by_path = fitting.iter().any(|l| !l.rules.route.paths.is_empty());
-        checks.refuse_if(target.encoded_slash && by_path, Rule::Path, || {
-            format!("the path has an escaped slash, and the routes for {} differ by path", to.host)
-        })?;
-        match fitting.iter().find(|l| l.rules.allows(method, &target.path)) {
-            Some(live) => Ok(Arc::clone(live)),
-            None => {
-                if !checks.enabled(Rule::NotAllowed) {
-                    return Ok(Arc::clone(fitting[0]));
-                }
-                let reason = format!("no route for {to} allows {method} {}", target.path);
-                Err(Refusal::new(Rule::NotAllowed, reason).hint(route_hint(
-                    to,
-                    tls,
-                    Some((method, &target.path)),
-                )))
-            }
+        if let Some(chosen) = choose(&fitting, to, method, target, checks)? {
+            return Ok(Arc::clone(chosen));
         }
+        if !checks.enabled(Rule::NotAllowed) {
+            return Ok(Arc::clone(fitting[0]));
+        }
+        let reason = format!("no route for {to} allows {method} {}", target.path);
+        let readings = target.readings().unwrap_or_default();
+        let path = readings.iter().find(|path| path.parse::<PathPattern>().is_ok());
+        let request = (method, path.unwrap_or(&target.path).as_str());
+        Err(Refusal::new(Rule::NotAllowed, reason).hint(route_hint(to, tls, Some(request))))
     }
 
     fn named(&self, name: &str) -> Option<&LiveRoute> {
@@ -285,6 +287,41 @@ impl Routes {
     }
 }
 
+/// The first of `routes` that allows the request, which must be the same for each reading of its
+/// path: the upstream gets the path as the guest wrote it, and may read it in any of these ways.
+fn choose<'a>(
+    routes: &[&'a Arc<LiveRoute>],
+    to: &Authority,
+    method: &str,
+    target: &Target,
+    checks: &Checks,
+) -> Result<Option<&'a Arc<LiveRoute>>, Refusal> {
+    let first = |path: &str| routes.iter().position(|l| l.rules.allows(method, path));
+    let by_path = routes.iter().any(|l| !l.rules.route.paths.is_empty());
+    if !by_path || target.is_plain() {
+        return Ok(first(&target.path).map(|n| routes[n]));
+    }
+    let mut choices: Vec<(Option<usize>, String)> = Vec::new();
+    for reading in target.readings()? {
+        let choice = first(&reading);
+        if choices.iter().all(|(c, _)| *c != choice) {
+            choices.push((choice, reading));
+        }
+    }
+    checks.refuse_if(choices.len() > 1, Rule::Path, || {
+        let name = |n: usize| format!("route {}", routes[n].rules.route.name);
+        let shown = choices.iter().take(MAX_QUOTED_READINGS).map(|(choice, reading)| {
+            let route = choice.map_or_else(|| "no route".to_owned(), name);
+            format!("as {:?} ({route})", shortened(reading))
+        });
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        format!(
+            "servers differ in how they read this path, and the routes for {to} differ: {shown}"
+        )
+    })?;
+    Ok(choices.iter().find_map(|(choice, _)| *choice).map(|n| routes[n]))
+}
+
 /// Whether connections may be kept when `old` becomes `new`.
 fn same_upstream(old: &Route, new: &Route) -> bool {
     let of = |r: &Route| {
@@ -293,12 +330,12 @@ fn same_upstream(old: &Route, new: &Route) -> bool {
     of(old) == of(new)
 }
 
-fn shortened(host: &str) -> String {
-    if host.len() > MAX_QUOTED_HOST {
-        format!("{}…", host.get(..MAX_QUOTED_HOST).unwrap_or_default())
-    } else {
-        host.to_owned()
+fn shortened(text: &str) -> String {
+    let mut end = MAX_QUOTED_BYTES.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
     }
+    if end < text.len() { format!("{}…", &text[..end]) } else { text.to_owned() }
 }
 
 /// The route in bottle.toml that would allow a request, as TOML.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Uri;
 
 use super::authority::Authority;
-use super::target::{Target, normalise};
+use super::target::Target;
 use crate::egress::audit::RequestAudit;
 use crate::egress::refusal::{Refusal, Rule};
 
@@ -14,8 +14,13 @@ use crate::egress::refusal::{Refusal, Rule};
 pub enum Via {
     /// On the proxy's socket.
     Socket,
-    /// In the intercepted tunnel to this host.
-    Tunnel(Arc<Authority>),
+    /// In a tunnel.
+    Tunnel {
+        /// The host and port that CONNECT names.
+        to: Arc<Authority>,
+        /// Whether the tunnel holds TLS.
+        tls: bool,
+    },
 }
 
 /// Where a request wants to go.
@@ -24,7 +29,7 @@ pub struct Destination {
     pub to: Authority,
     /// Whether the upstream is to be reached with TLS.
     pub tls: bool,
-    /// Path and query in normal form.
+    /// Path and query as the guest wrote them.
     pub target: Target,
 }
 
@@ -33,23 +38,25 @@ impl Destination {
     ///
     /// # Errors
     /// A form that this connection does not allow, another host than the tunnel's, or a path that
-    /// has no normal form.
+    /// cannot be sent on safely.
     pub fn read(via: &Via, uri: &Uri, audit: &mut RequestAudit) -> Result<Self, Refusal> {
         let raw = uri.path_and_query().map_or("/", |p| p.as_str());
-        let target = || normalise(if raw.starts_with('?') { "" } else { raw });
+        let target = || Target::parse(if raw.starts_with('?') { "" } else { raw });
         match (via, uri.scheme_str(), uri.authority()) {
-            (Via::Tunnel(to), None, None) => {
-                Ok(Self { to: Authority::clone(to), tls: true, target: target()? })
+            (Via::Tunnel { to, tls }, None, None) => {
+                Ok(Self { to: Authority::clone(to), tls: *tls, target: target()? })
             }
-            (Via::Tunnel(to), Some("https"), Some(named)) => {
-                let named = Authority::parse(named.as_str(), Some(443))?;
+            (Via::Tunnel { to, tls }, Some(scheme), Some(named))
+                if scheme == if *tls { "https" } else { "http" } =>
+            {
+                let named = Authority::parse(named.as_str(), Some(if *tls { 443 } else { 80 }))?;
                 if named != **to {
                     return Err(Refusal::new(
                         Rule::HostMismatch,
                         format!("the request is for {named}, the connection for {to}"),
                     ));
                 }
-                Ok(Self { to: named, tls: true, target: target()? })
+                Ok(Self { to: named, tls: *tls, target: target()? })
             }
             (Via::Socket, Some("http"), Some(named)) => {
                 let to = Authority::parse(named.as_str(), Some(80))?;

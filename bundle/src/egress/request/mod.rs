@@ -4,4 +4,5 @@ pub mod agreement;
 pub mod authority;
 pub mod destination;
 pub mod headers;
+pub mod readings;
 pub mod target;

@@ -5,7 +5,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use super::rules::RouteRules;
 use crate::egress::refusal::{Checks, Refusal, Rule};
 use crate::egress::request::authority::Authority;
-use crate::egress::request::target::normalise;
+use crate::egress::request::target::Target;
 
 /// The second path of WebDAV's MOVE and COPY (RFC 4918 section 10.3).
 const DESTINATION: HeaderName = HeaderName::from_static("destination");
@@ -43,13 +43,13 @@ pub fn check_overrides(
     })
 }
 
-/// Refuses a Destination header that leads out of a route that looks at paths. One that stays inside
-/// is replaced by its normal form, so that the upstream reads what was checked.
+/// Refuses a Destination header that leads out of a route that looks at paths, in any reading of its
+/// path.
 ///
 /// # Errors
 /// [`Rule::Destination`].
 pub fn check_destination(
-    headers: &mut HeaderMap,
+    headers: &HeaderMap,
     method: &str,
     to: &Authority,
     rules: &RouteRules,
@@ -60,42 +60,26 @@ pub fn check_destination(
     }
     let mut values = headers.get_all(DESTINATION).iter();
     let Some(first) = values.next() else { return Ok(()) };
-    let inside = match values.next() {
-        None => destination_inside(first, method, to, rules),
-        Some(_) => None,
-    };
-    if let Some(normal) = inside {
-        headers.insert(DESTINATION, normal);
-        return Ok(());
-    }
-    checks.refuse_if(true, Rule::Destination, || {
+    let inside = values.next().is_none()
+        && destination_path(first, to, rules.route.tls)
+            .and_then(|path| Target::parse(path).ok())
+            .and_then(|target| target.readings().ok())
+            .is_some_and(|readings| readings.iter().all(|path| rules.allows(method, path)));
+    checks.refuse_if(!inside, Rule::Destination, || {
         let route = &rules.route.name;
         format!("the Destination header names a path outside of what route {route} allows")
     })
 }
 
-/// The normal form of a destination on the same host and port, if `rules` allow `method` there.
-fn destination_inside(
-    value: &HeaderValue,
-    method: &str,
-    to: &Authority,
-    rules: &RouteRules,
-) -> Option<HeaderValue> {
+/// The path and query of a destination on the same host and port.
+fn destination_path<'a>(value: &'a HeaderValue, to: &Authority, tls: bool) -> Option<&'a str> {
     let text = value.to_str().ok()?;
-    let (origin, path) = if text.starts_with('/') {
-        ("", text)
-    } else {
-        let (scheme, rest) = text.split_once("://")?;
-        let (expected, port) = if rules.route.tls { ("https", 443) } else { ("http", 80) };
-        let (authority, _) = rest.split_once('/')?;
-        let same_host = Authority::parse(authority, Some(port)).is_ok_and(|named| named == *to);
-        if !scheme.eq_ignore_ascii_case(expected) || !same_host {
-            return None;
-        }
-        text.split_at(text.len() - rest.len() + authority.len())
-    };
-    // `//host/path` would be another host.
-    let target = normalise(path).ok().filter(|t| !t.encoded_slash && !path.starts_with("//"))?;
-    let normal = format!("{origin}{}", target.path_and_query());
-    HeaderValue::try_from(normal).ok().filter(|_| rules.allows(method, &target.path))
+    if text.starts_with('/') {
+        return Some(text).filter(|path| !path.starts_with("//")); // that would be another host
+    }
+    let (scheme, rest) = text.split_once("://")?;
+    let (expected, port) = if tls { ("https", 443) } else { ("http", 80) };
+    let (authority, _) = rest.split_once('/')?;
+    let same_host = Authority::parse(authority, Some(port)).is_ok_and(|named| named == *to);
+    (scheme.eq_ignore_ascii_case(expected) && same_host).then(|| &rest[authority.len()..])
 }

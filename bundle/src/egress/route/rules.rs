@@ -8,6 +8,8 @@ use bottle_scan::Profile;
 use super::credential::{Credential, CredentialError};
 use super::quota::Quota;
 use super::tokens::Token;
+use crate::egress::limits::RouteTimes;
+use crate::egress::refusal::{Refusal, Rule};
 
 /// A route with its credential and its counters. Nothing of one route is ever used for another.
 pub struct RouteRules {
@@ -21,8 +23,37 @@ pub struct RouteRules {
     pub quota: Arc<Quota>,
 }
 
+/// The keys of a route's `timeout`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeLimit {
+    /// `first_byte`.
+    FirstByte,
+    /// `idle`.
+    Idle,
+    /// `total`.
+    Total,
+}
+
 impl RouteRules {
-    /// Whether the route allows this method on this path, which is in normal form.
+    /// The refusal of a request for which `limit` has passed.
+    #[must_use]
+    pub fn timed_out(&self, limit: TimeLimit, times: RouteTimes) -> Refusal {
+        let (what, time, key) = match limit {
+            TimeLimit::FirstByte => {
+                ("the upstream sent no byte of an answer", times.first_byte, "first_byte")
+            }
+            TimeLimit::Idle => ("the connection was silent", times.idle, "idle"),
+            TimeLimit::Total => ("the request was not finished", times.total, "total"),
+        };
+        let route = &self.route.name;
+        let reason = format!("{what} for {time:?}, which is timeout.{key} of route {route}");
+        let longer = (time * 2).as_secs().max(1);
+        Refusal::new(Rule::UpstreamTimeout, reason).hint(format!(
+            "to wait longer, in bottle.toml, in the route: timeout = {{ {key} = \"{longer}s\" }}"
+        ))
+    }
+
+    /// Whether the route allows this method on this path, which is decoded.
     #[must_use]
     pub fn allows(&self, method: &str, path: &str) -> bool {
         let Route { methods, paths, .. } = &self.route;

@@ -65,19 +65,23 @@ async fn routes_never_share_connections() {
 }
 
 #[tokio::test]
-async fn the_normal_form_of_the_path_is_sent_on() {
+async fn the_path_is_sent_on_as_it_was_written() {
     let (upstream, bench) = two_hosts().await;
-    for (requested, sent) in [
-        ("/a/%2e%2e/b//c?x=../%2e", "/b/c?x=../%2e"),
-        ("/%7Euser/./%c3%a4", "/~user/%C3%A4"),
-        ("/@scope%2fname", "/@scope%2Fname"), // npm; no route here looks at paths
-        ("/a?", "/a?"),
+    let mut http2 = bench.http2("other.test").await;
+    for target in [
+        "/a/%2e%2e/b//c?x=../%2e",
+        "/%7Euser/./%c3%a4",
+        "/@scope%2fname", // npm
+        "//key?X-Amz-Signature=ab%2fcd",
+        "/a;b/..;/%5c%252f",
+        "/a?",
     ] {
-        assert!(
-            bench.get("other.test", requested).await.contains("ok from upstream"),
-            "{requested}"
-        );
-        assert_eq!(upstream.seen().last().unwrap().uri, sent);
+        assert!(bench.get("other.test", target).await.contains("ok from upstream"), "{target}");
+        assert_eq!(upstream.seen().last().unwrap().uri, target);
+        let uri = format!("https://other.test{target}");
+        let request = http::Request::get(&uri).body(http_body_util::Full::default()).unwrap();
+        assert_eq!(http2.send_request(request).await.unwrap().status(), 200, "{target}");
+        assert_eq!(upstream.seen().last().unwrap().uri, uri, "over HTTP/2");
     }
 }
 
@@ -182,7 +186,7 @@ async fn a_dead_upstream_is_502_and_a_silent_one_504() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mut dead = upstream.route("dead", "dead.test");
     dead.connect = Some(closed);
-    let limits = Limits { response_head: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits { first_byte: Duration::from_millis(200), ..Limits::default() };
     let bench = Bench::with(
         vec![dead, upstream.route("api", "api.test")],
         Options { limits, ..Options::default() },
@@ -192,6 +196,10 @@ async fn a_dead_upstream_is_502_and_a_silent_one_504() {
     let answer = bench.get("api.test", "/never").await;
     assert!(
         answer.starts_with("HTTP/1.1 504 ") && answer.contains("[upstream-timeout]"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("no byte of an answer for 200ms, which is timeout.first_byte of route api"),
         "{answer}"
     );
     let lines = bench.audit(2).await;

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod behaviour;
+mod early_answers;
 mod harness;
 mod protocols;
 mod upstream;

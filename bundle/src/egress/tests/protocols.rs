@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bottle_policy::{EgressCommand, Inject, Place, Policy, Scheme, Secret};
+use bottle_policy::{EgressCommand, Inject, Place, Policy, Route, Scheme, Secret, Timeouts};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -11,8 +11,10 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::harness::{Bench, TOKEN, bearer, response};
+use super::harness::{Bench, Options, TOKEN, bearer, response};
 use super::upstream::Upstream;
+use crate::egress::limits::Limits;
+use crate::egress::refusal::Rule;
 
 fn get(uri: &str) -> Request<Full<Bytes>> {
     Request::get(uri).body(Full::default()).unwrap()
@@ -150,6 +152,62 @@ async fn a_websocket_carries_messages_both_ways() {
 }
 
 #[tokio::test]
+async fn a_route_can_forbid_websockets() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let route = Route { websocket: false, ..upstream.route("api", "api.test") };
+    for (disabled, want) in [(vec![], "HTTP/1.1 403"), (vec![Rule::NoWebSocket], "HTTP/1.1 101")] {
+        let options = Options { disabled, ..Options::default() };
+        let bench = Bench::with(vec![route.clone()], options);
+        let mut io = bench.tls("api.test").await;
+        io.write_all(format!("GET /ws HTTP/1.1\r\nHost: api.test\r\n{WEBSOCKET}\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut got = Vec::new();
+        io.read_buf(&mut got).await.unwrap();
+        assert!(got.starts_with(want.as_bytes()), "{}", String::from_utf8_lossy(&got));
+        if want.ends_with("403") {
+            assert_eq!(bench.audit(1).await[0]["rule"], "no-websocket");
+        }
+    }
+    assert_eq!(upstream.seen().len(), 1);
+    assert!(Bench::start(vec![route]).get("api.test", "/").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_dropped() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let limits = Limits { begun_head: Duration::from_millis(300), ..Limits::default() };
+    for (disabled, refused) in [(vec![], true), (vec![Rule::SlowHead], false)] {
+        let options = Options { disabled, limits: limits.clone(), ..Options::default() };
+        let bench = Bench::with(vec![upstream.route("api", "api.test")], options);
+        let mut io = bench.tls("api.test").await;
+        // An idle connection is no slow head, neither before the first request nor after it.
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            io.write_all(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
+            assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
+        }
+        let mut got = Vec::new();
+        for byte in b"GET / HTTP/1.1\r\nX: y".iter().cycle().take(40) {
+            io.write_all(&[*byte]).await.unwrap();
+            io.flush().await.unwrap();
+            let part = timeout(Duration::from_millis(20), io.read_buf(&mut got)).await;
+            if part.is_ok() {
+                break;
+            }
+        }
+        while refused && !String::from_utf8_lossy(&got).contains("in time") {
+            io.read_buf(&mut got).await.unwrap();
+        }
+        let text = String::from_utf8_lossy(&got);
+        assert_eq!(text.contains("408") && text.contains("[slow-head]"), refused, "{text}");
+        if refused {
+            assert_eq!(bench.audit(3).await[2]["rule"], "slow-head");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_websocket_that_the_upstream_declines_or_fakes_is_not_opened() {
     let upstream = Upstream::start(&["api.test"], true).await;
     let bench = Bench::start(vec![upstream.route("api", "api.test")]);
@@ -215,6 +273,88 @@ async fn a_passthrough_tunnel_is_the_upstreams_own_tls() {
         "{line}"
     );
     assert!(bench.audit_text().lines().next().unwrap().contains("admitted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_goes_through_a_tunnel_as_nodes_fetch_sends_it() {
+    let upstream = Upstream::start(&[], false).await;
+    let mut route = upstream.route("plain", "plain.test");
+    (route.tls, route.port, route.inject) = (false, 80, bearer());
+    let bench = Bench::start(vec![route]);
+    let mut io = bench.tunnel("plain.test:80").await.unwrap();
+    for request in [
+        "GET /a//b HTTP/1.1\r\nHost: plain.test\r\n\r\n",
+        "GET http://plain.test/a//b HTTP/1.1\r\nHost: plain.test:80\r\n\r\n",
+        "POST /a//b HTTP/1.1\r\nHost: plain.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    ] {
+        io.write_all(request.as_bytes()).await.unwrap();
+        assert!(response(&mut io).await.starts_with("HTTP/1.1 200"), "{request:?}");
+        let seen = upstream.seen().pop().unwrap();
+        assert_eq!(seen.uri, "/a//b");
+        assert_eq!(seen.headers["authorization"], format!("Bearer {TOKEN}"));
+        assert_eq!(seen.headers["host"], "plain.test");
+    }
+    assert_eq!(*upstream.connections.lock().unwrap(), 1);
+    assert!(bench.audit(3).await.iter().all(|line| line["port"] == 80 && line["status"] == 200));
+    // One byte at a time.
+    let mut io = bench.tunnel("plain.test:80").await.unwrap();
+    for byte in b"GET /slow HTTP/1.1\r\nHost: plain.test\r\n\r\n" {
+        io.write_all(&[*byte]).await.unwrap();
+    }
+    assert!(response(&mut io).await.starts_with("HTTP/1.1 200"));
+    // A WebSocket.
+    let mut io = bench.tunnel("plain.test:80").await.unwrap();
+    let head = format!("GET /ws HTTP/1.1\r\nHost: plain.test\r\n{WEBSOCKET}\r\n");
+    io.write_all(&[head.as_bytes(), &frame(0x81, b"hello")].concat()).await.unwrap();
+    let mut got = Vec::new();
+    while !got.ends_with(b"\x81\x05hello") {
+        assert!(timeout(Duration::from_secs(5), io.read_buf(&mut got)).await.unwrap().unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn the_times_of_a_route_are_its_own() {
+    let upstream = Upstream::start(&["api.test"], true).await;
+    let limits = Limits {
+        first_byte: Duration::from_millis(300),
+        idle: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let after = |first_byte, idle, total| Timeouts { first_byte, idle, total };
+    // Path, the route's times in seconds, and the key that ends the request.
+    for (path, timeout, key) in [
+        ("/never", after(None, None, None), Some("timeout.first_byte")),
+        ("/never", after(Some(1), None, None), Some("timeout.first_byte")),
+        ("/never", after(Some(60), None, Some(1)), Some("timeout.total")),
+        ("/events", after(None, None, None), Some("timeout.idle")),
+        ("/events", after(None, Some(5), None), None),
+        ("/", after(Some(1), Some(1), Some(1)), None),
+    ] {
+        let route = Route { timeout, ..upstream.route("api", "api.test") };
+        let options = Options { limits: limits.clone(), ..Options::default() };
+        let bench = Bench::with(vec![route], options);
+        let start = std::time::Instant::now();
+        let mut io = bench.tls("api.test").await;
+        io.write_all(
+            format!("GET {path} HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n")
+                .as_bytes(),
+        )
+        .await
+        .unwrap();
+        let mut all = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(5), io.read_to_end(&mut all)).await;
+        let line = &bench.audit(1).await[0];
+        match key {
+            Some(key) => {
+                assert!(line["reason"].as_str().unwrap().contains(key), "{path}: {line}");
+                assert!(line["hint"].as_str().unwrap().contains("timeout = { "), "{line}");
+            }
+            None => assert!(read.is_ok() && line["rule"].is_null(), "{path}: {line}"),
+        }
+        if timeout.first_byte.is_some() && key.is_some() {
+            assert!(start.elapsed() >= Duration::from_secs(1), "{path}: the default counted");
+        }
+    }
 }
 
 #[tokio::test]

@@ -115,6 +115,12 @@ async fn answer(
         });
         return Ok(text(StatusCode::OK, "early"));
     }
+    match request.uri().path() {
+        // Answers without reading the body at all.
+        "/early-401" => return Ok(text(StatusCode::UNAUTHORIZED, "who are you")),
+        "/early-413" => return Ok(text(StatusCode::PAYLOAD_TOO_LARGE, "too much")),
+        _ => {}
+    }
     let mut request = request;
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, mut body) = request.into_parts();

@@ -10,12 +10,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 
+use crate::egress::http1::request_head::is_method;
 use crate::egress::http1::strict_reader::{Peer, StrictReader};
 use crate::egress::refusal::Refusal;
 use crate::egress::request::authority::Authority;
 
 /// First byte of a TLS handshake record.
 pub const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// Longest method of a request, bytes.
+const MAX_METHOD: usize = 32;
 
 /// Fatal alert unrecognized_name, RFC 8446 section 6.
 pub const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
@@ -33,6 +37,13 @@ pub async fn take_over(upgrade: OnUpgrade) -> Option<(UnixStream, BytesMut)> {
         }
     }
     Some((io, first))
+}
+
+/// Whether `bytes` are the start of a request line of HTTP/1.
+#[must_use]
+pub fn begins_request(bytes: &[u8]) -> bool {
+    let method = bytes.split(|b| *b == b' ').next().unwrap_or_default();
+    (1..=MAX_METHOD).contains(&method.len()) && is_method(method)
 }
 
 /// The reason for [`crate::egress::refusal::Rule::NotTls`].

@@ -115,7 +115,7 @@ async fn splice(
     });
     tokio::select! {
         both = async { tokio::try_join!(up, down) } => both.map(|_| ()),
-        refusal = shared.timed_out(&meter) => Err(refusal),
+        refusal = shared.timed_out(&meter, &live.rules) => Err(refusal),
         refusal = shared.cut_off() => Err(refusal),
     }
 }

@@ -19,6 +19,7 @@ use crate::egress::body::upload::Upload;
 use crate::egress::meter::Meter;
 use crate::egress::refusal::{Refusal, Rule};
 use crate::egress::request::authority::Authority;
+use crate::egress::route::rules::{RouteRules, TimeLimit};
 
 /// A route's `ca` holds no PEM certificate.
 #[derive(Debug)]
@@ -94,23 +95,23 @@ impl Upstream {
         request: Request<Upload>,
         protocol: Protocol,
         meter: &Meter,
+        rules: &RouteRules,
     ) -> Result<Response<Incoming>, Refusal> {
-        let wait = self.network.limits.response_head;
+        let times = self.network.limits.times(&rules.route.timeout);
+        let end = meter.started() + times.total;
         let client = if protocol == Protocol::Http2 { &self.http2 } else { &self.http1 };
         let mut answer = std::pin::pin!(client.request(request));
         loop {
             // The clock restarts with every byte of the upload, so that a long one is no slow answer.
-            let deadline = meter.touched() + wait;
+            let deadline = (meter.touched() + times.first_byte).min(end);
             match timeout_at(deadline, &mut answer).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(e)) => return Err(explain(&e, meter)),
-                Err(_) if meter.touched() + wait > Instant::now() => {}
-                Err(_) => {
-                    return Err(Refusal::new(
-                        Rule::UpstreamTimeout,
-                        format!("the upstream gave no answer for {} s", wait.as_secs()),
-                    ));
+                Err(_) if end <= Instant::now() => {
+                    return Err(rules.timed_out(TimeLimit::Total, times));
                 }
+                Err(_) if meter.touched() + times.first_byte > Instant::now() => {}
+                Err(_) => return Err(rules.timed_out(TimeLimit::FirstByte, times)),
             }
         }
     }

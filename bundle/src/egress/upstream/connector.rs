@@ -248,7 +248,7 @@ impl tower_service::Service<Uri> for Connector {
                 .await
                 .map_err(|_| slow())?
                 .map_err(ConnectError)?;
-            Ok(PooledConnection(TokioIo::new(stream)))
+            Ok(PooledConnection { io: TokioIo::new(stream), deaf: false })
         })
     }
 }
@@ -296,11 +296,33 @@ impl AsyncWrite for UpstreamStream {
 }
 
 /// A connection in the shape that hyper's pool needs.
-pub struct PooledConnection(TokioIo<UpstreamStream>);
+pub struct PooledConnection {
+    io: TokioIo<UpstreamStream>,
+    /// The upstream takes no more bytes. An HTTP/1.1 server that answers early closes the connection
+    /// while the request is still being sent. What is left of the request is then thrown away, because
+    /// hyper would not read the answer after an error in writing.
+    deaf: bool,
+}
+
+impl PooledConnection {
+    /// The outcome of writing `len` bytes: all of them, if the upstream is gone.
+    fn written(&mut self, outcome: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
+        let gone = |e: &io::Error| {
+            matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+        };
+        match outcome {
+            Poll::Ready(Err(e)) if gone(&e) => {
+                self.deaf = true;
+                Poll::Ready(Ok(len))
+            }
+            outcome => outcome,
+        }
+    }
+}
 
 impl Connection for PooledConnection {
     fn connected(&self) -> Connected {
-        let negotiated = match self.0.inner() {
+        let negotiated = match self.io.inner() {
             UpstreamStream::Tls(tls) => tls.get_ref().1.alpn_protocol(),
             UpstreamStream::Plain(_) => None,
         };
@@ -314,7 +336,7 @@ impl hyper::rt::Read for PooledConnection {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
     }
 }
 
@@ -324,14 +346,24 @@ impl hyper::rt::Write for PooledConnection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+        let me = self.get_mut();
+        if me.deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let outcome = Pin::new(&mut me.io).poll_write(cx, buf);
+        me.written(outcome, buf.len())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+        let me = self.get_mut();
+        if me.deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let outcome = Pin::new(&mut me.io).poll_flush(cx).map_ok(|()| 0);
+        me.written(outcome, 0).map_ok(|_| ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }

@@ -110,7 +110,8 @@ impl AgreedWebSocket {
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         let (_, request) = outgoing.request(None)?;
         let live = outgoing.live.clone();
-        let mut response = live.upstream.send(request, Protocol::Http1, audit.meter()).await?;
+        let mut response =
+            live.upstream.send(request, Protocol::Http1, audit.meter(), &live.rules).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Err(response));
         }

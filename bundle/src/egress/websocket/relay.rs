@@ -19,7 +19,7 @@ use super::frames::Frames;
 use super::handshake::AgreedWebSocket;
 use crate::egress::audit::RequestAudit;
 use crate::egress::body::reply::Reply;
-use crate::egress::http1::strict_reader::StrictReader;
+use crate::egress::http1::strict_reader::{Peer, StrictReader};
 use crate::egress::meter::Meter;
 use crate::egress::refusal::{Refusal, Rule};
 use crate::egress::request::headers::{hide_secrets, strip_hop_by_hop};
@@ -59,20 +59,9 @@ pub fn start(
                 "the bottle closed the connection before the WebSocket began",
             ));
         };
-        let outcome = match guest.downcast::<TokioIo<StrictReader<TlsStream<Prefixed>>>>() {
-            Ok(parts) => {
-                let (io, first) = parts.io.into_inner().into_parts();
-                carry(&shared, io, first, upstream, &live.rules, &audit).await
-            }
-            Err(guest) => match guest.downcast::<TokioIo<StrictReader<UnixStream>>>() {
-                Ok(parts) => {
-                    let (io, first) = parts.io.into_inner().into_parts();
-                    carry(&shared, io, first, upstream, &live.rules, &audit).await
-                }
-                Err(_) => {
-                    Err(Refusal::new(Rule::Upgrade, "this connection cannot become a WebSocket"))
-                }
-            },
+        let outcome = match guest_parts(guest) {
+            Some((io, first)) => carry(&shared, io, first, upstream, &live.rules, &audit).await,
+            None => Err(Refusal::new(Rule::Upgrade, "this connection cannot become a WebSocket")),
         };
         match outcome {
             Ok(()) => audit.finish(),
@@ -81,6 +70,22 @@ pub fn start(
     });
     response
 }
+
+/// The guest's connection, whichever way it came in, and what it sent after its handshake.
+fn guest_parts(guest: Upgraded) -> Option<(Box<dyn GuestIo>, BytesMut)> {
+    fn parts<S: GuestIo + 'static>(
+        guest: Upgraded,
+    ) -> Result<(Box<dyn GuestIo>, BytesMut), Upgraded> {
+        let (io, first) =
+            guest.downcast::<TokioIo<StrictReader<S>>>()?.io.into_inner().into_parts();
+        Ok((Box::new(io), first))
+    }
+    parts::<TlsStream<Prefixed>>(guest).or_else(parts::<UnixStream>).or_else(parts::<Prefixed>).ok()
+}
+
+/// A connection to the guest.
+trait GuestIo: AsyncRead + AsyncWrite + Peer + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Peer + Send + Unpin> GuestIo for S {}
 
 /// Carries both directions to their end. `first` is what the guest sent after its handshake.
 async fn carry<S>(
@@ -124,7 +129,7 @@ where
         };
         tokio::select! {
             both = both => both.map(|_| ()),
-            refusal = shared.timed_out(meter) => Err(refusal),
+            refusal = shared.timed_out(meter, rules) => Err(refusal),
             refusal = shared.cut_off() => Err(refusal),
         }
     };

@@ -6,13 +6,13 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::super::harness::{Bench, Options};
+use super::super::harness::{Bench, Options, response};
 use super::super::upstream::{Ca, Upstream};
 use crate::egress::refusal::Rule;
 
 #[path = "../../../../../tests/attacks/egress/tunnels.rs"]
 mod cases;
-use cases::{CASES, Case, FirstBytes};
+use cases::{CASES, Case, FirstBytes, Kind};
 
 /// A client's first message, in records of at most `records` bytes, with an additional `extension`.
 pub fn client_hello(name: &str, records: usize, extension: &[u8]) -> Vec<u8> {
@@ -44,11 +44,13 @@ pub fn client_hello(name: &str, records: usize, extension: &[u8]) -> Vec<u8> {
 async fn attack(
     upstream: &Upstream,
     disabled: Vec<Rule>,
-    Case(_, _, passthrough, first): &Case,
+    Case(_, _, kind, first): &Case,
 ) -> (Bench, Vec<u8>) {
     let mut route = upstream.route("api", "api.test");
-    if *passthrough {
-        (route.passthrough, route.ca) = (true, None);
+    match kind {
+        Kind::Intercepted => {}
+        Kind::Passthrough => (route.passthrough, route.ca) = (true, None),
+        Kind::Plain => (route.tls, route.ca) = (false, None),
     }
     let bench = Bench::with(vec![route], Options { disabled, ..Options::default() });
     let mut io = bench.tunnel("api.test:443").await.unwrap();
@@ -66,7 +68,7 @@ async fn attack(
 async fn only_tls_for_the_named_host_may_follow_connect() {
     let mut wrong = Vec::new();
     for case in CASES {
-        let Case(name, rule, passthrough, first) = case;
+        let Case(name, rule, kind, first) = case;
         let upstream = Upstream::start(&["api.test"], true).await;
         let (bench, answer) = attack(&upstream, vec![], case).await;
         let line = &bench.audit(1).await[0];
@@ -80,7 +82,7 @@ async fn only_tls_for_the_named_host_may_follow_connect() {
         let (bench, answer) = attack(&upstream, vec![*rule], case).await;
         let reached = *upstream.connections.lock().unwrap() > 0;
         let answered = matches!(first, FirstBytes::Hello(..)) && answer.first() == Some(&22);
-        if !(reached || (!passthrough && answered)) {
+        if !(reached || (*kind != Kind::Passthrough && answered)) {
             wrong.push(format!("{name}, without: {answer:?} {}", bench.audit_text()));
         }
     }
@@ -98,4 +100,55 @@ async fn the_hello_of_the_table_is_a_real_one() {
     let mut answer = [0; 3];
     io.read_exact(&mut answer).await.unwrap();
     assert_eq!(answer[..2], [22, 3], "a ServerHello of the upstream's");
+}
+
+/// The request that is sent in a tunnel to `plain.test:80`, whose route allows GET of /v1/*, and the
+/// rule that refuses it. The last value: it reaches the upstream without the rule.
+const PLAIN: &[(&str, Rule, bool)] = &[
+    ("GET /admin HTTP/1.1\r\nHost: plain.test\r\n\r\n", Rule::NotAllowed, true),
+    ("POST /v1/a HTTP/1.1\r\nHost: plain.test\r\n\r\n", Rule::NotAllowed, true),
+    ("GET /v1/..%2fadmin HTTP/1.1\r\nHost: plain.test\r\n\r\n", Rule::Path, true),
+    ("GET /v1/a HTTP/1.1\r\nHost: other.test\r\n\r\n", Rule::HostMismatch, true),
+    ("GET /v1/a HTTP/1.1\r\nHost: plain.test:8080\r\n\r\n", Rule::HostMismatch, true),
+    ("GET /v1/a HTTP/1.1\nHost: plain.test\r\n\r\n", Rule::BareLf, true),
+    ("GET http://other.test/v1/a HTTP/1.1\r\nHost: other.test\r\n\r\n", Rule::HostMismatch, false),
+    ("GET https://plain.test/v1/a HTTP/1.1\r\nHost: plain.test\r\n\r\n", Rule::RequestLine, false),
+    ("CONNECT other.test:443 HTTP/1.1\r\nHost: other.test\r\n\r\n", Rule::NestedConnect, false),
+    ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Rule::RequestLine, false),
+];
+
+#[tokio::test]
+async fn requests_in_a_plain_tunnel_get_the_same_checks() {
+    let upstream = Upstream::start(&[], false).await;
+    let bench = |disabled| {
+        let mut plain = upstream.route("plain", "plain.test");
+        (plain.tls, plain.port, plain.ca) = (false, 80, None);
+        plain.paths = vec!["/v1/*".parse().unwrap()];
+        plain.methods = vec!["GET".parse().unwrap()];
+        let routes = vec![plain, upstream.route("other", "other.test")];
+        Bench::with(routes, Options { disabled, ..Options::default() })
+    };
+    for (request, rule, reaches) in PLAIN {
+        let before = upstream.seen().len();
+        let guarded = bench(vec![]);
+        let mut io = guarded.tunnel("plain.test:80").await.unwrap();
+        io.write_all(request.as_bytes()).await.unwrap();
+        let answer = response(&mut io).await;
+        assert!(answer.contains(&format!("[{}]", rule.code())), "{request:?}: {answer}");
+        assert_eq!(guarded.audit(1).await[0]["rule"], rule.code(), "{request:?}");
+        assert_eq!(upstream.seen().len(), before, "{request:?}");
+        if *reaches {
+            let open = bench(vec![*rule]);
+            let mut io = open.tunnel("plain.test:80").await.unwrap();
+            io.write_all(request.as_bytes()).await.unwrap();
+            let answer = response(&mut io).await;
+            assert!(answer.contains("ok from upstream"), "{request:?}, without: {answer}");
+        }
+    }
+    // A host without a plain route gets no plain tunnel.
+    let open = bench(vec![]);
+    let mut io = open.tunnel("other.test:443").await.unwrap();
+    io.write_all(b"GET / HTTP/1.1\r\nHost: other.test\r\n\r\n").await.unwrap();
+    assert!(response(&mut io).await.contains("[not-tls]"));
+    assert!(bench(vec![]).tunnel("plain.test:443").await.unwrap_err().contains("[no-route]"));
 }
