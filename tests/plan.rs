@@ -115,7 +115,7 @@ reach      api.github.com:443           GET         /repos/*           authoriza
            1pkg.example.com:443         any method  /*                 x-api-key: <T_1PKG_EXAMPLE_COM_TOKEN>, scan redacts at most, scan aws-key: warn, scan jwt: off, scan responses, ≤ 1500 B a body, budget 50 MiB up and 2 GB down
            *.githubusercontent.com:443  any method  /*                 authorization: bearer <GH_TOKEN>, route gh, and githubusercontent.com itself
            deb.debian.org:80            any method  /*                 PLAIN HTTP, SCAN OFF
-           maps.example.com:443         any method  /v*/tiles/**/last  ?api[key]=<MAPS_KEY>, scan only warns, ≤ 10 MB a body, budget 50 MB up, ≤ 60/m
+           maps.example.com:443         any method  /v*/tiles/**/last  ?api[key]=<MAPS_KEY>, no WebSocket, scan only warns, ≤ 10 MB a body, budget 50 MB up, ≤ 60/m, first byte ≤ 15m, idle ≤ 90s, total ≤ 2h
            pinned.example.com:443       any method  /*                 NO INTERCEPTION, budget 1 GiB down, ≤ 10/s
 tokens     GH_TOKEN                  from command gh auth token, again every 10m
            GITHUB_TOKEN              from variable GITHUB_TOKEN

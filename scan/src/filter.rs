@@ -30,7 +30,7 @@ struct Entry {
 const SLOTS: usize = 4096;
 /// Bytes of [`Filter::near`], and bits of [`Filter::bits`].
 const NEAR: usize = 1 << 16;
-const BITS: usize = 1 << 18;
+const BITS: usize = 1 << 17;
 
 /// The grams of all that is looked for. Letters' case is folded (and a few others with it: a hit is
 /// checked anyway).

@@ -18,3 +18,9 @@ pub fn skip(test: &str, missing: &str) {
     // Not by `println!`, which the test harness hides when a test passes.
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {missing}");
 }
+
+/// Says that `test` can never run in this place, because `why`: not a missing tool, so no failure.
+#[allow(dead_code)] // Not every test program has such a case.
+pub fn impossible(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+}
